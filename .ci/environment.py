@@ -1,0 +1,86 @@
+"""The virtual environment in .venv, by uv: made and filled where it is missing or no longer as asked.
+
+`python3 .ci/environment.py` takes what requirements.lock pins, and the project itself, editable.
+`python3 .ci/environment.py lock` renews requirements.lock. Any Python 3 can run this file.
+"""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+LOCK = ROOT / "requirements.lock"
+STAMP = VENV / "installed"
+"""Holds what .venv was filled from."""
+
+# In this order: the Python that we develop with, any that will do, and only then one from the net.
+PYTHONS = (
+    ("--no-python-downloads", "--python", "3.13"),
+    ("--no-python-downloads", "--python", ">=3.12"),
+    ("--python", "3.13"),
+)
+# Names, versions and hashes alone: where they come from is the business of who installs.
+LOCKING = ("--generate-hashes", "--universal", "--python-version", "3.12", "--group", "dev", "--upgrade")
+TERSE = ("--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links")
+
+
+def uv_command() -> list[str]:
+    """uv from .tools, from PATH, or as a module of this Python."""
+    found = shutil.which("uv", path=str(ROOT / ".tools" / "bin")) or shutil.which("uv")
+    if found or importlib.util.find_spec("uv"):
+        return [found] if found else [sys.executable, "-m", "uv"]
+    sys.exit("uv is missing; this gets it: python3 -m pip install --target .tools uv rust-just")
+
+
+def uv(*arguments: str, quiet: bool = False) -> bool:
+    """Run uv; True where it succeeds."""
+    output = subprocess.DEVNULL if quiet else None
+    # Trust whom the machine trusts, as pip does: a company's proxy may stand before the registry.
+    environment = {"UV_SYSTEM_CERTS": "true", **os.environ, "VIRTUAL_ENV": str(VENV)}
+    done = subprocess.run(  # noqa: S603
+        [*uv_command(), *arguments], cwd=ROOT, env=environment, stdout=output, stderr=output, check=False
+    )
+    return done.returncode == 0
+
+
+def wanted() -> str:
+    content = LOCK.read_bytes() + (ROOT / "pyproject.toml").read_bytes()
+    return hashlib.sha256(content).hexdigest()
+
+
+def make() -> bool:
+    *tries, last = PYTHONS
+    return any(uv("venv", "--clear", *python, str(VENV), quiet=True) for python in tries) or uv(
+        "venv", "--clear", *last, str(VENV)
+    )
+
+
+def fill() -> bool:
+    pinned = ("--require-hashes", "-r", str(LOCK))
+    return uv("pip", "install", "--quiet", *pinned) and uv(
+        "pip", "install", "--quiet", "--no-deps", "-e", "."
+    )
+
+
+def ensure() -> bool:
+    asked = wanted()
+    if STAMP.exists() and STAMP.read_text() == asked:
+        return True
+    print("Preparing .venv ...", file=sys.stderr)  # noqa: T201
+    if not ((VENV / "pyvenv.cfg").exists() or make()) or not fill():
+        return False
+    STAMP.write_text(asked)
+    return True
+
+
+def lock() -> bool:
+    return uv("pip", "compile", "--quiet", *LOCKING, *TERSE, "pyproject.toml", "-o", str(LOCK))
+
+
+if __name__ == "__main__":
+    sys.exit(0 if (lock if sys.argv[1:] == ["lock"] else ensure)() else 1)

@@ -1,0 +1,5 @@
+"""`python -m signalbox.cli` is `signalbox`."""
+
+from signalbox.cli import main
+
+main(prog_name="signalbox")

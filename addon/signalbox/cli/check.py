@@ -1,0 +1,65 @@
+"""`signalbox check`: what is wrong with rules.yaml, and what is surely not meant."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import click
+from msgspec.structs import replace
+
+from signalbox.config import document
+from signalbox.config.load import RulesError, load
+from signalbox.config.pending import not_yet
+from signalbox.config.rules import Match, Rules
+from signalbox.config.watch import counted
+
+PROJECT_RULES = Path(__file__).parents[3] / "rules.yaml"
+TIERS = {"haiku": "claude-haiku-4-5", "sonnet": "claude-sonnet-4-5", "opus": "claude-opus-4-5"}
+
+
+def check(path: Path, environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Errors and warnings, each one line."""
+    errors, warnings, _ = _checked(path, environ)
+    return errors, warnings
+
+
+@click.command("check")
+@click.argument("rules", required=False, type=click.Path(path_type=Path))
+def check_command(rules: Path | None) -> None:
+    """Check RULES (default: rules.yaml here, else the project's)."""
+    path = rules or default_rules()
+    errors, warnings, found = _checked(path, os.environ)
+    for line in errors:
+        click.secho(line, fg="red", err=True)
+    for line in warnings:
+        click.secho(line, fg="yellow")
+    if found is None:
+        raise SystemExit(1)
+    click.secho(f"{path.name}: ok, {counted(found)}", fg="green")
+
+
+def default_rules() -> Path:
+    here = Path("rules.yaml")
+    return here if here.exists() else PROJECT_RULES
+
+
+def _checked(path: Path, environ: Mapping[str, str]) -> tuple[list[str], list[str], Rules | None]:
+    try:
+        rules = load(path, environ)
+    except RulesError as error:
+        return list(error.errors), [], None
+    root, _ = document.read(document.decoded(path.read_bytes()))
+    return [], [*rules.warnings, *not_yet(root, path.name), *_falling_through(rules)], rules
+
+
+def _falling_through(rules: Rules) -> Iterator[str]:
+    """Tiers that no rule takes by the model alone. Without rules everything is meant to."""
+    for tier, model in TIERS.items():
+        if rules.rules and not any(_takes(rule.match, tier, model) for rule in rules.rules):
+            yield f'tier "{tier}" falls through to the upstream'
+
+
+def _takes(match: Match, tier: str, model: str) -> bool:
+    asks_more = replace(match, model=(), tier=()) != Match()
+    by_model = not match.model or any(glob.matches(model) for glob in match.model)
+    return not asks_more and by_model and (not match.tier or tier in match.tier)

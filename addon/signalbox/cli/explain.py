@@ -1,0 +1,136 @@
+"""`signalbox explain`: who would answer a request, and what would be changed in it. Sends nothing."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+
+from signalbox.cli.check import default_rules
+from signalbox.config.load import RulesError, load
+from signalbox.config.rules import Provider, Rules
+from signalbox.messages.body import Body
+from signalbox.record.mask import mask
+from signalbox.routing.facts import AGENT_HEADER, Facts
+from signalbox.routing.match import why
+from signalbox.routing.plan import Choice, plan
+from signalbox.routing.prepare import MESSAGES, Incoming, prepare
+
+type Line = tuple[str, str]
+"""What is printed, and in which style."""
+
+COUNT_TOKENS = f"{MESSAGES}/count_tokens"
+
+THINKING = {
+    "own": "other providers' is dropped from the history",
+    "keep": "all of the history's is kept",
+    "strip": "all is dropped from the history",
+}
+
+
+def header_pairs(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in given]
+    if not all(name and equals for name, equals, _ in pairs):
+        raise click.BadParameter("write NAME=VALUE")
+    return {name.lower(): value for name, _, value in pairs}
+
+
+@click.command("explain")
+@click.argument("model")
+@click.option("--rules", "file", type=click.Path(path_type=Path), help="Default: as for `check`.")
+@click.option("--header", multiple=True, metavar="NAME=VALUE", callback=header_pairs, help="A header it has.")
+@click.option("--port", default=8082, show_default=True, help="The listener it comes to.")
+@click.option("--path", type=click.Choice([MESSAGES, COUNT_TOKENS]), default=MESSAGES, show_default=True)
+@click.option("--stream/--no-stream", default=True, show_default=True, help="Whether it asks for a stream.")
+@click.option("--thinking", is_flag=True, help="It asks for thinking.")
+@click.option("--agent", type=click.Choice(["main", "subagent"]), default="main", show_default=True)
+@click.option("--client", help="The configured client it comes from.")
+def explain_command(
+    model: str,
+    file: Path | None,
+    header: dict[str, str],
+    port: int,
+    path: str,
+    stream: bool,
+    thinking: bool,
+    agent: str,
+    client: str | None,
+) -> None:
+    """Say who would answer a request for MODEL, and why. Sends nothing."""
+    try:
+        rules = load(file or default_rules(), os.environ)
+    except RulesError as error:
+        click.echo("\n".join(error.errors), err=True)
+        raise SystemExit(1) from None
+    if agent == "subagent":
+        header = {AGENT_HEADER: "explained", **header}
+    body = example_body(model, stream=stream, thinking=thinking)
+    facts = Facts(path=path, port=port, headers=header, body=body, client=client)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for text, style in account(rules, facts, body):
+        console.print(text, style=style)
+
+
+def example_body(model: str, *, stream: bool, thinking: bool) -> Body:
+    """A short request as Claude Code would send it."""
+    fields = {
+        "model": model,
+        "messages": [{"role": "user", "content": "Hello"}],
+        "max_tokens": 32000,
+        **({"thinking": {"type": "adaptive"}} if thinking else {}),
+        "stream": stream,
+    }
+    return Body.parse(msgspec.json.encode(fields))
+
+
+def account(rules: Rules, facts: Facts, body: Body) -> Iterator[Line]:
+    """Rules that were passed, the one that matched, its targets in order, and who was passed over."""
+    planned = plan(rules, facts)
+    for rule in rules.rules:
+        if rule is planned.rule:
+            break
+        yield f"{rules.file.name}:{rule.line} {rule.label} does not match: {why(rule.match, facts)}", "dim"
+    if planned.rule is None:
+        yield f"{facts.asked} matches no rule and goes to the reverse upstream as it came", "bold"
+        return
+    yield f"{rules.file.name}:{planned.rule.line} {planned.label} matches {facts.asked}", "bold"
+    incoming = Incoming(path=facts.path, headers=tuple(facts.headers.items()), wire=body.raw, body=body)
+    for number, choice in enumerate(planned.choices, 1):
+        yield from _target(number, choice, facts, incoming)
+    for skip in planned.skipped:
+        target = f"{skip.provider}/{skip.model}"
+        yield f"passed over: {target}, {skip.reason} ({skip.detail})", "yellow"
+    if planned.reject:
+        then = "then " if planned.choices else ""
+        yield f"{then}refused here: {planned.reject.status} {planned.reject.message}", "red"
+    elif not planned.choices:
+        yield "nobody is available: refused here with 503", "red"
+
+
+def _target(number: int, choice: Choice, facts: Facts, incoming: Incoming) -> Iterator[Line]:
+    provider = choice.provider
+    outgoing = prepare(choice, facts, incoming, foreign_thinking=False, lone=True)
+    yield (
+        f"{number}. {provider.name}: POST {provider.url.scheme}://{provider.url.authority}{outgoing.path}",
+        "green",
+    )
+    if facts.path == COUNT_TOKENS and provider.count_tokens != "forward":
+        yield f"   not sent, count_tokens: {provider.count_tokens}", ""
+    yield f"   model: {outgoing.model}", ""
+    yield f"   key: {_credential(provider)}", ""
+    yield f"   thinking: {THINKING[provider.thinking]}", ""
+    for note in outgoing.notes or ("nothing",):
+        yield f"   changed: {note}", ""
+
+
+def _credential(provider: Provider) -> str:
+    match provider.auth:
+        case "client":
+            return "caller's own"
+        case "claude-login":
+            return f"login in {provider.login}"
+        case "none":
+            return "none"
+    return f"{mask(provider.key or '')} ({provider.key_header})"

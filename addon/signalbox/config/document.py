@@ -1,0 +1,232 @@
+"""rules.yaml as a tree of nodes that know their lines.
+
+YAML's own guesses about scalars are not made (`on`, `no`, `08:30` stay text): what a scalar means is
+for the key it stands under to say. The tree is put together from the parser's events without
+recursion, so that no file, however deep, can exhaust the stack.
+"""
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+import yaml
+
+from .faults import Fault, shown, step
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_NOT_YAML = re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_DEEPEST = 64
+_LARGEST = 1_000_000
+"""Nodes after aliases are followed: a few nested aliases can stand for billions."""
+
+
+class Scalar(msgspec.Struct, frozen=True):
+    line: int
+    text: str
+    plain: bool = True
+    """Written without quotes."""
+    size: int = 1
+
+    @property
+    def is_null(self) -> bool:
+        return self.plain and self.text in ("", "~", "null")
+
+
+class Sequence(msgspec.Struct, frozen=True):
+    line: int
+    items: tuple["Node", ...]
+    size: int = 1
+
+
+class Mapping(msgspec.Struct, frozen=True):
+    line: int
+    items: dict[str, "Node"] = {}
+    lines: dict[str, int] = {}
+    """Where each key stands."""
+    size: int = 1
+
+    def get(self, key: str) -> "Node | None":
+        """The value of `key`, None where it is not given or null (which is the same)."""
+        node = self.items.get(key)
+        return None if isinstance(node, Scalar) and node.is_null else node
+
+
+type Node = Scalar | Sequence | Mapping
+
+
+class BrokenError(Exception):
+    """The text is no YAML document that rules could be read from."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
+def decoded(data: bytes) -> str:
+    """The file's bytes as text. Raises BrokenError where they are not UTF-8."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise BrokenError(Fault(line, "this is not UTF-8 text: save the file as UTF-8")) from None
+
+
+def read(text: str) -> tuple[Mapping, list[Fault]]:
+    """The document and the duplicate keys found in it. Raises BrokenError.
+
+    An empty document is an empty mapping.
+    """
+    if bad := _NOT_YAML.search(text):
+        line = text.count("\n", 0, bad.start()) + 1
+        raise BrokenError(Fault(line, f"the character U+{ord(bad[0]):04X} may not stand in YAML"))
+    composer = _Composer()
+    try:
+        for event in yaml.parse(text, Loader=_LOADER):
+            composer.take(event)
+    except yaml.MarkedYAMLError as error:
+        raise BrokenError(_syntax_fault(error, text)) from None
+    root = composer.root
+    if root is None or (isinstance(root, Scalar) and root.is_null):
+        return Mapping(1), []
+    if not isinstance(root, Mapping):
+        raise BrokenError(Fault(root.line, "expected keys and values, such as providers: and rules:"))
+    return root, composer.duplicates
+
+
+def _syntax_fault(error: yaml.MarkedYAMLError, text: str) -> Fault:
+    mark, context = error.problem_mark, error.context_mark
+    lines = text.splitlines() or [""]
+    line = min(mark.line + 1, len(lines)) if mark else 1  # the end of the file is on its last line
+    here = lines[line - 1]
+    message = error.problem or "this is not YAML"
+    if error.context:
+        since = f" (from line {context.line + 1})" if context and context.line + 1 < line else ""
+        message = f"{error.context}{since}: {message}"
+    if "scanning an alias" in message:
+        message = "put globs in quotes (YAML reads an unquoted * as an alias)"
+    elif mark and here[mark.column : mark.column + 1] == "\t":
+        message = "tabs may not indent: use spaces"
+    elif "flow mapping" in message and "${" in here:
+        message += ': put ${...} in quotes where it stands between "{" and "}"'
+    return Fault(line, message)
+
+
+class _Open(msgspec.Struct):
+    """A collection whose end has not come yet. In a mapping keys and values take turns in `children`."""
+
+    line: int
+    is_mapping: bool
+    anchor: str | None
+    children: list[Node]
+
+    def step(self, path: str) -> str:
+        if not self.is_mapping:
+            return step(path, len(self.children))
+        key = self.children[-1] if len(self.children) % 2 else None
+        return step(path, key.text) if isinstance(key, Scalar) else path
+
+
+class _Composer:
+    def __init__(self) -> None:
+        self.root: Node | None = None
+        self.duplicates: list[Fault] = []
+        self._open: list[_Open] = []
+        self._anchors: dict[str, Node | None] = {}
+        self._documents = 0
+
+    def take(self, event: yaml.Event) -> None:
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        match event:
+            case yaml.DocumentStartEvent():
+                self._documents += 1
+                if self._documents > 1:
+                    raise self._broken(line, "a second document begins here: the rules are one document")
+            case yaml.AliasEvent():
+                self._add(self._alias(event.anchor, line))
+            case yaml.ScalarEvent():
+                self._refuse_tag(event.tag, line)
+                node = Scalar(line, event.value, plain=not event.style)
+                self._anchor(event.anchor, node)
+                self._add(node)
+            case yaml.CollectionStartEvent():
+                self._refuse_tag(event.tag, line)
+                self._begin(_Open(line, isinstance(event, yaml.MappingStartEvent), event.anchor, []))
+            case yaml.CollectionEndEvent():
+                self._end()
+
+    def _begin(self, collection: _Open) -> None:
+        if len(self._open) == _DEEPEST:
+            raise BrokenError(Fault(collection.line, f"nested more than {_DEEPEST} deep"))
+        self._anchor(collection.anchor, None)
+        self._open.append(collection)
+
+    def _end(self) -> None:
+        done = self._open[-1]
+        size = 1 + sum(child.size for child in done.children)
+        if size > _LARGEST:
+            raise self._broken(done.line, "too large once its aliases are followed")
+        node = (
+            self._mapping(done, size) if done.is_mapping else Sequence(done.line, tuple(done.children), size)
+        )
+        self._open.pop()
+        self._anchor(done.anchor, node)
+        self._add(node)
+
+    def _add(self, node: Node) -> None:
+        if self._open:
+            self._open[-1].children.append(node)
+        else:
+            self.root = node
+
+    def _anchor(self, name: str | None, node: Node | None) -> None:
+        if name is not None:
+            self._anchors[name] = node
+
+    def _alias(self, name: str | None, line: int) -> Node:
+        if name is None or name not in self._anchors:
+            raise self._broken(line, f"no anchor &{name} stands before this alias (put globs in quotes)")
+        node = self._anchors[name]
+        if node is None:
+            raise self._broken(line, f"the alias *{name} stands inside what it names")
+        return node
+
+    def _mapping(self, done: _Open, size: int) -> Mapping:
+        items: dict[str, Node] = {}
+        lines: dict[str, int] = {}
+        merged: list[Mapping] = []
+        for key, value in zip(done.children[::2], done.children[1::2], strict=True):
+            if not isinstance(key, Scalar):
+                raise self._broken(key.line, "a key must be text")
+            if key.plain and key.text == "<<":
+                merged.extend(self._merged(value))
+            elif key.text in items:
+                message = f"duplicate key {shown(key.text)}, first on line {lines[key.text]}"
+                self.duplicates.append(Fault(key.line, message, self._path(self._open[:-1])))
+            else:
+                items[key.text], lines[key.text] = value, key.line
+        for source in merged:
+            for name, value in source.items.items():
+                if name not in items:
+                    items[name], lines[name] = value, source.lines[name]
+        return Mapping(done.line, items, lines, size)
+
+    def _merged(self, value: Node) -> Iterator[Mapping]:
+        for node in value.items if isinstance(value, Sequence) else (value,):
+            if not isinstance(node, Mapping):
+                raise self._broken(node.line, "<< takes keys and values, or a list of such")
+            yield node
+
+    def _refuse_tag(self, tag: str | None, line: int) -> None:
+        if tag is not None:
+            raise self._broken(
+                line, f"the tag {shown(tag)} means nothing here (quote text that begins with !)"
+            )
+
+    def _broken(self, line: int, message: str) -> BrokenError:
+        return BrokenError(Fault(line, message, self._path(self._open)))
+
+    def _path(self, collections: list[_Open]) -> str:
+        path = "$"
+        for collection in collections:
+            path = collection.step(path)
+        return path

@@ -1,0 +1,81 @@
+"""Keys that are accepted and whose effect is not there yet. The table is the one place that says which."""
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from .document import Mapping, Node, Scalar, Sequence
+from .faults import Fault, step
+
+
+def _anything(_node: Node) -> bool:
+    return True
+
+
+def _several(node: Node) -> bool:
+    return isinstance(node, Sequence) and len(node.items) > 1
+
+
+def _is(text: str) -> Callable[[Node], bool]:
+    return lambda node: isinstance(node, Scalar) and node.text == text
+
+
+class Pending(msgspec.Struct, frozen=True):
+    path: str
+    """`*` is any name or place in a list."""
+    what: str
+    where: Callable[[Node], bool] = _anything
+    """Whether what is written there asks for the effect."""
+    meanwhile: str = ""
+
+
+PENDING = (
+    Pending("providers.*.api", "api: openai", _is("openai")),
+    Pending("providers.*.dialect", "dialect"),
+    Pending("providers.*.auth", "auth: claude-login", _is("claude-login")),
+    Pending("providers.*.login", "login"),
+    Pending("providers.*.keys", "more than one of keys", _several, "only the first usable one is used"),
+    Pending("providers.*.timeout", "timeout"),
+    Pending("providers.*.circuit", "circuit"),
+    Pending("providers.*.quota", "quota"),
+    Pending("providers.*.budget", "budget"),
+    Pending("providers.*.models", "models"),
+    Pending("providers.*.long_context", "long_context"),
+    Pending("providers.*.beta", "beta: learn", _is("learn"), "only the OAuth values are left out so far"),
+    Pending("rules.*.failover", "failover"),
+    Pending("rules.*.match.quota", "match.quota"),
+    Pending("failover", "failover"),
+    Pending("week", "week"),
+    Pending("ledger", "ledger"),
+    Pending("picker", "picker"),
+    Pending("ui", "ui"),
+    Pending("listen", "listen"),
+    Pending("inspect.keep", "inspect.keep"),
+    Pending("inspect.bodies", "inspect.bodies"),
+)
+
+
+def not_yet(root: Mapping, file: str) -> list[str]:
+    """`rules.yaml:LINE: KEY is not yet in effect (at $.path)` for each such key in the document."""
+    found = []
+    for pending in PENDING:
+        for node, line, path in _find(root, pending.path.split("."), root.line, "$"):
+            if pending.where(node):
+                meanwhile = f": {pending.meanwhile}" if pending.meanwhile else ""
+                found.append(Fault(line, f"{pending.what} is not yet in effect{meanwhile}", path))
+    return [fault.within(file) for fault in sorted(found)]
+
+
+def _find(node: Node, steps: list[str], line: int, path: str) -> Iterator[tuple[Node, int, str]]:
+    """Each given node at the end of the steps, the line of its key, and its path."""
+    if not steps:
+        yield node, line, path
+        return
+    first, *rest = steps
+    if isinstance(node, Mapping):
+        for key in node.items if first == "*" else (first,):
+            if (value := node.get(key)) is not None:
+                yield from _find(value, rest, node.lines[key], step(path, key))
+    elif isinstance(node, Sequence) and first == "*":
+        for i, item in enumerate(node.items):
+            yield from _find(item, rest, item.line, step(path, i))

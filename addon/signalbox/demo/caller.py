@@ -1,0 +1,89 @@
+"""Asks the router what Claude Code would ask it."""
+
+import http.client
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+TIMEOUT = 5.0
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What came back: the router's own headers, the text, and the seconds until the first and last of it."""
+
+    status: int
+    provider: str
+    model: str
+    rule: str
+    answer: dict[str, Any]
+    """The JSON of a whole answer; empty where it was streamed."""
+    text: str
+    first: float
+    last: float
+
+
+class Caller:
+    """Someone with a login of Anthropic's, who knows only the router's port."""
+
+    def __init__(self, port: int, login: str) -> None:
+        self._port = port
+        self._headers = {
+            "authorization": f"Bearer {login}",
+            "anthropic-version": "2023-06-01",
+            "content-type": "application/json",
+            "user-agent": "signalbox-demo",
+        }
+
+    def message(self, model: str, prompt: str) -> Answered:
+        return self._ask("/v1/messages", request(model, prompt))
+
+    def stream(self, model: str, prompt: str, on_text: Callable[[str], None]) -> Answered:
+        return self._ask("/v1/messages", request(model, prompt, stream=True), on_text)
+
+    def count_tokens(self, model: str, prompt: str) -> Answered:
+        return self._ask("/v1/messages/count_tokens", request(model, prompt))
+
+    def _ask(self, path: str, body: bytes, on_text: Callable[[str], None] = lambda _: None) -> Answered:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT)
+        start = time.monotonic()
+        try:
+            connection.request("POST", path, body, self._headers)
+            return _answered(connection.getresponse(), start, on_text)
+        finally:
+            connection.close()
+
+
+def request(model: str, prompt: str, **more: Any) -> bytes:
+    messages = [{"role": "user", "content": prompt}]
+    return json.dumps({"model": model, "max_tokens": 200, "messages": messages, **more}).encode()
+
+
+def _answered(response: http.client.HTTPResponse, start: float, on_text: Callable[[str], None]) -> Answered:
+    pieces: list[str] = []
+    moments: list[float] = []
+    streamed = response.headers.get_content_type() == "text/event-stream"
+    answer = {} if streamed else json.loads(response.read())
+    for event in map(json.loads, (line[6:] for line in response if line.startswith(b"data: "))):
+        if event["type"] == "content_block_delta":
+            moments.append(time.monotonic() - start)
+            pieces.append(event["delta"]["text"])
+            on_text(pieces[-1])
+    moments = moments or [time.monotonic() - start]
+    headers = response.headers
+    return Answered(
+        status=response.status,
+        provider=headers.get("x-signalbox-provider", ""),
+        model=headers.get("x-signalbox-model", ""),
+        rule=headers.get("x-signalbox-rule", ""),
+        answer=answer,
+        text="".join(pieces) or _text(answer),
+        first=moments[0],
+        last=moments[-1],
+    )
+
+
+def _text(answer: dict[str, Any]) -> str:
+    return "".join(block.get("text", "") for block in answer.get("content", ()))

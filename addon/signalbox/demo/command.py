@@ -1,0 +1,44 @@
+"""`signalbox demo`."""
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from signalbox.demo.account import Account
+from signalbox.demo.process import RouterProcess
+from signalbox.demo.providers import FakeProvider
+from signalbox.demo.story import ZAI_KEY, Story, StoryError, write_rules
+
+ANTHROPIC_SAYS = "Good evening from Anthropic: the points are set and the line is clear."
+ANTHROPIC_COUNTS = {"input_tokens": 31, "output_tokens": 16}
+ZAI_SAYS = "Good evening from Z.ai: a signal box sets the points, so every train finds its track."
+ZAI_COUNTS = {"input_tokens": 24, "output_tokens": 21}
+
+
+@click.command("demo")
+@click.option(
+    "--svg",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the account to this file as a picture too.",
+)
+def demo_command(svg: Path | None) -> None:
+    """Fake providers, the real router before them, and what becomes of a few requests."""
+    account = Account(svg)
+    with (
+        tempfile.TemporaryDirectory(prefix="signalbox-demo-", ignore_cleanup_errors=True) as folder,
+        FakeProvider(ANTHROPIC_SAYS, ANTHROPIC_COUNTS, reports="early") as anthropic,
+        FakeProvider(ZAI_SAYS, ZAI_COUNTS, reports="late") as zai,
+    ):
+        router = RouterProcess(Path(folder), anthropic.url, {"ZAI_API_KEY": ZAI_KEY})
+        account.heading("Two fake providers on this machine, the real router before them, and these rules:")
+        account.rules(write_rules(router, anthropic, zai, sonnet="zai/glm-4.7"))
+        try:
+            with router:
+                Story(router, anthropic, zai, account).tell()
+        except (StoryError, OSError, ValueError) as error:
+            raise click.ClickException(
+                f"the demo failed: {error}\n\nThe router said:\n{router.log()}"
+            ) from error
+    account.heading("That was all. `just run` starts the router for real, with the rules in rules.yaml.")
+    account.end()

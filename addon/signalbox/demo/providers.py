@@ -1,0 +1,113 @@
+"""Fake providers on loopback. They answer in Anthropic's format and keep what arrived."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any, Literal, Self
+
+PAUSE = 0.06
+"""Seconds between two words of a stream."""
+
+type Usage = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """One request at a fake provider. Header names are in lower case."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def credentials(self) -> list[str]:
+        return [self.headers[name] for name in ("authorization", "x-api-key") if name in self.headers]
+
+
+class FakeProvider(ThreadingHTTPServer):
+    """Says `text` to every message. Serves from `with` to its end."""
+
+    def __init__(self, text: str, usage: Usage, reports: Literal["early", "late"]) -> None:
+        """`reports`: whether a stream tells its input tokens at its start, as Anthropic's, or at its end."""
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.text = text
+        self.usage = usage
+        self.early = usage if reports == "early" else dict.fromkeys(usage, 0)
+        self.arrived: list[Arrived] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def __enter__(self) -> Self:
+        Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def message(self, model: str) -> dict[str, Any]:
+        return {**_message(model, self.usage), "content": [{"type": "text", "text": self.text}]}
+
+    def events(self, model: str) -> Iterator[dict[str, Any]]:
+        """A streamed message, a delta for each word."""
+        yield {"type": "message_start", "message": _message(model, {**self.early, "output_tokens": 0})}
+        yield {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+        for number, word in enumerate(self.text.split()):
+            text = word if number == 0 else f" {word}"
+            yield {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+        yield {"type": "content_block_stop", "index": 0}
+        yield {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": self.usage}
+        yield {"type": "message_stop"}
+
+
+def _message(model: str, usage: Usage) -> dict[str, Any]:
+    return {
+        "id": "msg_demo",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": usage,
+    }
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FakeProvider
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.arrived.append(Arrived(self.path, headers, body))
+        asked = json.loads(body)
+        if asked.get("stream"):
+            self._stream(asked["model"])
+        else:
+            self._whole(self.server.message(asked["model"]))
+
+    def _whole(self, message: dict[str, Any]) -> None:
+        content = json.dumps(message).encode()
+        self._head("application/json", "content-length", str(len(content)))
+        self.wfile.write(content)
+
+    def _stream(self, model: str) -> None:
+        self._head("text/event-stream", "transfer-encoding", "chunked")
+        for event in self.server.events(model):
+            content = f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(content), content))
+            if event["type"] == "content_block_delta":
+                time.sleep(PAUSE)
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _head(self, kind: str, framing: str, value: str) -> None:
+        self.send_response(200)
+        self.send_header("content-type", kind)
+        self.send_header(framing, value)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """The account tells what happened; a log between its lines would only disturb."""

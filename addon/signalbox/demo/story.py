@@ -1,0 +1,175 @@
+"""What happens in the demo, step by step; each step checks that it happened as it is told."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+
+from signalbox.demo.account import Account
+from signalbox.demo.caller import Answered, Caller, request
+from signalbox.demo.process import RouterProcess
+from signalbox.demo.providers import PAUSE, FakeProvider
+from signalbox.record.console import count
+from signalbox.record.entry import Entry
+from signalbox.record.mask import masked_value
+from signalbox.record.reading import entries
+
+LOGIN = "sk-ant-fake-login-of-the-caller"
+ZAI_KEY = "zai-fake-key-of-the-router"
+HAIKU, SONNET, OPUS = "claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-5"
+LIVE_EDIT = 1.0
+"""Seconds within which a saved edit applies."""
+
+RULES = """\
+providers:
+  anthropic: {{url: "{anthropic}", auth: client}}
+  zai: {{url: "{zai}", key: "${{ZAI_API_KEY}}", count_tokens: estimate}}
+rules:
+  - {{match: "*haiku*", to: zai/glm-4.5-air}}
+  - {{match: "*sonnet*", to: {sonnet}}}
+  - {{match: "*", to: anthropic}}
+"""
+
+
+class StoryError(Exception):
+    """Something did not happen as told; the message says what did."""
+
+
+class Story:
+    def __init__(
+        self, router: RouterProcess, anthropic: FakeProvider, zai: FakeProvider, account: Account
+    ) -> None:
+        self._router = router
+        self._anthropic = anthropic
+        self._zai = zai
+        self._account = account
+        self._caller = Caller(router.port, LOGIN)
+
+    def tell(self) -> None:
+        """Raises StoryError, or OSError where a connection fails."""
+        self._haiku()
+        self._sonnet()
+        self._opus()
+        self._count_tokens()
+        self._live_edit()
+        self._credentials()
+        self._tokens()
+
+    def _haiku(self) -> None:
+        self._account.heading("1. Haiku goes to Z.ai")
+        answered = self._caller.message(HAIKU, "Is the signal green?")
+        self._account.say(answered.text, "green")
+        self._arrived(answered, HAIKU, "zai", "glm-4.5-air")
+
+    def _sonnet(self) -> None:
+        self._account.heading("2. Sonnet goes to Z.ai too, streamed as it is written")
+        self._account.word("  ")
+        answered = self._caller.stream(SONNET, "Tell me about signal boxes.", self._account.word)
+        self._account.word("\n")
+        self._arrived(answered, SONNET, "zai", "glm-4.7")
+        took = answered.last - answered.first
+        expect(took > PAUSE, f"all words came at once, within {took:.3f} s")
+        self._account.done(f"first word after {ms(answered.first)}, last after {ms(answered.last)}")
+
+    def _opus(self) -> None:
+        self._account.heading("3. Opus goes to Anthropic, on the caller's own login")
+        prompt = "And the points?"
+        answered = self._caller.message(OPUS, prompt)
+        self._account.say(answered.text, "green")
+        self._arrived(answered, OPUS, "anthropic", OPUS)
+        same = self._anthropic.arrived[-1].body == request(OPUS, prompt)
+        expect(same, "the body that arrived is not the one that was sent")
+        self._account.done("the body arrived byte for byte")
+
+    def _count_tokens(self) -> None:
+        self._account.heading("4. count_tokens for a model at Z.ai is answered by the router itself")
+        before = len(self._zai.arrived)
+        answered = self._caller.count_tokens(SONNET, "How many tokens are these?")
+        expect(answered.status == 200, f"count_tokens was answered with {answered.status}")
+        expect(len(self._zai.arrived) == before, "Z.ai was asked")
+        self._account.done(f"{answered.answer['input_tokens']} tokens, estimated; Z.ai was not asked")
+
+    def _live_edit(self) -> None:
+        self._account.heading("5. rules.yaml is edited: sonnet shall go to Anthropic now")
+        self._account.say('- {match: "*sonnet*", to: anthropic}', "yellow")
+        write_rules(self._router, self._anthropic, self._zai, sonnet="anthropic")
+        saved = time.monotonic()
+        answered = self._caller.message(SONNET, "Who answers now?")
+        while answered.provider != "anthropic" and time.monotonic() - saved < LIVE_EDIT:
+            time.sleep(0.05)
+            answered = self._caller.message(SONNET, "And now?")
+        after = time.monotonic() - saved
+        expect(
+            answered.provider == "anthropic", f"{after:.1f} s later sonnet still went to {answered.provider}"
+        )
+        self._account.say(answered.text, "green")
+        self._account.done(f"in force {ms(after)} after the file was saved, without a restart")
+
+    def _credentials(self) -> None:
+        self._account.heading("6. Which credentials arrived where")
+        seen = {
+            provider: sorted({credential for one in fake.arrived for credential in one.credentials})
+            for provider, fake in (("zai", self._zai), ("anthropic", self._anthropic))
+        }
+        self._account.table(
+            ("provider", "credential"),
+            ((provider, ", ".join(map(masked_value, found))) for provider, found in seen.items()),
+            align="left",
+        )
+        leaked = any(LOGIN in value for one in self._zai.arrived for value in one.headers.values())
+        expect(not leaked, "the caller's login arrived at Z.ai")
+        expect(seen["zai"] == [ZAI_KEY], "Z.ai was not asked with its own key")
+        expect(seen["anthropic"] == [f"Bearer {LOGIN}"], "Anthropic was not asked with the caller's login")
+        self._account.done("the caller's login never left for Z.ai, Z.ai's key never for Anthropic")
+
+    def _tokens(self) -> None:
+        self._account.heading("7. What the router recorded")
+        sent = {"anthropic": self._anthropic, "zai": self._zai}
+        asked = sum(len(fake.arrived) for fake in sent.values())
+        by_provider = defaultdict(list)
+        for entry in self._recorded(asked):
+            by_provider[entry.backend].append(entry)
+        self._account.table(
+            ("provider", "requests", "input", "output"),
+            ((provider, *_sums(found)) for provider, found in sorted(by_provider.items())),
+            align="right",
+        )
+        for provider, fake in sent.items():
+            found = sum(entry.output_tokens for entry in by_provider[provider])
+            given = fake.usage["output_tokens"] * len(fake.arrived)
+            expect(found == given, f"{provider} gave {given} output tokens, {found} were recorded")
+        self._account.done("every token that the providers reported is on record")
+
+    def _recorded(self, wanted: int) -> list[Entry]:
+        """The request log, once it has this many entries."""
+        end = time.monotonic() + 2
+        while len(found := list(entries(self._router.state, "requests.jsonl"))) < wanted:
+            expect(time.monotonic() < end, f"{len(found)} of {wanted} requests are on record")
+            time.sleep(0.02)
+        return found
+
+    def _arrived(self, answered: Answered, asked: str, provider: str, model: str) -> None:
+        came = f"{answered.provider or 'nobody'}/{answered.model} ({answered.status})"
+        right = (answered.status, answered.provider, answered.model) == (200, provider, model)
+        expect(right, f"{asked} was answered by {came}, not by {provider}/{model}")
+        self._account.done(f"{asked} -> {provider}/{model} by rule {answered.rule}, {ms(answered.last)}")
+
+
+def write_rules(router: RouterProcess, anthropic: FakeProvider, zai: FakeProvider, sonnet: str) -> str:
+    text = RULES.format(anthropic=anthropic.url, zai=zai.url, sonnet=sonnet)
+    router.rules.write_text(text, encoding="utf-8")
+    return text
+
+
+def expect(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise StoryError(otherwise)
+
+
+def ms(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms"
+
+
+def _sums(found: list[Entry]) -> Iterator[str]:
+    yield str(len(found))
+    yield count(sum(entry.input_tokens for entry in found))
+    yield count(sum(entry.output_tokens for entry in found))

@@ -1,0 +1,139 @@
+"""A request comes in: is it for us, whose is it, what of it may be shown."""
+
+from collections.abc import Iterable
+from ipaddress import ip_address
+
+from mitmproxy import ctx, http
+from mitmproxy.net.http.http1 import expected_http_body_size
+from mitmproxy.proxy.mode_specs import ReverseMode
+
+from signalbox.config.rules import ANTHROPIC_HOST, Rules
+from signalbox.pages.health import Listener
+from signalbox.proxy import answers
+from signalbox.record.mask import masked_value
+from signalbox.routing.credentials import CREDENTIALS, LOGIN, Caller, Headers
+from signalbox.routing.exchange import Exchange, Kind
+
+MESSAGES: dict[str, Kind] = {"/v1/messages": "messages", "/v1/messages/count_tokens": "count_tokens"}
+OWN = {("GET", "/health"), ("HEAD", "/"), ("HEAD", "/api/hello")}
+MODELS = "/v1/models"
+
+_LOCAL_NAMES = {"127.0.0.1", "::1", "localhost"}
+
+
+def path(flow: http.HTTPFlow) -> str:
+    """Without its query: Claude Code posts to `/v1/messages?beta=true`."""
+    return flow.request.path.partition("?")[0]
+
+
+def is_reverse(flow: http.HTTPFlow) -> bool:
+    return isinstance(flow.client_conn.proxy_mode, ReverseMode)
+
+
+def is_for_us(flow: http.HTTPFlow, rules: Rules) -> bool:
+    """All that comes to a reverse listener; of a forward proxy's what is Anthropic's API (contract, 1)."""
+    if flow.is_replay:
+        return False
+    if is_reverse(flow):
+        return True
+    if _names_listener(flow):
+        return (flow.request.method, path(flow)) in OWN
+    return flow.request.host in anthropic_hosts(rules) and path(flow) in (*MESSAGES, MODELS)
+
+
+def kind(flow: http.HTTPFlow, rules: Rules) -> Kind:
+    if (flow.request.method, path(flow)) in OWN and (is_reverse(flow) or _names_listener(flow)):
+        return "own"
+    if flow.request.method == "POST" and rules.rules:
+        return MESSAGES.get(path(flow), "pipe")
+    return "pipe"
+
+
+def anthropic_hosts(rules: Rules) -> set[str]:
+    """The hosts of "Anthropic itself" (the contract, section 5)."""
+    return {ANTHROPIC_HOST} | {p.url.host for p in rules.providers.values() if p.is_anthropic}
+
+
+def _names_listener(flow: http.HTTPFlow) -> bool:
+    host, port, *_ = flow.client_conn.sockname
+    return flow.request.port == port and flow.request.host in {host, *_LOCAL_NAMES}
+
+
+def came_from_upstream(flow: http.HTTPFlow) -> bool:
+    """Whether the answer is a provider's, not one that the router or another add-on made."""
+    return flow.server_conn.timestamp_start is not None
+
+
+def is_trusted(flow: http.HTTPFlow, caller: Caller | None) -> bool:
+    """Whether the caller may see more than the health page's status: from this machine, or with a secret."""
+    has_secret = caller is not None and caller.client is not None
+    return has_secret or is_loopback(flow.client_conn.peername[0])
+
+
+def is_loopback(address: str) -> bool:
+    ip = ip_address(address.partition("%")[0])
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
+
+
+def has_own_credentials(caller: Caller) -> bool:
+    return any(name.lower() in LOGIN and value.strip() for name, value in caller.headers)
+
+
+def announced_size(flow: http.HTTPFlow) -> int:
+    """Bytes that the body is said to have; 0 where that is not said."""
+    try:
+        return max(expected_http_body_size(flow.request) or 0, 0)
+    except ValueError:
+        return 0
+
+
+def mask(flow: http.HTTPFlow, exchange: Exchange, headers: Headers) -> None:
+    """Take the caller's secrets out of what is shown and saved, and a client's secret out altogether."""
+    kept = exchange.caller.headers
+    if kept != headers:
+        flow.request.headers = to_headers(kept)
+    hide(flow, exchange)
+
+
+def hide(flow: http.HTTPFlow, exchange: Exchange) -> None:
+    """Put masked credentials in the flow; the exchange keeps the real ones for the moment of sending."""
+    exchange.hidden = []
+    if exchange.rules.inspect.secrets == "show":
+        return
+    headers = flow.request.headers
+    for name in {name.lower() for name in headers} & CREDENTIALS:
+        secrets = headers.get_all(name)
+        shown = [masked_value(secret) for secret in secrets]
+        exchange.hidden += [(name, mask, secret) for mask, secret in zip(shown, secrets, strict=True)]
+        headers.set_all(name, shown)
+
+
+def to_headers(headers: Iterable[tuple[str, str]]) -> http.Headers:
+    return http.Headers([(_bytes(name), _bytes(value)) for name, value in headers])
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def refuse(flow: http.HTTPFlow, exchange: Exchange, response: http.Response) -> None:
+    """Answer before the body is in; see `RouterStream`."""
+    exchange.kind = "refused"
+    flow.response = response
+
+
+def no_secret() -> http.Response:
+    return answers.error(
+        401, "This router asks for a client's secret, as x-api-key, Bearer or x-signalbox-client."
+    )
+
+
+def listeners() -> list[Listener]:
+    """Where this process listens, as mitmproxy bound it; once for TCP and UDP."""
+    servers = ctx.master.addons.get("proxyserver").servers
+    bound = (
+        Listener(host, port, server.mode.full_spec)
+        for server in servers
+        for host, port, *_ in server.listen_addrs
+    )
+    return list(dict.fromkeys(bound))

@@ -1,0 +1,85 @@
+"""An answer comes: it passes as it arrives, with a reader beside it that tallies."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from mitmproxy import http
+
+from signalbox.messages.reader import Reader
+from signalbox.pages.health import Observed
+from signalbox.proxy.faults import place
+from signalbox.record import console
+from signalbox.record.mask import masked_value
+from signalbox.routing.exchange import Exchange
+from signalbox.routing.sessions import Sessions
+
+log = logging.getLogger("signalbox")
+
+
+def deliver(flow: http.HTTPFlow, exchange: Exchange, observed: Observed) -> None:
+    """Set up the way of an upstream's answer to the client."""
+    response, provider = flow.response, exchange.provider
+    assert response is not None
+    assert provider is not None
+    status = response.status_code
+    exchange.attempted(str(status))
+    observed.answered(provider.name, status)
+    outgoing = exchange.outgoing if status < 300 else None
+    exchange.reader = reader = Reader(
+        response.headers.get("content-type", ""),
+        response.headers.get("content-encoding", ""),
+        echo_model=outgoing.echo_model if outgoing else None,
+        estimate=outgoing.estimate if outgoing else None,
+    )
+    if reader.decodes:
+        response.headers.pop("content-encoding", None)
+    if reader.changes and "content-length" in response.headers:
+        del response.headers["content-length"]  # mitmproxy then ends an HTTP/1.0 answer by closing
+        if flow.request.http_version == "HTTP/1.1":
+            response.headers["transfer-encoding"] = "chunked"
+    response.stream = _passing(exchange, reader)
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug(
+            "%s", console.received_line(provider.name, status, milliseconds(exchange), shown_key(exchange))
+        )
+
+
+def _passing(exchange: Exchange, reader: Reader) -> Callable[[bytes], list[bytes]]:
+    """mitmproxy's stream callable: bytes as they arrive, empty at the end. No fault may cost a byte."""
+    told = False
+
+    def passing(data: bytes) -> list[bytes]:
+        nonlocal told
+        if exchange.first_byte is None:
+            exchange.first_byte = time.monotonic()
+        try:
+            out = reader.feed(data) if data else reader.end()
+        except Exception as fault:
+            if not told:
+                log.error("fault when an answer was read: %s", place(fault))
+            told, out = True, data
+        return [out] if out else []  # an empty chunk in mid-stream would end the answer
+
+    return passing
+
+
+def remember(exchange: Exchange, sessions: Sessions) -> None:
+    """What the next request of this conversation should know of this answer."""
+    reader, facts = exchange.reader, exchange.facts
+    if exchange.kind != "messages" or reader is None or facts is None or exchange.provider is None:
+        return
+    if reader.began and reader.error is None:
+        sessions.answered(
+            facts.conversation, exchange.provider.name, facts.text_bytes, reader.usage.total_input
+        )
+
+
+def shown_key(exchange: Exchange) -> str | None:
+    """The caller's own credential, masked, where that is what the provider gets."""
+    key = exchange.callers_key
+    return None if key is None else masked_value(key)
+
+
+def milliseconds(exchange: Exchange) -> int:
+    return round((time.monotonic() - exchange.started) * 1000)

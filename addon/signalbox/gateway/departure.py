@@ -1,0 +1,140 @@
+"""A request is routed: the plan is made, and the flow becomes the request for its target."""
+
+import logging
+from dataclasses import replace
+
+from mitmproxy import http
+
+from signalbox.config.rules import ANTHROPIC_HOST, Provider, Rules, Url
+from signalbox.gateway.arrival import hide, path, to_headers
+from signalbox.gateway.delivery import shown_key
+from signalbox.messages.body import Body, BodyError
+from signalbox.messages.encoding import EncodingError, TooLarge, decode
+from signalbox.proxy import answers
+from signalbox.record import console
+from signalbox.routing.exchange import Exchange
+from signalbox.routing.facts import Facts
+from signalbox.routing.plan import Choice, Plan, plan
+from signalbox.routing.prepare import Incoming, Outgoing, prepare
+from signalbox.routing.sessions import Sessions
+
+log = logging.getLogger("signalbox")
+
+NO_COUNT = (
+    'Counting tokens is switched off for provider "{}" (count_tokens: reject). '
+    "The usage of each answer tells how many tokens a request had."
+)
+
+
+def route(flow: http.HTTPFlow, exchange: Exchange, sessions: Sessions) -> None:
+    """Decide who answers. Either sets `flow.response` or leaves in the flow the request to send."""
+    wire = flow.request.raw_content or b""
+    exchange.sent_bytes = len(wire)
+    try:
+        raw = decode(wire, flow.request.headers.get("content-encoding", ""), exchange.rules.body_limit)
+        body = Body.parse(raw)
+    except TooLarge:
+        exchange.kind = "refused"
+        flow.response = answers.too_large(exchange.rules.body_limit)
+        return
+    except (BodyError, EncodingError):
+        pass_on(flow, exchange, "parse-failed-fail-safe")
+        return
+    facts = Facts(
+        path=path(flow),
+        port=flow.client_conn.sockname[1],
+        headers=flow.request.headers,
+        body=body,
+        client=exchange.caller.client,
+        has_login=exchange.caller.has_login,
+    )
+    exchange.facts = facts = replace(facts, per_byte=sessions.per_byte(facts.conversation))
+    exchange.plan = chosen = plan(exchange.rules, facts)
+    exchange.label = chosen.label
+    if chosen.rule is None:
+        pass_on(flow, exchange, chosen.reason)
+    elif not chosen.choices:
+        flow.response = _nobody(chosen)
+    else:
+        incoming = Incoming(flow.request.path, exchange.caller.headers, wire, body)
+        _go(flow, exchange, chosen, incoming, sessions)
+
+
+def pass_on(flow: http.HTTPFlow, exchange: Exchange, reason: str) -> None:
+    """Leave the request as it came: it goes to the reverse upstream, or to the host that was asked."""
+    exchange.provider = upstream(flow, exchange.rules)
+    exchange.reason = reason
+    _tell(exchange, is_first=False)
+
+
+def upstream(flow: http.HTTPFlow, rules: Rules) -> Provider:
+    """Who gets the requests that no rule decides about, under the name it has in the rules if any."""
+    request = flow.request
+    url = Url("https" if request.scheme == "https" else "http", request.host, request.port)
+    known = (p for p in rules.providers.values() if p.auth == "client" and p.url == url)
+    name = "anthropic" if request.host == ANTHROPIC_HOST else "upstream"
+    return next(known, Provider(name=name, url=url, auth="client", beta="forward"))
+
+
+def _go(
+    flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incoming, sessions: Sessions
+) -> None:
+    choice, facts = chosen.choices[0], exchange.facts
+    assert facts is not None
+    exchange.provider = provider = choice.provider
+    exchange.reason = chosen.reason
+    if exchange.kind == "count_tokens" and provider.count_tokens != "forward":
+        flow.response = _counted_here(choice, facts)
+        return
+    exchange.outgoing = outgoing = prepare(
+        choice,
+        facts,
+        incoming,
+        foreign_thinking=sessions.foreign_thinking(facts.conversation, provider.name, provider.is_anthropic),
+        lone=len(chosen.choices) == 1,
+    )
+    _address(flow, exchange, outgoing)
+    _tell(exchange, is_first=chosen.is_first)
+
+
+def _address(flow: http.HTTPFlow, exchange: Exchange, outgoing: Outgoing) -> None:
+    request, url = flow.request, outgoing.provider.url
+    headers = to_headers(outgoing.headers)
+    request.scheme, request.port, request.host = url.scheme, url.port, url.host
+    if request.authority:
+        request.authority = url.authority
+    request.path = outgoing.path
+    request.headers = headers
+    request.raw_content = outgoing.body
+    hide(flow, exchange)
+
+
+def _nobody(chosen: Plan) -> http.Response:
+    """What a rule says whose targets are all passed over, or that has none."""
+    if chosen.reject is not None:
+        return answers.error(chosen.reject.status, chosen.reject.message)
+    why = "; ".join(f"{skip.provider}: {skip.detail}" for skip in chosen.skipped)
+    return answers.error(
+        503, f"No target of rule {chosen.label} is available: {why}", {"x-should-retry": "false"}
+    )
+
+
+def _counted_here(choice: Choice, facts: Facts) -> http.Response:
+    if choice.provider.count_tokens == "reject":
+        return answers.error(501, NO_COUNT.format(choice.provider.name))
+    return answers.answer(200, b'{"input_tokens":%d}' % facts.tokens)
+
+
+def _tell(exchange: Exchange, *, is_first: bool) -> None:
+    """The line `dispatch:`, and at `debug` what was changed (the contract, section 8)."""
+    level = logging.DEBUG if is_first else logging.INFO
+    provider, outgoing = exchange.provider, exchange.outgoing
+    if provider is None or not log.isEnabledFor(level):
+        return
+    asked = exchange.facts.asked if exchange.facts is not None else None
+    rewrite = outgoing.model if outgoing is not None and outgoing.echo_model else None
+    log.log(level, "%s", console.dispatch_line(provider.name, exchange.reason, asked or "-", rewrite))
+    for note in outgoing.notes if outgoing is not None else ():
+        log.debug("%s", note)
+    where = "/v1/messages" if exchange.kind == "messages" else "/v1/messages/count_tokens"
+    log.debug("%s", console.sent_line(provider.name, "POST", where, shown_key(exchange)))

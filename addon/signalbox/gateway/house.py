@@ -1,0 +1,153 @@
+"""The router as mitmproxy's guest: options, start and end, who may connect, whose HTTP layer it is."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+import platformdirs
+from mitmproxy import ctx, optmanager
+from mitmproxy.connection import Client
+from mitmproxy.master import Master
+from mitmproxy.proxy.layer import NextLayer
+from mitmproxy.proxy.layers import TCPLayer
+from mitmproxy.proxy.mode_specs import RegularMode, Socks5Mode, UpstreamMode
+
+from signalbox.config.load import RulesError
+from signalbox.config.rules import Rules
+from signalbox.gateway.arrival import anthropic_hosts, is_loopback
+from signalbox.gateway.gateway import Gateway
+from signalbox.proxy.guard import Guard
+from signalbox.proxy.layers import take_over
+from signalbox.record import log as record_log
+
+log = logging.getLogger("signalbox")
+
+PROJECT = Path(__file__).parents[3]
+QUIET = {"connection_strategy": "lazy", "flow_detail": 0}
+"""Options set unless the user has set them: nothing is asked of an upstream before a rule says so, and the
+console has one line a request, ours."""
+
+
+class House:
+    """Lives as long as the process; `router.py` may come and go."""
+
+    gateway: Gateway
+
+    def __init__(self) -> None:
+        self._guard: Guard | None = None
+        self._opened: tuple[Path, Path] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._is_running = False
+        self._private: bool | None = None
+        """What the user set `block_private` to, if anything."""
+
+    def set_up(self, master: Master) -> None:
+        """The addon is loaded, for the first time or again."""
+        if self._guard is not None:
+            return
+        self._guard = guard = Guard()
+        master.addons.register(guard)
+        master.addons.chain.insert(0, guard)
+        self._private = ctx.options.block_private if _is_set("block_private") else None
+        for name, value in QUIET.items():
+            if name in ctx.options and not _is_set(name):
+                ctx.options.update(**{name: value})
+        if (termlog := master.addons.get("termlog")) is not None:
+            record_log.setup("info")
+            termlog.logger.addFilter(record_log.NotOurs())
+        logging.getLogger("mitmproxy.proxy.server").setLevel(logging.WARNING)
+
+    def open(self, rules: str, state: str) -> None:
+        """Start with these rules, or go on with them where they are the ones in force.
+
+        What is wrong with them is logged as errors, which is what ends a start (mitmproxy.md, 3).
+        """
+        assert self._guard is not None
+        files = (
+            Path(rules).expanduser() if rules else PROJECT / "rules.yaml",
+            Path(state).expanduser() if state else Path(platformdirs.user_state_dir("signalbox")),
+        )
+        if files != self._opened:
+            gateway = Gateway(*files)
+            try:
+                files[1].mkdir(mode=0o700, parents=True, exist_ok=True)
+                gateway.start()
+            except RulesError as fault:
+                for line in fault.errors:
+                    log.error("%s", line)
+            except OSError as fault:
+                log.error("router_state: cannot use %s: %s", files[1], fault.strerror)
+            else:
+                self._opened = files
+                self._take(gateway)
+            if self._opened is None:
+                self.gateway = gateway
+                return
+        self._guard.on_duty = False
+
+    def _take(self, gateway: Gateway) -> None:
+        self._stop_watching()
+        self.gateway = gateway
+        gateway.live.on_change.append(self._wall)
+        self._wall(gateway.rules)
+        if self._is_running:
+            self.watch()
+
+    def _wall(self, rules: Rules) -> None:
+        if self._private is None:
+            ctx.options.update(block_private=not rules.clients)
+
+    def watch(self) -> None:
+        """mitmproxy runs: follow the rules file from now on."""
+        self._is_running = True
+        if self._watching is None and self._opened is not None:
+            self._watching = asyncio.get_running_loop().create_task(self.gateway.live.watch())
+
+    def close(self) -> None:
+        """The addon is taken away, or the process ends."""
+        self._stop_watching()
+        if self._guard is not None:
+            self._guard.on_duty = True
+        if self._opened is not None:
+            self.gateway.done()
+
+    def _stop_watching(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+
+    def admit(self, client: Client) -> None:
+        """Without clients in the rules only this machine may connect, wherever the listener is bound.
+
+        mitmproxy's own `block_private` lets 100.64.0.0/10 through (mitmproxy.md, 8).
+        """
+        if self.gateway.rules.clients or self._private is False or is_loopback(client.peername[0]):
+            return
+        client.error = "only this machine may connect while rules.yaml has no clients"
+        log.warning("connection from %s refused: %s", client.peername[0], client.error)
+
+    def lay(self, nextlayer: NextLayer) -> None:
+        """mitmproxy decides on the protocol; where that is HTTP, the layer becomes ours."""
+        context = nextlayer.context
+        asked = _tunnelled_to(nextlayer)
+        if asked is not None and asked not in anthropic_hosts(self.gateway.rules):
+            nextlayer.layer = TCPLayer(context, ignore=True)
+            return
+        ctx.master.addons.get("nextlayer").next_layer(nextlayer)
+        take_over(nextlayer.layer)
+
+
+def _is_set(option: str) -> bool:
+    return ctx.options._options[option].value is not optmanager.unset
+
+
+def _tunnelled_to(nextlayer: NextLayer) -> str | None:
+    """The host that a forward proxy was asked for a tunnel to, if this is the inside of one."""
+    context = nextlayer.context
+    if not isinstance(context.client.proxy_mode, RegularMode | UpstreamMode | Socks5Mode):
+        return None
+    return context.server.address[0] if context.server.address else None
+
+
+house = House()
+"""The one router of this process."""

@@ -1,0 +1,60 @@
+"""What is written down of one request."""
+
+from signalbox.gateway.delivery import milliseconds
+from signalbox.messages.errors import error_type
+from signalbox.messages.usage import Usage
+from signalbox.record.cost import cost
+from signalbox.record.entry import Entry, Status
+from signalbox.routing.exchange import Exchange
+
+
+def entry(exchange: Exchange, http_status: int | None) -> Entry:
+    facts, provider, reader = exchange.facts, exchange.provider, exchange.reader
+    usage = reader.usage if reader is not None else Usage()
+    model = exchange.model or ""
+    tokens = (
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cache_creation_input_tokens,
+        usage.cache_read_input_tokens,
+    )
+    first = exchange.first_byte
+    return Entry(
+        ts=exchange.ts,
+        model=(facts.asked if facts is not None else None) or "",
+        backend=provider.name if provider is not None else "",
+        input_tokens=tokens[0],
+        output_tokens=tokens[1],
+        cache_creation_input_tokens=tokens[2],
+        cache_read_input_tokens=tokens[3],
+        status=_status(exchange, http_status),
+        upstream_model=model,
+        rule=exchange.label,
+        reason=exchange.reason,
+        attempts=" ".join(exchange.attempts),
+        latency_ms=milliseconds(exchange),
+        first_byte_ms=None if first is None else round((first - exchange.started) * 1000),
+        cost=cost(provider.prices, model, *tokens) if provider is not None else None,
+        session=facts.session if facts is not None else None,
+        client=exchange.caller.client,
+        tier=facts.tier if facts is not None else None,
+        http_status=http_status,
+        error_type=_error_type(exchange, http_status),
+        snippet=facts.snippet if facts is not None and exchange.rules.log.prompts else "",
+    )
+
+
+def _error_type(exchange: Exchange, http_status: int | None) -> str | None:
+    """As the provider named it, else the one that belongs to the status."""
+    if exchange.reader is not None and exchange.reader.error is not None:
+        return exchange.reader.error[0]
+    return error_type(http_status) if http_status is not None and http_status >= 400 else None
+
+
+def _status(exchange: Exchange, http_status: int | None) -> Status:
+    if exchange.ending == "cancelled":
+        return "cancelled"
+    failed = exchange.reader is not None and exchange.reader.error is not None
+    if exchange.ending == "error" or failed or http_status is None or http_status >= 400:
+        return "error"
+    return "success"

@@ -1,0 +1,212 @@
+"""One JSON object looked at once, with its bytes kept: what is not asked for is never decoded or rewritten.
+
+msgspec decodes one level of an object to the exact bytes of each value; walking key, colon, value, comma
+from the front then gives every value's place, so that a change is a splice and all other bytes stay.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Self
+
+import msgspec
+
+_SPACE = rb"[ \t\n\r]*+"
+_LEAD = re.compile(_SPACE)
+_BEFORE_MEMBER = re.compile(rb'%b("[^"\\]*+(?:\\.[^"\\]*+)*+")%b:%b' % (_SPACE, _SPACE, _SPACE), re.DOTALL)
+_BEFORE_ELEMENT = re.compile(rb"%b()" % _SPACE)
+_AFTER = re.compile(rb"%b([,\]}])" % _SPACE)
+
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_array = msgspec.json.Decoder(list[msgspec.Raw])
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+class BodyError(ValueError):
+    """Not one JSON object in UTF-8 (or, for `elements`, array), too deeply nested, or a key given twice."""
+
+
+class Edit(NamedTuple):
+    """`raw[start:end]` becomes `new`."""
+
+    start: int
+    end: int
+    new: bytes
+
+
+class Place(NamedTuple):
+    """Where a member of an object or an element of an array stands in the bytes."""
+
+    start: int
+    """Of its key; in an array the same as `value`."""
+    value: int
+    end: int
+
+
+def splice(raw: bytes, edits: Iterable[Edit]) -> bytes:
+    """`raw` with all edits made; without any it is the same object. ValueError where two overlap."""
+    pieces: list[bytes | memoryview] = []
+    view, at = memoryview(raw), 0
+    for start, end, new in sorted(edits, key=lambda edit: (edit.start, edit.end)):
+        if start < at:
+            raise ValueError(f"edits overlap at byte {start}")
+        pieces += view[at:start], new
+        at = end
+    return b"".join((*pieces, view[at:])) if pieces else raw
+
+
+def members(raw: bytes, start: int = 0, end: int | None = None) -> dict[str, Place]:
+    """The places of an object's members, by name and in order. Raises BodyError."""
+    try:
+        values: dict[str, msgspec.Raw] = _object.decode(memoryview(raw)[start:end])
+    except _UNREADABLE as error:
+        raise BodyError(f"not a JSON object: {error}") from None
+    return dict(zip(values, _places(raw, start, values.values(), _BEFORE_MEMBER), strict=True))
+
+
+def elements(raw: bytes, start: int = 0, end: int | None = None) -> list[Place]:
+    """The places of an array's elements. Raises BodyError."""
+    try:
+        values: list[msgspec.Raw] = _array.decode(memoryview(raw)[start:end])
+    except _UNREADABLE as error:
+        raise BodyError(f"not a JSON array: {error}") from None
+    return list(_places(raw, start, values, _BEFORE_ELEMENT))
+
+
+def _places(
+    raw: bytes, start: int, values: Collection[msgspec.Raw], before: re.Pattern[bytes]
+) -> Iterator[Place]:
+    """Walks valid JSON. A key given twice shows as a value that is not there or as a comma at the end."""
+    at = _end(_LEAD, raw, start) + 1
+    for left, value in enumerate(values, 1 - len(values)):
+        head, view = before.match(raw, at), memoryview(value)
+        if head is None or not raw.startswith(view, head.end()):
+            raise BodyError("a key stands twice in one object")
+        place = Place(head.start(1), head.end(), head.end() + len(view))
+        after = _AFTER.match(raw, place.end)
+        if after is None or (after[1] == b",") is (left == 0):
+            raise BodyError("a key stands twice in one object")
+        yield place
+        at = after.end()
+
+
+def _end(pattern: re.Pattern[bytes], raw: bytes, at: int) -> int:
+    found = pattern.match(raw, at)
+    return found.end() if found else at
+
+
+def cut(places: Sequence[Place], gone: Collection[int]) -> list[Edit]:
+    """Takes the entries with these indices out of their object or array, each with exactly one comma."""
+    kept = [index for index in range(len(places)) if index not in gone]
+    if not gone or not places:
+        return []
+    if not kept:
+        return [Edit(places[0].start, places[-1].end, b"")]
+    edits = [
+        Edit(places[index].start, places[index + 1].start, b"") for index in sorted(gone) if index < kept[-1]
+    ]
+    if kept[-1] + 1 < len(places):
+        edits.append(Edit(places[kept[-1]].end, places[-1].end, b""))
+    return edits
+
+
+class Body:
+    """A JSON object. `raw` never changes; `edited` makes the bytes of another."""
+
+    def __init__(self, raw: bytes, places: Mapping[str, Place]) -> None:
+        self.raw = raw
+        self._places = places
+        self._decoded: dict[tuple[str, Any], Any] = {}
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """Reads the top level only. Raises BodyError."""
+        try:
+            raw.isascii() or raw.decode()
+        except UnicodeDecodeError:
+            raise BodyError("not UTF-8") from None
+        return cls(raw, members(raw))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def names(self) -> list[str]:
+        return list(self._places)
+
+    def place(self, name: str) -> Place | None:
+        return self._places.get(name)
+
+    def value(self, name: str) -> bytes | None:
+        """The bytes of one value as they came."""
+        place = self._places.get(name)
+        return None if place is None else self.raw[place.value : place.end]
+
+    def get[T](self, name: str, type: type[T]) -> T | None:
+        """The value decoded, once; None where the field is absent or of another type."""
+        key = (name, type)
+        if key not in self._decoded:
+            self._decoded[key] = self._decode(name, type)
+        found: T | None = self._decoded[key]
+        return found
+
+    def _decode(self, name: str, type: Any) -> Any:
+        place = self._places.get(name)
+        if place is None:
+            return None
+        try:
+            return msgspec.json.decode(memoryview(self.raw)[place.value : place.end], type=type)
+        except _UNREADABLE:
+            return None
+
+    def inner(self, name: str) -> "Body | None":
+        """The object in one field; None where there is none, or it gives a key twice."""
+        value = self.value(name)
+        try:
+            return None if value is None else Body(value, members(value))
+        except BodyError:
+            return None
+
+    def set(self, name: str, value: bytes) -> Edit:
+        """Replaces the value; an absent field is appended. Several of these go into `edited` instead."""
+        place = self._places.get(name)
+        if place is None:
+            return self._append({name: value}, after_others=bool(self._places))
+        return Edit(place.value, place.end, value)
+
+    def drop(self, name: str) -> Edit | None:
+        """Takes the field out, with one comma."""
+        names = self.names()
+        return cut(list(self._places.values()), {names.index(name)})[0] if name in names else None
+
+    def edited(
+        self, set: Mapping[str, bytes] = {}, drop: Collection[str] = (), edits: Iterable[Edit] = ()
+    ) -> bytes:
+        """The bytes after all these changes; `raw` itself where there are none.
+
+        `edits` lie inside values, or are whole fields as `drop` cuts them; inside a field that is set or
+        dropped they count for nothing. A field both set and dropped is set.
+        """
+        edits = list(edits)
+        names, places = self.names(), list(self._places.values())
+        gone = {*drop, *self._covered(edits)} - set.keys()
+        kept = [self._places[name] for name in names if name not in gone and name not in set]
+        changes = [
+            edit for edit in edits if any(at.value <= edit.start and edit.end <= at.end for at in kept)
+        ]
+        changes += cut(places, {names.index(name) for name in gone if name in names})
+        changes += [self.set(name, value) for name, value in set.items() if name in names]
+        absent = {name: value for name, value in set.items() if name not in names}
+        if absent:
+            changes.append(self._append(absent, after_others=not gone.issuperset(names)))
+        return splice(self.raw, changes)
+
+    def _covered(self, edits: Sequence[Edit]) -> Iterator[str]:
+        """The fields that are cut out whole."""
+        for name, place in self._places.items():
+            if any(not edit.new and edit.start <= place.start and place.end <= edit.end for edit in edits):
+                yield name
+
+    def _append(self, fields: Mapping[str, bytes], after_others: bool) -> Edit:
+        ends = [place.end for place in self._places.values()]
+        at = ends[-1] if ends else _end(_LEAD, self.raw, 0) + 1
+        new = b",".join(msgspec.json.encode(name) + b":" + value for name, value in fields.items())
+        return Edit(at, at, b"," + new if after_others else new)

@@ -1,0 +1,159 @@
+"""Content encodings: whole request bodies under a limit, and answers as they arrive."""
+
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import brotli  # type: ignore[import-untyped]
+import zstandard
+
+_SLICE = 256
+"""Bytes decoded at once: the worst zstd bomb makes 8 MB of them, gzip 260 KB."""
+_PIECE = 1 << 18
+_WINDOW = 1 << 23
+"""The largest zstd window that HTTP allows: https://www.rfc-editor.org/rfc/rfc9659"""
+_MOST = 4
+"""Encodings one upon another; more are not read."""
+
+
+class EncodingError(ValueError):
+    """Unknown, corrupt or cut short."""
+
+
+class TooLarge(ValueError):  # noqa: N818
+    """More bytes than the limit allows."""
+
+
+class _Frame(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+class _Stage(Protocol):
+    def feed(self, data: bytes) -> Iterator[bytes]: ...
+    @property
+    def ended(self) -> bool: ...
+
+
+class _Frames:
+    """gzip members, zstd frames or a deflate stream: each ends by itself and another may follow."""
+
+    def __init__(self, open: Callable[[int], _Frame]) -> None:
+        self._open = open
+        self._frame: _Frame | None = None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        for at in range(0, len(data), _SLICE):
+            rest = data[at : at + _SLICE]
+            while rest:
+                frame = self._frame = self._frame or self._open(rest[0])
+                yield frame.decompress(rest)
+                rest = b""
+                if frame.eof:
+                    rest, self._frame = frame.unused_data, None
+
+    @property
+    def ended(self) -> bool:
+        return self._frame is None
+
+
+class _Brotli:
+    def __init__(self) -> None:
+        self._stream = brotli.Decompressor()
+        self._begun = False
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        self._begun = self._begun or bool(data)
+        piece = self._stream.process(data, output_buffer_limit=_PIECE)
+        while piece:
+            yield piece
+            piece = self._stream.process(b"", output_buffer_limit=_PIECE)
+
+    @property
+    def ended(self) -> bool:
+        return self._stream.is_finished() or not self._begun
+
+
+def _gzip(_: int) -> _Frame:
+    return zlib.decompressobj(16 + zlib.MAX_WBITS)
+
+
+def _deflate(first: int) -> _Frame:
+    """zlib's format, as the RFC has it, or bare deflate, as some send it; only the first begins with an 8."""
+    return zlib.decompressobj(zlib.MAX_WBITS if first & 0x0F == 8 else -zlib.MAX_WBITS)
+
+
+def _zstd(_: int) -> _Frame:
+    return zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
+
+
+_STAGES: dict[str, Callable[[], _Stage]] = {
+    "gzip": lambda: _Frames(_gzip),
+    "x-gzip": lambda: _Frames(_gzip),
+    "deflate": lambda: _Frames(_deflate),
+    "zstd": lambda: _Frames(_zstd),
+    "br": _Brotli,
+}
+
+
+def names(encoding: str) -> list[str]:
+    """The encodings of a `content-encoding` header in the order applied, without `identity`."""
+    split = [name.strip().lower() for name in encoding.split(",")]
+    return [name for name in split if name not in ("", "identity")]
+
+
+def known(encoding: str) -> bool:
+    found = names(encoding)
+    return len(found) <= _MOST and all(name in _STAGES for name in found)
+
+
+def decode(data: bytes, encoding: str, limit: int) -> bytes:
+    """The whole body. Raises EncodingError, and TooLarge as soon as more than `limit` bytes came out."""
+    decoder = Decoder(encoding, limit)
+    decoded = decoder.feed(data)
+    decoder.end()
+    return decoded
+
+
+class Decoder:
+    """Decodes as bytes arrive, all of them at once: nothing is held back. Raises EncodingError, TooLarge."""
+
+    def __init__(self, encoding: str, limit: int | None = None) -> None:
+        if not known(encoding):
+            raise EncodingError(f"content-encoding {encoding[:40]!r} is not known")
+        self._stages = [_STAGES[name]() for name in reversed(names(encoding))]
+        self._made = [0] * (len(self._stages) + 1)
+        self._limit = limit
+
+    def feed(self, data: bytes) -> bytes:
+        return b"".join(self.pieces(data))
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """What `data` decodes to, a few megabytes at a time at most, however well it was compressed."""
+        try:
+            yield from self._decoded(data, 0)
+        except (zlib.error, brotli.error, zstandard.ZstdError) as error:
+            raise EncodingError(f"corrupt: {error}") from None
+
+    def end(self) -> None:
+        """Raises EncodingError where the data was cut short."""
+        if not all(stage.ended for stage in self._stages):
+            raise EncodingError("cut short")
+
+    def _decoded(self, data: bytes, level: int) -> Iterator[bytes]:
+        """`data` with this many encodings taken off, and then the others."""
+        self._count(level, len(data))
+        if level == len(self._stages):
+            yield data
+            return
+        for piece in self._stages[level].feed(data):
+            if piece:
+                yield from self._decoded(piece, level + 1)
+
+    def _count(self, level: int, size: int) -> None:
+        self._made[level] += size
+        if self._limit is not None and self._made[level] > self._limit:
+            raise TooLarge(f"more than {self._limit} bytes")

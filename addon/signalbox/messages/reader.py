@@ -1,0 +1,234 @@
+"""What reads one answer on its way to the client: usage on the side, and the two things that may change."""
+
+import re
+from contextlib import suppress
+from typing import Any, Literal
+
+import msgspec
+
+from .body import Body, BodyError
+from .encoding import Decoder, EncodingError, known, names
+from .errors import read_error
+from .sse import Event, Splitter, parse_event
+from .usage import NAMES, Usage
+
+WHOLE_LIMIT = 64 * 1024 * 1024
+"""Bytes of a JSON answer that are kept to be read at its end; a larger one passes unread."""
+
+_START_LIMIT = 1024 * 1024
+"""Bytes that may wait for a first event to be complete."""
+
+_TELLING = re.compile(rb'"usage"|"message_(?:start|delta|stop)"|"error"')
+_NAMES = frozenset({"message_start", "message_delta", "message_stop", "error"})
+_BEGINS = frozenset({"content_block_delta", "message_delta"})
+
+
+class Reader:
+    """Feed it the answer's bytes as they come, then call `end`; neither raises.
+
+    `echo_model` is the name that the client asked for: the answer's `model` becomes it. `estimate` is
+    shown as the input tokens of a `message_start` that reports none. With neither, `feed` returns what it
+    is given. With one of them a compressed answer is decoded (`decodes`: its content-encoding no longer
+    holds), a stream waits until its `message_start` is complete, and a JSON answer waits for `end`.
+    """
+
+    def __init__(
+        self,
+        content_type: str,
+        content_encoding: str = "",
+        *,
+        echo_model: str | None = None,
+        estimate: int | None = None,
+    ) -> None:
+        self.usage = Usage()
+        self.model: str | None = None
+        """As the provider said."""
+        self.message_id: str | None = None
+        self.stop_reason: str | None = None
+        self.error: tuple[str, str] | None = None
+        """Type and message of an `event: error` or of a JSON error body."""
+        self.complete = False
+        """Whether `message_stop` or a whole JSON answer was seen."""
+        self.events = 0
+        self.began = False
+        """Whether there is something of the answer itself: a tool's start, a delta, a whole message."""
+        self.fault = ""
+        """Why the answer could not be read, without anything of it."""
+        self.broken = False
+        """What is left cannot be decoded for the client: nothing more comes, the connection is to be cut."""
+
+        self._echo = echo_model
+        self._estimate = estimate
+        self._streamed = content_type.strip().lower().startswith("text/event-stream")
+        self._form: Literal["unknown", "events", "json", "unread"] = "unknown"
+        self._splitter = Splitter()
+        self._held = bytearray()
+        self.changes = known(content_encoding) and (echo_model is not None or estimate is not None)
+        self._started = not self.changes
+        self.decodes = self.changes and bool(names(content_encoding))
+        self._decoder = Decoder(content_encoding if known(content_encoding) else "")
+        if not known(content_encoding):
+            self._give_up("its content-encoding is not known")
+
+    def feed(self, data: bytes) -> bytes:
+        """What the client gets now."""
+        if self.broken:
+            return b""
+        if not self.changes and self._form == "unread":
+            return data
+        out = bytearray()
+        try:
+            for piece in self._decoder.pieces(data):
+                out += self._through(piece)
+        except EncodingError as error:
+            self._undecodable(error)
+            out += self._released()
+        return bytes(out) if self.changes else data
+
+    def end(self) -> bytes:
+        """What the client still gets."""
+        if not self.broken and self._form != "unread":
+            try:
+                self._decoder.end()
+                self._finish()
+            except EncodingError as error:
+                self._undecodable(error)
+            except Exception as error:
+                self._give_up(f"{type(error).__name__} while it was read")
+        self._form = "unread"
+        rest = self._released()
+        return rest if self.changes else b""
+
+    def _undecodable(self, error: EncodingError) -> None:
+        self._give_up(f"its content-encoding is {error}")
+        self.broken = self.decodes
+
+    def _give_up(self, fault: str) -> None:
+        self.fault = self.fault or fault
+        self._form = "unread"
+
+    def _through(self, piece: bytes) -> bytes:
+        self._held += piece
+        try:
+            self._read(piece)
+        except Exception as error:
+            # A fault of ours must cost the tally only, never a byte of the answer.
+            self._give_up(f"{type(error).__name__} while it was read")
+        return self._released()
+
+    def _released(self) -> bytes:
+        """What need not wait."""
+        if self._form == "json" or (self._form == "events" and not self._started and self._splitter.pending):
+            return b""
+        out = bytes(self._held)
+        self._held.clear()
+        return out
+
+    def _read(self, piece: bytes) -> None:
+        if self._form == "unknown":
+            self._form = self._form_of(piece)
+        if self._form == "events":
+            for block in self._splitter.feed(piece):
+                self._event(parse_event(block))
+            self._started = self._started or len(self._held) > _START_LIMIT
+        elif self._form == "json" and len(self._held) > WHOLE_LIMIT:
+            self._give_up("it is too large")
+
+    def _form_of(self, piece: bytes) -> Literal["unknown", "events", "json", "unread"]:
+        """By its first byte, since some send JSON errors as streams and streams without saying so."""
+        first = piece.lstrip()[:1]
+        if not first:
+            return "unknown"
+        if first in b"{[":
+            return "json"
+        if self._streamed or first in b"edir:":
+            return "events"
+        self.fault = "it is neither a stream nor JSON"
+        return "unread"
+
+    def _finish(self) -> None:
+        if self._form == "events":
+            for event in map(parse_event, self._splitter.end()):
+                with suppress(BodyError):  # cut short it is no event
+                    Body.parse(event.data)
+                    self._event(event)
+        elif self._form == "json":
+            self._whole(bytes(self._held))
+
+    def _event(self, event: Event) -> None:
+        if not event.data:
+            return
+        self.events += 1
+        if self.began and event.name not in _NAMES and not _TELLING.search(event.data):
+            return
+        try:
+            body = Body.parse(event.data)
+        except BodyError:
+            body = Body(b"{}", {})
+            self.fault = self.fault or "an event is not a JSON object"
+        kind = body.get("type", str) or event.name
+        self.began = self.began or kind in _BEGINS or _is_tool(body)
+        self._take_usage(body)
+        if kind == "message_start":
+            self._message_start(event.data, body)
+        elif kind == "message_delta":
+            self._take_stop_reason(body.inner("delta"))
+        elif kind == "message_stop":
+            self.complete = True
+        elif kind == "error":
+            self.error = read_error(event.data) or ("", "")
+
+    def _message_start(self, data: bytes, body: Body) -> None:
+        message = body.inner("message")
+        if message is None:
+            return
+        self._take_message(message)
+        if not self._started:
+            self._started = True
+            new = body.edited({"message": self._changed(message)})
+            self._held = self._held.replace(data, new, 1)
+
+    def _whole(self, data: bytes) -> None:
+        self.error = read_error(data)
+        try:
+            body = Body.parse(data)
+        except BodyError:
+            self.complete = self.error is not None
+            self.fault = "" if self.complete else "it is not a JSON object"
+            return
+        self.complete = True
+        self.began = self.error is None
+        if self.began:
+            self._take_message(body)
+            self.usage.take({"input_tokens": body.get("input_tokens", int)})
+            self._held[:] = self._changed(body, at_start=False)
+
+    def _take_message(self, message: Body) -> None:
+        self.model = message.get("model", str) or self.model
+        self.message_id = message.get("id", str) or self.message_id
+        self._take_usage(message)
+        self._take_stop_reason(message)
+
+    def _take_usage(self, body: Body) -> None:
+        if (usage := body.get("usage", dict[str, Any])) is not None:
+            self.usage.take(usage)
+
+    def _take_stop_reason(self, body: Body | None) -> None:
+        if body is not None:
+            self.stop_reason = body.get("stop_reason", str) or self.stop_reason
+
+    def _changed(self, message: Body, at_start: bool = True) -> bytes:
+        """A message with the asked model and, at a stream's start, some input tokens."""
+        change = {}
+        if self._echo is not None and "model" in message and message.get("model", str) != self._echo:
+            change["model"] = msgspec.json.encode(self._echo)
+        usage = message.inner("usage") if at_start and self._estimate else None
+        if usage is not None and not any(usage.get(name, float) for name in NAMES if name != "output_tokens"):
+            change["usage"] = usage.edited({"input_tokens": b"%d" % (self._estimate or 0)})
+        return message.edited(change)
+
+
+def _is_tool(body: Body) -> bool:
+    """Whether this is the start of a tool's block: `tool_use`, `server_tool_use`, `mcp_tool_use`."""
+    block = body.inner("content_block")
+    return block is not None and (block.get("type", str) or "").endswith("tool_use")

@@ -1,0 +1,86 @@
+"""Server-sent events, cut out of a stream: https://html.spec.whatwg.org/multipage/server-sent-events.html"""
+
+from typing import NamedTuple
+
+LARGEST = 16 * 1024 * 1024
+"""Bytes of one event; larger ones are passed over and never kept."""
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class Event(NamedTuple):
+    name: str
+    """Of its `event:` line, else empty."""
+    data: bytes
+    """Lines of several `data:` fields joined by newlines."""
+
+
+class Splitter:
+    """Cuts a stream at its blank lines, wherever the chunks of it end and however its lines do.
+
+    `pending` says that an event has begun and not ended.
+    """
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._after_cr = False
+        self._first = True
+        self._passing_over = False
+
+    @property
+    def pending(self) -> bool:
+        return len(self._held) > self._held.startswith(b"\n")
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The events that are complete now, each without its blank line and with newlines as line ends."""
+        before = len(self._held)
+        self._held += self._with_newlines(data)
+        if self._held.find(b"\n\n", max(before - 1, 0)) < 0:
+            self._shed()
+            return []
+        *blocks, self._held = self._held.split(b"\n\n")
+        if self._passing_over:
+            self._passing_over = False
+            del blocks[0]
+        self._shed()
+        return self._events(blocks)
+
+    def end(self) -> list[bytes]:
+        """The last event where its blank line is missing, as it is after some providers' last."""
+        rest, self._held = self._held, bytearray()
+        return [] if self._passing_over else self._events([rest])
+
+    def _with_newlines(self, data: bytes) -> bytes:
+        if not data:
+            return data
+        if self._after_cr:
+            data = data.removeprefix(b"\n")
+        if b"\r" in data:
+            self._after_cr = data.endswith(b"\r")
+            return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        self._after_cr = False
+        return data
+
+    def _events(self, blocks: list[bytearray]) -> list[bytes]:
+        events = [bytes(block.strip(b"\n")) for block in blocks if len(block) <= LARGEST]
+        if self._first and blocks:
+            self._first = False
+            events[:1] = [event.removeprefix(_BOM) for event in events[:1]]
+        return [event for event in events if event]
+
+    def _shed(self) -> None:
+        if len(self._held) > LARGEST + 1:
+            self._passing_over = True
+            del self._held[:-1]
+
+
+def parse_event(block: bytes) -> Event:
+    """Name and data of one event; comments and other fields are passed over."""
+    name, data = b"", []
+    for line in block.splitlines():
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            data.append(value.removeprefix(b" "))
+        elif field == b"event":
+            name = value.removeprefix(b" ")
+    return Event(name.decode(errors="replace"), b"\n".join(data))

@@ -1,0 +1,140 @@
+"""Thinking of earlier answers, which only the provider that issued it accepts back.
+
+Anthropic refuses foreign signatures with 400; without any thinking in the history it accepts the request,
+as long as roles stay valid and manual mode (`thinking.type` = `enabled`) is not in the middle of a tool loop:
+https://docs.claude.com/en/docs/build-with-claude/extended-thinking
+"""
+
+from collections.abc import Iterator
+from itertools import groupby
+
+import msgspec
+
+from .body import Body, BodyError, Edit, Place, cut, elements, members, splice
+
+_MARK = b'thinking"'
+_DROPPED = frozenset({"thinking", "redacted_thinking"})
+_INSTEAD = msgspec.json.encode([{"type": "text", "text": "(thinking omitted)"}])
+_CLEARS_THINKING = "clear_thinking_"
+
+
+class Stripped(msgspec.Struct, frozen=True):
+    """What `without_thinking` would change; the edits go into `Body.edited`."""
+
+    edits: list[Edit]
+    count: int
+    """Blocks dropped."""
+    switched_off: bool
+    """Whether thinking itself goes, for this request."""
+
+
+class _Typed(msgspec.Struct):
+    type: str = ""
+
+
+class _Message(msgspec.Struct):
+    role: str = ""
+
+
+_typed = msgspec.json.Decoder(_Typed)
+_message = msgspec.json.Decoder(_Message)
+
+
+def without_thinking(body: Body) -> Stripped:
+    """Drops thinking and redacted_thinking from assistant messages; what cannot be read stays as it is.
+
+    An assistant message that held nothing else goes too (the API merges turns of one role), or becomes a
+    text block where it separates others: beside a `system` message, or as the only message.
+    """
+    place = body.place("messages")
+    if place is None or body.raw.find(_MARK, place.value, place.end) < 0:
+        return Stripped([], 0, False)
+    try:
+        messages = _Messages(body.raw, place)
+    except BodyError:
+        return Stripped([], 0, False)
+    edits, dropped = messages.without_thinking()
+    manual = body.get("thinking", _Typed) == _Typed("enabled")
+    off = manual and max(dropped, default=-1) >= messages.running()
+    return Stripped(edits + _switched_off(body) if off else edits, sum(dropped.values()), off)
+
+
+class _Messages:
+    def __init__(self, raw: bytes, place: Place) -> None:
+        self._raw = raw
+        self._places = elements(raw, place.value, place.end)
+        self._roles = [_decode(_message, raw, at).role for at in self._places]
+
+    def without_thinking(self) -> tuple[list[Edit], dict[int, int]]:
+        """The edits, and how many blocks each message (by index) loses."""
+        edits: list[Edit] = []
+        dropped, emptied = {}, {}
+        for index in (index for index, role in enumerate(self._roles) if role == "assistant"):
+            content, blocks = self._content(index, _MARK)
+            gone = {i for i, block in enumerate(blocks) if _decode(_typed, self._raw, block).type in _DROPPED}
+            if gone:
+                dropped[index] = len(gone)
+            if gone and len(gone) == len(blocks):
+                emptied[index] = content
+            else:
+                edits += cut(blocks, gone)
+        removed = emptied.keys() - set(self._needed(emptied))
+        edits += [Edit(at.value, at.end, _INSTEAD) for index, at in emptied.items() if index not in removed]
+        return edits + cut(self._places, removed), dropped
+
+    def _content(self, index: int, mark: bytes) -> tuple[Place, list[Place]]:
+        """Where a message has its content, with its blocks; none where nothing in it is of that type."""
+        place = self._places[index]
+        if self._raw.find(mark, place.value, place.end) < 0:
+            return place, []
+        try:
+            content = members(self._raw, place.value, place.end)["content"]
+            return content, elements(self._raw, content.value, content.end)
+        except (BodyError, KeyError):
+            return place, []
+
+    def _needed(self, emptied: dict[int, Place]) -> Iterator[int]:
+        """The emptied messages that must be filled: a `system` message may follow and precede only others."""
+        for index in emptied:
+            if "system" in self._roles[max(index - 1, 0) : index + 2]:
+                yield index
+        if len(emptied) == len(self._places):
+            yield 0
+
+    def running(self) -> int:
+        """Index of the first message of the tool loop that is still going on; past the end if none is."""
+        start = len(self._roles)
+        answers = [role == "assistant" for role in self._roles]
+        for is_answer, turn in groupby(reversed(range(start)), answers.__getitem__):
+            if is_answer:
+                start = min(turn)
+            elif not any(self._has_result(index) for index in turn):
+                break
+        return start
+
+    def _has_result(self, index: int) -> bool:
+        _, blocks = self._content(index, b'tool_result"')
+        return any(_decode(_typed, self._raw, block).type == "tool_result" for block in blocks)
+
+
+def _switched_off(body: Body) -> list[Edit]:
+    """Drops `thinking`, and with it the clearing of thinking, which the API refuses without."""
+    edits = [edit for edit in (body.drop("thinking"),) if edit]
+    context = body.inner("context_management")
+    clearing = context.get("edits", list[_Typed]) if context else None
+    gone = {i for i, edit in enumerate(clearing or ()) if edit.type.startswith(_CLEARS_THINKING)}
+    if context is None or clearing is None or not gone:
+        return edits
+    if len(gone) == len(clearing):
+        whole = body.drop("context_management")
+        return edits + ([whole] if whole else [])
+    others = context.value("edits") or b""
+    others = splice(others, cut(elements(others), gone))
+    return [*edits, body.set("context_management", context.edited({"edits": others}))]
+
+
+def _decode[T](decoder: msgspec.json.Decoder[T], raw: bytes, place: Place) -> T:
+    try:
+        return decoder.decode(memoryview(raw)[place.value : place.end])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return decoder.type()

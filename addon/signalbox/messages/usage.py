@@ -1,0 +1,36 @@
+"""What one answer cost, in tokens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+_MOST = 10**12
+
+
+@dataclass(slots=True)
+class Usage:
+    """The four counts as Anthropic names them; `input_tokens` is without cached ones."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+
+    def take(self, told: Mapping[str, object]) -> None:
+        """The latest count that is not zero stands: providers report at the start, at the end or in both."""
+        for name in NAMES:
+            if count := _count(told.get(name)):
+                setattr(self, name, count)
+
+    @property
+    def total_input(self) -> int:
+        return self.input_tokens + self.cache_creation_input_tokens + self.cache_read_input_tokens
+
+
+NAMES = tuple(field.name for field in fields(Usage))
+
+
+def _count(value: object) -> int:
+    """Nonsense counts as zero."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    return int(value) if 0 < value < _MOST else 0

@@ -1,0 +1,129 @@
+"""`GET /health`: how the router stands, without a secret in it (the contract, section 3)."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from signalbox import __version__
+from signalbox.config.rules import Provider, Rule, Rules
+from signalbox.messages.body import Body
+from signalbox.routing.facts import Facts
+from signalbox.routing.plan import Plan, plan
+
+TIERS = ("haiku", "sonnet", "opus")
+FAIL_OPEN_SHOWN = 300.0
+"""Seconds for which a request let through unrouted keeps the status `degraded`."""
+
+
+class Listener(NamedTuple):
+    host: str
+    port: int
+    mode: str
+
+
+class InForce(Protocol):
+    """The rules in force and how they came to be; `config.watch.Live` is that."""
+
+    rules: Rules
+    error: str
+    loaded_at: datetime
+
+
+@dataclass
+class Observed:
+    """What answers have told of providers since the start."""
+
+    key_valid: dict[str, bool] = field(default_factory=dict)
+    failed_open: float | None = None
+    """When, on the monotonic clock, a request was last let through unrouted after a fault."""
+
+    def answered(self, provider: str, status: int) -> None:
+        self.key_valid[provider] = status not in (401, 403)
+
+    def fail_open(self) -> None:
+        self.failed_open = time.monotonic()
+
+    @property
+    def fails_open(self) -> bool:
+        return self.failed_open is not None and time.monotonic() - self.failed_open < FAIL_OPEN_SHOWN
+
+
+def page(
+    live: InForce, observed: Observed, listeners: Iterable[Listener], port: int, now: datetime
+) -> dict[str, Any]:
+    """The page as the listener on `port` shows it: its rules' tiers are those that this port would get."""
+    rules = live.rules
+    return {
+        "status": _status(live, observed),
+        "version": __version__,
+        "timestamp": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "listeners": [listener._asdict() for listener in listeners],
+        "client_validation": bool(rules.clients),
+        "rules": {
+            "file": str(rules.file),
+            "loaded_at": live.loaded_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "error": live.error or None,
+        },
+        "providers": {name: _provider(p, observed) for name, p in rules.providers.items()},
+        "tiers": {tier: _tier(rules, tier, port) for tier in TIERS},
+    }
+
+
+def encode(page: dict[str, Any], *, full: bool) -> bytes:
+    """As JSON; only `status` for those who may not see more."""
+    return msgspec.json.encode(page if full else {"status": page["status"]})
+
+
+def _status(live: InForce, observed: Observed) -> str:
+    rules = live.rules
+    if any(_needs_unavailable(rules, rule) for rule in rules.rules):
+        return "unhealthy"
+    if live.error or observed.fails_open or any(_is_missed(rules, name) for name in rules.providers):
+        return "degraded"
+    return "healthy"
+
+
+def _needs_unavailable(rules: Rules, rule: Rule) -> bool:
+    """Whether nobody can answer what this rule matches."""
+    targets = [target for equals in rule.choices for target in equals]
+    return bool(targets) and all(rules.providers[target.provider].unavailable for target in targets)
+
+
+def _is_missed(rules: Rules, name: str) -> bool:
+    """Whether a provider is unavailable and that is no choice of the user's.
+
+    A key left unset for a provider that every rule can do without is one.
+    """
+    provider = rules.providers[name]
+    return bool(provider.unavailable) and not (provider.auth == "key" and provider.key is None)
+
+
+def _provider(provider: Provider, observed: Observed) -> dict[str, Any]:
+    return {
+        "url": str(provider.url),
+        "api": provider.api,
+        "available": not provider.unavailable,
+        "reason": provider.unavailable or None,
+        "circuit": "closed",
+        "quota": None,
+        "key_set": provider.key is not None,
+        "key_valid": observed.key_valid.get(provider.name),
+    }
+
+
+def _tier(rules: Rules, tier: str, port: int) -> dict[str, Any]:
+    """Where a request for this tier's usual model would go."""
+    model = rules.environment.get(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL") or f"claude-{tier}-4-5"
+    body = Body.parse(msgspec.json.encode({"model": model, "messages": []}))
+    chosen: Plan = plan(rules, Facts(path="/v1/messages", port=port, headers={}, body=body))
+    first = chosen.choices[0] if chosen.choices else None
+    return {
+        "model": first.model if first is not None else model,
+        "provider": first.provider.name if first is not None else None,
+        "provider_set": first is not None,
+        "uses_oauth": chosen.rule is None or (first is not None and first.provider.auth != "key"),
+    }

@@ -1,0 +1,1 @@
+"""mitmproxy's side: the HTTP layer, what a flow knows, the guard."""

@@ -1,0 +1,1 @@
+"""What happened: console lines and the request log."""

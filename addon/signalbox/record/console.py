@@ -1,0 +1,80 @@
+"""The lines of the console, as text. Whatever a caller gave is escaped in them, so that no control
+character reaches a terminal and no request forges a line of another."""
+
+from signalbox.record.entry import Entry
+
+SNIPPET = 60
+LONGEST_NAME = 120
+
+
+def request_line(entry: Entry, prompts: bool) -> str:
+    """The line that every request gets: `[sonnet|zai] 1.3k→890 3421ms "Write hello world in Python"`."""
+    head = f"[{name(entry.tier or entry.model)}|{name(entry.backend or '-')}]"
+    attempts = len(entry.attempts.split())
+    tried = f"↻ {attempts} attempts" if attempts > 1 else ""
+    said = f'"{snippet(entry.snippet)}"' if prompts and entry.snippet and entry.status != "error" else ""
+    return " ".join(part for part in (head, _outcome(entry), f"{entry.latency_ms}ms", tried, said) if part)
+
+
+def _outcome(entry: Entry) -> str:
+    if entry.status == "error":
+        known = (str(entry.http_status or ""), name(entry.error_type or ""))
+        return " ".join(part for part in known if part) or "error"
+    used = entry.input_tokens + entry.cache_creation_input_tokens + entry.cache_read_input_tokens
+    tokens = f"{count(used)}→{count(entry.output_tokens)}"
+    return f"cancelled {tokens}" if entry.status == "cancelled" else tokens
+
+
+def dispatch_line(provider: str, reason: str, model: str | None, rewrite: str | None = None) -> str:
+    """Where a request goes and why; `rewrite` is the model sent where it is not the one asked for."""
+    line = f"dispatch: {name(provider)} reason={name(reason)} model={name(model or '-')}"
+    return f"{line} rewrite={name(rewrite)}" if rewrite is not None else line
+
+
+def remap_line(asked: str, sent: str) -> str:
+    return f"model remap: {name(asked)} → {name(sent)}"
+
+
+def sent_line(provider: str, method: str, path: str, masked_key: str | None = None) -> str:
+    """`→ zai POST /v1/messages`, without the query; `masked_key` as `mask` gives it."""
+    return f"→ {name(provider)} {name(method)} {name(path.partition('?')[0])}{_ending(masked_key)}"
+
+
+def received_line(provider: str, status: int, latency_ms: int, masked_key: str | None = None) -> str:
+    """`← zai 200 812ms`."""
+    return f"← {name(provider)} {status} {latency_ms}ms{_ending(masked_key)}"
+
+
+def _ending(masked_key: str | None) -> str:
+    return f" {name(masked_key)}" if masked_key else ""
+
+
+def count(number: int) -> str:
+    """999, 1.3k, 2.0M: one decimal from a thousand on, half up."""
+    if number < 1_000:
+        return str(number)
+    tenths, unit = (number + 50) // 100, "k"
+    if tenths >= 10_000:  # 999,950 is 1.0M, not 1000.0k
+        tenths, unit = (number + 50_000) // 100_000, "M"
+    return f"{tenths // 10}.{tenths % 10}{unit}"
+
+
+def snippet(text: str) -> str:
+    """The first 60 characters with white space folded."""
+    beginning = text.lstrip()[: SNIPPET * 10]  # folding a whole prompt would cost milliseconds
+    return escaped(" ".join(beginning.split())[:SNIPPET])
+
+
+def name(text: str) -> str:
+    """A model, provider, path or other name that came from outside."""
+    return escaped(text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…")
+
+
+def escaped(text: str) -> str:
+    """Control characters (C0 and C1), bidi marks, line separators and lone surrogates as `\\x1b`, `\\u202e`.
+
+    Backslashes stay, so that escaping twice changes nothing.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

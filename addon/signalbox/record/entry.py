@@ -1,0 +1,79 @@
+"""One request as it is recorded."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+import msgspec
+
+type Status = Literal["success", "error", "cancelled"]
+type Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
+RECORDED = (
+    "ts",
+    "model",
+    "backend",
+    "input_tokens",
+    "output_tokens",
+    "cache_creation_input_tokens",
+    "cache_read_input_tokens",
+    "status",
+    "upstream_model",
+    "rule",
+    "reason",
+    "attempts",
+    "latency_ms",
+    "first_byte_ms",
+    "cost",
+    "session",
+    "client",
+)
+"""What the request log holds, in its order. No other field of an entry ever reaches a file."""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one request to /v1/messages, all its attempts taken together."""
+
+    ts: Moment
+    model: str
+    """As asked for; empty where the body named none."""
+    backend: str
+    """The provider that answered last."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    status: Status
+    upstream_model: str = ""
+    """As sent to the provider."""
+    rule: str = ""
+    """Its name, `#2`, `none` or `fail-open`."""
+    reason: str = ""
+    attempts: str = ""
+    """Every attempt with its outcome: `zai:429 anthropic:200`."""
+    latency_ms: int = 0
+    first_byte_ms: int | None = None
+    cost: float | None = None
+    """USD; None where no price is known."""
+    session: str | None = None
+    client: str | None = None
+
+    # For the console only.
+    tier: str | None = None
+    http_status: int | None = None
+    error_type: str | None = None
+    snippet: str = ""
+    """The last user text, whole or its beginning."""
+
+
+def json_line(entry: Entry) -> bytes:
+    """The entry's line in the request log, with its newline. `ts` is UTC with milliseconds and `Z`."""
+    fields = {name: getattr(entry, name) for name in RECORDED}
+    fields["ts"] = entry.ts.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    try:
+        return msgspec.json.encode(fields) + b"\n"
+    except UnicodeEncodeError:  # a header with bytes that are no UTF-8 gives lone surrogates
+        return msgspec.json.encode({name: _encodable(value) for name, value in fields.items()}) + b"\n"
+
+
+def _encodable(value: object) -> object:
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value

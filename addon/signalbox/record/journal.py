@@ -1,0 +1,35 @@
+"""Where requests are recorded, as the rules say at the moment."""
+
+from datetime import datetime
+from pathlib import Path
+
+from signalbox.config.rules import Rules
+from signalbox.record import log
+from signalbox.record.entry import Entry
+from signalbox.record.requests import RequestLog
+
+
+class Journal:
+    """The console and the request log together. `follow` is called with the first rules and each new ones."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._prompts = True
+        self._requests: RequestLog | None = None
+
+    def follow(self, rules: Rules) -> None:
+        log.set_level(rules.log.level)
+        self._prompts = rules.log.prompts
+        if self._requests is None:
+            self._requests = RequestLog(self._folder, rules.log.file, rules.log.keep, now=datetime.now)
+        else:
+            self._requests.reconfigure(rules.log.file, rules.log.keep)
+
+    def enter(self, entry: Entry) -> None:
+        log.log_request(entry, self._prompts)
+        if self._requests is not None:
+            self._requests.write(entry)
+
+    def close(self) -> None:
+        if self._requests is not None:
+            self._requests.close()

@@ -1,0 +1,1 @@
+"""Who answers: facts of a request, match, plan, and what each target is sent."""

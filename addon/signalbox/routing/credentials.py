@@ -1,0 +1,124 @@
+"""Who asks, and which headers may leave for which provider: the one place that decides both."""
+
+import hmac
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from signalbox.config.rules import Provider
+
+type Headers = tuple[tuple[str, str], ...]
+
+CLIENT_HEADER = "x-signalbox-client"
+
+CREDENTIALS = frozenset(
+    {
+        "authorization",
+        "x-api-key",
+        "api-key",
+        "x-goog-api-key",
+        "proxy-authorization",
+        "cookie",
+        CLIENT_HEADER,
+    }
+)
+"""Headers that hold a secret of the caller, lower case. They are masked wherever a person may see them."""
+
+LOGIN = ("authorization", "x-api-key")
+"""Those by which Anthropic knows its callers (reference/anthropic-messages.md, section 1)."""
+
+_STAYS_HOME = frozenset({"anthropic-workspace-id"})
+_STAYS_HOME_PREFIXES = ("x-claude-code-", "x-signalbox-")
+
+_HOP_BY_HOP = frozenset(
+    {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+"""RFC 9110, section 7.6.1, with the older `keep-alive` and `proxy-connection`."""
+
+_ANTHROPIC_SECRET = "sk-ant-"  # noqa: S105 (the prefix of every Anthropic key and token, not one of them)
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks.
+
+    `headers` are the caller's, in order, less the secret by which a configured client proved itself.
+    `has_login` says whether credentials of the caller's own remain among them.
+    """
+
+    headers: Headers
+    client: str | None = None
+    has_login: bool = True
+
+
+def identify(headers: Headers, clients: Mapping[str, str]) -> Caller | None:
+    """The caller, or None where clients are configured and none of their secrets was presented."""
+    if not clients:
+        return Caller(headers)
+    name, secret = next(
+        (
+            (name, secret)
+            for header, value in headers
+            for name, secret in clients.items()
+            if header.lower() in (*LOGIN, CLIENT_HEADER) and _same(_bare(value), secret)
+        ),
+        (None, ""),
+    )
+    if name is None:
+        return None
+    rest = tuple((header, value) for header, value in headers if not _same(_bare(value), secret))
+    has_login = any(header.lower() in LOGIN and value.strip() for header, value in rest)
+    return Caller(rest, name, has_login)
+
+
+def forwarded(headers: Headers, provider: Provider) -> list[tuple[str, str]]:
+    """The caller's headers that may go to this provider.
+
+    All of them where it takes the caller's own login; elsewhere none that tells who the caller is (the
+    contract, section 5). The provider's own key is not among them yet.
+    """
+    if provider.auth == "client":
+        return list(headers)
+    connection = next((value for name, value in headers if name.lower() == "connection"), "")
+    hop_by_hop = _HOP_BY_HOP | {name.strip().lower() for name in connection.split(",")}
+    return [
+        (name, value)
+        for name, value in headers
+        if (lower := name.lower()) not in CREDENTIALS
+        and lower not in hop_by_hop
+        and lower not in _STAYS_HOME
+        and not lower.startswith(_STAYS_HOME_PREFIXES)
+        and _ANTHROPIC_SECRET not in value
+    ]
+
+
+def with_key(headers: list[tuple[str, str]], provider: Provider) -> list[tuple[str, str]]:
+    """The headers with the provider's own key, where it has one."""
+    if provider.key is None:
+        return headers
+    value = f"Bearer {provider.key}" if provider.key_header == "authorization" else provider.key
+    return [*headers, (provider.key_header, value)]
+
+
+def leak(provider: Provider, path: str, headers: Iterable[tuple[str, str]]) -> str | None:
+    """What is about to leave for a provider though it is not the provider's: a header's name, or `path`.
+
+    The last look before a request is sent. It does not trust that the headers were chosen above.
+    """
+    if provider.auth == "client":
+        return None
+    own = {secret.value for secret in provider.keys}
+    if _ANTHROPIC_SECRET in path:
+        return "path"
+    return next(
+        (name for name, value in headers if _ANTHROPIC_SECRET in value and _bare(value) not in own), None
+    )
+
+
+def _bare(value: str) -> str:
+    """The secret in a credential header's value."""
+    scheme, _, rest = value.strip().partition(" ")
+    return rest.strip() if scheme.lower() == "bearer" else value.strip()
+
+
+def _same(presented: str, secret: str) -> bool:
+    return hmac.compare_digest(presented.encode("utf-8", "surrogateescape"), secret.encode())

@@ -1,0 +1,87 @@
+"""What is known of one request, from its head to its record: the one value that travels along."""
+
+from datetime import datetime
+from typing import Literal
+from urllib.parse import quote
+
+from signalbox.config.rules import Provider, Rules
+from signalbox.messages.reader import Reader
+from signalbox.routing.credentials import LOGIN, Caller, leak
+from signalbox.routing.facts import Facts
+from signalbox.routing.plan import Plan
+from signalbox.routing.prepare import Outgoing
+
+type Kind = Literal["messages", "count_tokens", "pipe", "own", "refused"]
+type Ending = Literal["done", "error", "cancelled"]
+
+
+class Exchange:
+    """One request and its answer. `rules` are those in force when it began, and stay.
+
+    Times are seconds of a monotonic clock, but for `ts`.
+    """
+
+    def __init__(self, rules: Rules, kind: Kind, caller: Caller, *, started: float, ts: datetime) -> None:
+        self.rules = rules
+        self.kind: Kind = kind
+        self.caller = caller
+        self.started = started
+        self.ts = ts
+        self.provider: Provider | None = None
+        """Who is asked. None until that is decided, and where the router answers itself."""
+        self.facts: Facts | None = None
+        self.plan: Plan | None = None
+        self.outgoing: Outgoing | None = None
+        self.label = "none"
+        """The rule's, for the log and `x-signalbox-rule`."""
+        self.reason = ""
+        """Why it goes there, as in the line `dispatch:`."""
+        self.reader: Reader | None = None
+        self.hidden: list[tuple[str, str, str]] = []
+        """(header, what a person sees, the secret): put back in place when the request is sent."""
+        self.sent_bytes = 0
+        self.attempts: tuple[str, ...] = ()
+        """`zai:200`, one each."""
+        self.first_byte: float | None = None
+        self.ending: Ending = "done"
+        self.recorded = False
+
+    @property
+    def ours(self) -> bool:
+        """Whether this is a request to one of the two messages paths."""
+        return self.kind in ("messages", "count_tokens")
+
+    @property
+    def model(self) -> str | None:
+        """The model as sent upstream."""
+        if self.outgoing is not None:
+            return self.outgoing.model
+        return self.facts.asked if self.facts is not None else None
+
+    @property
+    def callers_key(self) -> str | None:
+        """The caller's credential where that is what the provider gets."""
+        if self.provider is None or self.provider.auth != "client":
+            return None
+        return next((value for name, value in self.caller.headers if name.lower() in LOGIN), None)
+
+    def attempted(self, outcome: str) -> None:
+        """Note how the attempt went: a status, `connect`, `timeout`, `stream_error` or `cancelled`."""
+        if self.provider is not None:
+            self.attempts = (f"{self.provider.name}:{outcome}",)
+
+    def headers(self) -> dict[str, str]:
+        """What every answer on the messages paths tells (the contract, section 3)."""
+        if not self.ours:
+            return {}
+        told = {
+            "x-signalbox-provider": self.provider.name if self.provider else "",
+            "x-signalbox-model": self.model or "",
+            "x-signalbox-rule": self.label,
+            "x-signalbox-attempts": " ".join(self.attempts),
+        }
+        return {name: quote(value, safe=" !#$&'()*+,/:;=?@[]^`{|}~") for name, value in told.items() if value}
+
+    def leak(self, path: str, headers: list[tuple[str, str]]) -> str | None:
+        """What must not leave for the provider chosen; see `credentials.leak`."""
+        return None if self.outgoing is None else leak(self.outgoing.provider, path, headers)

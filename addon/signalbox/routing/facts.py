@@ -1,0 +1,215 @@
+"""What rules may ask about one request.
+
+Each fact is worked out when first asked for and then kept, so that a body nobody asks about is not parsed.
+Bodies come from anywhere: a field of the wrong type counts as absent, and nothing here raises.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import msgspec
+
+from signalbox.messages.body import Body
+from signalbox.messages.tokens import estimate
+from signalbox.routing import names
+
+type Conversation = tuple[str, str]
+"""Session id and agent id (empty for the main agent): what has a history of its own."""
+
+SESSION_HEADER = "x-claude-code-session-id"
+AGENT_HEADER = "x-claude-code-agent-id"
+REQUEST_CLASS_HEADER = "x-claude-code-request-class"
+BILLING_BLOCK = "x-anthropic-billing-header"
+SNIPPET_LENGTH = 200
+SESSION_LENGTH = 200
+"""Characters kept of a session id, which is remembered and recorded; real ones have 36."""
+
+_REMINDER, _REMINDER_END = "<system-reminder>", "</system-reminder>"
+
+type _Content = str | list[msgspec.Raw]
+"""A text, or blocks that are decoded one by one: a strange one hides no other."""
+
+
+class _Block(msgspec.Struct):
+    type: str = ""
+    text: str = ""
+    content: _Content = ""
+
+
+class _Message(msgspec.Struct):
+    role: str = ""
+    content: _Content = ""
+
+
+class _Typed(msgspec.Struct):
+    type: str = ""
+    name: str = ""
+
+
+class _Metadata(msgspec.Struct):
+    user_id: str = ""
+
+
+class _UserId(msgspec.Struct):
+    session_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)  # headers hold credentials: no repr
+class Facts:
+    """One request as rules see it. `path` has no query; `headers` are looked up by lower-case name."""
+
+    path: str
+    port: int
+    headers: Mapping[str, str]
+    body: Body | None
+    client: str | None = None
+    has_login: bool = True
+    """Whether the caller sent a credential of its own, beside a client's secret."""
+    per_byte: float | None = None
+    """Tokens per byte of this conversation's last answer, where there was one."""
+
+    @cached_property
+    def asked(self) -> str | None:
+        """The model as the client wrote it."""
+        return self._field("model", str) or None
+
+    @cached_property
+    def model(self) -> str | None:
+        return names.matched_name(self.asked) if self.asked else None
+
+    @cached_property
+    def tier(self) -> str | None:
+        return names.tier(self.model) if self.model else None
+
+    @cached_property
+    def session(self) -> str | None:
+        """From Claude Code's header, else from `metadata.user_id`.
+
+        That is a JSON string with `session_id`, or (older clients) text ending in `_session_ID`.
+        """
+        session = self.headers.get(SESSION_HEADER) or self._session_of_metadata()
+        return session[:SESSION_LENGTH] or None
+
+    @cached_property
+    def agent_id(self) -> str | None:
+        return self.headers.get(AGENT_HEADER) or None
+
+    @cached_property
+    def agent(self) -> Literal["main", "subagent"]:
+        hinted = self.headers.get(REQUEST_CLASS_HEADER) == "subagent"
+        return "subagent" if hinted or self.agent_id else "main"
+
+    @property
+    def conversation(self) -> Conversation | None:
+        """What providers are remembered by; None where the request names no session."""
+        return (self.session, self.agent_id or "") if self.session else None
+
+    @cached_property
+    def stream(self) -> bool:
+        return self._field("stream", bool) is True
+
+    @cached_property
+    def thinking(self) -> bool:
+        mode = self._field("thinking", _Typed)
+        return mode is not None and mode.type in ("enabled", "adaptive")
+
+    @cached_property
+    def images(self) -> bool:
+        """Whether any message shows an image, be it in a tool's result."""
+        return any(_shows_image(message.content) for message in self._messages(holding=b'"image"'))
+
+    @cached_property
+    def tools(self) -> tuple[str, ...]:
+        """Names of the tools offered; where a server tool has none, its type."""
+        tools = _each(self._field("tools", list[msgspec.Raw]) or [], _Typed)
+        return tuple(tool.name or tool.type for tool in tools)
+
+    @cached_property
+    def system_text(self) -> str:
+        """The system prompt's text, without the billing block that Claude Code puts first."""
+        system = self._field("system", str) or self._field("system", list[msgspec.Raw]) or ""
+        return "\n".join(text for text in _texts(system) if not text.startswith(BILLING_BLOCK))
+
+    @cached_property
+    def prompt(self) -> str:
+        """What the user last said: the last user message with text outside reminders and tool results."""
+        for message in self._messages():
+            if message.role == "user":
+                spoken = (_outside_reminders(text) for text in _texts(message.content))
+                if text := "\n".join(spoken).strip():
+                    return text
+        return ""
+
+    @property
+    def snippet(self) -> str:
+        return self.prompt[:SNIPPET_LENGTH]
+
+    @cached_property
+    def tokens(self) -> int:
+        """Input tokens, estimated."""
+        if self.body is None:
+            return 0
+        return estimate(self.body.raw, self.per_byte) if self.per_byte else estimate(self.body.raw)
+
+    @cached_property
+    def text_bytes(self) -> int:
+        """Bytes of the body less its images' data: what `per_byte` counts."""
+        return 0 if self.body is None else estimate(self.body.raw, 1.0) - estimate(self.body.raw, 0.0)
+
+    def _field[T](self, name: str, type: type[T]) -> T | None:
+        return self.body.get(name, type) if self.body is not None else None
+
+    def _messages(self, holding: bytes = b"") -> Iterator[_Message]:
+        """From the last to the first, so that the long history before is left undecoded."""
+        if self.body is None or holding not in self.body.raw:
+            return
+        for raw in reversed(self._field("messages", list[msgspec.Raw]) or ()):
+            if holding in bytes(raw) and (message := _decoded(raw, _Message)):
+                yield message
+
+    def _session_of_metadata(self) -> str:
+        metadata = self._field("metadata", _Metadata)
+        user_id = metadata.user_id if metadata else ""
+        if user_id.startswith("{"):
+            decoded = _decoded(user_id, _UserId)
+            return decoded.session_id if decoded else ""
+        _, mark, session = user_id.rpartition("_session_")
+        return session if mark else ""
+
+
+def _decoded[T](raw: msgspec.Raw | str, type: type[T]) -> T | None:
+    """The value, or None where it is of another shape."""
+    try:
+        return msgspec.json.decode(raw, type=type)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _each[T](raws: list[msgspec.Raw], type: type[T]) -> Iterator[T]:
+    return (value for raw in raws if (value := _decoded(raw, type)) is not None)
+
+
+def _texts(content: _Content) -> Iterator[str]:
+    if isinstance(content, str):
+        return iter((content,))
+    return (block.text for block in _each(content, _Block) if block.type == "text")
+
+
+def _blocks(content: _Content) -> Iterator[_Block]:
+    return _each(content, _Block) if isinstance(content, list) else iter(())
+
+
+def _shows_image(content: _Content) -> bool:
+    return any(
+        block.type == "image"
+        or (block.type == "tool_result" and any(inner.type == "image" for inner in _blocks(block.content)))
+        for block in _blocks(content)
+    )
+
+
+def _outside_reminders(text: str) -> str:
+    """What is left without `<system-reminder>...</system-reminder>`; one that never ends hides the rest."""
+    before, *reminders = text.split(_REMINDER)
+    return before + "".join(reminder.partition(_REMINDER_END)[2] for reminder in reminders)

@@ -1,0 +1,99 @@
+"""Whether a rule's conditions hold for a request."""
+
+import operator
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+
+from signalbox.config.rules import Glob, Match, Rule, Rules
+from signalbox.routing.facts import Facts
+
+type Quota = Mapping[tuple[str, str], float]
+"""Percent used, by provider and window: `("anthropic", "7d")`. What is missing is unknown."""
+
+NOTHING_KNOWN: Quota = MappingProxyType({})
+
+_COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+
+
+def first_match(rules: Rules, facts: Facts, quota: Quota = NOTHING_KNOWN) -> Rule | None:
+    return next((rule for rule in rules.rules if matches(rule.match, facts, quota)), None)
+
+
+def matches(match: Match, facts: Facts, quota: Quota = NOTHING_KNOWN) -> bool:
+    return not why(match, facts, quota)
+
+
+def why(match: Match, facts: Facts, quota: Quota = NOTHING_KNOWN) -> str:
+    """The first condition that does not hold, as `model "x" is not *haiku*`; empty where all hold."""
+    return next(_refusals(match, facts, quota), "")
+
+
+def _refusals(match: Match, facts: Facts, quota: Quota) -> Iterator[str]:
+    """Cheap conditions first. A fact is looked at only where the rule asks for it."""
+    yield from _of_the_request(match, facts)
+    yield from _of_the_quota(match, quota)
+    yield from _of_the_body(match, facts)
+
+
+def _of_the_request(match: Match, facts: Facts) -> Iterator[str]:
+    if match.port and facts.port not in match.port:
+        yield f"port {facts.port} is not {_or(map(str, match.port))}"
+    if match.path and not _any(match.path, facts.path):
+        yield f"path {facts.path} is not {_globs(match.path)}"
+    if match.client and not _any(match.client, facts.client):
+        yield f"client {_quoted(facts.client)} is not {_globs(match.client)}"
+    for name, globs in match.header:
+        if not _any(globs, facts.headers.get(name)):
+            yield f"header {name} {_quoted(facts.headers.get(name))} is not {_globs(globs)}"
+    if match.agent and facts.agent != match.agent:
+        yield f"agent {facts.agent} is not {match.agent}"
+
+
+def _of_the_quota(match: Match, quota: Quota) -> Iterator[str]:
+    for provider, window, comparison, percent in match.quota:
+        used = quota.get((provider, window))
+        if used is None or not _COMPARE[comparison](used, percent):
+            known = "unknown" if used is None else f"{used:g}%"
+            yield f"quota {provider}.{window} is {known}, not {comparison}{percent:g}"
+
+
+def _of_the_body(match: Match, facts: Facts) -> Iterator[str]:
+    if match.model and not _any(match.model, facts.model):
+        yield f"model {_quoted(facts.model)} is not {_globs(match.model)}"
+    if match.tier and facts.tier not in match.tier:
+        yield f"tier {facts.tier or 'none'} is not {_or(match.tier)}"
+    for name in ("stream", "thinking", "images"):
+        wanted = getattr(match, name)
+        if wanted is not None and getattr(facts, name) != wanted:
+            yield f"{name} is not {str(wanted).lower()}"
+    if match.tokens_over is not None and facts.tokens <= match.tokens_over:
+        yield f"about {facts.tokens} tokens are not over {match.tokens_over}"
+    if match.tokens_under is not None and facts.tokens >= match.tokens_under:
+        yield f"about {facts.tokens} tokens are not under {match.tokens_under}"
+    if match.tools and not any(_any(match.tools, tool) for tool in facts.tools):
+        yield f"no tool is {_globs(match.tools)}"
+    if match.system and not any(pattern.search(facts.system_text) for pattern in match.system):
+        yield f"system text has no {_patterns(match.system)}"
+    if match.prompt and not any(pattern.search(facts.prompt) for pattern in match.prompt):
+        yield f"prompt has no {_patterns(match.prompt)}"
+
+
+def _any(globs: Iterable[Glob], text: str | None) -> bool:
+    return text is not None and any(glob.matches(text) for glob in globs)
+
+
+def _or(texts: Iterable[str]) -> str:
+    return " or ".join(texts)
+
+
+def _globs(globs: Iterable[Glob]) -> str:
+    return _or(glob.text for glob in globs)
+
+
+def _patterns(patterns: Iterable[re.Pattern[str]]) -> str:
+    return _or(f"/{pattern.pattern}/" for pattern in patterns)
+
+
+def _quoted(text: str | None) -> str:
+    return "none" if text is None else f'"{text}"'

@@ -1,0 +1,172 @@
+"""What one target is sent: URL, headers and body of that target only, and nothing of another's."""
+
+from collections.abc import Iterable
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from signalbox.config.rules import Provider
+from signalbox.messages import betas
+from signalbox.messages.body import Body, Edit
+from signalbox.messages.system import without_billing_block
+from signalbox.messages.thinking import without_thinking
+from signalbox.routing.credentials import Headers, forwarded, with_key
+from signalbox.routing.facts import Facts
+from signalbox.routing.names import without_long_context
+from signalbox.routing.plan import Choice
+
+MESSAGES = "/v1/messages"
+
+
+class Incoming(msgspec.Struct, frozen=True):
+    """A request as it came. `wire` are the bytes received, `body` what they decode to."""
+
+    path: str
+    """With its query, as sent by the client."""
+    headers: Headers
+    """Less what proved a configured client."""
+    wire: bytes
+    body: Body
+
+
+class Outgoing(msgspec.Struct, frozen=True):
+    """What one target gets. `host` is where to connect, `headers` hold the real credentials."""
+
+    provider: Provider
+    model: str | None
+    path: str
+    headers: Headers
+    body: bytes
+    echo_model: str | None = None
+    """The name that the client asked for, where another one is sent."""
+    estimate: int | None = None
+    """Input tokens to show where the provider reports none at the start of a stream."""
+    notes: tuple[str, ...] = ()
+    """What was changed, for the debug log: names and counts, never values."""
+
+
+def prepare(
+    choice: Choice, facts: Facts, incoming: Incoming, *, foreign_thinking: bool, lone: bool
+) -> Outgoing:
+    """The request for one target.
+
+    `foreign_thinking` says that the history may hold thinking of another provider, `lone` that no other
+    target could take over: then a compressed answer may pass as it is (the contract, section 5).
+    """
+    provider = choice.provider
+    body, notes = _body(choice, facts, incoming.body, foreign_thinking)
+    echo = facts.asked if choice.model != facts.asked else None
+    estimate = None if provider.is_anthropic else facts.tokens
+    headers = _headers(choice, facts, incoming, notes)
+    untouched = body is incoming.body.raw and provider.is_anthropic
+    if not untouched:
+        headers = _without(headers, "content-encoding", "transfer-encoding")
+        headers = _with(headers, "content-length", str(len(body)))
+    if not lone or echo or estimate is not None:
+        headers = _with(headers, "accept-encoding", "identity")
+    return Outgoing(
+        provider,
+        choice.model,
+        _path(provider, incoming.path),
+        tuple(headers),
+        incoming.wire if untouched else body,
+        echo,
+        estimate,
+        tuple(notes),
+    )
+
+
+def _body(choice: Choice, facts: Facts, body: Body, foreign_thinking: bool) -> tuple[bytes, list[str]]:
+    provider = choice.provider
+    edits: list[Edit] = []
+    notes = []
+    change: dict[str, bytes] = {}
+    drop: set[str] = set()
+    if provider.thinking == "strip" or (provider.thinking == "own" and foreign_thinking):
+        thinking = without_thinking(body)
+        edits += thinking.edits
+        if thinking.count:
+            notes.append(f"dropped {thinking.count} thinking blocks")
+        if thinking.switched_off:
+            notes.append("switched thinking off")
+    if not provider.is_anthropic:
+        edits += without_billing_block(body)
+    if choice.model is not None and choice.model != facts.asked:
+        change["model"] = msgspec.json.encode(choice.model)
+        notes.append(f"model remap: {facts.asked} → {choice.model}")
+    bound = next((n for glob, n in provider.max_tokens if glob.matches(choice.model or "")), None)
+    if bound is not None and (body.get("max_tokens", int) or 0) > bound:
+        change["max_tokens"] = str(bound).encode()
+        notes.append(f"max_tokens lowered to {bound}")
+    for edit in (provider.body, choice.target.body):
+        change |= {name: msgspec.json.encode(value) for name, value in edit.set.items()}
+        drop = (drop - edit.set.keys()) | set(edit.drop)
+        change = {name: value for name, value in change.items() if name not in edit.drop}
+        notes += [f"body field {name} set" for name in edit.set]
+        notes += [f"body field {name} dropped" for name in edit.drop]
+    return body.edited(set=change, drop=drop, edits=edits), notes
+
+
+def _headers(choice: Choice, facts: Facts, incoming: Incoming, notes: list[str]) -> list[tuple[str, str]]:
+    provider = choice.provider
+    headers = forwarded(incoming.headers, provider)
+    gone = {name.lower() for name, _ in incoming.headers} - {name.lower() for name, _ in headers}
+    headers = _with(headers, "host", provider.url.authority)
+    headers = _betas(headers, provider, facts, notes)
+    headers = with_key(headers, provider)
+    for extra in (provider.headers, choice.target.headers):
+        for name, value in extra.items():
+            headers = _with(headers, name, value) if value else _without(headers, name)
+            notes.append(f"header {name} {'set' if value else 'dropped'}")
+    notes += [f"header {name} dropped" for name in sorted(gone)]
+    return headers
+
+
+def _betas(
+    headers: list[tuple[str, str]], provider: Provider, facts: Facts, notes: list[str]
+) -> list[tuple[str, str]]:
+    """`anthropic-beta` as the provider's `beta` says; the OAuth value is a credential's and stays home."""
+    sent = betas.split(value for name, value in headers if name.lower() == "anthropic-beta")
+    if not sent:
+        return headers
+    keep = sent
+    if provider.beta == "drop":
+        keep = []
+    elif provider.beta == "learn":
+        keep = betas.without(
+            sent, {betas.OAUTH, betas.LONG_CONTEXT} if not provider.is_anthropic else {betas.OAUTH}
+        )
+    elif provider.beta != "forward":
+        keep = [value for value in sent if value in provider.beta]
+    if not provider.is_anthropic and without_long_context(facts.asked or "")[1]:
+        keep = betas.without(keep, {betas.LONG_CONTEXT})
+    if keep == sent:
+        return headers
+    notes += [f"beta {value} dropped" for value in sent if value not in keep]
+    return _with(headers, "anthropic-beta", ",".join(keep)) if keep else _without(headers, "anthropic-beta")
+
+
+def _path(provider: Provider, asked: str) -> str:
+    path, _, query = asked.partition("?")
+    if provider.path is not None and path == MESSAGES:
+        path = quote(provider.path, safe="/:@!$&'()*+,;=%~")
+    if provider.query:
+        query = "&".join(filter(None, (query, urlencode(provider.query))))
+    return f"{provider.url.path}{path}" + (f"?{query}" if query else "")
+
+
+def _with(headers: Iterable[tuple[str, str]], name: str, value: str) -> list[tuple[str, str]]:
+    """The headers with this one set once, where it first stood, else at the end."""
+    result: list[tuple[str, str]] = []
+    done = False
+    for old in headers:
+        if old[0].lower() != name.lower():
+            result.append(old)
+        elif not done:
+            result.append((old[0], value))
+            done = True
+    return result if done else [*result, (name, value)]
+
+
+def _without(headers: Iterable[tuple[str, str]], *names: str) -> list[tuple[str, str]]:
+    return [header for header in headers if header[0].lower() not in {name.lower() for name in names}]

@@ -1,0 +1,189 @@
+"""The real mitmdump with the router in it, as a child process before scripted upstreams."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+ROOT = Path(__file__).parent.parent
+MITMDUMP = Path(sys.executable).parent / "mitmdump"
+START = 20.0
+POLL = 0.01
+
+
+class Router:
+    """One mitmdump with one listener for each upstream, in reverse mode; without upstreams a forward proxy.
+
+    Everything it writes is below `folder`. It starts at `with` and is ready inside it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *upstreams: str,
+        rules: str | None = "",
+        environment: Mapping[str, str] | None = None,
+        options: Iterable[str] = (),
+        script: Path = ROOT / "addon" / "router.py",
+    ) -> None:
+        """`rules` None leaves the file absent; `options` are further arguments of mitmdump."""
+        self.script = script
+        self.folder = folder
+        self.rules_file = folder / "rules.yaml"
+        self.state = folder / "state"
+        self.ports = free_ports(max(1, len(upstreams)))
+        self.urls = [f"http://127.0.0.1:{port}" for port in self.ports]
+        self.url = self.urls[0]
+        self._log_file = folder / "mitmdump.log"
+        self._environment = clean_environment(folder, environment or {})
+        self._command = self._arguments(upstreams, options)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._seen = (0, 0)
+        if rules is not None:
+            self.rules_file.write_text(rules, encoding="utf-8")
+
+    def _arguments(self, upstreams: Iterable[str], options: Iterable[str]) -> list[str]:
+        settings = {
+            "confdir": self.folder / "mitmproxy",
+            "router_rules": self.rules_file,
+            "router_state": self.state,
+        }
+        pairs = zip(upstreams, self.ports, strict=False)
+        modes = [f"reverse:{upstream}@127.0.0.1:{port}" for upstream, port in pairs]
+        return [
+            *(str(MITMDUMP), "-s", str(self.script)),
+            *(part for mode in modes or [f"regular@127.0.0.1:{self.ports[0]}"] for part in ("--mode", mode)),
+            *(part for name, value in settings.items() for part in ("--set", f"{name}={value}")),
+            *options,
+        ]
+
+    @classmethod
+    def start_fails(cls, folder: Path, *upstreams: str, **settings: Any) -> tuple[int, str]:
+        """Exit code and output of a start that ends by itself; takes what the constructor takes."""
+        router = cls(folder, *upstreams, **settings)
+        router._start()
+        try:
+            return router.process.wait(START), router.log()
+        finally:
+            router.stop()
+
+    def __enter__(self) -> Self:
+        self._start()
+        try:
+            wait_until(self._ready, START, lambda: f"the router to start; it said:\n{self.log()}")
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        with self._log_file.open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=subprocess.STDOUT, env=self._environment, cwd=self.folder
+            )
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None
+        return self._process
+
+    def _ready(self) -> bool:
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the router ended with {self.process.returncode}; it said:\n{self.log()}")
+        try:
+            self.health()
+        except (OSError, ValueError):  # before the router is loaded mitmproxy asks the upstream
+            return False
+        return True
+
+    def health(self) -> Any:
+        """What GET /health says. Raises OSError where nothing answers."""
+        with OPENER.open(f"{self.url}/health", timeout=5) as answer:
+            return json.load(answer)
+
+    def stop(self) -> int:
+        """End it, gently first; gives its exit code."""
+        self.process.terminate()
+        try:
+            return self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait(5)
+
+    def forget(self) -> None:
+        """From now on `log` and `records` tell only what comes; for tests that share one router."""
+        log, records = self._seen
+        self._seen = (log + len(self.log()), records + len(self._records()))
+
+    def log(self) -> str:
+        """All it has printed so far."""
+        return self._log_file.read_text(encoding="utf-8", errors="replace")[self._seen[0] :]
+
+    def wait_log(self, pattern: str, timeout: float = 5) -> re.Match[str]:
+        """The first match of `pattern` in what it prints."""
+        wait_until(
+            lambda: re.search(pattern, self.log()),
+            timeout,
+            lambda: f"/{pattern}/ in the log, which is:\n{self.log()}",
+        )
+        match = re.search(pattern, self.log())
+        assert match is not None
+        return match
+
+    def rules(self, text: str, replace: bool = True) -> None:
+        """Edit rules.yaml as editors do: a new file in place of the old, or, less `replace`, written over."""
+        written = self.rules_file.with_suffix(".new") if replace else self.rules_file
+        written.write_text(text, encoding="utf-8")
+        written.replace(self.rules_file)
+
+    def records(self, n: int = 0, timeout: float = 5, session: str | None = None) -> list[dict[str, Any]]:
+        """The lines of requests.jsonl (of this session), once there are at least `n`."""
+
+        def found() -> list[dict[str, Any]]:
+            return [line for line in self._records() if session in (None, line["session"])]
+
+        wait_until(lambda: len(found()) >= n, timeout, lambda: f"{n} records; log:\n{self.log()}")
+        return found()
+
+    def _records(self) -> list[dict[str, Any]]:
+        file = self.state / "requests.jsonl"
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")][self._seen[1] :]
+
+
+# No proxy of the environment stands between a test and the router.
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def free_ports(n: int) -> list[int]:
+    """Ports of loopback that were free a moment ago, all different."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(n)]
+        return [one.getsockname()[1] for one in sockets]
+
+
+def clean_environment(home: Path, extra: Mapping[str, str]) -> dict[str, str]:
+    """What a process needs to run, and nothing of who runs the tests: no keys, no settings, another home."""
+    kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "TEMP", "TZ") if name in os.environ}
+    return {**kept, "HOME": str(home), "USERPROFILE": str(home), "PYTHONUNBUFFERED": "1", **extra}
+
+
+def wait_until(condition: Callable[[], object], timeout: float, what: Callable[[], str]) -> None:
+    """Wait until `condition` holds; raises TimeoutError that names `what` was waited for."""
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {timeout} s for {what()}")
+        time.sleep(POLL)

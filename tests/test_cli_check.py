@@ -1,0 +1,100 @@
+"""`signalbox check`."""
+
+import pytest
+from click.testing import CliRunner
+
+from signalbox.cli.check import check, check_command
+
+PROVIDERS = "providers:\n  a: {url: https://h}\n"
+
+
+@pytest.fixture
+def rules(tmp_path, monkeypatch):
+    """Writes rules.yaml into the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str):
+        (tmp_path / "rules.yaml").write_text(text)
+        return tmp_path / "rules.yaml"
+
+    return write
+
+
+def test_good_rules_have_nothing_to_tell(rules):
+    path = rules(PROVIDERS + "rules: [{match: '*', to: a}]\n")
+    assert check(path, {}) == ([], [])
+
+
+def test_errors_are_those_of_the_loader(rules):
+    assert check(rules("modle: 1\nb: 2\n"), {}) == (
+        ['rules.yaml:1: unknown key "modle" (at $)', 'rules.yaml:2: unknown key "b" (at $)'],
+        [],
+    )
+
+
+def test_warnings_are_those_of_the_rules_and_what_is_not_yet_in_effect(rules):
+    path = rules("providers:\n  a:\n    url: https://h\n    key: ${A}\n    timeout: {idle: 1m}\n")
+    assert check(path, {})[1] == [
+        'rules.yaml:4: A is not set: provider "a" is unavailable (at $.providers.a.key)',
+        "rules.yaml:5: timeout is not yet in effect (at $.providers.a.timeout)",
+    ]
+    assert len(check(path, {"A": "key-for-tests"})[1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("match", "falling"),
+    [
+        ("'*haiku*'", ["sonnet", "opus"]),
+        ("['*HAIKU*', claude-sonnet-*]", ["opus"]),
+        ("{tier: [haiku, opus]}", ["sonnet"]),
+        ("{model: '*', tier: opus}", ["haiku", "sonnet"]),
+        ("{model: '*', thinking: true}", ["haiku", "sonnet", "opus"]),
+        ("{}", []),
+    ],
+)
+def test_tiers_that_no_rule_takes_by_the_model_fall_through(rules, match, falling):
+    path = rules(PROVIDERS + f"rules: [{{match: {match}, to: a}}]\n")
+    assert check(path, {})[1] == [f'tier "{tier}" falls through to the upstream' for tier in falling]
+
+
+def test_without_rules_nothing_falls_through(rules):
+    assert check(rules(""), {}) == ([], [])
+
+
+def test_the_command_says_ok_and_ends_well(rules):
+    rules(PROVIDERS + "rules: [{match: '*', to: a}]\n")
+    result = CliRunner().invoke(check_command)
+    assert (result.exit_code, result.stdout) == (0, "rules.yaml: ok, 1 provider, 1 rule\n")
+
+
+def test_the_command_tells_warnings_and_still_ends_well(rules):
+    path = rules("week: {starts: sunday 00:00}\n")
+    result = CliRunner().invoke(check_command, [str(path)])
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "rules.yaml:1: week is not yet in effect (at $.week)",
+        "rules.yaml: ok, 0 providers, 0 rules",
+    ]
+
+
+@pytest.mark.parametrize("text", ["modle: 1", "a: [", "rules: \0"])
+def test_the_command_tells_errors_on_stderr_and_fails(rules, text):
+    rules(text)
+    result = CliRunner().invoke(check_command)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("rules.yaml:1: ")
+    assert "Traceback" not in result.stderr
+
+
+def test_a_file_that_is_not_there_is_an_error(tmp_path):
+    result = CliRunner().invoke(check_command, [str(tmp_path / "none.yaml")])
+    assert result.exit_code == 1
+    assert "none.yaml does not exist" in result.stderr
+
+
+def test_without_rules_here_those_of_the_project_are_checked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    project = tmp_path / "project.yaml"
+    project.write_text("")
+    monkeypatch.setattr("signalbox.cli.check.PROJECT_RULES", project)
+    assert CliRunner().invoke(check_command).stdout == "project.yaml: ok, 0 providers, 0 rules\n"

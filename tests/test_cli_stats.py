@@ -1,0 +1,154 @@
+import csv
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from signalbox.cli.stats import stats_command
+from signalbox.record.entry import Entry, json_line
+
+NOON = datetime(2026, 11, 19, 12, tzinfo=UTC)
+TABLE = """\
+model       requests  errors  cancelled  input  output  cache write  cache read     cost  median     p95
+glm-4.7            3       1          1   1.3k     930          200        1.0M  $0.0125   412ms  3421ms
+[bold]\\x1b         1       0          0      5       7            0           0        —   100ms   100ms
+total              4       1          1   1.3k     937          200        1.0M  $0.0125   362ms  3421ms
+Requests without a known price, which the cost leaves out: 1
+"""
+
+
+def entry(**fields: Any) -> Entry:
+    usual = {"ts": NOON, "model": "glm-4.7", "backend": "zai", "status": "success", "session": "s1"}
+    return Entry(**usual | fields)
+
+
+ENTRIES = [
+    entry(
+        input_tokens=1250,
+        output_tokens=890,
+        cache_creation_input_tokens=200,
+        cache_read_input_tokens=1_000_000,
+        cost=0.012,
+        latency_ms=3421,
+        client="laptop",
+    ),
+    entry(backend="anthropic", status="error", latency_ms=312),
+    entry(ts=NOON + timedelta(days=2), status="cancelled", output_tokens=40, cost=0.0005, latency_ms=412),
+    entry(model="[bold]\x1b", input_tokens=5, output_tokens=7, latency_ms=100, session=None),
+]
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    (tmp_path / "requests.jsonl").write_bytes(b"".join(json_line(entry) for entry in ENTRIES))
+    return tmp_path
+
+
+def stats(state: Path, *args: str) -> Result:
+    return CliRunner().invoke(stats_command, ["--state", str(state), *args])
+
+
+def test_a_pipe_gets_a_plain_table(state):
+    result = stats(state)
+    assert [line.rstrip() for line in result.stdout.splitlines()] == TABLE.splitlines()
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_a_terminal_gets_a_table_that_no_name_breaks_out_of(state, monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for variable, value in (("FORCE_COLOR", "1"), ("TERM", "xterm"), ("COLUMNS", "80")):
+        monkeypatch.setenv(variable, value)
+    table = stats(state).stdout
+    assert "\x1b[1m" in table
+    assert "\x1b " not in table
+    assert all(number in table for number in ("930", "1.0M", "$0.0125", "362ms", "3421ms"))
+
+
+def test_json_has_groups_and_totals_with_stable_keys(state):
+    answer = json.loads(stats(state, "--json").stdout)
+    assert list(answer) == ["by", "groups", "totals"]
+    assert answer["groups"][0] == {
+        "model": "glm-4.7",
+        "requests": 3,
+        "errors": 1,
+        "cancelled": 1,
+        "input_tokens": 1250,
+        "output_tokens": 930,
+        "cache_creation_input_tokens": 200,
+        "cache_read_input_tokens": 1_000_000,
+        "cost": 0.0125,
+        "unpriced": 0,
+        "median_ms": 412,
+        "p95_ms": 3421,
+    }
+    assert answer["groups"][1]["cost"] is None
+    assert list(answer["totals"]) == list(answer["groups"][0])[1:]
+    assert answer["totals"]["requests"] == 4
+
+
+def test_csv_has_a_header_and_a_row_for_each_group(state):
+    rows = list(csv.DictReader(io.StringIO(stats(state, "--csv").stdout)))
+    assert [(row["model"], row["requests"], row["cost"]) for row in rows] == [
+        ("glm-4.7", "3", "0.0125"),
+        ("[bold]\x1b", "1", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("by", "groups"),
+    [
+        ("model", [("glm-4.7", 3), ("[bold]\x1b", 1)]),
+        ("provider", [("zai", 3), ("anthropic", 1)]),
+        ("day", [("2026-11-19", 3), ("2026-11-21", 1)]),
+        ("session", [("s1", 3), (None, 1)]),
+        ("client", [(None, 3), ("laptop", 1)]),
+    ],
+)
+def test_requests_can_be_grouped(state, by, groups):
+    answer = json.loads(stats(state, "--by", by, "--json").stdout)
+    assert [(group[by], group["requests"]) for group in answer["groups"]] == groups
+
+
+def test_only_what_is_recent_enough_counts(tmp_path):
+    now = datetime.now(UTC)
+    times = [now - timedelta(days=8), now - timedelta(days=6), now]
+    (tmp_path / "requests.jsonl").write_bytes(b"".join(json_line(entry(ts=ts)) for ts in times))
+    assert json.loads(stats(tmp_path, "--since", "7d", "--json").stdout)["totals"]["requests"] == 2
+    assert json.loads(stats(tmp_path, "--json").stdout)["totals"]["requests"] == 3
+
+
+@pytest.mark.parametrize("since", ["yesterday", "7", "-7d", "", "999999999d"])
+def test_a_since_that_is_no_duration_is_a_clear_error(state, since):
+    result = stats(state, "--since", since)
+    assert result.exit_code == 2
+    assert "is not a duration such as 30m, 12h or 7d" in result.stderr
+
+
+def test_nothing_on_record_is_a_friendly_line(tmp_path):
+    result = stats(tmp_path / "missing")
+    assert (result.exit_code, result.stdout) == (0, f"No requests on record in {tmp_path / 'missing'} yet.\n")
+
+
+def test_nothing_on_record_is_still_json_and_csv(tmp_path):
+    answer = json.loads(stats(tmp_path, "--json").stdout)
+    assert (answer["groups"], answer["totals"]["requests"], answer["totals"]["p95_ms"]) == ([], 0, None)
+    assert stats(tmp_path, "--csv").stdout.startswith("model,requests,")
+
+
+def test_broken_lines_are_told_beside_the_answer(state):
+    with (state / "requests.jsonl").open("ab") as log:
+        log.write(b"{\n")
+    result = stats(state, "--json")
+    assert json.loads(result.stdout)["totals"]["requests"] == 4
+    assert result.stderr == "Lines that cannot be read, left out: 1\n"
+
+
+def test_a_log_that_cannot_be_opened_is_a_clear_error(tmp_path):
+    (tmp_path / "requests.jsonl").mkdir()
+    result = stats(tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {tmp_path / 'requests.jsonl'}: ")

@@ -1,0 +1,222 @@
+"""Defaults, and one shape for what has several spellings."""
+
+from pathlib import Path
+
+import pytest
+
+from signalbox.config.load import parse
+from signalbox.config.rules import (
+    Budget,
+    Circuit,
+    Failover,
+    Listen,
+    Match,
+    Price,
+    Provider,
+    Reject,
+    Rule,
+    Rules,
+    Secret,
+    Target,
+    Timeout,
+)
+from signalbox.config.values import glob
+
+FILE = Path("/nowhere/rules.yaml")
+LOGIN_LATER = "auth: claude-login is not yet in effect"
+OPENAI_LATER = "api: openai is not yet in effect"
+
+
+def rules_of(text: str, **environ: str) -> Rules:
+    return parse(text, file=FILE, environ=environ)
+
+
+def provider_of(keys: str) -> Provider:
+    return rules_of(f"providers: {{a: {{url: https://h{keys}}}}}").providers["a"]
+
+
+def rule_of(keys: str) -> Rule:
+    providers = "providers: {a: {url: https://h}, b: {url: https://h}}"
+    return rules_of(f"{providers}\nlisten: {{w: 127.0.0.1:81}}\nrules: [{keys}]").rules[0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "auth", "key_header", "beta", "count_tokens", "unavailable"),
+    [
+        ("", "none", "x-api-key", "learn", "forward", ""),
+        (", key: k", "key", "x-api-key", "learn", "forward", ""),
+        (", key: k, key_header: api-key", "key", "api-key", "learn", "forward", ""),
+        (", auth: client", "client", "x-api-key", "forward", "forward", ""),
+        (", auth: client, beta: drop", "client", "x-api-key", "drop", "forward", ""),
+        (", auth: claude-login", "claude-login", "x-api-key", "forward", "forward", LOGIN_LATER),
+        (", api: openai, key: k", "key", "authorization", "learn", "estimate", OPENAI_LATER),
+        (", key: '${K}'", "key", "x-api-key", "learn", "forward", "K is not set"),
+        (", keys: ['${K}', k]", "key", "x-api-key", "learn", "forward", ""),
+        (", keys: ['${K}', '${L}']", "key", "x-api-key", "learn", "forward", "K is not set"),
+        (", key: '${K:-}'", "key", "x-api-key", "learn", "forward", "the key is empty"),
+    ],
+)  # fmt: skip
+def test_what_a_provider_is_by_default(keys, auth, key_header, beta, count_tokens, unavailable):
+    found = provider_of(keys)
+    assert (found.auth, found.key_header, found.beta) == (auth, key_header, beta)
+    assert (found.count_tokens, found.unavailable) == (count_tokens, unavailable)
+
+
+def test_the_first_key_that_could_be_had_is_the_key():
+    found = provider_of(", keys: ['${K}', l, m]")
+    assert found.keys == (Secret(None, "K is not set"), Secret("l"), Secret("m"))
+    assert found.key == "l"
+
+
+@pytest.mark.parametrize(
+    ("keys", "name", "value"),
+    [
+        (", rename: {'*haiku*': x, '*': y}", "rename", ((glob("*haiku*"), "x"), (glob("*"), "y"))),
+        (", beta: [a-1, b-2]", "beta", ("a-1", "b-2")),
+        (", beta: []", "beta", ()),
+        (", models: list", "models", "list"),
+        (", models: [m]", "models", ("m",)),
+        (", long_context: ['*']", "long_context", (glob("*"),)),
+        (", max_tokens: 8k", "max_tokens", ((glob("*"), 8000),)),
+        (", max_tokens: {'x*': 1, '*': 2}", "max_tokens", ((glob("x*"), 1), (glob("*"), 2))),
+        (", prices: {'*': {input: 0.6, output: 2}}", "prices", ((glob("*"), Price(0.6, 2.0)),)),
+        (", budget: {tokens: 50M, per: day}", "budget", Budget(50_000_000, "day", 100)),
+        (", circuit: {cooldown: 5s}", "circuit", Circuit(3, 5, 5.0)),
+        (", timeout: {idle: 1m}", "timeout", Timeout(10, 120, 600, 60)),
+        (", timeout: {first_byte: 30s}", "timeout", Timeout(10, 30, 30, 300)),
+        (", query: {api-version: 2024-10-21}", "query", {"api-version": "2024-10-21"}),
+        (", path: /x", "path", "/x"),
+        (", login: other", "login", Path("/nowhere/other")),
+        (", login: ~/x", "login", Path("~/x").expanduser()),
+        (", dialect: glm", "dialect", "glm"),
+        (", thinking: strip", "thinking", "strip"),
+    ],
+)
+def test_a_key_of_a_provider(keys, name, value):
+    assert getattr(provider_of(keys), name) == value
+
+
+def test_a_status_file_is_kept_where_quota_is_given():
+    assert provider_of("").quota.status_file is None
+    assert provider_of(", quota: {}").quota.status_file == Path("~/.claude/usage-status.md").expanduser()
+    quota = provider_of(", quota: {redirect_at: {5h: 90}, probe: 0s, probe_key: '${K}', accounts: [x]}").quota
+    assert (quota.redirect_at, quota.probe, quota.probe_key) == (
+        {"5h": 90},
+        0.0,
+        Secret(None, "K is not set"),
+    )
+    assert quota.accounts == (Path("/nowhere/x"),)
+
+
+@pytest.mark.parametrize(
+    ("match", "expected"),
+    [
+        ('"*x*"', Match(model=(glob("*x*"),))),
+        ('["*x*", y]', Match(model=(glob("*x*"), glob("y")))),
+        ("{}", Match()),
+        ("{model: x, tier: opus}", Match(model=(glob("x"),), tier=("opus",))),
+        ("{tier: [opus, fable]}", Match(tier=("opus", "fable"))),
+        ("{path: /v1/*, client: [a, b]}", Match(path=(glob("/v1/*"),), client=(glob("a"), glob("b")))),
+        ("{port: 80}", Match(port=(80,))),
+        ("{port: [80, w]}", Match(port=(80, 81))),
+        ("{header: {X-A: y}}", Match(header=(("x-a", (glob("y"),)),))),
+        ("{agent: subagent, thinking: false}", Match(agent="subagent", thinking=False)),
+        ("{images: true, stream: 'false'}", Match(images=True, stream=False)),
+        ("{tokens_over: 60k, tokens_under: 1M}", Match(tokens_over=60_000, tokens_under=1_000_000)),
+        (
+            '{quota: {a.7d: ">80", b.overage: "<=5"}}',
+            Match(quota=(("a", "7d", ">", 80), ("b", "overage", "<=", 5))),
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_match_asks(match, expected):
+    assert rule_of(f"{{match: {match}, to: a}}").match == expected
+
+
+def test_regexes_are_compiled():
+    match = rule_of('{match: {system: "^You", prompt: [a, b]}, to: a}').match
+    assert [pattern.pattern for pattern in (*match.system, *match.prompt)] == ["^You", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("to", "choices", "reject"),
+    [
+        ("a", ((Target("a"),),), None),
+        ("[a/x, b]", ((Target("a", "x"),), (Target("b"),)), None),
+        ("[[a, b], {provider: a, model: y}]", ((Target("a"), Target("b")), (Target("a", "y"),)), None),
+        ("[a, {reject: 429, message: no}]", ((Target("a"),),), Reject(429, "no")),
+        ("{reject: 403}", (), Reject(403, "rejected by the rules")),
+    ],
+)
+def test_where_a_rule_goes(to, choices, reject):
+    found = rule_of(f'{{match: "*", to: {to}}}')
+    assert (found.choices, found.reject) == (choices, reject)
+
+
+def test_a_target_brings_its_own_body_and_headers():
+    target = rule_of('{match: "*", to: {provider: a, body: {set: {n: 1}}, headers: {X-Y: z}}}').choices[0][0]
+    assert (target.body.set, target.headers) == ({"n": 1}, {"X-Y": "z"})
+
+
+def test_a_rule_without_a_name_is_labelled_by_its_place():
+    text = """
+providers: {a: {url: https://h}}
+rules:
+  - {match: x, to: a}
+  - {match: y, to: a, name: why}
+  - {match: z, to: a}
+"""
+    assert [(rule.label, rule.line) for rule in rules_of(text).rules] == [("#1", 4), ("why", 5), ("#3", 6)]
+
+
+def test_a_rules_failover_overrides_key_by_key():
+    text = """
+failover: {retries: 2, on: [429]}
+providers: {a: {url: https://h}}
+rules: [{match: x, to: a, failover: {wait: 5s, on: [timeout, 500]}}]
+"""
+    found = rules_of(text)
+    assert found.failover == Failover(frozenset({"429"}), 2, 0)
+    assert found.rules[0].failover == Failover(frozenset({"timeout", "500"}), 2, 5)
+
+
+def test_the_top_level_keys():
+    text = """
+clients: {me: secret-for-tests}
+limits: {body: 1MB}
+week: {starts: sunday 12:30, timezone: UTC}
+ledger: {url: postgresql+psycopg://h/db, keep: 1d}
+log: {level: debug, file: x.jsonl, keep: 1h, prompts: false}
+picker: true
+fail: closed
+inspect: {keep: 5, bodies: 1KB, secrets: show}
+ui: {hosts: [box.lan]}
+listen: {work: 127.0.0.1:8083}
+"""
+    found = rules_of(text)
+    assert (found.clients, found.body_limit) == ({"me": "secret-for-tests"}, 1 << 20)
+    assert (found.week.starts, found.week.timezone) == ((6, 12, 30), "UTC")
+    assert (found.ledger.url, found.ledger.keep) == ("postgresql+psycopg://h/db", 86400)
+    assert (found.log.level, found.log.file, found.log.keep, found.log.prompts) == (
+        "debug",
+        "x.jsonl",
+        3600,
+        False,
+    )
+    assert (found.picker, found.fail, found.ui_hosts) == (True, "closed", ("box.lan",))
+    assert (found.inspect.keep, found.inspect.bodies, found.inspect.secrets) == (5, 1024, "show")
+    assert found.listen == {"work": Listen("127.0.0.1", 8083)}
+
+
+def test_a_ledger_may_be_named_alone():
+    assert rules_of("ledger: sqlite").ledger.url == "sqlite"
+
+
+def test_log_level_in_the_environment_wins():
+    assert rules_of("log: {level: debug}", LOG_LEVEL="WARN").log.level == "warn"
+    assert rules_of("log: {level: debug}", LOG_LEVEL="loud").log.level == "debug"
+
+
+def test_names_that_others_need_are_kept_from_the_environment_and_no_others():
+    environ = {"ANTHROPIC_DEFAULT_OPUS_MODEL": "glm-5", "HOME_SECRET": "x", "CLAUDE_CONFIG_DIR": ""}
+    assert rules_of("", **environ).environment == {"ANTHROPIC_DEFAULT_OPUS_MODEL": "glm-5"}

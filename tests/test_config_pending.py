@@ -1,0 +1,64 @@
+"""Which keys are not yet in effect."""
+
+import pytest
+
+from signalbox.config import document
+from signalbox.config.pending import PENDING, not_yet
+
+
+def told(text: str) -> list[str]:
+    return not_yet(document.read(text)[0], "rules.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("week: {starts: monday 00:00}", "1: week is not yet in effect (at $.week)"),
+        ("\ninspect: {keep: 5}", "2: inspect.keep is not yet in effect (at $.inspect.keep)"),
+        ("providers:\n  a:\n    timeout: {}", "3: timeout is not yet in effect (at $.providers.a.timeout)"),
+        ("rules:\n- failover: {}", "2: failover is not yet in effect (at $.rules[0].failover)"),
+        (
+            'rules:\n- match: {quota: {a.7d: ">80"}}',
+            "2: match.quota is not yet in effect (at $.rules[0].match.quota)",
+        ),
+        (
+            "providers: {a: {beta: learn}}",
+            (
+                "1: beta: learn is not yet in effect: only the OAuth values are left out so far "
+                "(at $.providers.a.beta)"
+            ),
+        ),
+        (
+            "providers: {a: {keys: [b, c]}}",
+            (
+                "1: more than one of keys is not yet in effect: only the first usable one is used "
+                "(at $.providers.a.keys)"
+            ),
+        ),
+    ],
+)
+def test_a_key_whose_effect_comes_later_is_told(text, expected):
+    assert told(text) == [f"rules.yaml:{expected}"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "rules: []\nlimits: {body: 1MB}\nfail: open\nlog: {level: debug}\ninspect: {secrets: show}",
+        "providers: {a: {api: anthropic, auth: client, beta: forward, keys: [b], timeout: }}",
+        'rules: [{match: "*", to: [a, b, {reject: 429}]}]\nweek:',
+    ],
+)
+def test_what_is_in_effect_or_not_given_is_not_told(text):
+    assert told(text) == []
+
+
+def test_all_are_told_in_the_order_of_the_file():
+    text = "picker: true\nproviders:\n  b: {quota: {}, api: openai}\n  a: {models: list}\nui: {}\n"
+    assert [line.split(":")[1] for line in told(text)] == ["1", "3", "3", "4", "5"]
+
+
+def test_every_row_names_a_place_of_its_own():
+    places = [(pending.path, pending.what) for pending in PENDING]
+    assert len(set(places)) == len(places)

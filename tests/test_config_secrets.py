@@ -1,0 +1,77 @@
+"""Secrets in files and from commands."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from signalbox.config import secrets
+from signalbox.config.rules import Secret
+from signalbox.config.schema import SecretSource
+from signalbox.config.secrets import Vault
+
+
+@pytest.fixture
+def vault(tmp_path):
+    return Vault(tmp_path, {**os.environ, "FROM_DOTENV": "variable-for-tests"})
+
+
+def command(script: str) -> SecretSource:
+    return SecretSource(command=[sys.executable, "-c", script])
+
+
+def test_a_file_beside_the_rules_is_read_and_stripped(vault, tmp_path):
+    (tmp_path / "key").write_text("\ufeff key-for-tests \n", encoding="utf-8")
+    assert vault.fetch(SecretSource(file=Path("key"))) == Secret("key-for-tests")
+    assert vault.reads == [tmp_path / "key"]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"), [(b"", "empty"), (b"a\nb", "header"), (b"\xff\xfe", "is not text")]
+)
+def test_a_file_without_a_key_gives_a_reason(vault, tmp_path, data, reason):
+    (tmp_path / "key").write_bytes(data)
+    secret = vault.fetch(SecretSource(file=tmp_path / "key"))
+    assert secret.value is None
+    assert reason in secret.reason
+
+
+def test_a_missing_file_gives_a_reason_and_is_watched(vault, tmp_path):
+    secret = vault.fetch(SecretSource(file=tmp_path / "gone"))
+    assert "gone cannot be read: No such file" in secret.reason
+    assert vault.reads == [tmp_path / "gone"]
+
+
+def test_a_command_prints_the_key_and_knows_the_variables(vault):
+    assert vault.fetch(command("import os; print(os.environ['FROM_DOTENV'])")) == Secret("variable-for-tests")
+
+
+def test_a_command_runs_once_a_load(vault, tmp_path):
+    source = command("open('ran', 'a').write('x'); print('key')")
+    assert vault.fetch(source) == vault.fetch(source) == Secret("key")
+    assert (tmp_path / "ran").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("print('fake-secret'); raise SystemExit(3)", "failed with exit code 3"),
+        ("print('')", "the key is empty"),
+        ("print('fake-secret'); print('more')", "a header cannot carry"),
+    ],
+)
+def test_a_failed_command_gives_a_reason_without_its_output(vault, script, reason):
+    secret = vault.fetch(command(script))
+    assert secret.value is None
+    assert reason in secret.reason
+    assert "fake-secret" not in secret.reason
+
+
+def test_a_command_that_does_not_exist_gives_a_reason(vault):
+    assert "cannot be run: No such file" in vault.fetch(SecretSource(command=["/no/such/program"])).reason
+
+
+def test_a_command_that_takes_too_long_is_ended(vault, monkeypatch):
+    monkeypatch.setattr(secrets, "COMMAND_LIMIT", 0.05)
+    assert "took longer than 0.05 s" in vault.fetch(command("import time; time.sleep(60)")).reason

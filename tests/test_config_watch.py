@@ -1,0 +1,276 @@
+"""Live reload: a good edit is in force at once, and no fault ever loses the last good rules."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from signalbox.config import watch
+from signalbox.config.load import RulesError
+from signalbox.config.watch import Live
+
+GOOD = "providers:\n  zai: {url: https://h, key: '${ZAI:-none}'}\nrules:\n  - {match: '*', to: zai/one}\n"
+OTHER = GOOD.replace("zai/one", "zai/two")
+
+
+class Desk:
+    """A rules file, what watches it, and what was said about it."""
+
+    def __init__(self, path: Path, text: str = GOOD) -> None:
+        self.path = path
+        self.said: list[tuple[str, str]] = []
+        self.write(text)
+        self.live = Live(path, dict(os.environ), log=lambda level, line: self.said.append((level, line)))
+        self.live.start()
+
+    def write(self, text: str | bytes) -> None:
+        self.path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    def look(self, times: int = 1) -> None:
+        async def looks() -> None:
+            for _ in range(times):
+                await self.live.look()
+
+        asyncio.run(looks())
+
+    @property
+    def model(self) -> str | None:
+        return self.live.rules.rules[0].choices[0][0].model
+
+
+@pytest.fixture
+def desk(tmp_path):
+    desk = Desk(tmp_path / "rules.yaml")
+    desk.said.clear()
+    return desk
+
+
+def test_the_start_tells_what_was_loaded_and_warns(tmp_path):
+    desk = Desk(tmp_path / "rules.yaml", GOOD.replace(":-none", ""))
+    assert desk.said == [
+        ("info", "rules loaded: 1 provider, 1 rule"),
+        ("warn", 'rules.yaml:2: ZAI is not set: provider "zai" is unavailable (at $.providers.zai.key)'),
+    ]
+
+
+def test_a_start_without_a_file_or_with_a_broken_one_is_an_error(tmp_path):
+    live = Live(tmp_path / "rules.yaml", {}, log=lambda level, line: None)
+    with pytest.raises(RulesError, match="does not exist"):
+        live.start()
+    (tmp_path / "rules.yaml").write_text("a: [")
+    with pytest.raises(RulesError, match=r"rules.yaml:1: "):
+        live.start()
+
+
+def test_a_start_with_an_empty_file_is_a_pure_pipe_and_stays_one(tmp_path):
+    desk = Desk(tmp_path / "rules.yaml", "# nothing yet\n")
+    desk.write("")
+    desk.look(2)
+    assert (desk.live.rules.rules, desk.live.error) == ((), "")
+
+
+def test_a_good_edit_is_in_force_after_one_look(desk):
+    before, heard = desk.live.loaded_at, []
+    desk.live.on_change.append(heard.append)
+    desk.write(OTHER)
+    desk.look()
+    assert desk.model == "two"
+    assert heard == [desk.live.rules]
+    assert desk.said == [("info", "rules loaded: 1 provider, 1 rule")]
+    assert desk.live.loaded_at >= before
+    assert desk.live.loaded_at.utcoffset().total_seconds() == 0
+
+
+def test_requests_in_flight_keep_their_rules(desk):
+    held = desk.live.rules
+    desk.write(OTHER)
+    desk.look()
+    assert held.rules[0].choices[0][0].model == "one"
+
+
+def test_an_editor_may_replace_the_file(desk):
+    new = desk.path.with_suffix(".new")
+    new.write_text(OTHER)
+    new.replace(desk.path)
+    desk.look()
+    assert desk.model == "two"
+
+
+def test_an_unchanged_file_is_not_loaded_again(desk, monkeypatch):
+    monkeypatch.setattr(watch, "load", lambda *args, **kwargs: pytest.fail("loaded"))
+    desk.look(3)
+    assert desk.said == []
+
+
+def test_a_file_that_was_only_touched_is_no_news(desk):
+    before = desk.live.rules
+    os.utime(desk.path, (1, 1))
+    desk.look(2)
+    assert desk.live.rules is before
+    assert desk.said == []
+
+
+FAULTS: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_text(""),
+    "only a comment": lambda path: path.write_text("# rules\n"),
+    "half written": lambda path: path.write_text(GOOD[:-12]),
+    "a truncated quote": lambda path: path.write_text('rules:\n  - match: "*ha'),
+    "not UTF-8": lambda path: path.write_bytes(b"rules: \xff"),
+    "NUL": lambda path: path.write_bytes(b"rules: \0"),
+    "tab": lambda path: path.write_text("rules:\n\t- match: x"),
+    "unclosed": lambda path: path.write_text("rules: ["),
+    "unquoted glob": lambda path: path.write_text("rules:\n- match: *x*\n  to: zai"),
+    "duplicate": lambda path: path.write_text("rules: []\nrules: []"),
+    "deep": lambda path: path.write_text("[" * 50_000),
+    "unknown key": lambda path: path.write_text("rulse: []"),
+    "two documents": lambda path: path.write_text("rules: []\n---\nrules: []"),
+    "deleted": lambda path: path.unlink(),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_fault_keeps_the_last_good_rules_and_is_told_once_it_has_rested(desk, fault):
+    fault(desk.path)
+    desk.look()
+    assert (desk.live.error, desk.said, desk.model) == ("", [], "one")
+    desk.look(3)
+    assert desk.live.error.startswith("rules.yaml:")
+    assert {level for level, _ in desk.said} == {"error"}
+    assert desk.said[0][1] == desk.live.error
+    assert len(set(desk.said)) == len(desk.said)
+    assert desk.model == "one"
+
+
+@pytest.mark.parametrize("text", [GOOD, OTHER])
+def test_a_good_edit_clears_the_fault_and_says_so(desk, text):
+    desk.write("rules: [")
+    desk.look(2)
+    desk.said.clear()
+    desk.write(text)
+    desk.look()
+    assert (desk.live.error, desk.said) == ("", [("info", "rules loaded: 1 provider, 1 rule")])
+
+
+def test_another_fault_is_told_too(desk):
+    for text in ("rules: [", "rulse: []"):
+        desk.write(text)
+        desk.look(2)
+    assert len(desk.said) == 2
+    assert desk.live.error == desk.said[1][1]
+
+
+def test_a_save_in_two_steps_is_no_fault(desk):
+    desk.write("")
+    desk.look()
+    desk.write(OTHER)
+    desk.look()
+    assert (desk.model, desk.live.error) == ("two", "")
+    assert [level for level, _ in desk.said] == ["info"]
+
+
+def test_dotenv_is_watched_also_where_there_was_none(desk):
+    (desk.path.parent / ".env").write_text("ZAI=zai-key-for-tests\n")
+    desk.look()
+    assert desk.live.rules.providers["zai"].key == "zai-key-for-tests"
+
+
+def test_the_file_of_a_secret_is_watched(desk):
+    desk.write(GOOD.replace("'${ZAI:-none}'", "{file: key}"))
+    desk.look()
+    assert "key cannot be read" in desk.live.rules.providers["zai"].unavailable
+    (desk.path.parent / "key").write_text("file-key-for-tests")
+    desk.look()
+    assert desk.live.rules.providers["zai"].key == "file-key-for-tests"
+
+
+def test_the_remedy_for_a_fault_may_appear_in_another_file(desk):
+    desk.write(OTHER + "clients: {me: {file: secret}}\n")
+    desk.look(2)
+    assert "secret cannot be read" in desk.live.error
+    (desk.path.parent / "secret").write_text("client-secret-for-tests")
+    desk.look()
+    assert (desk.live.error, desk.live.rules.clients) == ("", {"me": "client-secret-for-tests"})
+
+
+def test_a_listener_that_fails_is_told_and_the_others_still_hear(desk):
+    heard = []
+    desk.live.on_change += [lambda rules: 1 / 0, heard.append]
+    desk.write(OTHER)
+    desk.look()
+    assert heard == [desk.live.rules]
+    assert "ZeroDivisionError" in desk.said[-1][1]
+
+
+def test_watching_outlives_any_fault_and_sees_the_next_edit(desk, monkeypatch):
+    load, failures = watch.load, iter([OSError("the disk is gone")])
+
+    def failing_once(*args, **kwargs):
+        for failure in failures:
+            raise failure
+        return load(*args, **kwargs)
+
+    async def scenario() -> None:
+        seen = asyncio.Event()
+        desk.live.on_change.append(lambda rules: seen.set())
+        watching = asyncio.create_task(desk.live.watch())
+        desk.write(OTHER)
+        await asyncio.wait_for(seen.wait(), 10)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+    monkeypatch.setattr(watch, "load", failing_once)
+    monkeypatch.setattr(watch, "POLL", 0.001)
+    asyncio.run(scenario())
+    assert desk.model == "two"
+    assert desk.said[0] == ("error", "a look at rules.yaml failed: OSError('the disk is gone')")
+
+
+def test_reload_tells_what_is_wrong_at_once(desk):
+    desk.write("rules: [")
+    assert desk.live.reload() == desk.live.error != ""
+    desk.write(OTHER)
+    assert desk.live.reload() == ""
+    assert desk.model == "two"
+
+
+COUNTER = "import pathlib; p = pathlib.Path('n'); p.write_text(p.read_text() + 'x'); print(p.read_text())"
+
+
+@pytest.fixture
+def counting(tmp_path):
+    """The key is as many x as the command has run."""
+    (tmp_path / "n").write_text("")
+    text = GOOD.replace("'${ZAI:-none}'", f"{{command: ['{sys.executable}', -c, \"{COUNTER}\"]}}")
+    return Desk(tmp_path / "rules.yaml", text)
+
+
+def test_commands_run_again_after_a_refusal_but_not_too_often(counting, monkeypatch):
+    def key() -> str | None:
+        return counting.live.rules.providers["zai"].key
+
+    async def refusals() -> None:
+        await asyncio.gather(*(counting.live.refresh_commands() for _ in range(3)))
+
+    assert key() == "x"
+    asyncio.run(refusals())
+    assert key() == "xx"
+    asyncio.run(refusals())
+    assert key() == "xx"
+    monkeypatch.setattr(watch, "COMMANDS_REST", 0.0)
+    asyncio.run(counting.live.refresh_commands())
+    assert key() == "xxx"
+
+
+def test_a_look_after_the_start_runs_no_command_again(counting):
+    counting.look(3)
+    assert counting.live.rules.providers["zai"].key == "x"
+
+
+def test_a_refresh_during_a_fault_keeps_the_rules(counting):
+    counting.write("rules: [")
+    asyncio.run(counting.live.refresh_commands())
+    assert counting.live.rules.providers["zai"].key == "x"

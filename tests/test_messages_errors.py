@@ -1,0 +1,84 @@
+"""Errors in Anthropic's shape, and those of others understood."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signalbox.messages.errors import ERROR_TYPES, error_body, error_type, read_error
+
+
+@pytest.mark.parametrize(
+    ("status", "type"),
+    [
+        (400, "invalid_request_error"),
+        (401, "authentication_error"),
+        (413, "request_too_large"),
+        (418, "invalid_request_error"),
+        (429, "rate_limit_error"),
+        (502, "api_error"),
+        (504, "timeout_error"),
+        (529, "overloaded_error"),
+    ],
+)
+def test_each_status_has_its_type(status, type):
+    assert error_type(status) == type
+    assert json.loads(error_body(status, "no")) == {"type": "error", "error": {"type": type, "message": "no"}}
+
+
+def test_a_type_may_be_given():
+    assert json.loads(error_body(500, "ü", "overloaded_error"))["error"]["type"] == "overloaded_error"
+
+
+@given(st.sampled_from(sorted(ERROR_TYPES)), st.text(st.characters(exclude_categories=["Cs"])))
+def test_what_is_written_is_read_again(status, message):
+    assert read_error(error_body(status, message)) == (ERROR_TYPES[status], message)
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ({"type": "error", "error": {"type": "1308", "message": "Usage limit"}}, ("1308", "Usage limit")),
+        ({"error": {"message": "m", "type": "t", "param": None, "code": "c"}}, ("t", "m")),
+        ({"error": {"message": "m", "type": None, "code": "1302"}}, ("1302", "m")),
+        (
+            {"error": {"code": 429, "message": "m", "status": "RESOURCE_EXHAUSTED"}},
+            ("RESOURCE_EXHAUSTED", "m"),
+        ),
+        ([{"error": {"code": 429, "message": "m"}}], ("429", "m")),
+        ({"error": "Unexpected endpoint"}, ("", "Unexpected endpoint")),
+        ({"object": "error", "message": "m", "type": "t", "code": None}, ("t", "m")),
+        ({"detail": "Not Found"}, ("", "Not Found")),
+        ({"error": {"message": {"deep": 1}, "type": 5}}, ("5", '{"deep":1}')),
+        ({"error": {"type": "t"}}, ("t", "")),
+    ],
+)
+def test_errors_of_all_kinds_are_understood(body, error):
+    assert read_error(json.dumps(body).encode()) == error
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>502 Bad Gateway</html>",
+        b"[]",
+        b"[1]",
+        b'"text"',
+        b'{"type":"message","content":[],"error":null}',
+        b'{"input_tokens":3}',
+        b'{"error":{}}',
+        b'{"error":"\xff"}',
+        b"[" * 100_000,
+        b'{"error":' * 100_000,
+    ],
+    ids=lambda body: repr(body[:20]),
+)
+def test_what_is_no_error_gives_none(body):
+    assert read_error(body) is None
+
+
+@given(st.binary())
+def test_reading_an_error_never_raises(body):
+    read_error(body)

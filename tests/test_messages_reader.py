@@ -1,0 +1,295 @@
+"""Answers read on their way to the client."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import brotli
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signalbox.messages import reader
+from signalbox.messages.reader import Reader
+from signalbox.messages.usage import NAMES
+
+GOLDEN = sorted((Path(__file__).parent / "golden/messages/streams").glob("*.txt"))
+ENCODERS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    "gzip": gzip.compress,
+    "br": brotli.compress,
+    "zstd": zstandard.compress,
+}
+FACTS = ("model", "message_id", "stop_reason", "error", "complete", "began", "events", "fault")
+
+
+def _case(name: str) -> bytes:
+    path = next(path for path in GOLDEN if path.stem == name)
+    return path.read_bytes().partition(b"-----\n")[0]
+
+
+ANTHROPIC, ZEROS = _case("anthropic"), _case("zeros_at_the_start")
+WHOLE = _case("whole_message")
+
+
+def _read(
+    chunks: Iterable[bytes], type: str = "text/event-stream", encoding: str = "", **change: Any
+) -> tuple[Reader, bytes]:
+    one = Reader(type, encoding, **change)
+    return one, b"".join([*(one.feed(chunk) for chunk in chunks), one.end()])
+
+
+def _facts(one: Reader) -> dict[str, Any]:
+    facts = {name: getattr(one, name) for name in FACTS}
+    return json.loads(json.dumps({"usage": [getattr(one.usage, name) for name in NAMES], **facts}))
+
+
+def _chunks(raw: bytes, cuts: list[int]) -> list[bytes]:
+    bounds = [0, *(min(cut, len(raw)) for cut in sorted(cuts)), len(raw)]
+    return [raw[a:b] for a, b in pairwise(bounds)]
+
+
+CUTS = st.lists(st.integers(0, 1500), max_size=12)
+CHANGES = st.fixed_dictionaries(
+    {}, optional={"echo_model": st.sampled_from(["claude-fake-1", "asked"]), "estimate": st.integers(0, 9999)}
+)
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_what_an_answer_says_is_read(path):
+    answer, _, expected = path.read_bytes().partition(b"-----\n")
+    one, passed = _read([answer])
+    assert passed == answer
+    assert _facts(one) == json.loads(expected)
+
+
+@given(st.sampled_from(GOLDEN), st.sampled_from(list(ENCODERS)), CUTS, CHANGES)
+def test_tally_and_bytes_do_not_depend_on_cut_or_encoding(path, encoding, cuts, change):
+    answer = path.read_bytes().partition(b"-----\n")[0]
+    wire = ENCODERS[encoding](answer)
+    plain, expected = _read([answer], **change)
+    one, passed = _read(_chunks(wire, cuts), encoding=encoding, **change)
+    assert _facts(one) == _facts(plain)
+    assert one.decodes is bool(change and encoding)
+    assert passed == (expected if change else wire)
+
+
+@given(st.sampled_from(list(ENCODERS)), CUTS)
+def test_without_a_change_the_very_chunks_pass(encoding, cuts):
+    one = Reader("text/event-stream", encoding)
+    for chunk in _chunks(ENCODERS[encoding](ANTHROPIC), cuts):
+        assert one.feed(chunk) is chunk
+    assert one.end() == b""
+
+
+@given(st.sampled_from([ANTHROPIC, ZEROS]), st.integers(0, 1500), CUTS)
+def test_a_cut_stream_keeps_what_was_seen_and_usage_never_falls(stream, length, cuts):
+    one, total = Reader("text/event-stream"), 0
+    whole, _ = _read([stream])
+    for chunk in _chunks(stream[:length], cuts):
+        one.feed(chunk)
+        now = one.usage.total_input + one.usage.output_tokens
+        assert now >= total
+        total = now
+    assert total <= whole.usage.total_input + whole.usage.output_tokens
+
+
+@given(
+    st.lists(st.binary(max_size=40) | st.sampled_from([b"data: ", b"event: error\n", b"{}\n\n", b'{"a":'])),
+    st.sampled_from(["text/event-stream", "application/json", "text/html", ""]),
+    st.sampled_from(["", "gzip", "br", "zstd", "deflate", "what"]),
+    CHANGES,
+)
+def test_garbage_never_raises_and_passes(chunks, type, encoding, change):
+    one, passed = _read(chunks, type, encoding, **change)
+    if not one.decodes:
+        assert passed == b"".join(chunks)
+    elif not one.broken:
+        assert one.fault == "" or passed
+
+
+@pytest.mark.parametrize("name", ["gzip", "br", "zstd"])
+def test_a_compressed_answer_is_counted_and_passes_compressed(name):
+    wire = ENCODERS[name](ANTHROPIC)
+    one, passed = _read([wire], encoding=name)
+    assert passed == wire
+    assert not one.decodes
+    assert one.usage.output_tokens == 89
+
+
+def test_a_flushed_event_of_a_compressed_stream_counts_at_once():
+    compressor = zlib.compressobj(wbits=31)
+    one = Reader("text/event-stream", "gzip", echo_model="asked")
+    start = ANTHROPIC.partition(b"event: content_block_start")[0]
+    passed = one.feed(compressor.compress(start) + compressor.flush(zlib.Z_SYNC_FLUSH))
+    assert passed == start.replace(b"claude-fake-1", b"asked")
+    assert one.usage.input_tokens == 25
+
+
+def test_only_the_models_bytes_change_in_a_stream():
+    one, passed = _read([ANTHROPIC], echo_model='as "kéd')
+    assert passed == ANTHROPIC.replace(b'"claude-fake-1"', '"as \\"kéd"'.encode())
+    assert one.model == "claude-fake-1"
+
+
+def test_only_the_models_bytes_change_in_a_whole_answer():
+    raw = b' {"a": {"model": "inner"}, "mod\\u0065l" : "x" , "n":1e5, "usage": {"output_tokens": 1.0}}\n'
+    one, passed = _read([raw[:20], raw[20:]], "application/json", echo_model="asked")
+    assert passed == raw.replace(b'"x"', b'"asked"')
+    assert one.model == "x"
+
+
+def test_zero_input_is_shown_as_the_estimate_and_not_counted():
+    one, passed = _read([ZEROS], estimate=1234)
+    assert passed == ZEROS.replace(b'{"input_tokens":0,', b'{"input_tokens":1234,', 1)
+    assert one.usage.input_tokens == 1200
+    start, _ = _read([ZEROS.partition(b"event: content_block_start")[0]], estimate=1234)
+    assert start.usage.input_tokens == 0
+
+
+@pytest.mark.parametrize("field", ["input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"])
+def test_reported_input_is_not_replaced_by_the_estimate(field):
+    raw = (
+        b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"%b":5}}}\n\n'
+        % field.encode()
+    )
+    assert _read([raw], estimate=1234)[1] == raw
+
+
+def test_both_changes_go_together():
+    _, passed = _read([ZEROS], echo_model="asked", estimate=7)
+    assert passed == ZEROS.replace(b"glm-fake", b"asked").replace(
+        b'{"input_tokens":0,', b'{"input_tokens":7,', 1
+    )
+
+
+def test_bytes_wait_only_until_message_start_is_complete():
+    one = Reader("text/event-stream", echo_model="asked")
+    end = ANTHROPIC.index(b"\n\n") + 2
+    assert one.feed(ANTHROPIC[:10]) == b""
+    assert one.feed(ANTHROPIC[10 : end - 1]) == b""
+    assert one.feed(ANTHROPIC[end - 1 : end]) == ANTHROPIC[:end].replace(b"claude-fake-1", b"asked")
+    assert one.feed(b"event: content_bl") == b"event: content_bl"
+
+
+def test_what_comes_before_message_start_does_not_wait_for_it():
+    one = Reader("text/event-stream", echo_model="asked")
+    for early in (b": keep-alive\n\n", b"event: ping\r\ndata: {}\r\n\r\n"):
+        assert one.feed(early) == early
+    assert b"asked" in one.feed(ANTHROPIC)
+
+
+def test_a_stream_that_never_ends_its_first_event_does_not_wait_for_ever(monkeypatch):
+    monkeypatch.setattr(reader, "_START_LIMIT", 100)
+    one = Reader("text/event-stream", echo_model="asked")
+    assert one.feed(b"data: " + b"x" * 90) == b""
+    assert one.feed(b"y" * 10) == b"data: " + b"x" * 90 + b"y" * 10
+
+
+@pytest.mark.parametrize("type", ["application/json", "text/event-stream"])
+@pytest.mark.parametrize("name", ["json_error_called_a_stream", "count_tokens", "garbage"])
+def test_answers_without_a_model_pass_unchanged(name, type):
+    assert _read([_case(name)], type, echo_model="asked", estimate=9)[1] == _case(name)
+
+
+def test_a_stream_is_known_without_its_content_type():
+    one, _ = _read([b"\n" + ANTHROPIC], "application/octet-stream")
+    assert one.complete
+
+
+def test_a_page_is_not_read():
+    one, passed = _read([b"<html>", b'{"usage":{"input_tokens":5}}'], "text/html", echo_model="asked")
+    assert passed == b'<html>{"usage":{"input_tokens":5}}'
+    assert one.fault == "it is neither a stream nor JSON"
+    assert not one.usage.input_tokens
+
+
+def test_an_empty_answer_is_neither_complete_nor_begun():
+    one, passed = _read([], "application/json", echo_model="asked")
+    assert (passed, one.complete, one.began, one.fault) == (b"", False, False, "")
+
+
+@pytest.mark.parametrize("change", [{}, {"echo_model": "asked"}])
+def test_a_whole_answer_too_large_to_keep_passes_unread(monkeypatch, change):
+    monkeypatch.setattr(reader, "WHOLE_LIMIT", 100)
+    one, passed = _read([WHOLE[:90], WHOLE[90:150], WHOLE[150:]], "application/json", **change)
+    assert passed == WHOLE
+    assert one.fault == "it is too large"
+    assert not one.complete
+
+
+@pytest.mark.parametrize("change", [{}, {"echo_model": "asked"}])
+def test_json_cut_short_passes_with_a_fault(change):
+    one, passed = _read([WHOLE[:-9]], "application/json", **change)
+    assert passed == WHOLE[:-9]
+    assert one.fault == "it is not a JSON object"
+    assert not one.complete
+
+
+def test_an_unknown_encoding_passes_unread():
+    one, passed = _read([b"opaque"], encoding="compress", echo_model="asked")
+    assert (passed, one.decodes) == (b"opaque", False)
+    assert one.fault == "its content-encoding is not known"
+
+
+def test_corrupt_compression_costs_only_the_tally_where_nothing_changes():
+    one, passed = _read([b"no gzip at all", b"more"], encoding="gzip")
+    assert passed == b"no gzip at allmore"
+    assert not one.broken
+    assert one.fault.startswith("its content-encoding is corrupt")
+
+
+@pytest.mark.parametrize("answer", [ANTHROPIC, WHOLE], ids=["stream", "json"])
+def test_corrupt_compression_breaks_an_answer_that_is_decoded_to_be_changed(answer):
+    compressor = zlib.compressobj(wbits=31)
+    wire = compressor.compress(answer[:-5]) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    one = Reader("", "gzip", estimate=1)
+    assert one.feed(wire) + one.feed(b"\xff" * 20) == answer[:-5]
+    assert one.broken
+    assert one.feed(b"more") == one.end() == b""
+
+
+def test_a_compressed_answer_cut_short_is_broken_at_its_end():
+    wire = gzip.compress(ANTHROPIC)
+    one, passed = _read([wire[:-4]], encoding="gzip", estimate=1)
+    assert passed == ANTHROPIC
+    assert one.broken
+    assert one.fault == "its content-encoding is cut short"
+    assert one.usage.output_tokens == 89
+
+
+@pytest.mark.parametrize("change", [{}, {"echo_model": "asked"}])
+def test_a_fault_of_the_reader_itself_harms_no_byte(monkeypatch, change):
+    def fails(*_: object) -> None:
+        raise RuntimeError("secret content")
+
+    monkeypatch.setattr(Reader, "_event", fails)
+    one, passed = _read(_chunks(ANTHROPIC, [5, 500]), **change)
+    assert passed == ANTHROPIC
+    assert one.fault == "RuntimeError while it was read"
+
+
+def test_data_in_several_lines_is_read_and_passes_as_it_came():
+    raw = b'event: message_start\ndata: {"type":"message_start",\ndata: "message":{"model":"x"}}\n\n'
+    one, passed = _read([raw], echo_model="asked")
+    assert passed == raw
+    assert one.model == "x"
+
+
+def test_nothing_more_comes_after_the_end():
+    one, _ = _read([ANTHROPIC], echo_model="asked")
+    assert one.end() == b""
+
+
+@pytest.mark.parametrize("kind", ["tool_use", "server_tool_use", "mcp_tool_use"])
+def test_a_tools_start_begins_the_answer(kind):
+    one = Reader("text/event-stream")
+    one.feed(b'data: {"type":"content_block_start","content_block":{"type":"text","text":""}}\n\n')
+    assert not one.began
+    one.feed(b'data: {"type":"content_block_start","content_block":{"type":"%b"}}\n\n' % kind.encode())
+    assert one.began

@@ -1,0 +1,100 @@
+"""What README.md says is so: its YAML loads, its commands exist, its tables name the keys that there are."""
+
+import re
+
+import pytest
+
+from signalbox.cli import COMMANDS
+from signalbox.config import schema
+from signalbox.config.load import parse
+from signalbox.config.pending import PENDING
+from tests.running import ROOT
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+YAML = [text for language, text in BLOCKS if language == "yaml"]
+SHELL = "\n".join(text for language, text in BLOCKS if language == "sh")
+INLINE = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL))
+RECIPES = set(re.findall(r"^([a-z]+)[^:=\n]*:(?!=)", (ROOT / "justfile").read_text(), re.MULTILINE))
+
+
+def table(name: str) -> str:
+    """The table under `<!-- keys: NAME -->`."""
+    found = re.search(rf"^<!-- keys: {name} -->\n((?:\|.*\n)+)", README, re.MULTILINE)
+    assert found
+    return found[1]
+
+
+def keys(name: str) -> set[str]:
+    """What the first column of a table names."""
+    return {key for row in table(name).splitlines() for key in re.findall(r"`(\w+)`", row.split("|")[1])}
+
+
+def pending_keys(parent: str) -> set[str]:
+    """Keys below `parent` that have no effect yet, whatever they are set to."""
+    whole = [pending.path for pending in PENDING if pending.path.endswith(pending.what)]
+    return {path.removeprefix(parent) for path in whole if re.fullmatch(re.escape(parent) + r"\w+", path)}
+
+
+@pytest.mark.parametrize("text", YAML, ids=range(len(YAML)))
+def test_its_rules_load(text):
+    rules = parse(text, file=ROOT / "rules.yaml", environ={"ZAI_API_KEY": "zai-key-for-tests"})
+    assert rules.rules
+    assert rules.warnings == ()
+
+
+def test_its_recipes_exist():
+    named = set(re.findall(r"\bjust ([a-z]+)", "\n".join([SHELL, *INLINE])))
+    assert named
+    assert named <= RECIPES
+
+
+def test_every_recipe_is_in_it():
+    assert set(re.findall(r"\bjust ([a-z]+)", table("recipes"))) == RECIPES
+
+
+def test_its_commands_are_those_that_exist():
+    assert set(re.findall(r"\| `signalbox ([a-z-]+)", README)) == set(COMMANDS)
+    assert set(re.findall(r"\bsignalbox ([a-z-]+)", "\n".join([SHELL, *INLINE]))) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("struct", "parent"),
+    [
+        (schema.Provider, "providers.*."),
+        (schema.Rule, "rules.*."),
+        (schema.Match, "rules.*.match."),
+        (schema.RulesFile, ""),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_its_tables_hold_the_keys_that_are_in_effect(struct, parent):
+    assert keys(struct.__name__) == set(struct.__struct_fields__) - pending_keys(parent)
+
+
+def test_it_says_what_is_not_yet_in_effect():
+    later = table("later")
+    plain = later.replace("`", "")
+    assert [pending.what for pending in PENDING if pending.what not in plain] == []
+    said = set(re.findall(r"`([^`]+)`", later))
+    assert said == {pending.what for pending in PENDING if "more than" not in pending.what} | {"keys"}
+
+
+def test_ci_installs_what_the_line_for_the_tests_installs():
+    (line,) = [line for line in SHELL.splitlines() if line.endswith("just test")]
+    install, _, test = line.partition(" && ")
+    ci = (ROOT / ".ci/run").read_text()
+    assert install in ci
+    assert test.replace("test", "check test") in ci
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\(((?!https:)[^)]+)\)", README))
+def test_the_files_it_leads_to_are_there(path):
+    assert (ROOT / path).exists()
+
+
+def test_its_first_screen_shows_rules_commands_and_a_picture():
+    first = "\n".join(README.splitlines()[:30])
+    assert "```yaml" in first
+    assert "```sh" in first
+    assert "![" in first

@@ -1,0 +1,180 @@
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signalbox.record.console import (
+    count,
+    dispatch_line,
+    escaped,
+    received_line,
+    remap_line,
+    request_line,
+    sent_line,
+    snippet,
+)
+from signalbox.record.entry import Entry
+
+
+def entry(**fields: Any) -> Entry:
+    usual = {
+        "ts": datetime(2026, 11, 19, tzinfo=UTC),
+        "model": "claude-sonnet-4-5",
+        "tier": "sonnet",
+        "backend": "zai",
+        "input_tokens": 50,
+        "cache_creation_input_tokens": 200,
+        "cache_read_input_tokens": 1000,
+        "output_tokens": 890,
+        "status": "success",
+        "attempts": "zai:200",
+        "latency_ms": 3421,
+        "snippet": "Write hello world in Python",
+    }
+    return Entry(**usual | fields)
+
+
+def test_a_request_is_one_line_with_tier_provider_tokens_time_and_prompt():
+    assert request_line(entry(), prompts=True) == '[sonnet|zai] 1.3k→890 3421ms "Write hello world in Python"'
+
+
+def test_the_prompt_can_be_left_out():
+    assert request_line(entry(), prompts=False) == "[sonnet|zai] 1.3k→890 3421ms"
+    assert request_line(entry(snippet=""), prompts=True) == "[sonnet|zai] 1.3k→890 3421ms"
+
+
+def test_a_model_without_tier_stands_for_itself():
+    assert request_line(entry(tier=None, model="glm-4.7"), prompts=False).startswith("[glm-4.7|zai] ")
+
+
+def test_a_request_that_failed_over_says_how_often_it_was_tried():
+    line = request_line(entry(backend="anthropic", attempts="zai:429 anthropic:200"), prompts=True)
+    assert line == '[sonnet|anthropic] 1.3k→890 3421ms ↻ 2 attempts "Write hello world in Python"'
+
+
+def test_an_error_shows_its_status_and_type():
+    error = entry(status="error", http_status=429, error_type="rate_limit_error", latency_ms=312)
+    assert request_line(error, prompts=True) == "[sonnet|zai] 429 rate_limit_error 312ms"
+
+
+def test_an_error_shows_what_is_known_of_it():
+    assert request_line(entry(status="error", http_status=502), prompts=True) == "[sonnet|zai] 502 3421ms"
+    assert request_line(entry(status="error"), prompts=True) == "[sonnet|zai] error 3421ms"
+
+
+def test_a_cancelled_request_says_so_and_what_it_used():
+    line = request_line(entry(status="cancelled", output_tokens=12), prompts=False)
+    assert line == "[sonnet|zai] cancelled 1.3k→12 3421ms"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1_000, "1.0k"),
+        (1_249, "1.2k"),
+        (1_250, "1.3k"),
+        (999_949, "999.9k"),
+        (999_950, "1.0M"),
+        (1_000_000, "1.0M"),
+        (1_250_000, "1.3M"),
+        (1_234_567_890, "1234.6M"),
+    ],
+)
+def test_counts_have_one_decimal_half_up(number: int, text: str):
+    assert count(number) == text
+
+
+@given(st.integers(0, 10**12))
+def test_a_count_is_the_number_rounded_half_up(number: int):
+    text = count(number)
+    unit = {"k": 1_000, "M": 1_000_000}.get(text[-1], 1)
+    decimals = Decimal("0.1") if unit > 1 else Decimal(1)
+    shown = Decimal(text.rstrip("kM"))
+    assert shown == (Decimal(number) / unit).quantize(decimals, ROUND_HALF_UP)
+    assert unit == 1_000_000 or shown < 1_000
+
+
+def test_white_space_in_a_snippet_is_folded():
+    assert snippet("  Write\n\n\thello   world\r\n") == "Write hello world"
+
+
+def test_a_snippet_has_sixty_characters():
+    assert snippet("é" * 100) == "é" * 60
+
+
+@given(st.text())
+def test_a_snippet_is_one_printable_line_of_what_was_said(text: str):
+    shown = snippet(text)
+    assert shown.isprintable()
+    assert not text.isprintable() or len(shown) <= 60
+
+
+@pytest.mark.parametrize(
+    ("character", "shown"),
+    [
+        ("\x1b", r"\x1b"),
+        ("\n", r"\n"),
+        ("\x9b", r"\x9b"),
+        ("\x7f", r"\x7f"),
+        ("\u202e", r"\u202e"),
+        ("\u2028", r"\u2028"),
+        ("\udc80", r"\udc80"),
+    ],
+)
+def test_what_could_command_a_terminal_is_escaped(character: str, shown: str):
+    assert escaped(f"a{character}b") == f"a{shown}b"
+
+
+@given(st.text(st.characters()))
+def test_escaping_leaves_only_printable_text_and_can_be_repeated(text: str):
+    assert escaped(text).isprintable()
+    assert escaped(escaped(text)) == escaped(text)
+
+
+@given(st.text())
+def test_no_name_from_outside_breaks_out_of_its_line(text: str):
+    lines = [
+        request_line(entry(tier=None, model=text, backend=text, snippet=text), prompts=True),
+        request_line(entry(status="error", error_type=text), prompts=True),
+        dispatch_line(text, text, text, text),
+        remap_line(text, text),
+        sent_line(text, text, text, text),
+        received_line(text, 200, 812, text),
+    ]
+    assert all(line.isprintable() for line in lines)
+
+
+def test_a_name_without_end_is_cut():
+    assert len(remap_line("m" * 1_000_000, "glm-4.7")) < 200
+
+
+def test_a_dispatch_names_provider_reason_and_model():
+    assert dispatch_line("zai", "rule:coding", "claude-sonnet-4-5") == (
+        "dispatch: zai reason=rule:coding model=claude-sonnet-4-5"
+    )
+    assert dispatch_line("zai", "quota:7d", "claude-sonnet-4-5", "glm-4.7") == (
+        "dispatch: zai reason=quota:7d model=claude-sonnet-4-5 rewrite=glm-4.7"
+    )
+    assert dispatch_line("anthropic", "no-model", None) == "dispatch: anthropic reason=no-model model=-"
+
+
+def test_a_remap_names_both_models():
+    assert remap_line("claude-sonnet-4-5", "glm-4.7") == "model remap: claude-sonnet-4-5 → glm-4.7"
+
+
+def test_the_lines_of_an_attempt_may_end_in_a_masked_key():
+    assert sent_line("zai", "POST", "/v1/messages") == "→ zai POST /v1/messages"
+    assert sent_line("anthropic", "POST", "/v1/messages", "sk-an...wigAA") == (
+        "→ anthropic POST /v1/messages sk-an...wigAA"
+    )
+    assert received_line("zai", 200, 812) == "← zai 200 812ms"
+    assert received_line("anthropic", 200, 812, "sk-an...wigAA") == "← anthropic 200 812ms sk-an...wigAA"
+
+
+def test_a_query_which_may_hold_a_key_is_not_shown():
+    assert sent_line("azure", "POST", "/v1/messages?api-key=fake") == "→ azure POST /v1/messages"
