@@ -11,7 +11,7 @@ from signalbox.config.rules import ANTHROPIC_HOST, Rules
 from signalbox.pages.health import Listener
 from signalbox.proxy import answers
 from signalbox.record.mask import masked_value
-from signalbox.routing.credentials import CREDENTIALS, LOGIN, Caller, Headers
+from signalbox.routing.credentials import LOGIN, Caller, Headers, is_secret
 from signalbox.routing.exchange import Exchange, Kind
 
 MESSAGES: dict[str, Kind] = {"/v1/messages": "messages", "/v1/messages/count_tokens": "count_tokens"}
@@ -101,7 +101,7 @@ def hide(flow: http.HTTPFlow, exchange: Exchange) -> None:
     if exchange.rules.inspect.secrets == "show":
         return
     headers = flow.request.headers
-    for name in {name.lower() for name in headers} & CREDENTIALS:
+    for name in {name.lower() for name in headers if is_secret(name)}:
         secrets = headers.get_all(name)
         shown = [masked_value(secret) for secret in secrets]
         exchange.hidden += [(name, mask, secret) for mask, secret in zip(shown, secrets, strict=True)]

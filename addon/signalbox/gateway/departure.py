@@ -103,7 +103,8 @@ def _address(flow: http.HTTPFlow, exchange: Exchange, outgoing: Outgoing) -> Non
     request.scheme, request.port, request.host = url.scheme, url.port, url.host
     if request.authority:
         request.authority = url.authority
-    request.path = outgoing.path
+    hidden = exchange.rules.inspect.secrets == "mask"
+    request.path = outgoing.shown_path if hidden else outgoing.path
     request.headers = headers
     request.raw_content = outgoing.body
     hide(flow, exchange)

@@ -118,6 +118,9 @@ class RouterStream(HttpStream):
         for name, shown, secret in exchange.hidden:
             values = real.headers.get_all(name)
             real.headers.set_all(name, [secret if value == shown else value for value in values])
+        outgoing = exchange.outgoing
+        if outgoing is not None and real.path == outgoing.shown_path:
+            real.path = outgoing.path
         if leak := exchange.leak(real.path, list(real.headers.items(multi=True))):
             name = exchange.provider.name if exchange.provider else "the provider"
             raise LeakError(f"{leak} holds an Anthropic credential that is not {name}'s own")

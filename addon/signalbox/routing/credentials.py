@@ -1,6 +1,7 @@
 """Who asks, and which headers may leave for which provider: the one place that decides both."""
 
 import hmac
+import re
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -22,7 +23,9 @@ CREDENTIALS = frozenset(
         CLIENT_HEADER,
     }
 )
-"""Headers that hold a secret of the caller, lower case. They are masked wherever a person may see them."""
+"""Headers that hold a secret of the caller, lower case."""
+
+_SECRET_NAME = re.compile(r"key|token|secret|auth|passw|credential|cookie", re.IGNORECASE)
 
 LOGIN = ("authorization", "x-api-key")
 """Those by which Anthropic knows its callers (reference/anthropic-messages.md, section 1)."""
@@ -48,6 +51,11 @@ class Caller(msgspec.Struct, frozen=True):
     headers: Headers
     client: str | None = None
     has_login: bool = True
+
+
+def is_secret(name: str) -> bool:
+    """Whether a header or query parameter of this name is shown masked."""
+    return _SECRET_NAME.search(name) is not None or name.lower() in CREDENTIALS
 
 
 def identify(headers: Headers, clients: Mapping[str, str]) -> Caller | None:

@@ -1,6 +1,6 @@
 """What one target is sent: URL, headers and body of that target only, and nothing of another's."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -10,7 +10,7 @@ from signalbox.messages import betas
 from signalbox.messages.body import Body, Edit
 from signalbox.messages.system import without_billing_block
 from signalbox.messages.thinking import without_thinking
-from signalbox.routing.credentials import Headers, forwarded, with_key
+from signalbox.routing.credentials import Headers, forwarded, is_secret, with_key
 from signalbox.routing.facts import Facts
 from signalbox.routing.names import without_long_context
 from signalbox.routing.plan import Choice
@@ -35,6 +35,8 @@ class Outgoing(msgspec.Struct, frozen=True):
     provider: Provider
     model: str | None
     path: str
+    shown_path: str
+    """The same without secrets of its query."""
     headers: Headers
     body: bytes
     echo_model: str | None = None
@@ -67,7 +69,8 @@ def prepare(
     return Outgoing(
         provider,
         choice.model,
-        _path(provider, incoming.path),
+        _path(provider, incoming.path, provider.query),
+        _path(provider, incoming.path, {k: "***" if is_secret(k) else v for k, v in provider.query.items()}),
         tuple(headers),
         incoming.wire if untouched else body,
         echo,
@@ -146,12 +149,12 @@ def _betas(
     return _with(headers, "anthropic-beta", ",".join(keep)) if keep else _without(headers, "anthropic-beta")
 
 
-def _path(provider: Provider, asked: str) -> str:
+def _path(provider: Provider, asked: str, more: Mapping[str, str]) -> str:
     path, _, query = asked.partition("?")
     if provider.path is not None and path == MESSAGES:
         path = quote(provider.path, safe="/:@!$&'()*+,;=%~")
-    if provider.query:
-        query = "&".join(filter(None, (query, urlencode(provider.query))))
+    if more:
+        query = "&".join(filter(None, (query, urlencode(more, safe="*"))))
     return f"{provider.url.path}{path}" + (f"?{query}" if query else "")
 
 

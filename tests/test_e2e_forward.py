@@ -1,0 +1,172 @@
+"""Without a reverse mode: Anthropic's API is routed, all else is left alone."""
+
+import datetime
+import http.client
+import ipaddress
+import json
+import socket
+import socketserver
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.running import Router
+from tests.upstream import Upstream
+
+LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
+
+
+def rules(home: str, zai: Upstream) -> str:
+    return f"""
+providers:
+  anthropic: {{url: "{home}", auth: client}}
+  zai: {{url: "{zai.url}", key: zai-key-for-tests-0001}}
+rules:
+  - {{match: "*haiku*", to: zai/glm}}
+"""
+
+
+@pytest.fixture
+def router(start_router: Callable[..., Router], upstream: Upstream, second: Upstream) -> Router:
+    return start_router(rules=rules(f"http://127.0.0.1:{upstream.port}", second))
+
+
+def through(
+    router: Router, method: str, url: str, body: object = None, **headers: str
+) -> tuple[http.client.HTTPResponse, bytes]:
+    """A request to `url` by way of the proxy."""
+    connection = http.client.HTTPConnection("127.0.0.1", router.ports[0], timeout=10)
+    connection.request(method, url, None if body is None else json.dumps(body), headers)
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    return answer, content
+
+
+def test_the_messages_paths_of_anthropics_host_are_routed_by_the_rules(router, upstream, second):
+    url = f"{upstream.url}/v1/messages?beta=true"
+    answer, _ = through(router, "POST", url, {"model": "claude-haiku-4-5"}, Authorization=LOGIN)
+    assert answer.headers["x-signalbox-provider"] == "zai"
+    assert second.wait_for(1)[0].json["model"] == "glm"
+    assert second.requests[0].header("authorization") is None
+
+
+def test_no_matching_rule_means_the_host_that_was_asked(router, upstream):
+    through(router, "POST", f"{upstream.url}/v1/messages", {"model": "claude-opus-4-5"}, Authorization=LOGIN)
+    assert upstream.wait_for(1)[0].header("authorization") == LOGIN
+
+
+def test_other_paths_and_hosts_pass_untouched(router, second):
+    body = {"model": "claude-haiku-4-5"}
+    url = f"http://localhost:{second.port}"
+    through(router, "POST", f"{url}/v1/messages", body, Authorization=LOGIN)
+    through(router, "GET", f"{url}/health", None)
+    posted, asked = second.wait_for(2)
+    assert posted.json == body
+    assert posted.header("authorization") == LOGIN
+    assert asked.path == "/health"
+
+
+def test_the_listeners_own_address_has_the_health_page(router, upstream):
+    assert router.health()["status"] == "healthy"
+    assert not upstream.requests
+
+
+# TLS: who is decrypted
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Key and certificate of a server on loopback, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "server for tests")])
+    now = datetime.datetime.now(datetime.UTC)
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file = tmp_path_factory.mktemp("certificate") / "server.pem"
+    file.write_bytes(pem + signed.public_bytes(serialization.Encoding.PEM))
+    return file
+
+
+class TlsServer(socketserver.ThreadingTCPServer):
+    """Answers each request with its own head."""
+
+    daemon_threads = True
+    heads: list[bytes]
+    context: ssl.SSLContext
+
+
+class Echo(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        server: TlsServer = self.server  # type: ignore[assignment]
+        answer = json.dumps({"model": "m", "usage": {}}).encode()
+        with server.context.wrap_socket(self.request, server_side=True) as connection:
+            server.heads.append(connection.recv(65536))
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
+
+
+@pytest.fixture
+def tls_server(certificate: Path) -> Iterator[TlsServer]:
+    with TlsServer(("127.0.0.1", 0), Echo) as server:
+        server.heads = []
+        server.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        server.context.load_cert_chain(certificate)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def tunnel(router: Router, host: str, port: int, trusted: Path) -> ssl.SSLSocket:
+    """A TLS connection to the server by way of the proxy; fails unless `trusted` signed who answers."""
+    plain = socket.create_connection(("127.0.0.1", router.ports[0]), timeout=10)
+    plain.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+    assert plain.recv(1000).startswith(b"HTTP/1.1 200")
+    context = ssl.create_default_context(cafile=trusted)
+    return context.wrap_socket(plain, server_hostname=host)
+
+
+ASK = b'{"model":"claude-haiku-4-5"}'
+REQUEST = (
+    b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nAuthorization: %s\r\nContent-Length: %d\r\n\r\n%s"
+    % (LOGIN.encode(), len(ASK), ASK)
+)
+
+
+def test_a_foreign_host_is_not_even_decrypted(router, tls_server, certificate):
+    with tunnel(router, "localhost", tls_server.server_address[1], certificate) as connection:
+        connection.sendall(REQUEST)
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        assert connection.getpeercert()["serialNumber"] == "07"
+    assert LOGIN.encode() in tls_server.heads[0]
+
+
+def test_anthropics_host_is_decrypted_and_routed(start_router, second, tls_server, certificate):
+    home = f"https://127.0.0.1:{tls_server.server_address[1]}"
+    router = start_router(rules=rules(home, second), options=("--set", "ssl_insecure=true"))
+    authority = router.folder / "mitmproxy" / "mitmproxy-ca-cert.pem"
+    with tunnel(router, "127.0.0.1", tls_server.server_address[1], authority) as connection:
+        connection.sendall(REQUEST)
+        assert b"x-signalbox-provider: zai" in connection.recv(4096)
+    assert second.wait_for(1)[0].json["model"] == "glm"
+    assert not tls_server.heads
