@@ -34,6 +34,10 @@ class Router:
     def next_layer(self, nextlayer: NextLayer) -> None:
         house.lay(nextlayer)
 
+    def http_connect(self, flow: http.HTTPFlow) -> None:
+        if not flow.response and not flow.error and flow.live:
+            house.gateway.http_connect(flow)
+
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         if not flow.response and not flow.error and flow.live:
             house.gateway.requestheaders(flow)

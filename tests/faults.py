@@ -1,18 +1,40 @@
 """A second script for mitmdump that breaks the router where a request says so, to see what becomes of it."""
 
+from pathlib import Path
+
 from mitmproxy import ctx
 
 from signalbox.gateway import departure
 from signalbox.messages.reader import Reader
+from signalbox.pages import health
 from signalbox.proxy.layers import RouterStream
 
+BREAK_HEALTH = Path("break-health")
+"""A file in the current folder: while it is there the page fails."""
+
 prepare, feed, handle = departure.prepare, Reader.feed, RouterStream.state_consume_request_body
+tell = departure._tell
 
 
 def broken_prepare(choice, facts, *args, **kwargs):
     if facts.headers.get("x-break") == "route":
         raise KeyError("sk-ant-fake-secret-in-a-fault")
     return prepare(choice, facts, *args, **kwargs)
+
+
+def broken_tell(exchange, **kwargs):
+    if exchange.facts and exchange.facts.headers.get("x-break") == "late":
+        raise KeyError("sk-ant-fake-secret-in-a-fault")
+    return tell(exchange, **kwargs)
+
+
+def broken_page(page):
+    def broken(*args):
+        if BREAK_HEALTH.exists():
+            raise KeyError("sk-ant-fake-secret-in-a-fault")
+        return page(*args)
+
+    return broken
 
 
 def broken_feed(self, data):
@@ -29,6 +51,8 @@ def broken_handle(self, event):
 
 def load(loader):
     departure.prepare = broken_prepare
+    departure._tell = broken_tell
+    health.page = broken_page(health.page)
     Reader.feed = broken_feed
     RouterStream.state_consume_request_body = broken_handle
     assert ctx.options

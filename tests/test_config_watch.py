@@ -1,4 +1,4 @@
-"""Live reload: a good edit is in force at once, and no fault ever loses the last good rules."""
+"""Live reload: a good edit is in force once it has rested, and no fault ever loses the last good rules."""
 
 import asyncio
 import os
@@ -29,7 +29,9 @@ class Desk:
     def write(self, text: str | bytes) -> None:
         self.path.write_bytes(text if isinstance(text, bytes) else text.encode())
 
-    def look(self, times: int = 1) -> None:
+    def look(self, times: int = 2) -> None:
+        """What was written takes effect at the second look: the first lets it rest."""
+
         async def looks() -> None:
             for _ in range(times):
                 await self.live.look()
@@ -72,7 +74,7 @@ def test_a_start_with_an_empty_file_is_a_pure_pipe_and_stays_one(tmp_path):
     assert (desk.live.rules.rules, desk.live.error) == ((), "")
 
 
-def test_a_good_edit_is_in_force_after_one_look(desk):
+def test_a_good_edit_is_in_force_once_it_has_rested(desk):
     before, heard = desk.live.loaded_at, []
     desk.live.on_change.append(heard.append)
     desk.write(OTHER)
@@ -135,7 +137,7 @@ FAULTS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_fault_keeps_the_last_good_rules_and_is_told_once_it_has_rested(desk, fault):
     fault(desk.path)
-    desk.look()
+    desk.look(1)
     assert (desk.live.error, desk.said, desk.model) == ("", [], "one")
     desk.look(3)
     assert desk.live.error.startswith("rules.yaml:")
@@ -164,8 +166,9 @@ def test_another_fault_is_told_too(desk):
 
 
 def test_a_save_in_two_steps_is_no_fault(desk):
-    desk.write("")
-    desk.look()
+    desk.write(GOOD[: GOOD.index("rules:")])
+    desk.look(1)
+    assert desk.model == "one"
     desk.write(OTHER)
     desk.look()
     assert (desk.model, desk.live.error) == ("two", "")
@@ -202,7 +205,7 @@ def test_a_listener_that_fails_is_told_and_the_others_still_hear(desk):
     desk.write(OTHER)
     desk.look()
     assert heard == [desk.live.rules]
-    assert "ZeroDivisionError" in desk.said[-1][1]
+    assert any("ZeroDivisionError" in line for _, line in desk.said)
 
 
 def test_watching_outlives_any_fault_and_sees_the_next_edit(desk, monkeypatch):

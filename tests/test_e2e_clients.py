@@ -139,7 +139,7 @@ def test_without_clients_a_wildcard_bind_serves_this_machine_only(start_router, 
     assert ask(port, "HEAD", "/")[0] == 200
     with pytest.raises((ConnectionError, http.client.HTTPException)):
         ask(port, "HEAD", "/", host=address)
-    router.wait_log("connection from .* refused: only this machine may connect")
+    router.wait_log("connection from .* refused: Only this machine may connect")
 
 
 def test_with_clients_other_machines_get_in_and_see_of_health_only_the_status(

@@ -57,6 +57,16 @@ def test_the_messages_paths_of_anthropics_host_are_routed_by_the_rules(router, u
     assert second.requests[0].header("authorization") is None
 
 
+def test_a_hosts_name_may_be_written_in_any_case_but_its_port_counts(start_router, upstream, second):
+    text = rules(f"http://localhost:{upstream.port}", second)
+    router = start_router(rules=text)
+    ask = {"model": "claude-haiku-4-5"}
+    through(router, "POST", f"http://LOCALHOST:{upstream.port}/v1/messages", ask, Authorization=LOGIN)
+    assert second.wait_for(1)[0].json["model"] == "glm"
+    through(router, "POST", f"http://localhost:{second.port}/v1/messages", ask, Authorization=LOGIN)
+    assert second.wait_for(2)[1].json == ask
+
+
 def test_no_matching_rule_means_the_host_that_was_asked(router, upstream):
     through(router, "POST", f"{upstream.url}/v1/messages", {"model": "claude-opus-4-5"}, Authorization=LOGIN)
     assert upstream.wait_for(1)[0].header("authorization") == LOGIN

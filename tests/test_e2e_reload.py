@@ -1,6 +1,7 @@
 """Rules edited while the router runs, and rules that are wrong at its start."""
 
 import json
+import socket
 import threading
 import time
 import urllib.request
@@ -66,9 +67,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize(
-    "text", [text for name, text in BROKEN.items() if name != "empty"], ids=BROKEN.keys() - {"empty"}
-)
+@pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in BROKEN.items() if text])
 def test_wrong_rules_end_a_start_with_one_line_that_names_the_place(tmp_path, upstream, text):
     code, log = Router.start_fails(tmp_path, upstream.url, rules=text)
     assert code == 1
@@ -165,6 +164,26 @@ def test_while_router_py_is_broken_or_missing_nothing_goes_out_unrouted(
         assert not upstream.requests
 
 
+def test_an_upload_under_way_when_router_py_breaks_goes_nowhere(tmp_path, upstream, second):
+    script = own_copy(tmp_path)
+    text = rules(upstream, second)
+    options = ("-w", str(tmp_path / "flows"))
+    with Router(tmp_path, upstream.url, rules=text, script=script, options=options) as router:
+        with socket.create_connection(("127.0.0.1", router.ports[0]), timeout=10) as client:
+            body = b'{"model":"claude-haiku-4-5"}'
+            login = b"Authorization: Bearer sk-ant-fake-login-of-nobody\r\n"
+            client.sendall(b"POST /v1/messages HTTP/1.1\r\nHost: x\r\n%sContent-Length: 28\r\n\r\n{" % login)
+            script.write_text("raise RuntimeError('no')")
+            wait_until(lambda: status(router) == 503, 10, lambda: f"the guard\n{router.log()}")
+            before = len(second.requests)
+            client.sendall(body[1:])
+            assert client.recv(1000).startswith(b"HTTP/1.1 503")
+        assert not upstream.requests
+        assert len(second.requests) == before
+        router.stop()
+    assert b"sk-ant-fake-login-of-nobody" not in (tmp_path / "flows").read_bytes()
+
+
 def own_copy(folder: Path) -> Path:
     """A router.py that may be edited, beside a link to the package."""
     (folder / "addon").mkdir()
@@ -191,3 +210,13 @@ def test_the_start_is_quiet(start_router: Callable[..., Router], upstream, secon
     router.wait_log(r"\[haiku\|zai\]")
     assert "client connect" not in router.log()
     assert router.stop() == 0
+
+
+def test_a_file_half_written_is_not_in_force_though_it_could_be_read(start_router, upstream, second):
+    whole = rules(upstream, second)
+    router: Router = start_router(upstream.url, rules=whole)
+    router.rules(whole[: whole.index("rules:")], replace=False)
+    router.rules(whole.replace("glm-1", "glm-2"), replace=False)
+    wait_until(lambda: ask(router)[0] == "glm-2", 5, lambda: "the whole file")
+    assert "0 rules" not in router.log()
+    assert not upstream.requests

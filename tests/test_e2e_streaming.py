@@ -134,7 +134,6 @@ def test_every_event_leaves_before_the_next_one_is_there(router, second, post):
     for text, gate in ((b'"one"', gates[0]), (b'"two"', gates[1]), (b"message_delta", gates[2])):
         while text not in seen:
             seen += answer.read1()
-        assert not gate.is_set()
         gate.set()
     assert answer.read().endswith(b'{"type":"message_stop"}\n\n')
 
@@ -232,7 +231,7 @@ def test_a_client_that_leaves_is_recorded_with_what_was_used(router, second, pos
     recorded = record()
     assert recorded["status"] == "cancelled"
     assert recorded["input_tokens"] == USAGE["input_tokens"]
-    router.wait_log(r"cancelled 650→17|cancelled 650→\d+")
+    router.wait_log(r"cancelled 650→17 \d+ms")
 
 
 def test_an_error_inside_a_stream_passes_and_counts_as_one(router, second, post, record):

@@ -11,7 +11,6 @@ from signalbox.record.console import (
     dispatch_line,
     escaped,
     received_line,
-    remap_line,
     request_line,
     sent_line,
     snippet,
@@ -142,7 +141,6 @@ def test_no_name_from_outside_breaks_out_of_its_line(text: str):
         request_line(entry(tier=None, model=text, backend=text, snippet=text), prompts=True),
         request_line(entry(status="error", error_type=text), prompts=True),
         dispatch_line(text, text, text, text),
-        remap_line(text, text),
         sent_line(text, text, text, text),
         received_line(text, 200, 812, text),
     ]
@@ -150,7 +148,7 @@ def test_no_name_from_outside_breaks_out_of_its_line(text: str):
 
 
 def test_a_name_without_end_is_cut():
-    assert len(remap_line("m" * 1_000_000, "glm-4.7")) < 200
+    assert len(dispatch_line("zai", "no-rule", "m" * 1_000_000)) < 200
 
 
 def test_a_dispatch_names_provider_reason_and_model():
@@ -161,10 +159,6 @@ def test_a_dispatch_names_provider_reason_and_model():
         "dispatch: zai reason=quota:7d model=claude-sonnet-4-5 rewrite=glm-4.7"
     )
     assert dispatch_line("anthropic", "no-model", None) == "dispatch: anthropic reason=no-model model=-"
-
-
-def test_a_remap_names_both_models():
-    assert remap_line("claude-sonnet-4-5", "glm-4.7") == "model remap: claude-sonnet-4-5 → glm-4.7"
 
 
 def test_the_lines_of_an_attempt_may_end_in_a_masked_key():

@@ -56,12 +56,18 @@ def test_an_unchanged_request_to_the_callers_own_login_is_the_bytes_that_came():
         ("Host", "127.0.0.1:8082"),
         ("X-Odd", " 1"),
         ("content-encoding", "gzip"),
+        ("Content-length", "35"),
         ("Authorization", "x"),
     )
     outgoing = send(HOME, headers=headers, wire=wire)
     assert outgoing.body is wire
     assert outgoing.headers == (("Host", "api.anthropic.com"), *headers[1:])
     assert outgoing.path == "/v1/messages?beta=true"
+
+
+def test_a_request_that_came_without_a_length_leaves_with_one():
+    assert header(send(HOME), "content-length") == str(len(RAW))
+    assert header(send(HOME, headers=(("Transfer-Encoding", "chunked"),)), "content-length") is None
 
 
 def test_another_model_changes_only_the_models_bytes_and_is_echoed():

@@ -12,16 +12,16 @@ from signalbox.cli.check import default_rules
 from signalbox.config.load import RulesError, load
 from signalbox.config.rules import Provider, Rules
 from signalbox.messages.body import Body
+from signalbox.messages.paths import COUNT_TOKENS, MESSAGES
 from signalbox.record.mask import mask
 from signalbox.routing.facts import AGENT_HEADER, Facts
 from signalbox.routing.match import why
 from signalbox.routing.plan import Choice, plan
-from signalbox.routing.prepare import MESSAGES, Incoming, prepare
+from signalbox.routing.prepare import Incoming, prepare
 
 type Line = tuple[str, str]
 """What is printed, and in which style."""
 
-COUNT_TOKENS = f"{MESSAGES}/count_tokens"
 
 THINKING = {
     "own": "other providers' is dropped from the history",

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import statistics
 import sys
 from collections import Counter
@@ -18,6 +19,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from signalbox.cli.check import default_rules
+from signalbox.config.load import RulesError, load
 from signalbox.config.rules import Log
 from signalbox.config.values import duration
 from signalbox.record.console import count, escaped
@@ -121,11 +124,14 @@ def moment_ago(ctx: click.Context, param: click.Parameter, value: str | None) ->
     default=lambda: platformdirs.user_state_path("signalbox"),
     help="Folder of the request log.",
 )
-def stats_command(since: datetime | None, by: By, form: str | None, state: Path) -> None:
+@click.option(
+    "--rules", type=click.Path(path_type=Path), help="Rules that name the log; default: as for `check`."
+)
+def stats_command(since: datetime | None, by: By, form: str | None, state: Path, rules: Path | None) -> None:
     """Add up the requests on record: tokens, cost, errors, latency."""
     broken: list[None] = []
     try:
-        found = list(entries(state, Log().file, since, lambda: broken.append(None)))
+        found = list(entries(state, _log_file(rules or default_rules()), since, lambda: broken.append(None)))
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror}") from error
     if broken:
@@ -139,6 +145,14 @@ def stats_command(since: datetime | None, by: By, form: str | None, state: Path)
         click.echo(f"No requests on record in {state}{' since then' if since else ' yet'}.")
     else:
         print_table(groups, totals(found), by)
+
+
+def _log_file(rules: Path) -> str:
+    """The name that the rules give the request log, or its usual one."""
+    try:
+        return load(rules, os.environ).log.file
+    except RulesError:
+        return Log().file
 
 
 def print_json(groups: dict[str | None, Totals], overall: Totals, by: By) -> None:

@@ -264,4 +264,4 @@ class Rules(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     """What `check` has to say beside errors, each one line with its place."""
     environment: Mapping[str, str] = {}
-    """Of `.env`, less what the process's environment overrides: `ANTHROPIC_DEFAULT_*_MODEL`, `LOG_LEVEL`."""
+    """What the environment, else `.env`, says of `ANTHROPIC_DEFAULT_*_MODEL` and the like."""

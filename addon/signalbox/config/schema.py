@@ -84,6 +84,11 @@ class Body(msgspec.Struct, frozen=True):
     set: Annotated[dict[Text, Json] | None, "Fields and the JSON values they are given."] = None
     drop: Annotated[list[Text] | None, "Fields to leave out."] = None
 
+    def __post_init__(self) -> None:
+        for place, names in (("set", self.set or {}), ("drop", self.drop or [])):
+            if "model" in names:
+                raise MisfitError("the model is named in a target or in rename, not here", place)
+
 
 class Timeout(msgspec.Struct, frozen=True):
     """How long to wait for a provider."""

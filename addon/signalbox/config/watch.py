@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from .load import RulesError, load
-from .rules import Rules
+from .rules import Level, Rules
 
-POLL = 0.25
+POLL = 0.2
 """Seconds between two looks at the files."""
 COMMANDS_REST = 10.0
 """Seconds between two runs of the commands that print keys."""
@@ -20,21 +20,21 @@ type Stamp = dict[Path, tuple[int, int, int, int] | None]
 class Live:
     """Reads the file at `path` again and again. `log` gets a level (`error`, `warn`, `info`) and a line."""
 
-    def __init__(self, path: Path, environ: Mapping[str, str], *, log: Callable[[str, str], None]) -> None:
+    def __init__(self, path: Path, environ: Mapping[str, str], *, log: Callable[[Level, str], None]) -> None:
         self.rules = Rules(file=path)
         self.error = ""
         """The first line about the last edit, if that failed."""
         self.loaded_at = datetime.now(UTC)
         self.on_change: list[Callable[[Rules], None]] = []
-        """Called with new rules, in the event loop; not for those of the start."""
+        """Called with new rules, in the event loop; those of the start are the first."""
         self._path = path
         self._environ = environ
         self._log = log
         self._reads: tuple[Path, ...] = (path.parent / ".env",)
         self._settled: Stamp = {}
         """The files as they were when last loaded or complained about."""
-        self._doubted: Stamp = {}
-        """The files as they were at a fault that may be a save half done."""
+        self._seen: Stamp = {}
+        """The files as they were at the last look."""
         self._told: tuple[str, ...] = ()
         self._refreshing = asyncio.Lock()
         self._refreshed = float("-inf")
@@ -83,14 +83,13 @@ class Live:
         stamp = self._stamp()
         if stamp == self._settled:
             return
+        if stamp != self._seen:  # it may still be being written: let it rest for one look
+            self._seen = stamp
+            return
         try:
-            rules = await asyncio.to_thread(self._load)
+            self._replace(await asyncio.to_thread(self._load), stamp)
         except RulesError as error:
-            if stamp == self._doubted:
-                self._complain(error, stamp)
-            self._doubted = stamp
-        else:
-            self._replace(rules, stamp)
+            self._complain(error, stamp)
 
     def _load(self) -> Rules:
         """A file that lost all it held is a save half done, or a mistake."""
@@ -102,14 +101,14 @@ class Live:
             self._settle(rules.reads, stamp)
             return
         self._put_in_force(rules, stamp)
-        for callback in self.on_change:
-            self._call(callback)
 
     def _put_in_force(self, rules: Rules, stamp: Stamp) -> None:
         old, self.rules = self.rules, rules
         self.error, self._told = "", ()
         self.loaded_at = datetime.now(UTC)
         self._settle(rules.reads, stamp)
+        for callback in self.on_change:
+            self._call(callback)
         self._log("info", f"rules loaded: {counted(rules)}")
         for warning in rules.warnings:
             if warning not in old.warnings:

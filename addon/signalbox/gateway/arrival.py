@@ -8,15 +8,15 @@ from mitmproxy.net.http.http1 import expected_http_body_size
 from mitmproxy.proxy.mode_specs import ReverseMode
 
 from signalbox.config.rules import ANTHROPIC_HOST, Rules
+from signalbox.messages.paths import COUNT_TOKENS, MESSAGES, MODELS
 from signalbox.pages.health import Listener
 from signalbox.proxy import answers
 from signalbox.record.mask import masked_value
-from signalbox.routing.credentials import LOGIN, Caller, Headers, is_secret
+from signalbox.routing.credentials import Caller, Headers, is_secret
 from signalbox.routing.exchange import Exchange, Kind
 
-MESSAGES: dict[str, Kind] = {"/v1/messages": "messages", "/v1/messages/count_tokens": "count_tokens"}
+ROUTED: dict[str, Kind] = {MESSAGES: "messages", COUNT_TOKENS: "count_tokens"}
 OWN = {("GET", "/health"), ("HEAD", "/"), ("HEAD", "/api/hello")}
-MODELS = "/v1/models"
 
 _LOCAL_NAMES = {"127.0.0.1", "::1", "localhost"}
 
@@ -31,27 +31,34 @@ def is_reverse(flow: http.HTTPFlow) -> bool:
 
 
 def is_for_us(flow: http.HTTPFlow, rules: Rules) -> bool:
-    """All that comes to a reverse listener; of a forward proxy's what is Anthropic's API (contract, 1)."""
+    """All that comes to a reverse listener; of a forward proxy's what goes to Anthropic, or to us."""
     if flow.is_replay:
         return False
     if is_reverse(flow):
         return True
     if _names_listener(flow):
         return (flow.request.method, path(flow)) in OWN
-    return flow.request.host in anthropic_hosts(rules) and path(flow) in (*MESSAGES, MODELS)
+    return is_anthropic(flow.request.host, flow.request.port, rules)
 
 
 def kind(flow: http.HTTPFlow, rules: Rules) -> Kind:
     if (flow.request.method, path(flow)) in OWN and (is_reverse(flow) or _names_listener(flow)):
         return "own"
     if flow.request.method == "POST" and rules.rules:
-        return MESSAGES.get(path(flow), "pipe")
+        return ROUTED.get(path(flow), "pipe")
     return "pipe"
 
 
-def anthropic_hosts(rules: Rules) -> set[str]:
-    """The hosts of "Anthropic itself" (the contract, section 5)."""
-    return {ANTHROPIC_HOST} | {p.url.host for p in rules.providers.values() if p.is_anthropic}
+def is_api(flow: http.HTTPFlow) -> bool:
+    """Whether a path is one of those that a forward proxy routes (the contract, section 1)."""
+    return is_reverse(flow) or path(flow) in (*ROUTED, MODELS)
+
+
+def is_anthropic(host: str, port: int, rules: Rules) -> bool:
+    """Whether "Anthropic itself" is there (the contract, section 5)."""
+    name = host.lower().rstrip(".")
+    known = ((p.url.host.lower(), p.url.port) for p in rules.providers.values() if p.is_anthropic)
+    return name == ANTHROPIC_HOST or (name, port) in known
 
 
 def _names_listener(flow: http.HTTPFlow) -> bool:
@@ -75,10 +82,6 @@ def is_loopback(address: str) -> bool:
     return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
 
 
-def has_own_credentials(caller: Caller) -> bool:
-    return any(name.lower() in LOGIN and value.strip() for name, value in caller.headers)
-
-
 def announced_size(flow: http.HTTPFlow) -> int:
     """Bytes that the body is said to have; 0 where that is not said."""
     try:
@@ -97,15 +100,19 @@ def mask(flow: http.HTTPFlow, exchange: Exchange, headers: Headers) -> None:
 
 def hide(flow: http.HTTPFlow, exchange: Exchange) -> None:
     """Put masked credentials in the flow; the exchange keeps the real ones for the moment of sending."""
-    exchange.hidden = []
-    if exchange.rules.inspect.secrets == "show":
-        return
-    headers = flow.request.headers
-    for name in {name.lower() for name in headers if is_secret(name)}:
+    shown = exchange.rules.inspect.secrets == "show"
+    exchange.hidden = {} if shown else mask_headers(flow.request.headers)
+
+
+def mask_headers(headers: http.Headers) -> dict[str, tuple[list[str], list[str]]]:
+    """Mask what is secret; gives for each such header what is shown now, and what was there."""
+    hidden = {}
+    for name in {name.lower() for name, value in headers.items(multi=True) if is_secret(name, value)}:
         secrets = headers.get_all(name)
         shown = [masked_value(secret) for secret in secrets]
-        exchange.hidden += [(name, mask, secret) for mask, secret in zip(shown, secrets, strict=True)]
+        hidden[name] = shown, secrets
         headers.set_all(name, shown)
+    return hidden
 
 
 def to_headers(headers: Iterable[tuple[str, str]]) -> http.Headers:

@@ -32,10 +32,16 @@ def deliver(flow: http.HTTPFlow, exchange: Exchange, observed: Observed) -> None
         echo_model=outgoing.echo_model if outgoing else None,
         estimate=outgoing.estimate if outgoing else None,
     )
+    if not provider.is_anthropic:
+        response.headers.pop("location", None)  # a client would follow it with its own credentials
+    if exchange.closes:
+        response.headers["connection"] = "close"
     if reader.decodes:
         response.headers.pop("content-encoding", None)
+    if flow.request.http_version == "HTTP/1.0":  # it knows no chunks: mitmproxy ends the answer by closing
+        response.headers.pop("transfer-encoding", None)
     if reader.changes and "content-length" in response.headers:
-        del response.headers["content-length"]  # mitmproxy then ends an HTTP/1.0 answer by closing
+        del response.headers["content-length"]
         if flow.request.http_version == "HTTP/1.1":
             response.headers["transfer-encoding"] = "chunked"
     response.stream = _passing(exchange, reader)

@@ -4,12 +4,14 @@ import logging
 from dataclasses import replace
 
 from mitmproxy import http
+from mitmproxy.net.http.http1.read import connection_close
 
 from signalbox.config.rules import ANTHROPIC_HOST, Provider, Rules, Url
 from signalbox.gateway.arrival import hide, path, to_headers
 from signalbox.gateway.delivery import shown_key
 from signalbox.messages.body import Body, BodyError
 from signalbox.messages.encoding import EncodingError, TooLarge, decode
+from signalbox.messages.paths import COUNT_TOKENS, MESSAGES
 from signalbox.proxy import answers
 from signalbox.record import console
 from signalbox.routing.exchange import Exchange
@@ -29,7 +31,6 @@ NO_COUNT = (
 def route(flow: http.HTTPFlow, exchange: Exchange, sessions: Sessions) -> None:
     """Decide who answers. Either sets `flow.response` or leaves in the flow the request to send."""
     wire = flow.request.raw_content or b""
-    exchange.sent_bytes = len(wire)
     try:
         raw = decode(wire, flow.request.headers.get("content-encoding", ""), exchange.rules.body_limit)
         body = Body.parse(raw)
@@ -40,17 +41,18 @@ def route(flow: http.HTTPFlow, exchange: Exchange, sessions: Sessions) -> None:
     except (BodyError, EncodingError):
         pass_on(flow, exchange, "parse-failed-fail-safe")
         return
+    caller = exchange.caller
     facts = Facts(
         path=path(flow),
         port=flow.client_conn.sockname[1],
-        headers=flow.request.headers,
+        headers=to_headers(caller.headers),
         body=body,
-        client=exchange.caller.client,
-        has_login=exchange.caller.has_login,
+        client=caller.client,
+        has_login=caller.has_login or not exchange.rules.clients,
     )
     exchange.facts = facts = replace(facts, per_byte=sessions.per_byte(facts.conversation))
-    exchange.plan = chosen = plan(exchange.rules, facts)
-    exchange.label = chosen.label
+    chosen = plan(exchange.rules, facts)
+    exchange.label, exchange.reason = chosen.label, chosen.reason
     if chosen.rule is None:
         pass_on(flow, exchange, chosen.reason)
     elif not chosen.choices:
@@ -82,7 +84,6 @@ def _go(
     choice, facts = chosen.choices[0], exchange.facts
     assert facts is not None
     exchange.provider = provider = choice.provider
-    exchange.reason = chosen.reason
     if exchange.kind == "count_tokens" and provider.count_tokens != "forward":
         flow.response = _counted_here(choice, facts)
         return
@@ -104,9 +105,11 @@ def _address(flow: http.HTTPFlow, exchange: Exchange, outgoing: Outgoing) -> Non
     if request.authority:
         request.authority = url.authority
     hidden = exchange.rules.inspect.secrets == "mask"
+    exchange.closes = connection_close(request.http_version, request.headers)
     request.path = outgoing.shown_path if hidden else outgoing.path
     request.headers = headers
     request.raw_content = outgoing.body
+    request.trailers = None
     hide(flow, exchange)
 
 
@@ -137,5 +140,5 @@ def _tell(exchange: Exchange, *, is_first: bool) -> None:
     log.log(level, "%s", console.dispatch_line(provider.name, exchange.reason, asked or "-", rewrite))
     for note in outgoing.notes if outgoing is not None else ():
         log.debug("%s", note)
-    where = "/v1/messages" if exchange.kind == "messages" else "/v1/messages/count_tokens"
+    where = MESSAGES if exchange.kind == "messages" else COUNT_TOKENS
     log.debug("%s", console.sent_line(provider.name, "POST", where, shown_key(exchange)))

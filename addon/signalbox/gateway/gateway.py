@@ -4,6 +4,7 @@ mitmproxy may load `router.py` again at any time; what flows in flight, rules an
 depend on that file, so it is all held here.
 """
 
+import asyncio
 import logging
 import os
 import time
@@ -11,8 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mitmproxy import http
+from mitmproxy.connection import Client
 
-from signalbox.config.rules import Rules
+from signalbox.config.rules import Level, Rules
 from signalbox.config.watch import Live
 from signalbox.gateway import arrival, delivery, departure
 from signalbox.gateway.recording import entry
@@ -29,6 +31,7 @@ from signalbox.routing.sessions import Sessions
 
 log = logging.getLogger("signalbox")
 
+WALL = "Only this machine may connect while rules.yaml has no clients."
 FAULT = "The router failed; its log says where."
 
 
@@ -39,17 +42,32 @@ class Gateway:
         self.live = Live(rules, os.environ, log=_say)
         self.sessions = Sessions()
         self.observed = health.Observed()
+        self.unwalled = False
+        """Whether the user lets any machine in, with `block_private=false`."""
+        self.closing = False
+        """Whether mitmproxy is ending: what fails from now on is nobody's failure (mitmproxy.md, 7)."""
+        self._refreshing: asyncio.Task[None] | None = None
         self.journal = Journal(state)
 
     def start(self) -> None:
         """Load the rules for the first time. Raises RulesError."""
-        self.live.start()
-        self.journal.follow(self.live.rules)
         self.live.on_change.append(self.journal.follow)
+        self.live.start()
 
     @property
     def rules(self) -> Rules:
         return self.live.rules
+
+    def admits(self, peer: Client) -> bool:
+        """Without clients in the rules only this machine may connect, wherever a listener is bound.
+
+        mitmproxy's own `block_private` lets 100.64.0.0/10 through (mitmproxy.md, 8).
+        """
+        return bool(self.rules.clients) or self._may_go_elsewhere(peer)
+
+    def _may_go_elsewhere(self, peer: Client) -> bool:
+        """Whether a forward proxy takes this machine's peer to hosts that no secret is asked for."""
+        return self.unwalled or arrival.is_loopback(peer.peername[0])
 
     # hooks, in the order in which a flow meets them
 
@@ -58,16 +76,24 @@ class Gateway:
         try:
             if arrival.is_for_us(flow, rules):
                 self._receive(flow, rules)
+            elif not self._may_go_elsewhere(flow.client_conn):
+                flow.response = elsewhere()
         except Exception as fault:
             log.error("fault when a request came in: %s", place(fault))
-            if rules.clients or rules.fail == "closed":
-                flow.response = answers.error(500, FAULT)
+            self._fail_open(flow, exchanges.get(flow))
+
+    def http_connect(self, flow: http.HTTPFlow) -> None:
+        is_ours = arrival.is_anthropic(flow.request.host, flow.request.port, self.rules)
+        if not is_ours and not self._may_go_elsewhere(flow.client_conn):
+            flow.response = elsewhere()
 
     def request(self, flow: http.HTTPFlow) -> None:
         exchange = exchanges.get(flow)
         if exchange is None or not exchange.ours or flow.response:
             return
         try:
+            if exchange.label == "fail-open":
+                return
             departure.route(flow, exchange, self.sessions)
         except Exception as fault:
             log.error("fault when a request was routed: %s", place(fault))
@@ -82,6 +108,7 @@ class Gateway:
                 flow.response.stream = True
             elif exchange.ours and arrival.came_from_upstream(flow):
                 delivery.deliver(flow, exchange, self.observed)
+                self._refresh_keys(flow.response.status_code)
         except Exception as fault:
             log.error("fault when an answer came: %s", place(fault))
             flow.response.stream = True
@@ -92,18 +119,23 @@ class Gateway:
 
     def error(self, flow: http.HTTPFlow) -> None:
         exchange = exchanges.get(flow)
-        if exchange is not None and exchange.ending == "done":
-            exchange.ending = "error"
+        if exchange is not None:
+            if self.closing or _left(flow):
+                exchange.ending = "cancelled"
+                exchange.attempted("cancelled")
+            elif exchange.ending == "done":
+                exchange.ending = "error"
         self._record(flow)
 
     def done(self) -> None:
+        self.closing = True
         self.journal.close()
 
     # behind them
 
     def _receive(self, flow: http.HTTPFlow, rules: Rules) -> None:
         headers = tuple(flow.request.headers.items(multi=True))
-        caller = identify(headers, rules.clients)
+        caller = identify(headers, rules.clients if arrival.is_api(flow) else {})
         exchange = Exchange(
             rules,
             arrival.kind(flow, rules),
@@ -113,7 +145,9 @@ class Gateway:
         )
         exchanges[flow] = exchange
         arrival.mask(flow, exchange, headers)
-        if exchange.kind == "own":
+        if not self.admits(flow.client_conn):  # connected while there were clients in the rules
+            arrival.refuse(flow, exchange, answers.error(403, WALL))
+        elif exchange.kind == "own":
             flow.response = self._own_answer(flow, full=arrival.is_trusted(flow, caller))
         elif caller is None:
             arrival.refuse(flow, exchange, arrival.no_secret())
@@ -129,16 +163,25 @@ class Gateway:
         page = health.page(self.live, self.observed, arrival.listeners(), port, datetime.now(UTC))
         return answers.answer(200, health.encode(page, full=full))
 
-    def _fail_open(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+    def _refresh_keys(self, status: int) -> None:
+        """After a 401 a key that a command prints may have changed (the contract, section 2)."""
+        if status == 401 and (self._refreshing is None or self._refreshing.done()):
+            self._refreshing = asyncio.get_running_loop().create_task(self.live.refresh_commands())
+
+    def _fail_open(self, flow: http.HTTPFlow, exchange: Exchange | None) -> None:
         """Nothing was sent yet: let a caller with its own credentials through unchanged, or say so."""
-        exchange.outgoing = None
-        exchange.provider = None
-        if exchange.rules.fail == "open" and arrival.has_own_credentials(exchange.caller):
-            exchange.label = "fail-open"
-            self.observed.fail_open()
-            departure.pass_on(flow, exchange, "fail-open")
-        else:
+        if (
+            exchange is None
+            or not exchange.ours
+            or exchange.outgoing is not None  # then the flow may be another request already
+            or not exchange.caller.has_login
+            or exchange.rules.fail == "closed"
+        ):
             flow.response = answers.error(500, FAULT)
+            return
+        exchange.label = "fail-open"
+        self.observed.fail_open()
+        departure.pass_on(flow, exchange, "fail-open")
 
     def _record(self, flow: http.HTTPFlow) -> None:
         exchange = exchanges.get(flow)
@@ -147,6 +190,8 @@ class Gateway:
         exchange.recorded = True
         try:
             delivery.remember(exchange, self.sessions)
+            if exchange.reader is not None and exchange.reader.fault:
+                log.warning("an answer could not be read for its usage: %s", exchange.reader.fault)
             recorded = entry(exchange, flow.response.status_code if flow.response else None)
             if exchange.kind == "messages":
                 self.journal.enter(recorded)
@@ -154,7 +199,17 @@ class Gateway:
                 log.debug("count_tokens %s", request_line(recorded, prompts=False))
         except Exception as fault:
             log.error("fault when a request was recorded: %s", place(fault))
+        exchange.forget()
 
 
-def _say(level: str, text: str) -> None:
-    log.log(next((number for name, number in LEVELS.items() if name == level), logging.INFO), "%s", text)
+def _left(flow: http.HTTPFlow) -> bool:
+    """Whether the client left before there was anything to be cut."""
+    return flow.error is not None and "client disconnected" in flow.error.msg.lower()
+
+
+def elsewhere() -> http.Response:
+    return answers.error(403, "Only this machine may use this proxy for hosts other than Anthropic's.")
+
+
+def _say(level: Level, text: str) -> None:
+    log.log(LEVELS[level], "%s", text)

@@ -2,21 +2,26 @@
 
 import asyncio
 import logging
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
 from mitmproxy import ctx, optmanager
 from mitmproxy.connection import Client
+from mitmproxy.log import MitmFormatter
 from mitmproxy.master import Master
+from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.layers import TCPLayer
-from mitmproxy.proxy.mode_specs import RegularMode, Socks5Mode, UpstreamMode
+from mitmproxy.proxy.layers.tls import parse_client_hello
+from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, ReverseMode, Socks5Mode, UpstreamMode
 
 from signalbox.config.load import RulesError
-from signalbox.config.rules import Rules
-from signalbox.gateway.arrival import anthropic_hosts, is_loopback
-from signalbox.gateway.gateway import Gateway
-from signalbox.proxy.guard import Guard
+from signalbox.config.rules import ANTHROPIC_HOST, Rules
+from signalbox.gateway.arrival import is_anthropic
+from signalbox.gateway.gateway import WALL, Gateway
+from signalbox.gateway.guard import Guard
 from signalbox.proxy.layers import take_over
 from signalbox.record import log as record_log
 
@@ -55,6 +60,8 @@ class House:
         if (termlog := master.addons.get("termlog")) is not None:
             record_log.setup("info")
             termlog.logger.addFilter(record_log.NotOurs())
+            if os.environ.get("NO_COLOR"):
+                termlog.logger.formatter = MitmFormatter(colorize=False)
         logging.getLogger("mitmproxy.proxy.server").setLevel(logging.WARNING)
 
     def open(self, rules: str, state: str) -> None:
@@ -83,11 +90,13 @@ class House:
             if self._opened is None:
                 self.gateway = gateway
                 return
-        self._guard.on_duty = False
+        self._guard.on_duty = self.gateway.closing = False
 
     def _take(self, gateway: Gateway) -> None:
         self._stop_watching()
-        self.gateway = gateway
+        assert self._guard is not None
+        self.gateway = self._guard.gateway = gateway
+        gateway.unwalled = self._private is False
         gateway.live.on_change.append(self._wall)
         self._wall(gateway.rules)
         if self._is_running:
@@ -101,7 +110,13 @@ class House:
         """mitmproxy runs: follow the rules file from now on."""
         self._is_running = True
         if self._watching is None and self._opened is not None:
-            self._watching = asyncio.get_running_loop().create_task(self.gateway.live.watch())
+            self._watching = asyncio.get_running_loop().create_task(self._look_after(self.gateway))
+            _warn_of_upstreams()
+
+    async def _look_after(self, gateway: Gateway) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(gateway.live.watch())
+            tasks.create_task(gateway.journal.watch())
 
     def close(self) -> None:
         """The addon is taken away, or the process ends."""
@@ -117,36 +132,47 @@ class House:
             self._watching = None
 
     def admit(self, client: Client) -> None:
-        """Without clients in the rules only this machine may connect, wherever the listener is bound.
-
-        mitmproxy's own `block_private` lets 100.64.0.0/10 through (mitmproxy.md, 8).
-        """
-        if self.gateway.rules.clients or self._private is False or is_loopback(client.peername[0]):
-            return
-        client.error = "only this machine may connect while rules.yaml has no clients"
-        log.warning("connection from %s refused: %s", client.peername[0], client.error)
+        if not self.gateway.admits(client):
+            client.error = WALL
+            log.warning("connection from %s refused: %s", client.peername[0], WALL)
 
     def lay(self, nextlayer: NextLayer) -> None:
         """mitmproxy decides on the protocol; where that is HTTP, the layer becomes ours."""
         context = nextlayer.context
-        asked = _tunnelled_to(nextlayer)
-        if asked is not None and asked not in anthropic_hosts(self.gateway.rules):
+        asked = _asked(nextlayer)
+        if asked is not None and not is_anthropic(*asked, self.gateway.rules):
             nextlayer.layer = TCPLayer(context, ignore=True)
             return
         ctx.master.addons.get("nextlayer").next_layer(nextlayer)
         take_over(nextlayer.layer)
 
 
+def _warn_of_upstreams() -> None:
+    """The reverse upstream gets the caller's own login; say so where that is not Anthropic."""
+    for mode in map(ProxyMode.parse, ctx.options.mode):
+        if isinstance(mode, ReverseMode) and mode.address[0] != ANTHROPIC_HOST:
+            log.warning("%s: what no rule matches goes there with the caller's own login", mode.full_spec)
+
+
 def _is_set(option: str) -> bool:
     return ctx.options._options[option].value is not optmanager.unset
 
 
-def _tunnelled_to(nextlayer: NextLayer) -> str | None:
-    """The host that a forward proxy was asked for a tunnel to, if this is the inside of one."""
+def _asked(nextlayer: NextLayer) -> tuple[str, int] | None:
+    """Where a client of a forward proxy wants to have a tunnel to, or a TLS connection; None if neither."""
     context = nextlayer.context
-    if not isinstance(context.client.proxy_mode, RegularMode | UpstreamMode | Socks5Mode):
+    mode, address = context.client.proxy_mode, context.server.address
+    if isinstance(mode, ReverseMode) or address is None:
         return None
-    return context.server.address[0] if context.server.address else None
+    if isinstance(mode, RegularMode | UpstreamMode | Socks5Mode):
+        return address
+    data = nextlayer.data_client()
+    if not starts_like_tls_record(data):
+        return None
+    with suppress(ValueError):
+        if (hello := parse_client_hello(data)) is not None and hello.sni:
+            return hello.sni, address[1]
+    return address
 
 
 house = House()

@@ -54,7 +54,8 @@ def _error_type(exchange: Exchange, http_status: int | None) -> str | None:
 def _status(exchange: Exchange, http_status: int | None) -> Status:
     if exchange.ending == "cancelled":
         return "cancelled"
-    failed = exchange.reader is not None and exchange.reader.error is not None
-    if exchange.ending == "error" or failed or http_status is None or http_status >= 400:
+    reader = exchange.reader
+    failed = reader is not None and (reader.error is not None or reader.broken)
+    if exchange.ending == "error" or failed or http_status is None or http_status >= 300:
         return "error"
     return "success"

@@ -11,9 +11,11 @@ import msgspec
 from signalbox import __version__
 from signalbox.config.rules import Provider, Rule, Rules
 from signalbox.messages.body import Body
+from signalbox.messages.paths import MESSAGES
 from signalbox.routing.facts import Facts
 from signalbox.routing.plan import Plan, plan
 
+LOGINS = ("client", "claude-login")
 TIERS = ("haiku", "sonnet", "opus")
 FAIL_OPEN_SHOWN = 300.0
 """Seconds for which a request let through unrouted keeps the status `degraded`."""
@@ -42,7 +44,8 @@ class Observed:
     """When, on the monotonic clock, a request was last let through unrouted after a fault."""
 
     def answered(self, provider: str, status: int) -> None:
-        self.key_valid[provider] = status not in (401, 403)
+        if status < 500:
+            self.key_valid[provider] = status not in (401, 403)
 
     def fail_open(self) -> None:
         self.failed_open = time.monotonic()
@@ -119,11 +122,11 @@ def _tier(rules: Rules, tier: str, port: int) -> dict[str, Any]:
     """Where a request for this tier's usual model would go."""
     model = rules.environment.get(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL") or f"claude-{tier}-4-5"
     body = Body.parse(msgspec.json.encode({"model": model, "messages": []}))
-    chosen: Plan = plan(rules, Facts(path="/v1/messages", port=port, headers={}, body=body))
+    chosen: Plan = plan(rules, Facts(path=MESSAGES, port=port, headers={}, body=body))
     first = chosen.choices[0] if chosen.choices else None
     return {
         "model": first.model if first is not None else model,
         "provider": first.provider.name if first is not None else None,
         "provider_set": first is not None,
-        "uses_oauth": chosen.rule is None or (first is not None and first.provider.auth != "key"),
+        "uses_oauth": chosen.rule is None or (first is not None and first.provider.auth in LOGINS),
     }

@@ -32,6 +32,7 @@ from mitmproxy.proxy.layers.http._events import ErrorCode
 from signalbox.proxy.answers import error, too_large
 from signalbox.proxy.faults import in_words, place
 from signalbox.proxy.flows import exchanges
+from signalbox.proxy.informational import skip_informational
 from signalbox.routing.exchange import Exchange
 
 log = logging.getLogger("signalbox")
@@ -97,7 +98,10 @@ class RouterStream(HttpStream):
                 if isinstance(event, RequestHeaders):
                     event.request = self._with_secrets(event.request)
                 elif isinstance(event, ResponseHeaders):
-                    self._answered = True
+                    self._answered = self._answered or event.response.status_code >= 200
+                elif isinstance(event, ResponseEndOfMessage) and self._is_broken():
+                    cut = ResponseProtocolError(self.stream_id, "broken answer", ErrorCode.KILL)
+                    command = SendHttp(cut, command.connection)
                 elif isinstance(event, ResponseProtocolError) and self._can_answer(event):
                     yield from self._send(self.flow.response or self._failure(event))
                     continue
@@ -107,6 +111,11 @@ class RouterStream(HttpStream):
                 yield from self._refuse()
                 return
 
+    def _is_broken(self) -> bool:
+        """Whether the answer could not be decoded to its end: the client must not take it for whole."""
+        exchange = self.exchange
+        return exchange is not None and exchange.reader is not None and exchange.reader.broken
+
     # sending
 
     def _with_secrets(self, request: http.Request) -> http.Request:
@@ -115,9 +124,9 @@ class RouterStream(HttpStream):
         if exchange is None:
             return request
         real = request.copy()
-        for name, shown, secret in exchange.hidden:
-            values = real.headers.get_all(name)
-            real.headers.set_all(name, [secret if value == shown else value for value in values])
+        for name, (shown, secrets) in exchange.hidden.items():
+            if real.headers.get_all(name) == shown:
+                real.headers.set_all(name, secrets)
         outgoing = exchange.outgoing
         if outgoing is not None and real.path == outgoing.shown_path:
             real.path = outgoing.path
@@ -125,6 +134,27 @@ class RouterStream(HttpStream):
             name = exchange.provider.name if exchange.provider else "the provider"
             raise LeakError(f"{leak} holds an Anthropic credential that is not {name}'s own")
         return real
+
+    def make_server_connection(self) -> Commands[bool]:
+        """Ask anew for a connection that failed before: the provider may be back (mitmproxy.md, 24)."""
+        where = (self.flow.request.host, self.flow.request.port)
+        for server in [c for c in self._parent.connections if c.error and getattr(c, "address", "") == where]:
+            server.error = None
+        return (yield from super().make_server_connection())
+
+    # answers
+
+    def state_wait_for_response_headers(self, event: ResponseHeaders) -> Commands[None]:
+        if 100 <= event.response.status_code < 200 and event.response.status_code != 101:
+            skip_informational(self._parent.connections.get(self.context.server))
+            self.server_state = self.state_informational
+            return
+        yield from super().state_wait_for_response_headers(event)
+
+    def state_informational(self, _: events.Event) -> Commands[None]:
+        """The end of a 103 or the like; the answer itself is still to come."""
+        self.server_state = self.state_wait_for_response_headers
+        yield from ()
 
     # refusing
 

@@ -9,7 +9,7 @@ LONGEST_NAME = 120
 
 def request_line(entry: Entry, prompts: bool) -> str:
     """The line that every request gets: `[sonnet|zai] 1.3k→890 3421ms "Write hello world in Python"`."""
-    head = f"[{name(entry.tier or entry.model)}|{name(entry.backend or '-')}]"
+    head = f"[{name(entry.tier or entry.model or '-')}|{name(entry.backend or '-')}]"
     attempts = len(entry.attempts.split())
     tried = f"↻ {attempts} attempts" if attempts > 1 else ""
     said = f'"{snippet(entry.snippet)}"' if prompts and entry.snippet and entry.status != "error" else ""
@@ -29,10 +29,6 @@ def dispatch_line(provider: str, reason: str, model: str | None, rewrite: str | 
     """Where a request goes and why; `rewrite` is the model sent where it is not the one asked for."""
     line = f"dispatch: {name(provider)} reason={name(reason)} model={name(model or '-')}"
     return f"{line} rewrite={name(rewrite)}" if rewrite is not None else line
-
-
-def remap_line(asked: str, sent: str) -> str:
-    return f"model remap: {name(asked)} → {name(sent)}"
 
 
 def sent_line(provider: str, method: str, path: str, masked_key: str | None = None) -> str:

@@ -1,5 +1,6 @@
 """Where requests are recorded, as the rules say at the moment."""
 
+import asyncio
 from datetime import datetime
 from pathlib import Path
 
@@ -7,6 +8,9 @@ from signalbox.config.rules import Rules
 from signalbox.record import log
 from signalbox.record.entry import Entry
 from signalbox.record.requests import RequestLog
+
+TICK = 30.0
+"""Seconds between two looks at the date."""
 
 
 class Journal:
@@ -29,6 +33,13 @@ class Journal:
         log.log_request(entry, self._prompts)
         if self._requests is not None:
             self._requests.write(entry)
+
+    async def watch(self) -> None:
+        """Turns the request log over at midnight though nobody asks for anything; until cancelled."""
+        while True:
+            await asyncio.sleep(TICK)
+            if self._requests is not None:
+                self._requests.turn_over()
 
     def close(self) -> None:
         if self._requests is not None:

@@ -44,38 +44,33 @@ _ANTHROPIC_SECRET = "sk-ant-"  # noqa: S105 (the prefix of every Anthropic key a
 class Caller(msgspec.Struct, frozen=True):
     """Who asks.
 
-    `headers` are the caller's, in order, less the secret by which a configured client proved itself.
-    `has_login` says whether credentials of the caller's own remain among them.
+    `headers` are the caller's, in order, less all by which configured clients prove themselves. `has_login`
+    says whether credentials of the caller's own are among them.
     """
 
     headers: Headers
     client: str | None = None
-    has_login: bool = True
+
+    @property
+    def has_login(self) -> bool:
+        return any(name.lower() in LOGIN and value.strip() for name, value in self.headers)
 
 
-def is_secret(name: str) -> bool:
-    """Whether a header or query parameter of this name is shown masked."""
-    return _SECRET_NAME.search(name) is not None or name.lower() in CREDENTIALS
+def is_secret(name: str, value: str = "") -> bool:
+    """Whether a header or query parameter is shown masked."""
+    return _SECRET_NAME.search(name) is not None or name.lower() in CREDENTIALS or _ANTHROPIC_SECRET in value
 
 
 def identify(headers: Headers, clients: Mapping[str, str]) -> Caller | None:
     """The caller, or None where clients are configured and none of their secrets was presented."""
-    if not clients:
-        return Caller(headers)
-    name, secret = next(
-        (
-            (name, secret)
-            for header, value in headers
-            for name, secret in clients.items()
-            if header.lower() in (*LOGIN, CLIENT_HEADER) and _same(_bare(value), secret)
-        ),
-        (None, ""),
-    )
-    if name is None:
-        return None
-    rest = tuple((header, value) for header, value in headers if not _same(_bare(value), secret))
-    has_login = any(header.lower() in LOGIN and value.strip() for header, value in rest)
-    return Caller(rest, name, has_login)
+    rest: list[tuple[str, str]] = []
+    client = None
+    for header, value in headers:
+        known = _client(_bare(value), clients) if header.lower() in (*LOGIN, CLIENT_HEADER) else None
+        client = client or known
+        if known is None and header.lower() != CLIENT_HEADER:
+            rest.append((header, value))
+    return None if clients and client is None else Caller(tuple(rest), client)
 
 
 def forwarded(headers: Headers, provider: Provider) -> list[tuple[str, str]]:
@@ -86,8 +81,8 @@ def forwarded(headers: Headers, provider: Provider) -> list[tuple[str, str]]:
     """
     if provider.auth == "client":
         return list(headers)
-    connection = next((value for name, value in headers if name.lower() == "connection"), "")
-    hop_by_hop = _HOP_BY_HOP | {name.strip().lower() for name in connection.split(",")}
+    connection = (value for name, value in headers if name.lower() == "connection")
+    hop_by_hop = _HOP_BY_HOP | {name.strip().lower() for value in connection for name in value.split(",")}
     return [
         (name, value)
         for name, value in headers
@@ -120,6 +115,12 @@ def leak(provider: Provider, path: str, headers: Iterable[tuple[str, str]]) -> s
     return next(
         (name for name, value in headers if _ANTHROPIC_SECRET in value and _bare(value) not in own), None
     )
+
+
+def _client(presented: str, clients: Mapping[str, str]) -> str | None:
+    """Whose secret this is. Each is compared, so that the time tells nothing."""
+    found = [name for name, secret in clients.items() if _same(presented, secret)]
+    return found[0] if found else None
 
 
 def _bare(value: str) -> str:

@@ -8,11 +8,16 @@ from signalbox.config.rules import Provider, Rules
 from signalbox.messages.reader import Reader
 from signalbox.routing.credentials import LOGIN, Caller, leak
 from signalbox.routing.facts import Facts
-from signalbox.routing.plan import Plan
 from signalbox.routing.prepare import Outgoing
 
 type Kind = Literal["messages", "count_tokens", "pipe", "own", "refused"]
 type Ending = Literal["done", "error", "cancelled"]
+
+LONGEST = 500
+"""Characters of a name that a header tells at the most; a client's model may be of any length."""
+
+PLAIN = " !#$&'()*+,/:;=?@[]^`{|}~"
+"""What stands in a header's value as it is, beside letters and digits."""
 
 
 class Exchange:
@@ -30,16 +35,16 @@ class Exchange:
         self.provider: Provider | None = None
         """Who is asked. None until that is decided, and where the router answers itself."""
         self.facts: Facts | None = None
-        self.plan: Plan | None = None
         self.outgoing: Outgoing | None = None
         self.label = "none"
         """The rule's, for the log and `x-signalbox-rule`."""
         self.reason = ""
         """Why it goes there, as in the line `dispatch:`."""
         self.reader: Reader | None = None
-        self.hidden: list[tuple[str, str, str]] = []
-        """(header, what a person sees, the secret): put back in place when the request is sent."""
-        self.sent_bytes = 0
+        self.hidden: dict[str, tuple[list[str], list[str]]] = {}
+        """Header to what a person sees of its values, and the values: put back when the request is sent."""
+        self.closes = False
+        """Whether the client wants its connection closed after the answer."""
         self.attempts: tuple[str, ...] = ()
         """`zai:200`, one each."""
         self.first_byte: float | None = None
@@ -80,7 +85,17 @@ class Exchange:
             "x-signalbox-rule": self.label,
             "x-signalbox-attempts": " ".join(self.attempts),
         }
-        return {name: quote(value, safe=" !#$&'()*+,/:;=?@[]^`{|}~") for name, value in told.items() if value}
+        return {
+            name: quote(value[:LONGEST], safe=" !#$&'()*+,/:;=?@[]^`{|}~")
+            for name, value in told.items()
+            if value
+        }
+
+    def forget(self) -> None:
+        """The request is over: mitmweb may keep its flow for long, and with it this."""
+        self.facts = self.outgoing = None
+        self.hidden = {}
+        self.caller = Caller(())
 
     def leak(self, path: str, headers: list[tuple[str, str]]) -> str | None:
         """What must not leave for the provider chosen; see `credentials.leak`."""

@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from signalbox.messages.body import Body
+from signalbox.messages.system import BILLING
 from signalbox.messages.tokens import estimate
 from signalbox.routing import names
 
@@ -21,7 +22,6 @@ type Conversation = tuple[str, str]
 SESSION_HEADER = "x-claude-code-session-id"
 AGENT_HEADER = "x-claude-code-agent-id"
 REQUEST_CLASS_HEADER = "x-claude-code-request-class"
-BILLING_BLOCK = "x-anthropic-billing-header"
 SNIPPET_LENGTH = 200
 SESSION_LENGTH = 200
 """Characters kept of a session id, which is remembered and recorded; real ones have 36."""
@@ -130,7 +130,7 @@ class Facts:
     def system_text(self) -> str:
         """The system prompt's text, without the billing block that Claude Code puts first."""
         system = self._field("system", str) or self._field("system", list[msgspec.Raw]) or ""
-        return "\n".join(text for text in _texts(system) if not text.startswith(BILLING_BLOCK))
+        return "\n".join(text for text in _texts(system) if not text.startswith(BILLING))
 
     @cached_property
     def prompt(self) -> str:

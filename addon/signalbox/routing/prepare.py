@@ -8,14 +8,13 @@ import msgspec
 from signalbox.config.rules import Provider
 from signalbox.messages import betas
 from signalbox.messages.body import Body, Edit
+from signalbox.messages.paths import MESSAGES
 from signalbox.messages.system import without_billing_block
 from signalbox.messages.thinking import without_thinking
 from signalbox.routing.credentials import Headers, forwarded, is_secret, with_key
 from signalbox.routing.facts import Facts
 from signalbox.routing.names import without_long_context
 from signalbox.routing.plan import Choice
-
-MESSAGES = "/v1/messages"
 
 
 class Incoming(msgspec.Struct, frozen=True):
@@ -30,7 +29,7 @@ class Incoming(msgspec.Struct, frozen=True):
 
 
 class Outgoing(msgspec.Struct, frozen=True):
-    """What one target gets. `host` is where to connect, `headers` hold the real credentials."""
+    """What one target gets. `headers` hold the real credentials."""
 
     provider: Provider
     model: str | None
@@ -61,7 +60,10 @@ def prepare(
     estimate = None if provider.is_anthropic else facts.tokens
     headers = _headers(choice, facts, incoming, notes)
     untouched = body is incoming.body.raw and provider.is_anthropic
-    if not untouched:
+    if untouched:
+        if not _has(headers, "content-length", "transfer-encoding"):
+            headers = _with(headers, "content-length", str(len(incoming.wire)))
+    else:
         headers = _without(headers, "content-encoding", "transfer-encoding")
         headers = _with(headers, "content-length", str(len(body)))
     if not lone or echo or estimate is not None:
@@ -115,6 +117,7 @@ def _headers(choice: Choice, facts: Facts, incoming: Incoming, notes: list[str])
     headers = forwarded(incoming.headers, provider)
     gone = {name.lower() for name, _ in incoming.headers} - {name.lower() for name, _ in headers}
     headers = _with(headers, "host", provider.url.authority)
+    headers = _without(headers, "expect")  # mitmproxy has answered it
     headers = _betas(headers, provider, facts, notes)
     headers = with_key(headers, provider)
     for extra in (provider.headers, choice.target.headers):
@@ -156,6 +159,10 @@ def _path(provider: Provider, asked: str, more: Mapping[str, str]) -> str:
     if more:
         query = "&".join(filter(None, (query, urlencode(more, safe="*"))))
     return f"{provider.url.path}{path}" + (f"?{query}" if query else "")
+
+
+def _has(headers: Iterable[tuple[str, str]], *names: str) -> bool:
+    return any(name.lower() in names for name, _ in headers)
 
 
 def _with(headers: Iterable[tuple[str, str]], name: str, value: str) -> list[tuple[str, str]]:

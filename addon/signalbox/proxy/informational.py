@@ -1,0 +1,25 @@
+"""Answers before the answer: 103 Early Hints and the like."""
+
+from mitmproxy.proxy import events, layer
+from mitmproxy.proxy.layers.http import Http1Client
+
+
+def skip_informational(top: layer.Layer | None) -> None:
+    """Let an HTTP/1 connection read on for the answer itself.
+
+    mitmproxy takes a 1xx for the answer and would be done with the request (mitmproxy.md, 30).
+    """
+    while top is not None and not isinstance(top, Http1Client):
+        top = getattr(top, "child_layer", None)
+    if top is None:
+        return
+    speaker = top
+
+    def read_on(**_: bool) -> layer.CommandGenerator[None]:
+        del speaker.mark_done
+        speaker.response = None
+        speaker.state = speaker.read_headers
+        if speaker.buf:
+            yield from speaker.state(events.DataReceived(speaker.conn, b""))
+
+    speaker.mark_done = read_on  # type: ignore[method-assign]
