@@ -20,10 +20,8 @@ from tests.running import Router
 from tests.upstream import Upstream
 
 LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
-HELD = socket.socket()
-HELD.bind(("127.0.0.1", 0))
-DEAD = HELD.getsockname()[1]
-"""A port on which nobody listens and nobody else will."""
+DEAD = 1
+"""A port of loopback on which nobody listens: only the system's own services may."""
 
 
 class SaysNoTls(socketserver.BaseRequestHandler):

@@ -218,5 +218,5 @@ def test_a_file_half_written_is_not_in_force_though_it_could_be_read(start_route
     router.rules(whole[: whole.index("rules:")], replace=False)
     router.rules(whole.replace("glm-1", "glm-2"), replace=False)
     wait_until(lambda: ask(router)[0] == "glm-2", 5, lambda: "the whole file")
-    assert "0 rules" not in router.log()
+    assert "providers, 0 rules" not in router.log()
     assert not upstream.requests
