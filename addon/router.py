@@ -46,6 +46,9 @@ class Router:
         if not flow.response and not flow.error and flow.live:
             house.gateway.request(flow)
 
+    def signalbox_attempt(self, flow: http.HTTPFlow) -> None:
+        house.gateway.signalbox_attempt(flow)
+
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         house.gateway.responseheaders(flow)
 

@@ -7,7 +7,7 @@ from mitmproxy import ctx
 from signalbox.gateway import departure
 from signalbox.messages.reader import Reader
 from signalbox.pages import health
-from signalbox.proxy.layers import RouterStream
+from signalbox.proxy.stream import RouterStream
 
 BREAK_HEALTH = Path("break-health")
 """A file in the current folder: while it is there the page fails."""

@@ -36,7 +36,7 @@ def test_warnings_are_those_of_the_rules_and_what_is_not_yet_in_effect(rules):
     path = rules("providers:\n  a:\n    url: https://h\n    key: ${A}\n    timeout: {idle: 1m}\n")
     assert check(path, {})[1] == [
         'rules.yaml:4: A is not set: provider "a" is unavailable (at $.providers.a.key)',
-        "rules.yaml:5: timeout is not yet in effect (at $.providers.a.timeout)",
+        "rules.yaml:5: budget is not yet in effect (at $.providers.a.budget)",
     ]
     assert len(check(path, {"A": "key-for-tests"})[1]) == 1
 

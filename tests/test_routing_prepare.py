@@ -43,7 +43,8 @@ def send(
     facts = Facts(path=path.partition("?")[0], port=1, headers={}, body=body)
     choice = Choice(Provider(name="p", **provider), target or Target("p"), model or facts.asked)
     incoming = Incoming(path, headers, raw if wire is None else wire, body)
-    return prepare(choice, facts, incoming, foreign_thinking=foreign_thinking, lone=lone)
+    key = choice.provider.key
+    return prepare(choice, facts, incoming, key=key, foreign_thinking=foreign_thinking, lone=lone)
 
 
 def header(outgoing: Outgoing, name: str) -> str | None:

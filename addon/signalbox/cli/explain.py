@@ -13,8 +13,8 @@ from signalbox.config.load import RulesError, load
 from signalbox.config.rules import Provider, Rules
 from signalbox.messages.body import Body
 from signalbox.messages.paths import COUNT_TOKENS, MESSAGES
-from signalbox.record.mask import mask
 from signalbox.routing.facts import AGENT_HEADER, Facts
+from signalbox.routing.mask import mask
 from signalbox.routing.match import why
 from signalbox.routing.plan import Choice, plan
 from signalbox.routing.prepare import Incoming, prepare
@@ -111,7 +111,7 @@ def account(rules: Rules, facts: Facts, body: Body) -> Iterator[Line]:
 
 def _target(number: int, choice: Choice, facts: Facts, incoming: Incoming) -> Iterator[Line]:
     provider = choice.provider
-    outgoing = prepare(choice, facts, incoming, foreign_thinking=False, lone=True)
+    outgoing = prepare(choice, facts, incoming, key=choice.provider.key, foreign_thinking=False, lone=True)
     yield (
         f"{number}. {provider.name}: POST {provider.url.scheme}://{provider.url.authority}{outgoing.path}",
         "green",

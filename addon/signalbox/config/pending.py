@@ -12,10 +12,6 @@ def _anything(_node: Node) -> bool:
     return True
 
 
-def _several(node: Node) -> bool:
-    return isinstance(node, Sequence) and len(node.items) > 1
-
-
 def _is(text: str) -> Callable[[Node], bool]:
     return lambda node: isinstance(node, Scalar) and node.text == text
 
@@ -34,17 +30,12 @@ PENDING = (
     Pending("providers.*.dialect", "dialect"),
     Pending("providers.*.auth", "auth: claude-login", _is("claude-login")),
     Pending("providers.*.login", "login"),
-    Pending("providers.*.keys", "more than one of keys", _several, "only the first usable one is used"),
-    Pending("providers.*.timeout", "timeout"),
-    Pending("providers.*.circuit", "circuit"),
     Pending("providers.*.quota", "quota"),
     Pending("providers.*.budget", "budget"),
     Pending("providers.*.models", "models"),
     Pending("providers.*.long_context", "long_context"),
     Pending("providers.*.beta", "beta: learn", _is("learn"), "only the OAuth values are left out so far"),
-    Pending("rules.*.failover", "failover"),
     Pending("rules.*.match.quota", "match.quota"),
-    Pending("failover", "failover"),
     Pending("week", "week"),
     Pending("ledger", "ledger"),
     Pending("picker", "picker"),

@@ -1,6 +1,5 @@
 """A request comes in: is it for us, whose is it, what of it may be shown."""
 
-from collections.abc import Iterable
 from ipaddress import ip_address
 
 from mitmproxy import ctx, http
@@ -11,8 +10,8 @@ from signalbox.config.rules import ANTHROPIC_HOST, Rules
 from signalbox.messages.paths import COUNT_TOKENS, MESSAGES, MODELS
 from signalbox.pages.health import Listener
 from signalbox.proxy import answers
-from signalbox.record.mask import masked_value
-from signalbox.routing.credentials import Caller, Headers, is_secret
+from signalbox.proxy.requests import hide, to_headers
+from signalbox.routing.credentials import Caller, Headers
 from signalbox.routing.exchange import Exchange, Kind
 
 ROUTED: dict[str, Kind] = {MESSAGES: "messages", COUNT_TOKENS: "count_tokens"}
@@ -96,31 +95,6 @@ def mask(flow: http.HTTPFlow, exchange: Exchange, headers: Headers) -> None:
     if kept != headers:
         flow.request.headers = to_headers(kept)
     hide(flow, exchange)
-
-
-def hide(flow: http.HTTPFlow, exchange: Exchange) -> None:
-    """Put masked credentials in the flow; the exchange keeps the real ones for the moment of sending."""
-    shown = exchange.rules.inspect.secrets == "show"
-    exchange.hidden = {} if shown else mask_headers(flow.request.headers)
-
-
-def mask_headers(headers: http.Headers) -> dict[str, tuple[list[str], list[str]]]:
-    """Mask what is secret; gives for each such header what is shown now, and what was there."""
-    hidden = {}
-    for name in {name.lower() for name, value in headers.items(multi=True) if is_secret(name, value)}:
-        secrets = headers.get_all(name)
-        shown = [masked_value(secret) for secret in secrets]
-        hidden[name] = shown, secrets
-        headers.set_all(name, shown)
-    return hidden
-
-
-def to_headers(headers: Iterable[tuple[str, str]]) -> http.Headers:
-    return http.Headers([(_bytes(name), _bytes(value)) for name, value in headers])
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
 
 
 def refuse(flow: http.HTTPFlow, exchange: Exchange, response: http.Response) -> None:

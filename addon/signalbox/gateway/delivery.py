@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from mitmproxy import http
 
@@ -10,11 +11,15 @@ from signalbox.messages.reader import Reader
 from signalbox.pages.health import Observed
 from signalbox.proxy.faults import place
 from signalbox.record import console
-from signalbox.record.mask import masked_value
 from signalbox.routing.exchange import Exchange
+from signalbox.routing.mask import masked_value
+from signalbox.routing.outcome import STREAM_ERROR, classify, classify_event, success
 from signalbox.routing.sessions import Sessions
 
 log = logging.getLogger("signalbox")
+
+ERROR_HEAD = 64 * 1024
+"""Bytes of an error's body that tell what it means."""
 
 
 def deliver(flow: http.HTTPFlow, exchange: Exchange, observed: Observed) -> None:
@@ -31,6 +36,7 @@ def deliver(flow: http.HTTPFlow, exchange: Exchange, observed: Observed) -> None
         response.headers.get("content-encoding", ""),
         echo_model=outgoing.echo_model if outgoing else None,
         estimate=outgoing.estimate if outgoing else None,
+        decode=exchange.outgoing is not None and not exchange.outgoing.lone,
     )
     if not provider.is_anthropic:
         response.headers.pop("location", None)  # a client would follow it with its own credentials
@@ -44,23 +50,28 @@ def deliver(flow: http.HTTPFlow, exchange: Exchange, observed: Observed) -> None
         del response.headers["content-length"]
         if flow.request.http_version == "HTTP/1.1":
             response.headers["transfer-encoding"] = "chunked"
-    response.stream = _passing(exchange, reader)
+    response.stream = _passing(exchange, reader, is_error=status >= 300)
     if log.isEnabledFor(logging.DEBUG):
         log.debug(
             "%s", console.received_line(provider.name, status, milliseconds(exchange), shown_key(exchange))
         )
 
 
-def _passing(exchange: Exchange, reader: Reader) -> Callable[[bytes], list[bytes]]:
+def _passing(exchange: Exchange, reader: Reader, *, is_error: bool) -> Callable[[bytes], list[bytes]]:
     """mitmproxy's stream callable: bytes as they arrive, empty at the end. No fault may cost a byte."""
-    told = False
+    told = begun = False
 
     def passing(data: bytes) -> list[bytes]:
-        nonlocal told
+        nonlocal told, begun
         if exchange.first_byte is None:
             exchange.first_byte = time.monotonic()
+        if is_error and len(exchange.error_body) < ERROR_HEAD:
+            exchange.error_body += data
         try:
             out = reader.feed(data) if data else reader.end()
+            if exchange.course is not None and reader.began and not begun:
+                begun = True
+                exchange.course.began(200, time.monotonic())
         except Exception as fault:
             if not told:
                 log.error("fault when an answer was read: %s", place(fault))
@@ -68,6 +79,36 @@ def _passing(exchange: Exchange, reader: Reader) -> Callable[[bytes], list[bytes
         return [out] if out else []  # an empty chunk in mid-stream would end the answer
 
     return passing
+
+
+def judge(flow: http.HTTPFlow, exchange: Exchange) -> None:
+    """Tell how the attempt that was delivered went; the circuit and the next requests go by that."""
+    course, response, reader = exchange.course, flow.response, exchange.reader
+    if course is None:
+        return
+    outcome = exchange.outcome
+    now = datetime.now(UTC)
+    provider = exchange.provider
+    assert provider is not None
+    if exchange.ending == "cancelled":
+        outcome = None
+    elif outcome is None and reader is not None and response is not None:
+        if response.status_code >= 300:
+            body = bytes(exchange.error_body)
+            own_key = provider.auth != "client"
+            outcome = classify(
+                response.status_code,
+                response.headers,
+                body,
+                now=now,
+                own_key=own_key,
+                provider=provider.url.host,
+            )
+        elif reader.error is not None:
+            outcome = classify_event(*reader.error, now=now, provider=provider.url.host)
+        else:
+            outcome = STREAM_ERROR if exchange.ending == "error" else success(response.status_code)
+    course.ended(outcome, time.monotonic())
 
 
 def remember(exchange: Exchange, sessions: Sessions) -> None:

@@ -1,24 +1,30 @@
 """A request is routed: the plan is made, and the flow becomes the request for its target."""
 
 import logging
+import time
 from dataclasses import replace
+from typing import NamedTuple
 
 from mitmproxy import http
 from mitmproxy.net.http.http1.read import connection_close
 
 from signalbox.config.rules import ANTHROPIC_HOST, Provider, Rules, Url
-from signalbox.gateway.arrival import hide, path, to_headers
+from signalbox.gateway import reporting
+from signalbox.gateway.arrival import path
 from signalbox.gateway.delivery import shown_key
 from signalbox.messages.body import Body, BodyError
 from signalbox.messages.encoding import EncodingError, TooLarge, decode
 from signalbox.messages.paths import COUNT_TOKENS, MESSAGES
 from signalbox.proxy import answers
+from signalbox.proxy.requests import address, to_headers
 from signalbox.record import console
+from signalbox.routing.course import Course
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.facts import Facts
 from signalbox.routing.plan import Choice, Plan, plan
 from signalbox.routing.prepare import Incoming, Outgoing, prepare
 from signalbox.routing.sessions import Sessions
+from signalbox.routing.standing import Standing
 
 log = logging.getLogger("signalbox")
 
@@ -28,7 +34,14 @@ NO_COUNT = (
 )
 
 
-def route(flow: http.HTTPFlow, exchange: Exchange, sessions: Sessions) -> None:
+class Known(NamedTuple):
+    """What the router remembers of earlier requests."""
+
+    sessions: Sessions
+    standing: Standing
+
+
+def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
     """Decide who answers. Either sets `flow.response` or leaves in the flow the request to send."""
     wire = flow.request.raw_content or b""
     try:
@@ -50,8 +63,13 @@ def route(flow: http.HTTPFlow, exchange: Exchange, sessions: Sessions) -> None:
         client=caller.client,
         has_login=caller.has_login or not exchange.rules.clients,
     )
-    exchange.facts = facts = replace(facts, per_byte=sessions.per_byte(facts.conversation))
-    chosen = plan(exchange.rules, facts)
+    exchange.facts = facts = replace(facts, per_byte=known.sessions.per_byte(facts.conversation))
+    now = time.monotonic()
+    chosen = plan(
+        exchange.rules,
+        facts,
+        refusals=(lambda choice, _: known.standing.refusal(choice.provider, choice.model, now),),
+    )
     exchange.label, exchange.reason = chosen.label, chosen.reason
     if chosen.rule is None:
         pass_on(flow, exchange, chosen.reason)
@@ -59,7 +77,7 @@ def route(flow: http.HTTPFlow, exchange: Exchange, sessions: Sessions) -> None:
         flow.response = _nobody(chosen)
     else:
         incoming = Incoming(flow.request.path, exchange.caller.headers, wire, body)
-        _go(flow, exchange, chosen, incoming, sessions)
+        _go(flow, exchange, chosen, incoming, known)
 
 
 def pass_on(flow: http.HTTPFlow, exchange: Exchange, reason: str) -> None:
@@ -78,39 +96,32 @@ def upstream(flow: http.HTTPFlow, rules: Rules) -> Provider:
     return next(known, Provider(name=name, url=url, auth="client", beta="forward"))
 
 
-def _go(
-    flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incoming, sessions: Sessions
-) -> None:
-    choice, facts = chosen.choices[0], exchange.facts
+def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incoming, known: Known) -> None:
+    facts = exchange.facts
     assert facts is not None
-    exchange.provider = provider = choice.provider
-    if exchange.kind == "count_tokens" and provider.count_tokens != "forward":
-        flow.response = _counted_here(choice, facts)
-        return
-    exchange.outgoing = outgoing = prepare(
-        choice,
-        facts,
-        incoming,
-        foreign_thinking=sessions.foreign_thinking(facts.conversation, provider.name, provider.is_anthropic),
-        lone=len(chosen.choices) == 1,
+    exchange.provider = provider = chosen.choices[0].provider
+    choices = chosen.choices
+    if exchange.kind == "count_tokens":
+        if provider.count_tokens != "forward":
+            flow.response = _counted_here(provider, facts)
+            return
+        choices = choices[:1]
+
+    def prepared(choice: Choice, key: str | None, lone: bool) -> Outgoing:
+        name, is_anthropic = choice.provider.name, choice.provider.is_anthropic
+        foreign = known.sessions.foreign_thinking(facts.conversation, name, is_anthropic)
+        return prepare(choice, facts, incoming, key=key, foreign_thinking=foreign, lone=lone)
+
+    assert chosen.rule is not None
+    failover = chosen.rule.failover
+    exchange.course = course = Course(
+        choices, failover, known.standing, prepared, facts.conversation, reporting.changed
     )
-    _address(flow, exchange, outgoing)
+    exchange.take(course.start(time.monotonic()))
+    exchange.closes = connection_close(flow.request.http_version, flow.request.headers)
+    assert exchange.outgoing is not None
+    address(flow, exchange, exchange.outgoing)
     _tell(exchange, is_first=chosen.is_first)
-
-
-def _address(flow: http.HTTPFlow, exchange: Exchange, outgoing: Outgoing) -> None:
-    request, url = flow.request, outgoing.provider.url
-    headers = to_headers(outgoing.headers)
-    request.scheme, request.port, request.host = url.scheme, url.port, url.host
-    if request.authority:
-        request.authority = url.authority
-    hidden = exchange.rules.inspect.secrets == "mask"
-    exchange.closes = connection_close(request.http_version, request.headers)
-    request.path = outgoing.shown_path if hidden else outgoing.path
-    request.headers = headers
-    request.raw_content = outgoing.body
-    request.trailers = None
-    hide(flow, exchange)
 
 
 def _nobody(chosen: Plan) -> http.Response:
@@ -123,9 +134,9 @@ def _nobody(chosen: Plan) -> http.Response:
     )
 
 
-def _counted_here(choice: Choice, facts: Facts) -> http.Response:
-    if choice.provider.count_tokens == "reject":
-        return answers.error(501, NO_COUNT.format(choice.provider.name))
+def _counted_here(provider: Provider, facts: Facts) -> http.Response:
+    if provider.count_tokens == "reject":
+        return answers.error(501, NO_COUNT.format(provider.name))
     return answers.answer(200, b'{"input_tokens":%d}' % facts.tokens)
 
 

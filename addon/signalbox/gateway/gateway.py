@@ -16,7 +16,7 @@ from mitmproxy.connection import Client
 
 from signalbox.config.rules import Level, Rules
 from signalbox.config.watch import Live
-from signalbox.gateway import arrival, delivery, departure
+from signalbox.gateway import arrival, delivery, departure, reporting
 from signalbox.gateway.recording import entry
 from signalbox.pages import health
 from signalbox.proxy import answers
@@ -28,6 +28,7 @@ from signalbox.record.log import LEVELS
 from signalbox.routing.credentials import Caller, identify
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.sessions import Sessions
+from signalbox.routing.standing import Standing
 
 log = logging.getLogger("signalbox")
 
@@ -41,6 +42,7 @@ class Gateway:
     def __init__(self, rules: Path, state: Path) -> None:
         self.live = Live(rules, os.environ, log=_say)
         self.sessions = Sessions()
+        self.standing = Standing()
         self.observed = health.Observed()
         self.unwalled = False
         """Whether the user lets any machine in, with `block_private=false`."""
@@ -51,7 +53,7 @@ class Gateway:
 
     def start(self) -> None:
         """Load the rules for the first time. Raises RulesError."""
-        self.live.on_change.append(self.journal.follow)
+        self.live.on_change += [self.journal.follow, lambda rules: self.standing.forget(rules.providers)]
         self.live.start()
 
     @property
@@ -94,10 +96,15 @@ class Gateway:
         try:
             if exchange.label == "fail-open":
                 return
-            departure.route(flow, exchange, self.sessions)
+            departure.route(flow, exchange, departure.Known(self.sessions, self.standing))
         except Exception as fault:
             log.error("fault when a request was routed: %s", place(fault))
             self._fail_open(flow, exchange)
+
+    def signalbox_attempt(self, flow: http.HTTPFlow) -> None:
+        """Not mitmproxy's: `FailoverStream` says that an attempt failed and another one follows."""
+        if (exchange := exchanges.get(flow)) is not None:
+            reporting.failed_over(flow, exchange)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         exchange = exchanges.get(flow)
@@ -160,7 +167,8 @@ class Gateway:
         if arrival.path(flow) != "/health":
             return answers.answer(200)
         port = flow.client_conn.sockname[1]
-        page = health.page(self.live, self.observed, arrival.listeners(), port, datetime.now(UTC))
+        circuits = self.standing.circuits(time.monotonic())
+        page = health.page(self.live, self.observed, circuits, arrival.listeners(), port, datetime.now(UTC))
         return answers.answer(200, health.encode(page, full=full))
 
     def _refresh_keys(self, status: int) -> None:
@@ -189,6 +197,7 @@ class Gateway:
             return
         exchange.recorded = True
         try:
+            delivery.judge(flow, exchange)
             delivery.remember(exchange, self.sessions)
             if exchange.reader is not None and exchange.reader.fault:
                 log.warning("an answer could not be read for its usage: %s", exchange.reader.fault)

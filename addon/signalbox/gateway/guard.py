@@ -7,10 +7,11 @@ script, and stays.
 
 from mitmproxy import http
 
-from signalbox.gateway.arrival import ROUTED, is_reverse, mask_headers, path
+from signalbox.gateway.arrival import ROUTED, is_reverse, path
 from signalbox.gateway.gateway import Gateway
 from signalbox.messages.paths import MODELS
 from signalbox.proxy.answers import error
+from signalbox.proxy.requests import mask_headers
 
 AWAY = "The router is being loaded again, or router.py is broken: see its log."
 
@@ -33,6 +34,10 @@ class Guard:
         """For one whose head came before the router went."""
         if self.on_duty and not flow.response and (is_reverse(flow) or path(flow) in ROUTED):
             flow.response = error(503, AWAY)
+
+    def signalbox_attempt(self, flow: http.HTTPFlow) -> None:
+        if self.on_duty and self.gateway is not None:
+            self.gateway.signalbox_attempt(flow)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         if self.on_duty and self.gateway is not None:

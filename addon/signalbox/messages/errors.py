@@ -32,6 +32,12 @@ def error_body(status: int, message: str, type: str | None = None) -> bytes:
     return msgspec.json.encode({"type": "error", "error": error})
 
 
+def error_event(type: str, message: str) -> bytes:
+    """An error inside a stream (reference/anthropic-messages.md, section 6)."""
+    error = {"type": "error", "error": {"type": type, "message": message}}
+    return b"event: error\ndata: " + msgspec.json.encode(error) + b"\n\n"
+
+
 def read_error(body: bytes) -> tuple[str, str] | None:
     """Type (empty where none is named) and message of an error body; None where it is not one.
 

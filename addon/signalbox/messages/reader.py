@@ -39,6 +39,7 @@ class Reader:
         *,
         echo_model: str | None = None,
         estimate: int | None = None,
+        decode: bool = False,
     ) -> None:
         self.usage = Usage()
         self.model: str | None = None
@@ -63,9 +64,11 @@ class Reader:
         self._form: Literal["unknown", "events", "json", "unread"] = "unknown"
         self._splitter = Splitter()
         self._held = bytearray()
-        self.changes = known(content_encoding) and (echo_model is not None or estimate is not None)
+        is_compressed = bool(names(content_encoding))
+        wanted = echo_model is not None or estimate is not None or (decode and is_compressed)
+        self.changes = known(content_encoding) and wanted
         self._started = not self.changes
-        self.decodes = self.changes and bool(names(content_encoding))
+        self.decodes = self.changes and is_compressed
         self._decoder = Decoder(content_encoding if known(content_encoding) else "")
         if not known(content_encoding):
             self._give_up("its content-encoding is not known")

@@ -1,7 +1,7 @@
 """`GET /health`: how the router stands, without a secret in it (the contract, section 3)."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -56,12 +56,17 @@ class Observed:
 
 
 def page(
-    live: InForce, observed: Observed, listeners: Iterable[Listener], port: int, now: datetime
+    live: InForce,
+    observed: Observed,
+    circuits: Mapping[str, str],
+    listeners: Iterable[Listener],
+    port: int,
+    now: datetime,
 ) -> dict[str, Any]:
     """The page as the listener on `port` shows it: its rules' tiers are those that this port would get."""
     rules = live.rules
     return {
-        "status": _status(live, observed),
+        "status": _status(live, observed, circuits),
         "version": __version__,
         "timestamp": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
         "listeners": [listener._asdict() for listener in listeners],
@@ -71,7 +76,9 @@ def page(
             "loaded_at": live.loaded_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
             "error": live.error or None,
         },
-        "providers": {name: _provider(p, observed) for name, p in rules.providers.items()},
+        "providers": {
+            name: _provider(p, observed, circuits.get(name, "closed")) for name, p in rules.providers.items()
+        },
         "tiers": {tier: _tier(rules, tier, port) for tier in TIERS},
     }
 
@@ -81,11 +88,13 @@ def encode(page: dict[str, Any], *, full: bool) -> bytes:
     return msgspec.json.encode(page if full else {"status": page["status"]})
 
 
-def _status(live: InForce, observed: Observed) -> str:
+def _status(live: InForce, observed: Observed, circuits: Mapping[str, str]) -> str:
     rules = live.rules
     if any(_needs_unavailable(rules, rule) for rule in rules.rules):
         return "unhealthy"
-    if live.error or observed.fails_open or any(_is_missed(rules, name) for name in rules.providers):
+    broken = any(state != "closed" for state in circuits.values())
+    missed = any(_is_missed(rules, name) for name in rules.providers)
+    if live.error or observed.fails_open or broken or missed:
         return "degraded"
     return "healthy"
 
@@ -105,13 +114,13 @@ def _is_missed(rules: Rules, name: str) -> bool:
     return bool(provider.unavailable) and not (provider.auth == "key" and provider.key is None)
 
 
-def _provider(provider: Provider, observed: Observed) -> dict[str, Any]:
+def _provider(provider: Provider, observed: Observed, circuit: str) -> dict[str, Any]:
     return {
         "url": str(provider.url),
         "api": provider.api,
         "available": not provider.unavailable,
         "reason": provider.unavailable or None,
-        "circuit": "closed",
+        "circuit": circuit,
         "quota": None,
         "key_set": provider.key is not None,
         "key_valid": observed.key_valid.get(provider.name),

@@ -21,3 +21,11 @@ def error(status: int, message: str, headers: Mapping[str, str] | None = None) -
 
 def too_large(limit: int) -> http.Response:
     return error(413, f"The request is larger than this router takes: limits.body is {limit} bytes.")
+
+
+def stream_head(headers: Mapping[str, str], *, chunked: bool) -> http.Response:
+    """The head of a stream that the router begins itself, because the client has waited long."""
+    fields = {"content-type": "text/event-stream", "cache-control": "no-cache"} | dict(headers)
+    if chunked:
+        fields["transfer-encoding"] = "chunked"
+    return http.Response.make(200, b"", http.Headers([(k.encode(), v.encode()) for k, v in fields.items()]))

@@ -31,6 +31,11 @@ def dispatch_line(provider: str, reason: str, model: str | None, rewrite: str | 
     return f"{line} rewrite={name(rewrite)}" if rewrite is not None else line
 
 
+def failover_line(provider: str, label: str, detail: str, following: str) -> str:
+    """`↻ zai 429 → anthropic: rate_limit_error: slow down`."""
+    return f"↻ {name(provider)} {name(label)} → {name(following)}" + (f": {name(detail)}" if detail else "")
+
+
 def sent_line(provider: str, method: str, path: str, masked_key: str | None = None) -> str:
     """`→ zai POST /v1/messages`, without the query; `masked_key` as `mask` gives it."""
     return f"→ {name(provider)} {name(method)} {name(path.partition('?')[0])}{_ending(masked_key)}"

@@ -94,11 +94,11 @@ def forwarded(headers: Headers, provider: Provider) -> list[tuple[str, str]]:
     ]
 
 
-def with_key(headers: list[tuple[str, str]], provider: Provider) -> list[tuple[str, str]]:
-    """The headers with the provider's own key, where it has one."""
-    if provider.key is None:
+def with_key(headers: list[tuple[str, str]], provider: Provider, key: str | None) -> list[tuple[str, str]]:
+    """The headers with a key of the provider's own, where it has one."""
+    if key is None:
         return headers
-    value = f"Bearer {provider.key}" if provider.key_header == "authorization" else provider.key
+    value = f"Bearer {key}" if provider.key_header == "authorization" else key
     return [*headers, (provider.key_header, value)]
 
 

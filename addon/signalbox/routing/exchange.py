@@ -4,10 +4,12 @@ from datetime import datetime
 from typing import Literal
 from urllib.parse import quote
 
-from signalbox.config.rules import Provider, Rules
+from signalbox.config.rules import Provider, Rules, Timeout
 from signalbox.messages.reader import Reader
+from signalbox.routing.course import Attempt, Course
 from signalbox.routing.credentials import LOGIN, Caller, leak
 from signalbox.routing.facts import Facts
+from signalbox.routing.outcome import Outcome
 from signalbox.routing.prepare import Outgoing
 
 type Kind = Literal["messages", "count_tokens", "pipe", "own", "refused"]
@@ -45,8 +47,13 @@ class Exchange:
         """Header to what a person sees of its values, and the values: put back when the request is sent."""
         self.closes = False
         """Whether the client wants its connection closed after the answer."""
-        self.attempts: tuple[str, ...] = ()
-        """`zai:200`, one each."""
+        self.course: Course | None = None
+        """The attempts, where a rule decided."""
+        self.outcome: Outcome | None = None
+        """How the last attempt ended, where that was told by anything but its answer."""
+        self.error_body = bytearray()
+        """The head of an error's body."""
+        self._last = ""
         self.first_byte: float | None = None
         self.ending: Ending = "done"
         self.recorded = False
@@ -70,10 +77,31 @@ class Exchange:
             return None
         return next((value for name, value in self.caller.headers if name.lower() in LOGIN), None)
 
-    def attempted(self, outcome: str) -> None:
+    def take(self, attempt: Attempt) -> None:
+        """This attempt is made now."""
+        self.provider, self.outgoing = attempt.provider, attempt.outgoing
+        self.outcome, self._last = None, ""
+
+    def attempted(self, label: str) -> None:
         """Note how the attempt went: a status, `connect`, `timeout`, `stream_error` or `cancelled`."""
-        if self.provider is not None:
-            self.attempts = (f"{self.provider.name}:{outcome}",)
+        self._last = label
+
+    @property
+    def attempts(self) -> tuple[str, ...]:
+        """`zai:429`, one each."""
+        past = [f"{name}:{label}" for name, label in (self.course.outcomes if self.course else ())]
+        last = [f"{self.provider.name}:{self._last}"] if self.provider is not None and self._last else []
+        return (*past, *last)
+
+    @property
+    def timeout(self) -> Timeout:
+        return self.provider.timeout if self.provider is not None else Timeout()
+
+    @property
+    def first_byte_limit(self) -> float:
+        """Seconds; an answer that is not streamed comes only when all of it is written."""
+        streamed = self.facts is not None and self.facts.stream
+        return self.timeout.first_byte if streamed else self.timeout.first_byte_whole
 
     def headers(self) -> dict[str, str]:
         """What every answer on the messages paths tells (the contract, section 3)."""
@@ -93,7 +121,7 @@ class Exchange:
 
     def forget(self) -> None:
         """The request is over: mitmweb may keep its flow for long, and with it this."""
-        self.facts = self.outgoing = None
+        self.facts = self.outgoing = self.course = None
         self.hidden = {}
         self.caller = Caller(())
 

@@ -38,6 +38,8 @@ class Outgoing(msgspec.Struct, frozen=True):
     """The same without secrets of its query."""
     headers: Headers
     body: bytes
+    lone: bool = True
+    """Whether nobody else could answer: then a compressed answer may pass as it is."""
     echo_model: str | None = None
     """The name that the client asked for, where another one is sent."""
     estimate: int | None = None
@@ -47,18 +49,25 @@ class Outgoing(msgspec.Struct, frozen=True):
 
 
 def prepare(
-    choice: Choice, facts: Facts, incoming: Incoming, *, foreign_thinking: bool, lone: bool
+    choice: Choice,
+    facts: Facts,
+    incoming: Incoming,
+    *,
+    key: str | None,
+    foreign_thinking: bool,
+    lone: bool,
 ) -> Outgoing:
     """The request for one target.
 
-    `foreign_thinking` says that the history may hold thinking of another provider, `lone` that no other
-    target could take over: then a compressed answer may pass as it is (the contract, section 5).
+    `key` is the one of the provider's keys to use. `foreign_thinking` says that the history may hold
+    thinking of another provider, `lone` that no other target could take over: then a compressed answer may
+    pass as it is (the contract, section 5).
     """
     provider = choice.provider
     body, notes = _body(choice, facts, incoming.body, foreign_thinking)
     echo = facts.asked if choice.model != facts.asked else None
     estimate = None if provider.is_anthropic else facts.tokens
-    headers = _headers(choice, facts, incoming, notes)
+    headers = _headers(choice, facts, incoming, key, notes)
     untouched = body is incoming.body.raw and provider.is_anthropic
     if untouched:
         if not _has(headers, "content-length", "transfer-encoding"):
@@ -75,6 +84,7 @@ def prepare(
         _path(provider, incoming.path, {k: "***" if is_secret(k) else v for k, v in provider.query.items()}),
         tuple(headers),
         incoming.wire if untouched else body,
+        lone,
         echo,
         estimate,
         tuple(notes),
@@ -112,14 +122,16 @@ def _body(choice: Choice, facts: Facts, body: Body, foreign_thinking: bool) -> t
     return body.edited(set=change, drop=drop, edits=edits), notes
 
 
-def _headers(choice: Choice, facts: Facts, incoming: Incoming, notes: list[str]) -> list[tuple[str, str]]:
+def _headers(
+    choice: Choice, facts: Facts, incoming: Incoming, key: str | None, notes: list[str]
+) -> list[tuple[str, str]]:
     provider = choice.provider
     headers = forwarded(incoming.headers, provider)
     gone = {name.lower() for name, _ in incoming.headers} - {name.lower() for name, _ in headers}
     headers = _with(headers, "host", provider.url.authority)
     headers = _without(headers, "expect")  # mitmproxy has answered it
     headers = _betas(headers, provider, facts, notes)
-    headers = with_key(headers, provider)
+    headers = with_key(headers, provider, key)
     for extra in (provider.headers, choice.target.headers):
         for name, value in extra.items():
             headers = _with(headers, name, value) if value else _without(headers, name)

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.record.mask import mask, masked_value
+from signalbox.routing.mask import mask, masked_value
 
 KEY = "sk-ant-fake-0123456789-wigAA"
 

@@ -1,0 +1,96 @@
+"""An upstream's answer that is held back until it has begun, or has failed."""
+
+from datetime import datetime
+
+from mitmproxy import http
+from mitmproxy.proxy.layers.http import (
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseTrailers,
+)
+
+from signalbox.messages.encoding import EncodingError, TooLarge, decode
+from signalbox.messages.errors import error_body
+from signalbox.messages.reader import Reader
+from signalbox.routing.outcome import EMPTY, Outcome, classify, classify_event, success
+
+JUDGED = 64 * 1024
+"""Bytes of an error's body that are read to tell what it means."""
+WHOLE = 1024 * 1024
+"""Bytes after which a JSON answer that has shown no error counts as begun."""
+
+type Event = ResponseData | ResponseTrailers | ResponseEndOfMessage
+
+
+class Held:
+    """Feed it the events after the head; `feed` says how the answer turned out, once that can be told."""
+
+    def __init__(self, head: ResponseHeaders, *, own_key: bool, provider: str) -> None:
+        self.head = head
+        self.events: list[Event] = []
+        self.complete = False
+        """Whether the answer was read to its end."""
+        self._own_key = own_key
+        self._provider = provider
+        self._size = 0
+        headers = head.response.headers
+        self._coding = headers.get("content-encoding", "")
+        self._reader = Reader(headers.get("content-type", ""), self._coding)
+        self.is_stream = head.response.status_code < 300 and "event-stream" in headers.get("content-type", "")
+
+    @property
+    def response(self) -> http.Response:
+        return self.head.response
+
+    def feed(self, event: Event, now: datetime) -> Outcome | None:
+        self.events.append(event)
+        if isinstance(event, ResponseData):
+            self._size += len(event.data)
+            self._reader.feed(event.data)
+        elif isinstance(event, ResponseEndOfMessage):
+            self.complete = True
+            self._reader.end()
+        if self.response.status_code >= 300:
+            return self._judged(now) if self.complete or self._size > JUDGED else None
+        if self.is_stream:
+            return self._stream(now)
+        return self._whole(now)
+
+    def _stream(self, now: datetime) -> Outcome | None:
+        reader = self._reader
+        if reader.began:
+            return success(self.response.status_code)
+        if reader.error is not None:
+            return classify_event(*reader.error, now=now, provider=self._provider)
+        if self.complete:
+            return EMPTY
+        return success(self.response.status_code) if self._size > WHOLE else None
+
+    def _whole(self, now: datetime) -> Outcome | None:
+        if self.complete:
+            return self._judged(now)
+        return success(self.response.status_code) if self._size > WHOLE else None
+
+    def _judged(self, now: datetime) -> Outcome:
+        return classify(
+            self.response.status_code,
+            self.response.headers,
+            self.body(),
+            now=now,
+            own_key=self._own_key,
+            provider=self._provider,
+        )
+
+    def error(self) -> bytes:
+        """What came as an error: a body, or the data of an `event: error`."""
+        told = self._reader.error
+        return error_body(500, told[1], told[0] or None) if told is not None else self.body()
+
+    def body(self) -> bytes:
+        """What came of the body so far, decoded as far as that goes."""
+        raw = b"".join(event.data for event in self.events if isinstance(event, ResponseData))
+        try:
+            return decode(raw, self._coding, JUDGED * 16)
+        except (EncodingError, TooLarge):
+            return raw

@@ -1,0 +1,13 @@
+"""The hook of our own that mitmproxy runs for the router."""
+
+from dataclasses import dataclass
+
+from mitmproxy import http
+from mitmproxy.proxy.commands import StartHook
+
+
+@dataclass
+class SignalboxAttemptHook(StartHook):
+    """An attempt has failed and another one follows. The flow still shows the failed one."""
+
+    flow: http.HTTPFlow

@@ -1,0 +1,49 @@
+"""A flow's request becomes the one for a target, as far as people may see it."""
+
+from collections.abc import Iterable
+
+from mitmproxy import http
+
+from signalbox.routing.credentials import is_secret
+from signalbox.routing.exchange import Exchange
+from signalbox.routing.mask import masked_value
+from signalbox.routing.prepare import Outgoing
+
+
+def address(flow: http.HTTPFlow, exchange: Exchange, outgoing: Outgoing) -> None:
+    request, url = flow.request, outgoing.provider.url
+    headers = to_headers(outgoing.headers)
+    request.scheme, request.port, request.host = url.scheme, url.port, url.host
+    if request.authority:
+        request.authority = url.authority
+    hidden = exchange.rules.inspect.secrets == "mask"
+    request.path = outgoing.shown_path if hidden else outgoing.path
+    request.headers = headers
+    request.raw_content = outgoing.body
+    request.trailers = None
+    hide(flow, exchange)
+
+
+def hide(flow: http.HTTPFlow, exchange: Exchange) -> None:
+    """Put masked credentials in the flow; the exchange keeps the real ones for the moment of sending."""
+    shown = exchange.rules.inspect.secrets == "show"
+    exchange.hidden = {} if shown else mask_headers(flow.request.headers)
+
+
+def mask_headers(headers: http.Headers) -> dict[str, tuple[list[str], list[str]]]:
+    """Mask what is secret; gives for each such header what is shown now, and what was there."""
+    hidden = {}
+    for name in {name.lower() for name, value in headers.items(multi=True) if is_secret(name, value)}:
+        secrets = headers.get_all(name)
+        shown = [masked_value(secret) for secret in secrets]
+        hidden[name] = shown, secrets
+        headers.set_all(name, shown)
+    return hidden
+
+
+def to_headers(headers: Iterable[tuple[str, str]]) -> http.Headers:
+    return http.Headers([(_bytes(name), _bytes(value)) for name, value in headers])
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,269 @@
+"""mitmproxy's HTTP stream with Signalbox's edges.
+
+Three things happen here because no hook can do them: the real credentials are put in when a request is
+sent, so that they never stand in a flow; a refusal leaves before the request's body is in; whatever goes
+wrong below the hooks becomes an answer in Anthropic's shape instead of an HTML page or a silent client.
+"""
+
+import logging
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+from mitmproxy import http
+from mitmproxy.flow import Error
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.layers.http import (
+    DropStream,
+    HttpErrorHook,
+    HttpLayer,
+    HttpRequestHeadersHook,
+    HttpResponseHook,
+    HttpStream,
+    RequestHeaders,
+    RequestProtocolError,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
+    SendHttp,
+)
+from mitmproxy.proxy.layers.http._events import ErrorCode
+
+from signalbox.proxy.answers import error, too_large
+from signalbox.proxy.faults import in_words, place
+from signalbox.proxy.flows import exchanges
+from signalbox.proxy.informational import skip_informational
+from signalbox.routing.exchange import Exchange
+
+log = logging.getLogger("signalbox")
+
+type Commands[T] = Generator[commands.Command, Any, T]
+
+
+class LeakError(Exception):
+    """A secret was about to be sent to a provider that it does not belong to."""
+
+
+@dataclass(eq=False)
+class Pause(commands.Command):
+    """The stream goes on at `until`, on the monotonic clock; what happens meanwhile waits."""
+
+    until: float
+    blocking = True
+
+
+@dataclass(repr=False)
+class PauseCompleted(events.CommandCompleted):
+    command: Pause
+    reply: None
+
+
+@dataclass
+class Tick(events.Event):
+    """A deadline that the stream named has come."""
+
+    now: float
+
+
+class RouterStream(HttpStream):
+    _answered = False
+    """Whether the head of an answer is on its way to the client."""
+
+    @property
+    def exchange(self) -> Exchange | None:
+        return exchanges.get(self.flow) if hasattr(self, "flow") else None
+
+    def _handle_event(self, event: events.Event) -> Commands[None]:
+        try:
+            if isinstance(event, Tick):
+                yield from self._watched(self.on_tick(event.now))
+            else:
+                yield from self._watched(super()._handle_event(event))
+        except LeakError as leak:
+            log.error("request not sent: %s", leak)
+            yield from self._fail(500, str(leak))
+        except Exception as fault:
+            log.error("fault in the proxy: %s", place(fault))
+            yield from self._fail(500, "The router failed; its log says where.")
+
+    def on_tick(self, now: float) -> Commands[None]:
+        """One of `deadlines` has come."""
+        yield from ()
+
+    def _watched(self, inner: Commands[None]) -> Commands[None]:
+        """mitmproxy's own commands, with what is sent looked at on its way."""
+        reply = None
+        while True:
+            try:
+                command = inner.send(reply)
+            except StopIteration:
+                return
+            reply = None
+            if isinstance(command, SendHttp):
+                event = command.event
+                if isinstance(event, RequestHeaders):
+                    event.request = self._with_secrets(event.request)
+                elif isinstance(event, ResponseHeaders) and event.response.status_code >= 200:
+                    if self._answered:
+                        continue  # the client has the head of a stream already
+                    self._answered = True
+                elif isinstance(event, ResponseEndOfMessage) and self._is_broken():
+                    cut = ResponseProtocolError(self.stream_id, "broken answer", ErrorCode.KILL)
+                    command = SendHttp(cut, command.connection)
+                elif isinstance(event, ResponseProtocolError) and self._can_answer(event):
+                    yield from self._send(self.flow.response or self._failure(event))
+                    continue
+            reply = yield command
+            if isinstance(command, HttpRequestHeadersHook) and self._is_refused():
+                inner.close()
+                yield from self._refuse()
+                return
+
+    def _is_broken(self) -> bool:
+        """Whether the answer could not be decoded to its end: the client must not take it for whole."""
+        exchange = self.exchange
+        return exchange is not None and exchange.reader is not None and exchange.reader.broken
+
+    # sending
+
+    def _with_secrets(self, request: http.Request) -> http.Request:
+        """A copy that holds the real credentials; the flow keeps the masked ones (mitmproxy.md, 17)."""
+        exchange = self.exchange
+        if exchange is None:
+            return request
+        real = request.copy()
+        for name, (shown, secrets) in exchange.hidden.items():
+            if real.headers.get_all(name) == shown:
+                real.headers.set_all(name, secrets)
+        outgoing = exchange.outgoing
+        if outgoing is not None and real.path == outgoing.shown_path:
+            real.path = outgoing.path
+        if leak := exchange.leak(real.path, list(real.headers.items(multi=True))):
+            name = exchange.provider.name if exchange.provider else "the provider"
+            raise LeakError(f"{leak} holds an Anthropic credential that is not {name}'s own")
+        return real
+
+    # answers
+
+    def state_wait_for_response_headers(self, event: ResponseHeaders) -> Commands[None]:
+        if 100 <= event.response.status_code < 200 and event.response.status_code != 101:
+            skip_informational(self._parent.connections.get(self.context.server))
+            self.server_state = self.state_informational
+            return
+        yield from super().state_wait_for_response_headers(event)
+
+    def state_informational(self, _: events.Event) -> Commands[None]:
+        """The end of a 103 or the like; the answer itself is still to come."""
+        self.server_state = self.state_wait_for_response_headers
+        yield from ()
+
+    # refusing
+
+    def _is_refused(self) -> bool:
+        exchange = self.exchange
+        return exchange is not None and exchange.kind == "refused"
+
+    def check_body_size(self, request: bool) -> Commands[bool]:
+        exchange = self.exchange
+        if not (request and exchange and exchange.ours):
+            return (yield from super().check_body_size(request))
+        if len(self.request_body_buf) <= exchange.rules.body_limit:
+            return False
+        exchange.kind = "refused"
+        self.flow.response = too_large(exchange.rules.body_limit)
+        yield from self._refuse()
+        return True
+
+    def _refuse(self) -> Commands[None]:
+        """Answer now. What is still coming of the request is read and thrown away, so that the client,
+        which may read only after it has written, gets to see the answer."""
+        assert self.flow.response
+        self.request_body_buf.clear()
+        self.flow.response.headers["connection"] = "close"
+        yield HttpResponseHook(self.flow)
+        yield from self._send(self.flow.response)
+        self.client_state = self.server_state = self.state_errored
+        self.flow.live = False
+        yield DropStream(self.stream_id)
+
+    # failing
+
+    def handle_protocol_error(self, event: RequestProtocolError | ResponseProtocolError) -> Commands[None]:
+        exchange = self.exchange
+        if exchange is not None and isinstance(event, RequestProtocolError):
+            exchange.ending = "cancelled"
+            if not self._answered:
+                exchange.attempted("cancelled")
+        elif exchange is not None and exchange.ending != "cancelled":
+            exchange.ending = "error"
+            exchange.attempted("stream_error" if self._answered else "connect")
+            if self._can_answer(event):
+                self.flow.response = self._failure(event)
+        yield from super().handle_protocol_error(event)
+
+    def _can_answer(self, event: RequestProtocolError | ResponseProtocolError) -> bool:
+        return (
+            not self._answered
+            and self.exchange is not None
+            and event.code.http_status_code() is not None
+            and event.code is not ErrorCode.KILL
+        )
+
+    def _failure(self, event: RequestProtocolError | ResponseProtocolError) -> http.Response:
+        """What a client is told instead of mitmproxy's HTML page."""
+        status = event.code.http_status_code() or 502
+        exchange = self.exchange
+        name = exchange.provider.name if exchange and exchange.provider else "the upstream"
+        where = f"{self.flow.request.host}:{self.flow.request.port}"
+        said = in_words(event.message)
+        if event.code is ErrorCode.CONNECT_FAILED:
+            said = f"{name} could not be reached at {where}: {said}"
+        elif status == 502:
+            said = f"{name} at {where} broke off before it answered: {said}"
+        return error(status, said, exchange.headers() if exchange else {})
+
+    def _fail(self, status: int, message: str) -> Commands[None]:
+        """The stream cannot go on: tell the client, or cut it where it already has part of an answer."""
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.ending = "error"
+        if not self._answered and hasattr(self, "flow"):
+            headers = exchange.headers() if exchange is not None else {}
+            self.flow.response = error(status, message, headers | {"connection": "close"})
+            yield from self._send(self.flow.response)
+        else:
+            yield SendHttp(
+                ResponseProtocolError(self.stream_id, message, ErrorCode.KILL), self.context.client
+            )
+        if hasattr(self, "flow"):
+            self.flow.error = Error(message)
+            self.flow.live = False
+            yield HttpErrorHook(self.flow)
+        if self.context.server in self._parent.connections and self.server_state not in (
+            self.state_done,
+            self.state_errored,
+            self.state_uninitialized,
+        ):
+            cancelled = RequestProtocolError(self.stream_id, message, ErrorCode.CANCEL)
+            yield SendHttp(cancelled, self.context.server)
+        self.client_state = self.server_state = self.state_errored
+        yield DropStream(self.stream_id)
+
+    def _send(self, response: http.Response) -> Commands[None]:
+        content = b"" if self.flow.request.method == "HEAD" else response.raw_content
+        client = self.context.client
+        if self.client_state != self.state_done:
+            response.headers["connection"] = "close"
+        yield SendHttp(ResponseHeaders(self.stream_id, response, not content), client)
+        self._answered = True
+        if content:
+            yield SendHttp(ResponseData(self.stream_id, content), client)
+        yield SendHttp(ResponseEndOfMessage(self.stream_id), client)
+
+    @property
+    def _parent(self) -> HttpLayer:
+        """The layer of the client's connection."""
+        parent = self.context.layers[self.context.layers.index(self) - 1]
+        assert isinstance(parent, HttpLayer)
+        return parent

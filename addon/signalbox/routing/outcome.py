@@ -1,0 +1,219 @@
+"""How an attempt ended: one pure classifier of what came back, whoever answered.
+
+What the providers send in which case is told, with sources, by the recorded cases in
+`tests/golden/outcomes`. Kinds, and what each asks for (the contract, section 4):
+
+    quota      what the provider allows is spent: leave, rest until the reset that it names
+    throttle   too fast: rest for `retry-after`, at most a minute
+    request    this provider or model will not serve this very request: leave, without rest
+    overload   the model is busy: a short rest, then one trial
+    auth       the router's own key is refused
+    client     the request is at fault, or credentials that the caller brought: the answer is the caller's
+
+The other kinds are what their names say; none of them asks for a rest.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Literal, NamedTuple, Self
+
+import msgspec
+
+from signalbox.config.rules import Failover
+from signalbox.routing import causes, resets
+from signalbox.routing.causes import LOGIN_STATUSES
+from signalbox.routing.causes import Kind as Kind
+from signalbox.routing.report import Report, one_line, read
+from signalbox.routing.resets import retry_after as retry_after
+
+type Scope = Literal["key", "model", "provider", "none"]
+
+AUTH_REST = 60.0
+"""A refused key is tried again after this, so that one that was repaired at the provider comes back."""
+
+OVERLOAD_REST = 5.0
+"""An overload passes in seconds or lasts for minutes: this spares a herd the same answer, and one trial
+after it tells which; the circuit sees to the long ones."""
+
+THROTTLE_REST = 5.0
+LONGEST_SHORT_REST = 60.0
+"""Of throttles and overloads, whatever `retry-after` says."""
+
+QUOTA_REST = 300.0
+"""Where nothing names the reset."""
+
+LONGEST_QUOTA_REST = 7 * 86400.0
+
+_DEFAULT_ON = Failover().on
+_CLOUDFLARE = range(520, 527)
+"""Sent by Cloudflare for an origin that is down, unreachable or too slow: a bad gateway by other numbers."""
+
+_WITHIN: Mapping[Kind, Kind] = {"client": "request", "server": "stream_error", "timeout": "stream_error"}
+"""What a kind is where the error came with a 200: a failure in any case, and nobody can tell whose."""
+
+_STATUS: Mapping[Kind, int] = {
+    "auth": 401,
+    "quota": 429,
+    "throttle": 429,
+    "overload": 529,
+    "request": 400,
+    "client": 400,
+}
+"""Of an error with a 200 that names none."""
+
+_ZAI_HOSTS = (".z.ai", ".bigmodel.cn")
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How one attempt ended. Where something is to rest both `rest` and `scope` say so, else neither."""
+
+    label: str
+    """As in `x-signalbox-attempts`: a status, `connect`, `timeout`, `stream_error` or `cancelled`."""
+    kind: Kind
+    status: int | None = None
+    """The upstream's, or the one that belongs to an error within a 200."""
+    rest: float | None = None
+    """Seconds for which what failed should rest; None where it need not."""
+    scope: Scope = "none"
+    """What should rest: the key (or login) that was used, the provider's model, the whole provider."""
+    detail: str = ""
+    """For people: type and message, one line of at most 200 characters, without secrets."""
+
+    def because(self, detail: str) -> Self:
+        """The same with a reason for people."""
+        return msgspec.structs.replace(self, detail=one_line(detail))
+
+    def moves_on(self, on: frozenset[str]) -> bool:
+        """Whether the next target is to be tried, `on` being the `failover.on` in force."""
+        return self.kind != "success" and not on.isdisjoint(self._names())
+
+    def counts(self) -> bool:
+        """Whether it is a failure to the circuit breaker (the contract, section 2, `circuit`)."""
+        return self.kind not in ("request", "quota") and self.moves_on(_DEFAULT_ON)
+
+    def _names(self) -> set[str]:
+        """All that `failover.on` may call it."""
+        names = {self.label, str(self.status)}
+        if self.kind in ("quota", "request"):
+            names.add("429")  # whatever status it hides behind: 400, 402, 403, 500
+        if self.kind != "client" and self.status in LOGIN_STATUSES:
+            names.add("auth")
+        if self.status in _CLOUDFLARE:
+            names.add("502")
+        return names
+
+
+CONNECT = Outcome("connect", "connect")
+"""Refused, reset or unreachable, no such host, TLS failed."""
+TIMEOUT = Outcome("timeout", "timeout")
+STREAM_ERROR = Outcome("stream_error", "stream_error")
+"""The answer broke off, or could not be read, before it began."""
+EMPTY = STREAM_ERROR.because("the stream ended without an answer")
+CANCELLED = Outcome("cancelled", "client", detail="the client left")
+
+
+def success(status: int) -> Outcome:
+    return Outcome(str(status), "success", status)
+
+
+def classify(
+    status: int, headers: Mapping[str, str], body: bytes, *, now: datetime, own_key: bool, provider: str
+) -> Outcome:
+    """The outcome of an attempt that was answered. Never raises.
+
+    `headers` have names in lower case; `body` is the decoded head of the body, of which 64 KB are read;
+    `now` is aware; `own_key` says that the router sent a key or login of its own and not the caller's;
+    `provider` is the host asked. A 2xx is a success unless its body is a JSON error.
+    """
+    answer = _Answer(read(body), headers, now, own_key, provider)
+    if not 200 <= status < 300:
+        return _outcome(str(status), _kind(status, answer), status, answer)
+    return _within_an_answer(answer) if answer.report.is_error else success(status)
+
+
+def classify_event(error_type: str, message: str, *, now: datetime, provider: str) -> Outcome:
+    """The outcome of a stream that came to `event: error` before its answer began. Never raises."""
+    outcome = _within_an_answer(_Answer(Report((error_type,), message), {}, now, True, provider))
+    if outcome.kind == "auth":  # the key was good enough for the stream to start
+        return msgspec.structs.replace(outcome, kind="request", rest=None, scope="none")
+    return outcome
+
+
+class _Answer(NamedTuple):
+    """What there is to judge beside the status."""
+
+    report: Report
+    headers: Mapping[str, str]
+    now: datetime
+    own_key: bool
+    provider: str
+
+
+def _within_an_answer(answer: _Answer) -> Outcome:
+    """An error that came with a 200: always a failure of the attempt (the contract, section 4)."""
+    named = answer.report.status
+    kind = _kind(named or 500, answer)
+    status = named or _STATUS.get(kind, 500)
+    return _outcome("stream_error", _WITHIN.get(kind, kind), status, answer)
+
+
+def _kind(status: int, answer: _Answer) -> Kind:
+    if status in LOGIN_STATUSES and not answer.own_key:
+        return "client"
+    kind = causes.kind(status, answer.report)
+    if kind == "throttle" and resets.rejected(answer.headers):
+        return "quota"
+    return "client" if kind == "auth" and not answer.own_key else kind
+
+
+def _outcome(label: str, kind: Kind, status: int, answer: _Answer) -> Outcome:
+    rest, scope = _rest(kind, answer)
+    return Outcome(label, kind, status, rest, scope, answer.report.detail or _phrase(status))
+
+
+def _phrase(status: int) -> str:
+    return HTTPStatus(status).phrase if status in HTTPStatus else ""
+
+
+# what is to rest
+
+
+def _rest(kind: Kind, answer: _Answer) -> tuple[float | None, Scope]:
+    match kind:
+        case "quota":
+            spent = resets.rejected(answer.headers)
+            named = (spent and spent.rest(answer.now)) or _named_reset(answer) or QUOTA_REST
+            return min(named, LONGEST_QUOTA_REST), "model" if spent and spent.one_family else "key"
+        case "throttle":
+            return _short_rest(THROTTLE_REST, answer), "key"
+        case "overload":
+            return _short_rest(OVERLOAD_REST, answer), "model"
+        case "auth":
+            return AUTH_REST, "key"
+        case "request" if causes.NOT_IN_PLAN in answer.report.names:
+            return QUOTA_REST, "model"
+    return None, "none"
+
+
+def _named_reset(answer: _Answer) -> float | None:
+    """Seconds until spent quota comes back, by what names it most exactly."""
+    report, headers, now = answer.report, answer.headers, answer.now
+    if causes.MONTHLY in report.names:
+        return resets.next_month(now)
+    if causes.DAILY in report.names:
+        return resets.next_day(now, resets.BEIJING)
+    is_zai = report.is_zai or f".{answer.provider}".endswith(_ZAI_HOSTS)
+    return (
+        resets.in_text(report.message, now, resets.BEIJING if is_zai else UTC)
+        or report.delay
+        or retry_after(headers, now)
+        or resets.limits(headers, now)
+    )
+
+
+def _short_rest(usual: float, answer: _Answer) -> float:
+    named = retry_after(answer.headers, answer.now)
+    if named is None:
+        named = answer.report.delay or resets.limits(answer.headers, answer.now) or usual
+    return min(named, LONGEST_SHORT_REST)

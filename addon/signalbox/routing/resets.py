@@ -1,0 +1,157 @@
+"""When a provider will answer again, as its headers and texts tell. All results are seconds from `now`."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from email.utils import parsedate_to_datetime
+
+import msgspec
+
+BEIJING = timezone(timedelta(hours=8))
+"""The zone in which Z.ai writes times, without saying so."""
+
+_YEAR_2001 = 1e9
+"""Unix seconds. A greater number is a moment and not a span."""
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])", re.ASCII)
+_NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
+_UNIFIED_STATUS = re.compile(r"(anthropic-ratelimit-unified-(?:(\w+)-)?)status")
+_REJECTED = frozenset({"rejected", "rate_limited", "blocked"})
+_OF_ONE_FAMILY = re.compile(r"(?:five_hour|seven_day|\d+[hd])_\w+")
+_LIMIT_RESET = re.compile(r"x-ratelimit-reset(?:-[\w-]+)?|anthropic-ratelimit-(?!unified)[\w-]+-reset")
+_TEXT_MOMENT = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:T| at | )(\d\d:\d\d(?::\d\d)?)(?:\.\d+)?\s?(UTC|GMT|Z|[+-]\d\d:\d\d)?", re.ASCII
+)
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """Windows of an Anthropic plan that are used up."""
+
+    resets: tuple[str, ...]
+    one_family: bool
+    """Whether only one family of models is shut out (`7d_opus`)."""
+
+    def rest(self, now: datetime) -> float | None:
+        """Seconds until the last of them is open again."""
+        return _latest(self.resets, now)
+
+
+def rejected(headers: Mapping[str, str]) -> Rejected | None:
+    """The used up windows that `anthropic-ratelimit-unified-*` tell of: an open set of names.
+
+    `overage` is none: it is rejected wherever no extra usage was bought. A window of all models hides
+    those of one family, which would rest too long; they tell for themselves later.
+    """
+    found = (_UNIFIED_STATUS.fullmatch(name.lower()) for name in headers)
+    shut = {row[2] or "": row[1] for row in found if row and headers[row[0]].strip().lower() in _REJECTED}
+    shut.pop("overage", None)
+    overall = headers.get("anthropic-ratelimit-unified-reset", "")
+    if not shut:
+        return None
+    if list(shut) == [""]:
+        claim = headers.get("anthropic-ratelimit-unified-representative-claim", "")
+        return Rejected((overall,), _OF_ONE_FAMILY.fullmatch(claim) is not None)
+    shut.pop("", None)
+    of_all = [window for window in shut if not _OF_ONE_FAMILY.fullmatch(window)]
+    resets = tuple(headers.get(f"{shut[window]}reset", overall) for window in of_all or shut)
+    return Rejected(resets, one_family=not of_all)
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds that `retry-after-ms` or `retry-after` (a number or an HTTP date) ask for; else None."""
+    millis = _number(headers.get("retry-after-ms", ""))
+    if millis is not None:
+        return millis / 1000
+    told = headers.get("retry-after", "")
+    seconds = _number(told)
+    return seconds if seconds is not None else _until_http_date(told, now)
+
+
+def limits(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds until the last exhausted limit of `x-ratelimit-*` or `anthropic-ratelimit-*` is whole again.
+
+    A limit of which something remains did not stop the request.
+    """
+    exhausted = (
+        value
+        for name, value in headers.items()
+        if _LIMIT_RESET.fullmatch(name.lower())
+        and headers.get(name.lower().replace("reset", "remaining"), "0").strip() == "0"
+    )
+    return _latest(exhausted, now)
+
+
+def in_text(message: str, now: datetime, zone: tzinfo) -> float | None:
+    """Seconds until a moment that a message names, as `2025-10-03 08:23:14`, in `zone` unless it says."""
+    found = _TEXT_MOMENT.search(message)
+    if not found:
+        return None
+    day, time, written = found.groups()
+    offset = "+00:00" if written in ("UTC", "GMT", "Z") else written or ""
+    try:
+        moment = datetime.fromisoformat(f"{day} {time}{offset}")
+    except ValueError:
+        return None
+    return _until(moment if moment.tzinfo else moment.replace(tzinfo=zone), now)
+
+
+def next_day(now: datetime, zone: tzinfo) -> float:
+    """Seconds until midnight there."""
+    midnight = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
+    return (midnight + timedelta(days=1) - now).total_seconds()
+
+
+def next_month(now: datetime) -> float:
+    """Seconds until the first of next month, in UTC."""
+    first = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return ((first + timedelta(days=32)).replace(day=1) - now).total_seconds()
+
+
+def duration(text: str) -> float | None:
+    """Seconds of `37s`, `1.5s`, `6m0s`, `120ms`; else None."""
+    spans = list(_SPAN.finditer(text))
+    if not spans or "".join(span[0] for span in spans) != text:
+        return None
+    return _finite(sum(float(span[1]) * _UNITS[span[2]] for span in spans))
+
+
+def _latest(told: Iterable[str], now: datetime) -> float | None:
+    return max(filter(None, (_moment(value.strip(), now) for value in told)), default=None)
+
+
+def _moment(told: str, now: datetime) -> float | None:
+    """Seconds until what a reset header says: unix seconds or milliseconds, seconds from now, a Go
+    duration (OpenAI), RFC 3339 (Anthropic); None where it is past."""
+    number = _number(told)
+    if number is not None:
+        is_unix = number > _YEAR_2001
+        seconds = number / (1000 if number > _YEAR_2001 * 1000 else 1)
+        return _ahead(seconds - now.timestamp() if is_unix else seconds)
+    return duration(told) or in_text(told, now, UTC)
+
+
+def _until_http_date(told: str, now: datetime) -> float | None:
+    try:
+        moment = parsedate_to_datetime(told)
+    except (ValueError, OverflowError):
+        return None
+    return _until(moment if moment.tzinfo else moment.replace(tzinfo=UTC), now)
+
+
+def _until(moment: datetime, now: datetime) -> float | None:
+    return _ahead((moment - now).total_seconds())
+
+
+def _ahead(seconds: float) -> float | None:
+    return seconds if seconds > 0 else None
+
+
+def _number(told: str) -> float | None:
+    told = told.strip()
+    return _finite(float(told)) if _NUMBER.fullmatch(told) else None
+
+
+def _finite(seconds: float) -> float | None:
+    return seconds if math.isfinite(seconds) else None

@@ -1,0 +1,252 @@
+"""The circuit of one provider: when it opens, whom it admits, how it closes."""
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+
+from signalbox.config.rules import Circuit
+from signalbox.routing.circuit import TRIAL_FORGOTTEN, Breaker, Gate, Ticket
+
+CIRCUIT = Circuit(degraded_after=2, open_after=3, cooldown=60.0)
+
+
+def fail(breaker: Breaker, times: int, now: float = 0.0) -> None:
+    for _ in range(times):
+        breaker.failed(breaker.begin(now), now)
+
+
+def opened(now: float = 0.0) -> Breaker:
+    breaker = Breaker(CIRCUIT)
+    fail(breaker, 3, now)
+    return breaker
+
+
+def test_consecutive_failures_degrade_it_and_then_open_it():
+    breaker = Breaker(CIRCUIT)
+    states = []
+    for _ in range(3):
+        fail(breaker, 1)
+        states.append((breaker.state(0), breaker.allows(0)))
+    assert states == [("closed", True), ("degraded", True), ("open", False)]
+
+
+def test_a_success_resets_the_count():
+    breaker = Breaker(CIRCUIT)
+    fail(breaker, 2)
+    breaker.succeeded(breaker.begin(0))
+    assert breaker.state(0) == "closed"
+    fail(breaker, 2)
+    assert breaker.state(0) == "degraded"
+
+
+def test_it_stays_open_for_the_cooldown():
+    breaker = opened(now=100)
+    assert breaker.remaining(100) == 60
+    assert (breaker.state(159.9), breaker.allows(159.9)) == ("open", False)
+    assert (breaker.state(160), breaker.allows(160)) == ("half-open", True)
+    assert breaker.remaining(160) == 0
+
+
+def test_half_open_admits_one_trial_whose_success_closes_it():
+    breaker = opened()
+    trial = breaker.begin(60)
+    assert not breaker.allows(61)
+    breaker.succeeded(trial)
+    assert breaker.state(61) == "closed"
+    fail(breaker, 2, now=61)
+    assert breaker.state(61) == "degraded"
+
+
+def test_a_trial_that_fails_opens_it_for_another_cooldown():
+    breaker = opened()
+    breaker.failed(breaker.begin(60), 70)
+    assert (breaker.state(70), breaker.remaining(70)) == ("open", 60)
+
+
+def test_a_trial_that_is_abandoned_gives_its_place_to_the_next():
+    breaker = opened()
+    breaker.abandoned(breaker.begin(60))
+    assert (breaker.state(61), breaker.allows(61)) == ("half-open", True)
+
+
+def test_a_trial_that_never_ends_is_forgotten():
+    breaker = opened()
+    breaker.begin(60)
+    assert not breaker.allows(60 + TRIAL_FORGOTTEN - 0.1)
+    assert breaker.allows(60 + TRIAL_FORGOTTEN)
+
+
+def test_a_forgotten_trial_that_fails_after_all_opens_it_but_not_once_another_closed_it():
+    breaker = opened()
+    forgotten = breaker.begin(60)
+    following = breaker.begin(120)
+    breaker.failed(forgotten, 130)
+    assert breaker.remaining(130) == 60
+    breaker.succeeded(following)
+    assert breaker.state(131) == "open"
+
+    breaker = opened()
+    forgotten = breaker.begin(60)
+    breaker.succeeded(breaker.begin(120))
+    breaker.failed(forgotten, 130)
+    assert breaker.state(130) == "closed"
+
+
+def test_abandoning_does_not_judge():
+    breaker = Breaker(CIRCUIT)
+    fail(breaker, 2)
+    breaker.abandoned(breaker.begin(0))
+    assert breaker.state(0) == "degraded"
+
+
+def test_attempts_from_before_it_opened_neither_close_it_nor_prolong_the_cooldown():
+    breaker = Breaker(CIRCUIT)
+    old = [breaker.begin(0) for _ in range(5)]
+    for ticket in old[:3]:
+        breaker.failed(ticket, 10)
+    breaker.failed(old[3], 30)
+    breaker.succeeded(old[4])
+    assert (breaker.state(30), breaker.remaining(30)) == ("open", 40)
+
+
+def test_many_hung_attempts_that_end_after_it_closed_do_not_open_it_again():
+    breaker = Breaker(CIRCUIT)
+    hung = [breaker.begin(0) for _ in range(50)]
+    for ticket in hung[:3]:
+        breaker.failed(ticket, 10)
+    breaker.succeeded(breaker.begin(70))
+    for ticket in hung[3:]:
+        breaker.failed(ticket, 120)
+    assert breaker.state(120) == "closed"
+
+
+def test_a_late_success_resets_a_closed_circuit():
+    breaker = Breaker(CIRCUIT)
+    old = breaker.begin(0)
+    fail(breaker, 3)
+    breaker.succeeded(breaker.begin(60))
+    fail(breaker, 2, now=61)
+    breaker.succeeded(old)
+    assert breaker.state(61) == "closed"
+
+
+def test_a_request_sent_to_an_open_circuit_all_the_same_may_close_it_and_cannot_prolong_it():
+    breaker = opened()
+    breaker.failed(breaker.begin(10), 20)
+    assert breaker.remaining(20) == 40
+    breaker.succeeded(breaker.begin(20))
+    assert breaker.state(20) == "closed"
+
+
+def test_a_request_sent_beside_the_trial_does_not_take_its_place():
+    breaker = opened()
+    breaker.begin(60)
+    beside = breaker.begin(61)
+    breaker.abandoned(beside)
+    assert not breaker.allows(62)
+    breaker.failed(beside, 62)
+    assert breaker.state(62) == "half-open"
+
+
+def test_new_limits_hold_from_the_next_outcome_on_and_leave_what_happened():
+    breaker = Breaker(CIRCUIT)
+    fail(breaker, 2)
+    breaker.circuit = Circuit(degraded_after=3, open_after=10, cooldown=5.0)
+    assert breaker.state(0) == "closed"
+    fail(breaker, 1)
+    assert breaker.state(0) == "degraded"
+    fail(breaker, 7)
+    assert breaker.remaining(0) == 5
+
+
+@pytest.mark.parametrize(
+    ("now", "remaining", "allows"), [(9.0, 1.0, False), (10.0, 0.0, True), (99.0, 0.0, True)]
+)
+def test_a_gate_is_shut_until_its_moment(now, remaining, allows):
+    gate = Gate(until=10)
+    assert (gate.remaining(now), gate.allows(now)) == (remaining, allows)
+
+
+class Life(RuleBasedStateMachine):
+    """Requests begin and end in any order, at any time, with any outcome; some are sent though refused."""
+
+    running = Bundle("running")
+
+    @initialize(open_after=st.integers(1, 4), cooldown=st.sampled_from([0.0, 10.0, 200.0]))
+    def begin_to_live(self, open_after: int, cooldown: float) -> None:
+        self.now = 1000.0
+        self.circuit = Circuit(degraded_after=2, open_after=open_after, cooldown=cooldown)
+        self.breaker = Breaker(self.circuit)
+        self.trials: dict[Ticket, float] = {}
+        """Those that run, and since when. An opening or closing ends their time."""
+
+    @rule(seconds=st.sampled_from([0.5, 5.0, 10.0, TRIAL_FORGOTTEN, 200.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(target=running)
+    def a_request_is_sent(self) -> Ticket:
+        was_half_open = self.breaker.state(self.now) == "half-open"
+        allowed = self.breaker.allows(self.now)
+        ticket = self.breaker.begin(self.now)
+        assert ticket.is_trial == (was_half_open and allowed)
+        if ticket.is_trial:
+            young = [t for t, began in self.trials.items() if self.now - began < TRIAL_FORGOTTEN]
+            assert not young, "half-open admits one at a time"
+            self.trials[ticket] = self.now
+            assert not self.breaker.allows(self.now)
+        return ticket
+
+    @rule(ticket=consumes(running))
+    def it_succeeds(self, ticket: Ticket) -> None:
+        before, remaining = self.breaker.state(self.now), self.breaker.remaining(self.now)
+        self.breaker.succeeded(ticket)
+        self.trials.pop(ticket, None)
+        if before in ("closed", "degraded"):
+            assert self.breaker.state(self.now) == "closed", "a success resets"
+        elif self.breaker.state(self.now) == before:
+            assert self.breaker.remaining(self.now) == remaining
+        else:
+            assert self.breaker.state(self.now) == "closed"
+            self.trials.clear()
+
+    @rule(ticket=consumes(running))
+    def it_fails(self, ticket: Ticket) -> None:
+        before, remaining = self.breaker.state(self.now), self.breaker.remaining(self.now)
+        self.breaker.failed(ticket, self.now)
+        self.trials.pop(ticket, None)
+        if before == "open":
+            assert self.breaker.remaining(self.now) == remaining, "no failure prolongs the cooldown"
+        if before == "half-open" and self.breaker.remaining(self.now) == self.circuit.cooldown:
+            self.trials.clear()
+
+    @rule(ticket=consumes(running))
+    def its_client_leaves(self, ticket: Ticket) -> None:
+        before = self.breaker.state(self.now), self.breaker.remaining(self.now)
+        self.breaker.abandoned(ticket)
+        self.trials.pop(ticket, None)
+        assert (self.breaker.state(self.now), self.breaker.remaining(self.now)) == before
+
+    @rule()
+    def a_success_resets(self) -> None:
+        if self.breaker.allows(self.now):
+            self.breaker.succeeded(self.breaker.begin(self.now))
+            self.trials.clear()
+            fail(self.breaker, self.circuit.open_after - 1, self.now)
+            assert self.breaker.allows(self.now)
+
+    @invariant()
+    def it_is_never_open_for_longer_than_the_cooldown(self) -> None:
+        assert self.breaker.remaining(self.now) <= self.circuit.cooldown
+
+    def teardown(self) -> None:
+        """Whatever happened, and whoever never ends: it can always close again."""
+        later = self.now + self.circuit.cooldown + TRIAL_FORGOTTEN
+        assert self.breaker.allows(later)
+        self.breaker.succeeded(self.breaker.begin(later))
+        assert self.breaker.state(later) == "closed"
+
+
+Life.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestLife = Life.TestCase
