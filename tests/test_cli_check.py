@@ -33,7 +33,7 @@ def test_errors_are_those_of_the_loader(rules):
 
 
 def test_warnings_are_those_of_the_rules_and_what_is_not_yet_in_effect(rules):
-    path = rules("providers:\n  a:\n    url: https://h\n    key: ${A}\n    timeout: {idle: 1m}\n")
+    path = rules("providers:\n  a:\n    url: https://h\n    key: ${A}\n    budget: {tokens: 5M, per: day}\n")
     assert check(path, {})[1] == [
         'rules.yaml:4: A is not set: provider "a" is unavailable (at $.providers.a.key)',
         "rules.yaml:5: budget is not yet in effect (at $.providers.a.budget)",
