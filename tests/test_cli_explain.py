@@ -83,7 +83,22 @@ def test_everything_that_would_be_changed_is_told(file):
         "   key: caller's own\n"
         "   thinking: other providers' is dropped from the history\n"
         "   changed: model remap: anthropic/claude-sonnet-4-5[1m] → claude-sonnet-4-5[1m]\n"
+        "the next one is asked after: 408 429 500 502 503 504 529 auth connect stream_error timeout\n"
+        "by the rules alone: a running router also passes over what rests or has an open circuit\n"
     )
+
+
+def test_a_rules_own_failover_is_told(file):
+    own = "    to: [zai/glm-4.7, anthropic]\n    failover: {on: [429], retries: 2, wait: 5s}\n"
+    file.write_text(RULES.replace("    to: [zai/glm-4.7, anthropic]\n", own))
+    told = (
+        "the next one is asked after: 429; before that 2 retries and a retry-after of at most 5 s waited out"
+    )
+    assert told in explain(file, "claude-sonnet-4-5").stdout
+
+
+def test_one_target_alone_has_none_after_it(file):
+    assert "the next one" not in explain(file, "claude-opus-4-5").stdout
 
 
 def test_where_nothing_would_be_changed_it_says_so(file):

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -49,6 +50,8 @@ def test_in_a_pipe_its_account_is_plain(tmp_path):
     assert "\x1b" not in done.stdout
     for told in ("zai/glm-4.5-air", "zai/glm-4.7", "byte for byte", "in force", "on record"):
         assert told in done.stdout
+    assert "attempts: zai:529 anthropic:200" in done.stdout
+    assert "↻ zai 529 → anthropic: overloaded_error" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= PICTURE_WIDTH
     assert story.LOGIN not in done.stdout
     assert story.ZAI_KEY not in done.stdout
@@ -86,6 +89,23 @@ def test_fake_providers_report_their_input_at_the_start_or_at_the_end(reports, a
     assert events[-2]["usage"] == USAGE
     assert "".join(event["delta"].get("text", "") for event in events if "delta" in event) == "two words"
     assert provider.arrived[0].credentials == ["zai-fake"]
+
+
+def test_an_overloaded_fake_provider_refuses_as_anthropic_would():
+    with FakeProvider("words", USAGE, "early") as provider:
+        provider.overloaded = True
+        request = urllib.request.Request(f"{provider.url}/v1/messages", b'{"model": "m"}')
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            OPENER.open(request, timeout=5)
+        with refused.value as answer:
+            assert (answer.code, json.load(answer)["error"]["type"]) == (529, "overloaded_error")
+    assert (len(provider.arrived), provider.answered) == (1, 0)
+
+
+def test_a_terminal_that_knows_no_arrows_shows_the_log_without_them(capsys, monkeypatch):
+    monkeypatch.setattr("rich.console.Console.encoding", "ascii")
+    Account().logged("↻ zai 529")
+    assert capsys.readouterr().out == "  ? zai 529\n"
 
 
 def test_on_a_terminal_that_knows_no_tick_it_writes_ok(capsys, monkeypatch):

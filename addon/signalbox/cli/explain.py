@@ -10,7 +10,7 @@ from rich.console import Console
 
 from signalbox.cli.check import default_rules
 from signalbox.config.load import RulesError, load
-from signalbox.config.rules import Provider, Rules
+from signalbox.config.rules import Failover, Provider, Rules
 from signalbox.messages.body import Body
 from signalbox.messages.paths import COUNT_TOKENS, MESSAGES
 from signalbox.routing.facts import AGENT_HEADER, Facts
@@ -58,7 +58,10 @@ def explain_command(
     agent: str,
     client: str | None,
 ) -> None:
-    """Say who would answer a request for MODEL, and why. Sends nothing."""
+    """Say who would answer a request for MODEL, and who after them, and why. Sends nothing.
+
+    It reads the rules alone: a running router also passes over what rests or has an open circuit.
+    """
     try:
         rules = load(file or default_rules(), os.environ)
     except RulesError as error:
@@ -97,8 +100,12 @@ def account(rules: Rules, facts: Facts, body: Body) -> Iterator[Line]:
         return
     yield f"{rules.file.name}:{planned.rule.line} {planned.label} matches {facts.asked}", "bold"
     incoming = Incoming(path=facts.path, headers=tuple(facts.headers.items()), wire=body.raw, body=body)
+    lone = len(planned.choices) + bool(planned.reject) == 1
     for number, choice in enumerate(planned.choices, 1):
-        yield from _target(number, choice, facts, incoming)
+        yield from _target(number, choice, facts, incoming, lone=lone)
+    if planned.choices and not lone:
+        yield f"the next one is asked after: {_moves_on(planned.rule.failover)}", "dim"
+        yield "by the rules alone: a running router also passes over what rests or has an open circuit", "dim"
     for skip in planned.skipped:
         target = f"{skip.provider}/{skip.model}"
         yield f"passed over: {target}, {skip.reason} ({skip.detail})", "yellow"
@@ -109,9 +116,16 @@ def account(rules: Rules, facts: Facts, body: Body) -> Iterator[Line]:
         yield "nobody is available: refused here with 503", "red"
 
 
-def _target(number: int, choice: Choice, facts: Facts, incoming: Incoming) -> Iterator[Line]:
+def _moves_on(failover: Failover) -> str:
+    again = [f"{failover.retries} retries"] if failover.retries else []
+    waits = [f"a retry-after of at most {failover.wait:g} s waited out"] if failover.wait else []
+    first = f"; before that {' and '.join((*again, *waits))}" if again or waits else ""
+    return (" ".join(sorted(failover.on)) or "nothing") + first
+
+
+def _target(number: int, choice: Choice, facts: Facts, incoming: Incoming, *, lone: bool) -> Iterator[Line]:
     provider = choice.provider
-    outgoing = prepare(choice, facts, incoming, key=choice.provider.key, foreign_thinking=False, lone=True)
+    outgoing = prepare(choice, facts, incoming, key=choice.provider.key, foreign_thinking=False, lone=lone)
     yield (
         f"{number}. {provider.name}: POST {provider.url.scheme}://{provider.url.authority}{outgoing.path}",
         "green",

@@ -31,6 +31,11 @@ class Account:
     def say(self, text: str, style: str = "") -> None:
         self._console.print(Text(f"  {text}", style=style), soft_wrap=True)
 
+    def logged(self, line: str) -> None:
+        """A line of the router's own log, with `?` for what this terminal cannot show."""
+        encoding = self._console.encoding
+        self.say(line.encode(encoding, "replace").decode(encoding), "yellow")
+
     def rules(self, yaml: str) -> None:
         text = Syntax("", "yaml", theme="ansi_dark").highlight(yaml.rstrip())
         self._console.print(text, soft_wrap=True)

@@ -18,6 +18,7 @@ class Answered:
     provider: str
     model: str
     rule: str
+    attempts: str
     answer: dict[str, Any]
     """The JSON of a whole answer; empty where it was streamed."""
     text: str
@@ -78,6 +79,7 @@ def _answered(response: http.client.HTTPResponse, start: float, on_text: Callabl
         provider=headers.get("x-signalbox-provider", ""),
         model=headers.get("x-signalbox-model", ""),
         rule=headers.get("x-signalbox-rule", ""),
+        attempts=headers.get("x-signalbox-attempts", ""),
         answer=answer,
         text="".join(pieces) or _text(answer),
         first=moments[0],

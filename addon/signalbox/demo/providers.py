@@ -11,6 +11,8 @@ from typing import Any, Literal, Self
 PAUSE = 0.06
 """Seconds between two words of a stream."""
 
+OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+
 type Usage = dict[str, int]
 
 
@@ -36,7 +38,10 @@ class FakeProvider(ThreadingHTTPServer):
         self.text = text
         self.usage = usage
         self.early = usage if reports == "early" else dict.fromkeys(usage, 0)
+        self.overloaded = False
+        """While true it refuses every message."""
         self.arrived: list[Arrived] = []
+        self.answered = 0
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def __enter__(self) -> Self:
@@ -84,14 +89,18 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.arrived.append(Arrived(self.path, headers, body))
         asked = json.loads(body)
+        if self.server.overloaded:
+            self._whole(OVERLOADED, 529)
+            return
+        self.server.answered += 1
         if asked.get("stream"):
             self._stream(asked["model"])
         else:
             self._whole(self.server.message(asked["model"]))
 
-    def _whole(self, message: dict[str, Any]) -> None:
+    def _whole(self, message: dict[str, Any], status: int = 200) -> None:
         content = json.dumps(message).encode()
-        self._head("application/json", "content-length", str(len(content)))
+        self._head("application/json", "content-length", str(len(content)), status)
         self.wfile.write(content)
 
     def _stream(self, model: str) -> None:
@@ -103,8 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(PAUSE)
         self.wfile.write(b"0\r\n\r\n")
 
-    def _head(self, kind: str, framing: str, value: str) -> None:
-        self.send_response(200)
+    def _head(self, kind: str, framing: str, value: str, status: int = 200) -> None:
+        self.send_response(status)
         self.send_header("content-type", kind)
         self.send_header(framing, value)
         self.end_headers()

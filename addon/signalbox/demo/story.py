@@ -24,7 +24,7 @@ providers:
   anthropic: {{url: "{anthropic}", auth: client}}
   zai: {{url: "{zai}", key: "${{ZAI_API_KEY}}", count_tokens: estimate}}
 rules:
-  - {{match: "*haiku*", to: zai/glm-4.5-air}}
+  - {{match: "*haiku*", to: [zai/glm-4.5-air, anthropic]}}
   - {{match: "*sonnet*", to: {sonnet}}}
   - {{match: "*", to: anthropic}}
 """
@@ -51,6 +51,7 @@ class Story:
         self._opus()
         self._count_tokens()
         self._live_edit()
+        self._failover()
         self._credentials()
         self._tokens()
 
@@ -104,8 +105,27 @@ class Story:
         self._account.say(answered.text, "green")
         self._account.done(f"in force {ms(after)} after the file was saved, without a restart")
 
+    def _failover(self) -> None:
+        self._account.heading("6. Z.ai is overloaded: the next target of the rule answers")
+        self._zai.overloaded = True
+        answered = self._caller.message(HAIKU, "Is anybody there?")
+        self._zai.overloaded = False
+        self._account.say(answered.text, "green")
+        self._arrived(answered, HAIKU, "anthropic", HAIKU)
+        expect(answered.attempts == "zai:529 anthropic:200", f"the attempts were {answered.attempts}")
+        self._account.done(f"attempts: {answered.attempts}; the router's log says:")
+        self._account.logged(self._logged("↻ zai 529"))
+
+    def _logged(self, beginning: str) -> str:
+        """The line of the router's log that begins so after its clock."""
+        end = time.monotonic() + 2
+        while beginning not in (log := self._router.log()):
+            expect(time.monotonic() < end, f"the router logged no {beginning}")
+            time.sleep(0.02)
+        return log[log.index(beginning) :].splitlines()[0]
+
     def _credentials(self) -> None:
-        self._account.heading("6. Which credentials arrived where")
+        self._account.heading("7. Which credentials arrived where")
         seen = {
             provider: sorted({credential for one in fake.arrived for credential in one.credentials})
             for provider, fake in (("zai", self._zai), ("anthropic", self._anthropic))
@@ -122,11 +142,11 @@ class Story:
         self._account.done("the caller's login never left for Z.ai, Z.ai's key never for Anthropic")
 
     def _tokens(self) -> None:
-        self._account.heading("7. What the router recorded")
+        self._account.heading("8. What the router recorded")
         sent = {"anthropic": self._anthropic, "zai": self._zai}
-        asked = sum(len(fake.arrived) for fake in sent.values())
+        answered = sum(fake.answered for fake in sent.values())
         by_provider = defaultdict(list)
-        for entry in self._recorded(asked):
+        for entry in self._recorded(answered):
             by_provider[entry.backend].append(entry)
         self._account.table(
             ("provider", "requests", "input", "output"),
@@ -135,7 +155,7 @@ class Story:
         )
         for provider, fake in sent.items():
             found = sum(entry.output_tokens for entry in by_provider[provider])
-            given = fake.usage["output_tokens"] * len(fake.arrived)
+            given = fake.usage["output_tokens"] * fake.answered
             expect(found == given, f"{provider} gave {given} output tokens, {found} were recorded")
         self._account.done("every token that the providers reported is on record")
 

@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 
 from mitmproxy import http
 
+from signalbox.config.rules import Provider
 from signalbox.messages.reader import Reader
 from signalbox.pages.health import Observed
 from signalbox.proxy.faults import place
 from signalbox.record import console
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.mask import masked_value
-from signalbox.routing.outcome import STREAM_ERROR, classify, classify_event, success
+from signalbox.routing.outcome import EMPTY, STREAM_ERROR, classify, classify_event, success
 from signalbox.routing.sessions import Sessions
 
 log = logging.getLogger("signalbox")
@@ -51,10 +52,7 @@ def deliver(flow: http.HTTPFlow, exchange: Exchange, observed: Observed) -> None
         if flow.request.http_version == "HTTP/1.1":
             response.headers["transfer-encoding"] = "chunked"
     response.stream = _passing(exchange, reader, is_error=status >= 300)
-    if log.isEnabledFor(logging.DEBUG):
-        log.debug(
-            "%s", console.received_line(provider.name, status, milliseconds(exchange), shown_key(exchange))
-        )
+    received(exchange, provider, status)
 
 
 def _passing(exchange: Exchange, reader: Reader, *, is_error: bool) -> Callable[[bytes], list[bytes]]:
@@ -106,9 +104,17 @@ def judge(flow: http.HTTPFlow, exchange: Exchange) -> None:
             )
         elif reader.error is not None:
             outcome = classify_event(*reader.error, now=now, provider=provider.url.host)
+        elif exchange.ending == "error":
+            outcome = STREAM_ERROR
+        elif is_stream(response) and not (reader.began or reader.fault):
+            outcome, exchange.ending = EMPTY, "error"
         else:
-            outcome = STREAM_ERROR if exchange.ending == "error" else success(response.status_code)
+            outcome = success(response.status_code)
     course.ended(outcome, time.monotonic())
+
+
+def is_stream(response: http.Response) -> bool:
+    return "event-stream" in response.headers.get("content-type", "")
 
 
 def remember(exchange: Exchange, sessions: Sessions) -> None:
@@ -122,9 +128,15 @@ def remember(exchange: Exchange, sessions: Sessions) -> None:
         )
 
 
-def shown_key(exchange: Exchange) -> str | None:
+def received(exchange: Exchange, provider: Provider, status: int) -> None:
+    """At `debug`: that an answer came."""
+    took, key = milliseconds(exchange), shown_key(exchange, provider)
+    log.debug("%s", console.received_line(provider.name, status, took, key))
+
+
+def shown_key(exchange: Exchange, provider: Provider) -> str | None:
     """The caller's own credential, masked, where that is what the provider gets."""
-    key = exchange.callers_key
+    key = exchange.callers_key(provider)
     return None if key is None else masked_value(key)
 
 

@@ -11,17 +11,15 @@ from mitmproxy.net.http.http1.read import connection_close
 from signalbox.config.rules import ANTHROPIC_HOST, Provider, Rules, Url
 from signalbox.gateway import reporting
 from signalbox.gateway.arrival import path
-from signalbox.gateway.delivery import shown_key
 from signalbox.messages.body import Body, BodyError
 from signalbox.messages.encoding import EncodingError, TooLarge, decode
-from signalbox.messages.paths import COUNT_TOKENS, MESSAGES
 from signalbox.proxy import answers
 from signalbox.proxy.requests import address, to_headers
 from signalbox.record import console
 from signalbox.routing.course import Course
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.facts import Facts
-from signalbox.routing.plan import Choice, Plan, plan
+from signalbox.routing.plan import LASTING, Choice, Plan, plan
 from signalbox.routing.prepare import Incoming, Outgoing, prepare
 from signalbox.routing.sessions import Sessions
 from signalbox.routing.standing import Standing
@@ -115,7 +113,13 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
     assert chosen.rule is not None
     failover = chosen.rule.failover
     exchange.course = course = Course(
-        choices, failover, known.standing, prepared, facts.conversation, reporting.changed
+        choices,
+        failover,
+        known.standing,
+        prepared,
+        facts.conversation,
+        reporting.changed,
+        chosen.reject,
     )
     exchange.take(course.start(time.monotonic()))
     exchange.closes = connection_close(flow.request.http_version, flow.request.headers)
@@ -129,8 +133,11 @@ def _nobody(chosen: Plan) -> http.Response:
     if chosen.reject is not None:
         return answers.error(chosen.reject.status, chosen.reject.message)
     why = "; ".join(f"{skip.provider}: {skip.detail}" for skip in chosen.skipped)
+    lasting = all(skip.reason in LASTING for skip in chosen.skipped)
     return answers.error(
-        503, f"No target of rule {chosen.label} is available: {why}", {"x-should-retry": "false"}
+        503,
+        f"No target of rule {chosen.label} is available: {why}",
+        {"x-should-retry": "false"} if lasting else {},
     )
 
 
@@ -149,7 +156,4 @@ def _tell(exchange: Exchange, *, is_first: bool) -> None:
     asked = exchange.facts.asked if exchange.facts is not None else None
     rewrite = outgoing.model if outgoing is not None and outgoing.echo_model else None
     log.log(level, "%s", console.dispatch_line(provider.name, exchange.reason, asked or "-", rewrite))
-    for note in outgoing.notes if outgoing is not None else ():
-        log.debug("%s", note)
-    where = MESSAGES if exchange.kind == "messages" else COUNT_TOKENS
-    log.debug("%s", console.sent_line(provider.name, "POST", where, shown_key(exchange)))
+    reporting.sent(exchange, provider, outgoing)

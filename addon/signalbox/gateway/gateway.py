@@ -103,8 +103,16 @@ class Gateway:
 
     def signalbox_attempt(self, flow: http.HTTPFlow) -> None:
         """Not mitmproxy's: `FailoverStream` says that an attempt failed and another one follows."""
-        if (exchange := exchanges.get(flow)) is not None:
+        exchange = exchanges.get(flow)
+        if exchange is None or exchange.provider is None:
+            return
+        try:
+            if flow.response is not None:
+                self.observed.answered(exchange.provider.name, flow.response.status_code)
+                self._refresh_keys(flow.response.status_code)
             reporting.failed_over(flow, exchange)
+        except Exception as fault:
+            log.error("fault when an attempt had failed: %s", place(fault))
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         exchange = exchanges.get(flow)
@@ -167,8 +175,8 @@ class Gateway:
         if arrival.path(flow) != "/health":
             return answers.answer(200)
         port = flow.client_conn.sockname[1]
-        circuits = self.standing.circuits(time.monotonic())
-        page = health.page(self.live, self.observed, circuits, arrival.listeners(), port, datetime.now(UTC))
+        now = datetime.now(UTC)
+        page = health.page(self.live, self.observed, self.standing, arrival.listeners(), port, now)
         return answers.answer(200, health.encode(page, full=full))
 
     def _refresh_keys(self, status: int) -> None:

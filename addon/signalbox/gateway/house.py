@@ -22,6 +22,7 @@ from signalbox.config.rules import ANTHROPIC_HOST, Rules
 from signalbox.gateway.arrival import is_anthropic
 from signalbox.gateway.gateway import WALL, Gateway
 from signalbox.gateway.guard import Guard
+from signalbox.proxy.handlers import look_up_once
 from signalbox.proxy.layers import take_over
 from signalbox.record import log as record_log
 
@@ -53,6 +54,7 @@ class House:
         self._guard = guard = Guard()
         master.addons.register(guard)
         master.addons.chain.insert(0, guard)
+        look_up_once(master.addons)
         self._private = ctx.options.block_private if _is_set("block_private") else None
         for name, value in QUIET.items():
             if name in ctx.options and not _is_set(name):

@@ -45,10 +45,12 @@ def entry(exchange: Exchange, http_status: int | None) -> Entry:
 
 
 def _error_type(exchange: Exchange, http_status: int | None) -> str | None:
-    """As the provider named it, else the one that belongs to the status."""
+    """As the provider named it, else the one that belongs to the status, else how the answer broke off."""
     if exchange.reader is not None and exchange.reader.error is not None:
         return exchange.reader.error[0]
-    return error_type(http_status) if http_status is not None and http_status >= 400 else None
+    if http_status is not None and http_status >= 400:
+        return error_type(http_status)
+    return "stream_error" if exchange.ending == "error" else None
 
 
 def _status(exchange: Exchange, http_status: int | None) -> Status:

@@ -1,11 +1,17 @@
 """What happens to providers and attempts, told on the console."""
 
 import logging
+import time
 
 from mitmproxy import ctx, http
+from mitmproxy.flow import Error
 
+from signalbox.config.rules import Provider
+from signalbox.gateway.delivery import received, shown_key
+from signalbox.messages.paths import COUNT_TOKENS, MESSAGES
 from signalbox.record import console
 from signalbox.routing.exchange import Exchange
+from signalbox.routing.prepare import Outgoing
 from signalbox.routing.standing import Event
 
 log = logging.getLogger("signalbox")
@@ -22,6 +28,14 @@ def changed(event: Event) -> None:
         log.info("%s: %s is well again", provider, before)
 
 
+def sent(exchange: Exchange, provider: Provider, outgoing: Outgoing | None) -> None:
+    """At `debug`: what goes where, and what was changed in it."""
+    for note in outgoing.notes if outgoing is not None else ():
+        log.debug("%s", note)
+    where = MESSAGES if exchange.kind == "messages" else COUNT_TOKENS
+    log.debug("%s", console.sent_line(provider.name, "POST", where, shown_key(exchange, provider)))
+
+
 def failed_over(flow: http.HTTPFlow, exchange: Exchange) -> None:
     """One attempt failed and another follows: a line, and a flow of its own where flows are looked at."""
     outcome, provider = exchange.outcome, exchange.provider
@@ -29,11 +43,19 @@ def failed_over(flow: http.HTTPFlow, exchange: Exchange) -> None:
         return
     number = len(exchange.course.outcomes)
     following = exchange.course.current
-    to = following.provider.name if following is not None else "-"
+    to = following.provider.name if following is not None else "reject"
+    if flow.response is not None:
+        received(exchange, provider, flow.response.status_code)
     log.warning("%s", console.failover_line(provider.name, outcome.label, outcome.detail, to))
+    if following is not None:
+        sent(exchange, following.provider, following.outgoing)
     if (view := ctx.master.addons.get("view")) is not None:
         attempt = flow.copy()
         attempt.comment = f"attempt {number}: {provider.name} {outcome.label} {outcome.detail}".rstrip()
         attempt.marked = ":repeat:"
         attempt.live = False
+        if attempt.response is None:
+            attempt.error = Error(outcome.detail or outcome.label)
+        else:
+            attempt.response.timestamp_end = time.time()
         view.add([attempt])

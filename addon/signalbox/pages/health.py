@@ -1,7 +1,7 @@
 """`GET /health`: how the router stands, without a secret in it (the contract, section 3)."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +14,7 @@ from signalbox.messages.body import Body
 from signalbox.messages.paths import MESSAGES
 from signalbox.routing.facts import Facts
 from signalbox.routing.plan import Plan, plan
+from signalbox.routing.standing import Standing
 
 LOGINS = ("client", "claude-login")
 TIERS = ("haiku", "sonnet", "opus")
@@ -58,15 +59,15 @@ class Observed:
 def page(
     live: InForce,
     observed: Observed,
-    circuits: Mapping[str, str],
+    standing: Standing,
     listeners: Iterable[Listener],
     port: int,
     now: datetime,
 ) -> dict[str, Any]:
     """The page as the listener on `port` shows it: its rules' tiers are those that this port would get."""
-    rules = live.rules
+    rules, moment = live.rules, time.monotonic()
     return {
-        "status": _status(live, observed, circuits),
+        "status": _status(live, observed, standing, moment),
         "version": __version__,
         "timestamp": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
         "listeners": [listener._asdict() for listener in listeners],
@@ -76,9 +77,7 @@ def page(
             "loaded_at": live.loaded_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
             "error": live.error or None,
         },
-        "providers": {
-            name: _provider(p, observed, circuits.get(name, "closed")) for name, p in rules.providers.items()
-        },
+        "providers": {name: _provider(p, observed, standing, moment) for name, p in rules.providers.items()},
         "tiers": {tier: _tier(rules, tier, port) for tier in TIERS},
     }
 
@@ -88,39 +87,48 @@ def encode(page: dict[str, Any], *, full: bool) -> bytes:
     return msgspec.json.encode(page if full else {"status": page["status"]})
 
 
-def _status(live: InForce, observed: Observed, circuits: Mapping[str, str]) -> str:
+def _status(live: InForce, observed: Observed, standing: Standing, now: float) -> str:
     rules = live.rules
-    if any(_needs_unavailable(rules, rule) for rule in rules.rules):
+    if any(_has_nobody(rules, rule, standing, now) for rule in rules.rules):
         return "unhealthy"
-    broken = any(state != "closed" for state in circuits.values())
-    missed = any(_is_missed(rules, name) for name in rules.providers)
-    if live.error or observed.fails_open or broken or missed:
-        return "degraded"
-    return "healthy"
+    unwell = any(_is_missed(provider, standing, now) for provider in rules.providers.values())
+    broken = any(state != "closed" for state in standing.circuits(now).values())
+    return "degraded" if live.error or observed.fails_open or unwell or broken else "healthy"
 
 
-def _needs_unavailable(rules: Rules, rule: Rule) -> bool:
-    """Whether nobody can answer what this rule matches."""
+def _has_nobody(rules: Rules, rule: Rule, standing: Standing, now: float) -> bool:
+    """Whether no target of a rule can be asked now."""
     targets = [target for equals in rule.choices for target in equals]
-    return bool(targets) and all(rules.providers[target.provider].unavailable for target in targets)
+    return bool(targets) and all(
+        _unavailable(rules.providers[target.provider], target.model, standing, now) for target in targets
+    )
 
 
-def _is_missed(rules: Rules, name: str) -> bool:
+def _is_missed(provider: Provider, standing: Standing, now: float) -> bool:
     """Whether a provider is unavailable and that is no choice of the user's.
 
     A key left unset for a provider that every rule can do without is one.
     """
-    provider = rules.providers[name]
-    return bool(provider.unavailable) and not (provider.auth == "key" and provider.key is None)
+    left_out = provider.auth == "key" and provider.key is None
+    return not left_out and bool(_unavailable(provider, None, standing, now))
 
 
-def _provider(provider: Provider, observed: Observed, circuit: str) -> dict[str, Any]:
+def _unavailable(provider: Provider, model: str | None, standing: Standing, now: float) -> str:
+    """Why nobody is sent there now, as far as the rules and what has happened tell; else empty."""
+    if provider.unavailable:
+        return provider.unavailable
+    refusal = standing.refusal(provider, model, now)
+    return ": ".join(refusal) if refusal else ""
+
+
+def _provider(provider: Provider, observed: Observed, standing: Standing, now: float) -> dict[str, Any]:
+    reason = _unavailable(provider, None, standing, now)
     return {
         "url": str(provider.url),
         "api": provider.api,
-        "available": not provider.unavailable,
-        "reason": provider.unavailable or None,
-        "circuit": circuit,
+        "available": not reason,
+        "reason": reason or None,
+        "circuit": standing.circuits(now).get(provider.name, "closed"),
         "quota": None,
         "key_set": provider.key is not None,
         "key_valid": observed.key_valid.get(provider.name),

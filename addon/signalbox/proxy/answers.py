@@ -28,4 +28,6 @@ def stream_head(headers: Mapping[str, str], *, chunked: bool) -> http.Response:
     fields = {"content-type": "text/event-stream", "cache-control": "no-cache"} | dict(headers)
     if chunked:
         fields["transfer-encoding"] = "chunked"
-    return http.Response.make(200, b"", http.Headers([(k.encode(), v.encode()) for k, v in fields.items()]))
+    head = http.Response.make(200, b"", http.Headers([(k.encode(), v.encode()) for k, v in fields.items()]))
+    head.headers.pop("content-length", None)  # which `make` gives it
+    return head

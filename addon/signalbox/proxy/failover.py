@@ -5,21 +5,17 @@ an answer's head, and send to a new address; hooks see the answer that is delive
 """
 
 import time
-from collections import deque
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Literal
 
+import msgspec
+from mitmproxy import http
 from mitmproxy.flow import Error
-from mitmproxy.proxy import commands, events
-from mitmproxy.proxy.context import Context
+from mitmproxy.net.http.validate import validate_headers
+from mitmproxy.proxy import events
 from mitmproxy.proxy.layers.http import (
     DropStream,
-    GetHttpConnection,
     HttpErrorHook,
-    RequestData,
-    RequestEndOfMessage,
-    RequestHeaders,
     RequestProtocolError,
     ResponseData,
     ResponseEndOfMessage,
@@ -33,12 +29,15 @@ from mitmproxy.proxy.layers.http._events import ErrorCode
 from signalbox.messages.errors import error_event, error_type, read_error
 from signalbox.proxy import release
 from signalbox.proxy.answers import error, stream_head
+from signalbox.proxy.asking import AskingStream
 from signalbox.proxy.faults import in_words
 from signalbox.proxy.held import Held
 from signalbox.proxy.hooks import SignalboxAttemptHook
 from signalbox.proxy.requests import address
-from signalbox.proxy.stream import Commands, Pause, RouterStream, Tick
+from signalbox.proxy.stream import Commands
+from signalbox.proxy.timed import TOO_LATE
 from signalbox.routing import outcome as outcomes
+from signalbox.routing.course import Reject
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.outcome import Outcome
 
@@ -47,29 +46,22 @@ HELD = 10.0
 (the contract, section 4)."""
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
-type Step = Literal["moved", "stays", "left"]
-"""After a failure: another attempt is on, nobody takes over, or the client has left."""
+type Step = Literal["moved", "stays", "over"]
+"""After a failure: another attempt is on, nobody takes over, or the request is over: its client has left,
+or was answered by the router."""
 type Answered = ResponseData | ResponseTrailers | ResponseEndOfMessage
 
-_OF_AN_ANSWER = (ResponseHeaders, ResponseData, ResponseTrailers, ResponseEndOfMessage, ResponseProtocolError)
 
+class FailoverStream(AskingStream):
+    at_once = frozenset({"hold", "ping"})
 
-class FailoverStream(RouterStream):
     _held: Held | None = None
     _opened = False
     """Whether the client was given the head of a stream of ours, because an answer was held for long."""
     _delivering = False
     """Whether the answer that is delivered has been chosen."""
-    _talks = False
-    """Whether a request of ours is under way at `context.server`."""
-    _reused = False
-    """Whether that connection had served an earlier request."""
     _told = ("api_error", "No provider answered.")
     """Type and message of the last failure, for a client to whom no status can be told any more."""
-
-    def __init__(self, context: Context, stream_id: int) -> None:
-        super().__init__(context, stream_id)
-        self.deadlines: dict[str, float] = {}
 
     @property
     def _ours(self) -> Exchange | None:
@@ -82,71 +74,29 @@ class FailoverStream(RouterStream):
         """Whether something of the answer has reached the client, so that nothing can be tried again."""
         return self._answered and (self._delivering or not self._opened)
 
+    @property
+    def _where(self) -> str:
+        return f"at {self.flow.request.host}:{self.flow.request.port}"
+
     # time
 
-    @property
-    def wakes_at(self) -> float:
-        return min(self.deadlines.values(), default=float("inf"))
-
-    def _set(self, name: str, seconds: float) -> None:
-        self.deadlines[name] = time.monotonic() + seconds
-
-    def _clear(self, *names: str) -> None:
-        for name in names:
-            self.deadlines.pop(name, None)
-
-    def _due(self, now: float) -> Iterator[str]:
-        """Each deadline that has come, once."""
-        for name in [name for name, at in self.deadlines.items() if at <= now]:
-            if self.deadlines.pop(name, None) is not None:
-                yield name
-
-    def handle_event(self, event: events.Event) -> Commands[None]:
-        """While the stream waits for a connection or a hook, events queue up; two of them cannot wait."""
-        if self._paused is None:
-            yield from super().handle_event(event)
-        elif isinstance(event, Tick):
-            yield from self._tick_while_waiting(event.now)
-        else:
-            yield from super().handle_event(event)
-            if isinstance(event, RequestProtocolError):
-                yield from self._stop_waiting()
-
-    def _tick_while_waiting(self, now: float) -> Commands[None]:
-        for name in self._due(now):
-            if name == "connect":
-                yield from self._stop_waiting()
-            elif name == "hold":
-                yield from self._open()
-            elif name == "ping":
-                yield from self._ping()
-            else:
-                self._set(name, 0.1)  # for when the hook is over
-
-    def _stop_waiting(self) -> Commands[None]:
-        """The client has left, or it takes too long: what the stream waits for ends now."""
-        command = self._paused.command if self._paused else None
-        if isinstance(command, Pause):
-            command.until = 0
-        elif isinstance(command, GetHttpConnection):
-            for server in release.pending(self._parent, command):
-                yield commands.CloseConnection(server)
-
-    def on_tick(self, now: float) -> Commands[None]:
+    def on_due(self, name: str) -> Commands[None]:
         exchange = self._ours
-        for name in self._due(now):
-            if exchange is None or self.client_state == self.state_errored:
-                continue
-            if name == "hold":
-                yield from self._open()
-            elif name == "ping":
-                yield from self._ping()
-            elif name == "first_byte":
-                yield from self._timed_out(f"sent no answer within {exchange.first_byte_limit:g} s")
-            elif name == "idle" and release.writes_to(self.context.client):
-                self._set("idle", exchange.timeout.idle)  # it is the client that does not read
-            elif name == "idle":
-                yield from self._timed_out(f"was silent for {exchange.timeout.idle:g} s")
+        if exchange is None or self.client_state == self.state_errored:
+            return
+        first_byte, idle = exchange.first_byte_limit, exchange.timeout.idle
+        if name == "hold":
+            yield from self._open()
+        elif name == "ping":
+            yield from self._ping()
+        elif name == "first_byte" and self._is_sending():
+            self.deadlines.set(name, first_byte)
+        elif name == "first_byte":
+            yield from self._timed_out(f"sent no answer within {first_byte:g} s")
+        elif name == "idle" and release.unsent(self.context.client, self.context.client):
+            self.deadlines.set(name, idle)  # it is the client that does not read
+        elif name == "idle":
+            yield from self._timed_out(f"was silent for {idle:g} s")
 
     def _timed_out(self, what: str) -> Commands[None]:
         failure = outcomes.TIMEOUT.because(what)
@@ -156,7 +106,6 @@ class FailoverStream(RouterStream):
         if step == "moved":
             yield from self._ask()
         elif step == "stays":
-            yield from self._let_go()
             yield from self._give_up(504, what, failure)
 
     # asking
@@ -164,54 +113,40 @@ class FailoverStream(RouterStream):
     def make_server_connection(self) -> Commands[bool]:
         exchange = self._ours
         if exchange is None:
-            self._set("connect", HELD)
-            try:
-                return (yield from super().make_server_connection())
-            finally:
-                self._clear("connect")
+            return (yield from self._make_pipe())
         while True:
-            limit = exchange.timeout.connect
-            self._set("connect", limit)
-            asked, began = time.time(), time.monotonic()
-            where = (self.flow.request.host, self.flow.request.port)
-            release.forget_failed(self._parent, where)
-            connection, fault = yield GetHttpConnection(
-                where,
-                self.flow.request.scheme == "https",
-                self.flow.server_conn.via,
-                self.flow.server_conn.transport_protocol,
-            )
-            self._clear("connect")
-            if (yield from self._killed()):
+            self.connect_limit = exchange.timeout.connect
+            fault = yield from self._meet()
+            if (yield from self.check_killed(True)):
                 return False
             if not fault:
-                self.context.server = self.flow.server_conn = connection
-                self._talks = True
-                self._reused = (connection.timestamp_start or asked) < asked
-                self._set("first_byte", exchange.first_byte_limit)
+                self.deadlines.set("first_byte", exchange.first_byte_limit)
                 return True
-            if time.monotonic() - began >= limit:
-                status, failure = 504, outcomes.TIMEOUT.because(f"no connection within {limit:g} s")
+            if fault == TOO_LATE:
+                late = f"no connection within {self.connect_limit:g} s"
+                status, failure = 504, outcomes.TIMEOUT.because(late)
             else:
                 status, failure = 502, outcomes.CONNECT.because(in_words(fault))
             step = yield from self._move_on(failure)
             if step == "stays":
-                what = f"could not be reached at {where[0]}:{where[1]}: {failure.detail}"
+                what = f"could not be reached {self._where}: {failure.detail}"
                 yield from self._give_up(status, what, failure)
             if step != "moved":
                 return False
 
+    def _make_pipe(self) -> Commands[bool]:
+        if self.exchange is not None:
+            self.connect_limit = self.exchange.timeout.connect
+            self.deadlines.set("connect", self.connect_limit)
+        made = yield from super().make_server_connection()
+        self.deadlines.clear("connect")
+        return made
+
     def _ask(self) -> Commands[None]:
         """Send the request of the current attempt."""
         self.server_state = self.state_wait_for_response_headers
-        if not (yield from self.make_server_connection()):
-            return
-        request, server = self.flow.request, self.context.server
-        content = request.raw_content
-        yield SendHttp(RequestHeaders(self.stream_id, request, not content), server)
-        if content:
-            yield SendHttp(RequestData(self.stream_id, content), server)
-        yield SendHttp(RequestEndOfMessage(self.stream_id), server)
+        if (yield from self.make_server_connection()):
+            yield from self._send_request()
 
     def _move_on(self, failure: Outcome) -> Commands[Step]:
         """Let the failed attempt go and make the flow the next one's, if there is one."""
@@ -228,16 +163,31 @@ class FailoverStream(RouterStream):
             self._held = None
         exchange.outcome = failure
         yield SignalboxAttemptHook(self.flow)
-        if (yield from self._killed()):
-            return "left"
+        if (yield from self.check_killed(True)):
+            return "over"
         self.flow.response = self.flow.error = None
+        if isinstance(following, Reject):
+            yield from self._answer_here(following, failure)
+            return "over"
         exchange.take(following.attempt)
         address(self.flow, exchange, following.attempt.outgoing)
         if following.wait:
-            yield Pause(time.monotonic() + following.wait)
-            if (yield from self._killed()):
-                return "left"
+            yield from self.pause(following.wait)
+            if (yield from self.check_killed(True)):
+                return "over"
         return "moved"
+
+    def _answer_here(self, reject: Reject, failure: Outcome) -> Commands[None]:
+        """The chain ends in an answer of the router's own."""
+        exchange = self._ours
+        assert exchange is not None
+        if self._opened:
+            self._told = (error_type(reject.status), reject.message)
+            yield from self._end_opened(failure)
+        else:
+            self.flow.response = error(reject.status, reject.message, exchange.headers())
+            yield from self._send(self.flow.response)
+            yield from self._over(failure, reject.message)
 
     # answers
 
@@ -246,8 +196,12 @@ class FailoverStream(RouterStream):
         if exchange is None or event.response.status_code < 200:
             yield from super().state_wait_for_response_headers(event)
             return
-        self._clear("first_byte")
-        self._set("idle", exchange.timeout.idle)
+        self.deadlines.clear("first_byte")
+        self.deadlines.set("idle", exchange.timeout.idle)
+        if fault := self._invalid(event.response):
+            broken = ResponseProtocolError(self.stream_id, fault, ErrorCode.GENERIC_SERVER_ERROR)
+            yield from self.handle_protocol_error(broken)
+            return
         course = exchange.course
         if course is None or not (self._opened or course.may_follow(time.monotonic())):
             yield from self._accept(event)
@@ -257,16 +211,28 @@ class FailoverStream(RouterStream):
         self._held = Held(event, own_key=own_key, provider=exchange.provider.url.host)
         self.server_state = self.state_hold
         if self._held.is_stream and not self._opened:
-            self.deadlines.setdefault("hold", time.monotonic() + HELD)
+            self.deadlines.keep("hold", HELD)
+
+    def _invalid(self, response: http.Response) -> str:
+        """What makes a head that could mean two things; mitmproxy would refuse it when it is delivered."""
+        if self.context.options.validate_inbound_headers:
+            try:
+                validate_headers(response)
+            except ValueError as fault:
+                return str(fault)
+        return ""
 
     def state_hold(self, event: Answered) -> Commands[None]:
         held, exchange = self._held, self._ours
         assert held is not None
         assert exchange is not None
-        self._set("idle", exchange.timeout.idle)
+        self.deadlines.set("idle", exchange.timeout.idle)
         told = held.feed(event, datetime.now(UTC))
+        self._read_to_end = held.complete
         if told is None:
             return
+        if self._opened and told.kind == "success" and not held.is_stream:
+            told = outcomes.STREAM_ERROR.because("it answered without a stream")
         if told.kind != "success":
             self._told = read_error(held.error()) or self._told
             step = yield from self._move_on(told)
@@ -275,7 +241,8 @@ class FailoverStream(RouterStream):
             if step != "stays":
                 return
         self._held = None
-        if self._opened and not (held.is_stream and told.kind == "success"):
+        if self._opened and told.kind != "success":
+            exchange.attempted(told.label)
             yield from self._end_opened(told)
             return
         yield from self._accept(held.head)
@@ -284,15 +251,19 @@ class FailoverStream(RouterStream):
 
     def _accept(self, head: ResponseHeaders) -> Commands[None]:
         """Deliver this answer: from here on nothing is tried again."""
+        exchange = self._ours
+        assert exchange is not None
         self._delivering = True
-        self._clear("hold", "ping")
+        self.deadlines.clear("hold", "ping")
+        if self._opened and exchange.outgoing is not None:  # the client was promised no coding
+            exchange.outgoing = msgspec.structs.replace(exchange.outgoing, lone=False)
         yield from super().state_wait_for_response_headers(head)
 
     def state_stream_response_body(self, event: events.Event) -> Commands[None]:
-        if "idle" in self.deadlines and (exchange := self.exchange) is not None:
-            self._set("idle", exchange.timeout.idle)
+        if (exchange := self._ours) is not None:
+            self.deadlines.set("idle", exchange.timeout.idle)
         if isinstance(event, ResponseEndOfMessage):
-            self.deadlines.clear()
+            self.deadlines.clear_all()
         yield from super().state_stream_response_body(event)
 
     # a client that has waited long
@@ -302,6 +273,8 @@ class FailoverStream(RouterStream):
         exchange = self.exchange
         assert exchange is not None
         self._opened = True
+        if self._held is not None:
+            exchange.attempted(str(self._held.response.status_code))
         head = stream_head(exchange.headers(), chunked=self.flow.request.http_version == "HTTP/1.1")
         yield SendHttp(ResponseHeaders(self.stream_id, head, False), self.context.client)
         self._answered = True
@@ -309,7 +282,7 @@ class FailoverStream(RouterStream):
 
     def _ping(self) -> Commands[None]:
         yield SendHttp(ResponseData(self.stream_id, PING), self.context.client)
-        self._set("ping", HELD)
+        self.deadlines.set("ping", HELD)
 
     def _end_opened(self, failure: Outcome) -> Commands[None]:
         """All have failed, and the client has had status 200 already."""
@@ -341,8 +314,7 @@ class FailoverStream(RouterStream):
             if step == "moved":
                 yield from self._ask()
             elif step == "stays":
-                where = f"at {self.flow.request.host}:{self.flow.request.port}"
-                what = f"{where} broke off before it answered: {failure.detail}"
+                what = f"{self._where} broke off before it answered: {failure.detail}"
                 yield from self._give_up(502, what, failure)
 
     def _give_up(self, status: int, what: str, failure: Outcome) -> Commands[None]:
@@ -352,6 +324,7 @@ class FailoverStream(RouterStream):
         assert exchange.provider is not None
         message = f"{exchange.provider.name} {what}"
         exchange.attempted(failure.label)
+        yield from self._let_go()
         self._held = None
         if self._begun:
             cut = ResponseProtocolError(self.stream_id, message, ErrorCode.GENERIC_SERVER_ERROR)
@@ -373,55 +346,37 @@ class FailoverStream(RouterStream):
         yield from self._ended()
 
     def _ended(self) -> Commands[None]:
-        self.deadlines.clear()
+        self.deadlines.clear_all()
         self.client_state = self.server_state = self.state_errored
         self.flow.live = False
         yield HttpErrorHook(self.flow)
         yield DropStream(self.stream_id)
 
-    # letting go
+    # being left
 
-    def _killed(self) -> Commands[bool]:
+    def check_killed(self, emit_error_hook: bool) -> Commands[bool]:
         """Whether the client has left, or a person in mitmweb ended this, while the stream was waiting."""
+        if not emit_error_hook:  # it is over in any case
+            return (yield from super().check_killed(False))
         left = next((e for e in self._paused_event_queue if isinstance(e, RequestProtocolError)), None)
         if left is not None:
             yield from self._client_left(left)
             return True
-        killed = yield from self.check_killed(True)
+        killed = yield from super().check_killed(True)
         if killed:
-            self.deadlines.clear()
+            self.deadlines.clear_all()
+            yield from self._let_go()
             yield DropStream(self.stream_id)
         return killed
 
     def _client_left(self, event: RequestProtocolError) -> Commands[None]:
         """That is no provider's failure: whoever is asked is let go at once."""
-        exchange = self._ours
+        exchange = self.exchange
         if exchange is not None:
             exchange.ending = "cancelled"
-            if not self._begun:
-                exchange.attempted("cancelled")
+            exchange.attempted("cancelled")
+            if self._held is not None:
+                exchange.reader = self._held.reader
         yield from self._let_go()
         self.flow.error = Error(event.message)
         yield from self._ended()
-
-    def _let_go(self) -> Commands[None]:
-        """Nothing of the current attempt reaches this stream any more (mitmproxy.md, 20)."""
-        server, parent = self.context.server, self._parent
-        self._clear("connect", "first_byte", "idle")
-        if self._talks and server in parent.connections:
-            if self._held is None or not self._held.complete:
-                yield from self._abort()
-            release.forget_stream(parent, server, self.stream_id)
-        self._talks = False
-        kept = (event for event in self._paused_event_queue if not isinstance(event, _OF_AN_ANSWER))
-        self._paused_event_queue = deque(kept)
-        self.response_body_buf.clear()
-
-    def _abort(self) -> Commands[None]:
-        """Cancel what is under way upstream, at once."""
-        server, parent = self.context.server, self._parent
-        shared = release.is_shared(parent, server)
-        yield SendHttp(RequestProtocolError(self.stream_id, "given up", ErrorCode.CANCEL), server)
-        if not shared:
-            release.gone(parent).add(server)
-            release.abort(self.context.client, server)

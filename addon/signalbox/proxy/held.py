@@ -36,7 +36,8 @@ class Held:
         self._size = 0
         headers = head.response.headers
         self._coding = headers.get("content-encoding", "")
-        self._reader = Reader(headers.get("content-type", ""), self._coding)
+        self.reader = Reader(headers.get("content-type", ""), self._coding)
+        """Its tally counts where the client leaves before anything was delivered."""
         self.is_stream = head.response.status_code < 300 and "event-stream" in headers.get("content-type", "")
 
     @property
@@ -47,10 +48,10 @@ class Held:
         self.events.append(event)
         if isinstance(event, ResponseData):
             self._size += len(event.data)
-            self._reader.feed(event.data)
+            self.reader.feed(event.data)
         elif isinstance(event, ResponseEndOfMessage):
             self.complete = True
-            self._reader.end()
+            self.reader.end()
         if self.response.status_code >= 300:
             return self._judged(now) if self.complete or self._size > JUDGED else None
         if self.is_stream:
@@ -58,7 +59,7 @@ class Held:
         return self._whole(now)
 
     def _stream(self, now: datetime) -> Outcome | None:
-        reader = self._reader
+        reader = self.reader
         if reader.began:
             return success(self.response.status_code)
         if reader.error is not None:
@@ -84,7 +85,7 @@ class Held:
 
     def error(self) -> bytes:
         """What came as an error: a body, or the data of an `event: error`."""
-        told = self._reader.error
+        told = self.reader.error
         return error_body(500, told[1], told[0] or None) if told is not None else self.body()
 
     def body(self) -> bytes:

@@ -2,16 +2,19 @@
 
 import logging
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from math import inf
+from types import MappingProxyType
 from typing import Any
 
+from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, events, layer
-from mitmproxy.proxy.layers.http import HttpLayer
+from mitmproxy.proxy.layers.http import HttpLayer, RegisterHttpConnection
 
 from signalbox.proxy import release
 from signalbox.proxy.failover import FailoverStream
 from signalbox.proxy.faults import place
-from signalbox.proxy.stream import Pause, PauseCompleted, Tick
+from signalbox.proxy.stream import Pause, Tick
 
 log = logging.getLogger("signalbox")
 
@@ -34,58 +37,67 @@ class RouterLayer(HttpLayer):
     """One client connection.
 
     A stream says in `deadlines` when it wants a `Tick`. mitmproxy's wake-ups cannot be taken back and hold
-    who asked for them (mitmproxy.md, 27), so the layer asks, for the earliest deadline only.
+    who asked for them (mitmproxy.md, 27), so the layer asks, where none comes before the earliest deadline.
     """
 
-    _wakes_at = float("inf")
-    _alarm: commands.RequestWakeup | None = None
+    _alarms: Mapping[commands.Command, float] = MappingProxyType({})
+    """The wake-ups that are on their way, and when they come."""
+    _closed: frozenset[Connection] = frozenset()
+    """Upstream connections that are over but not forgotten yet."""
 
     def make_stream(self, stream_id: int) -> Commands[None]:
         self.streams[stream_id] = FailoverStream(self.context.fork(), stream_id)
         yield from self.event_to_child(self.streams[stream_id], events.Start())
 
+    def register_connection(self, command: RegisterHttpConnection) -> Commands[None]:
+        """A connection has come about, or not; nobody may be waiting for it any more."""
+        if command.connection in self.waiting_for_establishment:
+            yield from super().register_connection(command)
+        elif release.never_opened(command.connection):
+            self.connections.pop(command.connection, None)
+
     def _handle_event(self, event: events.Event) -> Commands[None]:
         try:
             if isinstance(event, events.Wakeup) and event.command not in self.command_sources:
-                if event.command is self._alarm:
-                    self._wakes_at = float("inf")
-                    yield from self._sort_out(self._tick())
+                self._alarms = {alarm: at for alarm, at in self._alarms.items() if alarm is not event.command}
+                yield from self._sort_out(self._tick())
             else:
                 yield from self._sort_out(super()._handle_event(event))
             yield from self._set_alarm()
         except Exception as fault:
             log.error("connection closed after a fault in the proxy: %s", place(fault))
             yield commands.CloseConnection(self.context.client)
-        if isinstance(event, events.ConnectionClosed) and event.connection in release.gone(self):
-            release.gone(self).discard(event.connection)
-            self.connections.pop(event.connection, None)
+        if isinstance(event, events.ConnectionClosed) and event.connection is not self.context.client:
+            self._closed |= {event.connection}
+        self._forget_closed()
 
     def _sort_out(self, inner: Commands[None]) -> Commands[None]:
-        """The commands that go on to mitmproxy; a stream's pause is kept here until its time has come."""
+        """The commands that go on to mitmproxy. A stream's pause ends by its own deadline."""
         for command in inner:
             if not isinstance(command, Pause):
                 yield command
 
     def _tick(self) -> Commands[None]:
         now = time.monotonic()
-        for stream in list(self.streams.values()):
-            if isinstance(stream, FailoverStream) and stream.wakes_at <= now:
+        for stream in self._waking():
+            if stream.deadlines.next <= now:
                 yield from self.event_to_child(stream, Tick(now))
-        for pause in [c for c in self.command_sources if isinstance(c, Pause) and c.until <= now]:
-            yield from self.end_pause(pause)
 
-    def end_pause(self, pause: Pause) -> Commands[None]:
-        yield from self.event_to_child(self.command_sources.pop(pause), PauseCompleted(pause, None))
+    def _waking(self) -> list[FailoverStream]:
+        return [stream for stream in self.streams.values() if isinstance(stream, FailoverStream)]
 
     def _set_alarm(self) -> Commands[None]:
-        wanted = min(
-            (stream.wakes_at for stream in self.streams.values() if isinstance(stream, FailoverStream)),
-            default=float("inf"),
-        )
-        for command in self.command_sources:
-            if isinstance(command, Pause):
-                wanted = min(wanted, command.until)
-        if wanted < self._wakes_at:
-            self._wakes_at = wanted
-            self._alarm = commands.RequestWakeup(max(wanted - time.monotonic(), SHORTEST))
-            yield self._alarm
+        wanted = min((stream.deadlines.next for stream in self._waking()), default=inf)
+        if wanted < min(self._alarms.values(), default=inf):
+            alarm = commands.RequestWakeup(max(wanted - time.monotonic(), SHORTEST))
+            self._alarms = {**self._alarms, alarm: wanted}
+            yield alarm
+
+    def _forget_closed(self) -> None:
+        """mitmproxy keeps upstream connections, with what was last sent there, as long as the client's."""
+        for connection in [c for c in self._closed if not self._is_used(c)]:
+            self._closed -= {connection}
+            self.connections.pop(connection, None)
+
+    def _is_used(self, connection: Connection) -> bool:
+        return any(stream.context.server is connection for stream in self.streams.values())

@@ -34,6 +34,7 @@ from signalbox.proxy.answers import error, too_large
 from signalbox.proxy.faults import in_words, place
 from signalbox.proxy.flows import exchanges
 from signalbox.proxy.informational import skip_informational
+from signalbox.proxy.merging import merge_chunks
 from signalbox.routing.exchange import Exchange
 
 log = logging.getLogger("signalbox")
@@ -47,9 +48,8 @@ class LeakError(Exception):
 
 @dataclass(eq=False)
 class Pause(commands.Command):
-    """The stream goes on at `until`, on the monotonic clock; what happens meanwhile waits."""
+    """The stream waits for one of its deadlines; what happens meanwhile waits too."""
 
-    until: float
     blocking = True
 
 
@@ -67,6 +67,7 @@ class Tick(events.Event):
 
 
 class RouterStream(HttpStream):
+    _merges = False
     _answered = False
     """Whether the head of an answer is on its way to the client."""
 
@@ -112,7 +113,7 @@ class RouterStream(HttpStream):
                     cut = ResponseProtocolError(self.stream_id, "broken answer", ErrorCode.KILL)
                     command = SendHttp(cut, command.connection)
                 elif isinstance(event, ResponseProtocolError) and self._can_answer(event):
-                    yield from self._send(self.flow.response or self._failure(event))
+                    yield from self._send(self._failure(event))
                     continue
             reply = yield command
             if isinstance(command, HttpRequestHeadersHook) and self._is_refused():
@@ -145,6 +146,12 @@ class RouterStream(HttpStream):
         return real
 
     # answers
+
+    def state_stream_response_body(self, event: events.Event) -> Commands[None]:
+        if not self._merges:
+            self._merges = True
+            merge_chunks(self._parent.connections.get(self.context.server))
+        yield from super().state_stream_response_body(event)
 
     def state_wait_for_response_headers(self, event: ResponseHeaders) -> Commands[None]:
         if 100 <= event.response.status_code < 200 and event.response.status_code != 101:
@@ -193,8 +200,7 @@ class RouterStream(HttpStream):
         exchange = self.exchange
         if exchange is not None and isinstance(event, RequestProtocolError):
             exchange.ending = "cancelled"
-            if not self._answered:
-                exchange.attempted("cancelled")
+            exchange.attempted("cancelled")
         elif exchange is not None and exchange.ending != "cancelled":
             exchange.ending = "error"
             exchange.attempted("stream_error" if self._answered else "connect")

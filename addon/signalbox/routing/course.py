@@ -8,12 +8,16 @@ from collections.abc import Callable
 import msgspec
 
 from signalbox.config.rules import Failover, Provider
+from signalbox.config.rules import Reject as Reject
 from signalbox.routing.facts import Conversation
-from signalbox.routing.outcome import Outcome, success
+from signalbox.routing.outcome import CANCELLED, Outcome, success
 from signalbox.routing.plan import Choice
 from signalbox.routing.prepare import Outgoing
 from signalbox.routing.standing import Attempt as Ticket
 from signalbox.routing.standing import Event, Standing
+
+SHORTEST_WAIT = 1.0
+"""Seconds that a wait uses up of `failover.wait` at least: a `retry-after` of nothing is no loop."""
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -22,8 +26,6 @@ class Attempt(msgspec.Struct, frozen=True):
     choice: Choice
     outgoing: Outgoing
     ticket: Ticket
-    number: int
-    """From 1."""
 
     @property
     def provider(self) -> Provider:
@@ -42,7 +44,10 @@ type Prepare = Callable[[Choice, str | None, bool], Outgoing]
 
 
 class Course:
-    """`start` gives the first attempt, `failed` the one after a failure, `ended` closes the last."""
+    """`start` gives the first attempt, `failed` the one after a failure, `ended` closes the last.
+
+    Each attempt is judged once: when its answer begins, when it fails, or when the request is over.
+    """
 
     def __init__(
         self,
@@ -52,94 +57,120 @@ class Course:
         prepare: Prepare,
         conversation: Conversation | None,
         tell: Callable[[Event], None],
+        reject: Reject | None = None,
     ) -> None:
+        """`choices` are those that the plan found available, one at least; after them comes `reject`."""
         self._waiting = list(choices)
         self._failover = failover
         self._standing = standing
         self._prepare = prepare
         self._conversation = conversation
         self._tell = tell
-        self._retries = failover.retries
-        self._patience = failover.wait
-        self._keys_left = 0
+        self._reject = reject
+        self._retries = 0
+        self._patience = 0.0
+        self._tried: frozenset[int | None] = frozenset()
+        """Keys of the current target that were used."""
+        self._verdict: Outcome | None = None
+        """How the current attempt was judged, if it was."""
         self.outcomes: list[tuple[str, str]] = []
-        """(provider, label) of every attempt that another one followed."""
+        """(provider, label) of every attempt that something else followed."""
         self.current: Attempt | None = None
+        """None before the first, and where the router answers itself after the last."""
 
     def start(self, now: float) -> Attempt:
         """The first attempt, at the first of the choices: the plan has seen to it that it may be asked."""
-        first = self._move(now, insist=True)
-        assert first is not None
-        return first
+        return self._turn_to(self._waiting.pop(0), now)
 
     def may_follow(self, now: float) -> bool:
-        """Whether another attempt could still take over from the current one."""
+        """Whether anything could still take over from the current attempt."""
         if self.current is None:
             return False
         return (
-            self._retries > 0 or self._keys_left > 0 or any(not self._refused(c, now) for c in self._waiting)
+            self._reject is not None
+            or self._retries > 0
+            or self._patience > 0
+            or self._other_key(self.current.provider, now) is not None
+            or any(not self._refused(choice, now) for choice in self._waiting)
         )
 
-    def failed(self, outcome: Outcome, now: float) -> Next | None:
-        """The attempt failed before its answer began. None: nobody takes over, what failed is delivered.
-
-        A key that failed gives its place to another of the same provider at once; then come retries and a
-        wait of the rule's `failover`, then the next target that is not passed over.
-        """
+    def failed(self, outcome: Outcome, now: float) -> Next | Reject | None:
+        """The attempt failed before its answer began. None: nobody takes over, what failed is delivered."""
         attempt = self.current
-        if attempt is None or not outcome.moves_on(self._failover.on):
+        if attempt is None or self._verdict is not None:
             return None
-        if not self.may_follow(now) and not self._worth_waiting(outcome):
-            return None
-        self.outcomes.append((attempt.provider.name, outcome.label))
         self._judge(outcome, now)
-        if outcome.scope == "key" and self._keys_left > 0:
-            self._keys_left -= 1
-            return Next(self._begin(attempt.choice, now))
-        if self._worth_waiting(outcome):
-            self._patience -= outcome.rest or 0
-            return Next(self._begin(attempt.choice, now), outcome.rest or 0)
-        if self._retries > 0:
-            self._retries -= 1
-            return Next(self._begin(attempt.choice, now))
-        following = self._move(now)
-        return None if following is None else Next(following)
+        following = self._following(attempt, outcome, now)
+        if following is not None:
+            self.outcomes.append((attempt.provider.name, outcome.label))
+        if isinstance(following, Reject):
+            self.current = None
+        return following
 
     def began(self, status: int, now: float) -> None:
         """The answer that is delivered has begun; it may still break off."""
-        self._judge(success(status), now)
+        if self._verdict is None:
+            self._judge(success(status), now)
 
     def ended(self, outcome: Outcome | None, now: float) -> None:
         """What is delivered is over; None where the client left."""
-        self._judge(outcome, now)
+        broke_off = outcome is not None and outcome.kind != "success"
+        if self._verdict is None or (self._verdict.kind == "success" and broke_off):
+            self._judge(outcome, now)
 
-    def _worth_waiting(self, outcome: Outcome) -> bool:
-        return outcome.rest is not None and 0 < outcome.rest <= self._patience
-
-    def _move(self, now: float, *, insist: bool = False) -> Attempt | None:
-        """To the next target that is not passed over now; the first is taken as the plan says."""
+    def _following(self, attempt: Attempt, outcome: Outcome, now: float) -> Next | Reject | None:
+        """A key that failed gives its place to another of the same provider at once, whatever the rule says
+        of failover; then come a wait and retries, then the next target that is not passed over."""
+        choice, index = attempt.choice, attempt.ticket.key_index
+        if outcome.scope == "key" and (key := self._other_key(choice.provider, now)) is not None:
+            return Next(self._begin(choice, key, now))
+        if not outcome.moves_on(self._failover.on):
+            return None
+        if outcome.wait and outcome.wait <= self._patience:
+            self._patience -= max(outcome.wait, SHORTEST_WAIT)
+            return Next(self._begin(choice, index, now + outcome.wait), outcome.wait)
+        if self._retries > 0:
+            self._retries -= 1
+            return Next(self._begin(choice, index, now))
         while self._waiting:
             choice = self._waiting.pop(0)
-            if insist or not self._refused(choice, now):
-                keys = sum(secret.value is not None for secret in choice.provider.keys)
-                self._keys_left = max(keys - 1, 0)
-                self._retries = self._failover.retries
-                return self._begin(choice, now)
-        return None
+            if not self._refused(choice, now):
+                return Next(self._turn_to(choice, now))
+        return self._reject
 
-    def _begin(self, choice: Choice, now: float) -> Attempt:
-        provider = choice.provider
-        index = self._standing.pick_key(provider, self._conversation, now)
-        key = provider.keys[index].value if index is not None else provider.key
-        ticket = self._standing.begin(provider, choice.model, index, now)
-        lone = not (self._waiting or self._retries or self._keys_left)
-        self.current = Attempt(choice, self._prepare(choice, key, lone), ticket, len(self.outcomes) + 1)
+    def _turn_to(self, choice: Choice, now: float) -> Attempt:
+        self._retries, self._patience = self._failover.retries, self._failover.wait
+        self._tried = frozenset()
+        return self._begin(choice, self._standing.pick_key(choice.provider, self._conversation, now), now)
+
+    def _begin(self, choice: Choice, index: int | None, now: float) -> Attempt:
+        """`index` None: with the first key, if there is one."""
+        keys = choice.provider.keys
+        if index is None:
+            index = next((i for i, secret in enumerate(keys) if secret.value), None)
+        key = keys[index].value if index is not None else None
+        self._tried |= {index}
+        outgoing = self._prepare(choice, key, self._is_lone(choice.provider))
+        self._verdict = None
+        ticket = self._standing.begin(choice.provider, choice.model, index, now)
+        self.current = Attempt(choice, outgoing, ticket)
         return self.current
+
+    def _is_lone(self, provider: Provider) -> bool:
+        """Whether nothing could ever take over, however others stand by then."""
+        keys = sum(secret.value is not None for secret in provider.keys)
+        return not (self._waiting or self._reject or self._retries or self._patience or keys > 1)
+
+    def _other_key(self, provider: Provider, now: float) -> int | None:
+        """A key that is well and was not used yet."""
+        return self._standing.pick_key(provider, self._conversation, now, without=self._tried)
 
     def _refused(self, choice: Choice, now: float) -> bool:
         return self._standing.refusal(choice.provider, choice.model, now) is not None
 
     def _judge(self, outcome: Outcome | None, now: float) -> None:
-        if self.current is not None:
-            for event in self._standing.end(self.current.ticket, outcome, now):
-                self._tell(event)
+        if self.current is None:
+            return
+        self._verdict = outcome or CANCELLED
+        for event in self._standing.end(self.current.ticket, outcome, now):
+            self._tell(event)

@@ -70,10 +70,9 @@ class Exchange:
             return self.outgoing.model
         return self.facts.asked if self.facts is not None else None
 
-    @property
-    def callers_key(self) -> str | None:
-        """The caller's credential where that is what the provider gets."""
-        if self.provider is None or self.provider.auth != "client":
+    def callers_key(self, provider: Provider) -> str | None:
+        """The caller's credential where that is what this provider gets."""
+        if provider.auth != "client":
             return None
         return next((value for name, value in self.caller.headers if name.lower() in LOGIN), None)
 

@@ -77,6 +77,10 @@ class Outcome(msgspec.Struct, frozen=True):
     """Seconds for which what failed should rest; None where it need not."""
     scope: Scope = "none"
     """What should rest: the key (or login) that was used, the provider's model, the whole provider."""
+    wait: float | None = None
+    """Seconds after which the provider itself says to come back (`retry-after`); None where it does not."""
+    window: str = ""
+    """The quota window that is spent, as `7d`, where it was named."""
     detail: str = ""
     """For people: type and message, one line of at most 200 characters, without secrets."""
 
@@ -169,7 +173,17 @@ def _kind(status: int, answer: _Answer) -> Kind:
 
 def _outcome(label: str, kind: Kind, status: int, answer: _Answer) -> Outcome:
     rest, scope = _rest(kind, answer)
-    return Outcome(label, kind, status, rest, scope, answer.report.detail or _phrase(status))
+    spent = resets.rejected(answer.headers) if kind == "quota" else None
+    return Outcome(
+        label,
+        kind,
+        status,
+        rest,
+        scope,
+        wait=retry_after(answer.headers, answer.now) or answer.report.delay,
+        window=spent.window(answer.now) if spent else "",
+        detail=answer.report.detail or _phrase(status),
+    )
 
 
 def _phrase(status: int) -> str:

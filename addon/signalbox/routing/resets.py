@@ -30,12 +30,19 @@ class Rejected(msgspec.Struct, frozen=True):
     """Windows of an Anthropic plan that are used up."""
 
     resets: tuple[str, ...]
+    windows: tuple[str, ...]
+    """Their names, in the same order."""
     one_family: bool
     """Whether only one family of models is shut out (`7d_opus`)."""
 
     def rest(self, now: datetime) -> float | None:
         """Seconds until the last of them is open again."""
         return _latest(self.resets, now)
+
+    def window(self, now: datetime) -> str:
+        """The one that is open again last."""
+        resets = (_latest((reset,), now) or 0 for reset in self.resets)
+        return max(zip(resets, self.windows, strict=True))[1]
 
 
 def rejected(headers: Mapping[str, str]) -> Rejected | None:
@@ -52,11 +59,17 @@ def rejected(headers: Mapping[str, str]) -> Rejected | None:
         return None
     if list(shut) == [""]:
         claim = headers.get("anthropic-ratelimit-unified-representative-claim", "")
-        return Rejected((overall,), _OF_ONE_FAMILY.fullmatch(claim) is not None)
+        return Rejected((overall,), (_short(claim),), _OF_ONE_FAMILY.fullmatch(claim) is not None)
     shut.pop("", None)
     of_all = [window for window in shut if not _OF_ONE_FAMILY.fullmatch(window)]
-    resets = tuple(headers.get(f"{shut[window]}reset", overall) for window in of_all or shut)
-    return Rejected(resets, one_family=not of_all)
+    windows = tuple(of_all or shut)
+    resets = tuple(headers.get(f"{shut[window]}reset", overall) for window in windows)
+    return Rejected(resets, tuple(map(_short, windows)), one_family=not of_all)
+
+
+def _short(window: str) -> str:
+    """`seven_day_opus`, as a claim calls it, is `7d_opus` in a header's name."""
+    return window.replace("five_hour", "5h").replace("seven_day", "7d")
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:

@@ -50,7 +50,8 @@ class Rest(Gate):
         """The longer rest wins."""
         if until > self.until:
             self.until = until
-            self.reason = "quota" if outcome.kind == "quota" else "resting"
+            window = f":{outcome.window}" if outcome.window else ""
+            self.reason = f"quota{window}" if outcome.kind == "quota" else "resting"
             self.cause = outcome.detail or outcome.label
 
     def refusal(self, now: float) -> tuple[str, str]:
@@ -79,7 +80,8 @@ class Standing:
         self._rests: dict[Place, Rest] = {}
 
     def refusal(self, provider: Provider, model: str | None, now: float) -> tuple[str, str] | None:
-        """Why this target cannot be asked now, as in `plan.Refusal`: `circuit`, `resting` or `quota`."""
+        """Why this target cannot be asked now, as in `plan.Refusal`: `circuit`, `resting`, `quota` or
+        `quota:7d`."""
         breaker = self._breakers.get(provider.name)
         if breaker is not None and not breaker.allows(now):
             remaining = breaker.remaining(now)
@@ -91,8 +93,15 @@ class Standing:
             shut.append(min(filter(None, keys), key=lambda rest: rest.remaining(now)))
         return max(shut, key=lambda rest: rest.remaining(now)).refusal(now) if shut else None
 
-    def pick_key(self, provider: Provider, conversation: Conversation | None, now: float) -> int | None:
-        """The index of the key to use; None where the provider has none, or all of them rest.
+    def pick_key(
+        self,
+        provider: Provider,
+        conversation: Conversation | None,
+        now: float,
+        *,
+        without: frozenset[int | None] = frozenset(),
+    ) -> int | None:
+        """The index of the key to use, but none of `without`; None where there is none that does not rest.
 
         By rendezvous hashing a conversation keeps its key while that is well, and many conversations
         spread. Without conversation it is the first that is well.
@@ -100,7 +109,7 @@ class Standing:
         usable = {
             index: place
             for index, place in _keys(provider).items()
-            if index is not None and not self._shut(place, now)
+            if index is not None and index not in without and not self._shut(place, now)
         }
         if conversation is None:
             return next(iter(usable), None)

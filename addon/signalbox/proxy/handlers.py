@@ -1,0 +1,68 @@
+"""mitmproxy's add-on manager with its handlers looked up once.
+
+For every hook mitmproxy walks all of its add-ons and asks each for a method of that name, which is about 40 %
+of the time that it spends on a request. Which add-on handles what changes only when one comes or goes.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from mitmproxy import hooks
+from mitmproxy.addonmanager import AddonManager, safecall, traverse
+from mitmproxy.exceptions import AddonHalt
+
+type Handlers = list[list[Callable[..., Any]]]
+"""One list for each add-on of the chain: its own handler and those of the add-ons inside it."""
+
+
+def look_up_once(manager: AddonManager) -> None:
+    """Make this manager keep what it has looked up."""
+    if type(manager) is AddonManager:
+        manager.__class__ = KeepingManager
+
+
+class KeepingManager(AddonManager):
+    _kept: dict[str, Handlers] | None = None
+
+    def register(self, addon: Any) -> Any:
+        try:
+            return AddonManager.register(self, addon)
+        finally:
+            self._kept = None
+
+    def remove(self, addon: Any) -> None:
+        try:
+            AddonManager.remove(self, addon)
+        finally:
+            self._kept = None
+
+    def clear(self) -> None:
+        AddonManager.clear(self)
+        self._kept = None
+
+    async def trigger_event(self, event: hooks.Hook) -> None:
+        args = event.args()
+        for handlers in self._handlers(event.name):
+            try:
+                with safecall():
+                    for handler in handlers:
+                        result = handler(*args)
+                        if result is not None and inspect.isawaitable(result):
+                            await result
+            except AddonHalt:
+                return
+
+    def _handlers(self, name: str) -> Handlers:
+        if self._kept is None:
+            self._kept = {}
+        if name not in self._kept:
+            found = ([handler for _, handler in self._found(addon, name)] for addon in self.chain)
+            self._kept[name] = [handlers for handlers in found if handlers]
+        return self._kept[name]
+
+    def _found(self, addon: Any, name: str) -> Any:
+        for one in traverse([addon]):
+            handler = getattr(one, name, None)
+            if callable(handler):
+                yield one, handler

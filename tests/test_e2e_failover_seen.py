@@ -1,0 +1,170 @@
+"""What people see of a failover: in mitmweb, on the console, in the record and in saved flows."""
+
+import json
+import re
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mitmproxy.io import FlowReader
+
+from tests.answers import Answer, error_json, message_json
+from tests.running import OPENER, Router, wait_until
+from tests.test_e2e_secrets import Web
+from tests.upstream import Upstream
+
+LOGIN = "sk-ant-oat01-fake-login-of-nobody"
+ZAI, KIMI = "zai-key-for-tests-0001", "kimi-key-for-tests-001"
+SECRETS = {LOGIN, ZAI, KIMI}
+
+
+def rules(home: Upstream, zai: Upstream) -> str:
+    return f"""
+providers:
+  anthropic: {{url: "{home.url}", auth: client}}
+  dead: {{url: "http://127.0.0.1:1", key: {KIMI}}}
+  zai: {{url: "{zai.url}", key: {ZAI}, key_header: authorization}}
+rules:
+  - {{match: "*", to: [dead/kimi-k2, zai/glm-4.7, anthropic]}}
+"""
+
+
+def ask(router: Router) -> None:
+    with closing(HTTPConnection("127.0.0.1", router.ports[0], timeout=10)) as connection:
+        body = json.dumps({"model": "claude-opus-4-5"})
+        connection.request("POST", "/v1/messages", body, {"Authorization": f"Bearer {LOGIN}"})
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200
+        assert answer.headers["x-signalbox-attempts"] == "dead:connect zai:529 anthropic:200"
+
+
+def body(web: Web, flow: str, part: str) -> bytes:
+    url = f"http://127.0.0.1:{web.web}/flows/{flow}/{part}/content.data?token=for-tests"
+    with OPENER.open(url, timeout=5) as answer:
+        return bytes(answer.read())
+
+
+@pytest.fixture
+def overloaded(second: Upstream) -> Upstream:
+    second.answer(error_json(529, "overloaded_error", "all lines are busy"))
+    return second
+
+
+@pytest.fixture
+def web(tmp_path: Path, upstream: Upstream, overloaded: Upstream) -> Any:
+    with Web(tmp_path, upstream.url, rules=rules(upstream, overloaded)) as router:
+        yield router
+
+
+def test_mitmweb_shows_every_attempt_as_a_flow_of_its_own(web, upstream, overloaded):
+    def flows() -> list[dict[str, Any]]:
+        shown: list[dict[str, Any]] = json.loads(web.shown())
+        return [flow for flow in shown if flow["request"]["path"] == "/v1/messages"]
+
+    ask(web)
+    wait_until(lambda: len(flows()) == 3, 5, lambda: f"three flows in {flows()}")
+    dead, zai, home = sorted(flows(), key=lambda flow: flow["comment"] or "z")
+    assert dead["comment"] == "attempt 1: dead connect Connection refused"
+    assert zai["comment"] == "attempt 2: zai 529 overloaded_error: all lines are busy"
+    assert (dead["marked"], zai["marked"], home["marked"]) == ("🔁", "🔁", "")
+    assert [flow["request"]["port"] for flow in (dead, zai, home)] == [1, overloaded.port, upstream.port]
+    assert len({flow["id"] for flow in (dead, zai, home)}) == 3
+
+    assert "response" not in dead
+    assert dead["error"]["msg"] == "Connection refused"
+    assert zai["response"]["status_code"] == 529
+    assert home["response"]["status_code"] == 200
+    for answered in (zai, home):
+        assert answered["response"]["timestamp_end"]
+        assert "error" not in answered
+
+    credentials = [
+        {name.lower(): value for name, value in flow["request"]["headers"]} for flow in (dead, zai, home)
+    ]
+    assert credentials[0]["x-api-key"] == "kimi-...s-001"
+    assert credentials[1]["authorization"] == "Bearer zai-k...-0001"
+    assert credentials[2]["authorization"] == "Bearer sk-an...obody"
+    assert not any(secret in web.shown().decode() for secret in SECRETS)
+
+
+def test_mitmweb_can_show_what_a_failed_attempt_said(web):
+    ask(web)
+    wait_until(lambda: b"attempt 2" in web.shown(), 5, lambda: web.shown().decode())
+    shown = json.loads(web.shown())
+    (failed,) = [flow for flow in shown if flow["comment"].startswith("attempt 2")]
+    assert b"all lines are busy" in body(web, failed["id"], "response")
+    assert json.loads(body(web, failed["id"], "request"))["model"] == "glm-4.7"
+
+
+def test_the_console_tells_each_step_and_the_record_has_one_row(start_router, upstream, overloaded):
+    router: Router = start_router(upstream.url, rules=rules(upstream, overloaded))
+    ask(router)
+    (row,) = router.records(1)
+    assert (row["attempts"], row["backend"], row["status"], row["upstream_model"]) == (
+        "dead:connect zai:529 anthropic:200",
+        "anthropic",
+        "success",
+        "claude-opus-4-5",
+    )
+    router.wait_log(r"650→17 \d+ms ↻ 3 attempts")
+    steps = re.findall(r"↻ .*→.*", router.log())
+    assert steps == [
+        "↻ dead connect → zai: Connection refused",
+        "↻ zai 529 → anthropic: overloaded_error: all lines are busy",
+    ]
+
+
+def test_saved_flows_and_the_log_hold_no_secret_of_any_attempt(start_router, upstream, overloaded):
+    router: Router = start_router(
+        upstream.url,
+        rules=rules(upstream, overloaded) + "log: {level: debug}\n",
+        options=("-w", "flows.mitm"),
+    )
+    ask(router)
+    router.records(1)
+    assert router.stop() == 0
+    steps = re.findall(r"^\S+ ([→←↻] \w+(?: \d+)?)", router.log(), re.MULTILINE)
+    assert steps == [
+        "→ dead",
+        "↻ dead",
+        "→ zai",
+        "← zai 529",
+        "↻ zai 529",
+        "→ anthropic",
+        "← anthropic 200",
+    ]
+    saved = router.folder / "flows.mitm"
+    texts = [saved.read_bytes(), router.log().encode(), (router.state / "requests.jsonl").read_bytes()]
+    assert not any(secret.encode() in text for secret in SECRETS for text in texts)
+    with saved.open("rb") as file:
+        flows = [flow for flow in FlowReader(file).stream() if flow.request.path == "/v1/messages"]
+    assert [(flow.request.port, flow.response.status_code) for flow in flows] == [(upstream.port, 200)]
+
+
+def test_a_secret_that_a_provider_says_back_is_masked_in_what_is_told(start_router, upstream, second):
+    second.answer(error_json(500, "api_error", f"bad token Bearer {ZAI}"), message_json("glm"))
+    router: Router = start_router(upstream.url, rules=rules(upstream, second))
+    with closing(HTTPConnection("127.0.0.1", router.ports[0], timeout=10)) as connection:
+        connection.request(
+            "POST", "/v1/messages", '{"model": "claude-opus-4-5"}', {"Authorization": f"Bearer {LOGIN}"}
+        )
+        assert connection.getresponse().status == 200
+    router.wait_log(r"↻ zai 500 → anthropic: api_error: bad token \*\*\*")
+    assert ZAI not in router.log()
+
+
+def test_an_answer_that_nobody_gives_shows_who_was_asked(start_router, upstream, second):
+    second.answer(Answer(framing="raw", cut="close"))
+    upstream.answer(error_json(503, "api_error"))
+    router: Router = start_router(upstream.url, rules=rules(upstream, second))
+    with closing(HTTPConnection("127.0.0.1", router.ports[0], timeout=10)) as connection:
+        connection.request(
+            "POST", "/v1/messages", '{"model": "claude-opus-4-5"}', {"Authorization": f"Bearer {LOGIN}"}
+        )
+        assert connection.getresponse().status == 503
+    (row,) = router.records(1)
+    assert (row["attempts"], row["status"]) == ("dead:connect zai:connect anthropic:503", "error")
+    router.wait_log(r"\[opus\|anthropic\] 503 api_error \d+ms ↻ 3 attempts")

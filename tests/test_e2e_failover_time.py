@@ -1,0 +1,254 @@
+"""How long is waited for whom."""
+
+import itertools
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+
+import pytest
+
+from tests.answers import (
+    USAGE,
+    Answer,
+    event,
+    message_events,
+    message_json,
+    message_sse,
+    sse,
+    text_block,
+)
+from tests.callers import Caller, black_hole
+from tests.conftest import Shared
+from tests.running import ROOT, Router
+from tests.upstream import Upstream
+
+LIMIT = 0.3
+"""Of the impatient providers, for each kind of waiting."""
+SOON = 3.0
+"""What takes longer has not been given up in time."""
+
+
+def rules(home: Upstream, zai: Upstream, hole: int, slow: int) -> str:
+    quick = f"timeout: {{connect: {LIMIT}s, first_byte: {LIMIT}s, idle: {LIMIT}s}}"
+    well = "circuit: {open_after: 100000}"
+    return f"""
+providers:
+  anthropic: {{url: "{home.url}", auth: client}}
+  zai: {{url: "{zai.url}", key: zai-key-for-tests-0001, {quick}, {well}}}
+  hole: {{url: "http://127.0.0.1:{hole}", key: hole-key-for-tests-01, {quick}, {well}}}
+  slow: {{url: "http://127.0.0.1:{slow}", key: slow-key-for-tests-01, timeout: {{first_byte: 1s}}, {well}}}
+rules:
+  - {{match: "to-slow", to: [slow, anthropic/claude-opus-4-5]}}
+  - {{match: "zai-*", to: [zai, anthropic/claude-opus-4-5]}}
+  - {{match: "last-*", to: zai}}
+  - {{match: "to-hole-*", to: [hole, anthropic/claude-opus-4-5]}}
+  - {{match: "only-hole", to: hole}}
+"""
+
+
+@pytest.fixture(scope="module")
+def slow_server() -> Iterator[socket.socket]:
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield server
+
+
+@pytest.fixture(scope="module")
+def started(slow_server: socket.socket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    with ExitStack() as opened:
+        hole = opened.enter_context(black_hole())
+        home, zai = opened.enter_context(Upstream()), opened.enter_context(Upstream())
+        router = Router(
+            tmp_path_factory.mktemp("time"),
+            home.url,
+            rules=rules(home, zai, hole, slow_server.getsockname()[1]),
+            options=("-s", str(ROOT / "tests" / "haste.py")),
+        )
+        yield Shared(opened.enter_context(router), home, zai)
+
+
+@pytest.fixture
+def caller(shared: Shared, request: pytest.FixtureRequest) -> Iterator[Caller]:
+    with Caller(shared.router, request.node.name) as one:
+        yield one
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """Opened at the end of the test at the latest, so that no upstream hangs on it."""
+    one = threading.Event()
+    yield one
+    one.set()
+
+
+class Slow:
+    """A provider that reads as if over a thin line, and not at all while it is stuck."""
+
+    PIECE = 65_536
+    PACE = 0.004
+
+    def __init__(self, server: socket.socket) -> None:
+        self.server = server
+        self.stuck, self.over = threading.Event(), threading.Event()
+
+    def serve(self) -> None:
+        connection, _ = self.server.accept()
+        with connection, suppress(ConnectionError):
+            head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+            left = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]) - len(body)
+            while left > 0 and not self.over.wait(self.PACE):
+                if not self.stuck.is_set():
+                    left -= len(connection.recv(self.PIECE))
+            answer = message_sse("slow")
+            connection.sendall(answer.head() + b"".join(map(answer.frame, answer.chunks)) + b"0\r\n\r\n")
+
+
+@pytest.fixture
+def slow(slow_server: socket.socket) -> Iterator[Slow]:
+    one = Slow(slow_server)
+    thread = threading.Thread(target=one.serve)
+    thread.start()
+    yield one
+    one.over.set()
+    thread.join()
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def named() -> Callable[[str], str]:
+    """A model of that rule that was never asked for."""
+    return lambda rule: f"{rule}-{next(_numbers)}"
+
+
+def parts(model: str, text: str) -> tuple[bytes, bytes]:
+    """A streamed message: what comes before the answer has begun, and the rest."""
+    events = message_events(model, [text_block("")], [text], USAGE, USAGE)
+    return b"".join(events[:3]), b"".join(events[3:])
+
+
+EARLY, REST = parts("glm", "from-zai")
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_a_connection_that_does_not_come_about_in_time_is_given_up(caller, named, stream):
+    began = time.monotonic()
+    caller.ask(named("to-hole"), stream)
+    answer = caller.answer()
+    assert answer.status == 200
+    assert answer.headers["x-signalbox-attempts"] == "hole:timeout anthropic:200"
+    assert LIMIT <= time.monotonic() - began < SOON
+
+
+def test_where_nobody_else_is_there_a_late_connection_is_a_504(shared, caller):
+    for _ in range(2):  # also the second time on this connection
+        caller.ask("only-hole")
+        answer = caller.answer()
+        assert answer.status == 504
+        error = json.loads(answer.body)
+        assert error["type"] == "error"
+        assert error["error"]["type"] == "timeout_error"
+        assert error["error"]["message"].startswith("hole could not be reached at 127.0.0.1:")
+        assert error["error"]["message"].endswith(f"no connection within {LIMIT:g} s")
+        assert answer.headers["x-signalbox-attempts"] == "hole:timeout"
+    records = shared.router.records(2, session=caller.session)
+    assert [record["status"] for record in records] == ["error", "error"]
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_a_provider_that_says_nothing_is_given_up(shared, caller, named, gate, stream):
+    shared.second.answer(Answer(wait=gate))
+    began = time.monotonic()
+    caller.ask(named("zai"), stream)
+    answer = caller.answer()
+    assert answer.status == 200
+    assert answer.headers["x-signalbox-attempts"] == "zai:timeout anthropic:200"
+    assert LIMIT <= time.monotonic() - began < SOON
+    assert shared.second.wait_left(1)
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_where_nobody_else_is_there_silence_is_a_504(shared, caller, named, gate, stream):
+    shared.second.answer(Answer(wait=gate))
+    caller.ask(named("last"), stream)
+    answer = caller.answer()
+    assert answer.status == 504
+    assert json.loads(answer.body)["error"] == {
+        "type": "timeout_error",
+        "message": f"zai sent no answer within {LIMIT:g} s",
+    }
+    assert shared.second.wait_left(1)
+
+
+def test_a_head_without_an_answer_is_given_up(shared, caller, named, gate):
+    shared.second.answer(sse(EARLY, gate))
+    caller.ask(named("zai"))
+    answer = caller.answer()
+    assert answer.headers["x-signalbox-attempts"] == "zai:timeout anthropic:200"
+    assert b"from-zai" not in answer.body
+    assert shared.second.wait_left(1)
+
+
+def test_a_whole_answer_that_stops_half_way_is_given_up(shared, caller, named, gate):
+    whole = message_json("glm")
+    shared.second.answer(
+        Answer(200, whole.headers, (whole.body[:50], gate, whole.body[50:]), "length", len(whole.body))
+    )
+    caller.ask(named("zai"), stream=False)
+    answer = caller.answer()
+    assert answer.headers["x-signalbox-attempts"] == "zai:timeout anthropic:200"
+    assert b"glm" not in answer.body
+
+
+def test_silence_after_the_answer_has_begun_cuts_the_client_off(shared, caller, named, gate):
+    shared.second.answer(sse(EARLY + REST[:-60], gate))
+    caller.ask(named("zai"))
+    caller.until(b"from-zai")
+    left = caller.until_closed()
+    assert not left.endswith(b"0\r\n\r\n")
+    assert shared.second.wait_left(1)
+    record = shared.router.records(1, session=caller.session)[0]
+    assert record["status"] == "error"
+    assert record["attempts"] == "zai:timeout"
+    assert record["input_tokens"] == USAGE["input_tokens"]
+    assert not shared.upstream.requests
+
+
+def test_an_answer_that_comes_slowly_but_steadily_is_no_silence(shared, caller, named):
+    pieces = [part for _ in range(6) for part in (event("ping"), LIMIT / 3)]
+    shared.second.answer(sse(EARLY, *pieces, REST))
+    caller.ask(named("zai"))
+    assert caller.answer().headers["x-signalbox-attempts"] == "zai:200"
+    assert shared.router.records(1, session=caller.session)[0]["attempts"] == "zai:200"
+
+
+def test_a_client_that_reads_slowly_is_no_silent_provider(shared, caller, named):
+    pad = b": " + b"x" * 65536 + b"\n\n"
+    shared.second.answer(sse(EARLY, REST[:-60], *[pad] * 150, REST[-60:]))
+    caller.ask(named("zai"))
+    caller.until(b"from-zai")
+    end = time.monotonic() + 4 * LIMIT
+    threading.Event().wait(end - time.monotonic())  # the time in which it does not read
+    caller.until(b"message_stop")
+    caller.until(b"0\r\n\r\n")
+    assert shared.router.records(1, session=caller.session)[0]["status"] == "success"
+
+
+def test_a_long_request_to_a_slow_provider_is_not_taken_for_silence(caller, slow):
+    """The time for an answer counts from when the request is sent."""
+    began = time.monotonic()
+    caller.ask("to-slow", pad=20_000_000)
+    assert caller.answer().headers["x-signalbox-attempts"] == "slow:200"
+    assert time.monotonic() - began > 1
+
+
+def test_a_long_request_that_gets_on_no_more_is_given_up(caller, slow):
+    slow.stuck.set()
+    caller.ask("to-slow", pad=20_000_000)
+    assert caller.answer().headers["x-signalbox-attempts"] == "slow:timeout anthropic:200"

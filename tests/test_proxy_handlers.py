@@ -1,0 +1,107 @@
+"""The add-on manager that looks handlers up once does what mitmproxy's own does."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from mitmproxy import exceptions
+from mitmproxy.addonmanager import AddonManager
+from mitmproxy.hooks import Hook
+from mitmproxy.options import Options
+
+from signalbox.proxy.handlers import KeepingManager, look_up_once
+
+
+@dataclass
+class RungHook(Hook):
+    """A hook of the tests."""
+
+    heard: list[str]
+
+
+class Master:
+    """As much of a master as a manager needs."""
+
+    def __init__(self) -> None:
+        self.options = Options()
+        self.commands = self
+
+    def collect_commands(self, addon: object) -> None:
+        pass
+
+
+class Bell:
+    def __init__(self, name: str, *inside: Any, does: Any = None) -> None:
+        self.name, self.addons, self._does = name, list(inside), does
+
+    def rung(self, heard: list[str]) -> Any:
+        heard.append(self.name)
+        return self._does() if self._does else None
+
+
+class Deaf:
+    name = "deaf"
+
+
+@pytest.fixture(params=[False, True], ids=["mitmproxy's own", "ours"])
+def manager(request) -> AddonManager:
+    manager = AddonManager(Master())
+    if request.param:
+        look_up_once(manager)
+        assert type(manager) is KeepingManager
+    return manager
+
+
+def ring(manager: AddonManager) -> list[str]:
+    heard: list[str] = []
+    asyncio.run(manager.trigger_event(RungHook(heard)))
+    return heard
+
+
+def test_handlers_are_called_in_the_order_of_the_chain_and_inside_out(manager):
+    manager.add(Bell("a", Bell("b", Bell("c"))), Deaf(), Bell("d"))
+    assert ring(manager) == ["a", "b", "c", "d"]
+    assert ring(manager) == ["a", "b", "c", "d"]
+
+
+def test_an_add_on_that_comes_is_heard_and_one_that_goes_is_not(manager):
+    first, outer = Bell("first"), Bell("outer")
+    manager.add(first, outer)
+    assert ring(manager) == ["first", "outer"]
+    late = Bell("late")
+    manager.register(late)
+    outer.addons.append(late)  # as a script loader does: it is registered, then put in its place
+    assert ring(manager) == ["first", "outer", "late"]
+    manager.remove(first)
+    assert ring(manager) == ["outer", "late"]
+    manager.clear()
+    assert ring(manager) == []
+
+
+def test_a_coroutine_is_waited_for(manager):
+    done = []
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        done.append("work")
+
+    manager.add(Bell("a", does=work))
+    assert ring(manager) == ["a"]
+    assert done == ["work"]
+
+
+def test_a_fault_is_logged_and_the_next_add_on_is_called(manager, caplog):
+    manager.add(Bell("a", Bell("inside"), does=lambda: 1 / 0), Bell("b"))
+    with caplog.at_level(logging.ERROR):
+        assert ring(manager) == ["a", "b"]
+    assert "Addon error" in caplog.text
+
+
+def test_a_halt_ends_the_round(manager):
+    def halt() -> None:
+        raise exceptions.AddonHalt
+
+    manager.add(Bell("a", does=halt), Bell("b"))
+    assert ring(manager) == ["a"]

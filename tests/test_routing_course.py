@@ -1,0 +1,365 @@
+"""The attempts of one request: who is asked after whom, and what is remembered of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signalbox.config.rules import Circuit, Failover, Provider, Reject, Secret, Target, Url
+from signalbox.routing.course import Attempt, Course, Next
+from signalbox.routing.outcome import CONNECT, Outcome, success
+from signalbox.routing.plan import Choice
+from signalbox.routing.prepare import Outgoing
+from signalbox.routing.standing import Standing
+
+HERE = ("s-1", "")
+NEVER = Circuit(open_after=10**6, degraded_after=10**6)
+
+REFUSED_KEY = Outcome("401", "auth", 401, rest=60.0, scope="key")
+THROTTLED = Outcome("429", "throttle", 429, rest=7.0, scope="key", wait=7.0)
+OVERLOADED = Outcome("529", "overload", 529, rest=5.0, scope="model")
+DOWN = Outcome("503", "overload", 503, rest=30.0, scope="provider")
+BROKEN = Outcome("500", "server", 500)
+NONSENSE = Outcome("400", "client", 400)
+CUT = Outcome("stream_error", "stream_error")
+REJECT = Reject(429, "come back later")
+
+
+def provider(name: str, *keys: str | None, circuit: Circuit = NEVER) -> Provider:
+    secrets = tuple(Secret(key) for key in keys)
+    return Provider(name=name, url=Url("https", f"{name}.invalid", 443), keys=secrets, circuit=circuit)
+
+
+ZAI = provider("zai", "zai-key-1", None, "zai-key-2")
+KIMI = provider("kimi", "kimi-key")
+LOCAL = provider("local")
+
+
+def choice(asked: Provider, model: str = "glm") -> Choice:
+    return Choice(asked, Target(asked.name, model), model)
+
+
+class Request:
+    """A course with what it prepared and told. `now` stands still unless a test moves it."""
+
+    def __init__(
+        self,
+        *choices: Choice,
+        standing: Standing | None = None,
+        reject: Reject | None = None,
+        **failover: Any,
+    ) -> None:
+        self.standing = standing or Standing()
+        self.sent: list[tuple[str, str | None]] = []
+        self.lone: list[bool] = []
+        self.told: list[Any] = []
+        self.now = 0.0
+        self.course = Course(
+            choices, Failover(**failover), self.standing, self._prepare, HERE, self.told.append, reject
+        )
+
+    def _prepare(self, choice: Choice, key: str | None, lone: bool) -> Outgoing:
+        self.sent.append((choice.provider.name, key))
+        self.lone.append(lone)
+        return Outgoing(choice.provider, choice.model, "/v1/messages", "/v1/messages", (), b"")
+
+    def start(self) -> Attempt:
+        return self.course.start(self.now)
+
+    def fails(self, outcome: Outcome) -> Next | Reject | None:
+        return self.course.failed(outcome, self.now)
+
+    def run(self, *outcomes: Outcome) -> list[tuple[str, str | None]]:
+        """Whom a request asks that meets these, one after the other."""
+        self.start()
+        for outcome in outcomes:
+            self.fails(outcome)
+        return self.sent
+
+
+def refusal(request: Request, asked: Provider, model: str = "glm") -> Any:
+    return request.standing.refusal(asked, model, request.now)
+
+
+# the next target
+
+
+def test_the_targets_are_asked_in_their_order_until_one_answers():
+    request = Request(choice(KIMI), choice(LOCAL), choice(ZAI))
+    assert request.run(BROKEN, CONNECT)[:2] == [("kimi", "kimi-key"), ("local", None)]
+    assert request.course.outcomes == [("kimi", "500"), ("local", "connect")]
+    assert request.course.current is not None
+    assert request.course.current.provider is ZAI
+
+
+def test_what_failed_last_is_delivered_and_no_attempt_of_the_past():
+    request = Request(choice(KIMI), choice(LOCAL))
+    request.start()
+    request.fails(BROKEN)
+    assert request.fails(BROKEN) is None
+    assert request.course.outcomes == [("kimi", "500")]
+
+
+def test_an_outcome_that_the_rule_does_not_name_moves_nowhere():
+    request = Request(choice(KIMI), choice(LOCAL), on=frozenset({"529"}))
+    request.start()
+    assert request.fails(BROKEN) is None
+    assert request.sent == [("kimi", "kimi-key")]
+
+
+def test_a_target_that_came_to_rest_meanwhile_is_passed_over():
+    request = Request(choice(KIMI), choice(LOCAL), choice(ZAI))
+    request.start()
+    another = request.standing.begin(LOCAL, "glm", None, 0)
+    request.standing.end(another, DOWN, 0)
+    request.fails(BROKEN)
+    assert [name for name, _ in request.sent] == ["kimi", "zai"]
+
+
+def test_a_target_of_the_same_provider_is_passed_over_where_the_failure_was_the_providers():
+    request = Request(choice(KIMI, "big"), choice(KIMI, "small"))
+    request.start()
+    assert request.course.may_follow(0)
+    assert request.fails(DOWN) is None
+    assert request.course.outcomes == []
+
+
+def test_the_first_target_is_asked_even_where_it_rests():
+    standing = Standing()
+    standing.end(standing.begin(KIMI, "glm", 0, 0), DOWN, 0)
+    assert Request(choice(KIMI), standing=standing).run() == [("kimi", "kimi-key")]
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: Request(choice(KIMI)), False),
+        (lambda: Request(choice(KIMI), choice(LOCAL)), True),
+        (lambda: Request(choice(ZAI)), True),
+        (lambda: Request(choice(KIMI), retries=1), True),
+        (lambda: Request(choice(KIMI), wait=1.0), True),
+        (lambda: Request(choice(KIMI), reject=REJECT), True),
+    ],
+    ids=["alone", "a target", "a key", "a retry", "a wait", "a reject"],
+)
+def test_it_is_known_whether_anything_could_take_over(make: Callable[[], Request], expected: bool):
+    request = make()
+    assert not request.course.may_follow(0)
+    request.start()
+    assert request.course.may_follow(0) is expected
+    assert request.lone == [not expected]
+
+
+def test_before_the_last_target_others_may_take_over_and_after_it_none():
+    request = Request(choice(KIMI), choice(LOCAL))
+    request.run(BROKEN)
+    assert request.lone == [False, True]
+    assert not request.course.may_follow(0)
+
+
+# keys
+
+
+@pytest.mark.parametrize("outcome", [REFUSED_KEY, THROTTLED], ids=["401", "429"])
+def test_a_key_that_fails_gives_its_place_to_the_next_at_once(outcome: Outcome):
+    request = Request(choice(ZAI), choice(LOCAL), wait=60.0, retries=3, on=frozenset({"429"}))
+    first, then = request.run(outcome)
+    assert {first, then} == {("zai", "zai-key-1"), ("zai", "zai-key-2")}
+
+
+def test_when_all_keys_have_failed_the_next_target_comes():
+    request = Request(choice(ZAI), choice(LOCAL))
+    assert [name for name, _ in request.run(REFUSED_KEY, REFUSED_KEY)] == ["zai", "zai", "local"]
+
+
+def test_a_key_that_rests_already_is_not_asked():
+    standing = Standing()
+    for index in (0, 2):
+        standing.end(standing.begin(ZAI, "glm", index, 0), REFUSED_KEY, 0)
+    request = Request(choice(ZAI), standing=standing)
+    request.start()
+    assert request.fails(REFUSED_KEY) is None
+    assert len(request.sent) == 1
+
+
+def test_no_key_is_asked_twice_though_it_need_not_rest():
+    at_once = msgspec.structs.replace(THROTTLED, rest=0.0, wait=None)
+    request = Request(choice(ZAI), choice(LOCAL))
+    assert [name for name, _ in request.run(at_once, at_once)] == ["zai", "zai", "local"]
+
+
+def test_a_failure_that_is_not_the_keys_does_not_change_it():
+    request = Request(choice(ZAI), choice(LOCAL), retries=1)
+    first, again, then = request.run(BROKEN, BROKEN)
+    assert first == again
+    assert then == ("local", None)
+
+
+# retries and waits
+
+
+def test_retries_ask_the_same_target_first_and_start_anew_at_the_next():
+    request = Request(choice(KIMI), choice(LOCAL), retries=2)
+    assert [name for name, _ in request.run(*[BROKEN] * 9)] == ["kimi"] * 3 + ["local"] * 3
+
+
+def test_a_retry_after_within_the_limit_is_waited_out_at_the_same_target():
+    request = Request(choice(KIMI), choice(LOCAL), wait=10.0)
+    request.start()
+    following = request.fails(THROTTLED)
+    assert isinstance(following, Next)
+    assert (following.attempt.provider, following.wait) == (KIMI, 7.0)
+    request.now = 7.0
+    request.course.began(200, request.now)
+    assert refusal(request, KIMI) is None
+
+
+def test_after_a_wait_the_same_key_is_asked():
+    standing = Standing()
+    standing.end(standing.begin(ZAI, "glm", 0, 0), msgspec.structs.replace(REFUSED_KEY, rest=9e9), 0)
+    request = Request(choice(ZAI), standing=standing, wait=10.0)
+    assert request.run(THROTTLED) == [("zai", "zai-key-2")] * 2
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [msgspec.structs.replace(THROTTLED, wait=10.5), OVERLOADED, msgspec.structs.replace(THROTTLED, wait=0.0)],
+    ids=["longer", "none named", "nothing"],
+)
+def test_what_need_or_may_not_be_waited_out_moves_on(outcome: Outcome):
+    request = Request(choice(KIMI), choice(LOCAL), wait=10.0)
+    request.start()
+    following = request.fails(outcome)
+    assert isinstance(following, Next)
+    assert (following.attempt.provider, following.wait) == (LOCAL, 0.0)
+
+
+def test_all_waits_at_one_target_together_keep_to_the_limit():
+    hasty = msgspec.structs.replace(THROTTLED, wait=0.001)
+    request = Request(choice(KIMI), choice(LOCAL), wait=3.0)
+    assert [name for name, _ in request.run(*[hasty] * 4)] == ["kimi"] * 4 + ["local"]
+
+
+# a list that ends in a reject
+
+
+def test_after_the_last_target_comes_the_rules_own_answer():
+    request = Request(choice(KIMI), reject=REJECT)
+    request.start()
+    assert request.fails(BROKEN) is REJECT
+    assert request.course.outcomes == [("kimi", "500")]
+    assert request.course.current is None
+    assert not request.course.may_follow(0)
+
+
+def test_what_is_the_requests_own_fault_is_delivered_before_a_reject():
+    request = Request(choice(KIMI), reject=REJECT)
+    request.start()
+    assert request.fails(NONSENSE) is None
+
+
+# what is remembered
+
+
+def failures(request: Request, asked: Provider) -> str:
+    return request.standing.circuits(request.now)[asked.name]
+
+
+def test_each_attempt_is_judged_once():
+    one = provider("one", circuit=Circuit(degraded_after=2, open_after=3))
+    request = Request(choice(one))
+    request.start()
+    assert request.fails(BROKEN) is None
+    request.course.ended(BROKEN, 0)
+    request.course.ended(None, 0)
+    assert failures(request, one) == "closed"
+    Request(choice(one), standing=request.standing).run(BROKEN)
+    assert failures(request, one) == "degraded"
+
+
+def test_an_answer_that_began_is_a_success_at_once():
+    one = provider("one", circuit=Circuit(degraded_after=1, open_after=3))
+    request = Request(choice(one), choice(one))
+    request.run(BROKEN)
+    request.course.began(200, 0)
+    assert failures(request, one) == "closed"
+
+
+def test_an_answer_that_ends_well_says_nothing_that_its_beginning_did_not_say():
+    one = provider("one", circuit=Circuit(degraded_after=1, open_after=3))
+    slow = Request(choice(one))
+    slow.start()
+    slow.course.began(200, 0)
+    Request(choice(one), standing=slow.standing).run(BROKEN)
+    slow.course.ended(success(200), 60)
+    assert failures(slow, one) == "degraded"
+
+
+def test_an_answer_that_breaks_off_is_a_failure_after_all():
+    one = provider("one", circuit=Circuit(degraded_after=1, open_after=3))
+    request = Request(choice(one))
+    request.start()
+    request.course.began(200, 0)
+    request.course.ended(CUT, 1)
+    assert failures(request, one) == "degraded"
+
+
+@pytest.mark.parametrize("began", [False, True], ids=["before the answer", "in mid-answer"])
+def test_a_client_that_leaves_says_nothing_of_the_provider(began):
+    one = provider("one", circuit=Circuit(degraded_after=1, open_after=1, cooldown=10.0))
+    Request(choice(one), standing=(standing := Standing())).run(BROKEN)
+    request = Request(choice(one), standing=standing)
+    request.now = 10.0
+    request.start()
+    assert refusal(request, one) == ("circuit", "half-open, being tried again")
+    if began:
+        request.course.began(200, 10.0)
+    request.course.ended(None, 11.0)
+    assert refusal(request, one) is None
+    assert failures(request, one) == ("closed" if began else "half-open")
+
+
+def test_what_cannot_be_prepared_was_never_sent():
+    one = provider("one", circuit=Circuit(degraded_after=1, open_after=1, cooldown=10.0))
+    Request(choice(one), standing=(standing := Standing())).run(BROKEN)
+    request = Request(choice(one), standing=standing)
+    request.course._prepare = lambda *_: 1 / 0
+    request.now = 10.0
+    with pytest.raises(ZeroDivisionError):
+        request.start()
+    assert refusal(request, one) is None
+
+
+def test_changes_are_told():
+    request = Request(choice(KIMI), choice(LOCAL))
+    request.run(DOWN)
+    assert request.told == [("resting", "kimi", "provider", "for 30 s: 503")]
+
+
+OUTCOMES = [REFUSED_KEY, THROTTLED, OVERLOADED, DOWN, BROKEN, NONSENSE, CUT, CONNECT]
+
+
+@given(
+    outcomes=st.lists(st.sampled_from(OUTCOMES), min_size=40, max_size=40),
+    providers=st.lists(st.sampled_from([ZAI, KIMI, LOCAL]), min_size=1, max_size=4),
+    retries=st.integers(0, 2),
+    wait=st.floats(0, 20),
+    reject=st.sampled_from([None, REJECT]),
+)
+def test_every_course_ends_with_each_attempt_on_record(outcomes, providers, retries, wait, reject):
+    request = Request(*map(choice, providers), reject=reject, retries=retries, wait=wait)
+    request.start()
+    for outcome in outcomes:
+        could = request.course.may_follow(request.now)
+        following = request.fails(outcome)
+        assert could or following is None
+        if not isinstance(following, Next):
+            break
+        assert request.course.outcomes[-1][1] == outcome.label
+        request.now += following.wait
+    assert not isinstance(following, Next)
+    assert len(request.sent) == len(request.course.outcomes) + (following is None)
+    assert request.fails(BROKEN) is None
