@@ -34,12 +34,13 @@ class Router:
         environment: Mapping[str, str] | None = None,
         options: Iterable[str] = (),
         script: Path = ROOT / "addon" / "router.py",
+        state: Path | None = None,
     ) -> None:
         """`rules` None leaves the file absent; `options` are further arguments of mitmdump."""
         self.script = script
         self.folder = folder
         self.rules_file = folder / "rules.yaml"
-        self.state = folder / "state"
+        self.state = state or folder / "state"
         self.ports = free_ports(max(1, len(upstreams)))
         self.urls = [f"http://127.0.0.1:{port}" for port in self.ports]
         self.url = self.urls[0]

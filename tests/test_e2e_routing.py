@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.answers import message_json
+from tests.answers import message_json, message_sse, thinking_block
 from tests.conftest import Shared
 from tests.running import Router
 from tests.upstream import Received, Upstream
@@ -246,29 +246,51 @@ def test_each_listener_may_have_rules_of_its_own(start_router, upstream, second)
     assert second.wait_for(1)[0].json["model"] == "by-port"
 
 
-def thinking_history(model: str) -> dict[str, Any]:
-    block = {"type": "thinking", "thinking": "hm", "signature": "c2lnbmVk"}
-    return {
-        "model": model,
-        "max_tokens": 64,
-        "messages": [
-            {"role": "user", "content": "a"},
-            {"role": "assistant", "content": [block, {"type": "text", "text": "b"}]},
-            {"role": "user", "content": "c"},
-        ],
-    }
+HOME_SIGNATURE, ZAI_SIGNATURE = "aXNzdWVkIGF0IGhvbWU", "aXNzdWVkIGJ5IHphaQ"
 
 
-def test_thinking_of_another_provider_is_dropped_when_a_conversation_moves(router, upstream, second):
-    session = {"X-Claude-Code-Session-Id": "moving"}
+def thinking_history(model: str, *signatures: str) -> bytes:
+    """A conversation in which an answer with each of these signatures was given, and the next question."""
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "question"}]
+    for signature in signatures:
+        thinking = {"type": "thinking", "thinking": "hm", "signature": signature}
+        messages.append({"role": "assistant", "content": [thinking, {"type": "text", "text": "answer"}]})
+        messages.append({"role": "user", "content": "question"})
+    return json.dumps({"model": model, "max_tokens": 64, "stream": True, "messages": messages}).encode()
 
-    def ask(model: str, where: Upstream) -> Received:
+
+def test_thinking_goes_back_only_to_the_provider_that_issued_it(router, upstream, second):
+    upstream.answer(message_sse("m", before=[thinking_block(signature=HOME_SIGNATURE)]))
+    second.answer(message_sse("m", before=[thinking_block(signature=ZAI_SIGNATURE)]))
+
+    def ask(model: str, where: Upstream, *signatures: str) -> Received:
         before = len(where.requests)
-        post(router, "", body=json.dumps(thinking_history(model)).encode(), headers=session)
+        post(router, "", body=thinking_history(model, *signatures))
         return where.wait_for(before + 1)[-1]
 
-    assert b"c2lnbmVk" in ask("claude-opus-4-5", upstream).body
-    assert b"c2lnbmVk" in ask("claude-opus-4-5", upstream).body
-    assert b"c2lnbmVk" not in ask("claude-haiku-4-5", second).body
-    assert b"c2lnbmVk" in ask("claude-haiku-4-5", second).body
-    assert b"c2lnbmVk" not in ask("claude-opus-4-5", upstream).body
+    ask("claude-opus-4-5", upstream)
+    ask("claude-haiku-4-5", second)
+    both = (HOME_SIGNATURE, ZAI_SIGNATURE)
+    to_zai, home = ask("claude-haiku-4-5", second, *both), ask("claude-opus-4-5", upstream, *both)
+    assert [signature.encode() in to_zai.body for signature in both] == [False, True]
+    assert [signature.encode() in home.body for signature in both] == [True, False]
+
+
+def test_thinking_that_nobody_here_issued_goes_to_anthropic_alone(router, upstream, second):
+    body = thinking_history("claude-opus-4-5", "dW5zZWVu")
+    post(router, "", body=body)
+    assert upstream.wait_for(1)[0].body == body
+    post(router, "", body=body.replace(b"opus", b"haiku"))
+    assert b"dW5zZWVu" not in second.wait_for(1)[0].body
+
+
+def test_who_issued_what_is_known_after_a_restart(start_router, upstream, second):
+    second.answer(message_sse("m", before=[thinking_block(signature=ZAI_SIGNATURE)]))
+    first: Router = start_router(upstream.url, rules=rules(upstream, second))
+    post(first, "", body=thinking_history("claude-haiku-4-5"))
+    assert first.stop() == 0
+    again: Router = start_router(upstream.url, rules=rules(upstream, second), state=first.state)
+    post(again, "", body=thinking_history("claude-opus-4-5", ZAI_SIGNATURE))
+    assert ZAI_SIGNATURE.encode() not in upstream.wait_for(1)[0].body
+    post(again, "", body=thinking_history("claude-haiku-4-5", ZAI_SIGNATURE))
+    assert ZAI_SIGNATURE.encode() in second.wait_for(2)[1].body

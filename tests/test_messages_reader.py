@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.messages import reader
+from signalbox.messages.issued import Block
 from signalbox.messages.reader import Reader
 from signalbox.messages.usage import NAMES
 
@@ -293,3 +294,45 @@ def test_a_tools_start_begins_the_answer(kind):
     assert not one.began
     one.feed(b'data: {"type":"content_block_start","content_block":{"type":"%b"}}\n\n' % kind.encode())
     assert one.began
+
+
+KEY = b"key for tests"
+SIGNED = Block("thinking", "", "FakeSignature==")
+THINKING = _case("thinking")
+
+
+@given(CUTS, st.sampled_from(list(ENCODERS)))
+def test_thinking_is_known_however_the_stream_is_cut(cuts, encoding):
+    one, passed = _read(_chunks(ENCODERS[encoding](THINKING), cuts), encoding=encoding, key=KEY)
+    assert passed == ENCODERS[encoding](THINKING)
+    blocks = [SIGNED, Block("redacted_thinking", data="FakeData=="), Block("thinking", "Two words.")]
+    assert one.issued == [block.digest(KEY) for block in blocks]
+
+
+def test_thinking_is_known_as_soon_as_its_block_ends():
+    one = Reader("text/event-stream", key=KEY)
+    before, stop, after = THINKING.partition(b"event: content_block_stop")
+    one.feed(before)
+    assert one.issued == []
+    one.feed(stop + after.partition(b"\n\n")[0] + b"\n\n")
+    assert one.issued == [SIGNED.digest(KEY)]
+
+
+def test_thinking_cut_off_in_its_block_is_not_known():
+    one, _ = _read([THINKING.partition(b"event: content_block_stop")[0]], key=KEY)
+    assert one.issued == []
+
+
+def test_thinking_of_a_whole_answer_is_known():
+    block = b'{"type":"thinking","thinking":"","signature":"FakeSignature=="},'
+    one, _ = _read([WHOLE.replace(b'"content":[', b'"content":[' + block)], "application/json", key=KEY)
+    assert one.issued == [SIGNED.digest(KEY)]
+
+
+def test_thinking_of_an_error_is_nobodys():
+    raw = b'{"type":"error","error":{"type":"e"},"content":[{"type":"thinking","signature":"s"}]}'
+    assert _read([raw], "application/json", key=KEY)[0].issued == []
+
+
+def test_without_a_key_nothing_is_known():
+    assert _read([THINKING])[0].issued == []

@@ -9,14 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.messages.body import Body
-from signalbox.messages.thinking import Stripped, without_thinking
+from signalbox.messages.issued import Block, Keeps, kept_by
+from signalbox.messages.reader import Reader
+from signalbox.messages.thinking import Stripped, nothing, without_thinking
 
 GOLDEN = sorted((Path(__file__).parent / "golden/messages/thinking").glob("*.txt"))
+CROSSING = sorted((Path(__file__).parent / "golden/messages/crossing").glob("*.txt"))
+KEY = b"key for tests"
 
 TEXT = st.builds(lambda text: {"type": "text", "text": text}, st.sampled_from(["a", 'x "thinking"', "ü"]))
-THINKING = st.sampled_from(
-    [{"type": "thinking", "thinking": "t", "signature": "s"}, {"type": "redacted_thinking", "data": "d"}]
-)
+BLOCKS = [
+    {"type": "thinking", "thinking": "t", "signature": "s"},
+    {"type": "thinking", "thinking": "", "signature": "ü"},
+    {"type": "thinking", "thinking": "unsigned"},
+    {"type": "thinking", "thinking": ""},
+    {"type": "redacted_thinking", "data": "d"},
+]
+THINKING = st.sampled_from(BLOCKS)
 TOOL_USE = st.just({"type": "tool_use", "id": "t", "name": "n", "input": {}})
 TOOL_RESULT = st.just({"type": "tool_result", "tool_use_id": "t"})
 ANSWER = st.builds(
@@ -36,9 +45,15 @@ BODIES = st.fixed_dictionaries(
 )
 
 
-def _stripped(raw: bytes) -> tuple[bytes, Stripped]:
+KEEPS = st.frozensets(st.integers(0, len(BLOCKS) - 1)).map(
+    lambda kept: {Block(**BLOCKS[index]) for index in kept}.__contains__
+)
+"""Some of them stay."""
+
+
+def _stripped(raw: bytes, keeps: Keeps = nothing) -> tuple[bytes, Stripped]:
     body = Body.parse(raw)
-    result = without_thinking(body)
+    result = without_thinking(body, keeps)
     return body.edited(edits=result.edits), result
 
 
@@ -50,29 +65,80 @@ def test_a_body_becomes(path):
     assert {"count": result.count, "switched_off": result.switched_off} == json.loads(facts)
 
 
+@pytest.mark.parametrize("path", CROSSING, ids=lambda path: path.stem)
+def test_a_history_crosses(path):
+    """The facts tell who gave which of the messages; who gave the others is not known."""
+    before, after, facts = path.read_bytes().split(b"-----\n")
+    expected = json.loads(facts)
+    issuers = {}
+    for index, provider in expected["answers"].items():
+        reader = Reader("application/json", key=KEY)
+        reader.feed(json.dumps(json.loads(before)["messages"][int(index)]).encode())
+        reader.end()
+        issuers |= dict.fromkeys(reader.issued, provider)
+    keeps = kept_by(
+        expected["to"],
+        lambda block: issuers.get(block.digest(KEY) or b""),
+        is_anthropic=expected["to"] == "anthropic",
+    )
+    changed, result = _stripped(before, keeps)
+    assert changed == after
+    assert (result.count, result.switched_off) == (expected["count"], expected["switched_off"])
+    assert _stripped(changed, keeps)[0] is changed
+
+
 def _is_thinking(block: Any) -> bool:
     return isinstance(block, dict) and block["type"] in ("thinking", "redacted_thinking")
 
 
-@given(BODIES, st.sampled_from([None, 2]))
-def test_all_thinking_and_nothing_else_goes(body, indent):
-    changed, result = _stripped(json.dumps(body, indent=indent).encode())
+def _goes(block: Any, keeps: Keeps) -> bool:
+    return _is_thinking(block) and not keeps(Block(**block))
+
+
+@given(BODIES, st.sampled_from([None, 2]), st.just(nothing) | KEEPS)
+def test_the_thinking_that_is_not_kept_goes_and_nothing_else(body, indent, keeps):
+    changed, result = _stripped(json.dumps(body, indent=indent).encode(), keeps)
     after = json.loads(changed)
     blocks = [block for message in body["messages"] for block in message["content"]]
     left = [block for message in after["messages"] for block in message["content"]]
     filled = {"type": "text", "text": "(thinking omitted)"}
     assert [block for block in left if block != filled] == [
-        block for block in blocks if not _is_thinking(block)
+        block for block in blocks if not _goes(block, keeps)
     ]
-    assert result.count == sum(map(_is_thinking, blocks))
+    assert result.count == sum(_goes(block, keeps) for block in blocks)
     assert all(message["content"] for message in after["messages"])
     assert bool(after["messages"]) is bool(body["messages"])
     assert ("thinking" in after) is ("thinking" in body and not result.switched_off)
 
 
-@given(BODIES)
-def test_system_messages_keep_their_neighbours(body):
-    after = json.loads(_stripped(json.dumps(body).encode())[0])
+@given(
+    st.lists(
+        QUESTION | st.builds(lambda blocks: {"role": "assistant", "content": blocks}, st.lists(THINKING))
+    ),
+    KEEPS,
+    st.sampled_from([(",", ":"), (" , ", " : ")]),
+    st.booleans(),
+)
+def test_all_bytes_but_those_of_dropped_blocks_and_their_commas_stay(messages, keeps, separators, ascii):
+    for message in messages:
+        if message["role"] == "assistant":
+            message["content"].append({"type": "text", "text": "stays"})
+    left = [
+        message | {"content": [block for block in message["content"] if not _goes(block, keeps)]}
+        if message["role"] == "assistant"
+        else message
+        for message in messages
+    ]
+    before, after = (
+        json.dumps({"messages": one}, separators=separators, ensure_ascii=ascii).encode()
+        for one in (messages, left)
+    )
+    assert _stripped(before, keeps)[0] == after
+
+
+@given(BODIES, st.just(nothing) | KEEPS)
+def test_system_messages_keep_their_neighbours(body, keeps):
+    after = json.loads(_stripped(json.dumps(body).encode(), keeps)[0])
 
     def around(messages: list[dict[str, Any]]) -> list[list[str]]:
         roles = ["", *(message["role"] for message in messages), ""]
@@ -82,13 +148,31 @@ def test_system_messages_keep_their_neighbours(body):
 
 
 @given(BODIES)
-def test_a_second_time_there_is_nothing_to_do(body):
-    once, first = _stripped(json.dumps(body).encode())
-    twice, result = _stripped(once)
+def test_removed_answers_leave_the_order_of_the_others(body):
+    def others(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [message for message in messages if message["role"] != "assistant"]
+
+    after = json.loads(_stripped(json.dumps(body).encode())[0])
+    assert others(after["messages"]) == others(body["messages"])
+
+
+@given(BODIES, st.just(nothing) | KEEPS)
+def test_a_second_time_there_is_nothing_to_do(body, keeps):
+    once, first = _stripped(json.dumps(body).encode(), keeps)
+    twice, result = _stripped(once, keeps)
     assert twice is once
     assert result.count == 0
     assert not result.switched_off
-    assert _stripped(json.dumps(body).encode()) == (once, first)
+    assert _stripped(json.dumps(body).encode(), keeps) == (once, first)
+
+
+def test_a_block_that_cannot_be_read_counts_as_unsigned_thinking():
+    seen = []
+    raw = (
+        b'{"messages":[{"role":"assistant","content":[{"type":"thinking","thinking":5,"signature":"s"},1]}]}'
+    )
+    assert _stripped(raw, seen.append)[1].count == 1
+    assert seen == [Block("thinking")]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from signalbox.config.rules import BodyEdit, Glob, Provider, Secret, Target, Url
 from signalbox.messages.body import Body
 from signalbox.routing.facts import Facts
 from signalbox.routing.plan import Choice
-from signalbox.routing.prepare import Incoming, Outgoing, prepare
+from signalbox.routing.prepare import Incoming, Lessons, Outgoing, prepare
 
 KEY = "key-of-the-provider"
 ZAI = {"url": Url("https", "api.example.com", 443, "/api/anthropic"), "auth": "key", "keys": (Secret(KEY),)}
@@ -35,7 +35,9 @@ def send(
         ("Authorization", "Bearer sk-ant-oat-fake"),
     ),
     target: Target | None = None,
-    foreign_thinking: bool = False,
+    issuer: str | None = None,
+    refused: bool = False,
+    rejected: frozenset[str] = frozenset(),
     lone: bool = True,
     wire: bytes | None = None,
 ) -> Outgoing:
@@ -44,7 +46,8 @@ def send(
     choice = Choice(Provider(name="p", **provider), target or Target("p"), model or facts.asked)
     incoming = Incoming(path, headers, raw if wire is None else wire, body)
     key = choice.provider.key
-    return prepare(choice, facts, incoming, key=key, foreign_thinking=foreign_thinking, lone=lone)
+    lessons = Lessons(lambda _: issuer, rejected, refused)
+    return prepare(choice, facts, incoming, key=key, lessons=lessons, lone=lone)
 
 
 def header(outgoing: Outgoing, name: str) -> str | None:
@@ -141,6 +144,35 @@ def test_betas_go_as_the_provider_says(provider, beta, left):
     assert header(outgoing, "anthropic-beta") == left
 
 
+PAIRED = (
+    b'{"model":"m","context_management":{"edits":[]},"output_config":{"effort":"high"},'
+    b'"tools":[{"name":"t","defer_loading":true}],"messages":[]}'
+)
+PAIRS = (("anthropic-beta", "context-management-2025-06-27,effort-2025-11-24,advanced-tool-use-2025-11-20"),)
+
+
+def test_a_field_that_a_provider_rejects_goes_with_its_beta():
+    outgoing = send(
+        ZAI, PAIRED, headers=PAIRS, rejected=frozenset({"context_management", "tools.defer_loading"})
+    )
+    assert header(outgoing, "anthropic-beta") == "effort-2025-11-24"
+    sent = json.loads(outgoing.body)
+    assert "context_management" not in sent
+    assert sent["tools"] == [{"name": "t"}]
+    assert sent["output_config"] == {"effort": "high"}
+
+
+def test_the_fields_of_a_beta_that_stays_home_stay_with_it():
+    outgoing = send(ZAI | {"beta": ("effort-2025-11-24",)}, PAIRED, headers=PAIRS)
+    assert header(outgoing, "anthropic-beta") == "effort-2025-11-24"
+    assert set(json.loads(outgoing.body)) == {"model", "output_config", "tools", "messages"}
+
+
+def test_what_belongs_to_a_beta_that_goes_along_is_not_touched():
+    assert send(ZAI | {"beta": "forward"}, PAIRED, headers=PAIRS).body == PAIRED
+    assert send(ZAI, PAIRED, headers=PAIRS).body == PAIRED
+
+
 def test_a_model_with_1m_takes_its_beta_along_when_it_leaves_anthropic():
     raw = b'{"model":"sonnet[1m]"}'
     outgoing = send(ZAI | {"beta": "forward"}, raw, model="glm", headers=(("anthropic-beta", BETAS),))
@@ -192,12 +224,29 @@ THINKING = json.dumps(
 
 
 @pytest.mark.parametrize(
-    ("mode", "foreign", "stays"),
-    [("own", True, False), ("own", False, True), ("keep", True, True), ("strip", False, False)],
+    ("mode", "issuer", "stays"),
+    [
+        ("own", "p", True),
+        ("own", "another", False),
+        ("own", None, False),
+        ("keep", "another", True),
+        ("strip", "p", False),
+    ],
 )
-def test_thinking_goes_where_it_is_foreign_unless_the_provider_says_otherwise(mode, foreign, stays):
-    outgoing = send(ZAI | {"thinking": mode}, THINKING, foreign_thinking=foreign)
+def test_thinking_goes_to_its_issuer_unless_the_provider_says_otherwise(mode, issuer, stays):
+    outgoing = send(ZAI | {"thinking": mode}, THINKING, issuer=issuer)
     assert (b'"thinking"' in outgoing.body) is stays
+    assert ("dropped 1 thinking blocks" in outgoing.notes) is not stays
+
+
+def test_signed_thinking_of_unknown_issue_goes_to_anthropic():
+    assert send(HOME, THINKING).body == THINKING
+    assert b'"thinking"' not in send(HOME, THINKING, issuer="zai").body
+
+
+@pytest.mark.parametrize("mode", ["own", "keep", "strip"])
+def test_thinking_that_was_refused_does_not_go_again(mode):
+    assert b'"thinking"' not in send(HOME | {"thinking": mode}, THINKING, issuer="p", refused=True).body
 
 
 def test_the_billing_block_goes_to_anthropic_alone():

@@ -17,7 +17,7 @@ from signalbox.routing.facts import AGENT_HEADER, Facts
 from signalbox.routing.mask import mask
 from signalbox.routing.match import why
 from signalbox.routing.plan import Choice, plan
-from signalbox.routing.prepare import Incoming, prepare
+from signalbox.routing.prepare import Incoming, Lessons, prepare
 
 type Line = tuple[str, str]
 """What is printed, and in which style."""
@@ -125,7 +125,8 @@ def _moves_on(failover: Failover) -> str:
 
 def _target(number: int, choice: Choice, facts: Facts, incoming: Incoming, *, lone: bool) -> Iterator[Line]:
     provider = choice.provider
-    outgoing = prepare(choice, facts, incoming, key=choice.provider.key, foreign_thinking=False, lone=lone)
+    lessons = Lessons(lambda _: provider.name)
+    outgoing = prepare(choice, facts, incoming, key=provider.key, lessons=lessons, lone=lone)
     yield (
         f"{number}. {provider.name}: POST {provider.url.scheme}://{provider.url.authority}{outgoing.path}",
         "green",

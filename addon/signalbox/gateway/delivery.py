@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 from mitmproxy import http
 
@@ -16,6 +17,7 @@ from signalbox.routing.exchange import Exchange
 from signalbox.routing.mask import masked_value
 from signalbox.routing.outcome import EMPTY, STREAM_ERROR, classify, classify_event, success
 from signalbox.routing.sessions import Sessions
+from signalbox.upkeep.issued import Issued
 
 log = logging.getLogger("signalbox")
 
@@ -23,7 +25,7 @@ ERROR_HEAD = 64 * 1024
 """Bytes of an error's body that tell what it means."""
 
 
-def deliver(flow: http.HTTPFlow, exchange: Exchange, observed: Observed) -> None:
+def deliver(flow: http.HTTPFlow, exchange: Exchange, observed: Observed, issued: Issued) -> None:
     """Set up the way of an upstream's answer to the client."""
     response, provider = flow.response, exchange.provider
     assert response is not None
@@ -38,6 +40,7 @@ def deliver(flow: http.HTTPFlow, exchange: Exchange, observed: Observed) -> None
         echo_model=outgoing.echo_model if outgoing else None,
         estimate=outgoing.estimate if outgoing else None,
         decode=exchange.outgoing is not None and not exchange.outgoing.lone,
+        key=issued.key,
     )
     if not provider.is_anthropic:
         response.headers.pop("location", None)  # a client would follow it with its own credentials
@@ -51,11 +54,21 @@ def deliver(flow: http.HTTPFlow, exchange: Exchange, observed: Observed) -> None
         del response.headers["content-length"]
         if flow.request.http_version == "HTTP/1.1":
             response.headers["transfer-encoding"] = "chunked"
-    response.stream = _passing(exchange, reader, is_error=status >= 300)
+    learn = partial(_learn, reader, provider.name, issued)
+    response.stream = _passing(exchange, reader, learn, is_error=status >= 300)
     received(exchange, provider, status)
 
 
-def _passing(exchange: Exchange, reader: Reader, *, is_error: bool) -> Callable[[bytes], list[bytes]]:
+def _learn(reader: Reader, provider: str, issued: Issued) -> None:
+    """Before the client has it: its next request may come before this answer is over, or after it was cut."""
+    if reader.issued:
+        issued.learn(reader.issued, provider)
+        reader.issued.clear()
+
+
+def _passing(
+    exchange: Exchange, reader: Reader, learn: Callable[[], None], *, is_error: bool
+) -> Callable[[bytes], list[bytes]]:
     """mitmproxy's stream callable: bytes as they arrive, empty at the end. No fault may cost a byte."""
     told = begun = False
 
@@ -67,6 +80,7 @@ def _passing(exchange: Exchange, reader: Reader, *, is_error: bool) -> Callable[
             exchange.error_body += data
         try:
             out = reader.feed(data) if data else reader.end()
+            learn()
             if exchange.course is not None and reader.began and not begun:
                 begun = True
                 exchange.course.began(200, time.monotonic())
@@ -123,9 +137,7 @@ def remember(exchange: Exchange, sessions: Sessions) -> None:
     if exchange.kind != "messages" or reader is None or facts is None or exchange.provider is None:
         return
     if reader.began and reader.error is None:
-        sessions.answered(
-            facts.conversation, exchange.provider.name, facts.text_bytes, reader.usage.total_input
-        )
+        sessions.answered(facts.conversation, facts.text_bytes, reader.usage.total_input)
 
 
 def received(exchange: Exchange, provider: Provider, status: int) -> None:

@@ -20,9 +20,11 @@ from signalbox.routing.course import Course
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.facts import Facts
 from signalbox.routing.plan import LASTING, Choice, Plan, plan
-from signalbox.routing.prepare import Incoming, Outgoing, prepare
+from signalbox.routing.prepare import Incoming, Lessons, Outgoing, prepare
 from signalbox.routing.sessions import Sessions
 from signalbox.routing.standing import Standing
+from signalbox.upkeep.issued import Issued
+from signalbox.upkeep.learned import Learned
 
 log = logging.getLogger("signalbox")
 
@@ -37,6 +39,14 @@ class Known(NamedTuple):
 
     sessions: Sessions
     standing: Standing
+    issued: Issued
+    learned: Learned
+
+    def lessons(self, provider: Provider, model: str | None) -> Lessons:
+        """What is known of what this target takes."""
+        learns = provider.beta == "learn"
+        rejected = self.learned.rejected(provider.name, model or "") if learns else frozenset[str]()
+        return Lessons(self.issued.issuer_of, rejected)
 
 
 def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
@@ -106,9 +116,8 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
         choices = choices[:1]
 
     def prepared(choice: Choice, key: str | None, lone: bool) -> Outgoing:
-        name, is_anthropic = choice.provider.name, choice.provider.is_anthropic
-        foreign = known.sessions.foreign_thinking(facts.conversation, name, is_anthropic)
-        return prepare(choice, facts, incoming, key=key, foreign_thinking=foreign, lone=lone)
+        lessons = known.lessons(choice.provider, choice.model)
+        return prepare(choice, facts, incoming, key=key, lessons=lessons, lone=lone)
 
     assert chosen.rule is not None
     failover = chosen.rule.failover

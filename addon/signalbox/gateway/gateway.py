@@ -29,6 +29,8 @@ from signalbox.routing.credentials import Caller, identify
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.sessions import Sessions
 from signalbox.routing.standing import Standing
+from signalbox.upkeep.issued import Issued
+from signalbox.upkeep.learned import Learned
 
 log = logging.getLogger("signalbox")
 
@@ -50,11 +52,16 @@ class Gateway:
         """Whether mitmproxy is ending: what fails from now on is nobody's failure (mitmproxy.md, 7)."""
         self._refreshing: asyncio.Task[None] | None = None
         self.journal = Journal(state)
+        self._state = state
+        self.issued: Issued
+        self.learned: Learned
 
     def start(self) -> None:
         """Load the rules for the first time. Raises RulesError."""
         self.live.on_change += [self.journal.follow, lambda rules: self.standing.forget(rules.providers)]
         self.live.start()
+        self.issued = Issued(self._state)
+        self.learned = Learned(self._state)
 
     @property
     def rules(self) -> Rules:
@@ -96,7 +103,7 @@ class Gateway:
         try:
             if exchange.label == "fail-open":
                 return
-            departure.route(flow, exchange, departure.Known(self.sessions, self.standing))
+            departure.route(flow, exchange, self._known())
         except Exception as fault:
             log.error("fault when a request was routed: %s", place(fault))
             self._fail_open(flow, exchange)
@@ -122,7 +129,7 @@ class Gateway:
             if exchange.kind == "pipe":
                 flow.response.stream = True
             elif exchange.ours and arrival.came_from_upstream(flow):
-                delivery.deliver(flow, exchange, self.observed)
+                delivery.deliver(flow, exchange, self.observed, self.issued)
                 self._refresh_keys(flow.response.status_code)
         except Exception as fault:
             log.error("fault when an answer came: %s", place(fault))
@@ -145,8 +152,12 @@ class Gateway:
     def done(self) -> None:
         self.closing = True
         self.journal.close()
+        self.issued.close()
 
     # behind them
+
+    def _known(self) -> departure.Known:
+        return departure.Known(self.sessions, self.standing, self.issued, self.learned)
 
     def _receive(self, flow: http.HTTPFlow, rules: Rules) -> None:
         headers = tuple(flow.request.headers.items(multi=True))

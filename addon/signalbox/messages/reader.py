@@ -9,6 +9,7 @@ import msgspec
 from .body import Body, BodyError
 from .encoding import Decoder, EncodingError, known, names
 from .errors import read_error
+from .issued import Trace
 from .sse import Event, Splitter, parse_event
 from .usage import NAMES, Usage
 
@@ -30,6 +31,7 @@ class Reader:
     shown as the input tokens of a `message_start` that reports none. With neither, `feed` returns what it
     is given. With one of them a compressed answer is decoded (`decodes`: its content-encoding no longer
     holds), a stream waits until its `message_start` is complete, and a JSON answer waits for `end`.
+    With a `key` it is read whose thinking the answer holds.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Reader:
         echo_model: str | None = None,
         estimate: int | None = None,
         decode: bool = False,
+        key: bytes | None = None,
     ) -> None:
         self.usage = Usage()
         self.model: str | None = None
@@ -57,6 +60,10 @@ class Reader:
         """Why the answer could not be read, without anything of it."""
         self.broken = False
         """What is left cannot be decoded for the client: nothing more comes, the connection is to be cut."""
+
+        self._trace = None if key is None else Trace(key)
+        self.issued: list[bytes] = [] if self._trace is None else self._trace.digests
+        """What the thinking blocks that have ended are known by, under `key`."""
 
         self._echo = echo_model
         self._estimate = estimate
@@ -162,6 +169,8 @@ class Reader:
         if not event.data:
             return
         self.events += 1
+        if self._trace is not None:
+            self._trace.take(event)
         if self.began and event.name not in _NAMES and not _TELLING.search(event.data):
             return
         try:
@@ -203,6 +212,8 @@ class Reader:
         self.began = self.error is None
         if self.began:
             self._take_message(body)
+            if self._trace is not None:
+                self._trace.take_whole(body)
             self.usage.take({"input_tokens": body.get("input_tokens", int)})
             self._held[:] = self._changed(body, at_start=False)
 

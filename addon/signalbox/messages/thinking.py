@@ -11,9 +11,8 @@ from itertools import groupby
 import msgspec
 
 from .body import Body, BodyError, Edit, Place, cut, elements, members, splice
+from .issued import MARK, Block, Keeps, read_block
 
-_MARK = b'thinking"'
-_DROPPED = frozenset({"thinking", "redacted_thinking"})
 _INSTEAD = msgspec.json.encode([{"type": "text", "text": "(thinking omitted)"}])
 _CLEARS_THINKING = "clear_thinking_"
 
@@ -40,20 +39,25 @@ _typed = msgspec.json.Decoder(_Typed)
 _message = msgspec.json.Decoder(_Message)
 
 
-def without_thinking(body: Body) -> Stripped:
-    """Drops thinking and redacted_thinking from assistant messages; what cannot be read stays as it is.
+def nothing(_: Block) -> bool:
+    """Keeps no thinking at all."""
+    return False
+
+
+def without_thinking(body: Body, keeps: Keeps = nothing) -> Stripped:
+    """Drops from assistant messages the thinking that `keeps` does not name; what cannot be read stays.
 
     An assistant message that held nothing else goes too (the API merges turns of one role), or becomes a
     text block where it separates others: beside a `system` message, or as the only message.
     """
     place = body.place("messages")
-    if place is None or body.raw.find(_MARK, place.value, place.end) < 0:
+    if place is None or body.raw.find(MARK, place.value, place.end) < 0:
         return Stripped([], 0, False)
     try:
         messages = _Messages(body.raw, place)
     except BodyError:
         return Stripped([], 0, False)
-    edits, dropped = messages.without_thinking()
+    edits, dropped = messages.without_thinking(keeps)
     manual = body.get("thinking", _Typed) == _Typed("enabled")
     off = manual and max(dropped, default=-1) >= messages.running()
     return Stripped(edits + _switched_off(body) if off else edits, sum(dropped.values()), off)
@@ -65,19 +69,20 @@ class _Messages:
         self._places = elements(raw, place.value, place.end)
         self._roles = [_decode(_message, raw, at).role for at in self._places]
 
-    def without_thinking(self) -> tuple[list[Edit], dict[int, int]]:
+    def without_thinking(self, keeps: Keeps) -> tuple[list[Edit], dict[int, int]]:
         """The edits, and how many blocks each message (by index) loses."""
         edits: list[Edit] = []
         dropped, emptied = {}, {}
         for index in (index for index, role in enumerate(self._roles) if role == "assistant"):
-            content, blocks = self._content(index, _MARK)
-            gone = {i for i, block in enumerate(blocks) if _decode(_typed, self._raw, block).type in _DROPPED}
+            content, places = self._content(index, MARK)
+            blocks = [read_block(memoryview(self._raw)[at.value : at.end]) for at in places]
+            gone = {i for i, block in enumerate(blocks) if block.is_thinking and not keeps(block)}
             if gone:
                 dropped[index] = len(gone)
-            if gone and len(gone) == len(blocks):
+            if gone and len(gone) == len(places):
                 emptied[index] = content
             else:
-                edits += cut(blocks, gone)
+                edits += cut(places, gone)
         removed = emptied.keys() - set(self._needed(emptied))
         edits += [Edit(at.value, at.end, _INSTEAD) for index, at in emptied.items() if index not in removed]
         return edits + cut(self._places, removed), dropped

@@ -1,20 +1,23 @@
 """What one target is sent: URL, headers and body of that target only, and nothing of another's."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from urllib.parse import quote, urlencode
 
 import msgspec
 
 from signalbox.config.rules import Provider
-from signalbox.messages import betas
+from signalbox.messages import betas, fields
 from signalbox.messages.body import Body, Edit
+from signalbox.messages.issued import Issuer, Keeps, kept_by
 from signalbox.messages.paths import MESSAGES
 from signalbox.messages.system import without_billing_block
-from signalbox.messages.thinking import without_thinking
+from signalbox.messages.thinking import nothing, without_thinking
 from signalbox.routing.credentials import Headers, forwarded, is_secret, with_key
 from signalbox.routing.facts import Facts
 from signalbox.routing.names import without_long_context
 from signalbox.routing.plan import Choice
+
+BETA = "anthropic-beta"
 
 
 class Incoming(msgspec.Struct, frozen=True):
@@ -26,6 +29,17 @@ class Incoming(msgspec.Struct, frozen=True):
     """Less what proved a configured client."""
     wire: bytes
     body: Body
+
+
+class Lessons(msgspec.Struct, frozen=True):
+    """What is known of what a target takes."""
+
+    issuer: Issuer
+    """Tells whose the thinking in the history is."""
+    rejected: frozenset[str] = frozenset()
+    """Fields and betas that it has said it does not take; see `messages.fields`."""
+    refuses_thinking: bool = False
+    """Whether it has just refused the thinking that it was sent, so that none goes now."""
 
 
 class Outgoing(msgspec.Struct, frozen=True):
@@ -54,20 +68,22 @@ def prepare(
     incoming: Incoming,
     *,
     key: str | None,
-    foreign_thinking: bool,
+    lessons: Lessons,
     lone: bool,
 ) -> Outgoing:
     """The request for one target.
 
-    `key` is the one of the provider's keys to use. `foreign_thinking` says that the history may hold
-    thinking of another provider, `lone` that no other target could take over: then a compressed answer may
-    pass as it is (the contract, section 5).
+    `key` is the one of the provider's keys to use. `lone` says that no other target could take over: then a
+    compressed answer may pass as it is (the contract, section 5).
     """
     provider = choice.provider
-    body, notes = _body(choice, facts, incoming.body, foreign_thinking)
+    sent = betas.split(value for name, value in incoming.headers if name.lower() == BETA)
+    kept = _betas(provider, facts, sent, lessons)
+    body, notes = _body(choice, facts, incoming.body, _keeps(provider, lessons))
+    body = _without_fields(body, lessons.rejected | betas.dropped_with(sent, kept), notes)
     echo = facts.asked if choice.model != facts.asked else None
     estimate = None if provider.is_anthropic else facts.tokens
-    headers = _headers(choice, facts, incoming, key, notes)
+    headers = _headers(choice, incoming, key, sent, kept, notes)
     untouched = body is incoming.body.raw and provider.is_anthropic
     if untouched:
         if not _has(headers, "content-length", "transfer-encoding"):
@@ -91,14 +107,23 @@ def prepare(
     )
 
 
-def _body(choice: Choice, facts: Facts, body: Body, foreign_thinking: bool) -> tuple[bytes, list[str]]:
+def _keeps(provider: Provider, lessons: Lessons) -> Keeps | None:
+    """Which thinking of the history this provider gets; None: all of it."""
+    if lessons.refuses_thinking or provider.thinking == "strip":
+        return nothing
+    if provider.thinking == "keep":
+        return None
+    return kept_by(provider.name, lessons.issuer, is_anthropic=provider.is_anthropic)
+
+
+def _body(choice: Choice, facts: Facts, body: Body, keeps: Keeps | None) -> tuple[bytes, list[str]]:
     provider = choice.provider
     edits: list[Edit] = []
     notes = []
     change: dict[str, bytes] = {}
     drop: set[str] = set()
-    if provider.thinking == "strip" or (provider.thinking == "own" and foreign_thinking):
-        thinking = without_thinking(body)
+    if keeps is not None:
+        thinking = without_thinking(body, keeps)
         edits += thinking.edits
         if thinking.count:
             notes.append(f"dropped {thinking.count} thinking blocks")
@@ -122,15 +147,33 @@ def _body(choice: Choice, facts: Facts, body: Body, foreign_thinking: bool) -> t
     return body.edited(set=change, drop=drop, edits=edits), notes
 
 
+def _without_fields(raw: bytes, gone: Collection[str], notes: list[str]) -> bytes:
+    """The body without what the provider does not take, and what belongs to a beta that stays home."""
+    if not gone:
+        return raw
+    body = Body.parse(raw)
+    edits = fields.without(body, gone)
+    if edits:
+        notes.append(f"dropped {', '.join(sorted(gone))} from the body")
+    return body.edited(edits=edits)
+
+
 def _headers(
-    choice: Choice, facts: Facts, incoming: Incoming, key: str | None, notes: list[str]
+    choice: Choice,
+    incoming: Incoming,
+    key: str | None,
+    sent: list[str],
+    kept: list[str],
+    notes: list[str],
 ) -> list[tuple[str, str]]:
     provider = choice.provider
     headers = forwarded(incoming.headers, provider)
     gone = {name.lower() for name, _ in incoming.headers} - {name.lower() for name, _ in headers}
     headers = _with(headers, "host", provider.url.authority)
     headers = _without(headers, "expect")  # mitmproxy has answered it
-    headers = _betas(headers, provider, facts, notes)
+    if kept != sent:
+        notes += [f"beta {value} dropped" for value in sent if value not in kept]
+        headers = _with(headers, BETA, ",".join(kept)) if kept else _without(headers, BETA)
     headers = with_key(headers, provider, key)
     for extra in (provider.headers, choice.target.headers):
         for name, value in extra.items():
@@ -140,28 +183,19 @@ def _headers(
     return headers
 
 
-def _betas(
-    headers: list[tuple[str, str]], provider: Provider, facts: Facts, notes: list[str]
-) -> list[tuple[str, str]]:
-    """`anthropic-beta` as the provider's `beta` says; the OAuth value is a credential's and stays home."""
-    sent = betas.split(value for name, value in headers if name.lower() == "anthropic-beta")
-    if not sent:
-        return headers
-    keep = sent
+def _betas(provider: Provider, facts: Facts, sent: list[str], lessons: Lessons) -> list[str]:
+    """The values of `anthropic-beta` that go there; the OAuth one is a credential's and stays home."""
+    kept = sent
     if provider.beta == "drop":
-        keep = []
+        kept = []
     elif provider.beta == "learn":
-        keep = betas.without(
-            sent, {betas.OAUTH, betas.LONG_CONTEXT} if not provider.is_anthropic else {betas.OAUTH}
-        )
+        home = {betas.OAUTH} if provider.is_anthropic else {betas.OAUTH, betas.LONG_CONTEXT}
+        kept = betas.betas_left(betas.without(sent, home), lessons.rejected)
     elif provider.beta != "forward":
-        keep = [value for value in sent if value in provider.beta]
+        kept = [value for value in sent if value in provider.beta]
     if not provider.is_anthropic and without_long_context(facts.asked or "")[1]:
-        keep = betas.without(keep, {betas.LONG_CONTEXT})
-    if keep == sent:
-        return headers
-    notes += [f"beta {value} dropped" for value in sent if value not in keep]
-    return _with(headers, "anthropic-beta", ",".join(keep)) if keep else _without(headers, "anthropic-beta")
+        kept = betas.without(kept, {betas.LONG_CONTEXT})
+    return kept
 
 
 def _path(provider: Provider, asked: str, more: Mapping[str, str]) -> str:

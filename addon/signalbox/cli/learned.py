@@ -1,0 +1,57 @@
+"""`signalbox learned`: what providers were seen to reject, and is therefore left out of requests to them."""
+
+import time
+from pathlib import Path
+
+import click
+import platformdirs
+
+from signalbox.record.console import escaped
+from signalbox.upkeep.learned import WEEK, Fact, Learned
+
+HOUR = 3600.0
+
+state_option = click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=lambda: platformdirs.user_state_path("signalbox"),
+    help="Folder of what was learned.",
+)
+
+
+@click.group("learned")
+def learned_command() -> None:
+    """What providers were seen to reject: it is left out of requests to them for a week."""
+
+
+@learned_command.command("list")
+@state_option
+def list_command(state: Path) -> None:
+    """Print each field or beta with its provider and model."""
+    facts = Learned(state).all()
+    for fact in facts:
+        hours = (fact.at + WEEK - time.time()) / HOUR
+        left = f"{hours / 24:.0f} days" if hours >= 48 else f"{max(hours, 1):.0f} hours"
+        click.echo(f"{_line(fact)} (for another {left})")
+    if not facts:
+        click.echo("Nothing was learned.")
+
+
+@learned_command.command("forget")
+@click.argument("provider", required=False)
+@click.argument("field", required=False)
+@state_option
+def forget_command(provider: str | None, field: str | None, state: Path) -> None:
+    """Forget everything, or what was learned of PROVIDER, or only FIELD of it. It is sent again at once."""
+    gone = Learned(state).forget(provider, field)
+    for fact in gone:
+        click.echo(f"Forgotten: {_line(fact)}")
+    if not gone:
+        click.echo("There is nothing to forget.")
+
+
+def _line(fact: Fact) -> str:
+    """Models are named by whoever asks, so nothing of it reaches a terminal as it is."""
+    return escaped(
+        f"{fact.provider}/{fact.model}: {fact.field}" if fact.model else f"{fact.provider}: {fact.field}"
+    )

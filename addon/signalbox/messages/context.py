@@ -1,0 +1,69 @@
+"""Errors of third parties that say a prompt is too long, in the words on which Claude Code compacts.
+
+It looks for `prompt is too long`, and takes nothing from the others' wordings:
+https://docs.claude.com/en/docs/claude-code/errors
+"""
+
+import re
+
+from .errors import error_body, read_error
+
+_STATUSES = (400, 413, 422, 429, 500)
+_HEAD = 64 * 1024
+_READ = 4000
+"""Characters of a message of any length that are looked at."""
+_LINE = 300
+
+_TYPES = frozenset(
+    {"1261", "context_length_exceeded", "model_context_window_exceeded", "exceed_context_size_error"}
+)
+"""1261 is Z.ai's, the last llama.cpp's."""
+_TOO_LONG = re.compile(
+    r"prompt is too long"
+    r"|context_length_exceeded|ContextWindowExceeded"
+    r"|(?:reached|exceed\w*)\W+(?:\w+\W+){0,4}context (?:window|length|size)"
+    r"|(?:context (?:window|length|size)|token limit)\W+(?:is\W+)?exceed"
+    r"|(?:maximum|longer than the model's) context length"
+    r"|exceed\w* (?:the )?(?:\w+ )?(?:token limit|max(?:imum)? (?:number of )?tokens|maximum allowed length)"
+    r"|(?:prompt|input) token count\b.{0,60}\bexceeds"
+    r"|too many tokens in the (?:prompt|input|context)",
+    re.IGNORECASE,
+)
+"""Anthropic, OpenAI, LiteLLM; Z.ai, MiniMax, llama.cpp; OpenAI's kin; Kimi, SGLang; Gemini."""
+_OTHERWISE = re.compile(
+    r"`?max_(?:completion_)?tokens`?:|input length and `?max_tokens`? exceed", re.IGNORECASE
+)
+"""Anthropic's own, for an answer that is too long: Claude Code asks for a shorter one."""
+
+_NUMBER = r"\d[\d,]*\d"
+_ANY_NUMBER = re.compile(_NUMBER)
+_MAXIMUM = re.compile(
+    rf"(?:maximum|limit|context (?:length|window|size)|>)[^\d]{{0,40}}({_NUMBER})", re.IGNORECASE
+)
+
+
+def in_anthropics_words(status: int, error: bytes) -> bytes | None:
+    """The body of the 400 to say instead; None where this is no such error, or already in those words.
+
+    For the decoded errors of providers that are not Anthropic itself.
+    """
+    told = read_error(error[:_HEAD])
+    if status not in _STATUSES or told is None:
+        return None
+    kind, message = told[0], told[1][:_READ]
+    if _OTHERWISE.search(message) or not (kind.lower() in _TYPES or _TOO_LONG.search(message)):
+        return None
+    if status == 400 and kind == "invalid_request_error" and message.lower().startswith("prompt is too long"):
+        return None
+    return error_body(400, f"prompt is too long: {_sizes(message) or ' '.join(message.split())[:_LINE]}")
+
+
+def _sizes(message: str) -> str:
+    """`A tokens > B maximum`, where both numbers are told."""
+    limit = next((_read(found[1]) for found in _MAXIMUM.finditer(message)), 0)
+    asked = max(map(_read, _ANY_NUMBER.findall(message)), default=0)
+    return f"{asked} tokens > {limit} maximum" if asked > limit > 0 else ""
+
+
+def _read(number: str) -> int:
+    return int(number.replace(",", ""))

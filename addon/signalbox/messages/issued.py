@@ -1,0 +1,166 @@
+"""Who issued which thinking block: what identifies a block, and how its identity is read from an answer.
+
+Only the provider that issued a block takes it back. A block is known by its signature, which stays the same
+when its text is shown in short or not at all; where it has none (DeepSeek, LiteLLM) by its text; a redacted
+one by its data. Nothing of these is kept, only a digest under a key:
+https://docs.claude.com/en/docs/build-with-claude/extended-thinking
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from hashlib import blake2b
+
+import msgspec
+
+from .body import Body, BodyError, elements
+from .sse import Event
+
+DIGEST = 16
+"""Bytes of a digest."""
+
+MOST = 10_000
+"""Blocks of one answer that are told apart; a stream that never ends must not fill the memory."""
+
+MARK = b'thinking"'
+"""Stands in every thinking block and redacted one."""
+
+_REDACTED = "redacted_thinking"
+
+
+class Block(msgspec.Struct, frozen=True):
+    """A content block as far as its identity goes."""
+
+    type: str = ""
+    thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
+
+    @property
+    def is_thinking(self) -> bool:
+        return self.type in ("thinking", _REDACTED)
+
+    @property
+    def signed(self) -> bool:
+        """Whether its issuer can tell it as its own."""
+        return bool(self.signature or self.data)
+
+    def digest(self, key: bytes) -> bytes | None:
+        """None where nothing is in it that could tell it from others."""
+        kind, told = b"signature", self.signature
+        if self.type == _REDACTED:
+            kind, told = b"data", self.data
+        elif not told:
+            kind, told = b"thinking", self.thinking
+        return _hash(key, kind, told).digest() if told else None
+
+
+type Issuer = Callable[[Block], str | None]
+"""Tells which provider issued a block; None where that is not known."""
+
+type Keeps = Callable[[Block], bool]
+"""Tells whether a thinking block stays in the history."""
+
+
+def kept_by(provider: str, issuer: Issuer, *, is_anthropic: bool) -> Keeps:
+    """What this provider gets of the history (the contract, section 5): its own, and nothing of another's.
+
+    Anthropic itself also gets what is signed and of unknown issue: that may be older than
+    the router's memory.
+    """
+
+    def keeps(block: Block) -> bool:
+        known = issuer(block)
+        return is_anthropic and block.signed if known is None else known == provider
+
+    return keeps
+
+
+class _Typed(msgspec.Struct):
+    type: str = ""
+
+
+class _Step(msgspec.Struct):
+    """An event of a stream."""
+
+    type: str = ""
+    content_block: Block = Block()
+    delta: Block = Block()
+
+
+_typed = msgspec.json.Decoder(_Typed)
+_block = msgspec.json.Decoder(Block)
+_step = msgspec.json.Decoder(_Step)
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+def read_block(raw: memoryview) -> Block:
+    """A block of content. Where its fields are not texts only its type is told, if any."""
+    with suppress(*_UNREADABLE):
+        return _block.decode(raw)
+    with suppress(*_UNREADABLE):
+        return Block(_typed.decode(raw).type)
+    return Block()
+
+
+class Trace:
+    """Reads which thinking blocks an answer holds; `digests` grows as they end.
+
+    A block that never ends counts as none: the client has not got all of it either.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self.digests: list[bytes] = []
+        self._key = key
+        self._block: Block | None = None
+        """The one in progress, without its text."""
+        self._text: blake2b | None = None
+        """Of the text so far."""
+
+    def take(self, event: Event) -> None:
+        """The next event of a stream. What cannot be read is passed over."""
+        if self._block is None and MARK not in event.data:
+            return
+        try:
+            step = _step.decode(event.data)
+        except _UNREADABLE:
+            return
+        kind = step.type or event.name
+        if kind == "content_block_delta":
+            self._add(step.delta)
+        elif kind in ("content_block_start", "content_block_stop", "message_delta", "message_stop"):
+            self._end()
+            if step.content_block.is_thinking:
+                self._block = msgspec.structs.replace(step.content_block, thinking=None)
+                self._add(step.content_block)
+
+    def take_whole(self, message: Body) -> None:
+        """An answer that is not streamed."""
+        place = message.place("content")
+        if place is None or message.raw.find(MARK, place.value, place.end) < 0:
+            return
+        with suppress(BodyError):
+            for at in elements(message.raw, place.value, place.end):
+                block = read_block(memoryview(message.raw)[at.value : at.end])
+                self._tell(block.digest(self._key) if block.is_thinking else None)
+
+    def _add(self, part: Block) -> None:
+        if self._block is None:
+            return
+        if part.signature:  # another one replaces it
+            self._block = msgspec.structs.replace(self._block, signature=part.signature)
+        if part.thinking:
+            self._text = self._text or _hash(self._key, b"thinking")
+            self._text.update(part.thinking.encode())
+
+    def _end(self) -> None:
+        if self._block is not None:
+            self._tell(self._block.digest(self._key) or (self._text and self._text.digest()))
+        self._block = self._text = None
+
+    def _tell(self, digest: bytes | None) -> None:
+        if digest is not None and len(self.digests) < MOST:
+            self.digests.append(digest)
+
+
+def _hash(key: bytes, kind: bytes, text: str = "") -> blake2b:
+    return blake2b(text.encode(), digest_size=DIGEST, key=key, person=kind)

@@ -1,0 +1,1 @@
+"""What runs beside requests, and what is remembered from one start to the next."""

@@ -1,0 +1,131 @@
+"""What refusals name, out of what stands in the request."""
+
+import json
+
+import pytest
+
+from signalbox.messages.body import Body
+from signalbox.messages.rejected import rejected_by
+
+REQUEST = {
+    "model": "glm-4.7",
+    "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}]},
+        {"role": "system", "content": "It is late."},
+        {
+            "role": "assistant",
+            "content": [{"type": "tool_use", "id": "t", "name": "n", "input": {}, "caller": {}}],
+        },
+        {
+            "role": "user",
+            "content": [{"type": "tool_result", "tool_use_id": "t", "content": [{"type": "tool_reference"}]}],
+        },
+    ],
+    "system": [{"type": "text", "text": "s", "cache_control": {"type": "ephemeral", "scope": "global"}}],
+    "tools": [
+        {"name": "a", "input_schema": {}, "strict": True, "defer_loading": True},
+        {"type": "custom", "name": "b", "input_schema": {}},
+        {"type": "advisor_20260301", "name": "c"},
+    ],
+    "max_tokens": 10,
+    "thinking": {"type": "adaptive", "display": "omitted"},
+    "context_management": {"edits": []},
+    "output_config": {"effort": "high"},
+}
+SENT = ["effort-2025-11-24", "prompt-caching-scope-2026-01-05"]
+
+
+def named(text: str, status: int = 400) -> set[str]:
+    error = {"type": "error", "error": {"type": "invalid_request_error", "message": text}}
+    return rejected(json.dumps(error), status)
+
+
+def rejected(error: str, status: int = 400) -> set[str]:
+    return set(rejected_by(status, error.encode(), Body.parse(json.dumps(REQUEST).encode()), SENT))
+
+
+EXTRA = "Extra inputs are not permitted"
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        (f"context_management: {EXTRA}", "context_management"),
+        (f"output_config: {EXTRA}", "output_config"),
+        (f"tools.0.custom.defer_loading: {EXTRA}", "tools.defer_loading"),
+        (f"system.0.cache_control.ephemeral.scope: {EXTRA}", "cache_control.scope"),
+        (f"messages.2.content.0.tool_use.caller: {EXTRA}", "messages.content.tool_use.caller"),
+        (f'{{"message":"context_management: {EXTRA}"}}. Received Model Group=x', "context_management"),
+        (
+            f"[{{'type': 'extra_forbidden', 'loc': ('body', 'output_config'), 'msg': '{EXTRA}'}}]",
+            "output_config",
+        ),
+        ("thinking: Input tag 'adaptive' found using 'type' does not match any of", "thinking.type=adaptive"),
+        ("tools.2: Input tag 'advisor_20260301' found using 'type' does not", "tools.type=advisor_20260301"),
+        (
+            "messages.3.content.0.tool_result.content.0: Input tag 'tool_reference' found using 'type' does",
+            "messages.content.content.type=tool_reference",
+        ),
+        (
+            "Failed to deserialize the body: messages[1].role: unknown variant `system`, expected `user`",
+            "messages.role=system",
+        ),
+        ("tools[1].type: unknown variant `custom`, expected `function`", "tools.type=custom"),
+        ("tools[0]: unknown field `strict`, expected one of `name`", "tools.strict"),
+        ('json: unknown field "context_management"', "context_management"),
+        ("Unknown name \"defer_loading\" at 'request.tools[0]': Cannot find field.", "tools.defer_loading"),
+        ("Unsupported parameter: output_config", "output_config"),
+        ("Unknown parameter: 'tools[0].strict'.", "tools.strict"),
+        ("Unrecognized request argument supplied: context_management", "context_management"),
+        ("property 'context_management' is unsupported", "context_management"),
+        ("Additional properties are not allowed ('context_management' was unexpected)", "context_management"),
+        ("This model does not support the effort parameter.", "output_config.effort"),
+        ("adaptive thinking is not supported on this model", "thinking.type=adaptive"),
+        ("System messages are not allowed", "messages.role=system"),
+        ('messages: Unexpected role "system". The Messages API accepts', "messages.role=system"),
+    ],
+)
+def test_a_refusal_names_a_field(text, field):
+    assert named(text) == {field}
+
+
+def test_a_refusal_names_values_of_the_header():
+    text = (
+        "Unexpected value(s) `effort-2025-11-24`, `other-2025-01-01` for the `anthropic-beta` header. Please"
+    )
+    assert named(text) == {"effort-2025-11-24"}
+
+
+def test_a_list_of_details_is_read():
+    error = {"detail": [{"type": "extra_forbidden", "loc": ["body", "tools", 0, "strict"], "msg": EXTRA}]}
+    assert rejected(json.dumps(error), 422) == {"tools.strict"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"speed: {EXTRA}",
+        f"model: {EXTRA}",
+        f"messages.2.content.0.tool_use.text: {EXTRA}",
+        f"messages.2.content.0.tool_use.input: {EXTRA}",
+        "messages[0].content[0].type: unknown variant `text`, expected `image_url`",
+        "messages[0].role: unknown variant `user`",
+        "messages.1.content.0: Invalid `signature` in `thinking` block",
+        "prompt is too long: 215000 tokens > 200000 maximum",
+        "",
+    ],
+)
+def test_what_is_not_there_or_essential_or_another_error_names_nothing(text):
+    assert named(text) == set()
+
+
+@pytest.mark.parametrize("status", [200, 401, 404, 429, 500])
+def test_other_statuses_name_nothing(status):
+    assert named(f"context_management: {EXTRA}", status) == set()
+
+
+@pytest.mark.parametrize(
+    "error", ["", "[]", "{", "\x00", "[" * 5000, '{"detail": [{"type": "extra_forbidden", "loc": [0]}]}']
+)
+def test_any_body_can_be_read(error):
+    assert rejected(error) == set()

@@ -1,0 +1,183 @@
+"""What a request must be for any provider, and which fields the API knows; the texts are Anthropic's.
+
+They are those of reference/anthropic-messages.md, sections 3 and 7, where it has them.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tests.answers import Block
+
+type Message = dict[str, Any]
+
+_TOP = frozenset(
+    {
+        "model",
+        "max_tokens",
+        "messages",
+        "system",
+        "stream",
+        "stop_sequences",
+        "tools",
+        "tool_choice",
+        "thinking",
+    }
+    | {"output_config", "metadata", "service_tier", "cache_control", "diagnostics", "inference_geo"}
+)
+_BETA_TOP = {
+    "context_management": "context-management-2025-06-27",
+    "safeguards": "dangerous-tool-use-2026-09-03",
+    "mcp_servers": "mcp-client-2025-11-20",
+    "speed": "fast-mode-2026-02-01",
+}
+_TOOL = frozenset(
+    {"name", "input_schema", "description", "type", "strict", "cache_control", "eager_input_streaming"}
+)
+_BETA_TOOL = {
+    "defer_loading": "advanced-tool-use-2025-11-20",
+    "input_examples": "advanced-tool-use-2025-11-20",
+    "allowed_callers": "advanced-tool-use-2025-11-20",
+}
+_MESSAGE = frozenset({"role", "content"})
+_BETA_MESSAGE = {
+    "clear_at": "per-turn-control-2026-07-01",
+    "output_config": "per-turn-control-2026-07-01",
+}
+_BLOCK = {
+    "thinking": {"type", "thinking", "signature"},
+    "redacted_thinking": {"type", "data"},
+    "text": {"type", "text", "cache_control", "citations"},
+    "tool_use": {"type", "id", "name", "input", "cache_control", "caller"},
+    "tool_result": {"type", "tool_use_id", "content", "is_error", "cache_control"},
+}
+
+
+class Refused(Exception):  # noqa: N818
+    """The request is refused with 400 and this message."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as a provider sees it."""
+
+    body: dict[str, Any]
+    betas: frozenset[str]
+
+    @property
+    def messages(self) -> list[Message]:
+        return self.body["messages"]
+
+    @property
+    def thinking(self) -> str:
+        """`adaptive`, `enabled`, `disabled`, or empty."""
+        return self.body.get("thinking", {}).get("type", "")
+
+    @property
+    def thinks(self) -> bool:
+        return self.thinking in ("adaptive", "enabled")
+
+    def blocks(self) -> Iterator[tuple[int, int, str, Block]]:
+        """Message, position, role and block; a text alone is a block too."""
+        for n, message in enumerate(self.messages):
+            for m, block in enumerate(content(message)):
+                yield n, m, message["role"], block
+
+
+def content(message: Message) -> list[Block]:
+    """The blocks of a message."""
+    told = message["content"]
+    return [{"type": "text", "text": told}] if isinstance(told, str) else told
+
+
+def running(messages: list[Message]) -> list[int]:
+    """The assistant messages of the tool loop that is going on; none where the last message is no result."""
+    found = []
+    for n in range(len(messages) - 1, -1, -1):
+        if messages[n]["role"] == "assistant":
+            found.append(n)
+        elif messages[n]["role"] == "user" and not any(
+            b["type"] == "tool_result" for b in content(messages[n])
+        ):
+            break
+    return found if messages[-1]["role"] != "assistant" else []
+
+
+def rounds(messages: list[Message]) -> int:
+    """How many rounds of tool calls the running loop has had."""
+    return len(running(messages))
+
+
+def check_fields(asked: Asked) -> None:
+    """Fields that the API does not know, or not without their beta."""
+    check_extra(asked.body, "", _TOP, _BETA_TOP, asked.betas)
+    for n, tool in enumerate(asked.body.get("tools", [])):
+        check_extra(tool, f"tools.{n}.custom.", _TOOL, _BETA_TOOL, asked.betas)
+    for n, message in enumerate(asked.messages):
+        check_extra(message, f"messages.{n}.", _MESSAGE, _BETA_MESSAGE, asked.betas)
+    for n, m, _, block in asked.blocks():
+        kind = block["type"]
+        check_extra(block, f"messages.{n}.content.{m}.{kind}.", _BLOCK.get(kind, set(block)), {}, asked.betas)
+
+
+def check_extra(
+    told: dict[str, Any], where: str, known: Collection[str], opened: dict[str, str], betas: Collection[str]
+) -> None:
+    for field in told:
+        if field not in known and opened.get(field) not in betas:
+            raise Refused(f"{where}{field}: Extra inputs are not permitted")
+
+
+def check_roles(asked: Asked) -> None:
+    """A `system` message follows a user's and comes before an answer or at the end."""
+    roles = [message["role"] for message in asked.messages]
+    if roles[:1] != ["user"]:
+        raise Refused('messages: first message must use the "user" role')
+    for n, role in enumerate(roles):
+        if role not in ("user", "assistant", "system"):
+            raise Refused(f'messages: Unexpected role "{role}".')
+        if role == "system" and (roles[n - 1] != "user" or roles[n + 1 : n + 2] not in ([], ["assistant"])):
+            raise Refused(f"messages.{n}: a system message cannot stand here")
+
+
+def check_blocks(asked: Asked) -> None:
+    for n, message in enumerate(asked.messages):
+        if not message["content"]:
+            raise Refused(f"messages.{n}: all messages must have non-empty content")
+    cached = 0
+    for _, _, _, block in asked.blocks():
+        if block["type"] == "text" and not block["text"]:
+            raise Refused("messages: text content blocks must be non-empty")
+        cached += "cache_control" in block
+    for block in [*content({"content": asked.body.get("system", [])}), *asked.body.get("tools", [])]:
+        cached += "cache_control" in block
+    if cached > 4:
+        raise Refused(f"A maximum of 4 blocks with cache_control may be provided. Found {cached}.")
+
+
+def check_tools(asked: Asked) -> None:
+    """Every call is answered in the next turn, first of all, and nothing else is."""
+    open_calls: list[str] = []
+    for n, (role, blocks) in enumerate(merged(asked.messages)):
+        results = [block["tool_use_id"] for block in blocks if block["type"] == "tool_result"]
+        if missing := [call for call in open_calls if call not in results]:
+            raise Refused(
+                f"messages.{n - 1}: `tool_use` ids were found without `tool_result` blocks immediately after:"
+                f" {', '.join(missing)}"
+            )
+        if set(results) - set(open_calls):
+            raise Refused(f"messages.{n}: unexpected `tool_use_id` found in `tool_result` blocks")
+        if any(block["type"] != "tool_result" for block in blocks[: len(results)]):
+            raise Refused(f"messages.{n}: `tool_result` blocks must come first")
+        open_calls = [block["id"] for block in blocks if block["type"] == "tool_use" and role == "assistant"]
+
+
+def merged(messages: list[Message]) -> list[tuple[str, list[Block]]]:
+    """Turns: consecutive messages of one role are one, and `system` ones belong to none."""
+    turns: list[tuple[str, list[Block]]] = []
+    for message in messages:
+        if turns and turns[-1][0] == message["role"]:
+            turns[-1][1].extend(content(message))
+        elif message["role"] != "system":
+            turns.append((message["role"], list(content(message))))
+    return turns
