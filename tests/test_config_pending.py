@@ -20,13 +20,6 @@ def told(text: str) -> list[str]:
             'rules:\n- match: {quota: {a.7d: ">80"}}',
             "2: match.quota is not yet in effect (at $.rules[0].match.quota)",
         ),
-        (
-            "providers: {a: {beta: learn}}",
-            (
-                "1: beta: learn is not yet in effect: only the OAuth values are left out so far "
-                "(at $.providers.a.beta)"
-            ),
-        ),
     ],
 )
 def test_a_key_whose_effect_comes_later_is_told(text, expected):
@@ -38,7 +31,7 @@ def test_a_key_whose_effect_comes_later_is_told(text, expected):
     [
         "",
         "rules: []\nlimits: {body: 1MB}\nfail: open\nlog: {level: debug}\ninspect: {secrets: show}",
-        "providers: {a: {api: anthropic, auth: client, beta: forward, keys: [b, c], timeout: }}",
+        "providers: {a: {api: anthropic, auth: client, beta: learn, keys: [b, c], timeout: }}",
         'rules: [{match: "*", to: [a, b, {reject: 429}]}]\nweek:',
     ],
 )

@@ -22,7 +22,6 @@ class Pending(msgspec.Struct, frozen=True):
     what: str
     where: Callable[[Node], bool] = _anything
     """Whether what is written there asks for the effect."""
-    meanwhile: str = ""
 
 
 PENDING = (
@@ -34,7 +33,6 @@ PENDING = (
     Pending("providers.*.budget", "budget"),
     Pending("providers.*.models", "models"),
     Pending("providers.*.long_context", "long_context"),
-    Pending("providers.*.beta", "beta: learn", _is("learn"), "only the OAuth values are left out so far"),
     Pending("rules.*.match.quota", "match.quota"),
     Pending("week", "week"),
     Pending("ledger", "ledger"),
@@ -52,8 +50,7 @@ def not_yet(root: Mapping, file: str) -> list[str]:
     for pending in PENDING:
         for node, line, path in _find(root, pending.path.split("."), root.line, "$"):
             if pending.where(node):
-                meanwhile = f": {pending.meanwhile}" if pending.meanwhile else ""
-                found.append(Fault(line, f"{pending.what} is not yet in effect{meanwhile}", path))
+                found.append(Fault(line, f"{pending.what} is not yet in effect", path))
     return [fault.within(file) for fault in sorted(found)]
 
 

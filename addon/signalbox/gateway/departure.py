@@ -7,18 +7,20 @@ from typing import NamedTuple
 
 from mitmproxy import http
 from mitmproxy.net.http.http1.read import connection_close
+from msgspec.structs import replace as replace_fields
 
 from signalbox.config.rules import ANTHROPIC_HOST, Provider, Rules, Url
-from signalbox.gateway import reporting
+from signalbox.gateway import mending, reporting
 from signalbox.gateway.arrival import path
 from signalbox.messages.body import Body, BodyError
 from signalbox.messages.encoding import EncodingError, TooLarge, decode
+from signalbox.messages.thinking import is_refused
 from signalbox.proxy import answers
 from signalbox.proxy.requests import address, to_headers
 from signalbox.record import console
-from signalbox.routing.course import Course
+from signalbox.routing.course import Attempt, Course
 from signalbox.routing.exchange import Exchange
-from signalbox.routing.facts import Facts
+from signalbox.routing.facts import Conversation, Facts
 from signalbox.routing.plan import LASTING, Choice, Plan, plan
 from signalbox.routing.prepare import Incoming, Lessons, Outgoing, prepare
 from signalbox.routing.sessions import Sessions
@@ -42,11 +44,12 @@ class Known(NamedTuple):
     issued: Issued
     learned: Learned
 
-    def lessons(self, provider: Provider, model: str | None) -> Lessons:
+    def lessons(self, provider: Provider, model: str | None, conversation: Conversation | None) -> Lessons:
         """What is known of what this target takes."""
         learns = provider.beta == "learn"
         rejected = self.learned.rejected(provider.name, model or "") if learns else frozenset[str]()
-        return Lessons(self.issued.issuer_of, rejected)
+        refuses = self.sessions.refuses_thinking(conversation, provider.name)
+        return Lessons(self.issued.issuer_of, rejected, refuses)
 
 
 def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
@@ -115,9 +118,23 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
             return
         choices = choices[:1]
 
+    refusing: set[str] = set()
+
     def prepared(choice: Choice, key: str | None, lone: bool) -> Outgoing:
-        lessons = known.lessons(choice.provider, choice.model)
+        lessons = known.lessons(choice.provider, choice.model, facts.conversation)
+        if choice.provider.name in refusing:
+            lessons = replace_fields(lessons, refuses_thinking=True)
         return prepare(choice, facts, incoming, key=key, lessons=lessons, lone=lone)
+
+    def mend(attempt: Attempt, status: int, said: bytes) -> bool:
+        name = attempt.provider.name
+        if not is_refused(status, said):
+            return mending.learn(attempt, status, said, known.learned)
+        if name in refusing or known.sessions.refuses_thinking(facts.conversation, name):
+            return False
+        refusing.add(name)
+        known.sessions.refused_thinking(facts.conversation, name)
+        return True
 
     assert chosen.rule is not None
     failover = chosen.rule.failover
@@ -129,6 +146,7 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
         facts.conversation,
         reporting.changed,
         chosen.reject,
+        mend,
     )
     exchange.take(course.start(time.monotonic()))
     exchange.closes = connection_close(flow.request.http_version, flow.request.headers)

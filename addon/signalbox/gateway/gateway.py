@@ -187,7 +187,8 @@ class Gateway:
             return answers.answer(200)
         port = flow.client_conn.sockname[1]
         now = datetime.now(UTC)
-        page = health.page(self.live, self.observed, self.standing, arrival.listeners(), port, now)
+        seen = health.Seen(self.observed, self.standing, self.learned.all())
+        page = health.page(self.live, seen, arrival.listeners(), port, now)
         return answers.answer(200, health.encode(page, full=full))
 
     def _refresh_keys(self, status: int) -> None:

@@ -5,12 +5,14 @@ as long as roles stay valid and manual mode (`thinking.type` = `enabled`) is not
 https://docs.claude.com/en/docs/build-with-claude/extended-thinking
 """
 
+import re
 from collections.abc import Iterator
 from itertools import groupby
 
 import msgspec
 
 from .body import Body, BodyError, Edit, Place, cut, elements, members, splice
+from .errors import read_error
 from .issued import MARK, Block, Keeps, read_block
 
 _INSTEAD = msgspec.json.encode([{"type": "text", "text": "(thinking omitted)"}])
@@ -120,6 +122,31 @@ class _Messages:
     def _has_result(self, index: int) -> bool:
         _, blocks = self._content(index, b'tool_result"')
         return any(_decode(_typed, self._raw, block).type == "tool_result" for block in blocks)
+
+
+_REFUSED = re.compile(
+    r"signature.{0,40}thinking|thinking.{0,40}signature"
+    r"|bound to a different conversation"
+    r"|Expected `?thinking`? or `?redacted_thinking"
+    r"|thinking`? (?:or `?redacted_thinking`? )?blocks.{0,60}cannot be modified"
+    r"|cannot contain `?thinking"
+    r"|thinking block must contain thinking"
+    r"|thought[_ ]signature",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Reference/anthropic-messages.md, section 7; Bedrock writes without backticks, the last is Gemini's."""
+
+
+def is_refused(status: int, error: bytes) -> bool:
+    """Whether an error says that the thinking in the request is not accepted: its signature, its order, or
+    the conversation that it is bound to."""
+    told = read_error(error) if status in (400, 422) else None
+    return told is not None and _REFUSED.search(told[1]) is not None
+
+
+def switched_off(body: Body) -> list[Edit]:
+    """Turns manual thinking off, where a request without thinking in its history could not have it."""
+    return _switched_off(body) if body.get("thinking", _Typed) == _Typed("enabled") else []
 
 
 def _switched_off(body: Body) -> list[Edit]:

@@ -1,7 +1,7 @@
 """`GET /health`: how the router stands, without a secret in it (the contract, section 3)."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -15,6 +15,7 @@ from signalbox.messages.paths import MESSAGES
 from signalbox.routing.facts import Facts
 from signalbox.routing.plan import Plan, plan
 from signalbox.routing.standing import Standing
+from signalbox.upkeep.learned import Fact
 
 LOGINS = ("client", "claude-login")
 TIERS = ("haiku", "sonnet", "opus")
@@ -56,16 +57,20 @@ class Observed:
         return self.failed_open is not None and time.monotonic() - self.failed_open < FAIL_OPEN_SHOWN
 
 
+class Seen(NamedTuple):
+    """All that providers have shown of themselves."""
+
+    observed: Observed
+    standing: Standing
+    learned: Collection[Fact]
+
+
 def page(
-    live: InForce,
-    observed: Observed,
-    standing: Standing,
-    listeners: Iterable[Listener],
-    port: int,
-    now: datetime,
+    live: InForce, seen: Seen, listeners: Iterable[Listener], port: int, now: datetime
 ) -> dict[str, Any]:
     """The page as the listener on `port` shows it: its rules' tiers are those that this port would get."""
     rules, moment = live.rules, time.monotonic()
+    observed, standing, learned = seen
     return {
         "status": _status(live, observed, standing, moment),
         "version": __version__,
@@ -77,9 +82,21 @@ def page(
             "loaded_at": live.loaded_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
             "error": live.error or None,
         },
-        "providers": {name: _provider(p, observed, standing, moment) for name, p in rules.providers.items()},
+        "providers": {
+            name: _provider(p, observed, standing, moment) | {"rejects": _rejects(name, learned)}
+            for name, p in rules.providers.items()
+        },
         "tiers": {tier: _tier(rules, tier, port) for tier in TIERS},
     }
+
+
+def _rejects(provider: str, learned: Collection[Fact]) -> dict[str, list[str]]:
+    """By model, the fields and betas that it was seen to reject."""
+    found: dict[str, list[str]] = {}
+    for fact in learned:
+        if fact.provider == provider:
+            found.setdefault(fact.model, []).append(fact.field)
+    return found
 
 
 def encode(page: dict[str, Any], *, full: bool) -> bytes:

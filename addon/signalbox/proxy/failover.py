@@ -37,7 +37,7 @@ from signalbox.proxy.requests import address
 from signalbox.proxy.stream import Commands
 from signalbox.proxy.timed import TOO_LATE
 from signalbox.routing import outcome as outcomes
-from signalbox.routing.course import Reject
+from signalbox.routing.course import Next, Reject
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.outcome import Outcome
 
@@ -45,6 +45,9 @@ HELD = 10.0
 """Seconds for which a stream's head and early events are held at most, and between two pings after that
 (the contract, section 4)."""
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+
+MENDABLE = (400, 422)
+"""Statuses of refusals that may name what a request can do without."""
 
 type Step = Literal["moved", "stays", "over"]
 """After a failure: another attempt is on, nobody takes over, or the request is over: its client has left,
@@ -148,12 +151,20 @@ class FailoverStream(AskingStream):
         if (yield from self.make_server_connection()):
             yield from self._send_request()
 
-    def _move_on(self, failure: Outcome) -> Commands[Step]:
-        """Let the failed attempt go and make the flow the next one's, if there is one."""
+    def _move_on(self, failure: Outcome, refusal: Held | None = None) -> Commands[Step]:
+        """Let the failed attempt go and make the flow the next one's, if there is one.
+
+        `refusal` is an answer that may tell what the same target would rather be sent.
+        """
         exchange = self._ours
         if exchange is None or exchange.course is None:
             return "stays"
-        following = exchange.course.failed(failure, time.monotonic())
+        following: Next | Reject | None = None
+        if refusal is not None and refusal.complete:
+            status, said = refusal.response.status_code, refusal.body()
+            following = exchange.course.mended(status, said, time.monotonic())
+        if following is None:
+            following = exchange.course.failed(failure, time.monotonic())
         if following is None:
             return "stays"
         yield from self._let_go()
@@ -203,10 +214,13 @@ class FailoverStream(AskingStream):
             yield from self.handle_protocol_error(broken)
             return
         course = exchange.course
-        if course is None or not (self._opened or course.may_follow(time.monotonic())):
+        assert exchange.provider is not None
+        is_read = event.response.status_code >= 400 and (
+            not exchange.provider.is_anthropic or event.response.status_code in MENDABLE
+        )
+        if course is None or not (self._opened or is_read or course.may_follow(time.monotonic())):
             yield from self._accept(event)
             return
-        assert exchange.provider is not None
         own_key = exchange.provider.auth != "client"
         self._held = Held(event, own_key=own_key, provider=exchange.provider.url.host)
         self.server_state = self.state_hold
@@ -235,11 +249,13 @@ class FailoverStream(AskingStream):
             told = outcomes.STREAM_ERROR.because("it answered without a stream")
         if told.kind != "success":
             self._told = read_error(held.error()) or self._told
-            step = yield from self._move_on(told)
+            step = yield from self._move_on(told, held if held.response.status_code in MENDABLE else None)
             if step == "moved":
                 yield from self._ask()
             if step != "stays":
                 return
+            if exchange.provider is not None and not exchange.provider.is_anthropic:
+                held.reword()
         self._held = None
         if self._opened and told.kind != "success":
             exchange.attempted(told.label)

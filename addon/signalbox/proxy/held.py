@@ -10,6 +10,7 @@ from mitmproxy.proxy.layers.http import (
     ResponseTrailers,
 )
 
+from signalbox.messages.context import in_anthropics_words
 from signalbox.messages.encoding import EncodingError, TooLarge, decode
 from signalbox.messages.errors import error_body
 from signalbox.messages.reader import Reader
@@ -82,6 +83,20 @@ class Held:
             own_key=self._own_key,
             provider=self._provider,
         )
+
+    def reword(self) -> None:
+        """Where this says that a prompt is too long, say it in the words on which Claude Code compacts."""
+        response = self.response
+        said = in_anthropics_words(response.status_code, self.body()) if self.complete else None
+        if said is None:
+            return
+        response.status_code, response.reason = 400, "Bad Request"
+        for name in ("content-encoding", "transfer-encoding"):
+            response.headers.pop(name, None)
+        response.headers["content-type"] = "application/json"
+        response.headers["content-length"] = str(len(said))
+        stream = self.head.stream_id
+        self.events = [ResponseData(stream, said), ResponseEndOfMessage(stream)]
 
     def error(self) -> bytes:
         """What came as an error: a body, or the data of an `event: error`."""

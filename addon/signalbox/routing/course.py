@@ -43,6 +43,10 @@ type Prepare = Callable[[Choice, str | None, bool], Outgoing]
 """Makes what a target is sent: with this key, and whether it is the only one that could answer."""
 
 
+type Mend = Callable[[Attempt, int, bytes], bool]
+"""Told the status and body of a refusal; says whether the same target would now be sent something else."""
+
+
 class Course:
     """`start` gives the first attempt, `failed` the one after a failure, `ended` closes the last.
 
@@ -58,6 +62,7 @@ class Course:
         conversation: Conversation | None,
         tell: Callable[[Event], None],
         reject: Reject | None = None,
+        mend: Mend | None = None,
     ) -> None:
         """`choices` are those that the plan found available, one at least; after them comes `reject`."""
         self._waiting = list(choices)
@@ -67,6 +72,7 @@ class Course:
         self._conversation = conversation
         self._tell = tell
         self._reject = reject
+        self._mend = mend
         self._retries = 0
         self._patience = 0.0
         self._tried: frozenset[int | None] = frozenset()
@@ -93,6 +99,20 @@ class Course:
             or self._other_key(self.current.provider, now) is not None
             or any(not self._refused(choice, now) for choice in self._waiting)
         )
+
+    @property
+    def mends(self) -> bool:
+        """Whether a refusal may lead to the same target being asked in another way."""
+        return self.current is not None and self._mend is not None
+
+    def mended(self, status: int, body: bytes, now: float) -> Next | None:
+        """The target refused something that the request can do without: it is asked once more, without."""
+        attempt = self.current
+        if attempt is None or self._mend is None or not self._mend(attempt, status, body):
+            return None
+        self._judge(None, now)
+        self.outcomes.append((attempt.provider.name, str(status)))
+        return Next(self._begin(attempt.choice, attempt.ticket.key_index, now))
 
     def failed(self, outcome: Outcome, now: float) -> Next | Reject | None:
         """The attempt failed before its answer began. None: nobody takes over, what failed is delivered."""

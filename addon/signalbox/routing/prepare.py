@@ -11,7 +11,7 @@ from signalbox.messages.body import Body, Edit
 from signalbox.messages.issued import Issuer, Keeps, kept_by
 from signalbox.messages.paths import MESSAGES
 from signalbox.messages.system import without_billing_block
-from signalbox.messages.thinking import nothing, without_thinking
+from signalbox.messages.thinking import nothing, switched_off, without_thinking
 from signalbox.routing.credentials import Headers, forwarded, is_secret, with_key
 from signalbox.routing.facts import Facts
 from signalbox.routing.names import without_long_context
@@ -79,7 +79,7 @@ def prepare(
     provider = choice.provider
     sent = betas.split(value for name, value in incoming.headers if name.lower() == BETA)
     kept = _betas(provider, facts, sent, lessons)
-    body, notes = _body(choice, facts, incoming.body, _keeps(provider, lessons))
+    body, notes = _body(choice, facts, incoming.body, lessons)
     body = _without_fields(body, lessons.rejected | betas.dropped_with(sent, kept), notes)
     echo = facts.asked if choice.model != facts.asked else None
     estimate = None if provider.is_anthropic else facts.tokens
@@ -116,8 +116,9 @@ def _keeps(provider: Provider, lessons: Lessons) -> Keeps | None:
     return kept_by(provider.name, lessons.issuer, is_anthropic=provider.is_anthropic)
 
 
-def _body(choice: Choice, facts: Facts, body: Body, keeps: Keeps | None) -> tuple[bytes, list[str]]:
+def _body(choice: Choice, facts: Facts, body: Body, lessons: Lessons) -> tuple[bytes, list[str]]:
     provider = choice.provider
+    keeps = _keeps(provider, lessons)
     edits: list[Edit] = []
     notes = []
     change: dict[str, bytes] = {}
@@ -127,7 +128,9 @@ def _body(choice: Choice, facts: Facts, body: Body, keeps: Keeps | None) -> tupl
         edits += thinking.edits
         if thinking.count:
             notes.append(f"dropped {thinking.count} thinking blocks")
-        if thinking.switched_off:
+        mended = switched_off(body) if lessons.refuses_thinking and not thinking.switched_off else []
+        edits += mended
+        if thinking.switched_off or mended:
             notes.append("switched thinking off")
     if not provider.is_anthropic:
         edits += without_billing_block(body)

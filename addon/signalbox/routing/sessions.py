@@ -18,6 +18,7 @@ class Sessions:
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._per_byte: OrderedDict[Conversation, float] = OrderedDict()
+        self._refused: OrderedDict[tuple[Conversation, str], None] = OrderedDict()
 
     def answered(self, conversation: Conversation | None, body_bytes: int, input_tokens: int) -> None:
         """Notes what an answer's usage says about the size of the request it answers.
@@ -37,6 +38,20 @@ class Sessions:
     def per_byte(self, conversation: Conversation | None) -> float | None:
         """Tokens per byte of the last answer that told its usage."""
         return self._per_byte.get(conversation) if conversation else None
+
+    def refused_thinking(self, conversation: Conversation | None, provider: str) -> None:
+        """Notes that a provider refused the thinking in this conversation.
+
+        That stays: what it answered without seeing any is bound to a history that holds none.
+        """
+        if conversation is not None:
+            self._refused[conversation, provider] = None
+            self._refused.move_to_end((conversation, provider))
+            if len(self._refused) > self._limit:
+                self._refused.popitem(last=False)
+
+    def refuses_thinking(self, conversation: Conversation | None, provider: str) -> bool:
+        return conversation is not None and (conversation, provider) in self._refused
 
 
 def _per_byte(body_bytes: int, input_tokens: int) -> float | None:

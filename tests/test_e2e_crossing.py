@@ -1,0 +1,151 @@
+"""A conversation changes providers at any turn, and nobody is sent what it would refuse."""
+
+import http.client
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+
+import pytest
+
+from tests.answers import Answer, error_json, json_answer, message_json
+from tests.conversation import Conversation
+from tests.running import Router
+from tests.strict import LaxProvider, StrictAnthropic, UnsignedProvider
+from tests.upstream import Upstream
+
+LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
+PROVIDERS = ("anthropic", "zai", "kimi", "deepseek")
+
+
+@pytest.fixture
+def upstreams() -> Iterator[dict[str, Upstream]]:
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(Upstream()) for name in PROVIDERS}
+
+
+def rules(upstreams: dict[str, Upstream]) -> str:
+    auth = {name: f"key: {name}-key" for name in PROVIDERS} | {"anthropic": "auth: client"}
+    lines = [f"  {name}: {{url: '{one.url}', {auth[name]}}}\n" for name, one in upstreams.items()]
+    providers = "".join(lines)
+    matches = "".join(f"  - {{match: '{name}-*', to: {name}}}\n" for name in PROVIDERS)
+    return f"providers:\n{providers}rules:\n{matches}"
+
+
+def sender(router: Router) -> Callable[[bytes, dict[str, str]], tuple[int, bytes]]:
+    def send(body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        with closing(http.client.HTTPConnection("127.0.0.1", router.ports[0], timeout=15)) as connection:
+            path = "/v1/messages?beta=true"
+            connection.request("POST", path, body, {"Authorization": LOGIN} | headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    return send
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("thinking", ["adaptive", "enabled"])
+def test_thirty_turns_switch_provider_at_every_turn_without_one_error(
+    start_router, upstreams, thinking, stream
+):
+    upstreams["anthropic"].answer(StrictAnthropic("anthropic", modes=("adaptive", "enabled")))
+    upstreams["zai"].answer(LaxProvider("zai"))
+    upstreams["kimi"].answer(LaxProvider("kimi", rejects=("context_management", "tools.defer_loading")))
+    upstreams["deepseek"].answer(UnsignedProvider("deepseek"))
+    router = start_router(upstreams["anthropic"].url, rules=rules(upstreams))
+    conversation = Conversation(sender(router), thinking=thinking, stream=stream)
+    for turn in range(30):
+        conversation.turn(f"{PROVIDERS[(turn * 3 + turn // 4) % 4]}-model")
+    assert {name for name, one in upstreams.items() if one.requests} == set(PROVIDERS)
+
+
+@pytest.fixture
+def router(start_router: Callable[..., Router], upstreams: dict[str, Upstream]) -> Router:
+    return start_router(upstreams["anthropic"].url, rules=rules(upstreams))
+
+
+def history(model: str, signature: str) -> bytes:
+    thinking = {"type": "thinking", "thinking": "hm", "signature": signature}
+    return json.dumps(
+        {
+            "model": model,
+            "max_tokens": 64,
+            "messages": [
+                {"role": "user", "content": "a"},
+                {"role": "assistant", "content": [thinking, {"type": "text", "text": "b"}]},
+                {"role": "user", "content": "c"},
+            ],
+        }
+    ).encode()
+
+
+SIGNATURE = "messages.1.content.0: Invalid `signature` in `thinking` block"
+
+
+def test_a_signature_that_anthropic_refuses_is_mended_by_one_more_try(router, upstreams):
+    home = upstreams["anthropic"]
+    home.answer(error_json(400, "invalid_request_error", SIGNATURE), message_json("anthropic-x"))
+    status, _ = sender(router)(history("anthropic-x", "dW5rbm93bg"), {"X-Claude-Code-Session-Id": "s1"})
+    assert status == 200
+    refused, mended = home.wait_for(2)
+    assert b"dW5rbm93bg" in refused.body
+    assert b"thinking" not in mended.body
+    assert mended.header("authorization") == LOGIN
+    sender(router)(history("anthropic-x", "dW5rbm93bg"), {"X-Claude-Code-Session-Id": "s1"})
+    assert b"thinking" not in home.wait_for(3)[2].body
+    assert router.records(1)[0]["attempts"] == "anthropic:400 anthropic:200"
+
+
+def test_a_signature_that_is_refused_twice_is_told_as_it_was_said(router, upstreams):
+    refusal = error_json(400, "invalid_request_error", SIGNATURE)
+    upstreams["anthropic"].answer(refusal)
+    status, body = sender(router)(history("anthropic-x", "dW5rbm93bg"), {})
+    assert (status, body) == (400, refusal.body)
+    assert len(upstreams["anthropic"].requests) == 2
+
+
+def test_another_400_passes_unmodified_at_once(router, upstreams):
+    refusal = error_json(400, "invalid_request_error", "max_tokens: 99 > 64")
+    upstreams["anthropic"].answer(refusal)
+    assert sender(router)(history("anthropic-x", "dW5rbm93bg"), {}) == (400, refusal.body)
+    assert len(upstreams["anthropic"].requests) == 1
+
+
+def test_what_a_provider_rejects_is_left_out_from_then_on(router, upstreams):
+    said = error_json(400, "invalid_request_error", "context_management: Extra inputs are not permitted")
+    upstreams["zai"].answer(said, message_json("zai-x"))
+    body = json.dumps({"model": "zai-x", "messages": [], "context_management": {"edits": []}}).encode()
+    headers = {"anthropic-beta": "context-management-2025-06-27,effort-2025-11-24"}
+    for _ in range(2):
+        assert sender(router)(body, headers)[0] == 200
+    sent = upstreams["zai"].wait_for(3)
+    assert ["context_management" in one.json for one in sent] == [True, False, False]
+    assert [one.header("anthropic-beta") for one in sent[1:]] == ["effort-2025-11-24"] * 2
+    router.wait_log("zai does not take context_management: left out from now on")
+    assert router.health()["providers"]["zai"]["rejects"] == {"zai-x": ["context_management"]}
+
+
+TOO_LONG = {"error": {"code": "1261", "message": "The model has reached its context window limit."}}
+
+
+@pytest.mark.parametrize("status", [400, 429, 500])
+def test_a_context_error_of_others_is_said_in_the_words_that_claude_code_compacts_on(
+    router, upstreams, status
+):
+    upstreams["zai"].answer(json_answer(TOO_LONG, status))
+    answered, body = sender(router)(history("zai-x", "c2ln"), {})
+    assert answered == 400
+    error = json.loads(body)["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["message"].startswith("prompt is too long")
+
+
+def test_a_context_error_of_anthropic_passes_unmodified(router, upstreams):
+    said = error_json(400, "invalid_request_error", "prompt is too long: 250000 tokens > 200000 maximum")
+    upstreams["anthropic"].answer(said)
+    assert sender(router)(history("anthropic-x", "c2ln"), {}) == (400, said.body)
+
+
+def test_an_error_of_others_that_is_none_of_these_passes_unmodified(router, upstreams):
+    said = Answer(418, (("Content-Type", "text/html"),), (b"<html>teapot</html>",))
+    upstreams["zai"].answer(said)
+    assert sender(router)(history("zai-x", "c2ln"), {}) == (418, said.body)
