@@ -179,6 +179,9 @@ class Upstream2:
                 body = json.loads(bodies[event.stream_id])
                 answer = self.script(len(self.asked), body)
                 self.asked.append((number, body))
+                if answer.cut == "reset" and not answer.chunks:
+                    connection.reset_stream(event.stream_id, h2.errors.ErrorCodes.REFUSED_STREAM)
+                    continue
                 headers = [(":status", str(answer.status)), *((k.lower(), v) for k, v in answer.headers)]
                 connection.send_headers(event.stream_id, headers)
                 connection.send_data(event.stream_id, answer.body, end_stream=not answer.cut)

@@ -2,16 +2,19 @@
 
 import http.client
 import json
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from dataclasses import replace
 
 import pytest
 
-from tests.answers import Answer, error_json, json_answer, message_json
+from tests.answers import Answer, error_json, json_answer, message_json, thinking_block, tool_block
 from tests.conversation import Conversation
 from tests.running import Router
 from tests.strict import LaxProvider, StrictAnthropic, UnsignedProvider
-from tests.upstream import Upstream
+from tests.upstream import Received, Upstream
 
 LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
 PROVIDERS = ("anthropic", "zai", "kimi", "deepseek")
@@ -149,3 +152,74 @@ def test_an_error_of_others_that_is_none_of_these_passes_unmodified(router, upst
     said = Answer(418, (("Content-Type", "text/html"),), (b"<html>teapot</html>",))
     upstreams["zai"].answer(said)
     assert sender(router)(history("zai-x", "c2ln"), {}) == (418, said.body)
+
+
+def together(router: Router, body: bytes, headers: dict[str, str]) -> list[int]:
+    """The statuses of two requests at once."""
+    with ThreadPoolExecutor(2) as pool:
+        return [status for status, _ in pool.map(lambda _: sender(router)(body, headers), range(2))]
+
+
+@pytest.mark.parametrize(
+    ("model", "said"), [("anthropic-x", SIGNATURE), ("zai-x", "temperature: Extra inputs are not permitted")]
+)
+def test_what_is_refused_to_two_at_once_is_mended_for_both(router, upstreams, model, said):
+    both, refused = threading.Event(), []
+
+    def answer(received: Received) -> Answer:
+        if (b"thinking" if model == "anthropic-x" else b"temperature") not in received.body:
+            return message_json(model)
+        refused.append(received)
+        if len(refused) == 2:
+            both.set()
+        return replace(error_json(400, "invalid_request_error", said), wait=both)
+
+    upstreams[model.partition("-")[0]].answer(answer)
+    body = history(model, "dW5rbm93bg").replace(b'"max_tokens"', b'"temperature": 1, "max_tokens"')
+    assert together(router, body, {"X-Claude-Code-Session-Id": "both"}) == [200, 200]
+
+
+def test_thinking_issued_after_a_refusal_goes_back_and_thinking_is_not_switched_off(router, upstreams):
+    home, session = upstreams["anthropic"], {"X-Claude-Code-Session-Id": "later"}
+    issued = message_json("anthropic-x", before=[thinking_block(signature="aXNzdWVkIGxhdGVy")])
+    home.answer(error_json(400, "invalid_request_error", SIGNATURE), issued)
+    assert sender(router)(history("anthropic-x", "dW5rbm93bg"), session)[0] == 200
+    later = json.loads(history("anthropic-x", "aXNzdWVkIGxhdGVy"))
+    later["thinking"] = {"type": "enabled", "budget_tokens": 2000}
+    sender(router)(json.dumps(later).encode(), session)
+    sent = home.wait_for(3)[2].json
+    assert sent["thinking"]["type"] == "enabled"
+    assert sent["messages"][1]["content"][0]["signature"] == "aXNzdWVkIGxhdGVy"
+
+
+def test_a_login_keeps_its_beta_where_it_goes_itself(start_router, upstreams):
+    text = rules(upstreams).replace("auth: client", "auth: client, beta: learn")
+    router = start_router(upstreams["anthropic"].url, rules=text)
+    sender(router)(history("anthropic-x", "c2ln"), {"anthropic-beta": "oauth-2025-04-20"})
+    assert upstreams["anthropic"].wait_for(1)[0].header("anthropic-beta") == "oauth-2025-04-20"
+
+
+def test_a_rate_limit_of_others_is_not_a_prompt_too_long(router, upstreams):
+    said = error_json(429, "rate_limit_error", "input token limit exceeded: 100000 tokens per minute")
+    upstreams["zai"].answer(said)
+    assert sender(router)(history("zai-x", "c2ln"), {}) == (429, said.body)
+
+
+def test_a_tools_input_is_never_taken_for_a_field(router, upstreams):
+    said = error_json(
+        400,
+        "invalid_request_error",
+        "messages.1.content.0.tool_use.input.path: Extra inputs are not permitted",
+    )
+    upstreams["zai"].answer(said)
+    body = json.dumps(
+        {
+            "model": "zai-x",
+            "messages": [
+                {"role": "user", "content": "a"},
+                {"role": "assistant", "content": [tool_block(path="kept")]},
+            ],
+        }
+    ).encode()
+    assert sender(router)(body, {}) == (400, said.body)
+    assert len(upstreams["zai"].requests) == 1

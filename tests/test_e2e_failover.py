@@ -2,8 +2,9 @@
 
 import http.client
 import json
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -32,11 +33,15 @@ def rules(home: Upstream, zai: Upstream, more: str = "") -> str:
 providers:
   anthropic: {{url: "{home.url}", auth: client}}
   zai: {{url: "{zai.url}/api/anthropic", key: zai-key-for-tests-0001, circuit: {{open_after: 1000}}}}
+  tired: {{url: "{zai.url}", key: tired-key-for-tests-01}}
   spare: {{url: "{home.url}", auth: client}}
   dead: {{url: "http://127.0.0.1:1", key: dead-key-for-tests-001, circuit: {{open_after: 1000}}}}
   nowhere: {{url: "http://nowhere.invalid", key: dead-key-for-tests-001}}
 rules:
   - {{match: "to-zai-*", to: [zai, anthropic/claude-opus-4-5]}}
+  - {{match: "one-alone", to: tired}}
+  - {{match: "another-alone", to: tired}}
+  - {{match: "refused", to: [zai/three, {{reject: 418, message: no}}]}}
   - {{match: "to-both", to: [zai, spare/claude-opus-4-5]}}
   - {{match: "dead", to: [dead, anthropic/claude-opus-4-5]}}
   - {{match: "nowhere", to: [nowhere, anthropic/claude-opus-4-5]}}
@@ -200,3 +205,54 @@ def test_a_failover_is_recorded_and_told(shared, ask, model, request):
     assert record["status"] == "success"
     shared.router.wait_log(r"↻ zai 500 → anthropic: .*broken inside")
     shared.router.wait_log(r"650→17 \d+ms ↻ 2 attempts")
+
+
+SAID = error_json(429, "rate_limit_error", "slow down", headers=(("retry-after", "50"),))
+
+
+@pytest.mark.parametrize("cut", ["close", None], ids=["cut", "never ended"])
+def test_an_error_whose_body_is_not_whole_keeps_its_status(shared, ask, cut):
+    never = threading.Event()
+    ending = () if cut else (never,)
+    shared.second.answer(Answer(429, SAID.headers, (*SAID.chunks, *ending), "chunked", cut=cut))
+    answer = ask("one-alone" if cut else "another-alone")
+    assert answer.status == 429
+    assert answer.headers["retry-after"] == "50"
+    assert answer.read() == SAID.body
+    never.set()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(200),
+        Answer(200, (("Content-Type", "text/html"),), (b"<html>log in first</html>",)),
+        Answer(200, (("Content-Type", "application/json"),), (event("error", error={"type": "x"}),)),
+    ],
+    ids=["empty", "a page", "an error that does not say it is streamed"],
+)
+def test_a_200_that_is_no_answer_gives_way_to_the_next(shared, ask, model, answer):
+    shared.second.answer(answer)
+    assert ask(model).headers["x-signalbox-attempts"] == "zai:stream_error anthropic:200"
+
+
+def test_a_stream_that_does_not_say_that_it_is_one_is_not_kept_waiting(shared, ask, model):
+    go_on = threading.Event()
+    events = message_events(model, [text_block("")], ["one", "two"], USAGE, USAGE)
+    shared.second.answer(Answer(200, (), (*events[:4], go_on, *events[4:]), "chunked"))
+    answer = ask(model)
+    seen = b""
+    while b'"one"' not in seen:
+        seen += answer.read1()
+    go_on.set()
+    assert answer.headers["x-signalbox-attempts"] == "zai:200"
+
+
+def test_counting_tokens_gives_the_providers_own_error_and_no_rules_refusal(shared, router):
+    wrong = error_json(500, "api_error")
+    shared.second.answer(wrong)
+    connection = http.client.HTTPConnection("127.0.0.1", router.ports[0], timeout=15)
+    with closing(connection):
+        connection.request("POST", "/v1/messages/count_tokens", b'{"model":"refused"}')
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (500, wrong.body)

@@ -154,3 +154,16 @@ def test_an_abandoned_stream_of_an_http2_connection_does_not_touch_its_neighbour
         assert answer.body == message_sse(name).body
     multiplexed.wait_reset(before + 3)
     assert len({connection for connection, _ in multiplexed.asked}) == 1
+
+
+def test_a_provider_that_resets_every_stream_of_a_kept_connection_is_not_asked_for_ever(
+    multiplexed, shared, caller2
+):
+    multiplexed.asked.clear()
+    multiplexed.script = lambda number, body: (
+        Answer(cut="reset") if number else message_sse(str(body["model"]))
+    )
+    caller2.answer(caller2.ask("multi-first"))
+    answer = caller2.answer(caller2.ask("multi-second"))
+    assert answer.headers["x-signalbox-attempts"] == "multi:connect anthropic:200"
+    assert len(multiplexed.asked) <= 3

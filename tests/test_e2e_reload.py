@@ -2,15 +2,17 @@
 
 import json
 import socket
+import sqlite3
 import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.answers import USAGE, message_events, sse, text_block
+from tests.answers import USAGE, message_events, message_json, sse, text_block, thinking_block
 from tests.running import OPENER, Router, wait_until
 from tests.upstream import Upstream
 
@@ -162,6 +164,19 @@ def test_while_router_py_is_broken_or_missing_nothing_goes_out_unrouted(
         if broken is not None:  # mitmproxy forgets a script whose file is gone
             wait_until(lambda: status(router) == 200, 10, lambda: f"the router again\n{router.log()}")
         assert not upstream.requests
+
+
+def test_what_was_issued_is_still_remembered_after_router_py_is_loaded_again(tmp_path, upstream, second):
+    script = own_copy(tmp_path)
+    with Router(tmp_path, upstream.url, rules=rules(upstream, second), script=script) as router:
+        script.write_text(script.read_text() + "# edited\n")
+        router.wait_log(r"Loading script[\s\S]*Loading script")
+        second.answer(message_json("glm-1", before=[thinking_block(signature="aXNzdWVk")]))
+        ask(router)
+        router.records(1)
+        router.stop()
+    with closing(sqlite3.connect(router.state / "learned.sqlite")) as file:
+        assert file.execute("SELECT count(*) FROM issued").fetchone() == (1,)
 
 
 def test_an_upload_under_way_when_router_py_breaks_goes_nowhere(tmp_path, upstream, second):

@@ -120,7 +120,7 @@ def judge(flow: http.HTTPFlow, exchange: Exchange) -> None:
             outcome = classify_event(*reader.error, now=now, provider=provider.url.host)
         elif exchange.ending == "error":
             outcome = STREAM_ERROR
-        elif is_stream(response) and not (reader.began or reader.fault):
+        elif not reader.understood:
             outcome, exchange.ending = EMPTY, "error"
         else:
             outcome = success(response.status_code)

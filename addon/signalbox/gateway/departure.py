@@ -48,8 +48,8 @@ class Known(NamedTuple):
         """What is known of what this target takes."""
         learns = provider.beta == "learn"
         rejected = self.learned.rejected(provider.name, model or "") if learns else frozenset[str]()
-        refuses = self.sessions.refuses_thinking(conversation, provider.name)
-        return Lessons(self.issued.issuer_of, rejected, refuses)
+        refused = self.sessions.refused(conversation, provider.name)
+        return Lessons(self.issued.issuer_of, rejected, refused=refused, key=self.issued.key)
 
 
 def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
@@ -118,7 +118,10 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
             return
         choices = choices[:1]
 
+    exchange_kind = exchange.kind
     refusing: set[str] = set()
+    rejected: set[str] = set()
+    """What refusals of this request have named: each is mended once."""
 
     def prepared(choice: Choice, key: str | None, lone: bool) -> Outgoing:
         lessons = known.lessons(choice.provider, choice.model, facts.conversation)
@@ -129,11 +132,17 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
     def mend(attempt: Attempt, status: int, said: bytes) -> bool:
         name = attempt.provider.name
         if not is_refused(status, said):
-            return mending.learn(attempt, status, said, known.learned)
-        if name in refusing or known.sessions.refuses_thinking(facts.conversation, name):
+            if exchange_kind == "count_tokens":  # it takes less than the messages path does
+                return False
+            named = mending.learn(attempt, status, said, known.learned)
+            is_new = not named <= rejected
+            rejected.update(named)
+            return is_new
+        refused = mending.thinking_sent(attempt, incoming.body, known.issued.key)
+        if name in refusing or refused is None:
             return False
         refusing.add(name)
-        known.sessions.refused_thinking(facts.conversation, name)
+        known.sessions.refused_thinking(facts.conversation, name, refused)
         return True
 
     assert chosen.rule is not None
@@ -145,7 +154,7 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
         prepared,
         facts.conversation,
         reporting.changed,
-        chosen.reject,
+        chosen.reject if exchange.kind == "messages" else None,
         mend,
     )
     exchange.take(course.start(time.monotonic()))

@@ -142,12 +142,18 @@ class Gateway:
     def error(self, flow: http.HTTPFlow) -> None:
         exchange = exchanges.get(flow)
         if exchange is not None:
-            if self.closing or _left(flow):
+            if self.closing or (exchange.ending == "done" and _left(flow)):
                 exchange.ending = "cancelled"
                 exchange.attempted("cancelled")
             elif exchange.ending == "done":
                 exchange.ending = "error"
         self._record(flow)
+
+    def resume(self) -> None:
+        """router.py was loaded again; nothing has ended."""
+        if self.closing:
+            self.closing = False
+            self.issued = Issued(self._state)
 
     def done(self) -> None:
         self.closing = True

@@ -92,7 +92,8 @@ class House:
             if self._opened is None:
                 self.gateway = gateway
                 return
-        self._guard.on_duty = self.gateway.closing = False
+        self._guard.on_duty = False
+        self.gateway.resume()
 
     def _take(self, gateway: Gateway) -> None:
         self._stop_watching()

@@ -31,9 +31,12 @@ _TOO_LONG = re.compile(
 )
 """Anthropic, OpenAI, LiteLLM; Z.ai, MiniMax, llama.cpp; OpenAI's kin; Kimi, SGLang; Gemini."""
 _OTHERWISE = re.compile(
-    r"`?max_(?:completion_)?tokens`?:|input length and `?max_tokens`? exceed", re.IGNORECASE
+    r"`?max_(?:completion_)?(?:output_)?tokens\b.{0,40}(?::|exceed|too large)"
+    r"|input length and `?max_tokens`? exceed"
+    r"|per[ -](?:minute|min|hour|day|second)\b|\bTPM\b|\bTPD\b|\brate limit",
+    re.IGNORECASE,
 )
-"""Anthropic's own, for an answer that is too long: Claude Code asks for a shorter one."""
+"""For an answer that is too long (Claude Code asks for a shorter one), and for too many tokens in a time."""
 
 _NUMBER = r"\d[\d,]*\d"
 _ANY_NUMBER = re.compile(_NUMBER)

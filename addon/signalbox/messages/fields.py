@@ -63,6 +63,8 @@ def is_essential(name: str) -> bool:
     key, equals, value = last.partition("=")
     if equals:
         return (key == "role" and value != "system") or (key == "type" and value in _BLOCKS)
+    if {"input", "input_schema"} & set(above):  # what is in there is the user's, and the tools' own
+        return True
     return last in ESSENTIAL or (last == "thinking" and "messages" in above)
 
 

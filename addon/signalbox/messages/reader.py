@@ -80,6 +80,11 @@ class Reader:
         if not known(content_encoding):
             self._give_up("its content-encoding is not known")
 
+    @property
+    def understood(self) -> bool:
+        """Whether there is an answer, or may be one that cannot be read for its content-encoding."""
+        return self.complete or self.began or "content-encoding" in self.fault
+
     def feed(self, data: bytes) -> bytes:
         """What the client gets now."""
         if self.broken:

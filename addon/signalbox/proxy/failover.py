@@ -46,6 +46,8 @@ HELD = 10.0
 (the contract, section 4)."""
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
+JUDGED_AFTER = 2.0
+"""Seconds for which an error's body is waited for, to tell what it means."""
 MENDABLE = (400, 422)
 """Statuses of refusals that may name what a request can do without."""
 
@@ -63,6 +65,10 @@ class FailoverStream(AskingStream):
     """Whether the client was given the head of a stream of ours, because an answer was held for long."""
     _delivering = False
     """Whether the answer that is delivered has been chosen."""
+    _renewed = False
+    """Whether the current attempt was sent anew already, because its connection had been kept too long."""
+    _pauses = False
+    """Whether the next attempt waits for its time, so that nobody is being asked."""
     _told = ("api_error", "No provider answered.")
     """Type and message of the last failure, for a client to whom no status can be told any more."""
 
@@ -92,6 +98,8 @@ class FailoverStream(AskingStream):
             yield from self._open()
         elif name == "ping":
             yield from self._ping()
+        elif name == "judge" and self._held is not None:
+            yield from self._decide(self._held.judged(datetime.now(UTC)), is_cut=True)
         elif name == "first_byte" and self._is_sending():
             self.deadlines.set(name, first_byte)
         elif name == "first_byte":
@@ -102,6 +110,9 @@ class FailoverStream(AskingStream):
             yield from self._timed_out(f"was silent for {idle:g} s")
 
     def _timed_out(self, what: str) -> Commands[None]:
+        if self._held is not None and self._held.is_error:
+            yield from self._decide(self._held.judged(datetime.now(UTC)), is_cut=True)
+            return
         failure = outcomes.TIMEOUT.because(what)
         step: Step = "stays"
         if not self._begun:
@@ -160,7 +171,7 @@ class FailoverStream(AskingStream):
         if exchange is None or exchange.course is None:
             return "stays"
         following: Next | Reject | None = None
-        if refusal is not None and refusal.complete:
+        if refusal is not None:
             status, said = refusal.response.status_code, refusal.body()
             following = exchange.course.mended(status, said, time.monotonic())
         if following is None:
@@ -180,12 +191,18 @@ class FailoverStream(AskingStream):
         if isinstance(following, Reject):
             yield from self._answer_here(following, failure)
             return "over"
-        exchange.take(following.attempt)
-        address(self.flow, exchange, following.attempt.outgoing)
+        exchange.attempted("")
         if following.wait:
+            if exchange.facts is not None and exchange.facts.stream and not self._opened:
+                self.deadlines.keep("hold", HELD)
+            self._pauses = True
             yield from self.pause(following.wait)
             if (yield from self.check_killed(True)):
                 return "over"
+            self._pauses = False
+        self._renewed = False
+        exchange.take(following.attempt)
+        address(self.flow, exchange, following.attempt.outgoing)
         return "moved"
 
     def _answer_here(self, reject: Reject, failure: Outcome) -> Commands[None]:
@@ -224,7 +241,9 @@ class FailoverStream(AskingStream):
         own_key = exchange.provider.auth != "client"
         self._held = Held(event, own_key=own_key, provider=exchange.provider.url.host)
         self.server_state = self.state_hold
-        if self._held.is_stream and not self._opened:
+        if self._held.is_error:
+            self.deadlines.set("judge", JUDGED_AFTER)
+        elif self._held.is_stream and not self._opened:
             self.deadlines.keep("hold", HELD)
 
     def _invalid(self, response: http.Response) -> str:
@@ -243,8 +262,15 @@ class FailoverStream(AskingStream):
         self.deadlines.set("idle", exchange.timeout.idle)
         told = held.feed(event, datetime.now(UTC))
         self._read_to_end = held.complete
-        if told is None:
-            return
+        if told is not None:
+            yield from self._decide(told)
+
+    def _decide(self, told: Outcome, *, is_cut: bool = False) -> Commands[None]:
+        """Deliver what is held, or move on. `is_cut`: no more of its body comes, or is waited for."""
+        held, exchange = self._held, self._ours
+        assert held is not None
+        assert exchange is not None
+        self.deadlines.clear("judge")
         if self._opened and told.kind == "success" and not held.is_stream:
             told = outcomes.STREAM_ERROR.because("it answered without a stream")
         if told.kind != "success":
@@ -254,8 +280,12 @@ class FailoverStream(AskingStream):
                 yield from self._ask()
             if step != "stays":
                 return
+            if is_cut:
+                yield from self._let_go()
+                held.finish()
             if exchange.provider is not None and not exchange.provider.is_anthropic:
                 held.reword()
+                self._told = read_error(held.error()) or self._told
         self._held = None
         if self._opened and told.kind != "success":
             exchange.attempted(told.label)
@@ -318,8 +348,10 @@ class FailoverStream(AskingStream):
         elif self._begun:
             exchange.outcome = outcomes.STREAM_ERROR.because(in_words(event.message))
             yield from super().handle_protocol_error(event)
-        elif self._reused and self._held is None:
-            self._reused = False  # a connection that was kept too long: no fault of the provider
+        elif self._held is not None and self._held.is_error:
+            yield from self._decide(self._held.judged(datetime.now(UTC)), is_cut=True)
+        elif self._reused and self._held is None and not self._renewed:
+            self._renewed = True  # a connection that was kept too long: no fault of the provider
             yield from self._let_go()
             yield from self._ask()
         else:
@@ -390,7 +422,7 @@ class FailoverStream(AskingStream):
         exchange = self.exchange
         if exchange is not None:
             exchange.ending = "cancelled"
-            exchange.attempted("cancelled")
+            exchange.attempted("" if self._pauses else "cancelled")
             if self._held is not None:
                 exchange.reader = self._held.reader
         yield from self._let_go()

@@ -39,7 +39,8 @@ class Held:
         self._coding = headers.get("content-encoding", "")
         self.reader = Reader(headers.get("content-type", ""), self._coding)
         """Its tally counts where the client leaves before anything was delivered."""
-        self.is_stream = head.response.status_code < 300 and "event-stream" in headers.get("content-type", "")
+        self.is_error = head.response.status_code >= 300
+        self.is_stream = not self.is_error and "event-stream" in headers.get("content-type", "").lower()
 
     @property
     def response(self) -> http.Response:
@@ -53,8 +54,9 @@ class Held:
         elif isinstance(event, ResponseEndOfMessage):
             self.complete = True
             self.reader.end()
-        if self.response.status_code >= 300:
-            return self._judged(now) if self.complete or self._size > JUDGED else None
+        if self.is_error:
+            return self.judged(now) if self.complete or self._size > JUDGED else None
+        self.is_stream = self.is_stream or bool(self.reader.events)  # some do not say that it is one
         if self.is_stream:
             return self._stream(now)
         return self._whole(now)
@@ -71,10 +73,11 @@ class Held:
 
     def _whole(self, now: datetime) -> Outcome | None:
         if self.complete:
-            return self._judged(now)
+            told = self.judged(now)
+            return EMPTY if told.kind == "success" and not self.reader.understood else told
         return success(self.response.status_code) if self._size > WHOLE else None
 
-    def _judged(self, now: datetime) -> Outcome:
+    def judged(self, now: datetime) -> Outcome:
         return classify(
             self.response.status_code,
             self.response.headers,
@@ -86,14 +89,23 @@ class Held:
 
     def reword(self) -> None:
         """Where this says that a prompt is too long, say it in the words on which Claude Code compacts."""
+        said = in_anthropics_words(self.response.status_code, self.body()) if self.complete else None
+        if said is not None:
+            self.response.status_code, self.response.reason = 400, "Bad Request"
+            self.response.headers["content-type"] = "application/json"
+            self._becomes(said)
+
+    def finish(self) -> None:
+        """What has come is all that the client gets."""
+        if not self.complete:
+            self._becomes(self.body())
+
+    def _becomes(self, said: bytes) -> None:
         response = self.response
-        said = in_anthropics_words(response.status_code, self.body()) if self.complete else None
-        if said is None:
-            return
-        response.status_code, response.reason = 400, "Bad Request"
+        self.complete = True
+        self._coding = ""
         for name in ("content-encoding", "transfer-encoding"):
             response.headers.pop(name, None)
-        response.headers["content-type"] = "application/json"
         response.headers["content-length"] = str(len(said))
         stream = self.head.stream_id
         self.events = [ResponseData(stream, said), ResponseEndOfMessage(stream)]

@@ -40,6 +40,9 @@ class Lessons(msgspec.Struct, frozen=True):
     """Fields and betas that it has said it does not take; see `messages.fields`."""
     refuses_thinking: bool = False
     """Whether it has just refused the thinking that it was sent, so that none goes now."""
+    refused: Collection[bytes] = frozenset()
+    """Digests, under `key`, of thinking blocks that it refused before."""
+    key: bytes = b""
 
 
 class Outgoing(msgspec.Struct, frozen=True):
@@ -113,7 +116,10 @@ def _keeps(provider: Provider, lessons: Lessons) -> Keeps | None:
         return nothing
     if provider.thinking == "keep":
         return None
-    return kept_by(provider.name, lessons.issuer, is_anthropic=provider.is_anthropic)
+    keeps = kept_by(provider.name, lessons.issuer, is_anthropic=provider.is_anthropic)
+    if not lessons.refused:
+        return keeps
+    return lambda block: keeps(block) and block.digest(lessons.key) not in lessons.refused
 
 
 def _body(choice: Choice, facts: Facts, body: Body, lessons: Lessons) -> tuple[bytes, list[str]]:
@@ -192,10 +198,12 @@ def _betas(provider: Provider, facts: Facts, sent: list[str], lessons: Lessons) 
     if provider.beta == "drop":
         kept = []
     elif provider.beta == "learn":
-        home = {betas.OAUTH} if provider.is_anthropic else {betas.OAUTH, betas.LONG_CONTEXT}
+        home = set[str]() if provider.is_anthropic else {betas.LONG_CONTEXT}
         kept = betas.betas_left(betas.without(sent, home), lessons.rejected)
     elif provider.beta != "forward":
         kept = [value for value in sent if value in provider.beta]
+    if provider.beta != "forward":  # it belongs to the caller's login, and goes where that goes
+        kept = [v for v in sent if (v in kept if v != betas.OAUTH else provider.auth == "client")]
     if not provider.is_anthropic and without_long_context(facts.asked or "")[1]:
         kept = betas.without(kept, {betas.LONG_CONTEXT})
     return kept

@@ -18,7 +18,7 @@ class Sessions:
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._per_byte: OrderedDict[Conversation, float] = OrderedDict()
-        self._refused: OrderedDict[tuple[Conversation, str], None] = OrderedDict()
+        self._refused: OrderedDict[tuple[Conversation, str], frozenset[bytes]] = OrderedDict()
 
     def answered(self, conversation: Conversation | None, body_bytes: int, input_tokens: int) -> None:
         """Notes what an answer's usage says about the size of the request it answers.
@@ -39,19 +39,19 @@ class Sessions:
         """Tokens per byte of the last answer that told its usage."""
         return self._per_byte.get(conversation) if conversation else None
 
-    def refused_thinking(self, conversation: Conversation | None, provider: str) -> None:
-        """Notes that a provider refused the thinking in this conversation.
-
-        That stays: what it answered without seeing any is bound to a history that holds none.
-        """
-        if conversation is not None:
-            self._refused[conversation, provider] = None
-            self._refused.move_to_end((conversation, provider))
+    def refused_thinking(
+        self, conversation: Conversation | None, provider: str, digests: frozenset[bytes]
+    ) -> None:
+        """Notes which thinking blocks of this conversation a provider refused: it is not sent them again."""
+        if conversation is not None and digests:
+            known = self._refused.pop((conversation, provider), frozenset())
+            self._refused[conversation, provider] = known | digests
             if len(self._refused) > self._limit:
                 self._refused.popitem(last=False)
 
-    def refuses_thinking(self, conversation: Conversation | None, provider: str) -> bool:
-        return conversation is not None and (conversation, provider) in self._refused
+    def refused(self, conversation: Conversation | None, provider: str) -> frozenset[bytes]:
+        """The digests of those blocks."""
+        return self._refused.get((conversation, provider), frozenset()) if conversation else frozenset()
 
 
 def _per_byte(body_bytes: int, input_tokens: int) -> float | None:
