@@ -103,7 +103,11 @@ def delete_outdated(path: Path, folder: Path, keep: float, now: datetime) -> Non
 
 def ends_torn(path: Path) -> bool:
     """Whether the last line lacks its end, because the disk was full or the writer was killed."""
-    return _tail(path)[-1:] not in (b"", b"\n") if path.exists() else False
+    with suppress(FileNotFoundError):  # another process may set it aside
+        if path.exists():
+            with lock(path, exclusive=True):  # a line that is just being written only looks torn
+                return _tail(path)[-1:] not in (b"", b"\n")
+    return False
 
 
 def _last_day(path: Path, zone: tzinfo | None) -> date:
