@@ -42,7 +42,7 @@ def uv(*arguments: str, quiet: bool = False) -> bool:
     output = subprocess.DEVNULL if quiet else None
     # Trust whom the machine trusts, as pip does: a company's proxy may stand before the registry.
     environment = {"UV_SYSTEM_CERTS": "true", **os.environ, "VIRTUAL_ENV": str(VENV)}
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(  # noqa: S603  our own arguments, without a shell
         [*uv_command(), *arguments], cwd=ROOT, env=environment, stdout=output, stderr=output, check=False
     )
     return done.returncode == 0
@@ -71,7 +71,7 @@ def ensure() -> bool:
     asked = wanted()
     if STAMP.exists() and STAMP.read_text() == asked:
         return True
-    print("Preparing .venv ...", file=sys.stderr)  # noqa: T201
+    print("Preparing .venv ...", file=sys.stderr)  # noqa: T201  a person waits
     if not ((VENV / "pyvenv.cfg").exists() or make()) or not fill():
         return False
     STAMP.write_text(asked)

@@ -190,7 +190,7 @@ def _compress(chunks: Iterable[Chunk], coding: str) -> Iterator[Chunk]:
     else:
         zstd = zstandard.ZstdCompressor().compressobj()
         feed, end = zstd.compress, zstd.flush
-        flush = lambda: zstd.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)  # noqa: E731
+        flush = lambda: zstd.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)  # noqa: E731  as its two siblings are
     for chunk in chunks:
         yield feed(chunk) + flush() if isinstance(chunk, bytes) else chunk
     yield end()

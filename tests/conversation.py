@@ -36,7 +36,7 @@ class Conversation:
         self._send = send
         self._thinking = {"type": thinking, **({"display": display} if display else {})}
         if thinking == "enabled":
-            self._thinking["budget_tokens"] = 2000  # type: ignore[assignment]
+            self._thinking["budget_tokens"] = 2000
         self._stream = stream
         self._requests = 0
 

@@ -234,7 +234,10 @@ def test_who_rests_is_passed_over_and_the_log_says_so(shared, ask):
 
 def test_a_circuit_opens_lets_one_trial_through_and_closes(shared, ask):
     router, broken = shared.router, shared.second
-    seen = lambda: router.health()["providers"]["breaker"]["circuit"]  # noqa: E731
+
+    def seen() -> str:
+        return router.health()["providers"]["breaker"]["circuit"]
+
     broken.answer(refusing(500, "api_error"))
     states = []
     for _ in range(3):

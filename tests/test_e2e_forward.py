@@ -1,8 +1,6 @@
 """Without a reverse mode: Anthropic's API is routed, all else is left alone."""
 
-import datetime
 import http.client
-import ipaddress
 import json
 import socket
 import socketserver
@@ -12,11 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.running import Router
+from tests.tls import certify
 from tests.upstream import Upstream
 
 LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
@@ -94,27 +90,7 @@ def test_the_listeners_own_address_has_the_health_page(router, upstream):
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Key and certificate of a server on loopback, signed by itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "server for tests")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(7)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    file = tmp_path_factory.mktemp("certificate") / "server.pem"
-    file.write_bytes(pem + signed.public_bytes(serialization.Encoding.PEM))
-    return file
+    return certify(tmp_path_factory.mktemp("certificate") / "server.pem")
 
 
 class TlsServer(socketserver.ThreadingTCPServer):
@@ -127,7 +103,7 @@ class TlsServer(socketserver.ThreadingTCPServer):
 
 class Echo(socketserver.BaseRequestHandler):
     def handle(self) -> None:
-        server: TlsServer = self.server  # type: ignore[assignment]
+        server: TlsServer = self.server
         answer = json.dumps({"model": "m", "usage": {}}).encode()
         with server.context.wrap_socket(self.request, server_side=True) as connection:
             server.heads.append(connection.recv(65536))

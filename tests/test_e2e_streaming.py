@@ -225,7 +225,7 @@ def test_a_client_that_leaves_is_recorded_with_what_was_used(router, second, pos
     seen = b""
     while b"half" not in seen:
         seen += answer.read1()
-    answer.fp.raw._sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+    answer.fp.raw._sock.shutdown(socket.SHUT_RDWR)
     answer.close()
     second.wait_left(1)
     recorded = record()

@@ -30,7 +30,7 @@ def test_the_field_goes_where_nothing_else_is_in_it():
     [
         '{"model":"x"}',
         '{"system":"x-anthropic-billing-header: as text"}',
-        '{"system":[{"type":"text","text":"first"},%s]}' % BILLING,  # noqa: UP031
+        '{"system":[{"type":"text","text":"first"},%s]}' % BILLING,  # noqa: UP031  braces are JSON here
         '{"system":[{"type":"text","text":"about x-anthropic-billing-header"}]}',
         '{"system":["x-anthropic-billing-header"]}',
         '{"system":[],"messages":"x-anthropic-billing-header"}',

@@ -93,7 +93,7 @@ def test_what_a_script_raises_is_seen_by_the_test():
     def script(received):
         raise ValueError(received.path)
 
-    with pytest.raises(ValueError, match="/v1/messages"), Upstream() as upstream:  # noqa: PT012
+    with pytest.raises(ValueError, match="/v1/messages"), Upstream() as upstream:  # noqa: PT012  it is raised at the end of the block
         upstream.answer(script)
         with pytest.raises(http.client.RemoteDisconnected):
             ask(upstream)

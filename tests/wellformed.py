@@ -53,7 +53,7 @@ _BLOCK = {
 }
 
 
-class Refused(Exception):  # noqa: N818
+class Refused(Exception):  # noqa: N818  what the upstream says, no fault of the test
     """The request is refused with 400 and this message."""
 
 

@@ -31,7 +31,7 @@ def snapshot(folder: Path) -> dict[Path, int]:
 def run_until_changed(command: list[str], folder: Path, interval: float = INTERVAL) -> int | None:
     """Run `command`; its exit code where it ends by itself, None where it was ended for a change."""
     before = snapshot(folder)
-    process = subprocess.Popen(command)  # noqa: S603
+    process = subprocess.Popen(command)  # noqa: S603  what the developer asked for
     try:
         while snapshot(folder) == before:
             with suppress(subprocess.TimeoutExpired):
@@ -53,7 +53,7 @@ def main(command: list[str]) -> int:
     try:
         while (code := run_until_changed(command, CODE)) != 0:
             if code is not None:
-                print(f"ended with {code}; waiting for a change", file=sys.stderr)  # noqa: T201
+                print(f"ended with {code}; waiting for a change", file=sys.stderr)  # noqa: T201  to the developer
                 wait_for_change(CODE)
         return code
     except KeyboardInterrupt:

@@ -41,7 +41,7 @@ class RouterProcess:
 
     def __enter__(self) -> Self:
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603
+            self._process = subprocess.Popen(  # noqa: S603  mitmdump, with our own arguments
                 self._command, env=self._environment, stdout=log, stderr=subprocess.STDOUT
             )
         try:

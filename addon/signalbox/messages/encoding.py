@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-import brotli  # type: ignore[import-untyped]
+import brotli  # type: ignore[import-untyped]  # it ships no types
 import zstandard
 
 _SLICE = 256
@@ -20,7 +20,7 @@ class EncodingError(ValueError):
     """Unknown, corrupt or cut short."""
 
 
-class TooLarge(ValueError):  # noqa: N818
+class TooLarge(ValueError):  # noqa: N818  it says what, not that it is an error
     """More bytes than the limit allows."""
 
 

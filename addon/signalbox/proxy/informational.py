@@ -22,4 +22,4 @@ def skip_informational(top: layer.Layer | None) -> None:
         if speaker.buf:
             yield from speaker.state(events.DataReceived(speaker.conn, b""))
 
-    speaker.mark_done = read_on  # type: ignore[method-assign]
+    speaker.mark_done = read_on  # type: ignore[method-assign]  # for once, on this one connection

@@ -16,7 +16,7 @@ def merge_chunks(top: layer.Layer | None) -> None:
     while top is not None and not isinstance(top, Http1Client):
         top = getattr(top, "child_layer", None)
     if top is not None and not isinstance(top.body_reader, Merged):
-        top.body_reader = Merged(top.body_reader)  # type: ignore[assignment]
+        top.body_reader = Merged(top.body_reader)  # type: ignore[assignment]  # as a reader
 
 
 class Merged:
