@@ -10,26 +10,21 @@ from typing import Literal
 
 import msgspec
 from mitmproxy import http
-from mitmproxy.flow import Error
 from mitmproxy.net.http.validate import validate_headers
 from mitmproxy.proxy import events
 from mitmproxy.proxy.layers.http import (
-    DropStream,
-    HttpErrorHook,
     RequestProtocolError,
     ResponseData,
     ResponseEndOfMessage,
     ResponseHeaders,
     ResponseProtocolError,
     ResponseTrailers,
-    SendHttp,
 )
 from mitmproxy.proxy.layers.http._events import ErrorCode
 
-from signalbox.messages.errors import error_event, error_type, read_error
+from signalbox.messages.errors import read_error
 from signalbox.proxy import release
-from signalbox.proxy.answers import error, stream_head
-from signalbox.proxy.asking import AskingStream
+from signalbox.proxy.answering import AnsweringStream
 from signalbox.proxy.faults import in_words
 from signalbox.proxy.held import Held
 from signalbox.proxy.hooks import SignalboxAttemptHook
@@ -38,13 +33,7 @@ from signalbox.proxy.stream import Commands
 from signalbox.proxy.timed import TOO_LATE
 from signalbox.routing import outcome as outcomes
 from signalbox.routing.course import Next, Reject
-from signalbox.routing.exchange import Exchange
 from signalbox.routing.outcome import Outcome
-
-HELD = 10.0
-"""Seconds for which a stream's head and early events are held at most, and between two pings after that
-(the contract, section 4)."""
-PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
 JUDGED_AFTER = 2.0
 """Seconds for which an error's body is waited for, to tell what it means."""
@@ -57,31 +46,9 @@ or was answered by the router."""
 type Answered = ResponseData | ResponseTrailers | ResponseEndOfMessage
 
 
-class FailoverStream(AskingStream):
-    at_once = frozenset({"hold", "ping"})
-
-    _held: Held | None = None
-    _opened = False
-    """Whether the client was given the head of a stream of ours, because an answer was held for long."""
-    _delivering = False
-    """Whether the answer that is delivered has been chosen."""
+class FailoverStream(AnsweringStream):
     _renewed = False
     """Whether the current attempt was sent anew already, because its connection had been kept too long."""
-    _pauses = False
-    """Whether the next attempt waits for its time, so that nobody is being asked."""
-    _told = ("api_error", "No provider answered.")
-    """Type and message of the last failure, for a client to whom no status can be told any more."""
-
-    @property
-    def _ours(self) -> Exchange | None:
-        """The exchange where it is one of the messages paths', with somebody to ask."""
-        exchange = self.exchange
-        return exchange if exchange is not None and exchange.ours and exchange.provider is not None else None
-
-    @property
-    def _begun(self) -> bool:
-        """Whether something of the answer has reached the client, so that nothing can be tried again."""
-        return self._answered and (self._delivering or not self._opened)
 
     @property
     def _where(self) -> str:
@@ -94,11 +61,7 @@ class FailoverStream(AskingStream):
         if exchange is None or self.client_state == self.state_errored:
             return
         first_byte, idle = exchange.first_byte_limit, exchange.timeout.idle
-        if name == "hold":
-            yield from self._open()
-        elif name == "ping":
-            yield from self._ping()
-        elif name == "judge" and self._held is not None:
+        if name == "judge" and self._held is not None:
             yield from self._decide(self._held.judged(datetime.now(UTC)), is_cut=True)
         elif name == "first_byte" and self._is_sending():
             self.deadlines.set(name, first_byte)
@@ -108,6 +71,8 @@ class FailoverStream(AskingStream):
             self.deadlines.set(name, idle)  # it is the client that does not read
         elif name == "idle":
             yield from self._timed_out(f"was silent for {idle:g} s")
+        else:
+            yield from super().on_due(name)
 
     def _timed_out(self, what: str) -> Commands[None]:
         if self._held is not None and self._held.is_error:
@@ -193,8 +158,8 @@ class FailoverStream(AskingStream):
             return "over"
         exchange.attempted("")
         if following.wait:
-            if exchange.facts is not None and exchange.facts.stream and not self._opened:
-                self.deadlines.keep("hold", HELD)
+            if exchange.facts is not None and exchange.facts.stream:
+                self._open_in_time()
             self._pauses = True
             yield from self.pause(following.wait)
             if (yield from self.check_killed(True)):
@@ -204,18 +169,6 @@ class FailoverStream(AskingStream):
         exchange.take(following.attempt)
         address(self.flow, exchange, following.attempt.outgoing)
         return "moved"
-
-    def _answer_here(self, reject: Reject, failure: Outcome) -> Commands[None]:
-        """The chain ends in an answer of the router's own."""
-        exchange = self._ours
-        assert exchange is not None
-        if self._opened:
-            self._told = (error_type(reject.status), reject.message)
-            yield from self._end_opened(failure)
-        else:
-            self.flow.response = error(reject.status, reject.message, exchange.headers())
-            yield from self._send(self.flow.response)
-            yield from self._over(failure, reject.message)
 
     # answers
 
@@ -243,8 +196,8 @@ class FailoverStream(AskingStream):
         self.server_state = self.state_hold
         if self._held.is_error:
             self.deadlines.set("judge", JUDGED_AFTER)
-        elif self._held.is_stream and not self._opened:
-            self.deadlines.keep("hold", HELD)
+        elif self._held.is_stream:
+            self._open_in_time()
 
     def _invalid(self, response: http.Response) -> str:
         """What makes a head that could mean two things; mitmproxy would refuse it when it is delivered."""
@@ -312,31 +265,6 @@ class FailoverStream(AskingStream):
             self.deadlines.clear_all()
         yield from super().state_stream_response_body(event)
 
-    # a client that has waited long
-
-    def _open(self) -> Commands[None]:
-        """Give the client the head of a stream, and pings from now on; failover stays possible."""
-        exchange = self.exchange
-        assert exchange is not None
-        self._opened = True
-        if self._held is not None:
-            exchange.attempted(str(self._held.response.status_code))
-        head = stream_head(exchange.headers(), chunked=self.flow.request.http_version == "HTTP/1.1")
-        yield SendHttp(ResponseHeaders(self.stream_id, head, False), self.context.client)
-        self._answered = True
-        yield from self._ping()
-
-    def _ping(self) -> Commands[None]:
-        yield SendHttp(ResponseData(self.stream_id, PING), self.context.client)
-        self.deadlines.set("ping", HELD)
-
-    def _end_opened(self, failure: Outcome) -> Commands[None]:
-        """All have failed, and the client has had status 200 already."""
-        yield from self._let_go()
-        yield SendHttp(ResponseData(self.stream_id, error_event(*self._told)), self.context.client)
-        yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
-        yield from self._over(failure, self._told[1])
-
     # failing
 
     def handle_protocol_error(self, event: RequestProtocolError | ResponseProtocolError) -> Commands[None]:
@@ -364,67 +292,3 @@ class FailoverStream(AskingStream):
             elif step == "stays":
                 what = f"{self._where} broke off before it answered: {failure.detail}"
                 yield from self._give_up(502, what, failure)
-
-    def _give_up(self, status: int, what: str, failure: Outcome) -> Commands[None]:
-        """Nobody takes over: tell the client as far as that is still possible."""
-        exchange = self._ours
-        assert exchange is not None
-        assert exchange.provider is not None
-        message = f"{exchange.provider.name} {what}"
-        exchange.attempted(failure.label)
-        yield from self._let_go()
-        self._held = None
-        if self._begun:
-            cut = ResponseProtocolError(self.stream_id, message, ErrorCode.GENERIC_SERVER_ERROR)
-            yield SendHttp(cut, self.context.client)
-            yield from self._over(failure, message)
-        elif self._opened:
-            self._told = (error_type(status), message)
-            yield from self._end_opened(failure)
-        else:
-            self.flow.response = error(status, message, exchange.headers())
-            yield from self._send(self.flow.response)
-            yield from self._over(failure, message)
-
-    def _over(self, failure: Outcome, message: str) -> Commands[None]:
-        exchange = self._ours
-        assert exchange is not None
-        exchange.outcome, exchange.ending = failure, "error"
-        self.flow.error = Error(message)
-        yield from self._ended()
-
-    def _ended(self) -> Commands[None]:
-        self.deadlines.clear_all()
-        self.client_state = self.server_state = self.state_errored
-        self.flow.live = False
-        yield HttpErrorHook(self.flow)
-        yield DropStream(self.stream_id)
-
-    # being left
-
-    def check_killed(self, emit_error_hook: bool) -> Commands[bool]:
-        """Whether the client has left, or a person in mitmweb ended this, while the stream was waiting."""
-        if not emit_error_hook:  # it is over in any case
-            return (yield from super().check_killed(False))
-        left = next((e for e in self._paused_event_queue if isinstance(e, RequestProtocolError)), None)
-        if left is not None:
-            yield from self._client_left(left)
-            return True
-        killed = yield from super().check_killed(True)
-        if killed:
-            self.deadlines.clear_all()
-            yield from self._let_go()
-            yield DropStream(self.stream_id)
-        return killed
-
-    def _client_left(self, event: RequestProtocolError) -> Commands[None]:
-        """That is no provider's failure: whoever is asked is let go at once."""
-        exchange = self.exchange
-        if exchange is not None:
-            exchange.ending = "cancelled"
-            exchange.attempted("" if self._pauses else "cancelled")
-            if self._held is not None:
-                exchange.reader = self._held.reader
-        yield from self._let_go()
-        self.flow.error = Error(event.message)
-        yield from self._ended()
