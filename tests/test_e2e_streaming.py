@@ -172,7 +172,7 @@ def test_a_stream_that_starts_without_numbers_gets_an_estimate_that_is_not_recor
     second.answer(zai_sse("glm-4.5-air"))
     body = post(asked("claude-haiku-4-5")).read()
     start = json.loads(body.split(b"data: ")[1].split(b"\n")[0])
-    assert 10 < start["message"]["usage"]["input_tokens"] < 200
+    assert 0 < start["message"]["usage"]["input_tokens"] < 40
     recorded = record()
     assert recorded["input_tokens"] == USAGE["input_tokens"]
     assert recorded["cache_read_input_tokens"] == USAGE["cache_read_input_tokens"]

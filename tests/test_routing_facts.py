@@ -25,9 +25,9 @@ json_values = st.recursive(
 )
 
 
-def facts_of(headers: Mapping[str, str] = {}, per_byte: float | None = None, **fields: Any) -> Facts:
+def facts_of(headers: Mapping[str, str] = {}, token_ratio: float = 1.0, **fields: Any) -> Facts:
     body = Body.parse(json.dumps(fields).encode())
-    return Facts(path="/v1/messages", port=8082, headers=headers, body=body, per_byte=per_byte)
+    return Facts(path="/v1/messages", port=8082, headers=headers, body=body, token_ratio=token_ratio)
 
 
 def user(*content: Any) -> dict[str, Any]:
@@ -241,16 +241,16 @@ def test_many_reminders_that_never_end_cost_no_more_than_their_length():
 
 def test_tokens_are_calibrated_by_the_last_answer():
     messages = [user("word " * 1000)]
-    dense, sparse = facts_of(per_byte=1.0, messages=messages), facts_of(per_byte=0.1, messages=messages)
-    assert 0 < sparse.tokens < facts_of(messages=messages).tokens < dense.tokens
+    plain, dense = facts_of(messages=messages), facts_of(token_ratio=1.5, messages=messages)
+    assert plain.tokens == plain.estimated == dense.estimated > 0
+    assert dense.tokens == round(1.5 * plain.tokens)
 
 
-def test_what_is_calibrated_leaves_the_data_of_images_out():
-    data = "A" * 100_000
-    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}}
-    facts = facts_of(messages=[user(text("look"), image)])
-    assert facts.body is not None
-    assert facts.text_bytes == len(facts.body.raw) - len(data)
+def test_only_what_providers_count_is_estimated():
+    said = {"system": "be brief", "messages": [user("word " * 100)], "tools": [{"name": "Bash"}]}
+    facts = facts_of(**said)
+    assert facts_of(**said, metadata={"user_id": "word " * 1000}).tokens == facts.tokens
+    assert all(facts_of(**{**said, name: said[name] * 2}).tokens > facts.tokens for name in said)
 
 
 def test_blocks_nested_without_end_are_survived():
@@ -275,7 +275,7 @@ def test_a_request_without_a_body_has_no_facts_but_those_of_its_headers():
         "prompt": "",
         "snippet": "",
         "tokens": 0,
-        "text_bytes": 0,
+        "estimated": 0,
     }
 
 

@@ -74,7 +74,7 @@ def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
         client=caller.client,
         has_login=caller.has_login or not exchange.rules.clients,
     )
-    exchange.facts = facts = replace(facts, per_byte=known.sessions.per_byte(facts.conversation))
+    exchange.facts = facts = replace(facts, token_ratio=known.sessions.token_ratio(facts.conversation))
     now = time.monotonic()
     chosen = plan(
         exchange.rules,

@@ -26,6 +26,9 @@ SNIPPET_LENGTH = 200
 SESSION_LENGTH = 200
 """Characters kept of a session id, which is remembered and recorded; real ones have 36."""
 
+COUNTED = ("system", "messages", "tools")
+"""The fields of a body that are input."""
+
 _REMINDER, _REMINDER_END = "<system-reminder>", "</system-reminder>"
 
 type _Content = str | list[msgspec.Raw]
@@ -67,8 +70,8 @@ class Facts:
     client: str | None = None
     has_login: bool = True
     """Whether the caller sent a credential of its own, beside a client's secret."""
-    per_byte: float | None = None
-    """Tokens per byte of this conversation's last answer, where there was one."""
+    token_ratio: float = 1.0
+    """Tokens that this conversation's last answer reported, for each that was estimated of its request."""
 
     @cached_property
     def asked(self) -> str | None:
@@ -146,17 +149,17 @@ class Facts:
     def snippet(self) -> str:
         return self.prompt[:SNIPPET_LENGTH]
 
-    @cached_property
+    @property
     def tokens(self) -> int:
-        """Input tokens, estimated."""
-        if self.body is None:
-            return 0
-        return estimate(self.body.raw, self.per_byte) if self.per_byte else estimate(self.body.raw)
+        """Input tokens, estimated, and corrected by what this conversation's last estimate was worth."""
+        return round(self.estimated * self.token_ratio)
 
     @cached_property
-    def text_bytes(self) -> int:
-        """Bytes of the body less its images' data: what `per_byte` counts."""
-        return 0 if self.body is None else estimate(self.body.raw, 1.0) - estimate(self.body.raw, 0.0)
+    def estimated(self) -> int:
+        """Input tokens by the looks of what providers count: what `token_ratio` is a ratio to."""
+        if self.body is None:
+            return 0
+        return estimate(b"".join(self.body.value(name) or b"" for name in COUNTED))
 
     def _field[T](self, name: str, type: type[T]) -> T | None:
         return self.body.get(name, type) if self.body is not None else None

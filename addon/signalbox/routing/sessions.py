@@ -5,8 +5,8 @@ from collections import OrderedDict
 from signalbox.routing.facts import Conversation
 
 LIMIT = 10_000
-PER_BYTE_RANGE = (0.05, 1.5)
-"""Tokens per byte that an answer's usage may teach; what is beyond comes from a provider that miscounts."""
+RATIO_RANGE = (0.25, 4.0)
+"""Tokens per estimated one that an answer may teach; what is beyond comes from a provider that miscounts."""
 
 
 class Sessions:
@@ -17,27 +17,27 @@ class Sessions:
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
-        self._per_byte: OrderedDict[Conversation, float] = OrderedDict()
+        self._ratios: OrderedDict[Conversation, float] = OrderedDict()
         self._refused: OrderedDict[tuple[Conversation, str], frozenset[bytes]] = OrderedDict()
 
-    def answered(self, conversation: Conversation | None, body_bytes: int, input_tokens: int) -> None:
-        """Notes what an answer's usage says about the size of the request it answers.
+    def answered(self, conversation: Conversation | None, estimated: int, input_tokens: int) -> None:
+        """Notes how far the estimate for a request was from what its answer's usage says.
 
         `input_tokens` are all of them, cached ones too; zero (not reported) leaves the calibration as it was.
         """
         if conversation is None:
             return
-        told = _per_byte(body_bytes, input_tokens) or self._per_byte.get(conversation)
+        told = _ratio(estimated, input_tokens) or self._ratios.get(conversation)
         if told is None:
             return
-        self._per_byte[conversation] = told
-        self._per_byte.move_to_end(conversation)
-        if len(self._per_byte) > self._limit:
-            self._per_byte.popitem(last=False)
+        self._ratios[conversation] = told
+        self._ratios.move_to_end(conversation)
+        if len(self._ratios) > self._limit:
+            self._ratios.popitem(last=False)
 
-    def per_byte(self, conversation: Conversation | None) -> float | None:
-        """Tokens per byte of the last answer that told its usage."""
-        return self._per_byte.get(conversation) if conversation else None
+    def token_ratio(self, conversation: Conversation | None) -> float:
+        """Tokens per estimated one of the last answer that told its usage; 1 where there was none."""
+        return self._ratios.get(conversation, 1.0) if conversation else 1.0
 
     def refused_thinking(
         self, conversation: Conversation | None, provider: str, digests: frozenset[bytes]
@@ -54,8 +54,8 @@ class Sessions:
         return self._refused.get((conversation, provider), frozenset()) if conversation else frozenset()
 
 
-def _per_byte(body_bytes: int, input_tokens: int) -> float | None:
-    if body_bytes <= 0 or input_tokens <= 0:
+def _ratio(estimated: int, input_tokens: int) -> float | None:
+    if estimated <= 0 or input_tokens <= 0:
         return None
-    low, high = PER_BYTE_RANGE
-    return min(max(input_tokens / body_bytes, low), high)
+    low, high = RATIO_RANGE
+    return min(max(input_tokens / estimated, low), high)
