@@ -10,7 +10,19 @@ from dataclasses import replace
 
 import pytest
 
-from tests.answers import Answer, error_json, json_answer, message_json, thinking_block, tool_block
+from tests.answers import (
+    USAGE,
+    Answer,
+    error_json,
+    event,
+    json_answer,
+    message_events,
+    message_json,
+    sse,
+    text_block,
+    thinking_block,
+    tool_block,
+)
 from tests.conversation import Conversation
 from tests.running import Router
 from tests.strict import LaxProvider, StrictAnthropic, UnsignedProvider
@@ -130,7 +142,7 @@ def test_what_a_provider_rejects_is_left_out_from_then_on(router, upstreams):
 TOO_LONG = {"error": {"code": "1261", "message": "The model has reached its context window limit."}}
 
 
-@pytest.mark.parametrize("status", [400, 429, 500])
+@pytest.mark.parametrize("status", [200, 400, 429, 500])
 def test_a_context_error_of_others_is_said_in_the_words_that_claude_code_compacts_on(
     router, upstreams, status
 ):
@@ -140,6 +152,67 @@ def test_a_context_error_of_others_is_said_in_the_words_that_claude_code_compact
     error = json.loads(body)["error"]
     assert error["type"] == "invalid_request_error"
     assert error["message"].startswith("prompt is too long")
+
+
+TOO_LONG_EVENT = event("error", error={"type": "1261", "message": "Input tokens 250000 exceed limit 200000"})
+START = message_events("glm", [text_block("")], ["never"], USAGE, USAGE)[:2]
+
+
+@pytest.mark.parametrize("before", [[], START], ids=["at once", "after message_start"])
+def test_a_context_error_in_a_stream_is_said_in_those_words_before_anything_of_an_answer(
+    router, upstreams, before
+):
+    upstreams["zai"].answer(sse(*before, TOO_LONG_EVENT))
+    status, body = sender(router)(history("zai-x", "c2ln"), {})
+    *_, last = body.strip().split(b"\n\n")
+    name, data = last.split(b"\n")
+    assert (status, name) == (200, b"event: error")
+    assert json.loads(data.removeprefix(b"data: "))["error"] == {
+        "type": "invalid_request_error",
+        "message": "prompt is too long: 250000 tokens > 200000 maximum",
+    }
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_context_error_in_a_stream_that_was_held_is_a_400(start_router, upstreams, ends):
+    """Nothing of that stream had gone to the client, and nobody takes over."""
+    text = rules(upstreams).replace(
+        "'zai-*', to: zai}", "'zai-*', to: [zai, kimi], failover: {on: [connect]}}"
+    )
+    router = start_router(upstreams["anthropic"].url, rules=text)
+    never = threading.Event()
+    upstreams["zai"].answer(sse(*START, TOO_LONG_EVENT, *([] if ends else [never])), message_json("zai-x"))
+    status, body = sender(router)(history("zai-x", "c2ln"), {})
+    assert status == 400
+    assert json.loads(body)["error"]["message"].startswith("prompt is too long: 250000 tokens > 200000")
+    assert not upstreams["kimi"].requests
+    never.set()
+    assert sender(router)(history("zai-x", "c2ln"), {})[0] == 200
+
+
+def test_an_error_after_the_beginning_of_an_answer_passes_as_it_was_said(router, upstreams):
+    begun = message_events("glm", [text_block("")], ["begun"], USAGE, USAGE)[:4]
+    upstreams["zai"].answer(sse(*begun, TOO_LONG_EVENT))
+    _, body = sender(router)(history("zai-x", "c2ln"), {})
+    assert body.endswith(TOO_LONG_EVENT)
+
+
+def test_a_context_error_in_a_stream_of_anthropic_passes_unmodified(router, upstreams):
+    said = sse(*START, TOO_LONG_EVENT)
+    upstreams["anthropic"].answer(said)
+    assert sender(router)(history("anthropic-x", "c2ln"), {}) == (200, said.body)
+
+
+def test_a_lone_stream_that_does_not_say_that_it_is_one_is_not_held(router, upstreams):
+    go_on = threading.Event()
+    start, ping, *rest = message_events("zai-x", [text_block("")], ["late"], USAGE, USAGE)
+    upstreams["zai"].answer(Answer(200, (), (start, ping, go_on, *rest), "chunked"))
+    with closing(http.client.HTTPConnection("127.0.0.1", router.ports[0], timeout=15)) as connection:
+        connection.request("POST", "/v1/messages", history("zai-x", "c2ln"))
+        answer = connection.getresponse()
+        assert b"message_start" in answer.read1()
+        go_on.set()
+        assert b"late" in answer.read()
 
 
 def test_a_context_error_of_anthropic_passes_unmodified(router, upstreams):

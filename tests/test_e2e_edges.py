@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.answers import Answer, message_json
+from tests.answers import Answer, message_sse
 from tests.conftest import Shared
 from tests.running import Router
 from tests.upstream import Upstream
@@ -236,10 +236,11 @@ def test_a_fault_gives_an_error_where_the_rules_say_closed(closed_router, upstre
 
 
 def test_a_fault_of_the_reader_costs_no_byte(broken_router, second):
-    second.answer(message_json("glm", "BREAK-READER"))
+    second.answer(message_sse("glm", ["BREAK-READER"]))
     status, _, body = ask(broken_router.ports[0], "claude-haiku-4-5")
     assert status == 200
-    assert body == message_json("glm", "BREAK-READER").body
+    assert b"BREAK-READER" in body
+    assert body.endswith(b'data: {"type":"message_stop"}\n\n')
     broken_router.wait_log("fault when an answer was read: KeyError in faults.py:")
 
 

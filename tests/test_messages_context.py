@@ -52,6 +52,19 @@ def said(message: str, kind: str = "invalid_request_error", status: int = 400) -
             f"litellm.ContextWindowExceededError: {LENGTH} 8192 tokens. Your messages have 9001 tokens.",
             (9001, 8192),
         ),
+        (
+            "claude-3-5-sonnet-20241022: prompt is too long: 250000 tokens > 200000 maximum",
+            (250000, 200000),
+        ),
+        (
+            "claude-sonnet-4@20250514 (limit 200000): prompt is too long: 250000 tokens",
+            (250000, 200000),
+        ),
+        (
+            "maximum context length of anthropic/claude-3-5-haiku-20241022 is 200,000, you sent 250,000",
+            (250000, 200000),
+        ),
+        ("gpt-4.1-2025-04-14: maximum context length is 8192 tokens, got 9001.", (9001, 8192)),
     ],
 )
 def test_both_sizes_are_told_where_the_error_tells_them(message, sizes):
@@ -66,13 +79,14 @@ def test_both_sizes_are_told_where_the_error_tells_them(message, sizes):
         ("Too much", "context_length_exceeded"),
         ("invalid params, context window exceeds limit (2013)", "invalid_request_error"),
         ("too many tokens in the prompt", "BadRequest"),
+        ("prompt of claude-3-5-sonnet-20241022 exceeds the context window", "BadRequest"),
     ],
 )
 def test_else_the_text_itself_is_told(message, kind):
     assert said(message, kind) == f"prompt is too long: {message}"
 
 
-@pytest.mark.parametrize("status", [413, 422, 429, 500])
+@pytest.mark.parametrize("status", [200, 413, 422, 429, 500])
 def test_anthropics_wording_with_another_status_becomes_a_400(status):
     message = "prompt is too long: 215000 tokens > 200000 maximum"
     assert said(message, status=status) == message
@@ -98,7 +112,7 @@ def test_other_errors_stay(message):
     assert said(message) is None
 
 
-@pytest.mark.parametrize("status", [200, 401, 404, 529])
+@pytest.mark.parametrize("status", [401, 404, 529])
 def test_other_statuses_stay(status):
     assert said("The model has reached its context window limit.", status=status) is None
 

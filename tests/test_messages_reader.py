@@ -57,7 +57,12 @@ def _chunks(raw: bytes, cuts: list[int]) -> list[bytes]:
 
 CUTS = st.lists(st.integers(0, 1500), max_size=12)
 CHANGES = st.fixed_dictionaries(
-    {}, optional={"echo_model": st.sampled_from(["claude-fake-1", "asked"]), "estimate": st.integers(0, 9999)}
+    {},
+    optional={
+        "echo_model": st.sampled_from(["claude-fake-1", "asked"]),
+        "estimate": st.integers(0, 9999),
+        "reword": st.just(True),
+    },
 )
 
 
@@ -183,6 +188,29 @@ def test_what_comes_before_message_start_does_not_wait_for_it():
     for early in (b": keep-alive\n\n", b"event: ping\r\ndata: {}\r\n\r\n"):
         assert one.feed(early) == early
     assert b"asked" in one.feed(ANTHROPIC)
+
+
+TOO_LONG = b'event: error\ndata: {"error":{"type":"1261","message":"Too much"}}\n\n'
+
+
+@given(st.booleans(), CUTS)
+def test_an_error_before_the_answer_says_what_claude_code_looks_for(with_start, cuts):
+    start = ANTHROPIC[: ANTHROPIC.index(b"event: content_block_start")] if with_start else b""
+    _, passed = _read(_chunks(start + TOO_LONG, cuts), reword=True)
+    said = json.loads(passed.removeprefix(start + b"event: error\ndata: "))
+    assert said["error"] == {"type": "invalid_request_error", "message": "prompt is too long: Too much"}
+
+
+@given(CUTS)
+def test_an_error_within_the_answer_passes_as_it_came(cuts):
+    begun = ANTHROPIC[: ANTHROPIC.index(b"event: content_block_stop")]
+    assert _read(_chunks(begun + TOO_LONG, cuts), reword=True)[1] == begun + TOO_LONG
+
+
+def test_events_before_an_error_do_not_wait_for_one():
+    one = Reader("text/event-stream", reword=True)
+    for event in ANTHROPIC.split(b"\n\n")[:3]:
+        assert one.feed(event + b"\n\n") == event + b"\n\n"
 
 
 def test_a_stream_that_never_ends_its_first_event_does_not_wait_for_ever(monkeypatch):

@@ -39,6 +39,7 @@ def deliver(flow: http.HTTPFlow, exchange: Exchange, observed: Observed, issued:
         response.headers.get("content-encoding", ""),
         echo_model=outgoing.echo_model if outgoing else None,
         estimate=outgoing.estimate if outgoing else None,
+        reword=outgoing is not None and not provider.is_anthropic,
         decode=exchange.outgoing is not None and not exchange.outgoing.lone,
         key=issued.key,
     )
@@ -125,10 +126,6 @@ def judge(flow: http.HTTPFlow, exchange: Exchange) -> None:
         else:
             outcome = success(response.status_code)
     course.ended(outcome, time.monotonic())
-
-
-def is_stream(response: http.Response) -> bool:
-    return "event-stream" in response.headers.get("content-type", "")
 
 
 def remember(exchange: Exchange, sessions: Sessions) -> None:

@@ -8,7 +8,8 @@ import re
 
 from .errors import error_body, read_error
 
-_STATUSES = (400, 413, 422, 429, 500)
+_STATUSES = (200, 400, 413, 422, 429, 500)
+"""200 where the body, or an event of the stream, is an error."""
 _HEAD = 64 * 1024
 _READ = 4000
 """Characters of a message of any length that are looked at."""
@@ -38,17 +39,19 @@ _OTHERWISE = re.compile(
 )
 """For an answer that is too long (Claude Code asks for a shorter one), and for too many tokens in a time."""
 
-_NUMBER = r"\d[\d,]*\d"
+_NUMBER = r"(?<![\w@./-])(\d[\d,]*\d)(?![\w@/-]|\.\d)"
+"""Not the date or the version of a model."""
 _ANY_NUMBER = re.compile(_NUMBER)
+_PAIR = re.compile(rf"{_NUMBER} tokens > {_NUMBER}")
 _MAXIMUM = re.compile(
-    rf"(?:maximum|limit|context (?:length|window|size)|>)[^\d]{{0,40}}({_NUMBER})", re.IGNORECASE
+    rf"(?:maximum|limit|context (?:length|window|size)|>).{{0,60}}?{_NUMBER}", re.IGNORECASE
 )
 
 
 def in_anthropics_words(status: int, error: bytes) -> bytes | None:
     """The body of the 400 to say instead; None where this is no such error, or already in those words.
 
-    For the decoded errors of providers that are not Anthropic itself.
+    For the decoded errors of providers that are not Anthropic itself, and the data of their error events.
     """
     told = read_error(error[:_HEAD])
     if status not in _STATUSES or told is None:
@@ -63,8 +66,11 @@ def in_anthropics_words(status: int, error: bytes) -> bytes | None:
 
 def _sizes(message: str) -> str:
     """`A tokens > B maximum`, where both numbers are told."""
-    limit = next((_read(found[1]) for found in _MAXIMUM.finditer(message)), 0)
-    asked = max(map(_read, _ANY_NUMBER.findall(message)), default=0)
+    if pair := _PAIR.search(message):
+        asked, limit = map(_read, pair.groups())
+    else:
+        limit = next((_read(found[1]) for found in _MAXIMUM.finditer(message)), 0)
+        asked = max(map(_read, _ANY_NUMBER.findall(message)), default=0)
     return f"{asked} tokens > {limit} maximum" if asked > limit > 0 else ""
 
 

@@ -1,4 +1,4 @@
-"""What reads one answer on its way to the client: usage on the side, and the two things that may change."""
+"""What reads one answer on its way to the client: usage on the side, and the few things that may change."""
 
 import re
 from contextlib import suppress
@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from .body import Body, BodyError
+from .context import in_anthropics_words
 from .encoding import Decoder, EncodingError, known, names
 from .errors import read_error
 from .issued import Trace
@@ -28,10 +29,11 @@ class Reader:
     """Feed it the answer's bytes as they come, then call `end`; neither raises.
 
     `echo_model` is the name that the client asked for: the answer's `model` becomes it. `estimate` is
-    shown as the input tokens of a `message_start` that reports none. With neither, `feed` returns what it
-    is given. With one of them a compressed answer is decoded (`decodes`: its content-encoding no longer
-    holds), a stream waits until its `message_start` is complete, and a JSON answer waits for `end`.
-    With a `key` it is read whose thinking the answer holds.
+    shown as the input tokens of a `message_start` that reports none. With `reword` an error event before
+    anything of the answer, which says that the prompt is too long, says it in the words on which Claude Code
+    compacts. With none of them `feed` returns what it is given. With one a compressed answer is decoded
+    (`decodes`: its content-encoding no longer holds), a stream waits until its first events are complete,
+    and a JSON answer waits for `end`. With a `key` it is read whose thinking the answer holds.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Reader:
         *,
         echo_model: str | None = None,
         estimate: int | None = None,
+        reword: bool = False,
         decode: bool = False,
         key: bytes | None = None,
     ) -> None:
@@ -67,12 +70,13 @@ class Reader:
 
         self._echo = echo_model
         self._estimate = estimate
+        self._reword = reword
         self._streamed = content_type.strip().lower().startswith("text/event-stream")
         self._form: Literal["unknown", "events", "json", "unread"] = "unknown"
         self._splitter = Splitter()
         self._held = bytearray()
         is_compressed = bool(names(content_encoding))
-        wanted = echo_model is not None or estimate is not None or (decode and is_compressed)
+        wanted = echo_model is not None or estimate is not None or reword or (decode and is_compressed)
         self.changes = known(content_encoding) and wanted
         self._started = not self.changes
         self.decodes = self.changes and is_compressed
@@ -131,9 +135,14 @@ class Reader:
             self._give_up(f"{type(error).__name__} while it was read")
         return self._released()
 
+    @property
+    def _waits(self) -> bool:
+        """Whether an event may still be changed, so that none is let go in parts."""
+        return not self._started or (self._reword and not self.began)
+
     def _released(self) -> bytes:
         """What need not wait."""
-        if self._form == "json" or (self._form == "events" and not self._started and self._splitter.pending):
+        if self._form == "json" or (self._form == "events" and self._waits and self._splitter.pending):
             return b""
         out = bytes(self._held)
         self._held.clear()
@@ -145,7 +154,8 @@ class Reader:
         if self._form == "events":
             for block in self._splitter.feed(piece):
                 self._event(parse_event(block))
-            self._started = self._started or len(self._held) > _START_LIMIT
+            if len(self._held) > _START_LIMIT:
+                self._started, self._reword = True, False
         elif self._form == "json" and len(self._held) > WHOLE_LIMIT:
             self._give_up("it is too large")
 
@@ -181,7 +191,7 @@ class Reader:
         try:
             body = Body.parse(event.data)
         except BodyError:
-            body = Body(b"{}", {})
+            body = Body.parse(b"{}")
             self.fault = self.fault or "an event is not a JSON object"
         kind = body.get("type", str) or event.name
         self.began = self.began or kind in _BEGINS or _is_tool(body)
@@ -194,6 +204,7 @@ class Reader:
             self.complete = True
         elif kind == "error":
             self.error = read_error(event.data) or ("", "")
+            self._say_otherwise(event.data)
 
     def _message_start(self, data: bytes, body: Body) -> None:
         message = body.inner("message")
@@ -204,6 +215,10 @@ class Reader:
             self._started = True
             new = body.edited({"message": self._changed(message)})
             self._held = self._held.replace(data, new, 1)
+
+    def _say_otherwise(self, error: bytes) -> None:
+        if self._reword and not self.began and (said := in_anthropics_words(400, error)):
+            self._held = self._held.replace(error, said, 1)
 
     def _whole(self, data: bytes) -> None:
         self.error = read_error(data)

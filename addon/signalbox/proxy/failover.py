@@ -26,7 +26,7 @@ from signalbox.messages.errors import read_error
 from signalbox.proxy import release
 from signalbox.proxy.answering import AnsweringStream
 from signalbox.proxy.faults import in_words
-from signalbox.proxy.held import Held
+from signalbox.proxy.held import Held, is_stream
 from signalbox.proxy.hooks import SignalboxAttemptHook
 from signalbox.proxy.requests import address
 from signalbox.proxy.stream import Commands
@@ -185,10 +185,11 @@ class FailoverStream(AnsweringStream):
             return
         course = exchange.course
         assert exchange.provider is not None
-        is_read = event.response.status_code >= 400 and (
-            not exchange.provider.is_anthropic or event.response.status_code in MENDABLE
-        )
-        if course is None or not (self._opened or is_read or course.may_follow(time.monotonic())):
+        if exchange.provider.is_anthropic:
+            is_read = event.response.status_code in MENDABLE
+        else:  # what is no stream may be an error, whatever its status
+            is_read = not is_stream(event.response)
+        if course is None or not (is_read or self._may_wait()):
             yield from self._accept(event)
             return
         own_key = exchange.provider.auth != "client"
@@ -215,8 +216,15 @@ class FailoverStream(AnsweringStream):
         self.deadlines.set("idle", exchange.timeout.idle)
         told = held.feed(event, datetime.now(UTC))
         self._read_to_end = held.complete
+        if told is None and held.is_stream and not self._may_wait():
+            told = outcomes.success(held.response.status_code)
         if told is not None:
             yield from self._decide(told)
+
+    def _may_wait(self) -> bool:
+        """Whether an answer is held until it begins: another may take over, or the client gets pings."""
+        course = self._ours.course if self._ours is not None else None
+        return self._opened or (course is not None and course.may_follow(time.monotonic()))
 
     def _decide(self, told: Outcome, *, is_cut: bool = False) -> Commands[None]:
         """Deliver what is held, or move on. `is_cut`: no more of its body comes, or is waited for."""
@@ -237,8 +245,9 @@ class FailoverStream(AnsweringStream):
                 yield from self._let_go()
                 held.finish()
             if exchange.provider is not None and not exchange.provider.is_anthropic:
-                held.reword()
-                self._told = read_error(held.error()) or self._told
+                if held.reworded() and not self._read_to_end:
+                    yield from self._let_go()
+                self._told = read_error(held.body()) or self._told
         self._held = None
         if self._opened and told.kind != "success":
             exchange.attempted(told.label)

@@ -24,6 +24,11 @@ WHOLE = 1024 * 1024
 type Event = ResponseData | ResponseTrailers | ResponseEndOfMessage
 
 
+def is_stream(response: http.Response) -> bool:
+    """Whether the head says that this is a stream of an answer."""
+    return response.status_code < 300 and "event-stream" in response.headers.get("content-type", "").lower()
+
+
 class Held:
     """Feed it the events after the head; `feed` says how the answer turned out, once that can be told."""
 
@@ -40,7 +45,7 @@ class Held:
         self.reader = Reader(headers.get("content-type", ""), self._coding)
         """Its tally counts where the client leaves before anything was delivered."""
         self.is_error = head.response.status_code >= 300
-        self.is_stream = not self.is_error and "event-stream" in headers.get("content-type", "").lower()
+        self.is_stream = is_stream(head.response)
 
     @property
     def response(self) -> http.Response:
@@ -87,13 +92,15 @@ class Held:
             provider=self._provider,
         )
 
-    def reword(self) -> None:
-        """Where this says that a prompt is too long, say it in the words on which Claude Code compacts."""
-        said = in_anthropics_words(self.response.status_code, self.body()) if self.complete else None
+    def reworded(self) -> bool:
+        """Where this says that a prompt is too long, say it in the words on which Claude Code compacts, in a
+        whole answer with status 400. Says whether that was so."""
+        said = in_anthropics_words(self.response.status_code, self.error())
         if said is not None:
             self.response.status_code, self.response.reason = 400, "Bad Request"
             self.response.headers["content-type"] = "application/json"
             self._becomes(said)
+        return said is not None
 
     def finish(self) -> None:
         """What has come is all that the client gets."""
