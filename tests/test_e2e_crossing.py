@@ -296,3 +296,15 @@ def test_a_tools_input_is_never_taken_for_a_field(router, upstreams):
     ).encode()
     assert sender(router)(body, {}) == (400, said.body)
     assert len(upstreams["zai"].requests) == 1
+
+
+def test_half_a_character_is_routed_and_stays_as_it_came(router, upstreams):
+    """JavaScript sends these where a text was cut in the middle of an emoji."""
+    half = history("zai-x", "c2ln").replace(b'"content": "c"', rb'"content": "\ud83d c"')
+    assert sender(router)(half, {})[0] == 200
+    sent = upstreams["zai"].wait_for(1)[0].body
+    assert rb'"content": "\ud83d c"' in sent
+    assert b"thinking" not in sent
+    home = half.replace(b"zai-x", b"anthropic-x")
+    sender(router)(home, {})
+    assert upstreams["anthropic"].wait_for(1)[0].body == home

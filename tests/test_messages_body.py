@@ -207,7 +207,10 @@ def test_an_inner_object_is_read_like_a_body():
         b'{"a":"\xff"}',
         b'{"\xff":1}',
         '{"a":1}'.encode("utf-16"),
-        b'{"a":"\\ud800"}',
+        b'{"a":"\\ud800}',
+        b'{"a":"\\ud8 0"}',
+        b'{"a":"\\ud800",}',
+        b'{"a":"\xed\xa0\x80"}',
         b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b'{"a":' * 100_000,
     ],
@@ -242,6 +245,60 @@ def test_any_bytes_are_read_as_json_reads_them_or_refused(raw):
     except BodyError:
         return
     assert json.loads(raw).keys() == set(body.names())
+
+
+TORN = st.text(
+    st.sampled_from('\\ud8"n\n😀é')
+    | st.sampled_from(["\ud83d", "\ude00", "\udbff", "\udc00"])
+    | st.characters(exclude_categories=["Co"]),
+    max_size=12,
+)
+"""Texts with halves of surrogate pairs, and what looks like their escapes."""
+
+
+@given(st.dictionaries(TORN, st.lists(TORN, max_size=3), max_size=4))
+def test_halves_of_characters_leave_every_value_in_its_place(fields):
+    raw = json.dumps(fields).encode()
+    expected = json.loads(raw)  # where it joins halves that have come together
+    body = Body.parse(raw)
+    assert body.raw is raw
+    assert len(body.text) == len(raw)
+    assert [json.loads(raw[at.start : at.value - 2]) for at in map(body.place, body.names())] == list(
+        expected
+    )
+    for name, value in zip(body.names(), expected.values(), strict=True):
+        assert json.loads(body.value(name)) == value
+        place = body.place(name)
+        inner = elements(body.text, place.value, place.end)
+        assert [json.loads(raw[at.value : at.end]) for at in inner] == value
+        assert [_whole(text) for text in body.get(name, list[str])] == [_whole(text) for text in value]
+    assert body.edited() is raw
+    assert json.loads(body.edited({"new": b"1"})) == expected | {"new": 1}
+
+
+def _whole(text: str) -> str:
+    """The text with each half as the private character that stands for it."""
+    return "".join(chr(ord(each) + 0x1000) if "\ud800" <= each <= "\udfff" else each for each in text)
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (rb'{"a":"\ud83d"}', rb'{"a":"\uE83d"}'),
+        (rb'{"a":"\uDE00\uD83D\ude00\uD83D"}', rb'{"a":"\uEE00\uD83D\ude00\uE83D"}'),
+        (rb'{"a":"\\\ud83d\\ud83d"}', rb'{"a":"\\\uE83d\\ud83d"}'),
+        (rb'{"a":"\ud83d\\ude00"}', rb'{"a":"\uE83d\\ude00"}'),
+        (rb'{"a":"\\ud83d"}', rb'{"a":"\\ud83d"}'),
+    ],
+)
+def test_only_halves_are_read_otherwise(raw, text):
+    assert Body.parse(raw).text == text
+
+
+def test_an_object_with_a_half_is_edited_in_its_own_bytes():
+    body = Body.parse(rb'{"a":{"b":"\ud83d","c":1}}')
+    inner = body.inner("a")
+    assert body.edited({"a": inner.edited(drop=["c"])}) == rb'{"a":{"b":"\ud83d"}}'
 
 
 def test_members_and_elements_are_placed_in_the_whole():

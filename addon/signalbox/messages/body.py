@@ -16,6 +16,12 @@ _BEFORE_MEMBER = re.compile(rb'%b("[^"\\]*+(?:\\.[^"\\]*+)*+")%b:%b' % (_SPACE, 
 _BEFORE_ELEMENT = re.compile(rb"%b()" % _SPACE)
 _AFTER = re.compile(rb"%b([,\]}])" % _SPACE)
 
+_HALF = re.compile(
+    rb"(?<!\\)((?:\\\\)*+)"
+    rb"(?:(\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F])|\\u[dD]([89a-fA-F][\da-fA-F]{2}))"
+)
+"""The escapes of a surrogate pair (the third group is none), or of one half without the other."""
+
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -109,11 +115,24 @@ def cut(places: Sequence[Place], gone: Collection[int]) -> list[Edit]:
     return edits
 
 
-class Body:
-    """A JSON object. `raw` never changes; `edited` makes the bytes of another."""
+def _readable(raw: bytes) -> bytes:
+    """`raw`, but for halves of surrogate pairs: each escape of one becomes that of a private character.
 
-    def __init__(self, raw: bytes, places: Mapping[str, Place]) -> None:
+    JavaScript writes them where a text was cut in the middle of a character
+    (https://tc39.es/ecma262/#sec-quotejsonstring); no strict reader of JSON takes them.
+    """
+    return _HALF.sub(lambda half: half[0] if half[2] else half[1] + rb"\uE" + half[3], raw)
+
+
+class Body:
+    """A JSON object. `raw` never changes; `edited` makes the bytes of another.
+
+    `text` is what to read and to find places in: as long as `raw` and the same but for what cannot be read.
+    """
+
+    def __init__(self, raw: bytes, places: Mapping[str, Place], text: bytes) -> None:
         self.raw = raw
+        self.text = text
         self._places = places
         self._decoded: dict[tuple[str, Any], Any] = {}
 
@@ -124,7 +143,13 @@ class Body:
             raw.isascii() or raw.decode()
         except UnicodeDecodeError:
             raise BodyError("not UTF-8") from None
-        return cls(raw, members(raw))
+        try:
+            return cls(raw, members(raw), raw)
+        except BodyError:
+            text = _readable(raw)
+            if text == raw:
+                raise
+            return cls(raw, members(text), text)
 
     def __contains__(self, name: object) -> bool:
         return name in self._places
@@ -153,15 +178,18 @@ class Body:
         if place is None:
             return None
         try:
-            return msgspec.json.decode(memoryview(self.raw)[place.value : place.end], type=type)
+            return msgspec.json.decode(memoryview(self.text)[place.value : place.end], type=type)
         except _UNREADABLE:
             return None
 
     def inner(self, name: str) -> "Body | None":
         """The object in one field; None where there is none, or it gives a key twice."""
-        value = self.value(name)
+        place = self._places.get(name)
+        if place is None:
+            return None
+        raw, text = (whole[place.value : place.end] for whole in (self.raw, self.text))
         try:
-            return None if value is None else Body(value, members(value))
+            return Body(raw, members(text), text)
         except BodyError:
             return None
 

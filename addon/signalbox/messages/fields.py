@@ -51,11 +51,11 @@ def without(body: Body, rejected: Collection[str]) -> list[Edit]:
     overlap. What cannot be read stays. A body without any such field is searched and not parsed.
     """
     names = frozenset(_meant(body, rejected))
-    marks = tuple(mark for mark in {_mark(name) for name in names} if mark in body.raw)
+    marks = tuple(mark for mark in {_mark(name) for name in names} if mark in body.text)
     if not marks:
         return []
     places = {name: place for name in body.names() if (place := body.place(name))}
-    return _Walk(body.raw, marks).object(places, frozenset(tuple(name.split(".")) for name in names)) or []
+    return _Walk(body.text, marks).object(places, frozenset(tuple(name.split(".")) for name in names)) or []
 
 
 def is_essential(name: str) -> bool:

@@ -136,11 +136,11 @@ class Trace:
     def take_whole(self, message: Body) -> None:
         """An answer that is not streamed."""
         place = message.place("content")
-        if place is None or message.raw.find(MARK, place.value, place.end) < 0:
+        if place is None or message.text.find(MARK, place.value, place.end) < 0:
             return
         with suppress(BodyError):
-            for at in elements(message.raw, place.value, place.end):
-                block = read_block(memoryview(message.raw)[at.value : at.end])
+            for at in elements(message.text, place.value, place.end):
+                block = read_block(memoryview(message.text)[at.value : at.end])
                 self._tell(block.digest(self._key) if block.is_thinking else None)
 
     def _add(self, part: Block) -> None:

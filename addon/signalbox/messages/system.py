@@ -10,11 +10,11 @@ also keep other providers from caching what follows."""
 def without_billing_block(body: Body) -> list[Edit]:
     """Cuts that block; where it was the only one the whole field goes, since some refuse an empty list."""
     place = body.place("system")
-    if place is None or body.raw.find(BILLING.encode(), place.value, place.end) < 0:
+    if place is None or body.text.find(BILLING.encode(), place.value, place.end) < 0:
         return []
     try:
-        blocks = elements(body.raw, place.value, place.end)
-        first = Body.parse(body.raw[blocks[0].value : blocks[0].end])
+        blocks = elements(body.text, place.value, place.end)
+        first = Body.parse(body.text[blocks[0].value : blocks[0].end])
     except BodyError:
         return []
     if not (first.get("text", str) or "").startswith(BILLING):

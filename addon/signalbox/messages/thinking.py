@@ -11,7 +11,7 @@ from itertools import groupby
 
 import msgspec
 
-from .body import Body, BodyError, Edit, Place, cut, elements, members, splice
+from .body import Body, BodyError, Edit, Place, cut, elements, members
 from .errors import read_error
 from .issued import MARK, Block, Keeps, read_block
 
@@ -53,10 +53,10 @@ def without_thinking(body: Body, keeps: Keeps = nothing) -> Stripped:
     text block where it separates others: beside a `system` message, or as the only message.
     """
     place = body.place("messages")
-    if place is None or body.raw.find(MARK, place.value, place.end) < 0:
+    if place is None or body.text.find(MARK, place.value, place.end) < 0:
         return Stripped([], 0, False)
     try:
-        messages = _Messages(body.raw, place)
+        messages = _Messages(body.text, place)
     except BodyError:
         return Stripped([], 0, False)
     edits, dropped = messages.without_thinking(keeps)
@@ -160,9 +160,10 @@ def _switched_off(body: Body) -> list[Edit]:
     if len(gone) == len(clearing):
         whole = body.drop("context_management")
         return edits + ([whole] if whole else [])
-    others = context.value("edits") or b""
-    others = splice(others, cut(elements(others), gone))
-    return [*edits, body.set("context_management", context.edited({"edits": others}))]
+    place = context.place("edits")
+    assert place is not None
+    others = cut(elements(context.text, place.value, place.end), gone)
+    return [*edits, body.set("context_management", context.edited(edits=others))]
 
 
 def _decode[T](decoder: msgspec.json.Decoder[T], raw: bytes, place: Place) -> T:
