@@ -7,9 +7,10 @@ from contextlib import ExitStack
 import pytest
 
 from tests.answers import USAGE, Answer, error_json, event, message_events, message_sse, sse, text_block
+from tests.brief import KEPT
 from tests.conftest import Shared
 from tests.http2 import Caller2, Upstream2
-from tests.running import Router
+from tests.running import ROOT, Router
 from tests.tls import certify
 from tests.upstream import Received, Upstream
 
@@ -47,7 +48,7 @@ def started(multiplexed: Upstream2, tmp_path_factory: pytest.TempPathFactory) ->
             tmp_path_factory.mktemp("http2"),
             home.url,
             rules=rules(home, zai, multiplexed),
-            options=("--set", "ssl_insecure=true"),
+            options=("-s", str(ROOT / "tests" / "brief.py"), "--set", "ssl_insecure=true"),
         )
         yield Shared(opened.enter_context(router), home, zai)
 
@@ -167,3 +168,25 @@ def test_a_provider_that_resets_every_stream_of_a_kept_connection_is_not_asked_f
     answer = caller2.answer(caller2.ask("multi-second"))
     assert answer.headers["x-signalbox-attempts"] == "multi:connect anthropic:200"
     assert len(multiplexed.asked) <= 3
+
+
+def test_a_connection_on_which_one_stream_waits_in_silence_is_used_by_others(multiplexed, shared, caller2):
+    multiplexed.asked.clear()
+    multiplexed.script = lambda number, body: (
+        message_sse(str(body["model"])) if number else sse(*LATE[:4], cut="close")
+    )
+    waiting = caller2.ask("stubborn")
+    caller2.until(waiting, b"LATE")
+    assert not threading.Event().wait(KEPT)
+    assert caller2.answer(caller2.ask("stubborn")).state == "ended"
+    assert caller2.streams[waiting].state == "open"
+    assert len({connection for connection, _ in multiplexed.asked}) == 1
+
+
+def test_an_http2_connection_that_was_silent_for_long_is_not_used_again(multiplexed, shared, caller2):
+    multiplexed.asked.clear()
+    multiplexed.script = lambda number, body: message_sse(str(body["model"]))
+    for number in range(2):
+        assert not threading.Event().wait(number * KEPT)
+        assert caller2.answer(caller2.ask("stubborn")).state == "ended"
+    assert len({connection for connection, _ in multiplexed.asked}) == 2

@@ -20,6 +20,7 @@ from tests.answers import (
     sse,
     text_block,
 )
+from tests.brief import KEPT
 from tests.callers import Caller, black_hole
 from tests.conftest import Shared
 from tests.running import ROOT, Router
@@ -67,7 +68,9 @@ def started(slow_server: socket.socket, tmp_path_factory: pytest.TempPathFactory
             tmp_path_factory.mktemp("time"),
             home.url,
             rules=rules(home, zai, hole, slow_server.getsockname()[1]),
-            options=("-s", str(ROOT / "tests" / "haste.py")),
+            options=[
+                part for name in ("haste.py", "brief.py") for part in ("-s", str(ROOT / "tests" / name))
+            ],
         )
         yield Shared(opened.enter_context(router), home, zai)
 
@@ -252,3 +255,16 @@ def test_a_long_request_that_gets_on_no_more_is_given_up(caller, slow):
     slow.stuck.set()
     caller.ask("to-slow", pad=20_000_000)
     assert caller.answer().headers["x-signalbox-attempts"] == "slow:timeout anthropic:200"
+
+
+def test_a_connection_that_was_silent_for_long_is_not_used_again(shared, caller, named):
+    shared.second.answer(message_sse("last"))
+    for _ in range(2):
+        caller.ask(named("last"))
+        assert caller.answer().status == 200
+    assert not threading.Event().wait(KEPT)
+    caller.ask(named("last"))
+    assert caller.answer().status == 200
+    first, soon, late = (request.connection for request in shared.second.requests)
+    assert first == soon != late
+    assert shared.second.wait_left(1)[0].connection == first

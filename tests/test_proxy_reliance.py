@@ -63,7 +63,7 @@ def parts() -> dict[str, Any]:
 OBJECTS = {
     "context": "client server layers options fork",
     "client": "id error peername sockname proxy_mode tls",
-    "server": "address error via transport_protocol timestamp_start timestamp_tcp_setup",
+    "server": "address connected error via transport_protocol timestamp_start timestamp_tcp_setup",
     "layer": (
         "context mode streams connections waiting_for_establishment command_sources event_to_child"
         " get_connection"
@@ -98,6 +98,7 @@ SIGNATURES = {
     f"{HTTP}:HttpLayer._handle_event": "self event",
     f"{HTTP}:HttpLayer.make_stream": "self stream_id",
     f"{HTTP}:HttpLayer.event_to_child": "self child event",
+    f"{HTTP}:HttpLayer.get_connection": "self event reuse",
     f"{HTTP}:HttpLayer.register_connection": "self command",
     f"{HTTP}:HttpStream.__init__": "self context stream_id",
     f"{HTTP}:HttpStream._handle_event": "self event",
@@ -221,6 +222,7 @@ def test_nothing_of_ours_hides_what_it_does_not_mean_to():
         "check_body_size",
         "check_killed",
         "clear",
+        "get_connection",
         "handle_event",
         "handle_protocol_error",
         "make_server_connection",

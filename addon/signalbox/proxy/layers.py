@@ -9,9 +9,9 @@ from typing import Any
 
 from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, events, layer
-from mitmproxy.proxy.layers.http import HttpLayer, RegisterHttpConnection
+from mitmproxy.proxy.layers.http import GetHttpConnection, HttpLayer, RegisterHttpConnection
 
-from signalbox.proxy import release
+from signalbox.proxy import kept, release
 from signalbox.proxy.failover import FailoverStream
 from signalbox.proxy.faults import place
 from signalbox.proxy.stream import Pause, Tick
@@ -49,14 +49,28 @@ class RouterLayer(HttpLayer):
         self.streams[stream_id] = FailoverStream(self.context.fork(), stream_id)
         yield from self.event_to_child(self.streams[stream_id], events.Start())
 
+    def get_connection(self, command: GetHttpConnection, *, reuse: bool = True) -> Commands[None]:
+        yield from self._close_stale(self.command_sources.get(command))
+        yield from super().get_connection(command, reuse=reuse)
+
+    def _close_stale(self, asker: layer.Layer | None) -> Commands[None]:
+        """What was silent for long is not used again, unless another stream is waiting on it."""
+        busy = {stream.context.server for stream in self.streams.values() if stream is not asker}
+        for connection in self.connections.keys() - busy:
+            if connection.connected and kept.is_stale(connection):
+                yield commands.CloseConnection(connection)
+
     def register_connection(self, command: RegisterHttpConnection) -> Commands[None]:
         """A connection has come about, or not; nobody may be waiting for it any more."""
+        kept.made(command.connection)
         if command.connection in self.waiting_for_establishment:
             yield from super().register_connection(command)
         elif release.never_opened(command.connection):
             self.connections.pop(command.connection, None)
 
     def _handle_event(self, event: events.Event) -> Commands[None]:
+        if isinstance(event, events.DataReceived):
+            kept.heard(event.connection)
         try:
             if isinstance(event, events.Wakeup) and event.command not in self.command_sources:
                 self._alarms = {alarm: at for alarm, at in self._alarms.items() if alarm is not event.command}
