@@ -23,7 +23,7 @@ from tests.answers import (
     thinking_block,
     tool_block,
 )
-from tests.conversation import Conversation
+from tests.conversation import SESSION, Conversation
 from tests.running import Router
 from tests.strict import LaxProvider, StrictAnthropic, UnsignedProvider
 from tests.upstream import Received, Upstream
@@ -71,6 +71,8 @@ def test_thirty_turns_switch_provider_at_every_turn_without_one_error(
     for turn in range(30):
         conversation.turn(f"{PROVIDERS[(turn * 3 + turn // 4) % 4]}-model")
     assert {name for name, one in upstreams.items() if one.requests} == set(PROVIDERS)
+    for name, one in upstreams.items():
+        assert any(SESSION.encode() in each.body for each in one.requests) is (name == "anthropic")
 
 
 @pytest.fixture
@@ -308,3 +310,17 @@ def test_half_a_character_is_routed_and_stays_as_it_came(router, upstreams):
     home = half.replace(b"zai-x", b"anthropic-x")
     sender(router)(home, {})
     assert upstreams["anthropic"].wait_for(1)[0].body == home
+
+
+def test_a_session_has_one_name_at_all_other_providers_and_keeps_it(start_router, upstreams, tmp_path):
+    state, body = tmp_path / "state", json.loads(history("zai-x", "c2ln"))
+    for model in ("zai-x", "kimi-x", "anthropic-x"):
+        router = start_router(upstreams["anthropic"].url, rules=rules(upstreams), state=state)
+        sender(router)(json.dumps(body | {"model": model, "metadata": {"user_id": SESSION}}).encode(), {})
+        router.stop()
+    zai, kimi, home = (
+        upstreams[name].wait_for(1)[0].json["metadata"]["user_id"] for name in ("zai", "kimi", "anthropic")
+    )
+    assert home == SESSION
+    assert zai == kimi
+    assert zai.startswith("user_")

@@ -69,7 +69,7 @@ class Providers:
     def script(self, provider: str) -> Callable[[Received], Answer]:
         def answer(received: Received) -> Answer:
             asked = received.json
-            marker = asked["metadata"]["user_id"]
+            marker = asked["marker"]
             with self._lock:
                 number = len(self.sent)
                 self._asked[provider, marker] += 1
@@ -204,7 +204,7 @@ class Clients:
         asked = {
             "model": f"{family}-{chance.randrange(MODELS)}",
             "stream": chance.random() < 0.8,
-            "metadata": {"user_id": marker},
+            "marker": marker,
             "messages": [{"role": "user", "content": PADDING}],
         }
         line = self._line()

@@ -254,6 +254,21 @@ def test_the_billing_block_goes_to_anthropic_alone():
     assert send(HOME, THINKING).body == THINKING
 
 
+def test_ids_of_session_and_account_go_to_anthropic_alone():
+    raw = b'{"model":"m","messages":[],"metadata":{"user_id":"{\\"session_id\\":\\"s1\\"}"}}'
+    outgoing = send(ZAI, raw)
+    assert b"s1" not in outgoing.body
+    assert json.loads(outgoing.body)["metadata"]["user_id"].startswith("user_")
+    assert "metadata.user_id replaced" in outgoing.notes
+    assert send(HOME, raw).body == raw
+
+
+def test_a_provider_may_be_told_another_user():
+    raw = b'{"model":"m","metadata":{"user_id":"s1"}}'
+    body = BodyEdit(set={"metadata": {"user_id": "team"}}, drop=())
+    assert json.loads(send(ZAI | {"body": body}, raw).body)["metadata"] == {"user_id": "team"}
+
+
 def test_an_estimate_stands_by_only_for_others():
     assert send(HOME).estimate is None
     assert (send(ZAI).estimate or 0) > 0

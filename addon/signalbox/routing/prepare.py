@@ -9,6 +9,7 @@ from signalbox.config.rules import Provider
 from signalbox.messages import betas, fields
 from signalbox.messages.body import Body, Edit
 from signalbox.messages.issued import Issuer, Keeps, kept_by
+from signalbox.messages.metadata import with_opaque_user
 from signalbox.messages.paths import MESSAGES
 from signalbox.messages.system import without_billing_block
 from signalbox.messages.thinking import nothing, switched_off, without_thinking
@@ -43,6 +44,7 @@ class Lessons(msgspec.Struct, frozen=True):
     refused: Collection[bytes] = frozenset()
     """Digests, under `key`, of thinking blocks that it refused before."""
     key: bytes = b""
+    """The state folder's, under which also users get the names that others know them by."""
 
 
 class Outgoing(msgspec.Struct, frozen=True):
@@ -140,6 +142,9 @@ def _body(choice: Choice, facts: Facts, body: Body, lessons: Lessons) -> tuple[b
             notes.append("switched thinking off")
     if not provider.is_anthropic:
         edits += without_billing_block(body)
+        if users := with_opaque_user(body, lessons.key):
+            edits += users
+            notes.append("metadata.user_id replaced")
     if choice.model is not None and choice.model != facts.asked:
         change["model"] = msgspec.json.encode(choice.model)
         notes.append(f"model remap: {facts.asked} → {choice.model}")
