@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple, Self
 import msgspec
 
 from signalbox.config.rules import Failover
-from signalbox.routing import causes, resets
+from signalbox.routing import causes, resets, windows
 from signalbox.routing.causes import LOGIN_STATUSES
 from signalbox.routing.causes import Kind as Kind
 from signalbox.routing.report import Report, one_line, read
@@ -79,8 +79,9 @@ class Outcome(msgspec.Struct, frozen=True):
     """What should rest: the key (or login) that was used, the provider's model, the whole provider."""
     wait: float | None = None
     """Seconds after which the provider itself says to come back (`retry-after`); None where it does not."""
-    window: str = ""
-    """The quota window that is spent, as `7d`, where it was named."""
+    window: str | None = None
+    """Where a plan's windows are used up: the one that is open again last, as `7d`; empty where none was
+    named. `quota.Quotas` knows until when."""
     detail: str = ""
     """For people: type and message, one line of at most 200 characters, without secrets."""
 
@@ -166,14 +167,14 @@ def _kind(status: int, answer: _Answer) -> Kind:
     if status in LOGIN_STATUSES and not answer.own_key:
         return "client"
     kind = causes.kind(status, answer.report)
-    if kind == "throttle" and resets.rejected(answer.headers):
+    if kind == "throttle" and _spent(answer):
         return "quota"
     return "client" if kind == "auth" and not answer.own_key else kind
 
 
 def _outcome(label: str, kind: Kind, status: int, answer: _Answer) -> Outcome:
     rest, scope = _rest(kind, answer)
-    spent = resets.rejected(answer.headers) if kind == "quota" else None
+    spent = _spent(answer) if kind == "quota" else None
     return Outcome(
         label,
         kind,
@@ -181,7 +182,7 @@ def _outcome(label: str, kind: Kind, status: int, answer: _Answer) -> Outcome:
         rest,
         scope,
         wait=retry_after(answer.headers, answer.now) or answer.report.delay,
-        window=spent.window(answer.now) if spent else "",
+        window=spent.last if spent is not None else None,
         detail=answer.report.detail or _phrase(status),
     )
 
@@ -196,9 +197,9 @@ def _phrase(status: int) -> str:
 def _rest(kind: Kind, answer: _Answer) -> tuple[float | None, Scope]:
     match kind:
         case "quota":
-            spent = resets.rejected(answer.headers)
-            named = (spent and spent.rest(answer.now)) or _named_reset(answer) or QUOTA_REST
-            return min(named, LONGEST_QUOTA_REST), "model" if spent and spent.one_family else "key"
+            spent = _spent(answer)
+            named = (spent and spent.rest(answer.now.timestamp())) or _named_reset(answer) or QUOTA_REST
+            return min(named, LONGEST_QUOTA_REST), "model" if spent and spent.of_one_family else "key"
         case "throttle":
             return _short_rest(THROTTLE_REST, answer), "key"
         case "overload":
@@ -208,6 +209,12 @@ def _rest(kind: Kind, answer: _Answer) -> tuple[float | None, Scope]:
         case "request" if causes.NOT_IN_PLAN in answer.report.names:
             return QUOTA_REST, "model"
     return None, "none"
+
+
+def _spent(answer: _Answer) -> windows.Told | None:
+    """What the headers tell of a plan's windows, where one of them is used up."""
+    told = windows.read(answer.headers, answer.now.timestamp())
+    return told if told is not None and told.spent else None
 
 
 def _named_reset(answer: _Answer) -> float | None:

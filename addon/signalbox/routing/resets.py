@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from email.utils import parsedate_to_datetime
 
-import msgspec
-
 BEIJING = timezone(timedelta(hours=8))
 """The zone in which Z.ai writes times, without saying so."""
 
@@ -17,59 +15,10 @@ _YEAR_2001 = 1e9
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])", re.ASCII)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
-_UNIFIED_STATUS = re.compile(r"(anthropic-ratelimit-unified-(?:(\w+)-)?)status")
-_REJECTED = frozenset({"rejected", "rate_limited", "blocked"})
-_OF_ONE_FAMILY = re.compile(r"(?:five_hour|seven_day|\d+[hd])_\w+")
 _LIMIT_RESET = re.compile(r"x-ratelimit-reset(?:-[\w-]+)?|anthropic-ratelimit-(?!unified)[\w-]+-reset")
 _TEXT_MOMENT = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:T| at | )(\d\d:\d\d(?::\d\d)?)(?:\.\d+)?\s?(UTC|GMT|Z|[+-]\d\d:\d\d)?", re.ASCII
 )
-
-
-class Rejected(msgspec.Struct, frozen=True):
-    """Windows of an Anthropic plan that are used up."""
-
-    resets: tuple[str, ...]
-    windows: tuple[str, ...]
-    """Their names, in the same order."""
-    one_family: bool
-    """Whether only one family of models is shut out (`7d_opus`)."""
-
-    def rest(self, now: datetime) -> float | None:
-        """Seconds until the last of them is open again."""
-        return _latest(self.resets, now)
-
-    def window(self, now: datetime) -> str:
-        """The one that is open again last."""
-        resets = (_latest((reset,), now) or 0 for reset in self.resets)
-        return max(zip(resets, self.windows, strict=True))[1]
-
-
-def rejected(headers: Mapping[str, str]) -> Rejected | None:
-    """The used up windows that `anthropic-ratelimit-unified-*` tell of: an open set of names.
-
-    `overage` is none: it is rejected wherever no extra usage was bought. A window of all models hides
-    those of one family, which would rest too long; they tell for themselves later.
-    """
-    found = (_UNIFIED_STATUS.fullmatch(name.lower()) for name in headers)
-    shut = {row[2] or "": row[1] for row in found if row and headers[row[0]].strip().lower() in _REJECTED}
-    shut.pop("overage", None)
-    overall = headers.get("anthropic-ratelimit-unified-reset", "")
-    if not shut:
-        return None
-    if list(shut) == [""]:
-        claim = headers.get("anthropic-ratelimit-unified-representative-claim", "")
-        return Rejected((overall,), (_short(claim),), _OF_ONE_FAMILY.fullmatch(claim) is not None)
-    shut.pop("", None)
-    of_all = [window for window in shut if not _OF_ONE_FAMILY.fullmatch(window)]
-    windows = tuple(of_all or shut)
-    resets = tuple(headers.get(f"{shut[window]}reset", overall) for window in windows)
-    return Rejected(resets, tuple(map(_short, windows)), one_family=not of_all)
-
-
-def _short(window: str) -> str:
-    """`seven_day_opus`, as a claim calls it, is `7d_opus` in a header's name."""
-    return window.replace("five_hour", "5h").replace("seven_day", "7d")
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
@@ -131,12 +80,13 @@ def duration(text: str) -> float | None:
 
 
 def _latest(told: Iterable[str], now: datetime) -> float | None:
-    return max(filter(None, (_moment(value.strip(), now) for value in told)), default=None)
+    return max(filter(None, (ahead(value, now) for value in told)), default=None)
 
 
-def _moment(told: str, now: datetime) -> float | None:
+def ahead(told: str, now: datetime) -> float | None:
     """Seconds until what a reset header says: unix seconds or milliseconds, seconds from now, a Go
-    duration (OpenAI), RFC 3339 (Anthropic); None where it is past."""
+    duration (OpenAI), RFC 3339 (Anthropic); None where it is past, or says nothing."""
+    told = told.strip()
     number = _number(told)
     if number is not None:
         is_unix = number > _YEAR_2001

@@ -56,7 +56,7 @@ class Rest(Gate):
 
     def refusal(self, now: float) -> tuple[str, str]:
         remaining = self.remaining(now)
-        when = f"rests for another {_span(remaining)}" if remaining else "being tried again"
+        when = f"rests for another {span(remaining)}" if remaining else "being tried again"
         return self.reason, f"{when}: {self.cause}"
 
 
@@ -85,7 +85,7 @@ class Standing:
         breaker = self._breakers.get(provider.name)
         if breaker is not None and not breaker.allows(now):
             remaining = breaker.remaining(now)
-            detail = f"open for another {_span(remaining)}" if remaining else "half-open, being tried again"
+            detail = f"open for another {span(remaining)}" if remaining else "half-open, being tried again"
             return "circuit", detail
         shut = [rest for place in _places(provider, model) if (rest := self._shut(place, now))]
         keys = [self._shut(place, now) for place in _keys(provider).values()]
@@ -190,7 +190,7 @@ class Standing:
         self._bound_models()
         if was_running:
             return []
-        return [("resting", place.provider, what, f"for {_span(outcome.rest)}: {rest.cause}")]
+        return [("resting", place.provider, what, f"for {span(outcome.rest)}: {rest.cause}")]
 
     def _bound_models(self) -> None:
         models = [place for place in self._rests if place.scope == "model"]
@@ -241,7 +241,7 @@ def _judge(attempt: Attempt, outcome: Outcome | None, now: float) -> list[Event]
     return [("circuit", attempt.provider.name, before, after)] if before != after else []
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """`42 s`, `5 min`, `3 h`, `2 d`: rounded up, in the largest unit of which there are at least two."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
