@@ -17,8 +17,8 @@ def told(text: str) -> list[str]:
         ("\ninspect: {keep: 5}", "2: inspect.keep is not yet in effect (at $.inspect.keep)"),
         ("providers:\n  a:\n    budget: {}", "3: budget is not yet in effect (at $.providers.a.budget)"),
         (
-            'rules:\n- match: {quota: {a.7d: ">80"}}',
-            "2: match.quota is not yet in effect (at $.rules[0].match.quota)",
+            "providers:\n- api: openai",
+            "2: api: openai is not yet in effect (at $.providers[0].api)",
         ),
     ],
 )
@@ -40,7 +40,7 @@ def test_what_is_in_effect_or_not_given_is_not_told(text):
 
 
 def test_all_are_told_in_the_order_of_the_file():
-    text = "picker: true\nproviders:\n  b: {quota: {}, api: openai}\n  a: {models: list}\nui: {}\n"
+    text = "picker: true\nproviders:\n  b: {budget: {}, api: openai}\n  a: {models: list}\nui: {}\n"
     assert [line.split(":")[1] for line in told(text)] == ["1", "3", "3", "4", "5"]
 
 

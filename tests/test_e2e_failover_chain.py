@@ -217,7 +217,7 @@ def test_spent_quota_rests_until_its_reset_and_says_which(shared, ask):
     shared.second.answer(error_json(429, "rate_limit_error", headers=tuple(limits.items())))
     assert ask("window").attempts == "window:429 home:200"
     assert ask("window").attempts == "home:200"
-    shared.router.wait_log(r"window: key 1 rests for 60 min: ")
+    shared.router.wait_log(r"mode transition: window -> home \(5h=0%, 7d=0%, overage=0%\)")
     shared.router.wait_log(r"dispatch: home reason=quota:7d model=window")
     assert [record["reason"] for record in shared.router.records(2)] == ["rule:window", "quota:7d"]
 

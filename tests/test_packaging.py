@@ -19,6 +19,7 @@ JUSTFILE = (ROOT / "justfile").read_text()
 RULES = [ROOT / "rules.yaml", *sorted((ROOT / "examples").glob("*.yaml"))]
 SECRETS = {
     "ZAI_API_KEY": "zai-key-for-tests",
+    "ANTHROPIC_KEY_OF_SCRIPTS": "sk-ant-fake-scripts",
     "OPENROUTER_API_KEY": "openrouter-key-for-tests",
     "TEAM_ANTHROPIC_KEY": "sk-ant-fake-team",
     "TEAM_ZAI_KEY": "zai-key-for-tests",

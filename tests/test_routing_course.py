@@ -50,6 +50,7 @@ class Request:
         *choices: Choice,
         standing: Standing | None = None,
         reject: Reject | None = None,
+        against: tuple[Provider, ...] = (),
         **failover: Any,
     ) -> None:
         self.standing = standing or Standing()
@@ -58,7 +59,14 @@ class Request:
         self.told: list[Any] = []
         self.now = 0.0
         self.course = Course(
-            choices, Failover(**failover), self.standing, self._prepare, HERE, self.told.append, reject
+            choices,
+            Failover(**failover),
+            self.standing,
+            self._prepare,
+            HERE,
+            self.told.append,
+            reject,
+            against=lambda choice: "quota" if choice.provider in against else None,
         )
 
     def _prepare(self, choice: Choice, key: str | None, lone: bool) -> Outgoing:
@@ -93,6 +101,14 @@ def test_the_targets_are_asked_in_their_order_until_one_answers():
     assert request.course.outcomes == [("kimi", "500"), ("local", "connect")]
     assert request.course.current is not None
     assert request.course.current.provider is ZAI
+
+
+def test_a_target_that_something_has_come_up_against_is_passed_over():
+    request = Request(choice(KIMI), choice(LOCAL), choice(ZAI), against=(LOCAL,))
+    assert [name for name, _ in request.run(BROKEN)] == ["kimi", "zai"]
+    alone = Request(choice(KIMI), choice(LOCAL), against=(LOCAL,))
+    alone.start()
+    assert not alone.course.may_follow(0)
 
 
 def test_what_failed_last_is_delivered_and_no_attempt_of_the_past():

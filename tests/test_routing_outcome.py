@@ -229,6 +229,25 @@ def test_quota_rests_by_what_names_its_reset_most_exactly():
     assert judged(429, error("", "1308"), retry_after="60").rest == 60
 
 
+@pytest.mark.parametrize(
+    ("headers", "window"),
+    [
+        ({}, None),
+        ({"anthropic_ratelimit_unified_5h_status": "rejected"}, "5h"),
+        ({"anthropic_ratelimit_unified_5h_status": "allowed"}, None),
+        (
+            {
+                "anthropic_ratelimit_unified_status": "blocked",
+                "anthropic_ratelimit_unified_reset": "1795179600",
+            },
+            "",
+        ),
+    ],
+)
+def test_a_window_that_is_used_up_is_named(headers, window):
+    assert judged(429, error(""), **headers).window == window
+
+
 def test_a_window_whose_reset_is_past_or_unknown_leaves_it_to_the_other_names():
     past = {
         "anthropic_ratelimit_unified_5h_status": "rejected",

@@ -128,6 +128,27 @@ def test_a_rest_is_told_with_its_cause():
     assert standing.resting(5) == [("local", "provider", "rests for another 25 s: 503")]
 
 
+METERED = Outcome(
+    label="429", kind="quota", status=429, rest=7200.0, scope="key", window="5h", detail="limit reached"
+)
+
+
+@pytest.mark.parametrize("asked", [LOCAL, KIMI], ids=["no key", "one key"])
+def test_windows_that_are_used_up_are_left_to_those_who_know_the_account(asked):
+    standing = Standing()
+    assert ask(standing, asked, METERED) == []
+    assert standing.refusal(asked, GLM, 1) is None
+
+
+def test_of_several_keys_the_one_whose_windows_are_used_up_rests():
+    standing = Standing()
+    ask(standing, ZAI, METERED, key=0)
+    assert well_keys(standing, 1) == {1, 2}
+    for key in (1, 2):
+        ask(standing, ZAI, METERED, key=key)
+    assert standing.refusal(ZAI, GLM, 1) == ("quota:5h", "rests for another 120 min: limit reached")
+
+
 def test_spent_quota_has_a_reason_of_its_own():
     standing = Standing()
     assert ask(standing, LOCAL, SPENT) == [("resting", "local", "key", "for 2 h: weekly limit")]

@@ -27,13 +27,9 @@ class Pending(msgspec.Struct, frozen=True):
 PENDING = (
     Pending("providers.*.api", "api: openai", _is("openai")),
     Pending("providers.*.dialect", "dialect"),
-    Pending("providers.*.auth", "auth: claude-login", _is("claude-login")),
-    Pending("providers.*.login", "login"),
-    Pending("providers.*.quota", "quota"),
     Pending("providers.*.budget", "budget"),
     Pending("providers.*.models", "models"),
     Pending("providers.*.long_context", "long_context"),
-    Pending("rules.*.match.quota", "match.quota"),
     Pending("week", "week"),
     Pending("ledger", "ledger"),
     Pending("picker", "picker"),

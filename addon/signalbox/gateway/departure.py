@@ -3,7 +3,7 @@
 import logging
 import time
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from mitmproxy import http
 from mitmproxy.net.http.http1.read import connection_close
@@ -19,8 +19,10 @@ from signalbox.proxy import answers
 from signalbox.proxy.requests import address, to_headers
 from signalbox.record import console
 from signalbox.routing.course import Attempt, Course
+from signalbox.routing.credentials import Caller
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.facts import Conversation, Facts
+from signalbox.routing.match import Quota
 from signalbox.routing.plan import LASTING, Choice, Plan, plan
 from signalbox.routing.prepare import Incoming, Lessons, Outgoing, prepare
 from signalbox.routing.sessions import Sessions
@@ -36,9 +38,19 @@ NO_COUNT = (
 )
 
 
+class Meters(Protocol):
+    """What accounts allow and whether logins are there; `metering.Metering` is that."""
+
+    def token(self, provider: Provider) -> str | None: ...
+    def refusal(self, provider: Provider, model: str | None, caller: Caller) -> tuple[str, str] | None: ...
+    def used(self, rules: Rules, caller: Caller) -> Quota: ...
+    def saw(self, rules: Rules, chosen: Plan, caller: Caller) -> None: ...
+
+
 class Known(NamedTuple):
     """What the router remembers of earlier requests."""
 
+    meters: Meters
     sessions: Sessions
     standing: Standing
     issued: Issued
@@ -79,8 +91,13 @@ def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
     chosen = plan(
         exchange.rules,
         facts,
-        refusals=(lambda choice, _: known.standing.refusal(choice.provider, choice.model, now),),
+        quota=known.meters.used(exchange.rules, caller),
+        refusals=(
+            lambda choice, _: known.meters.refusal(choice.provider, choice.model, caller),
+            lambda choice, _: known.standing.refusal(choice.provider, choice.model, now),
+        ),
     )
+    known.meters.saw(exchange.rules, chosen, caller)
     exchange.label, exchange.reason = chosen.label, chosen.reason
     if chosen.rule is None:
         pass_on(flow, exchange, chosen.reason)
@@ -119,11 +136,14 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
         choices = choices[:1]
 
     exchange_kind = exchange.kind
+    caller = exchange.caller
     refusing: set[str] = set()
     rejected: set[str] = set()
     """What refusals of this request have named: each is mended once."""
 
     def prepared(choice: Choice, key: str | None, lone: bool) -> Outgoing:
+        if choice.provider.auth == "claude-login":
+            key = known.meters.token(choice.provider)
         lessons = known.lessons(choice.provider, choice.model, facts.conversation)
         if choice.provider.name in refusing:
             lessons = replace_fields(lessons, refuses_thinking=True)
@@ -156,6 +176,7 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
         reporting.changed,
         chosen.reject if exchange.kind == "messages" else None,
         mend,
+        lambda choice: known.meters.refusal(choice.provider, choice.model, caller),
     )
     exchange.take(course.start(time.monotonic()))
     exchange.closes = connection_close(flow.request.http_version, flow.request.headers)

@@ -14,9 +14,10 @@ from pathlib import Path
 from mitmproxy import http
 from mitmproxy.connection import Client
 
-from signalbox.config.rules import Level, Rules
+from signalbox.config.rules import Level, Provider, Rules
 from signalbox.config.watch import Live
 from signalbox.gateway import arrival, delivery, departure, reporting
+from signalbox.gateway.metering import Metering
 from signalbox.gateway.recording import entry
 from signalbox.pages import health
 from signalbox.proxy import answers
@@ -53,12 +54,17 @@ class Gateway:
         self._refreshing: asyncio.Task[None] | None = None
         self.journal = Journal(state)
         self._state = state
+        self.metering = Metering(state, lambda: self.rules)
         self.issued: Issued
         self.learned: Learned
 
     def start(self) -> None:
         """Load the rules for the first time. Raises RulesError."""
-        self.live.on_change += [self.journal.follow, lambda rules: self.standing.forget(rules.providers)]
+        self.live.on_change += [
+            self.journal.follow,
+            lambda rules: self.standing.forget(rules.providers),
+            self.metering.follow,
+        ]
         self.live.start()
         self.issued = Issued(self._state)
         self.learned = Learned(self._state)
@@ -128,6 +134,7 @@ class Gateway:
         try:
             if exchange.kind == "pipe":
                 flow.response.stream = True
+                self.metering.hear_pipe(flow, exchange)
             elif exchange.ours and arrival.came_from_upstream(flow):
                 delivery.deliver(flow, exchange, self.observed, self.issued)
                 self._refresh_keys(flow.response.status_code)
@@ -159,11 +166,12 @@ class Gateway:
         self.closing = True
         self.journal.close()
         self.issued.close()
+        self.metering.close()
 
     # behind them
 
     def _known(self) -> departure.Known:
-        return departure.Known(self.sessions, self.standing, self.issued, self.learned)
+        return departure.Known(self.metering, self.sessions, self.standing, self.issued, self.learned)
 
     def _receive(self, flow: http.HTTPFlow, rules: Rules) -> None:
         headers = tuple(flow.request.headers.items(multi=True))
@@ -175,6 +183,7 @@ class Gateway:
             started=time.monotonic(),
             ts=datetime.now(UTC),
         )
+        exchange.listener = self.metering.hear
         exchanges[flow] = exchange
         arrival.mask(flow, exchange, headers)
         if not self.admits(flow.client_conn):  # connected while there were clients in the rules
@@ -193,9 +202,16 @@ class Gateway:
             return answers.answer(200)
         port = flow.client_conn.sockname[1]
         now = datetime.now(UTC)
-        seen = health.Seen(self.observed, self.standing, self.learned.all())
+        seen = health.Seen(
+            self.observed, self.standing, self._refused, self.metering.quotas, self.learned.all()
+        )
         page = health.page(self.live, seen, arrival.listeners(), port, now)
         return answers.answer(200, health.encode(page, full=full))
+
+    def _refused(self, provider: Provider, model: str | None) -> tuple[str, str] | None:
+        """Why nobody's request for this model is sent there now."""
+        refused = self.metering.refusal_of_all(provider, model)
+        return refused or self.standing.refusal(provider, model, time.monotonic())
 
     def _refresh_keys(self, status: int) -> None:
         """After a 401 a key that a command prints may have changed (the contract, section 2)."""

@@ -64,7 +64,8 @@ class House:
             termlog.logger.addFilter(record_log.NotOurs())
             if os.environ.get("NO_COLOR"):
                 termlog.logger.formatter = MitmFormatter(colorize=False)
-        logging.getLogger("mitmproxy.proxy.server").setLevel(logging.WARNING)
+        for name in ("mitmproxy.proxy.server", "httpx", "httpcore"):
+            logging.getLogger(name).setLevel(logging.WARNING)
 
     def open(self, rules: str, state: str) -> None:
         """Start with these rules, or go on with them where they are the ones in force.
@@ -120,6 +121,7 @@ class House:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(gateway.live.watch())
             tasks.create_task(gateway.journal.watch())
+            tasks.create_task(gateway.metering.prober.run())
 
     def close(self) -> None:
         """The addon is taken away, or the process ends."""

@@ -1,7 +1,7 @@
 """`GET /health`: how the router stands, without a secret in it (the contract, section 3)."""
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -12,8 +12,10 @@ from signalbox import __version__
 from signalbox.config.rules import Provider, Rule, Rules
 from signalbox.messages.body import Body
 from signalbox.messages.paths import MESSAGES
+from signalbox.pages.quota import quota
 from signalbox.routing.facts import Facts
 from signalbox.routing.plan import Plan, plan
+from signalbox.routing.quota import Quotas
 from signalbox.routing.standing import Standing
 from signalbox.upkeep.learned import Fact
 
@@ -57,11 +59,17 @@ class Observed:
         return self.failed_open is not None and time.monotonic() - self.failed_open < FAIL_OPEN_SHOWN
 
 
+type Refused = Callable[[Provider, str | None], tuple[str, str] | None]
+"""Says why this model of a provider is not asked now, as in `plan.Refusal`, whoever it is that asks."""
+
+
 class Seen(NamedTuple):
     """All that providers have shown of themselves."""
 
     observed: Observed
     standing: Standing
+    refused: Refused
+    quotas: Quotas
     learned: Collection[Fact]
 
 
@@ -70,9 +78,8 @@ def page(
 ) -> dict[str, Any]:
     """The page as the listener on `port` shows it: its rules' tiers are those that this port would get."""
     rules, moment = live.rules, time.monotonic()
-    observed, standing, learned = seen
     return {
-        "status": _status(live, observed, standing, moment),
+        "status": _status(live, seen, moment),
         "version": __version__,
         "timestamp": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
         "listeners": [listener._asdict() for listener in listeners],
@@ -83,7 +90,7 @@ def page(
             "error": live.error or None,
         },
         "providers": {
-            name: _provider(p, observed, standing, moment) | {"rejects": _rejects(name, learned)}
+            name: _provider(p, seen, moment, now) | {"rejects": _rejects(name, seen.learned)}
             for name, p in rules.providers.items()
         },
         "tiers": {tier: _tier(rules, tier, port) for tier in TIERS},
@@ -104,51 +111,51 @@ def encode(page: dict[str, Any], *, full: bool) -> bytes:
     return msgspec.json.encode(page if full else {"status": page["status"]})
 
 
-def _status(live: InForce, observed: Observed, standing: Standing, now: float) -> str:
+def _status(live: InForce, seen: Seen, now: float) -> str:
     rules = live.rules
-    if any(_has_nobody(rules, rule, standing, now) for rule in rules.rules):
+    if any(_has_nobody(rules, rule, seen.refused) for rule in rules.rules):
         return "unhealthy"
-    unwell = any(_is_missed(provider, standing, now) for provider in rules.providers.values())
-    broken = any(state != "closed" for state in standing.circuits(now).values())
-    return "degraded" if live.error or observed.fails_open or unwell or broken else "healthy"
+    unwell = any(_is_missed(provider, seen.refused) for provider in rules.providers.values())
+    broken = any(state != "closed" for state in seen.standing.circuits(now).values())
+    return "degraded" if live.error or seen.observed.fails_open or unwell or broken else "healthy"
 
 
-def _has_nobody(rules: Rules, rule: Rule, standing: Standing, now: float) -> bool:
+def _has_nobody(rules: Rules, rule: Rule, refused: Refused) -> bool:
     """Whether no target of a rule can be asked now."""
     targets = [target for equals in rule.choices for target in equals]
     return bool(targets) and all(
-        _unavailable(rules.providers[target.provider], target.model, standing, now) for target in targets
+        _unavailable(rules.providers[target.provider], target.model, refused) for target in targets
     )
 
 
-def _is_missed(provider: Provider, standing: Standing, now: float) -> bool:
+def _is_missed(provider: Provider, refused: Refused) -> bool:
     """Whether a provider is unavailable and that is no choice of the user's.
 
     A key left unset for a provider that every rule can do without is one.
     """
     left_out = provider.auth == "key" and provider.key is None
-    return not left_out and bool(_unavailable(provider, None, standing, now))
+    return not left_out and bool(_unavailable(provider, None, refused))
 
 
-def _unavailable(provider: Provider, model: str | None, standing: Standing, now: float) -> str:
+def _unavailable(provider: Provider, model: str | None, refused: Refused) -> str:
     """Why nobody is sent there now, as far as the rules and what has happened tell; else empty."""
     if provider.unavailable:
         return provider.unavailable
-    refusal = standing.refusal(provider, model, now)
+    refusal = refused(provider, model)
     return ": ".join(refusal) if refusal else ""
 
 
-def _provider(provider: Provider, observed: Observed, standing: Standing, now: float) -> dict[str, Any]:
-    reason = _unavailable(provider, None, standing, now)
+def _provider(provider: Provider, seen: Seen, moment: float, now: datetime) -> dict[str, Any]:
+    reason = _unavailable(provider, None, seen.refused)
     return {
         "url": str(provider.url),
         "api": provider.api,
         "available": not reason,
         "reason": reason or None,
-        "circuit": standing.circuits(now).get(provider.name, "closed"),
-        "quota": None,
+        "circuit": seen.standing.circuits(moment).get(provider.name, "closed"),
+        "quota": quota(seen.quotas, provider.name, now),
         "key_set": provider.key is not None,
-        "key_valid": observed.key_valid.get(provider.name),
+        "key_valid": seen.observed.key_valid.get(provider.name),
     }
 
 

@@ -80,6 +80,8 @@ class RouterStream(HttpStream):
             if isinstance(event, Tick):
                 yield from self._watched(self.on_tick(event.now))
             else:
+                if isinstance(event, ResponseHeaders) and self.exchange and event.response.status_code >= 200:
+                    self.exchange.hear(event.response.status_code, event.response.headers)
                 yield from self._watched(super()._handle_event(event))
         except LeakError as leak:
             log.error("request not sent: %s", leak)

@@ -36,6 +36,11 @@ def failover_line(provider: str, label: str, detail: str, following: str) -> str
     return f"↻ {name(provider)} {name(label)} → {name(following)}" + (f": {name(detail)}" if detail else "")
 
 
+def transition_line(before: str, after: str, stand: str) -> str:
+    """`[proxy] mode transition: anthropic -> litellm (5h=91%, 7d=40%, overage=0%)`."""
+    return f"[proxy] mode transition: {name(before)} -> {name(after)} ({name(stand)})"
+
+
 def sent_line(provider: str, method: str, path: str, masked_key: str | None = None) -> str:
     """`→ zai POST /v1/messages`, without the query; `masked_key` as `mask` gives it."""
     return f"→ {name(provider)} {name(method)} {name(path.partition('?')[0])}{_ending(masked_key)}"

@@ -39,6 +39,9 @@ class Next(msgspec.Struct, frozen=True):
     wait: float = 0.0
 
 
+type Against = Callable[[Choice], object]
+"""Says what there is against a target now beside how it stands, such as quota that is used up; or None."""
+
 type Prepare = Callable[[Choice, str | None, bool], Outgoing]
 """Makes what a target is sent: with this key, and whether it is the only one that could answer."""
 
@@ -63,6 +66,7 @@ class Course:
         tell: Callable[[Event], None],
         reject: Reject | None = None,
         mend: Mend | None = None,
+        against: Against = lambda _: None,
     ) -> None:
         """`choices` are those that the plan found available, one at least; after them comes `reject`."""
         self._waiting = list(choices)
@@ -73,6 +77,7 @@ class Course:
         self._tell = tell
         self._reject = reject
         self._mend = mend
+        self._against = against
         self._retries = 0
         self._patience = 0.0
         self._tried: frozenset[int | None] = frozenset()
@@ -186,7 +191,8 @@ class Course:
         return self._standing.pick_key(provider, self._conversation, now, without=self._tried)
 
     def _refused(self, choice: Choice, now: float) -> bool:
-        return self._standing.refusal(choice.provider, choice.model, now) is not None
+        standing = self._standing.refusal(choice.provider, choice.model, now)
+        return standing is not None or self._against(choice) is not None
 
     def _judge(self, outcome: Outcome | None, now: float) -> None:
         if self.current is None:

@@ -53,7 +53,12 @@ class Caller(msgspec.Struct, frozen=True):
 
     @property
     def has_login(self) -> bool:
-        return any(name.lower() in LOGIN and value.strip() for name, value in self.headers)
+        return self.login is not None
+
+    @property
+    def login(self) -> tuple[str, str] | None:
+        """The header by which Anthropic knows this caller."""
+        return next((h for h in self.headers if h[0].lower() in LOGIN and h[1].strip()), None)
 
 
 def is_secret(name: str, value: str = "") -> bool:
@@ -66,7 +71,7 @@ def identify(headers: Headers, clients: Mapping[str, str]) -> Caller | None:
     rest: list[tuple[str, str]] = []
     client = None
     for header, value in headers:
-        known = _client(_bare(value), clients) if header.lower() in (*LOGIN, CLIENT_HEADER) else None
+        known = _client(bare(value), clients) if header.lower() in (*LOGIN, CLIENT_HEADER) else None
         client = client or known
         if known is None and header.lower() != CLIENT_HEADER:
             rest.append((header, value))
@@ -95,25 +100,29 @@ def forwarded(headers: Headers, provider: Provider) -> list[tuple[str, str]]:
 
 
 def with_key(headers: list[tuple[str, str]], provider: Provider, key: str | None) -> list[tuple[str, str]]:
-    """The headers with a key of the provider's own, where it has one."""
+    """The headers with a key of the provider's own, or the token of its login, where it has one."""
     if key is None:
         return headers
-    value = f"Bearer {key}" if provider.key_header == "authorization" else key
-    return [*headers, (provider.key_header, value)]
+    if provider.auth == "claude-login" or provider.key_header == "authorization":
+        return [*headers, ("authorization", f"Bearer {key}")]
+    return [*headers, (provider.key_header, key)]
 
 
-def leak(provider: Provider, path: str, headers: Iterable[tuple[str, str]]) -> str | None:
+def leak(
+    provider: Provider, path: str, headers: Iterable[tuple[str, str]], login: str | None = None
+) -> str | None:
     """What is about to leave for a provider though it is not the provider's: a header's name, or `path`.
 
-    The last look before a request is sent. It does not trust that the headers were chosen above.
+    `login` is the token of its own login, where it has one. This is the last look before a request is sent.
+    It does not trust that the headers were chosen above.
     """
     if provider.auth == "client":
         return None
-    own = {secret.value for secret in provider.keys}
+    own = {login, *(secret.value for secret in provider.keys)}
     if _ANTHROPIC_SECRET in path:
         return "path"
     return next(
-        (name for name, value in headers if _ANTHROPIC_SECRET in value and _bare(value) not in own), None
+        (name for name, value in headers if _ANTHROPIC_SECRET in value and bare(value) not in own), None
     )
 
 
@@ -123,7 +132,7 @@ def _client(presented: str, clients: Mapping[str, str]) -> str | None:
     return found[0] if found else None
 
 
-def _bare(value: str) -> str:
+def bare(value: str) -> str:
     """The secret in a credential header's value."""
     scheme, _, rest = value.strip().partition(" ")
     return rest.strip() if scheme.lower() == "bearer" else value.strip()

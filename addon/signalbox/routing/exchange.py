@@ -1,5 +1,6 @@
 """What is known of one request, from its head to its record: the one value that travels along."""
 
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Literal
 from urllib.parse import quote
@@ -14,6 +15,9 @@ from signalbox.routing.prepare import Outgoing
 
 type Kind = Literal["messages", "count_tokens", "pipe", "own", "refused"]
 type Ending = Literal["done", "error", "cancelled"]
+
+type Listener = Callable[[Exchange, int, Mapping[str, str]], None]
+"""Told the status and headers of every answer, of failed attempts too."""
 
 LONGEST = 500
 """Characters of a name that a header tells at the most; a client's model may be of any length."""
@@ -57,6 +61,7 @@ class Exchange:
         self.first_byte: float | None = None
         self.ending: Ending = "done"
         self.recorded = False
+        self.listener: Listener | None = None
 
     @property
     def ours(self) -> bool:
@@ -118,6 +123,11 @@ class Exchange:
             if value
         }
 
+    def hear(self, status: int, headers: Mapping[str, str]) -> None:
+        """The head of an answer has come, of this attempt and not yet judged."""
+        if self.listener is not None:
+            self.listener(self, status, headers)
+
     def forget(self) -> None:
         """The request is over: mitmweb may keep its flow for long, and with it this."""
         self.facts = self.outgoing = self.course = None
@@ -126,4 +136,6 @@ class Exchange:
 
     def leak(self, path: str, headers: list[tuple[str, str]]) -> str | None:
         """What must not leave for the provider chosen; see `credentials.leak`."""
-        return None if self.outgoing is None else leak(self.outgoing.provider, path, headers)
+        if self.outgoing is None:
+            return None
+        return leak(self.outgoing.provider, path, headers, self.outgoing.login)

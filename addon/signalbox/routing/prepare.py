@@ -65,6 +65,8 @@ class Outgoing(msgspec.Struct, frozen=True):
     """Input tokens to show where the provider reports none at the start of a stream."""
     notes: tuple[str, ...] = ()
     """What was changed, for the debug log: names and counts, never values."""
+    login: str | None = None
+    """The token of the provider's own login, where it is among the headers."""
 
 
 def prepare(
@@ -78,8 +80,8 @@ def prepare(
 ) -> Outgoing:
     """The request for one target.
 
-    `key` is the one of the provider's keys to use. `lone` says that no other target could take over: then a
-    compressed answer may pass as it is (the contract, section 5).
+    `key` is the one of the provider's keys to use, or the token of its login. `lone` says that no other
+    target could take over: then a compressed answer may pass as it is (the contract, section 5).
     """
     provider = choice.provider
     sent = betas.split(value for name, value in incoming.headers if name.lower() == BETA)
@@ -109,6 +111,7 @@ def prepare(
         echo,
         estimate,
         tuple(notes),
+        login=key if provider.auth == "claude-login" else None,
     )
 
 
@@ -211,6 +214,8 @@ def _betas(provider: Provider, facts: Facts, sent: list[str], lessons: Lessons) 
         kept = [v for v in sent if (v in kept if v != betas.OAUTH else provider.auth == "client")]
     if not provider.is_anthropic and without_long_context(facts.asked or "")[1]:
         kept = betas.without(kept, {betas.LONG_CONTEXT})
+    if provider.auth == "claude-login" and betas.OAUTH not in kept:  # without it the token gets a 401
+        kept = [*kept, betas.OAUTH]
     return kept
 
 

@@ -38,7 +38,7 @@ class Meter(msgspec.Struct):
 
     def hear(self, told: Told, now: float, refused: str | None = None) -> None:
         """One more answer; `refused` is the model as sent, where it was refused with a 429."""
-        is_open = bool(told.overall) and not told.spent
+        is_open = bool(told.overall) and not windows.is_shut(told.overall)
         for name in [*self.windows, *told.status, *told.percent, *told.reset]:
             if name in self.windows or len(self.windows) < MOST:
                 window = self.windows.get(name, Window()).hear(name, told, now, refused)
@@ -165,6 +165,12 @@ class Quotas:
         """Why this account is not asked now, as in `plan.Refusal`."""
         meter = self.of(provider.name).get(account) if _is_one(provider) else None
         return meter.refusal(provider.quota, model, now) if meter is not None else None
+
+    def refusal_of_all(self, provider: Provider, model: str | None, now: float) -> tuple[str, str] | None:
+        """Why none of its accounts is asked now; one of which nothing was heard may be."""
+        accounts = {*map(str, provider.quota.accounts), *self.of(provider.name)} or {DEFAULT}
+        refusals = [self.refusal(provider, account, model, now) for account in sorted(accounts)]
+        return None if None in refusals else refusals[0]
 
     def used(self, rules: Rules, account_of: AccountOf, now: float) -> dict[tuple[str, str], float]:
         """Percent used of each window that was heard of, as `match.Quota` wants it."""

@@ -182,6 +182,8 @@ class Standing:
         """Note the rest that an outcome asks for. Many that ask for the same at once are one event."""
         if not outcome.rest or outcome.scope == "none":
             return []
+        if outcome.window is not None and len(attempt.provider.keys) <= 1:
+            return []  # the windows of the account are used up: `quota` knows until when
         place, what = _blamed(attempt, outcome)
         rest = self._rests.pop(place, None) or Rest(place, what)
         was_running = bool(rest.remaining(now))

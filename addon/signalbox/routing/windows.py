@@ -107,7 +107,7 @@ def read(headers: Mapping[str, str], now: float) -> Told | None:
     claim = value.get(f"{_PREFIX}representative-claim", "")
     claim = claim if _WORD.fullmatch(claim) else ""
     shut = [name for name, word in status.items() if is_shut(word) and name != OVERAGE]
-    if is_shut(overall) and not shut:  # older answers name no window but by the claim
+    if is_shut(overall) and not shut and _may_be_the_plan(claim, status, at):
         shut = [short(claim)]
         status[shut[0]] = overall
     if at is not None:
@@ -116,6 +116,16 @@ def read(headers: Mapping[str, str], now: float) -> Told | None:
     if not (status or percent or reset or overall):
         return None
     return Told(status, percent, reset, overall, claim, in_use)
+
+
+def _may_be_the_plan(claim: str, status: Mapping[str, str], at: float | None) -> bool:
+    """Whether a refusal that shows no window as used up means one all the same, as those of older servers.
+
+    One that is only too large for the plan shows its windows open, or none at all.
+    """
+    if claim:
+        return short(claim) not in (*status, OVERAGE)
+    return at is not None and not status.keys() - {OVERAGE}
 
 
 def short(window: str) -> str:

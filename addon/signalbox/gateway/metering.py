@@ -1,0 +1,167 @@
+"""What each account still allows: heard from every answer, asked before every request, kept in files."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from mitmproxy import http
+
+from signalbox.config.rules import Provider, Rules
+from signalbox.gateway.departure import upstream
+from signalbox.proxy.faults import place
+from signalbox.record import console
+from signalbox.routing import windows
+from signalbox.routing.credentials import Caller, bare
+from signalbox.routing.exchange import Exchange
+from signalbox.routing.match import NOTHING_KNOWN, Quota
+from signalbox.routing.plan import Plan
+from signalbox.routing.quota import DEFAULT, Change, Quotas, following
+from signalbox.upkeep.accounts import Accounts
+from signalbox.upkeep.keychain import keychain
+from signalbox.upkeep.logins import Logins
+from signalbox.upkeep.probe import Prober
+from signalbox.upkeep.replace import Replacer
+from signalbox.upkeep.status import brief, file_of, line
+
+log = logging.getLogger("signalbox")
+
+FILE = "quota.json"
+"""In `router_state`: what the next start knows of windows. No credential is in it."""
+
+
+class Metering:
+    """For the event loop; files are written in a thread."""
+
+    def __init__(self, state: Path, rules: Callable[[], Rules]) -> None:
+        self._file = state / FILE
+        self._rules = rules
+        self.quotas = Quotas(_read(self._file))
+        self.logins = Logins(keychain())
+        self._accounts = Accounts(self.logins)
+        self._files = Replacer()
+        self.prober = Prober(
+            self.quotas,
+            rules=rules,
+            account_of=lambda provider, secret: self._accounts.of(provider.quota.accounts, secret),
+            token_of=self.token,
+            hear=self._hear,
+            settle=self._settle,
+        )
+
+    def token(self, provider: Provider) -> str | None:
+        """Of the provider's own login, as long as it is valid."""
+        return self.logins.of(provider.login, time.time()).token
+
+    def account(self, provider: Provider, caller: Caller) -> str:
+        """The account that a request of this caller uses there."""
+        if not provider.quota.accounts:
+            return DEFAULT
+        if provider.auth == "client":
+            secret = bare(caller.login[1]) if caller.login is not None else None
+        else:
+            secret = self.token(provider) if provider.auth == "claude-login" else provider.key
+        return self._accounts.of(provider.quota.accounts, secret)
+
+    # before a request
+
+    def refusal(self, provider: Provider, model: str | None, caller: Caller) -> tuple[str, str] | None:
+        """Why this caller's request is not sent there now, as in `plan.Refusal`."""
+        now = time.time()
+        if (without := self.logins.refusal(provider, now)) is not None:
+            return without
+        return self.quotas.refusal(provider, self.account(provider, caller), model, now)
+
+    def refusal_of_all(self, provider: Provider, model: str | None) -> tuple[str, str] | None:
+        """Why nobody's request is sent there now."""
+        now = time.time()
+        without = self.logins.refusal(provider, now)
+        return without or self.quotas.refusal_of_all(provider, model, now)
+
+    def used(self, rules: Rules, caller: Caller) -> Quota:
+        """What `match.quota` goes by."""
+        if not any(rule.match.quota for rule in rules.rules):
+            return NOTHING_KNOWN
+        return self.quotas.used(rules, lambda provider: self.account(provider, caller), time.time())
+
+    def saw(self, rules: Rules, chosen: Plan, caller: Caller) -> None:
+        """Keep the caller's credential for a probe of those who might have got it."""
+        names = {choice.provider.name for choice in chosen.choices} | {s.provider for s in chosen.skipped}
+        for name in names if caller.login is not None else ():
+            provider = rules.providers[name]
+            if provider.auth == "client" and caller.login is not None:
+                self.prober.saw(provider, self.account(provider, caller), caller.login)
+
+    # after its head has come back
+
+    def hear(self, exchange: Exchange, status: int, headers: Mapping[str, str]) -> None:
+        """An answer of an attempt, as `Exchange.listener`."""
+        provider = exchange.provider
+        if provider is not None:
+            refused = (exchange.model or "") if status == 429 else None
+            self._hear_safely(provider, exchange.caller, headers, refused)
+
+    def hear_pipe(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """An answer that passes through untouched."""
+        if flow.response is not None:
+            provider = upstream(flow, exchange.rules)
+            refused = "" if flow.response.status_code == 429 else None
+            self._hear_safely(provider, exchange.caller, flow.response.headers, refused)
+
+    def _hear_safely(
+        self, provider: Provider, caller: Caller, headers: Mapping[str, str], refused: str | None
+    ) -> None:
+        try:
+            told = windows.read(headers, time.time())
+            if told is not None:
+                self._take(provider, self.account(provider, caller), told, refused)
+        except Exception as fault:
+            log.error("fault when quota was read: %s", place(fault))
+
+    def _hear(self, provider: Provider, account: str, status: int, headers: Mapping[str, str]) -> bool:
+        """A probe's answer; says whether it told anything."""
+        told = windows.read(headers, time.time())
+        if told is not None:
+            self._take(provider, account, told, provider.quota.probe_model if status == 429 else None)
+        return told is not None
+
+    def _take(self, provider: Provider, account: str, told: windows.Told, refused: str | None) -> None:
+        now = time.time()
+        meter = self.quotas.hear(provider.name, account, told, now, refused)
+        self._settle()
+        self._files.put(self._file, self.quotas.saved())
+        if (file := file_of(provider.quota, account)) is not None:
+            self._files.put(file, f"{line(meter, now)}\n".encode())
+
+    def _settle(self) -> None:
+        """Tell who is passed over from now on, and who is asked again."""
+        rules = self._rules()
+        changes = self.quotas.settle(rules, time.time())
+        for change in changes:
+            self._tell(rules, change)
+        if changes:
+            self._files.put(self._file, self.quotas.saved())
+            self.prober.wake()
+
+    def _tell(self, rules: Rules, change: Change) -> None:
+        other = following(rules, change.provider)
+        before, after = (change.provider, other) if change.away else (other, change.provider)
+        stand = brief(self.quotas.of(change.provider)[change.account], time.time())
+        family = f" for {change.window}" if change.window else ""
+        account = f" of {change.account}" if change.account else ""
+        log.warning("%s", console.transition_line(before, after, stand) + family + account)
+
+    def follow(self, rules: Rules) -> None:
+        """The rules have changed."""
+        self.prober.wake()
+
+    def close(self) -> None:
+        """Returns when all is written."""
+        self._files.close()
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""

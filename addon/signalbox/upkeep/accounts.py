@@ -1,0 +1,38 @@
+"""Whose a credential is: the accounts of a provider are told apart by the logins in their config folders."""
+
+import os
+from collections import deque
+from collections.abc import Iterable
+from hashlib import blake2b
+from pathlib import Path
+
+from signalbox.routing.quota import DEFAULT
+from signalbox.upkeep.logins import Logins
+
+REMEMBERED = 8
+"""Logins of one folder that are known: a session may still send one that was renewed a moment ago."""
+
+
+class Accounts:
+    """Keeps digests under a key of its own, in memory, and no credential."""
+
+    def __init__(self, logins: Logins) -> None:
+        self._logins = logins
+        self._key = os.urandom(32)
+        self._seen: dict[Path, deque[bytes]] = {}
+
+    def of(self, folders: Iterable[Path], secret: str | None) -> str:
+        """The folder whose login this is or lately was; else the default account, which all others share."""
+        digest = self._digest(secret or "")
+        owners = [folder for folder in folders if digest in self._known(folder)]
+        return str(owners[0]) if owners else DEFAULT
+
+    def _known(self, folder: Path) -> deque[bytes]:
+        known = self._seen.setdefault(folder, deque(maxlen=REMEMBERED))
+        token = self._logins.kept(folder).token
+        if token is not None and (digest := self._digest(token)) not in known:
+            known.append(digest)
+        return known
+
+    def _digest(self, secret: str) -> bytes:
+        return blake2b(secret.encode(errors="surrogatepass"), key=self._key, digest_size=16).digest()

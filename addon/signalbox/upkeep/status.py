@@ -1,0 +1,45 @@
+"""The line that tells people, hooks and status lines how an account stands, and the file that holds it.
+
+`5h=9% 7d=99%! overage=0% bottleneck=seven_day (10/05/2026, 16:19:04)` (the contract, section 6)
+"""
+
+from datetime import datetime
+from pathlib import Path
+
+from signalbox.config.rules import Quota
+from signalbox.routing.quota import DEFAULT, Meter
+from signalbox.routing.windows import Window
+
+FILE = "usage-status.md"
+OPEN = ("", "allowed")
+
+
+def line(meter: Meter, now: float) -> str:
+    """At `now`, unix seconds, told as local time. `!` marks what is anything but allowed."""
+    shown = (f"{told}{_mark(window)}" for told, window in _percentages(meter, now))
+    moment = datetime.fromtimestamp(now).astimezone()
+    return f"{' '.join(shown)} bottleneck={meter.claim or 'none'} ({moment:%d/%m/%Y, %H:%M:%S})"
+
+
+def brief(meter: Meter, now: float) -> str:
+    """`5h=91%, 7d=40%, overage=0%`"""
+    return ", ".join(told for told, _ in _percentages(meter, now))
+
+
+def file_of(policy: Quota, account: str) -> Path | None:
+    """Where an account's line is kept; None where it is kept nowhere.
+
+    The default account has `status_file`, unless that is another account's.
+    """
+    if account != DEFAULT:
+        return Path(account) / FILE
+    taken = {folder / FILE for folder in policy.accounts}
+    return None if policy.status_file in taken else policy.status_file
+
+
+def _percentages(meter: Meter, now: float) -> list[tuple[str, Window]]:
+    return [(f"{name}={int(window.percent + 0.5)}%", window) for name, window in meter.shown(now).items()]
+
+
+def _mark(window: Window) -> str:
+    return "" if window.status in OPEN else "!"
