@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.litellm import LiteLLM
 from tests.running import Router
 from tests.upstream import Upstream
 
@@ -62,3 +63,10 @@ def shared(started: Shared) -> Shared:
     started.second.reset()
     started.router.forget()
     return started
+
+
+@pytest.fixture(scope="session")
+def litellm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiteLLM]:
+    """A real LiteLLM gateway. Tests that use it are marked `litellm`; the first one waits for its start."""
+    with LiteLLM(tmp_path_factory.mktemp("litellm")) as gateway:
+        yield gateway

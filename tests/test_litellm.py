@@ -1,0 +1,136 @@
+"""A real LiteLLM gateway as provider: what it says itself, and what comes of it through the router."""
+
+import json
+from collections.abc import Iterator
+
+import anthropic
+import openai
+import pytest
+
+from tests.answers import error_json
+from tests.litellm import LiteLLM
+from tests.running import Router
+from tests.upstream import Upstream
+
+pytestmark = [pytest.mark.litellm, pytest.mark.timeout(420)]  # the first one may have to install it
+
+LOGIN = "sk-ant-oat01-fake-login-of-nobody"
+TEXT = "The train leaves at ten past five."
+RIVERSIDE, HARBOUR = {"station": "Riverside"}, {"station": "Harbour", "platforms": [1, 2]}
+QUESTION = {"role": "user", "content": "When does the train leave?"}
+SCHEMA = {"type": "object", "properties": {"station": {"type": "string"}}, "required": ["station"]}
+TOOL = {"name": "get_time", "description": "When a train leaves", "input_schema": SCHEMA}
+
+
+@pytest.fixture
+def chat(litellm: LiteLLM) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{litellm.url}/v1", api_key=litellm.key, max_retries=0, timeout=30) as one:
+        yield one
+
+
+def rules(litellm: LiteLLM, first: Upstream) -> str:
+    return f"""
+providers:
+  first: {{url: "{first.url}", key: first-key-for-tests-01}}
+  litellm: {{url: "{litellm.url}", key: {litellm.key}, key_header: authorization}}
+rules:
+  - {{match: "first-*", to: [first, litellm/text]}}
+  - {{match: "*", to: litellm}}
+"""
+
+
+@pytest.fixture(scope="module")
+def through(
+    litellm: LiteLLM, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[anthropic.Anthropic, Upstream]]:
+    """A client of a router before LiteLLM, and the scripted upstream that it may ask first."""
+    folder = tmp_path_factory.mktemp("through")
+    with (
+        Upstream() as first,
+        Router(folder, first.url, rules=rules(litellm, first)) as router,
+        anthropic.Anthropic(base_url=router.url, auth_token=LOGIN, max_retries=0, timeout=30) as client,
+    ):
+        yield client, first
+
+
+@pytest.fixture
+def claude(through: tuple[anthropic.Anthropic, Upstream]) -> anthropic.Anthropic:
+    return through[0]
+
+
+def test_it_speaks_chat_completions(chat):
+    answer = chat.chat.completions.create(model="text", messages=[QUESTION])
+    assert answer.choices[0].message.content == TEXT
+    chunks = list(chat.chat.completions.create(model="text", messages=[QUESTION], stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == TEXT
+
+
+def test_it_calls_tools_in_chat_completions(chat):
+    function = {"name": "get_time", "parameters": SCHEMA}
+    asked = {"messages": [QUESTION], "tools": [{"type": "function", "function": function}]}
+    calls = chat.chat.completions.create(model="tools", **asked).choices[0].message.tool_calls
+    assert [json.loads(call.function.arguments) for call in calls] == [RIVERSIDE, HARBOUR]
+    with chat.chat.completions.stream(model="tools", **asked) as stream:
+        final = stream.get_final_completion().choices[0]
+    assert [json.loads(call.function.arguments) for call in final.message.tool_calls] == [RIVERSIDE, HARBOUR]
+    assert final.finish_reason == "tool_calls"
+
+
+def test_its_text_comes_through(claude):
+    answer = claude.messages.create(model="text", max_tokens=100, messages=[QUESTION])
+    assert [block.text for block in answer.content] == [TEXT]
+    assert answer.stop_reason == "end_turn"
+
+
+def test_its_streamed_text_comes_through(claude):
+    with claude.messages.stream(model="text", max_tokens=100, messages=[QUESTION]) as stream:
+        assert "".join(stream.text_stream) == TEXT
+        final = stream.get_final_message()
+    assert (final.stop_reason, final.usage.output_tokens) == ("end_turn", 17)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_its_tool_calls_come_through(claude, streamed):
+    asked = {"model": "tools", "max_tokens": 100, "messages": [QUESTION], "tools": [TOOL]}
+    if streamed:
+        with claude.messages.stream(**asked) as stream:
+            answer = stream.get_final_message()
+    else:
+        answer = claude.messages.create(**asked)
+    calls = [block for block in answer.content if block.type == "tool_use"]
+    assert [(call.name, call.input) for call in calls] == [("get_time", RIVERSIDE), ("get_time", HARBOUR)]
+    assert answer.stop_reason == "tool_use"
+
+
+def test_system_tools_and_results_reach_it(claude):
+    call = {"type": "tool_use", "id": "toolu_fake", "name": "get_time", "input": RIVERSIDE}
+    result = {"type": "tool_result", "tool_use_id": "toolu_fake", "content": "05:10"}
+    messages = [QUESTION, {"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
+    answer = claude.messages.create(
+        model="echo", max_tokens=100, system="Be brief.", messages=messages, tools=[TOOL]
+    )
+    told = json.loads(answer.content[0].text)
+    assert [message["role"] for message in told["messages"]] == ["system", "user", "assistant", "tool"]
+    assert told["messages"][3]["content"] == "05:10"
+    assert told["tools"][0]["function"]["name"] == "get_time"
+
+
+def test_it_answers_where_the_first_target_is_used_up(through):
+    client, first = through
+    first.answer(error_json(429, "rate_limit_error"))
+    answer = client.messages.with_raw_response.create(
+        model="first-claude", max_tokens=100, messages=[QUESTION], stream=True
+    )
+    assert answer.headers["x-signalbox-attempts"] == "first:429 litellm:200"
+    assert answer.headers["x-signalbox-model"] == "text"
+    events = list(answer.parse())
+    assert "".join(event.delta.text for event in events if event.type == "content_block_delta") == TEXT
+    assert events[0].message.model == "first-claude"
+    assert len(first.requests) == 1
+
+
+def test_a_model_that_it_does_not_know_is_its_own_error(claude):
+    with pytest.raises(anthropic.APIStatusError) as refused:
+        claude.messages.create(model="nobody", max_tokens=100, messages=[QUESTION])
+    assert 400 <= refused.value.status_code < 500
+    assert "nobody" in refused.value.message
