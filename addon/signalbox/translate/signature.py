@@ -1,0 +1,33 @@
+"""The `signature` of thinking blocks that are made here: who made them, and how the text goes back.
+
+Providers of chat completions sign nothing. The prefix lets anyone tell these blocks from Anthropic's, and
+the payload says under which key the provider wants its reasoning back (translation.md, 4).
+"""
+
+from hashlib import sha256
+from typing import Any
+
+from .ids import decode, encode
+
+_PREFIX = "signalbox"
+
+
+def sign(provider: str, text: str, payload: dict[str, Any]) -> str:
+    """`signalbox.<provider>.<16 hex of a hash of the text>.<base64url of the payload as JSON>`.
+
+    In the payload `key` is the field of the answer that held the reasoning, `reasoning_details` that of
+    OpenRouter, verbatim.
+    """
+    digest = sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+    return ".".join((_PREFIX, provider, digest, encode(payload)))
+
+
+def payload_of(signature: str) -> dict[str, Any] | None:
+    """None for signatures of others."""
+    prefix, *parts = signature.split(".")
+    return decode(parts[2]) if prefix == _PREFIX and len(parts) == 3 else None
+
+
+def signer(signature: str) -> str:
+    """The provider that the text came from; empty for signatures of others."""
+    return signature.split(".")[1] if payload_of(signature) is not None else ""
