@@ -1,16 +1,44 @@
 """How providers differ in what they call chat completions: one row each, and no code.
 
-A new provider is a new row here and its golden files.
+A new provider is a new row here and its golden files. Sources: openai-chat.md 1, 3 and 6, translation.md 1
+to 4, providers.md.
 """
 
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
+
+from . import schemas
 
 type DialectName = Literal[
     "openai", "azure", "openrouter", "gemini", "kimi", "glm", "minimax", "deepseek", "mistral", "ollama",
     "vllm", "lmstudio", "composer", "generic",
 ]  # fmt: skip
+type Globs = tuple[str, ...]
+"""Of models as sent, in lower case."""
+
+ALL: Globs = ("*",)
+REASONERS: Globs = ("o[1-9]*", "*/o[1-9]*", "*gpt-[5-9]*", "*codex*")
+"""Models of OpenAI that refuse `max_tokens`, sampling and `stop`, wherever they are served."""
+
+
+class Efforts(msgspec.Struct, frozen=True):
+    """The words for effort that some models take, lowest first; `none` among them switches thinking off."""
+
+    models: Globs
+    words: tuple[str, ...]
+
+
+_OPENAI_EFFORTS = (
+    Efforts(("*gpt-5.[2-9]*", "*gpt-[6-9]*"), ("none", "low", "medium", "high", "xhigh")),
+    Efforts(("*gpt-5.1*",), ("none", "low", "medium", "high")),
+    Efforts(("*gpt-5*",), ("minimal", "low", "medium", "high")),
+    Efforts((*REASONERS, "*gpt-oss*"), ("low", "medium", "high")),
+)
+_TOOLS_WITHOUT_EFFORT: Globs = ("*gpt-5.[4-9]*", "*gpt-[6-9]*")
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,14 +48,275 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     hosts: tuple[str, ...] = ()
     """Ends of host names (`api.openai.com`, `.openai.azure.com`), or a host with its usual port."""
 
+    completion_tokens: Globs = REASONERS
+    """Models that want `max_completion_tokens` for `max_tokens`."""
+    most_tokens: tuple[tuple[str, int], ...] = ()
+    """The most output that models (by glob, the first that matches) can be asked for."""
+    fixed_sampling: Globs = REASONERS
+    """Models that refuse `temperature` and `top_p`."""
+    top_k: bool = False
+    stops: int = 4
+    """How many stop sequences it takes."""
+    no_stops: Globs = REASONERS
+    usage_option: bool = True
+    """Whether it takes `stream_options`, and tells the usage of a stream only then."""
+    cache_key: bool = False
+    """Whether it takes `prompt_cache_key`."""
+    json_schema: bool = False
+    """Whether it takes `response_format` of type `json_schema`; else the schema goes into the prompt."""
+    always: Mapping[str, object] = {}
+    """Fields that each request has."""
+
+    system_anywhere: bool = False
+    """Whether a system message may stand among the others."""
+    cache_control: Globs = ()
+    images: Globs = ALL
+    image_urls: bool = True
+    """Whether an image may be given by its address."""
+    pdf: Literal["file", "image_url", ""] = ""
+    """The part in which it takes a PDF document."""
+    empty_content: bool = True
+    """Whether an assistant message with calls and no text has `content: null`; else it has none at all."""
+    bridged: Globs = ("*mistral*", "*ministral*", "*devstral*", "*codestral*", "*magistral*", "*mixtral*")
+    """Models that refuse a user message right after results
+    (https://github.com/mistralai/mistral-common/issues/169)."""
+    prefill: str = ""
+    """The field that marks a last assistant message as one to be continued."""
+
+    tool_name: str = r"[a-zA-Z0-9_-]{1,64}"
+    forced: str = "required"
+    """How it spells that some tool must be called; empty where it cannot be asked."""
+    named: bool = True
+    """Whether `tool_choice` may name a tool
+    (LM Studio: https://github.com/lmstudio-ai/lmstudio-bug-tracker/issues/670)."""
+    forced_in_thought: bool = True
+    """Whether a call can be asked for while the model thinks."""
+    no_tool: bool = True
+    """Whether it takes `tool_choice: none`."""
+    parallel: bool = False
+    """Whether it takes `parallel_tool_calls`."""
+    rules: schemas.Rules = schemas.PLAIN
+    call_id: str = r"[!-~]{1,40}"
+    """The ids that it takes back."""
+    new_id: str = "call_{:.24}"
+    """One of these, made from the hex digits of a hash."""
+    signed_calls: Globs = ()
+    """Models that want `extra_content.google.thought_signature` with the first call of each step."""
+
+    replay: Literal["never", "told", "kept", "calls", "every", "details"] = "told"
+    """Which thinking goes back: none; what came with the name of its field; all; all, and something on
+    messages with calls; all, and something on each message; OpenRouter's `reasoning_details`."""
+    reasoning: str = "reasoning_content"
+    """The field in which it goes back where the block does not tell."""
+    placeholder: str = ""
+    """Stands for thinking that is wanted and not there."""
+    switch: str = ""
+    """What `thinking.type` is called when on, where there is such a field."""
+    switched: Globs = ALL
+    """Models that know the switch."""
+    unstoppable: Globs = ()
+    """Models that refuse to be switched off."""
+    efforts: tuple[Efforts, ...] = _OPENAI_EFFORTS
+    """The first row that matches the model; without one no effort is sent."""
+    effort_field: Literal["reasoning_effort", "reasoning", "thinking"] = "reasoning_effort"
+    """The second holds an object with `effort`, the third is the switch itself."""
+    tools_without_effort: Globs = ()
+    """Models that take tools only with the effort `none`."""
+
 
 DIALECTS: dict[str, Dialect] = {
     row.name: row
     for row in (
         Dialect(name="generic"),
-        Dialect(name="openai", hosts=("api.openai.com",)),
+        Dialect(
+            name="openai",
+            hosts=("api.openai.com",),
+            completion_tokens=ALL,
+            most_tokens=(
+                ("gpt-4o*", 16384),
+                ("gpt-4.1*", 32768),
+                ("gpt-4*", 4096),
+                ("gpt-3*", 4096),
+                ("o[1-9]*", 100_000),
+                ("gpt-*", 128_000),
+            ),
+            cache_key=True,
+            json_schema=True,
+            system_anywhere=True,
+            pdf="file",
+            parallel=True,
+            replay="never",
+            tools_without_effort=_TOOLS_WITHOUT_EFFORT,
+        ),
+        Dialect(
+            name="azure",
+            hosts=(".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"),
+            completion_tokens=ALL,
+            json_schema=True,
+            system_anywhere=True,
+            parallel=True,
+            replay="never",
+            tools_without_effort=_TOOLS_WITHOUT_EFFORT,
+        ),
+        Dialect(
+            name="openrouter",
+            hosts=("openrouter.ai",),
+            completion_tokens=(),
+            fixed_sampling=(),
+            top_k=True,
+            no_stops=(),
+            json_schema=True,
+            cache_control=("*anthropic/*", "google/gemini*", "minimax/*", "z-ai/*"),
+            pdf="file",
+            parallel=True,
+            replay="details",
+            efforts=(
+                Efforts(("*anthropic/*",), ("none", "minimal", "low", "medium", "high", "xhigh", "max")),
+                Efforts(ALL, ("none", "minimal", "low", "medium", "high", "xhigh")),
+            ),
+            effort_field="reasoning",
+        ),
+        Dialect(
+            name="gemini",
+            hosts=("generativelanguage.googleapis.com",),
+            most_tokens=(("*", 65536),),
+            json_schema=True,
+            pdf="image_url",
+            tool_name=r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}",
+            rules=schemas.GEMINI,
+            signed_calls=("*gemini-[3-9]*",),
+            replay="never",
+            efforts=(
+                Efforts(("*gemini-2.5-flash*",), ("none", "low", "medium", "high")),
+                Efforts(("*gemini-[3-9]*flash*",), ("minimal", "low", "medium", "high")),
+                Efforts(("*gemini-2.5*", "*gemini-[3-9]*"), ("low", "medium", "high")),
+            ),
+        ),
+        Dialect(
+            name="kimi",
+            hosts=("api.moonshot.ai", "api.moonshot.cn", "api.kimi.com"),
+            completion_tokens=ALL,
+            fixed_sampling=ALL,
+            cache_key=True,
+            system_anywhere=True,
+            images=(
+                "*kimi-k[3-9]*", "k[3-9]*", "*kimi-k2.[5-9]*", "kimi-for-coding*", "kimi-latest*", "*vision*",
+            ),
+            image_urls=False,
+            empty_content=False,
+            prefill="partial",
+            forced="",
+            named=False,
+            rules=schemas.KIMI,
+            call_id=r"[!-~]{1,64}",
+            replay="calls",
+            switch="enabled",
+            switched=("*k[3-9]*", "*k2.[5-9]*", "kimi-for-coding*"),
+            unstoppable=("*k[3-9]*", "*k2.7*"),
+            efforts=(Efforts(("*k[3-9]*",), ("low", "high", "max")),),
+            effort_field="thinking",
+        ),
+        Dialect(
+            name="glm",
+            hosts=("api.z.ai", "open.bigmodel.cn"),
+            most_tokens=(("glm-4.5*", 32_000), ("*", 128_000)),
+            stops=1,
+            images=("glm-*v", "glm-*v-*", "glm-5.3-flash*"),
+            replay="kept",
+            switch="enabled",
+            efforts=(),
+        ),
+        Dialect(
+            name="minimax",
+            hosts=("api.minimax.io", "api.minimaxi.com"),
+            completion_tokens=ALL,
+            most_tokens=(("*", 128_000),),
+            always={"reasoning_split": True},
+            images=("minimax-m[3-9]*",),
+            forced="",
+            named=False,
+            no_tool=False,
+            replay="kept",
+            switch="adaptive",
+            efforts=(),
+        ),
+        Dialect(
+            name="deepseek",
+            hosts=("api.deepseek.com",),
+            most_tokens=(("*", 393_000),),
+            stops=16,
+            system_anywhere=True,
+            images=("*vision*",),
+            forced_in_thought=False,
+            replay="every",
+            placeholder=" ",
+            switch="enabled",
+            efforts=(),
+        ),
+        Dialect(
+            name="mistral",
+            hosts=("api.mistral.ai", "codestral.mistral.ai"),
+            usage_option=False,
+            json_schema=True,
+            bridged=ALL,
+            prefill="prefix",
+            forced="any",
+            named=False,
+            parallel=True,
+            rules=schemas.MISTRAL,
+            call_id=r"[a-zA-Z0-9]{9}",
+            new_id="{:.9}",
+            replay="never",
+            efforts=(),
+        ),
+        Dialect(
+            name="ollama",
+            hosts=("localhost:11434", "127.0.0.1:11434", "ollama.com"),
+            completion_tokens=(),
+            json_schema=True,
+            image_urls=False,
+            forced="",
+            named=False,
+            no_tool=False,
+            replay="kept",
+            reasoning="reasoning",
+            efforts=(Efforts(("*gpt-oss*",), ("low", "medium", "high")), Efforts(ALL, ("none",))),
+        ),
+        Dialect(
+            name="vllm",
+            hosts=("localhost:8000", "127.0.0.1:8000"),
+            top_k=True,
+            json_schema=True,
+            parallel=True,
+            rules=schemas.VLLM,
+            replay="kept",
+            reasoning="reasoning",
+            efforts=(Efforts(ALL, ("low", "medium", "high")),),
+        ),
+        Dialect(
+            name="lmstudio",
+            hosts=("localhost:1234", "127.0.0.1:1234"),
+            completion_tokens=(),
+            top_k=True,
+            json_schema=True,
+            named=False,
+            efforts=(),
+        ),
+        Dialect(
+            name="composer",
+            hosts=("api-for-cursor.standardagents.ai", "localhost:8787", "127.0.0.1:8787"),
+            json_schema=True,
+            call_id=r"(?s).+",
+            replay="never",
+            efforts=(),
+        ),
     )
-}
+}  # fmt: skip
+
+
+@lru_cache(4096)
+def matches(model: str, globs: Globs) -> bool:
+    return any(fnmatchcase(model.lower(), glob) for glob in globs)
 
 
 def dialect_of(name: str | None, host: str, port: int) -> Dialect:
@@ -36,6 +325,10 @@ def dialect_of(name: str | None, host: str, port: int) -> Dialect:
         return DIALECTS[name]
     where = (host.lower(), f"{host.lower()}:{port}")
     return next(
-        (row for row in DIALECTS.values() if any(w.endswith(end) for w in where for end in row.hosts)),
+        (row for row in DIALECTS.values() if any(_is_at(where, end) for end in row.hosts)),
         DIALECTS["generic"],
     )
+
+
+def _is_at(where: tuple[str, str], end: str) -> bool:
+    return any(w == end or w.endswith(end if end[0] == "." else f".{end}") for w in where)

@@ -8,7 +8,10 @@ Anthropic's clients accept `^[a-zA-Z0-9_-]+$` of any length (translation.md, 10)
 import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from hashlib import sha256
 from typing import Any
+
+import msgspec
 
 _MARK = "__sb_"
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_-]")
@@ -46,7 +49,26 @@ def encode(value: dict[str, Any]) -> str:
 def decode(text: str) -> dict[str, Any] | None:
     """What `encode` was given; None for anything else."""
     try:
-        value = json.loads(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-    except (ValueError, RecursionError):
+        value = msgspec.json.decode(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (ValueError, RecursionError, msgspec.MsgspecError):
         return None
     return value if isinstance(value, dict) else None
+
+
+class Ids:
+    """The ids of one request's calls as its provider takes them: its own ones back, each only once."""
+
+    def __init__(self, legal: str, form: str) -> None:
+        """`legal` is a pattern, `form` makes another id of the hex digits of a hash."""
+        self._legal = re.compile(legal)
+        self._form = form
+        self._used: set[str] = set()
+
+    def sent(self, own: str) -> str:
+        """For the next call in the conversation, so that the same history always gives the same ids."""
+        found, again = own, 0
+        while found in self._used or not self._legal.fullmatch(found):
+            digest = sha256(f"{own}#{again}".encode(errors="surrogatepass")).hexdigest()
+            found, again = self._form.format(digest), again + 1
+        self._used.add(found)
+        return found

@@ -1,0 +1,131 @@
+"""Assistant messages of the history: text, calls, and the thinking that their provider wants back."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from .dialects import Dialect, matches
+from .ids import Ids, unpack
+from .incoming import Block, Message, Piece, pieces
+from .parts import Part, Parts, content_of
+from .signature import payload_of, signer
+from .texts import is_said
+from .tools import Names
+
+_UNSIGNED = "skip_thought_signature_validator"
+"""What Gemini takes for the signature of a call that it did not make (openai-chat.md, 6)."""
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A call whose result is to follow."""
+
+    asked: str
+    """Its id as the client has it."""
+    sent: str
+    name: str
+
+
+class Answer(msgspec.Struct, frozen=True):
+    message: dict[str, Any]
+    calls: list[Call]
+
+
+class Answers:
+    """Writes them for one provider and model."""
+
+    def __init__(
+        self, dialect: Dialect, model: str, provider: str, parts: Parts, names: Names, *, off: bool
+    ) -> None:
+        """`off`: whether the model is told not to think."""
+        self._dialect = dialect
+        self._provider = provider
+        self._signs = matches(model, dialect.signed_calls)
+        self._parts = parts
+        self._names = names
+        self._off = off
+        self._ids = Ids(dialect.call_id, dialect.new_id)
+
+    def of(self, messages: Iterable[Message]) -> Answer | None:
+        """One message of several in a row; None where nothing is left that could be sent."""
+        blocks = [piece for message in messages for piece in pieces(message.content)]
+        uses = [block for block in blocks if isinstance(block, Block) and _is_call(block)]
+        thoughts = [block for block in blocks if isinstance(block, Block) and block.type == "thinking"]
+        said = [part for piece in blocks if not _is_call(piece) for part in self._said(piece)]
+        if not uses and not said:
+            return None
+        calls, written = self._calls(uses)
+        message: dict[str, Any] = {"role": "assistant"}
+        if said:
+            message["content"] = content_of(said)
+        elif self._dialect.empty_content:
+            message["content"] = None
+        message |= self._thinking(thoughts, called=bool(calls))
+        if calls:
+            message["tool_calls"] = written
+        return Answer(message, calls)
+
+    def _said(self, piece: Piece) -> Iterable[Part]:
+        """Text only: an assistant message holds no media."""
+        return (part if not part.media else Part("[media omitted]") for part in self._parts.of(piece))
+
+    def _calls(self, blocks: list[Block]) -> tuple[list[Call], list[dict[str, Any]]]:
+        calls, written = [], []
+        for index, block in enumerate(blocks):
+            asked = block.id if isinstance(block.id, str) else ""
+            own, extra = unpack(asked)
+            sent, name = self._ids.sent(own), self._names.sent(block.name)
+            calls.append(Call(asked, sent, block.name))
+            call: dict[str, Any] = {
+                "id": sent,
+                "type": "function",
+                "function": {"name": name, "arguments": block.arguments},
+            }
+            if self._signs and (signature := self._signature(extra, first=index == 0)):
+                call["extra_content"] = {"google": {"thought_signature": signature}}
+            written.append(call)
+        return calls, written
+
+    def _signature(self, extra: dict[str, Any], *, first: bool) -> str:
+        """Of the first call of a step, which alone must have one."""
+        told = extra.get("google")
+        return told if isinstance(told, str) else _UNSIGNED if first else ""
+
+    def _thinking(self, blocks: list[Block], *, called: bool) -> dict[str, Any]:
+        """The field that holds it (translation.md, 4)."""
+        replay = self._dialect.replay
+        if replay == "never":
+            return {}
+        payloads = [self._payload(block) for block in blocks]
+        details = [one for payload in payloads for one in _list(payload.get("reasoning_details"))]
+        if details or replay == "details":
+            return {"reasoning_details": details} if details else {}
+        key = next((payload["key"] for payload in payloads if _names_field(payload)), "")
+        text = "".join(block.thinking for block in blocks if isinstance(block.thinking, str))
+        if is_said(text) and (key or replay != "told"):
+            return {key or self._dialect.reasoning: text}
+        wanted = replay == "every" or (replay == "calls" and called)
+        return {self._dialect.reasoning: self._dialect.placeholder} if wanted and not self._off else {}
+
+    def _payload(self, block: Block) -> dict[str, Any]:
+        """What the answer of this same provider left in its signature."""
+        if not isinstance(block.signature, str) or signer(block.signature) != self._provider:
+            return {}
+        return payload_of(block.signature) or {}
+
+
+def _is_call(piece: Piece) -> bool:
+    return (
+        isinstance(piece, Block)
+        and piece.type == "tool_use"
+        and isinstance(piece.name, str)
+        and bool(piece.name)
+    )
+
+
+def _names_field(payload: dict[str, Any]) -> bool:
+    return payload.get("key") in ("reasoning_content", "reasoning")
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

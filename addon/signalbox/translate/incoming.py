@@ -1,0 +1,148 @@
+"""A Messages body as it is read for translation: everything in it, whatever its types.
+
+What a provider must get unchanged (arguments, schemas) stays bytes, so that number formats and the order of
+keys survive. A field of an unexpected type is no reason to fail: who reads it asks what it is.
+"""
+
+from typing import Any
+
+import msgspec
+
+from .translation import UntranslatableError
+
+type Odd = str | int | float | bool | list[Any] | None
+"""Stands where an object should."""
+type Unlisted = str | int | float | bool | dict[str, Any] | None
+"""Stands where a list should."""
+type Piece = Block | Odd
+"""An element of `content`."""
+type Content = Block | str | int | float | bool | list[Piece] | None
+
+
+class Source(msgspec.Struct, gc=False):
+    """Of an image or a document."""
+
+    type: Any = None
+    media_type: Any = None
+    data: Any = None
+    url: Any = None
+    content: "Content" = None
+
+
+class Tool(msgspec.Struct):
+    """An entry of `tools`, or what `tool_addition` defines."""
+
+    name: Any = None
+    type: Any = None
+    description: Any = None
+    input_schema: msgspec.Raw = msgspec.Raw(b"null")
+
+    @property
+    def is_function(self) -> bool:
+        """Whether the client runs it, by a schema that it gives; all others are Anthropic's own."""
+        named = isinstance(self.name, str) and bool(self.name)
+        return named and (self.type in (None, "custom") or bytes(self.input_schema).startswith(b"{"))
+
+
+class Change(msgspec.Struct):
+    """The `tool` of a `tool_addition` or `tool_removal`."""
+
+    name: Any = None
+    definition: Tool | Odd = None
+
+
+class Block(msgspec.Struct):
+    """A content block, or any object that stands where one could be."""
+
+    type: Any = None
+    text: Any = None
+    thinking: Any = None
+    signature: Any = None
+    source: Source | Odd = None
+    id: Any = None
+    name: Any = None
+    input: msgspec.Raw = msgspec.Raw(b"{}")
+    tool_use_id: Any = None
+    tool_name: Any = None
+    tool: Change | Odd = None
+    is_error: Any = None
+    title: Any = None
+    url: Any = None
+    stdout: Any = None
+    stderr: Any = None
+    error_code: Any = None
+    cache_control: Any = None
+    content: Content = None
+
+    @property
+    def arguments(self) -> str:
+        """`input` in compact form; numbers and the order of keys stay as the client has them. An object may
+        be given as text; what is no object is none (translation.md, 7)."""
+        told = bytes(self.input)
+        try:
+            if told.startswith(b'"'):
+                told = msgspec.json.decode(told, type=str).encode()
+            return msgspec.json.format(told, indent=-1).decode() if told.startswith(b"{") else "{}"
+        except msgspec.MsgspecError:
+            return "{}"
+
+
+class Message(msgspec.Struct):
+    role: Any = None
+    content: Content = None
+
+
+class Offered(msgspec.Struct):
+    """What tells whether a request can be translated at all."""
+
+    tools: list[Tool | Odd] | Unlisted = None
+    tool_choice: Any = None
+    thread: Any = None
+    compaction: Any = None
+
+
+class Incoming(Offered):
+    """The fields that mean something to others than Anthropic."""
+
+    messages: list[Message | Odd] | Unlisted = None
+    system: Content = None
+    max_tokens: Any = None
+    stream: Any = None
+    stop_sequences: Any = None
+    temperature: Any = None
+    top_p: Any = None
+    top_k: Any = None
+    thinking: Any = None
+    output_config: Any = None
+    output_format: Any = None
+
+    @property
+    def turns(self) -> list[Message]:
+        found = self.messages if isinstance(self.messages, list) else []
+        return [message for message in found if isinstance(message, Message)]
+
+
+_incoming = msgspec.json.Decoder(Incoming)
+_offered = msgspec.json.Decoder(Offered)
+
+
+def read(raw: bytes) -> Incoming:
+    """Raises UntranslatableError for what is no JSON object, is nested too deeply, or holds a number that
+    is too large."""
+    return _decode(_incoming, raw)
+
+
+def read_offered(raw: bytes) -> Offered:
+    """The same for a few fields; the others are skipped."""
+    return _decode(_offered, raw)
+
+
+def _decode[T](decoder: msgspec.json.Decoder[T], raw: bytes) -> T:
+    try:
+        return decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise UntranslatableError(f"the request cannot be read: {error}") from None
+
+
+def pieces(content: Content) -> list[Piece]:
+    return content if isinstance(content, list) else [content]

@@ -1,0 +1,97 @@
+"""Content of one message: text, images and documents, in the form that a provider takes."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from .dialects import Dialect, matches
+from .incoming import Block, Content, Piece, Source, pieces
+from .texts import is_said, joined, text_of
+
+_MEDIA_TYPES = {"image/jpg": "image/jpeg"}
+
+
+class Part(msgspec.Struct, frozen=True):
+    text: str = ""
+    media: dict[str, Any] | None = None
+    """A part of another type than text."""
+    cache: dict[str, str] | None = None
+    """The `cache_control` to send with it."""
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        part = self.media or {"type": "text", "text": self.text}
+        return part | {"cache_control": self.cache} if self.cache else part
+
+
+def content_of(parts: Sequence[Part], by: str = "\n") -> str | list[dict[str, Any]]:
+    """One string wherever it can be, which is what all servers understand (openai-chat.md, 1)."""
+    if any(part.media or part.cache for part in parts):
+        return [part.sent for part in parts]
+    return joined((part.text for part in parts), by)
+
+
+class Parts:
+    """Reads content for one provider and model."""
+
+    def __init__(self, dialect: Dialect, model: str, notes: Counter[str]) -> None:
+        self._dialect = dialect
+        self._sees = matches(model, dialect.images)
+        self._caches = matches(model, dialect.cache_control)
+        self._notes = notes
+
+    def read(self, content: Content) -> list[Part]:
+        return [part for piece in pieces(content) for part in self.of(piece)]
+
+    def of(self, piece: Piece) -> Iterator[Part]:
+        """Nothing for what is blank."""
+        if isinstance(piece, Block) and piece.type in ("image", "document"):
+            part = self._image(piece) if piece.type == "image" else self._document(piece)
+        else:
+            part = Part(text_of(piece))
+        if part.media or is_said(part.text):
+            cache = self.cache(piece)
+            yield msgspec.structs.replace(part, cache=cache) if cache else part
+
+    def cache(self, piece: Piece) -> dict[str, str] | None:
+        """Its `cache_control`, for models that need to be told (openai-chat.md, 1)."""
+        told = piece.cache_control if self._caches and isinstance(piece, Block) else None
+        if not isinstance(told, dict) or told.get("type") != "ephemeral":
+            return None
+        ttl = told.get("ttl")
+        return {"type": "ephemeral", "ttl": ttl} if isinstance(ttl, str) else {"type": "ephemeral"}
+
+    def _image(self, block: Block) -> Part:
+        url = _url(block.source) if self._sees else ""
+        if not url or not (self._dialect.image_urls or url.startswith("data:")):
+            self._notes["images omitted"] += 1
+            return Part("[image omitted]")
+        return Part(media={"type": "image_url", "image_url": {"url": url}})
+
+    def _document(self, block: Block) -> Part:
+        """Plain text as text; a PDF where the provider takes one (translation.md, 2)."""
+        if isinstance(block.source, Source) and block.source.type in ("text", "content"):
+            return Part(text_of(block))
+        title = block.title if isinstance(block.title, str) else ""
+        url = _url(block.source)
+        if url.startswith("data:application/pdf;") and self._dialect.pdf == "file":
+            name = title or "document.pdf"
+            return Part(media={"type": "file", "file": {"filename": name, "file_data": url}})
+        if url.startswith("data:application/pdf;") and self._dialect.pdf == "image_url":
+            return Part(media={"type": "image_url", "image_url": {"url": url}})
+        self._notes["documents omitted"] += 1
+        return Part(joined(("[document omitted]", title)))
+
+
+def _url(source: object) -> str:
+    """A data URL, or the address that the client gave; empty for an uploaded file."""
+    if not isinstance(source, Source):
+        return ""
+    if source.type == "url":
+        return source.url if isinstance(source.url, str) else ""
+    if source.type != "base64" or not isinstance(source.media_type, str) or not isinstance(source.data, str):
+        return ""
+    media_type = source.media_type.lower()
+    return f"data:{_MEDIA_TYPES.get(media_type, media_type)};base64,{source.data}"

@@ -1,0 +1,180 @@
+"""A Messages body as chat completions (translation.md, 1 to 4)."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from ..messages.body import Body
+from ..messages.system import BILLING
+from .answers import Answers
+from .dialects import Dialect, matches
+from .effort import Thought, thought
+from .history import History, system_of
+from .incoming import Block, Content, Incoming, Tool, pieces, read, read_offered
+from .parts import Part, Parts
+from .schemas import cleaned, is_strict
+from .texts import defined_by
+from .tools import Choice, Names, choose, functions, offered, refusal
+from .translation import UntranslatableError
+
+_LONG_CONTEXT = "[1m]"
+_SCHEMA = "Answer with one JSON value that follows this JSON Schema, and with nothing around it:\n{}"
+
+
+class ChatRequest(msgspec.Struct, frozen=True):
+    """What one provider is sent, and what its answer has to be read with."""
+
+    body: bytes
+    """Compact JSON in UTF-8."""
+    names: Mapping[str, str]
+    """Names of tools as sent, and as the client calls them, where they differ."""
+    stream: bool
+    shows_thinking: bool
+    """Whether the client asked for thinking."""
+    notes: tuple[str, ...]
+    """For the debug log: names and counts, never values."""
+    tools: frozenset[str]
+    """The tools offered, as the client calls them."""
+
+
+def untranslatable(body: bytes | Body) -> str:
+    """Why no provider of chat completions can serve a request, for people; empty where one can. Reads the
+    tools and a few small fields only."""
+    try:
+        return refusal(read_offered(body.raw if isinstance(body, Body) else body))
+    except UntranslatableError as error:
+        return str(error)
+
+
+def to_chat(raw: bytes, *, model: str, dialect: Dialect, provider: str, session: str | None) -> ChatRequest:
+    """`raw` is a Messages body without the thinking of others. `session` names its conversation, for the
+    provider's prompt cache. Raises UntranslatableError, and nothing else whatever the body holds."""
+    try:
+        asked = read(raw)
+        if why := refusal(asked):
+            raise UntranslatableError(why)
+        return _Writing(asked, model.removesuffix(_LONG_CONTEXT), dialect, provider).request(session)
+    except RecursionError:
+        raise UntranslatableError("the request is nested too deeply") from None
+
+
+class _Writing:
+    def __init__(self, asked: Incoming, model: str, dialect: Dialect, provider: str) -> None:
+        self._asked = asked
+        self._model = model
+        self._dialect = dialect
+        self._provider = provider
+        self._notes: Counter[str] = Counter()
+        self._names = Names(dialect)
+        self._parts = Parts(dialect, model, self._notes)
+
+    def request(self, session: str | None) -> ChatRequest:
+        asked, dialect = self._asked, self._dialect
+        tools = self._tools()
+        thinking = thought(asked.thinking, asked.output_config, dialect, self._model, tools=bool(tools))
+        sent_names = {name: self._names.sent(name) for name in tools}
+        thinks = bool(dialect.switch) and not thinking.is_off
+        choice = choose(asked.tool_choice, sent_names, dialect, thinks=thinks, called=self._has_calls())
+        schema = self._schema()
+        body: dict[str, Any] = {"model": self._model, "messages": self._messages(thinking, choice, schema)}
+        if choice.offers:
+            body["tools"] = offered(tools.values(), self._names, dialect.rules)
+        body |= choice.fields | self._limits() | self._sampling() | thinking.fields
+        if schema is not None and dialect.json_schema:
+            body["response_format"] = _response_format(cleaned(schema, dialect.rules))
+        if session and dialect.cache_key:
+            body["prompt_cache_key"] = session
+        body |= dialect.always
+        stream = asked.stream is True
+        if stream:
+            body |= {"stream": True} | (
+                {"stream_options": {"include_usage": True}} if dialect.usage_option else {}
+            )
+        return ChatRequest(
+            body=msgspec.json.encode(body),
+            names=self._names.changed,
+            stream=stream,
+            shows_thinking=thinking.is_shown,
+            notes=self._told(),
+            tools=frozenset(tools) if choice.offers else frozenset(),
+        )
+
+    def _tools(self) -> dict[str, Tool]:
+        listed = self._asked.tools if isinstance(self._asked.tools, list) else []
+        added = [
+            tool
+            for message in self._asked.turns
+            for piece in pieces(message.content)
+            if (tool := defined_by(piece)) is not None
+        ]
+        return functions(listed, added, self._notes)
+
+    def _has_calls(self) -> bool:
+        return any(
+            isinstance(piece, Block) and piece.type == "tool_use"
+            for message in self._asked.turns
+            for piece in pieces(message.content)
+        )
+
+    def _messages(self, thinking: Thought, choice: Choice, schema: object) -> list[dict[str, Any]]:
+        answers = Answers(
+            self._dialect, self._model, self._provider, self._parts, self._names, off=thinking.is_off
+        )
+        history = History(self._dialect, self._model, self._parts, answers, self._notes)
+        system = self._parts.read(_without_billing(self._asked.system))
+        if schema is not None and not self._dialect.json_schema:
+            system.append(Part(_SCHEMA.format(msgspec.json.encode(schema).decode())))
+        return [*system_of(system), *history.of(self._asked.turns, choice.say)]
+
+    def _schema(self) -> object:
+        """That the answer is to follow, in either spelling; None where none is given."""
+        config = self._asked.output_config
+        for told in (config.get("format") if isinstance(config, dict) else None, self._asked.output_format):
+            if isinstance(told, dict) and told.get("type") == "json_schema":
+                schema: object = told.get("schema")
+                return schema if isinstance(schema, dict) else None
+        return None
+
+    def _limits(self) -> dict[str, Any]:
+        asked, dialect, model = self._asked, self._dialect, self._model
+        limits: dict[str, Any] = {}
+        if isinstance(asked.max_tokens, int) and not isinstance(asked.max_tokens, bool):
+            most = next(
+                (most for glob, most in dialect.most_tokens if matches(model, (glob,))), asked.max_tokens
+            )
+            completion = matches(model, dialect.completion_tokens)
+            field = "max_completion_tokens" if completion else "max_tokens"
+            limits[field] = max(min(asked.max_tokens, most), 1)
+        told = asked.stop_sequences if isinstance(asked.stop_sequences, list) else []
+        stops = [stop for stop in told if stop and isinstance(stop, str)]
+        if stops and not matches(model, dialect.no_stops):
+            limits["stop"] = stops[: dialect.stops]
+        return limits
+
+    def _sampling(self) -> dict[str, Any]:
+        asked, fixed = self._asked, matches(self._model, self._dialect.fixed_sampling)
+        told = {} if fixed else {"temperature": asked.temperature, "top_p": asked.top_p}
+        if self._dialect.top_k:
+            told["top_k"] = asked.top_k
+        return {
+            name: value
+            for name, value in told.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+
+    def _told(self) -> tuple[str, ...]:
+        self._notes["tool names shortened"] = len(self._names.changed)
+        return tuple(f"{what}: {count}" for what, count in self._notes.items() if count)
+
+
+def _without_billing(system: Content) -> Content:
+    first, *others = pieces(system) or [None]
+    is_billing = isinstance(system, list) and isinstance(first, Block) and str(first.text).startswith(BILLING)
+    return others if is_billing else system
+
+
+def _response_format(schema: dict[str, Any]) -> dict[str, Any]:
+    told = {"name": "answer", "schema": schema, "strict": is_strict(schema)}
+    return {"type": "json_schema", "json_schema": told}

@@ -1,0 +1,125 @@
+"""The tools of a request: their names, their schemas, and which of them is to be called."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import msgspec
+
+from .dialects import Dialect
+from .incoming import Offered, Tool
+from .schemas import Rules, parameters
+
+_ODD = re.compile(r"[^a-zA-Z0-9_-]")
+_LONGEST = 55
+"""Characters of a name that are kept before `_` and eight of its hash: 64 in all."""
+
+
+class Names:
+    """Names of tools as a provider takes them, the same for the same name in every request."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._legal = re.compile(dialect.tool_name)
+        self.changed: dict[str, str] = {}
+        """As sent, and as the client calls it, where they differ."""
+
+    def sent(self, name: str) -> str:
+        if self._legal.fullmatch(name):
+            return name
+        plain = _ODD.sub("_", name)
+        plain = plain if self._legal.fullmatch(plain[:1]) else f"_{plain}"
+        short = f"{plain[:_LONGEST]}_{sha256(name.encode()).hexdigest()[:8]}"
+        self.changed[short] = name
+        return short
+
+
+class Choice(NamedTuple):
+    """What `tool_choice` becomes."""
+
+    fields: dict[str, Any]
+    say: str = ""
+    """To be said to the model, where the provider has no field for it."""
+    offers: bool = True
+    """Whether tools are offered at all."""
+
+
+def functions(tools: Iterable[object], added: Iterable[Tool], notes: Counter[str]) -> dict[str, Tool]:
+    """Those that the client runs, by name and in order; what stands later under the same name is dropped."""
+    found: dict[str, Tool] = {}
+    for tool in (*tools, *added):
+        if isinstance(tool, Tool) and tool.is_function:
+            found.setdefault(tool.name, tool)
+        else:
+            notes["server tools dropped"] += 1
+    return found
+
+
+def offered(tools: Iterable[Tool], names: Names, rules: Rules) -> list[dict[str, Any]]:
+    """The field `tools`."""
+    return [
+        {
+            "type": "function",
+            "function": {
+                "name": names.sent(tool.name),
+                **({"description": tool.description} if isinstance(tool.description, str) else {}),
+                "parameters": _parameters(bytes(tool.input_schema), rules),
+            },
+        }
+        for tool in tools
+    ]
+
+
+@lru_cache(512)
+def _parameters(schema: bytes, rules: Rules) -> msgspec.Raw:
+    """As it came, in compact form, where nothing has to change. Kept, since a client sends its tools with
+    every request."""
+    told = msgspec.json.decode(schema)
+    sent = parameters(told, rules)
+    return msgspec.Raw(msgspec.json.format(schema, indent=-1) if sent == told else msgspec.json.encode(sent))
+
+
+def refusal(asked: Offered) -> str:
+    """Why no provider of chat completions can serve the request; empty where one can."""
+    tools = [tool for tool in asked.tools if isinstance(tool, Tool)] if isinstance(asked.tools, list) else []
+    servers = [str(tool.name or tool.type) for tool in tools if not tool.is_function]
+    if servers and len(servers) == len(tools):
+        return f"it offers only tools that Anthropic itself runs ({', '.join(servers[:5])})"
+    choice = asked.tool_choice if isinstance(asked.tool_choice, dict) else {}
+    if choice.get("type") == "tool" and choice.get("name") in servers:
+        return f"its tool_choice names {choice['name']}, a tool that Anthropic itself runs"
+    if isinstance(asked.thread, dict) and asked.thread.get("type") == "continue":
+        return "it continues a thread that Anthropic itself keeps"
+    if isinstance(asked.compaction, dict):
+        return "it asks for a compaction, which only Anthropic itself makes"
+    return ""
+
+
+def choose(asked: object, tools: dict[str, str], dialect: Dialect, *, thinks: bool, called: bool) -> Choice:
+    """`tools` are the names as the client calls them, and as sent. `thinks`: whether the model is to think.
+    `called`: whether the history has calls, without whose tools some servers refuse it."""
+    told = asked if isinstance(asked, dict) else {}
+    kind, name = told.get("type"), told.get("name")
+    if not tools:
+        return Choice({}, offers=False)
+    if kind == "none":
+        if dialect.no_tool:
+            return Choice({"tool_choice": "none"})
+        return Choice({}, "Answer without calling a tool.", True) if called else Choice({}, offers=False)
+    fields: dict[str, Any] = {}
+    if dialect.parallel and told.get("disable_parallel_tool_use") is True:
+        fields["parallel_tool_calls"] = False
+    if kind == "tool" and isinstance(name, str) and name in tools:
+        return _forced(fields, tools[name], len(tools), dialect, thinks)
+    return _forced(fields, "", len(tools), dialect, thinks) if kind == "any" else Choice(fields)
+
+
+def _forced(fields: dict[str, Any], name: str, count: int, dialect: Dialect, thinks: bool) -> Choice:
+    say = f"Call the tool {name} now." if name else "Call one of the tools now."
+    if not dialect.forced or (thinks and not dialect.forced_in_thought):
+        return Choice(fields, say)
+    if name and dialect.named:
+        return Choice({"tool_choice": {"type": "function", "function": {"name": name}}, **fields})
+    return Choice({"tool_choice": dialect.forced, **fields}, say if name and count > 1 else "")
