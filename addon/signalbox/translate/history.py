@@ -50,17 +50,21 @@ class History:
             answer = self._answers.of(turn)
             if answer is None:
                 continue
-            sent += self._between(between, calls) if sent or between else ()
+            if sent or between:
+                sent += self._between(between, calls, opens=not sent)
             sent.append(answer.message)
             between, calls = [], answer.calls
         if between or calls or not sent:
-            sent += self._between(between, calls, closing)
+            sent += self._between(between, calls, closing, opens=not sent)
         elif self._dialect.prefill:
             sent[-1][self._dialect.prefill] = True
         return sent
 
-    def _between(self, messages: Iterable[Message], calls: list[Call], closing: str = "") -> list[Sent]:
-        """What stands between two assistant messages."""
+    def _between(
+        self, messages: Iterable[Message], calls: list[Call], closing: str = "", *, opens: bool
+    ) -> list[Sent]:
+        """What stands between two assistant messages, or before the first one; never nothing, and never a
+        system message alone where it opens the conversation."""
         results, said = self._sorted(messages, calls)
         media: list[Part] = []
         sent = [self._result(call, results.get(call.sent), media) for call in calls]
@@ -71,7 +75,9 @@ class History:
             if self._bridges and sent and sent[-1]["role"] == "tool":
                 sent.append(_BRIDGE)
             sent.append({"role": role, "content": content_of(parts)})
-        return sent or [{"role": "user", "content": _NOTHING}]
+        if not sent or (opens and sent[-1]["role"] == "system"):
+            sent.append({"role": "user", "content": _NOTHING})
+        return sent
 
     def _sorted(
         self, messages: Iterable[Message], calls: list[Call]

@@ -19,7 +19,7 @@ _SEVERAL = frozenset({"anyOf", "oneOf", "allOf", "prefixItems", "items"})
 _NAMED = frozenset({"properties", "patternProperties", "dependentSchemas", "$defs", "definitions"})
 _BRANCHES = ("allOf", "anyOf", "oneOf")
 _NOT_AT_ROOT = frozenset({*_BRANCHES, "enum", "const", "not"})
-_STRING_FORMATS = frozenset({"enum", "date-time"})
+_STRING_FORMATS = ("enum", "date-time")
 
 _MOST_INLINED = 500
 """References followed in one schema; any further one reads as any object."""
@@ -121,10 +121,11 @@ class _Inliner:
 
     def _named_by(self, ref: str, within: tuple[str, ...]) -> Schema:
         self._followed += 1
-        target: Any = (
-            None if ref in within or self._followed > _MOST_INLINED or ref[:1] != "#" else self._root
-        )
-        for step in ref.split("/")[1:]:
+        here, *steps = ref.split("/")
+        target: Any = self._root if here == "#" else None
+        if ref in within or self._followed > _MOST_INLINED:
+            target = None
+        for step in steps:
             name = step.replace("~1", "/").replace("~0", "~")
             target = target.get(name) if isinstance(target, dict) else None
         return target if isinstance(target, dict) else {"type": "object"}
@@ -175,6 +176,10 @@ def _narrowed(schema: Schema) -> Schema:
     if isinstance(types := schema.get("type"), list):
         branches = [{**schema, "type": name} for name in types] or branches
         schema = {key: value for key, value in schema.items() if key in ("title", "description")}
+    elif types == "null":
+        schema |= {"type": "string", "nullable": True}
+    elif not isinstance(types, str):
+        schema.pop("type", None)
     meant = [branch for branch in branches if branch.get("type") != "null"]
     nullable = {"nullable": True} if len(meant) < len(branches) else {}
     if len(meant) == 1:
@@ -187,10 +192,10 @@ def _narrowed(schema: Schema) -> Schema:
 def _merged(schema: Schema, other: Schema) -> Schema:
     """Both at once; where they disagree the first."""
     merged = other | schema
-    for key in ("properties", "required"):
-        if key in schema and key in other:
-            first, second = schema[key], other[key]
-            merged[key] = _mapping(second) | _mapping(first) if key == "properties" else _list(second) + first
+    if "properties" in schema and "properties" in other:
+        merged["properties"] = _mapping(other["properties"]) | _mapping(schema["properties"])
+    if "required" in schema and "required" in other:
+        merged["required"] = _list(other["required"]) + _list(schema["required"])
     return merged
 
 
@@ -202,9 +207,8 @@ def _fitted(schema: Schema) -> Schema:
         schema["enum"] = values
     if kind == "string" and schema.get("format") not in _STRING_FORMATS:
         schema.pop("format", None)
-    if kind == "array" and not isinstance(schema.get("items"), dict):
-        items = _schemas(schema.get("items"))
-        schema["items"] = items[0] if items else {"type": "string"}
+    if (kind == "array" or "items" in schema) and not isinstance(schema.get("items"), dict):
+        schema["items"] = next(iter(_schemas(schema.get("items"))), {"type": "string"})
     if "required" in schema:
         named = _mapping(schema.get("properties"))
         schema["required"] = [

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from .incoming import Block, Change, Piece, Source, Tool
 
-_NO_TEXT = frozenset({"thinking", "redacted_thinking", "fallback", "container_upload"})
+_NO_TEXT = ("thinking", "redacted_thinking", "fallback", "container_upload")
 
 
 def text_of(piece: Piece) -> str:

@@ -1,0 +1,248 @@
+"""Schemas of tools as each provider takes them."""
+
+import json
+from collections.abc import Iterator
+from time import perf_counter
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from signalbox.translate.schemas import (
+    GEMINI,
+    KIMI,
+    MISTRAL,
+    PLAIN,
+    VLLM,
+    Rules,
+    cleaned,
+    is_strict,
+    parameters,
+)
+
+RULES = {"plain": PLAIN, "gemini": GEMINI, "kimi": KIMI, "mistral": MISTRAL, "vllm": VLLM}
+STRING = {"type": "string"}
+TREE = {
+    "type": "object",
+    "properties": {"root": {"$ref": "#/$defs/Node"}},
+    "$defs": {"Node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}, "name": STRING}}},
+}
+ANY = {"type": "object", "properties": {}}
+
+
+def _properties(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties}
+
+
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+@pytest.mark.parametrize(
+    "schema", [None, True, 5, "x", [], {}, {"type": "string"}, {"type": "object"}], ids=str
+)
+def test_the_root_is_always_an_object(schema, rules):
+    assert parameters(schema, rules) == ANY
+
+
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+def test_what_all_take_stays(rules):
+    schema = {**_properties(path={"type": "string", "description": "Where"}), "required": ["path"]}
+    assert parameters(schema, rules) == schema
+    assert list(parameters(schema, rules)) == list(schema)
+
+
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+def test_alternatives_at_the_root_become_one_object(rules):
+    a, b = {**_properties(a=STRING), "required": ["a"]}, _properties(b={"type": "integer"})
+    assert parameters({"anyOf": [a, b]}, rules) == _properties(a=STRING, b={"type": "integer"})
+    assert parameters({**_properties(c=STRING), "oneOf": [a]}, rules) == _properties(a=STRING, c=STRING)
+
+
+def test_a_reference_at_the_root_is_followed():
+    named = {"$ref": "#/$defs/Args", "$defs": {"Args": _properties(a=STRING)}}
+    assert parameters(named, PLAIN) == _properties(a=STRING)
+
+
+def test_openai_takes_references_and_all_keywords():
+    schema = {"$schema": "x", **TREE, "additionalProperties": False}
+    assert parameters(schema, PLAIN) == schema
+
+
+def test_no_one_takes_the_format_uri():
+    assert parameters(_properties(url={"type": "string", "format": "uri"}), PLAIN) == _properties(url=STRING)
+
+
+@pytest.mark.parametrize("rules", [GEMINI, KIMI, MISTRAL], ids=["gemini", "kimi", "mistral"])
+def test_references_are_replaced_and_circles_end(rules):
+    node = _properties(next={"type": "object"}, name=STRING)
+    assert parameters(TREE, rules) == _properties(root=node)
+
+
+@pytest.mark.parametrize("ref", ["#/nowhere", "#/type", "https://example.com/schema.json", "", "#a"])
+def test_a_reference_to_nowhere_is_any_object(ref):
+    assert parameters(_properties(a={"$ref": ref}), KIMI) == _properties(a={"type": "object"})
+
+
+def test_what_stands_beside_a_reference_stays():
+    schema = {
+        **_properties(a={"$ref": "#/definitions/A~1B", "description": "Mine"}),
+        "definitions": {"A/B": STRING},
+    }
+    assert parameters(schema, MISTRAL) == _properties(a={"type": "string", "description": "Mine"})
+
+
+def test_properties_may_be_called_as_keywords_are():
+    schema = _properties(
+        **{"$ref": STRING, "definitions": STRING, "additionalProperties": STRING, "enum": STRING}
+    )
+    for rules in RULES.values():
+        assert parameters(schema, rules) == schema
+
+
+def test_kimi_gets_a_type_for_each_property():
+    schema = _properties(
+        a={}, b={"enum": [1, 2]}, c={"properties": {}}, d={"items": {}}, e={"enum": ["x", 1]}, f=True
+    )
+    assert parameters(schema, KIMI)["properties"] == {
+        "a": STRING,
+        "b": {"enum": [1, 2], "type": "integer"},
+        "c": ANY | {"properties": {}},
+        "d": {"items": STRING, "type": "array"},
+        "e": {"enum": ["x", 1], "type": "string"},
+        "f": STRING,
+    }
+
+
+@pytest.mark.parametrize("rules", [MISTRAL, VLLM], ids=["mistral", "vllm"])
+def test_some_refuse_additional_properties(rules):
+    inner = {**_properties(), "additionalProperties": False}
+    assert parameters(
+        {**_properties(a=inner), "additionalProperties": False, "strict": True}, rules
+    ) == _properties(a=_properties())
+
+
+@pytest.mark.parametrize(
+    ("schema", "sent"),
+    [
+        ({"type": ["string", "null"]}, {"type": "string", "nullable": True}),
+        ({"type": ["string", "integer"]}, {"anyOf": [STRING, {"type": "integer"}]}),
+        (
+            {"anyOf": [STRING, {"type": "null"}], "default": "x"},
+            {"type": "string", "default": "x", "nullable": True},
+        ),
+        (
+            {"oneOf": [STRING, {"type": "integer"}], "title": "T"},
+            {"title": "T", "anyOf": [STRING, {"type": "integer"}]},
+        ),
+        ({"allOf": [{"$ref": "#/$defs/S"}], "description": "D"}, {"type": "string", "description": "D"}),
+        ({"allOf": [_properties(a=STRING), _properties(b=STRING)]}, _properties(a=STRING, b=STRING)),
+        ({"const": "x"}, {"type": "string", "enum": ["x"]}),
+        ({"const": 5}, {"type": "integer"}),
+        ({"type": "integer", "enum": [1, 2]}, {"type": "integer"}),
+        ({"type": "null"}, {"type": "string", "nullable": True}),
+        ({"type": "string", "format": "date-time"}, {"type": "string", "format": "date-time"}),
+        ({"type": "string", "format": "email"}, STRING),
+        ({"type": "integer", "format": "int64"}, {"type": "integer", "format": "int64"}),
+        ({"type": "array"}, {"type": "array", "items": STRING}),
+        ({"type": "array", "items": [STRING, {"type": "integer"}]}, {"type": "array", "items": STRING}),
+        ({**_properties(a=STRING), "required": ["a", "b", 5]}, {**_properties(a=STRING), "required": ["a"]}),
+        ({"type": "integer", "exclusiveMinimum": 0, "minimum": 1}, {"type": "integer", "minimum": 1}),
+        (
+            {**_properties(), "patternProperties": {}, "propertyNames": {}, "additionalProperties": {}},
+            _properties(),
+        ),
+    ],
+    ids=str,
+)
+def test_gemini_has_fewer_words(schema, sent):
+    told = {**_properties(x=schema), "$defs": {"S": STRING}}
+    assert parameters(told, GEMINI) == _properties(x=sent)
+
+
+SCHEMAS: st.SearchStrategy[Any] = st.recursive(
+    st.sampled_from(
+        [STRING, {"type": "null"}, {"type": ["array", "null"]}, {"const": 5}, {"enum": [[], 1]}, True, None]
+    )
+    | st.builds(lambda ref: {"$ref": ref}, st.sampled_from(["#", "#/$defs/a", "#/$defs/b", "#/x", "x"])),
+    lambda inner: st.dictionaries(
+        st.sampled_from(
+            [
+                "type",
+                "items",
+                "anyOf",
+                "oneOf",
+                "allOf",
+                "required",
+                "format",
+                "enum",
+                "not",
+                "$ref",
+                "const",
+                "properties",
+            ]
+        ),
+        inner
+        | st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["a", "type", "$ref"]), inner, max_size=2),
+        max_size=4,
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(SCHEMAS, SCHEMAS, SCHEMAS, st.sampled_from(list(RULES.values())))
+def test_anything_becomes_a_schema(schema, first, second, rules):
+    root = {**schema, "$defs": {"a": first, "b": second}} if isinstance(schema, dict) else schema
+    sent = parameters(root, rules)
+    assert sent["type"] == "object"
+    json.dumps(cleaned(root, rules))
+    if rules is GEMINI:
+        for inner in _walk(sent):
+            _check_for_gemini(inner)
+
+
+def _walk(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield schema
+    inner = [*schema.get("properties", {}).values(), *schema.get("anyOf", [])]
+    for one in [*inner, schema["items"]] if "items" in schema else inner:
+        yield from _walk(one)
+
+
+def _check_for_gemini(schema: dict[str, Any]) -> None:
+    assert GEMINI.allowed is not None
+    assert schema.keys() <= GEMINI.allowed
+    assert isinstance(schema.get("type"), str) or "anyOf" in schema, schema
+    assert all(isinstance(value, str) for value in schema.get("enum", []))
+    assert set(schema.get("required", [])) <= schema.get("properties", {}).keys()
+    assert "items" in schema or schema.get("type") != "array"
+
+
+def test_references_that_multiply_end():
+    """Each names the next one twice: in full it would be a schema of 2 ** 60 parts."""
+    names = [f"n{n}" for n in range(60)]
+    defs: dict[str, Any] = {
+        name: _properties(a={"$ref": f"#/$defs/{after}"}, b={"$ref": f"#/$defs/{after}"})
+        for name, after in zip(names, [*names[1:], "end"], strict=True)
+    }
+    start = perf_counter()
+    parameters({**_properties(x={"$ref": "#/$defs/n0"}), "$defs": defs}, GEMINI)
+    assert perf_counter() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("schema", "strict"),
+    [
+        ({**_properties(a=STRING), "required": ["a"], "additionalProperties": False}, True),
+        ({**_properties(a=STRING), "required": ["a"]}, False),
+        ({**_properties(a=STRING), "additionalProperties": False}, False),
+        (STRING, True),
+        ({"type": "array", "items": _properties()}, False),
+        ({"anyOf": [STRING, _properties()]}, False),
+    ],
+)
+def test_a_schema_is_strict_where_each_object_names_all_it_has(schema, strict):
+    assert is_strict(schema) is strict
+
+
+def test_rules_are_data():
+    assert parameters(_properties(a={"x": 1}), Rules(refused=frozenset({"x"}))) == _properties(a={})
