@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
@@ -139,8 +140,9 @@ def test_the_last_target_is_not_held(shared, caller, named, gate, rule):
     caller.until(b"from-zai")
 
 
-def test_a_client_that_waits_long_gets_pings(shared, caller, named, gate):
-    shared.second.answer(sse(EARLY, gate, REST))
+@pytest.mark.parametrize("come", ["head", "nothing"])
+def test_a_client_that_waits_long_gets_pings(shared, caller, named, gate, come):
+    shared.second.answer(sse(EARLY, gate, REST) if come == "head" else Answer(wait=gate))
     caller.ask(named("patient"))
     shared.second.wait_for(1)
     asked = time.monotonic()
@@ -160,8 +162,10 @@ def after_pings(caller: Caller, model: str, upstream: Upstream) -> None:
     assert b"message_start" not in caller.seen
 
 
-def test_the_one_that_was_held_long_may_answer_all_the_same(shared, caller, named, gate):
-    shared.second.answer(sse(EARLY, gate, REST))
+@pytest.mark.parametrize("come", ["head", "nothing"])
+def test_the_one_that_kept_the_client_waiting_may_answer_all_the_same(shared, caller, named, gate, come):
+    held = sse(EARLY, gate, REST) if come == "head" else replace(sse(EARLY, REST), wait=gate)
+    shared.second.answer(held)
     after_pings(caller, named("patient"), shared.second)
     gate.set()
     answer = caller.answer()
@@ -171,16 +175,19 @@ def test_the_one_that_was_held_long_may_answer_all_the_same(shared, caller, name
     assert (record["status"], record["attempts"]) == ("success", "patient:200")
 
 
-FAILED_LATE = {
-    "an error": (event("error", error={"type": "overloaded_error", "message": "Overloaded"}), None),
-    "its end": (b": nothing\n\n", None),
-    "a cut": (b": nothing\n\n", "reset"),
+OVERLOADED = event("error", error={"type": "overloaded_error", "message": "Overloaded"})
+FAILED_LATE: dict[str, tuple[Callable[[threading.Event], Answer], str]] = {
+    "an error": (lambda gate: sse(EARLY, gate, OVERLOADED), "stream_error"),
+    "its end": (lambda gate: sse(EARLY, gate, b": nothing\n\n"), "stream_error"),
+    "a cut": (lambda gate: sse(EARLY, gate, cut="reset"), "stream_error"),
+    "a status": (lambda gate: replace(error_json(503, "api_error"), wait=gate), "503"),
+    "a cut before its head": (lambda gate: Answer(framing="raw", cut="reset", wait=gate), "connect"),
 }
 
 
-@pytest.mark.parametrize(("chunk", "cut"), FAILED_LATE.values(), ids=FAILED_LATE)
-def test_another_may_answer_in_a_stream_that_was_begun_by_pings(shared, caller, named, gate, chunk, cut):
-    shared.second.answer(sse(EARLY, gate, chunk, cut=cut))
+@pytest.mark.parametrize(("failed", "label"), FAILED_LATE.values(), ids=FAILED_LATE)
+def test_another_may_answer_in_a_stream_that_was_begun_by_pings(shared, caller, named, gate, failed, label):
+    shared.second.answer(failed(gate))
     model = named("patient")
     after_pings(caller, model, shared.second)
     gate.set()
@@ -189,7 +196,7 @@ def test_another_may_answer_in_a_stream_that_was_begun_by_pings(shared, caller, 
     assert answer.body.count(b"event: message_start") == 1
     assert b"error" not in answer.body
     record = shared.router.records(1, session=caller.session)[0]
-    assert (record["status"], record["attempts"]) == ("success", "patient:stream_error anthropic:200")
+    assert (record["status"], record["attempts"]) == ("success", f"patient:{label} anthropic:200")
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
@@ -241,9 +248,11 @@ def test_when_all_fail_after_pings_the_last_error_ends_the_stream(
     assert caller.answer().status == 200
 
 
-def test_a_whole_answer_is_waited_for_without_pings(shared, caller, named, gate):
+@pytest.mark.parametrize("come", [0, 10], ids=["nothing of it", "a part"])
+def test_a_whole_answer_is_waited_for_without_pings(shared, caller, named, gate, come):
     whole = message_json("glm", "from-zai")
-    shared.second.answer(Answer(200, whole.headers, (whole.body[:10], gate, whole.body[10:]), "chunked"))
+    pieces = (whole.body[:come], gate, whole.body[come:]) if come else (whole.body,)
+    shared.second.answer(Answer(200, whole.headers, pieces, "chunked", wait=None if come else gate))
     caller.ask(named("patient"), stream=False)
     shared.second.wait_for(1)
     assert caller.is_quiet(HELD * 2)
@@ -251,11 +260,15 @@ def test_a_whole_answer_is_waited_for_without_pings(shared, caller, named, gate)
     assert json.loads(caller.answer().body)["content"][0]["text"] == "from-zai"
 
 
-def test_waiting_for_a_head_brings_no_pings_and_no_status(shared, caller, named, gate):
-    shared.second.answer(Answer(503, wait=gate))
-    shared.upstream.answer(error_json(500, "api_error", "also broken"))
-    caller.ask(named("both"))
-    shared.second.wait_for(1)
+@pytest.mark.parametrize("rule", ["last", "patient"], ids=["the only one", "the second"])
+def test_while_the_last_target_says_nothing_the_client_may_still_get_its_status(
+    shared, caller, named, gate, rule
+):
+    one = shared.second if rule == "last" else shared.upstream
+    shared.second.answer(error_json(503, "api_error"))
+    one.answer(replace(error_json(500, "api_error", "broken too"), wait=gate))
+    caller.ask(named(rule))
+    one.wait_for(1)
     assert caller.is_quiet(HELD * 2)
     gate.set()
     assert caller.answer().status == 500

@@ -23,8 +23,9 @@ from signalbox.routing.exchange import Exchange
 from signalbox.routing.outcome import Outcome
 
 HELD = 10.0
-"""Seconds for which a stream's head and early events are held at most, and between two pings after that
-(the contract, section 4)."""
+"""Seconds for which a client hears nothing at most while another target could take over, and between two
+pings after that (the contract, section 4). Claude Code gives up after 360 s without a status line, and never
+while pings come (claude-code-observed.md)."""
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
 
@@ -62,8 +63,9 @@ class AnsweringStream(AskingStream):
             yield from self._ping()
 
     def _open_in_time(self) -> None:
-        """From now on the client is kept waiting without a word for so long and no longer."""
-        if not self._opened:
+        """From now on a client that wants a stream waits without a word for so long and no longer."""
+        exchange = self.exchange
+        if exchange is not None and exchange.facts is not None and exchange.facts.stream and not self._opened:
             self.deadlines.keep("hold", HELD)
 
     def _open(self) -> Commands[None]:

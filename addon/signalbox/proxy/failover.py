@@ -54,6 +54,17 @@ class FailoverStream(AnsweringStream):
     def _where(self) -> str:
         return f"at {self.flow.request.host}:{self.flow.request.port}"
 
+    @property
+    def _is_last(self) -> bool:
+        """Whether nobody could take over from the one that is asked: what it says is the client's at once."""
+        course = self.exchange.course if self.exchange is not None else None
+        return course is None or not course.may_follow(time.monotonic())
+
+    @property
+    def _may_wait(self) -> bool:
+        """Whether an answer is held until it begins: another may take over, or the client gets pings."""
+        return self._opened or not self._is_last
+
     # time
 
     def on_due(self, name: str) -> Commands[None]:
@@ -100,6 +111,8 @@ class FailoverStream(AnsweringStream):
                 return False
             if not fault:
                 self.deadlines.set("first_byte", exchange.first_byte_limit)
+                if not self._is_last:
+                    self._open_in_time()
                 return True
             if fault == TOO_LATE:
                 late = f"no connection within {self.connect_limit:g} s"
@@ -143,6 +156,8 @@ class FailoverStream(AnsweringStream):
             following = exchange.course.failed(failure, time.monotonic())
         if following is None:
             return "stays"
+        if self._is_last:
+            self.deadlines.clear("hold")
         yield from self._let_go()
         if self._held is not None:
             self.flow.response = self._held.response
@@ -158,8 +173,7 @@ class FailoverStream(AnsweringStream):
             return "over"
         exchange.attempted("")
         if following.wait:
-            if exchange.facts is not None and exchange.facts.stream:
-                self._open_in_time()
+            self._open_in_time()
             self._pauses = True
             yield from self.pause(following.wait)
             if (yield from self.check_killed(True)):
@@ -183,13 +197,12 @@ class FailoverStream(AnsweringStream):
             broken = ResponseProtocolError(self.stream_id, fault, ErrorCode.GENERIC_SERVER_ERROR)
             yield from self.handle_protocol_error(broken)
             return
-        course = exchange.course
         assert exchange.provider is not None
         if exchange.provider.is_anthropic:
             is_read = event.response.status_code in MENDABLE
         else:  # what is no stream may be an error, whatever its status
             is_read = not is_stream(event.response)
-        if course is None or not (is_read or self._may_wait()):
+        if exchange.course is None or not (is_read or self._may_wait):
             yield from self._accept(event)
             return
         own_key = exchange.provider.auth != "client"
@@ -197,7 +210,7 @@ class FailoverStream(AnsweringStream):
         self.server_state = self.state_hold
         if self._held.is_error:
             self.deadlines.set("judge", JUDGED_AFTER)
-        elif self._held.is_stream:
+        elif not self._is_last:
             self._open_in_time()
 
     def _invalid(self, response: http.Response) -> str:
@@ -216,15 +229,10 @@ class FailoverStream(AnsweringStream):
         self.deadlines.set("idle", exchange.timeout.idle)
         told = held.feed(event, datetime.now(UTC))
         self._read_to_end = held.complete
-        if told is None and held.is_stream and not self._may_wait():
+        if told is None and held.is_stream and not self._may_wait:
             told = outcomes.success(held.response.status_code)
         if told is not None:
             yield from self._decide(told)
-
-    def _may_wait(self) -> bool:
-        """Whether an answer is held until it begins: another may take over, or the client gets pings."""
-        course = self._ours.course if self._ours is not None else None
-        return self._opened or (course is not None and course.may_follow(time.monotonic()))
 
     def _decide(self, told: Outcome, *, is_cut: bool = False) -> Commands[None]:
         """Deliver what is held, or move on. `is_cut`: no more of its body comes, or is waited for."""
