@@ -1,13 +1,17 @@
 """`signalbox learned`."""
 
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from signalbox.cli.learned import learned_command
+from signalbox.upkeep import learned as module
 from signalbox.upkeep.learned import WEEK, Learned
+from signalbox.upkeep.shared import FILE
 
 
 @pytest.fixture
@@ -45,3 +49,22 @@ def test_forget_alone_forgets_everything(state):
 def test_nothing_to_forget_is_said(state, tmp_path):
     assert learned(state, "forget", "other").stdout == "There is nothing to forget.\n"
     assert learned(tmp_path / "none", "list").stdout == "Nothing was learned.\n"
+
+
+def test_what_cannot_be_forgotten_is_said_in_a_line_and_stays(state, monkeypatch):
+    monkeypatch.setattr(module, "LAST", 0.05)
+    with closing(sqlite3.connect(state / FILE, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        result = learned(state, "forget", "zai")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == f"Error: {state / FILE}: database is locked: nothing was forgotten\n"
+        assert len(learned(state, "list").stdout.splitlines()) == 3
+
+
+def test_a_damaged_file_is_said_and_left_to_the_router(state):
+    (state / FILE).write_bytes(b"no database" * 1000)
+    for command in ("list", "forget"):
+        result = learned(state, command)
+        assert result.exit_code == 1
+        assert "file is not a database" in result.stderr
+    assert (state / FILE).read_bytes().startswith(b"no database")

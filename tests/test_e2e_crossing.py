@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from itertools import cycle
 
 import pytest
 
@@ -73,6 +74,27 @@ def test_thirty_turns_switch_provider_at_every_turn_without_one_error(
     assert {name for name, one in upstreams.items() if one.requests} == set(PROVIDERS)
     for name, one in upstreams.items():
         assert any(SESSION.encode() in each.body for each in one.requests) is (name == "anthropic")
+
+
+def test_two_routers_that_share_their_state_take_turns_in_one_conversation(start_router, upstreams, tmp_path):
+    """What one has just delivered the other knows: foreign thinking is refused, and missing thinking too."""
+    upstreams["anthropic"].answer(StrictAnthropic("anthropic"))
+    upstreams["zai"].answer(LaxProvider("zai"))
+    upstreams["deepseek"].answer(UnsignedProvider("deepseek"))
+    routers = [
+        start_router(upstreams["anthropic"].url, rules=rules(upstreams), state=tmp_path / "state")
+        for _ in range(2)
+    ]
+    senders = cycle(map(sender, routers))
+    conversation = Conversation(lambda body, headers: next(senders)(body, headers))
+    for turn in range(30):
+        conversation.turn(f"{('deepseek', 'zai', 'anthropic', 'deepseek')[turn % 4]}-model")
+    for router in routers:
+        assert {record["attempts"] for record in router.records(15)} == {
+            "deepseek:200",
+            "zai:200",
+            "anthropic:200",
+        }
 
 
 @pytest.fixture

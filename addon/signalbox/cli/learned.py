@@ -1,13 +1,17 @@
 """`signalbox learned`: what providers were seen to reject, and is therefore left out of requests to them."""
 
+import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 import platformdirs
 
 from signalbox.record.console import escaped
-from signalbox.upkeep.learned import WEEK, Fact, Learned
+from signalbox.upkeep.learned import WEEK, Fact, facts, forget
+from signalbox.upkeep.shared import FILE
 
 HOUR = 3600.0
 
@@ -28,12 +32,13 @@ def learned_command() -> None:
 @state_option
 def list_command(state: Path) -> None:
     """Print each field or beta with its provider and model."""
-    facts = Learned(state).all()
-    for fact in facts:
+    with _readable(state):
+        known = facts(state)
+    for fact in known:
         hours = (fact.at + WEEK - time.time()) / HOUR
         left = f"{hours / 24:.0f} days" if hours >= 48 else f"{max(hours, 1):.0f} hours"
         click.echo(f"{_line(fact)} (for another {left})")
-    if not facts:
+    if not known:
         click.echo("Nothing was learned.")
 
 
@@ -43,11 +48,21 @@ def list_command(state: Path) -> None:
 @state_option
 def forget_command(provider: str | None, field: str | None, state: Path) -> None:
     """Forget everything, or what was learned of PROVIDER, or only FIELD of it. It is sent again at once."""
-    gone = Learned(state).forget(provider, field)
+    with _readable(state, ": nothing was forgotten"):
+        gone = forget(state, provider, field)
     for fact in gone:
         click.echo(f"Forgotten: {_line(fact)}")
     if not gone:
         click.echo("There is nothing to forget.")
+
+
+@contextmanager
+def _readable(state: Path, so: str = "") -> Iterator[None]:
+    """Ends the command with a line where the file cannot be used."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as fault:
+        raise click.ClickException(f"{state / FILE}: {fault}{so}") from None
 
 
 def _line(fact: Fact) -> str:

@@ -58,6 +58,7 @@ class Known(NamedTuple):
 
     def lessons(self, provider: Provider, model: str | None, conversation: Conversation | None) -> Lessons:
         """What is known of what this target takes."""
+        self.issued.refresh()
         learns = provider.beta == "learn"
         rejected = self.learned.rejected(provider.name, model or "") if learns else frozenset[str]()
         refused = self.sessions.refused(conversation, provider.name)

@@ -167,6 +167,7 @@ class Gateway:
         self.journal.close()
         self.issued.close()
         self.metering.close()
+        self.learned.close()
 
     # behind them
 
