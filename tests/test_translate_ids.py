@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.translate.ids import pack, unpack
+from signalbox.translate.dialects import DIALECTS
+from signalbox.translate.ids import Ids, pack, unpack
 
 _LEGAL = re.compile(r"[a-zA-Z0-9_-]+")
 _JSON = st.dictionaries(st.text().filter(lambda key: key != "id"), st.none() | st.booleans() | st.text())
@@ -48,3 +49,19 @@ def test_an_id_that_is_no_text_is_not_taken():
 def test_nothing_raises(id):
     unpack(id)
     unpack(f"x__sb_{id}")
+
+
+@given(st.lists(_IDS), st.sampled_from(list(DIALECTS.values())))
+def test_ids_of_a_request_are_legal_unique_and_the_same_again(own, dialect):
+    ids = Ids(dialect.call_id, dialect.new_id)
+    sent = [ids.sent(id) for id in own]
+    assert all(re.fullmatch(dialect.call_id, id) for id in sent)
+    assert len(set(sent)) == len(sent)
+    again = Ids(dialect.call_id, dialect.new_id)
+    assert [again.sent(id) for id in own] == sent
+
+
+def test_a_legal_id_is_sent_as_it_is():
+    ids = Ids(DIALECTS["openai"].call_id, DIALECTS["openai"].new_id)
+    assert ids.sent("functions.Bash:0") == "functions.Bash:0"
+    assert ids.sent("functions.Bash:0") != "functions.Bash:0"

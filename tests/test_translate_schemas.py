@@ -135,6 +135,10 @@ def test_some_refuse_additional_properties(rules):
         ),
         ({"allOf": [{"$ref": "#/$defs/S"}], "description": "D"}, {"type": "string", "description": "D"}),
         ({"allOf": [_properties(a=STRING), _properties(b=STRING)]}, _properties(a=STRING, b=STRING)),
+        (
+            {"allOf": [{**_properties(a=STRING), "required": ["a"]}, {"required": ["a"]}], "required": ["b"]},
+            {**_properties(a=STRING), "required": ["a"]},
+        ),
         ({"const": "x"}, {"type": "string", "enum": ["x"]}),
         ({"const": 5}, {"type": "integer"}),
         ({"type": "integer", "enum": [1, 2]}, {"type": "integer"}),

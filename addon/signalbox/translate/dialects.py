@@ -33,6 +33,7 @@ class Efforts(msgspec.Struct, frozen=True):
 
 
 _OPENAI_EFFORTS = (
+    Efforts(("*gpt-*-chat*",), ()),
     Efforts(("*gpt-5.[2-9]*", "*gpt-[6-9]*"), ("none", "low", "medium", "high", "xhigh")),
     Efforts(("*gpt-5.1*",), ("none", "low", "medium", "high")),
     Efforts(("*gpt-5*",), ("minimal", "low", "medium", "high")),
@@ -48,6 +49,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     hosts: tuple[str, ...] = ()
     """Ends of host names (`api.openai.com`, `.openai.azure.com`), or a host with its usual port."""
 
+    limits_output: bool = True
+    """Whether it takes a limit for the output at all."""
     completion_tokens: Globs = REASONERS
     """Models that want `max_completion_tokens` for `max_tokens`."""
     most_tokens: tuple[tuple[str, int], ...] = ()
@@ -305,6 +308,8 @@ DIALECTS: dict[str, Dialect] = {
         Dialect(
             name="composer",
             hosts=("api-for-cursor.standardagents.ai", "localhost:8787", "127.0.0.1:8787"),
+            limits_output=False,
+            stops=0,
             json_schema=True,
             call_id=r"(?s).+",
             replay="never",

@@ -67,7 +67,7 @@ class Parts:
         url = _url(block.source) if self._sees else ""
         if not url or not (self._dialect.image_urls or url.startswith("data:")):
             self._notes["images omitted"] += 1
-            return Part("[image omitted]")
+            return Part(joined(("[image omitted]", _address(block.source))))
         return Part(media={"type": "image_url", "image_url": {"url": url}})
 
     def _document(self, block: Block) -> Part:
@@ -82,15 +82,21 @@ class Parts:
         if url.startswith("data:application/pdf;") and self._dialect.pdf == "image_url":
             return Part(media={"type": "image_url", "image_url": {"url": url}})
         self._notes["documents omitted"] += 1
-        return Part(joined(("[document omitted]", title)))
+        return Part(joined(("[document omitted]", title, _address(block.source))))
+
+
+def _address(source: object) -> str:
+    """Where something is that is not in the request itself."""
+    url = source.url if isinstance(source, Source) and source.type == "url" else ""
+    return url if isinstance(url, str) else ""
 
 
 def _url(source: object) -> str:
-    """A data URL, or the address that the client gave; empty for an uploaded file."""
+    """A data URL, or its address; empty for an uploaded file."""
     if not isinstance(source, Source):
         return ""
     if source.type == "url":
-        return source.url if isinstance(source.url, str) else ""
+        return _address(source)
     if source.type != "base64" or not isinstance(source.media_type, str) or not isinstance(source.data, str):
         return ""
     media_type = source.media_type.lower()

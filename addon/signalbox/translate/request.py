@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from types import UnionType
 from typing import Any
 
 import msgspec
@@ -140,7 +141,7 @@ class _Writing:
     def _limits(self) -> dict[str, Any]:
         asked, dialect, model = self._asked, self._dialect, self._model
         limits: dict[str, Any] = {}
-        if isinstance(asked.max_tokens, int) and not isinstance(asked.max_tokens, bool):
+        if dialect.limits_output and _is_number(asked.max_tokens, int):
             most = next(
                 (most for glob, most in dialect.most_tokens if matches(model, (glob,))), asked.max_tokens
             )
@@ -148,9 +149,9 @@ class _Writing:
             field = "max_completion_tokens" if completion else "max_tokens"
             limits[field] = max(min(asked.max_tokens, most), 1)
         told = asked.stop_sequences if isinstance(asked.stop_sequences, list) else []
-        stops = [stop for stop in told if stop and isinstance(stop, str)]
+        stops = [stop for stop in told if stop and isinstance(stop, str)][: dialect.stops]
         if stops and not matches(model, dialect.no_stops):
-            limits["stop"] = stops[: dialect.stops]
+            limits["stop"] = stops
         return limits
 
     def _sampling(self) -> dict[str, Any]:
@@ -158,15 +159,15 @@ class _Writing:
         told = {} if fixed else {"temperature": asked.temperature, "top_p": asked.top_p}
         if self._dialect.top_k:
             told["top_k"] = asked.top_k
-        return {
-            name: value
-            for name, value in told.items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        }
+        return {name: value for name, value in told.items() if _is_number(value, int | float)}
 
     def _told(self) -> tuple[str, ...]:
         self._notes["tool names shortened"] = len(self._names.changed)
         return tuple(f"{what}: {count}" for what, count in self._notes.items() if count)
+
+
+def _is_number(value: object, kind: type | UnionType) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _without_billing(system: Content) -> Content:

@@ -211,9 +211,8 @@ def _fitted(schema: Schema) -> Schema:
         schema["items"] = next(iter(_schemas(schema.get("items"))), {"type": "string"})
     if "required" in schema:
         named = _mapping(schema.get("properties"))
-        schema["required"] = [
-            name for name in _list(schema["required"]) if isinstance(name, str) and name in named
-        ]
+        required = dict.fromkeys(name for name in _list(schema["required"]) if isinstance(name, str))
+        schema["required"] = [name for name in required if name in named]
     return schema
 
 
