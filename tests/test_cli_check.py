@@ -98,3 +98,9 @@ def test_without_rules_here_those_of_the_project_are_checked(tmp_path, monkeypat
     project.write_text("")
     monkeypatch.setattr("signalbox.cli.check.PROJECT_RULES", project)
     assert CliRunner().invoke(check_command).stdout == "project.yaml: ok, 0 providers, 0 rules\n"
+
+
+def test_a_login_that_is_not_there_is_told(rules, tmp_path):
+    own = f'{{url: "https://api.anthropic.com", auth: claude-login, login: "{tmp_path}/none"}}'
+    _, warnings = check(rules(f"providers: {{own: {own}}}"), {})
+    assert warnings == [f'provider "own" is unavailable: there is no login in {tmp_path}/none']

@@ -1,11 +1,14 @@
 """`signalbox explain`: who would answer, and why."""
 
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from signalbox.cli.explain import explain_command
+from signalbox.routing.quota import Quotas
+from signalbox.routing.windows import Told
 
 RULES = """\
 providers:
@@ -49,7 +52,8 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def explain(file: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(explain_command, [*arguments, "--rules", str(file)])
+    given = [*arguments, "--rules", str(file), "--state", str(file.parent / "state")]
+    return CliRunner().invoke(explain_command, given)
 
 
 def test_the_first_rule_that_matches_is_named_with_its_line(file):
@@ -84,7 +88,7 @@ def test_everything_that_would_be_changed_is_told(file):
         "   thinking: other providers' is dropped from the history\n"
         "   changed: model remap: anthropic/claude-sonnet-4-5[1m] → claude-sonnet-4-5[1m]\n"
         "the next one is asked after: 408 429 500 502 503 504 529 auth connect stream_error timeout\n"
-        "by the rules alone: a running router also passes over what rests or has an open circuit\n"
+        "a running router also passes over what rests or has an open circuit\n"
     )
 
 
@@ -110,6 +114,33 @@ def test_who_is_passed_over_is_told_with_the_reason(file, monkeypatch):
     output = explain(file, "claude-sonnet-4-5").stdout
     assert "1. anthropic: POST https://api.anthropic.com/v1/messages\n" in output
     assert output.endswith("passed over: zai/glm-4.7, no-key (ZAI_API_KEY is not set)\n")
+
+
+def test_a_plan_that_was_nearly_used_up_at_the_last_answer_is_passed_over(file):
+    marks = "auth: client\n    quota: {redirect_at: {5h: 90}}"
+    conditions = (
+        'to: zai/glm-4.5-air\n  - {match: {model: "*fable*", quota: {anthropic.5h: ">=95"}}, to: zai}'
+    )
+    text = RULES.replace("auth: client", marks, 1).replace("to: zai/glm-4.5-air", conditions)
+    file.write_text(text.replace("to: anthropic", "to: [anthropic, zai]"))
+    quotas, now = Quotas(), time.time()
+    quotas.hear("anthropic", "", Told({}, {"5h": 95.0}, {"5h": now + 3590}), now)
+    (file.parent / "state").mkdir()
+    (file.parent / "state" / "quota.json").write_bytes(quotas.saved())
+    output = explain(file, "claude-opus-4-5").stdout
+    assert "1. zai: POST" in output
+    assert output.endswith(
+        "passed over: anthropic/claude-opus-4-5, quota:5h (5h is at 95%, its mark is 90%, resets in 60 min)\n"
+    )
+    assert "#2 matches claude-fable-5" in explain(file, "claude-fable-5").stdout
+
+
+def test_a_login_that_is_not_there_is_told(file, tmp_path):
+    file.write_text(RULES.replace("auth: client", f"auth: claude-login\n    login: {tmp_path / 'none'}", 1))
+    output = explain(file, "claude-opus-4-5").stdout
+    assert (
+        f"passed over: anthropic/claude-opus-4-5, no-login (there is no login in {tmp_path}/none)" in output
+    )
 
 
 def test_where_nobody_is_available_it_says_what_the_caller_gets(file, monkeypatch):

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from click.testing import CliRunner, Result
 
 from signalbox.cli.stats import stats_command
 from signalbox.record.entry import Entry, json_line
+from signalbox.routing.quota import Quotas
+from signalbox.routing.windows import Told
 
 NOON = datetime(2026, 11, 19, 12, tzinfo=UTC)
 TABLE = """\
@@ -137,6 +140,22 @@ def test_nothing_on_record_is_still_json_and_csv(tmp_path):
     answer = json.loads(stats(tmp_path, "--json").stdout)
     assert (answer["groups"], answer["totals"]["requests"], answer["totals"]["p95_ms"]) == ([], 0, None)
     assert stats(tmp_path, "--csv").stdout.startswith("model,requests,")
+
+
+def test_it_ends_with_when_windows_will_be_full(state):
+    quotas, now = Quotas(), time.time()
+    for ago, percent in ((600, 40.0), (0, 80.0)):
+        told = Told({}, {"5h": percent, "7d": 10.0}, dict.fromkeys(("5h", "7d"), now + 9000))
+        for account in ("", "/home/x/.claude-work"):
+            quotas.hear("anthropic", account, told, now - ago)
+    (state / "quota.json").write_bytes(quotas.saved())
+    last = stats(state).stdout.splitlines()[-2:]
+    full = datetime.fromtimestamp(now + 300).astimezone().strftime("~%H:%M")
+    assert [line.partition(" on ")[0] for line in last] == [
+        f"anthropic: 5h full at {full}",
+        f"anthropic (/home/x/.claude-work): 5h full at {full}",
+    ]
+    assert "full at" not in stats(state, "--json").stdout + stats(state, "--csv").stdout
 
 
 def test_broken_lines_are_told_beside_the_answer(state):

@@ -79,6 +79,8 @@ def test_there_is_nothing_to_say_against_the_rules_that_come_with_it(file, tmp_p
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     (tmp_path / ".config/litellm").mkdir(parents=True)
     (tmp_path / ".config/litellm/key").write_text("litellm-key-for-tests\n")
+    (tmp_path / ".claude").mkdir()
+    (tmp_path / ".claude/.credentials.json").write_text('{"claudeAiOauth": {"accessToken": "sk-ant-fake"}}')
     assert check(file, SECRETS) == ([], [])
 
 

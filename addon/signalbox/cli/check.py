@@ -1,6 +1,7 @@
 """`signalbox check`: what is wrong with rules.yaml, and what is surely not meant."""
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from signalbox.config.load import RulesError, load
 from signalbox.config.pending import not_yet
 from signalbox.config.rules import Match, Rules
 from signalbox.config.watch import counted
+from signalbox.upkeep.keychain import logins_of
 
 PROJECT_RULES = Path(__file__).parents[3] / "rules.yaml"
 TIERS = {"haiku": "claude-haiku-4-5", "sonnet": "claude-sonnet-4-5", "opus": "claude-opus-4-5"}
@@ -49,7 +51,8 @@ def _checked(path: Path, environ: Mapping[str, str]) -> tuple[list[str], list[st
     except RulesError as error:
         return list(error.errors), [], None
     root, _ = document.read(document.decoded(path.read_bytes()))
-    return [], [*rules.warnings, *not_yet(root, path.name), *_falling_through(rules)], rules
+    warnings = [*rules.warnings, *not_yet(root, path.name), *_falling_through(rules), *_logged_out(rules)]
+    return [], warnings, rules
 
 
 def _falling_through(rules: Rules) -> Iterator[str]:
@@ -57,6 +60,14 @@ def _falling_through(rules: Rules) -> Iterator[str]:
     for tier, model in TIERS.items():
         if rules.rules and not any(_takes(rule.match, tier, model) for rule in rules.rules):
             yield f'tier "{tier}" falls through to the upstream'
+
+
+def _logged_out(rules: Rules) -> Iterator[str]:
+    """Providers that would use a login that is not there."""
+    logins = logins_of(rules)
+    for provider in rules.providers.values():
+        if refusal := logins.refusal(provider, time.time()):
+            yield f'provider "{provider.name}" is unavailable: {refusal[1]}'
 
 
 def _takes(match: Match, tier: str, model: str) -> bool:

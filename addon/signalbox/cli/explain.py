@@ -1,14 +1,17 @@
 """`signalbox explain`: who would answer a request, and what would be changed in it. Sends nothing."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import msgspec
 from rich.console import Console
 
 from signalbox.cli.check import default_rules
+from signalbox.cli.state import state_option
 from signalbox.config.load import RulesError, load
 from signalbox.config.rules import Failover, Provider, Rules
 from signalbox.messages.body import Body
@@ -18,6 +21,10 @@ from signalbox.routing.mask import mask
 from signalbox.routing.match import why
 from signalbox.routing.plan import Choice, plan
 from signalbox.routing.prepare import Incoming, Lessons, prepare
+from signalbox.routing.quota import DEFAULT, Quotas
+from signalbox.upkeep import quota
+from signalbox.upkeep.keychain import logins_of
+from signalbox.upkeep.logins import Logins
 
 type Line = tuple[str, str]
 """What is printed, and in which style."""
@@ -47,6 +54,7 @@ def header_pairs(_context: click.Context, _option: click.Parameter, given: tuple
 @click.option("--thinking", is_flag=True, help="It asks for thinking.")
 @click.option("--agent", type=click.Choice(["main", "subagent"]), default="main", show_default=True)
 @click.option("--client", help="The configured client it comes from.")
+@state_option("Folder of what is known of quota.")
 def explain_command(
     model: str,
     file: Path | None,
@@ -57,10 +65,12 @@ def explain_command(
     thinking: bool,
     agent: str,
     client: str | None,
+    state: Path,
 ) -> None:
     """Say who would answer a request for MODEL, and who after them, and why. Sends nothing.
 
-    It reads the rules alone: a running router also passes over what rests or has an open circuit.
+    It goes by the rules, the logins on this machine, and what the last answers told of quota. A running
+    router also passes over what rests or has an open circuit.
     """
     try:
         rules = load(file or default_rules(), os.environ)
@@ -72,7 +82,7 @@ def explain_command(
     body = example_body(model, stream=stream, thinking=thinking)
     facts = Facts(path=path, port=port, headers=header, body=body, client=client)
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    for text, style in account(rules, facts, body):
+    for text, style in account(rules, facts, body, Known(quota.read(state), logins_of(rules), time.time())):
         console.print(text, style=style)
 
 
@@ -88,13 +98,29 @@ def example_body(model: str, *, stream: bool, thinking: bool) -> Body:
     return Body.parse(msgspec.json.encode(fields))
 
 
-def account(rules: Rules, facts: Facts, body: Body) -> Iterator[Line]:
+class Known(NamedTuple):
+    """What goes beyond the rules. `now` is unix seconds."""
+
+    quotas: Quotas
+    logins: Logins
+    now: float
+
+    def refusal(self, choice: Choice, _: Facts) -> tuple[str, str] | None:
+        """As for a caller of whom nothing is known but the rules."""
+        provider = choice.provider
+        without = self.logins.refusal(provider, self.now)
+        return without or self.quotas.refusal(provider, DEFAULT, choice.model, self.now)
+
+
+def account(rules: Rules, facts: Facts, body: Body, known: Known) -> Iterator[Line]:
     """Rules that were passed, the one that matched, its targets in order, and who was passed over."""
-    planned = plan(rules, facts)
+    used = known.quotas.used(rules, lambda _: DEFAULT, known.now)
+    planned = plan(rules, facts, quota=used, refusals=(known.refusal,))
     for rule in rules.rules:
         if rule is planned.rule:
             break
-        yield f"{rules.file.name}:{rule.line} {rule.label} does not match: {why(rule.match, facts)}", "dim"
+        refusal = why(rule.match, facts, used)
+        yield f"{rules.file.name}:{rule.line} {rule.label} does not match: {refusal}", "dim"
     if planned.rule is None:
         yield f"{facts.asked} matches no rule and goes to the reverse upstream as it came", "bold"
         return
@@ -105,7 +131,7 @@ def account(rules: Rules, facts: Facts, body: Body) -> Iterator[Line]:
         yield from _target(number, choice, facts, incoming, lone=lone)
     if planned.choices and not lone:
         yield f"the next one is asked after: {_moves_on(planned.rule.failover)}", "dim"
-        yield "by the rules alone: a running router also passes over what rests or has an open circuit", "dim"
+        yield "a running router also passes over what rests or has an open circuit", "dim"
     for skip in planned.skipped:
         target = f"{skip.provider}/{skip.model}"
         yield f"passed over: {target}, {skip.reason} ({skip.detail})", "yellow"

@@ -6,26 +6,30 @@ import math
 import os
 import statistics
 import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
 import click
 import msgspec
-import platformdirs
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from signalbox.cli.check import default_rules
+from signalbox.cli.state import state_option
 from signalbox.config.load import RulesError, load
 from signalbox.config.rules import Log
 from signalbox.config.values import duration
+from signalbox.pages.quota import forecast
 from signalbox.record.console import count, escaped
 from signalbox.record.entry import Entry
 from signalbox.record.reading import entries
+from signalbox.routing.quota import Quotas
+from signalbox.upkeep import quota
 
 type By = Literal["model", "provider", "day", "session", "client"]
 
@@ -118,12 +122,7 @@ def moment_ago(ctx: click.Context, param: click.Parameter, value: str | None) ->
 )
 @click.option("--json", "form", flag_value="json", help="Print JSON.")
 @click.option("--csv", "form", flag_value="csv", help="Print CSV.")
-@click.option(
-    "--state",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=lambda: platformdirs.user_state_path("signalbox"),
-    help="Folder of the request log.",
-)
+@state_option("Folder of the request log.")
 @click.option(
     "--rules", type=click.Path(path_type=Path), help="Rules that name the log; default: as for `check`."
 )
@@ -145,6 +144,17 @@ def stats_command(since: datetime | None, by: By, form: str | None, state: Path,
         click.echo(f"No requests on record in {state}{' since then' if since else ' yet'}.")
     else:
         print_table(groups, totals(found), by)
+    if form is None:
+        for line in forecasts(quota.read(state), time.time()):
+            click.echo(line)
+
+
+def forecasts(quotas: Quotas, now: float) -> Iterator[str]:
+    """`anthropic: 5h full at ~13:40`, for each window that will be full before it resets."""
+    for provider, account, meter in quotas.all():
+        for name, window in meter.windows.items():
+            if told := forecast(name, window.full_at(name, now), now):
+                yield f"{provider}{f' ({account})' if account else ''}: {told}"
 
 
 def _log_file(rules: Path) -> str:

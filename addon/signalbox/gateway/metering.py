@@ -16,7 +16,8 @@ from signalbox.routing.credentials import Caller, bare
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.match import NOTHING_KNOWN, Quota
 from signalbox.routing.plan import Plan
-from signalbox.routing.quota import DEFAULT, Change, Quotas, following
+from signalbox.routing.quota import DEFAULT, Change, following
+from signalbox.upkeep import quota
 from signalbox.upkeep.accounts import Accounts
 from signalbox.upkeep.keychain import keychain
 from signalbox.upkeep.logins import Logins
@@ -26,17 +27,14 @@ from signalbox.upkeep.status import brief, file_of, line
 
 log = logging.getLogger("signalbox")
 
-FILE = "quota.json"
-"""In `router_state`: what the next start knows of windows. No credential is in it."""
-
 
 class Metering:
     """For the event loop; files are written in a thread."""
 
     def __init__(self, state: Path, rules: Callable[[], Rules]) -> None:
-        self._file = state / FILE
+        self._file = state / quota.FILE
         self._rules = rules
-        self.quotas = Quotas(_read(self._file))
+        self.quotas = quota.read(state)
         self.logins = Logins(keychain())
         self._accounts = Accounts(self.logins)
         self._files = Replacer()
@@ -158,10 +156,3 @@ class Metering:
     def close(self) -> None:
         """Returns when all is written."""
         self._files.close()
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError:
-        return b""

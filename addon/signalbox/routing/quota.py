@@ -4,7 +4,7 @@ Each account of a provider has windows of its own. No clock here: `now` is unix 
 in these, and a state outlives the process.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -149,6 +149,12 @@ class Quotas:
     def of(self, provider: str) -> Mapping[str, Meter]:
         """By account, for those that were heard of."""
         return self._meters.get(provider, {})
+
+    def all(self) -> Iterator[tuple[str, str, Meter]]:
+        """(provider, account, its meter) of all that were heard of."""
+        for provider, accounts in self._meters.items():
+            for account, meter in accounts.items():
+                yield provider, account, meter
 
     def settle(self, rules: Rules, now: float) -> list[Change]:
         """What has changed since the last time, by answers or because a reset has passed."""

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
-from signalbox.upkeep.logins import Keychain
+from signalbox.config.rules import Rules
+from signalbox.upkeep.logins import Keychain, Logins
 
 SERVICE = "Claude Code-credentials"
 EVERY = 5.0
@@ -81,3 +82,14 @@ def security(service: str) -> str | None:
 def keychain() -> Keychain | None:
     """This machine's, where it has one."""
     return MacKeychain(security) if sys.platform == "darwin" else None
+
+
+def logins_of(rules: Rules) -> Logins:
+    """The logins that rules name, for commands: they wait until the Keychain has told."""
+    asked = MacKeychain(security) if sys.platform == "darwin" else None
+    if asked is not None:
+        for provider in rules.providers.values():
+            if provider.auth == "claude-login":
+                asked.read(provider.login)
+        asked.settle(LIMIT)
+    return Logins(asked)

@@ -33,6 +33,9 @@ class Login(msgspec.Struct, frozen=True):
     expires: float = float("inf")
     """Unix seconds."""
 
+    def __repr__(self) -> str:
+        return "Login(***)" if self.token else f"Login(reason={self.reason!r})"
+
 
 class _OAuth(msgspec.Struct):
     access: str = msgspec.field(default="", name="accessToken")
