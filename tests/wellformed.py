@@ -181,3 +181,55 @@ def merged(messages: list[Message]) -> list[tuple[str, list[Block]]]:
         elif message["role"] != "system":
             turns.append((message["role"], list(content(message))))
     return turns
+
+
+def check_events(events: list[Message], *, is_cut: bool = False) -> None:
+    """The order of a stream (reference/anthropic-messages.md, section 6): `message_start`; blocks, indices
+    from 0 on, one open at a time, each with deltas of its own kind; one `message_delta`; `message_stop`, or
+    `error` at any time. One that is cut may end anywhere."""
+    opened, index, stopped, ended = "", -1, False, False
+    signed = False
+    for n, event in enumerate(events):
+        kind = event["type"]
+        assert not ended, "nothing follows the end"
+        assert (kind == "message_start") is (n == 0) or kind == "error"
+        assert not stopped or kind == "message_stop"
+        match kind:
+            case "message_start":
+                assert event["message"]["content"] == []
+                assert event["message"]["stop_reason"] is None
+            case "content_block_start":
+                assert not opened, "one block is open at a time"
+                opened, index, signed = event["content_block"]["type"], index + 1, False
+                assert event["index"] == index
+            case "content_block_delta":
+                assert event["index"] == index
+                assert event["delta"]["type"] in _DELTAS[opened]
+                assert not signed, "a signature comes last"
+                signed = event["delta"]["type"] == "signature_delta"
+            case "content_block_stop":
+                assert opened
+                assert event["index"] == index
+                assert signed or opened != "thinking", "thinking is signed"
+                opened = ""
+            case "message_delta":
+                assert not opened
+                assert event["delta"]["stop_reason"]
+                assert event["usage"]["output_tokens"] >= 0
+                stopped = True
+            case "message_stop":
+                assert stopped
+                ended = True
+            case "error":
+                assert event["error"]["message"]
+                ended = True
+            case _:
+                raise AssertionError(f"{kind} is no event")
+    assert ended or is_cut or not events
+
+
+_DELTAS = {
+    "text": {"text_delta"},
+    "thinking": {"thinking_delta", "signature_delta"},
+    "tool_use": {"input_json_delta"},
+}

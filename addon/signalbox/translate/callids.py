@@ -1,0 +1,33 @@
+"""The ids that a client gets for the tool calls of one answer: legal, and unique in its conversation.
+
+Some providers count their calls from 0 in every answer (`call_0`, `functions.Bash:0`); those get a part that
+is random, and carry their own with them, as they carry what else the provider wants back (translation.md,
+10; ids.py).
+"""
+
+import re
+
+from .ids import pack
+
+_COUNTED = re.compile(r"[^0-9]*[0-9]{0,6}")
+"""Words and a small number: another answer may well use it too."""
+
+
+class CallIds:
+    def __init__(self, seed: str) -> None:
+        self._seed = seed
+        self._given = 0
+        self._used: set[str] = set()
+
+    def given(self, own: str, signature: str) -> str:
+        """For the next call. `own` is the provider's id, or empty; `signature` is Gemini's, or empty."""
+        extra = {"google": signature} if signature else {}
+        shown = own
+        if not own:
+            shown = f"toolu_{self._seed}{self._given}"
+        elif own in self._used or _COUNTED.fullmatch(own):
+            shown = f"{own}_{self._seed}{self._given}"
+            extra["id"] = own
+        self._given += 1
+        self._used.add(own)
+        return pack(shown, extra)

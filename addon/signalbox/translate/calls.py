@@ -1,0 +1,202 @@
+"""Tool calls in progress: whose fragment is whose, and which call the client sees now.
+
+Providers number, name and cut their calls in many ways (openai-chat.md, 3, "Tool-call deltas"). The first
+call that is not over streams to the client as it comes in; the others wait for their turn.
+"""
+
+from collections.abc import Mapping
+
+from .arguments import Arguments
+from .callids import CallIds
+from .chunks import Part
+from .writer import Writer
+
+_MOST = 1000
+"""Calls of one answer."""
+_NOT_JSON = "[The arguments of the call to {} were not valid JSON and were left out.]"
+
+
+class Call:
+    def __init__(self, name: str) -> None:
+        self.id = ""
+        self.name = name
+        self.signature = ""
+        self.arguments = Arguments()
+        self.waiting = ""
+        """What of the arguments the client has not got yet."""
+        self.sent = 0
+        """Characters of them that it has."""
+        self.started = False
+
+
+class CallError(Exception):
+    """What cannot be told to the client as a call. Its text is for people."""
+
+
+class Calls:
+    """`names` are tool names as sent to what the client calls them. Where calls are `signed`, what belongs
+    to one may come after it: each waits until something else follows."""
+
+    def __init__(self, writer: Writer, names: Mapping[str, str], seed: str, *, signed: bool) -> None:
+        self._writer = writer
+        self._names = names
+        self._ids = CallIds(seed)
+        self._signed = signed
+        self._signature = ""
+        """One that came before its call."""
+        self._by_index: dict[int, Call] = {}
+        self._by_id: dict[str, Call] = {}
+        self._last: Call | None = None
+        self._whole: list[str] = []
+        """The arguments of calls that are over."""
+        self._queue: list[Call] = []
+        """Calls that are not over, in order."""
+
+    @property
+    def running(self) -> bool:
+        """Whether the client sees a call whose arguments are not complete."""
+        return bool(self._queue) and self._queue[0].started
+
+    def take(self, part: Part) -> None:
+        """Raises CallError."""
+        if part == Part(signature=part.signature):
+            self._sign(part.signature)
+            return
+        call = self._call(part)
+        call.id = call.id or part.id
+        call.name = call.name or part.name
+        call.signature = call.signature or part.signature
+        if part.id:
+            self._by_id.setdefault(part.id, call)
+        if part.index is not None:
+            self._by_index[part.index] = call
+        self._last = call
+        if part.arguments:
+            self._add(call, part)
+        if not self._signed:
+            self.release()
+
+    def release(self) -> None:
+        """Writes what can be written now. Raises CallError."""
+        while self._queue and self._advance(self._queue[0]):
+            self._end(self._queue.pop(0))
+
+    def finish(self, *, is_cut: bool) -> None:
+        """Writes the rest. `is_cut` says that the answer reached its limit, maybe within the arguments: then
+        they stay as they are. Raises CallError."""
+        queue, self._queue = self._queue, []
+        for call in queue:
+            if not call.name:
+                self._drop(call)
+            elif (settled := call.arguments.settled()) is not None:
+                self._begin(call)
+                self._writer.arguments(settled[call.sent :])
+            elif is_cut:
+                self._begin(call)
+                self._writer.arguments(call.arguments.text[call.sent :])
+            else:
+                self._without_arguments(call)
+            self._end(call)
+
+    def _call(self, part: Part) -> Call:
+        """The one that a fragment belongs to, a new one where it begins one."""
+        if part.index is not None:
+            found = self._by_index.get(part.index)
+            if found is not None and part.id and found.id not in ("", part.id):
+                found = self._by_id.get(part.id)
+        elif part.id and part.id in self._by_id:
+            found = self._by_id[part.id]
+        else:
+            found = self._last if self._goes_on(part) else None
+        return found or self._new()
+
+    def _goes_on(self, part: Part) -> bool:
+        """Whether a fragment without index, of no id known, is of the last call."""
+        last = self._last
+        if last is None or (part.id and last.id):
+            return False
+        return not part.name or (part.name == (last.name or part.name) and not last.arguments.complete)
+
+    def _new(self, name: str = "") -> Call:
+        if len(self._queue) + len(self._whole) >= _MOST:
+            raise CallError("there are too many tool calls")
+        call = Call(name)
+        call.signature, self._signature = self._signature, ""
+        self._queue.append(call)
+        return call
+
+    def _sign(self, signature: str) -> None:
+        """A signature that came alone: of the last call if its id is not out yet, else of the next."""
+        if self._last is not None and not self._last.started and not self._last.signature:
+            self._last.signature = signature
+        else:
+            self._signature = signature
+
+    def _add(self, call: Call, part: Part) -> None:
+        own, rest = self._feed(call, part.arguments)
+        name = "" if own else part.name
+        while rest and rest.strip() != call.arguments.text:
+            call, name = self._next(call, name), ""
+            if part.index is not None:
+                self._by_index[part.index] = call
+            _, rest = self._feed(call, rest)
+        self._last = call
+
+    def _feed(self, call: Call, text: str) -> tuple[str, str]:
+        own, rest = call.arguments.feed(text)
+        call.waiting += own
+        if call.arguments.endless:
+            raise CallError("the arguments of a tool call do not end")
+        return own, rest
+
+    def _next(self, call: Call, name: str) -> Call:
+        """Whose a second object in the place of one is: of the next call without any, or of a new one."""
+        if not call.name:
+            raise CallError("a tool call has no name")
+        later = self._queue[self._queue.index(call) + 1 :] if call in self._queue else self._queue
+        return next((one for one in later if not one.arguments.begun), None) or self._new(name)
+
+    def _advance(self, call: Call) -> bool:
+        """Writes what has come of the first call; tells whether it is over."""
+        arguments = call.arguments
+        if not call.started and not self._may_start(call):
+            return False
+        if arguments.complete and arguments.settled() is None:
+            self._without_arguments(call)
+            return True
+        self._begin(call)
+        self._writer.arguments(call.waiting)
+        call.sent += len(call.waiting)
+        call.waiting = ""
+        return arguments.complete
+
+    def _may_start(self, call: Call) -> bool:
+        """What does not begin as an object has to be looked at as a whole."""
+        arguments = call.arguments
+        if not call.name or (self._signed and not arguments.complete):
+            return False
+        return arguments.is_object or bool(call.id and not arguments.begun)
+
+    def _begin(self, call: Call) -> None:
+        if not call.started:
+            call.started = True
+            self._writer.call(self._ids.given(call.id, call.signature), self._names.get(call.name, call.name))
+
+    def _without_arguments(self, call: Call) -> None:
+        """The model is told by its tool what is missing, and the reader by a note why."""
+        if call.started:
+            raise CallError(f"the arguments of the call to {call.name} are not valid JSON")
+        self._writer.text(_NOT_JSON.format(self._names.get(call.name, call.name)))
+        self._begin(call)
+        self._writer.arguments("{}")
+
+    def _drop(self, call: Call) -> None:
+        """A call without a name, unless it only says again what another one said."""
+        text = call.arguments.text.strip()
+        if text and text not in self._whole:
+            raise CallError("a tool call has no name")
+
+    def _end(self, call: Call) -> None:
+        self._whole.append(call.arguments.text)
+        if call.started:
+            self._writer.close()

@@ -1,0 +1,51 @@
+"""A provider that speaks chat completions: what it is sent, and the way back of its answer."""
+
+import msgspec
+
+from ..messages.errors import error_body
+from .dialects import Dialect, matches
+from .failures import failure
+from .request import ChatRequest
+from .stream import Stream
+from .translated import Translated
+from .translation import Answer
+
+
+class Chat(msgspec.Struct, frozen=True):
+    """A `Translation`."""
+
+    request: ChatRequest
+    dialect: Dialect
+    provider: str
+    model: str
+    """As sent: the answer's, where the provider names none."""
+    seed: str
+    """Letters and digits, random: what makes the ids of this answer unique."""
+
+    @property
+    def body(self) -> bytes:
+        return self.request.body
+
+    @property
+    def path(self) -> str | None:
+        return "/chat/completions"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.request.notes
+
+    def answer(self, content_type: str, content_encoding: str) -> Answer:
+        stream = Stream(
+            names=self.request.names,
+            shows_thinking=self.request.shows_thinking,
+            signed=matches(self.model, self.dialect.signed_calls),
+            provider=self.provider,
+            model=self.model,
+            seed=self.seed,
+        )
+        streamed = content_type.strip().lower().startswith("text/event-stream")
+        return Translated(stream, content_encoding, streams=self.request.stream, streamed=streamed)
+
+    def error(self, status: int, body: bytes) -> tuple[int, bytes]:
+        said = failure(status, body, self.provider, self.model)
+        return said.status, error_body(said.status, said.message, said.type)

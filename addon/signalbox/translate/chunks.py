@@ -1,0 +1,224 @@
+"""What providers stream as chat completions, in few words.
+
+One chunk, or a whole answer, which is read as one chunk, becomes steps; how each provider spells them ends
+here (openai-chat.md, 2 to 4). Nothing is assumed of any field's type.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from ..messages.sse import Event
+
+type Object = dict[str, Any]
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """The answer has a choice."""
+
+    model: str
+
+
+class Text(msgspec.Struct, frozen=True):
+    text: str
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    text: str
+
+
+class Reasoning(msgspec.Struct, frozen=True):
+    """Thinking; empty where a provider tells only its `details`."""
+
+    text: str
+    key: str = ""
+    """The field that held it; empty where it stood in the content."""
+    details: tuple[Object, ...] = ()
+    """OpenRouter's `reasoning_details`."""
+
+
+class Part(msgspec.Struct, frozen=True):
+    """Of a tool call, as far as this chunk has it."""
+
+    index: int | None = None
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+    signature: str = ""
+    """Gemini's, without which it does not take the call back."""
+
+
+class Finish(msgspec.Struct, frozen=True):
+    reason: str
+    """In lower case."""
+
+
+class Spent(msgspec.Struct, frozen=True):
+    usage: Object
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """An error that the provider reports."""
+
+    body: bytes
+
+
+class Done(msgspec.Struct, frozen=True):
+    """Nothing follows."""
+
+
+class Broken(msgspec.Struct, frozen=True):
+    """Something that should be a chunk and cannot be read."""
+
+
+type Step = Begun | Text | Refusal | Reasoning | Part | Finish | Spent | Fault | Done | Broken
+
+_REASONING = ("reasoning_content", "reasoning_details", "reasoning", "thinking")
+"""Several may hold the same text: the first counts (openai-chat.md, 3)."""
+_FUNCTION_CALL = -1
+"""The index of the one call in the old field `function_call`."""
+
+
+def steps_of(event: Event) -> list[Step]:
+    """The steps of one event of a stream; none for comments and what is no JSON at all."""
+    data = event.data.strip()
+    if data == b"[DONE]":
+        return [Done()]
+    if event.name == "error" and data:
+        return [Fault(data)]
+    if not data.startswith((b"{", b"[")):
+        return []
+    value = read(data)
+    return [Broken()] if value is None else list(steps(value, data))
+
+
+def read(data: bytes) -> Object | None:
+    """A JSON object, or the first one of an array, as Gemini sends errors. Faults that do not matter to the
+    text are passed over: lone surrogates, NaN, bytes that are no UTF-8. Other JSON is an empty object, and
+    what is none is None."""
+    value: object
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        try:
+            value = json.loads(data.decode(errors="replace"), strict=False)
+            value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+        except (ValueError, RecursionError):
+            return None
+    if isinstance(value, list):
+        value = next(iter(value), None)
+    return value if isinstance(value, dict) else {}
+
+
+def steps(value: Object, raw: bytes) -> Iterator[Step]:
+    """`raw` is what it was read from, and is told where it is an error."""
+    is_error = _is_error(value)
+    for choice in _objects(value.get("choices")):
+        if choice.get("index") in (None, 0):
+            yield from _choice(choice, _text(value.get("model")), is_error)
+    if usage := _object(value.get("usage")):
+        yield Spent(usage)
+    if is_error:
+        yield Fault(raw)
+
+
+def _is_error(value: Object) -> bool:
+    """MiniMax tells errors in `base_resp`, old vLLM in an object of type error, OpenRouter in the choice."""
+    return bool(
+        value.get("error")
+        or value.get("object") == "error"
+        or value.get("type") == "error"
+        or _object(value.get("base_resp")).get("status_code")
+        or ("choices" not in value and "detail" in value)
+        or any(choice.get("error") for choice in _objects(value.get("choices")))
+    )
+
+
+def _choice(choice: Object, model: str, is_error: bool) -> Iterator[Step]:
+    """Azure sends choices without a delta, with what its filter found."""
+    is_whole = not isinstance(choice.get("delta"), dict)
+    delta = _object(choice.get("message")) if is_whole else choice["delta"]
+    if delta:
+        yield Begun(model)
+        yield from _said(delta)
+        yield from _calls(delta, is_whole)
+    if usage := _object(choice.get("usage")):
+        yield Spent(usage)
+    if (reason := _text(choice.get("finish_reason"))) and not is_error:
+        yield Finish(reason.lower())
+
+
+def _said(delta: Object) -> Iterator[Step]:
+    if (reasoning := _reasoning(delta)) is not None:
+        yield reasoning
+    content = delta.get("content")
+    if isinstance(content, list):
+        yield from _parts(content)
+    elif text := _text(content):
+        yield Text(text)
+    if refusal := _text(delta.get("refusal")):
+        yield Refusal(refusal)
+
+
+def _reasoning(delta: Object) -> Reasoning | None:
+    details = tuple(_objects(delta.get("reasoning_details")))
+    for key in _REASONING:
+        if text := _text(delta.get(key)):
+            return Reasoning(text, key, details)
+    if not details:
+        return None
+    text = "".join(_text(one.get("text")) or _text(one.get("summary")) for one in details)
+    return Reasoning(text, "reasoning_details", details)
+
+
+def _parts(content: list[Any]) -> Iterator[Step]:
+    """Mistral's: `[{type: thinking, thinking: [{type: text, text}]}, {type: text, text}]`."""
+    for part in _objects(content):
+        if text := _text(part.get("text")):
+            yield Text(text)
+        thinking = part.get("thinking")
+        if text := _text(thinking) or "".join(_text(one.get("text")) for one in _objects(thinking)):
+            yield Reasoning(text)
+
+
+def _calls(delta: Object, is_whole: bool) -> Iterator[Step]:
+    """Within a whole answer each entry is a call; in a stream those without index may be of any."""
+    for place, call in enumerate(_objects(delta.get("tool_calls"))):
+        index = call.get("index")
+        function = _object(call.get("function"))
+        yield Part(
+            place if is_whole else index if type(index) is int else None,
+            _text(call.get("id")),
+            _text(function.get("name")),
+            _arguments(function.get("arguments")),
+            _signature(call),
+        )
+    if function := _object(delta.get("function_call")):
+        yield Part(_FUNCTION_CALL, "", _text(function.get("name")), _arguments(function.get("arguments")))
+    if signature := _signature(delta):
+        yield Part(signature=signature)
+
+
+def _arguments(value: object) -> str:
+    """Some local servers send an object instead of its text."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _signature(holder: Object) -> str:
+    return _text(_object(_object(holder.get("extra_content")).get("google")).get("thought_signature"))
+
+
+def _objects(value: object) -> list[Object]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def _object(value: object) -> Object:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,152 @@
+"""Errors of providers of chat completions, as Anthropic would say them (translation.md, 9).
+
+Their shapes are those of openai-chat.md, 5; GLM's codes: https://docs.z.ai/api-reference/api-code
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from html import unescape
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ..messages.context import in_anthropics_words
+from ..messages.errors import error_type, read_error
+from .chunks import read
+
+_LONGEST = 300
+"""Characters of a text that is no JSON."""
+_HEAD = 64 * 1024
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"<(?:style|script).*?</(?:style|script)>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+
+_STATUSES: Mapping[int, int] = {
+    408: 504,
+    422: 400,
+    503: 529,
+    524: 504,
+    **dict.fromkeys((520, 521, 522, 523, 525, 526), 502),
+}
+"""What Anthropic would say instead; the others stay as they are."""
+
+_REFUSED_KEY = 403
+"""For 401: Claude Code would renew or ask for the user's own login, which is not at fault."""
+
+_NAMES: Mapping[int, str] = {
+    400: "context_length_exceeded max_tokens_exceeded token_limit_exceeded string_too_long invalid_request"
+    " invalid_request_error invalid_prompt precondition_failed unprocessable content_policy_violation refusal"
+    " content_filter invalid_argument failed_precondition 1210 1211 1213 1214 1261 1300 1301 minimax_1026"
+    " minimax_1027 minimax_2013",
+    402: "insufficient_quota exceeded_current_quota_error payment_required insufficient_balance 1113"
+    " minimax_1008",
+    403: "authentication permission_denied invalid_api_key authentication_error unauthenticated"
+    " access_terminated_error 1000 1001 1002 1003 1004 1110 1111 1112 1121 minimax_1004 minimax_2049",
+    404: "not_found model_not_found not_found_error deploymentnotfound",
+    413: "payload_too_large",
+    429: "rate_limit_exceeded rate_limit_reached_error rate_limit_error resource_exhausted 1302 1303 1304"
+    " 1308 1309 1310 1313 minimax_1002 minimax_1039 minimax_2056",
+    500: "server internal",
+    504: "timeout timeout_error deadline_exceeded minimax_1001",
+    529: "provider_overloaded provider_unavailable engine_overloaded engine_overloaded_error overloaded_error"
+    " unavailable 1305 1312",
+}
+_STATUS_OF = {name: status for status, names in _NAMES.items() for name in names.split()}
+_MEANS_MORE = frozenset({402, 529})
+"""What a name tells better than any status: money that is spent with a 429 or 403, overload with a 429."""
+_SPENT = re.compile(r"insufficient balance|exceeded your current quota", re.IGNORECASE)
+
+
+class Failure(NamedTuple):
+    status: int
+    type: str
+    message: str
+
+
+class _Said(NamedTuple):
+    names: tuple[str, ...]
+    """Types and codes, the most telling first, in lower case."""
+    status: int | None
+    """That the body itself names."""
+    message: str
+
+
+def failure(status: int, body: bytes, provider: str, model: str) -> Failure:
+    """`body` is decoded and of any shape; a `status` below 300 is none, since the error came within an
+    answer. Never raises."""
+    said = _said(body)
+    if too_long := _too_long(said):
+        return Failure(400, error_type(400), too_long)
+    told = _status(status, said)
+    message = f"{provider}: {said.message or 'an error without a message'}"
+    if told == 404 and model not in message:
+        message += f" (model: {model})"
+    return Failure(told, error_type(told), message)
+
+
+def _too_long(said: _Said) -> str:
+    """In the words on which Claude Code compacts; empty where the prompt is not too long."""
+    for name in (*said.names, ""):
+        error = {"error": {"type": name, "message": said.message}}
+        if (told := in_anthropics_words(413, msgspec.json.encode(error))) is not None:
+            found = read_error(told)
+            return found[1] if found else ""
+    return ""
+
+
+def _status(status: int, said: _Said) -> int:
+    named = next((_STATUS_OF[name] for name in said.names if name in _STATUS_OF), None)
+    if _SPENT.search(said.message):
+        named = 402
+    if named not in _MEANS_MORE and status >= 300:
+        named = status
+    told = named or said.status or 500
+    return _REFUSED_KEY if told == 401 else _STATUSES.get(told, told)
+
+
+def _said(body: bytes) -> _Said:
+    value = read(body[:_HEAD].strip())
+    if value is None:
+        return _Said((), None, _text_of(body[:_HEAD]))
+    choices = value.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    held = value.get("error") or (isinstance(first, dict) and first.get("error")) or value
+    base = value.get("base_resp")
+    if isinstance(base, dict) and base.get("status_code"):
+        return _Said((f"minimax_{base['status_code']}",), None, _string(base.get("status_msg")))
+    if not isinstance(held, dict):
+        return _Said((), None, _string(held))
+    code = held.get("code")
+    status = code if isinstance(code, int) and 400 <= code < 600 else None
+    return _Said(tuple(_names(held)), status, _message(held))
+
+
+def _names(error: Mapping[str, Any]) -> Iterator[str]:
+    metadata = error.get("metadata")
+    kind = metadata.get("error_type") if isinstance(metadata, dict) else None
+    for name in (kind, error.get("code"), error.get("status"), error.get("type")):
+        if isinstance(name, str | int) and not isinstance(name, bool):
+            yield str(name).lower()
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    return next((_string(error[name]) for name in ("message", "detail", "error") if error.get(name)), "")
+
+
+def _string(value: object) -> str:
+    """FastAPI tells faults as `[{type, loc, msg}]`."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and all(isinstance(one, dict) and "msg" in one for one in value):
+        return "; ".join(f"{_string(one['msg'])} (at {_place(one.get('loc'))})" for one in value)
+    return "" if value is None else msgspec.json.encode(value).decode()
+
+
+def _place(loc: object) -> str:
+    return ".".join(map(str, loc)) if isinstance(loc, list) else ""
+
+
+def _text_of(page: bytes) -> str:
+    """Of what is no JSON: the title of a page, else its text."""
+    text = page.decode(errors="replace")
+    found = _TITLE.search(text)
+    return " ".join(unescape(found[1] if found else _TAG.sub(" ", text)).split())[:_LONGEST]

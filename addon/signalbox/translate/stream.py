@@ -1,0 +1,224 @@
+"""An answer of chat completions on its way to Anthropic's events: steps in, events out, no I/O."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from .calls import CallError, Calls
+from .chunks import (
+    Begun,
+    Broken,
+    Done,
+    Fault,
+    Finish,
+    Object,
+    Part,
+    Reasoning,
+    Refusal,
+    Spent,
+    Step,
+    Text,
+)
+from .endings import fault_of, stop_reason
+from .failures import failure
+from .signature import sign
+from .spending import estimated, usage_of
+from .thinktags import ThinkTags
+from .writer import Event, Writer
+
+LARGEST = 64 * 1024 * 1024
+"""Characters of one answer."""
+_EACH = 100
+"""That each piece counts for beside its own."""
+
+
+class Stream:
+    """Feed it steps, then call `end`; what they give is to be taken after each.
+
+    `names` are tool names as sent to what the client calls them, `seed` is the random part of all ids.
+    An answer without anything in it begins and never ends: it is not one (translation.md, 8).
+    """
+
+    def __init__(
+        self,
+        *,
+        names: Mapping[str, str],
+        shows_thinking: bool,
+        signed: bool,
+        provider: str,
+        model: str,
+        seed: str,
+    ) -> None:
+        self.error: bytes | None = None
+        """The error that the provider reported, in its own words."""
+        self.cut = ""
+        """Why the answer ended too early, for people."""
+        self._provider = provider
+        self._model = model
+        self._shows_thinking = shows_thinking
+        self._writer = Writer(f"msg_{seed}", self._signature)
+        self._calls = Calls(self._writer, names, seed, signed=signed)
+        self._tags = ThinkTags()
+        self._waiting: list[Text | Reasoning] = []
+        """What came while a call was in progress."""
+        self._blank = ""
+        """White space that a text block would begin with: alone it is none."""
+        self._key = ""
+        self._details: list[Object] = []
+        self._finish = ""
+        self._refused = False
+        self._usage: dict[str, int] = {}
+        self._characters = 0
+        self._size = 0
+        self._over = False
+
+    def taken(self) -> list[Event]:
+        return self._writer.taken()
+
+    def take(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            if self._over:
+                return
+            try:
+                self._take(step)
+            except CallError as error:
+                self._cut(str(error))
+
+    def end(self) -> None:
+        """The provider sends no more: fine after a `finish_reason`, whether `[DONE]` was said or not."""
+        if self._over:
+            return
+        if self._finish:
+            self.take([Done()])
+        else:
+            self._cut("the stream ended in the middle")
+
+    def _take(self, step: Step) -> None:
+        match step:
+            case Begun(model):
+                self._writer.begin(model or self._model)
+            case Text(text):
+                self._grow(text)
+                self._spread(self._tags.feed(text))
+            case Refusal(text):
+                self._refused = True
+                self._grow(text)
+                self._spread([Text(text)])
+            case Reasoning(text, _, details):
+                self._grow(text)
+                self._size += sum(
+                    len(value) for one in details for value in one.values() if isinstance(value, str)
+                )
+                self._spread([step])
+            case Part():
+                self._grow(step.arguments)
+                self._call(step)
+            case Finish(reason):
+                self._finish = reason
+                if kind := fault_of(reason):
+                    error = {"type": kind, "code": reason, "message": f"the answer ended with {reason}"}
+                    self._fail(msgspec.json.encode({"error": error}))
+            case Spent(usage):
+                self._usage = usage_of(usage) or self._usage
+            case Fault(body):
+                self._fail(body)
+            case Broken():
+                self._cut("a chunk is not JSON")
+            case Done():
+                self._finished()
+
+    def _grow(self, text: str) -> None:
+        self._characters += len(text)
+        self._size += len(text) + _EACH
+        if self._size > LARGEST:
+            self._cut("the answer is too large")
+
+    def _cut(self, why: str) -> None:
+        self.cut = why
+        self._over = True
+
+    def _fail(self, body: bytes) -> None:
+        self.error = body
+        self._over = True
+        said = failure(200, body, self._provider, self._model)
+        self._writer.error(said.type, said.message)
+
+    # text and thinking
+
+    def _spread(self, said: Iterable[Text | Reasoning]) -> None:
+        """Writes it, or keeps it until the call in progress is over: one block is open at a time."""
+        if self._calls.running:
+            self._waiting += said
+            return
+        for one in said:
+            self._calls.release()
+            if isinstance(one, Text):
+                self._say(one.text)
+            elif self._shows_thinking:
+                self._think(one)
+
+    def _say(self, text: str) -> None:
+        if self._blank or self._writer.open != "text":
+            text = self._blank + text
+            self._blank = "" if text.strip() else text
+        if not self._blank:
+            self._writer.text(text)
+
+    def _think(self, thought: Reasoning) -> None:
+        if self._writer.open != "thinking":
+            self._writer.close()
+            self._key, self._details = thought.key, []
+        self._blank = ""
+        for detail in thought.details:
+            _merge(self._details, detail)
+        self._writer.thinking(thought.text)
+
+    def _signature(self, text: str) -> str:
+        payload: dict[str, Any] = {"key": self._key} if self._key else {}
+        if self._details:
+            payload["reasoning_details"] = self._details
+        return sign(self._provider, text, payload)
+
+    # tool calls
+
+    def _call(self, part: Part) -> None:
+        self._spread(self._tags.end())
+        self._blank = ""
+        self._calls.take(part)
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        if self._waiting and not self._calls.running:
+            waiting, self._waiting = self._waiting, []
+            self._spread(waiting)
+
+    # the end
+
+    def _finished(self) -> None:
+        self._over = True
+        self._spread(self._tags.end())
+        self._blank = ""
+        self._calls.finish(is_cut=stop_reason(self._finish, called=False, refused=False) == "max_tokens")
+        self._catch_up()
+        reason = stop_reason(self._finish, called=self._writer.calls > 0, refused=self._refused)
+        if not self._writer.said:
+            if reason == "end_turn" and not self._writer.blocks:
+                self._cut("the answer is empty")
+                return
+            self._writer.begin(self._model)
+            self._writer.text("")
+        self._writer.stop(reason, self._usage or estimated(self._characters))
+
+
+def _merge(details: list[Object], detail: Object) -> None:
+    """OpenRouter streams each entry of `reasoning_details` in pieces, which its `index` tells apart."""
+    last = details[-1] if details else {}
+    if detail.get("index") is None or any(last.get(name) != detail.get(name) for name in ("index", "type")):
+        details.append(dict(detail))
+        return
+    for name, value in detail.items():
+        if name in ("text", "summary", "data") and isinstance(value, str) and isinstance(last.get(name), str):
+            last[name] += value
+        elif value is not None:
+            last[name] = value

@@ -1,0 +1,115 @@
+"""An answer with a 2xx status as its bytes come in: a stream or JSON, whichever was asked for or is given."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+from ..messages.encoding import Decoder, EncodingError
+from ..messages.sse import Splitter, parse_event
+from .chunks import Broken, Done, Fault, Step, read, steps, steps_of
+from .stream import LARGEST, Stream
+from .whole import Message
+from .writer import encode
+
+EVENTS = "text/event-stream; charset=utf-8"
+JSON = "application/json"
+
+
+class Translated:
+    """Becomes events where `streams`, else one message. Its form is told by its first byte: some send JSON
+    where a stream was asked for, and errors in any form."""
+
+    error: bytes | None = None
+    cut = ""
+
+    def __init__(self, stream: Stream, content_encoding: str, *, streams: bool, streamed: bool) -> None:
+        """`streamed` is what the provider's `content-type` says, for what begins as neither."""
+        self.content_type: str | None = EVENTS if streams else JSON
+        self._stream = stream
+        self._message = None if streams else Message()
+        self._is_streamed = streamed
+        self._form: Literal["unknown", "events", "json"] = "unknown"
+        self._splitter = Splitter()
+        self._held = bytearray()
+        self._decoder = Decoder("")
+        try:
+            self._decoder = Decoder(content_encoding)
+        except EncodingError as error:
+            self.cut = str(error)
+
+    def feed(self, data: bytes) -> bytes:
+        out = bytearray()
+        try:
+            for piece in self._decoder.pieces(data):
+                if self.cut:
+                    break
+                out += self._through(piece)
+        except EncodingError as error:
+            self.cut = self.cut or f"its content-encoding is {error}"
+        except Exception as error:
+            # What is left must never reach the client in the provider's own protocol.
+            self.cut = self.cut or f"{type(error).__name__} while it was translated"
+        return bytes(out)
+
+    def end(self) -> bytes:
+        if self.cut:
+            return b""
+        try:
+            return self._last()
+        except Exception as error:
+            self.cut = f"{type(error).__name__} while it was translated"
+            return b""
+
+    def _through(self, piece: bytes) -> bytes:
+        if self._form == "unknown":
+            piece = piece.lstrip()
+            if not piece:
+                return b""
+            self._form = self._form_of(piece)
+        if self._form == "events":
+            return self._taken(
+                step for block in self._splitter.feed(piece) for step in steps_of(parse_event(block))
+            )
+        if self._form == "json":
+            self._held += piece
+            if len(self._held) > LARGEST:
+                self.cut = "the answer is too large"
+        return b""
+
+    def _form_of(self, piece: bytes) -> Literal["unknown", "events", "json"]:
+        if piece[0] in b"{[":
+            return "json"
+        if self._is_streamed or piece[0] in b"edir:\xef":
+            return "events"
+        self.cut = "the answer is neither a stream nor JSON"
+        return "unknown"
+
+    def _last(self) -> bytes:
+        """What is still owed to the client."""
+        if self._form == "json":
+            out = self._taken(self._whole())
+        else:
+            last = (step for block in self._splitter.end() for step in steps_of(parse_event(block)))
+            out = self._taken(step for step in last if not isinstance(step, Broken))
+            self._stream.end()
+            out += self._taken(())
+        return out if self._message is None or self.cut else self._message.encoded()
+
+    def _whole(self) -> Iterable[Step]:
+        value = read(bytes(self._held))
+        if value is None:
+            self.cut = "the answer is not JSON"
+        elif "choices" in value or any(steps(value, b"")):
+            yield from steps(value, bytes(self._held))
+            yield Done()
+        else:
+            yield Fault(bytes(self._held))
+
+    def _taken(self, steps: Iterable[Step]) -> bytes:
+        self._stream.take(steps)
+        self.error, self.cut = self._stream.error, self.cut or self._stream.cut
+        events = self._stream.taken()
+        if self._message is None:
+            return encode(events) if events else b""
+        for event in events:
+            self._message.add(event)
+        return b""

@@ -1,0 +1,119 @@
+"""Answers of chat completions and what becomes of them, as the golden files write them down.
+
+`tests/golden/chat-streams/NAME.txt`: what a provider sends, a dashed line, what the client gets. A comment at
+the start gives the options (`dialect`, `shows_thinking`, `streams`, `names`, `model`), one at the end says
+that the answer was cut or what error was reported.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from signalbox.messages.sse import Splitter, parse_event
+from signalbox.translate.chat import Chat
+from signalbox.translate.dialects import DIALECTS
+from signalbox.translate.request import ChatRequest
+
+GOLDEN = sorted((Path(__file__).parent / "golden/chat-streams").glob("*.txt"))
+DASHES = b"-----\n"
+
+
+class Result(NamedTuple):
+    out: bytes
+    cut: str
+    error: bytes | None
+
+    def events(self) -> list[dict[str, Any]]:
+        return events_of(self.out)
+
+    def message(self) -> dict[str, Any]:
+        return json.loads(self.out)
+
+
+def case(path: Path) -> tuple[bytes, bytes]:
+    """What is sent, and what becomes of it."""
+    raw, _, expected = path.read_bytes().partition(DASHES)
+    return raw, expected
+
+
+def sent(name: str) -> bytes:
+    return case(next(path for path in GOLDEN if path.stem == name))[0]
+
+
+def options(raw: bytes) -> dict[str, Any]:
+    first = raw.partition(b"\n")[0]
+    return json.loads(first[2:]) if first.startswith(b": {") else {}
+
+
+def chat(
+    *,
+    dialect: str = "generic",
+    model: str = "m-0",
+    streams: bool = True,
+    shows_thinking: bool = True,
+    names: dict[str, str] | None = None,
+) -> Chat:
+    request = ChatRequest(
+        body=b"{}",
+        names=names or {},
+        stream=streams,
+        shows_thinking=shows_thinking,
+        notes=(),
+        tools=frozenset(),
+    )
+    return Chat(request=request, dialect=DIALECTS[dialect], provider="fake", model=model, seed="Seed")
+
+
+def translated(raw: bytes, cuts: Iterable[int] = (), encoding: str = "", **changed: Any) -> Result:
+    """An answer in its golden form, cut at these places."""
+    given = options(raw)
+    if given:
+        raw = raw.partition(b"\n\n")[2]
+    bounds = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
+    return fed((raw[a:b] for a, b in pairwise(bounds)), encoding, **(given | changed))
+
+
+def fed(chunks: Iterable[bytes], encoding: str = "", **given: Any) -> Result:
+    answer = chat(**given).answer("", encoding)
+    out = b"".join([*(answer.feed(chunk) for chunk in chunks), answer.end()])
+    return Result(out, answer.cut, answer.error)
+
+
+def written(result: Result) -> bytes:
+    """As in the golden files."""
+    told = b": cut, " + result.cut.encode() + b"\n" if result.cut else b""
+    if result.error is not None:
+        told += b": error " + result.error + b"\n"
+    return result.out + (b"\n" if result.out and not result.out.endswith(b"\n") else b"") + told
+
+
+def events_of(out: bytes) -> list[dict[str, Any]]:
+    return list(_events(out))
+
+
+def _events(out: bytes) -> Iterator[dict[str, Any]]:
+    splitter = Splitter()
+    for block in splitter.feed(out):
+        name, data = parse_event(block)
+        event = json.loads(data)
+        assert event["type"] == name
+        yield event
+    assert splitter.end() == []
+
+
+def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, **fields: Any) -> bytes:
+    """One event of a stream."""
+    choices = [{"index": 0, "delta": delta or {}, "finish_reason": finish}]
+    return b"data: " + json.dumps({"model": "m-1", "choices": choices, **fields}).encode() + b"\n\n"
+
+
+def call(index: int | None = None, id: str = "", name: str = "", arguments: str = "") -> dict[str, Any]:
+    """One entry of `tool_calls`, with the fields that are given."""
+    entry: dict[str, Any] = {} if index is None else {"index": index}
+    function = {"name": name, "arguments": arguments}
+    return entry | ({"id": id} if id else {}) | {"function": {k: v for k, v in function.items() if v}}
+
+
+DONE = b"data: [DONE]\n\n"
