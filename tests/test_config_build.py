@@ -23,7 +23,6 @@ from signalbox.config.rules import (
 from signalbox.config.values import glob
 
 FILE = Path("/nowhere/rules.yaml")
-OPENAI_LATER = "api: openai is not yet in effect"
 
 
 def rules_of(text: str, **environ: str) -> Rules:
@@ -48,7 +47,7 @@ def rule_of(keys: str) -> Rule:
         (", auth: client", "client", "x-api-key", "forward", "forward", ""),
         (", auth: client, beta: drop", "client", "x-api-key", "drop", "forward", ""),
         (", auth: claude-login", "claude-login", "x-api-key", "forward", "forward", ""),
-        (", api: openai, key: k", "key", "authorization", "learn", "estimate", OPENAI_LATER),
+        (", api: openai, key: k", "key", "authorization", "learn", "estimate", ""),
         (", key: '${K}'", "key", "x-api-key", "learn", "forward", "K is not set"),
         (", keys: ['${K}', k]", "key", "x-api-key", "learn", "forward", ""),
         (", keys: ['${K}', '${L}']", "key", "x-api-key", "learn", "forward", "K is not set"),

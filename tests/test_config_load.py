@@ -114,6 +114,17 @@ def errors_of(text: str, **environ: str) -> tuple[str, ...]:
             '1: leave "/chat/completions" off: write https://h/v1 (at $.providers.a.url)',
         ),
         (
+            "providers: {a: {url: https://h/v1, api: openai, auth: client}}",
+            "1: auth: client is Anthropic's: api: openai takes a key or none (at $.providers.a.auth)",
+        ),
+        (
+            "providers: {a: {url: https://h/v1, api: openai, count_tokens: forward}}",
+            (
+                "1: nobody counts tokens in api: openai: write estimate or reject "
+                "(at $.providers.a.count_tokens)"
+            ),
+        ),
+        (
             "providers: {a: {url: https://h, api: opnai}}",
             '1: expected anthropic or openai, got "opnai", did you mean "openai"? (at $.providers.a.api)',
         ),

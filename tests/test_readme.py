@@ -36,9 +36,12 @@ def pending_keys(parent: str) -> set[str]:
     return {path.removeprefix(parent) for path in whole if re.fullmatch(re.escape(parent) + r"\w+", path)}
 
 
+KEYS = dict.fromkeys(("ZAI_API_KEY", "OPENROUTER_API_KEY"), "key-for-tests")
+
+
 @pytest.mark.parametrize("text", YAML, ids=range(len(YAML)))
 def test_its_rules_load(text):
-    rules = parse(text, file=ROOT / "rules.yaml", environ={"ZAI_API_KEY": "zai-key-for-tests"})
+    rules = parse(text, file=ROOT / "rules.yaml", environ=KEYS)
     assert rules.rules
     assert rules.warnings == ()
 

@@ -50,9 +50,9 @@ def target(written: str | Target) -> Target:
 
 
 def request(
-    model: Any = "claude-sonnet-4-5", headers: Mapping[str, str] = {}, *, has_login: bool = True
+    model: Any = "claude-sonnet-4-5", headers: Mapping[str, str] = {}, *, has_login: bool = True, **more: Any
 ) -> Facts:
-    body = Body.parse(json.dumps({"model": model}).encode())
+    body = Body.parse(json.dumps({"model": model, **more}).encode())
     return Facts(path="/v1/messages", port=8082, headers=headers, body=body, has_login=has_login)
 
 
@@ -96,10 +96,21 @@ def test_a_later_target_that_is_passed_over_leaves_the_first_one_first():
     assert [skip.provider for skip in planned.skipped] == ["zai"]
 
 
-def test_a_target_not_in_effect_yet_is_passed_over():
-    openai = keyed("openrouter", api="openai", unavailable="api: openai is not yet in effect")
-    planned = plan(rules_of((ANTHROPIC, openai), "openrouter/glm", "anthropic"), request())
-    assert planned.skipped == (Skip("openrouter", "glm", "not-yet", "api: openai is not yet in effect"),)
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+
+
+def test_what_chat_completions_have_no_words_for_passes_such_a_target_over():
+    chat = keyed("openrouter", api="openai")
+    planned = plan(rules_of((ANTHROPIC, chat), "openrouter/glm", "anthropic"), request(tools=[SEARCH]))
+    [skip] = planned.skipped
+    assert (skip.provider, skip.reason) == ("openrouter", "untranslatable")
+    assert "web_search" in skip.detail
+    assert [choice.provider.name for choice in planned.choices] == ["anthropic"]
+
+
+def test_it_is_not_even_tried_where_nobody_else_is_there():
+    planned = plan(rules_of((keyed("openrouter", api="openai"),), "openrouter/glm"), request(tools=[SEARCH]))
+    assert planned.choices == ()
 
 
 def test_the_callers_login_is_needed_where_it_is_forwarded():

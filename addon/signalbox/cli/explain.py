@@ -21,6 +21,7 @@ from signalbox.routing.mask import mask
 from signalbox.routing.match import why
 from signalbox.routing.plan import Choice, plan
 from signalbox.routing.prepare import Incoming, Lessons, prepare
+from signalbox.routing.prepare_chat import dialect, prepare_chat
 from signalbox.routing.quota import DEFAULT, Quotas
 from signalbox.upkeep import quota
 from signalbox.upkeep.keychain import logins_of
@@ -152,13 +153,18 @@ def _moves_on(failover: Failover) -> str:
 def _target(number: int, choice: Choice, facts: Facts, incoming: Incoming, *, lone: bool) -> Iterator[Line]:
     provider = choice.provider
     lessons = Lessons(lambda _: provider.name)
-    outgoing = prepare(choice, facts, incoming, key=provider.key, lessons=lessons, lone=lone)
+    if provider.api == "openai":
+        outgoing = prepare_chat(choice, facts, incoming, key=provider.key, lessons=lessons, seed="")
+    else:
+        outgoing = prepare(choice, facts, incoming, key=provider.key, lessons=lessons, lone=lone)
     yield (
         f"{number}. {provider.name}: POST {provider.url.scheme}://{provider.url.authority}{outgoing.path}",
         "green",
     )
     if facts.path == COUNT_TOKENS and provider.count_tokens != "forward":
         yield f"   not sent, count_tokens: {provider.count_tokens}", ""
+    if provider.api == "openai":
+        yield f"   chat completions, as {dialect(provider).name} speaks them", ""
     yield f"   model: {outgoing.model}", ""
     yield f"   key: {_credential(provider)}", ""
     yield f"   thinking: {THINKING[provider.thinking]}", ""

@@ -176,8 +176,6 @@ def _secret(written: Secret | schema.SecretSource, fetch: Fetch) -> Secret:
 
 
 def _unavailable(api: rules.Api, auth: rules.Auth, keys: Iterable[Secret]) -> str:
-    if api == "openai":
-        return "api: openai is not yet in effect"
     if auth == "key" and not any(key.value for key in keys):
         return next(key.reason for key in keys)
     return ""

@@ -25,8 +25,6 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 PENDING = (
-    Pending("providers.*.api", "api: openai", _is("openai")),
-    Pending("providers.*.dialect", "dialect"),
     Pending("providers.*.budget", "budget"),
     Pending("providers.*.models", "models"),
     Pending("providers.*.long_context", "long_context"),

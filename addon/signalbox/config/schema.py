@@ -217,8 +217,16 @@ class Provider(msgspec.Struct, frozen=True):
             raise MisfitError(f"auth: {self.auth} uses no key: remove the key", "auth")
         if self.auth == "key" and not own:
             raise MisfitError("auth: key needs a key", "auth")
+        if self.api == "openai":
+            self._check_chat()
         if self.path is None:
             self._check_url()
+
+    def _check_chat(self) -> None:
+        if self.auth in ("client", "claude-login"):
+            raise MisfitError(f"auth: {self.auth} is Anthropic's: api: openai takes a key or none", "auth")
+        if self.count_tokens == "forward":
+            raise MisfitError("nobody counts tokens in api: openai: write estimate or reject", "count_tokens")
 
     def _check_url(self) -> None:
         if self.api == "openai":

@@ -7,13 +7,15 @@ import click
 
 from signalbox.demo.account import Account
 from signalbox.demo.process import RouterProcess
-from signalbox.demo.providers import FakeProvider
-from signalbox.demo.story import ZAI_KEY, Story, StoryError, write_rules
+from signalbox.demo.providers import ChatProvider, FakeProvider
+from signalbox.demo.story import ZAI_KEY, Fakes, Story, StoryError, write_rules
 
 ANTHROPIC_SAYS = "Good evening from Anthropic: the points are set and the line is clear."
 ANTHROPIC_COUNTS = {"input_tokens": 31, "output_tokens": 16}
 ZAI_SAYS = "Good evening from Z.ai: a signal box sets the points, so every train finds its track."
 ZAI_COUNTS = {"input_tokens": 24, "output_tokens": 21}
+LOCAL_SAYS = "Good evening from this machine, in the words of another protocol."
+LOCAL_COUNTS = {"prompt_tokens": 26, "completion_tokens": 13}
 
 
 @click.command("demo")
@@ -29,13 +31,15 @@ def demo_command(svg: Path | None) -> None:
         tempfile.TemporaryDirectory(prefix="signalbox-demo-", ignore_cleanup_errors=True) as folder,
         FakeProvider(ANTHROPIC_SAYS, ANTHROPIC_COUNTS, reports="early") as anthropic,
         FakeProvider(ZAI_SAYS, ZAI_COUNTS, reports="late") as zai,
+        ChatProvider(LOCAL_SAYS, LOCAL_COUNTS, reports="late") as local,
     ):
         router = RouterProcess(Path(folder), anthropic.url, {"ZAI_API_KEY": ZAI_KEY})
-        account.heading("Two fake providers on this machine, the real router before them, and these rules:")
-        account.rules(write_rules(router, anthropic, zai, sonnet="zai/glm-4.7"))
+        fakes = Fakes(anthropic, zai, local)
+        account.heading("Three fake providers on this machine, the real router before them, and these rules:")
+        account.rules(write_rules(router, fakes, sonnet="zai/glm-4.7"))
         try:
             with router:
-                Story(router, anthropic, zai, account).tell()
+                Story(router, fakes, account).tell()
         except (StoryError, OSError, ValueError) as error:
             raise click.ClickException(
                 f"the demo failed: {error}\n\nThe router said:\n{router.log()}"

@@ -1,4 +1,4 @@
-"""Fake providers on loopback. They answer in Anthropic's format and keep what arrived."""
+"""Fake providers on loopback: Anthropic's format, and chat completions. They keep what arrived."""
 
 import json
 import time
@@ -55,8 +55,14 @@ class FakeProvider(ThreadingHTTPServer):
     def message(self, model: str) -> dict[str, Any]:
         return {**_message(model, self.usage), "content": [{"type": "text", "text": self.text}]}
 
-    def events(self, model: str) -> Iterator[dict[str, Any]]:
+    def events(self, model: str) -> Iterator[bytes]:
         """A streamed message, a delta for each word."""
+        for event in self._events(model):
+            yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+            if event["type"] == "content_block_delta":
+                time.sleep(PAUSE)
+
+    def _events(self, model: str) -> Iterator[dict[str, Any]]:
         yield {"type": "message_start", "message": _message(model, {**self.early, "output_tokens": 0})}
         yield {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
         for number, word in enumerate(self.text.split()):
@@ -65,6 +71,31 @@ class FakeProvider(ThreadingHTTPServer):
         yield {"type": "content_block_stop", "index": 0}
         yield {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": self.usage}
         yield {"type": "message_stop"}
+
+
+class ChatProvider(FakeProvider):
+    """Speaks chat completions. `usage` is in its terms: `prompt_tokens`, `completion_tokens`."""
+
+    def message(self, model: str) -> dict[str, Any]:
+        said = {"index": 0, "message": {"role": "assistant", "content": self.text}, "finish_reason": "stop"}
+        return {**_completion(model), "choices": [said], "usage": self.usage}
+
+    def events(self, model: str) -> Iterator[bytes]:
+        for word in self.text.split(" "):
+            choice = {"index": 0, "delta": {"content": f"{word} "}, "finish_reason": None}
+            yield _data({**_completion(model), "choices": [choice]})
+            time.sleep(PAUSE)
+        end = {"index": 0, "delta": {}, "finish_reason": "stop"}
+        yield _data({**_completion(model), "choices": [end], "usage": self.usage})
+        yield b"data: [DONE]\n\n"
+
+
+def _data(chunk: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
+def _completion(model: str) -> dict[str, Any]:
+    return {"id": "chatcmpl-demo", "object": "chat.completion", "created": 0, "model": model}
 
 
 def _message(model: str, usage: Usage) -> dict[str, Any]:
@@ -105,11 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self, model: str) -> None:
         self._head("text/event-stream", "transfer-encoding", "chunked")
-        for event in self.server.events(model):
-            content = f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+        for content in self.server.events(model):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(content), content))
-            if event["type"] == "content_block_delta":
-                time.sleep(PAUSE)
         self.wfile.write(b"0\r\n\r\n")
 
     def _head(self, kind: str, framing: str, value: str, status: int = 200) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from signalbox.demo.account import Account
 from signalbox.demo.caller import Answered, Caller, request
@@ -15,7 +16,7 @@ from signalbox.routing.mask import masked_value
 
 LOGIN = "sk-ant-fake-login-of-the-caller"
 ZAI_KEY = "zai-fake-key-of-the-router"
-HAIKU, SONNET, OPUS = "claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-5"
+HAIKU, SONNET, OPUS, FABLE = "claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-5", "claude-fable-5"
 LIVE_EDIT = 1.0
 """Seconds within which a saved edit applies."""
 
@@ -23,9 +24,11 @@ RULES = """\
 providers:
   anthropic: {{url: "{anthropic}", auth: client}}
   zai: {{url: "{zai}", key: "${{ZAI_API_KEY}}", count_tokens: estimate}}
+  local: {{url: "{local}/v1", api: openai}}
 rules:
   - {{match: "*haiku*", to: [zai/glm-4.5-air, anthropic]}}
   - {{match: "*sonnet*", to: {sonnet}}}
+  - {{match: "*fable*", to: local/qwen3-coder}}
   - {{match: "*", to: anthropic}}
 """
 
@@ -34,13 +37,17 @@ class StoryError(Exception):
     """Something did not happen as told; the message says what did."""
 
 
+class Fakes(NamedTuple):
+    anthropic: FakeProvider
+    zai: FakeProvider
+    local: FakeProvider
+
+
 class Story:
-    def __init__(
-        self, router: RouterProcess, anthropic: FakeProvider, zai: FakeProvider, account: Account
-    ) -> None:
+    def __init__(self, router: RouterProcess, fakes: Fakes, account: Account) -> None:
         self._router = router
-        self._anthropic = anthropic
-        self._zai = zai
+        self._fakes = fakes
+        self._anthropic, self._zai, self._local = fakes
         self._account = account
         self._caller = Caller(router.port, LOGIN)
 
@@ -49,6 +56,7 @@ class Story:
         self._haiku()
         self._sonnet()
         self._opus()
+        self._fable()
         self._count_tokens()
         self._live_edit()
         self._failover()
@@ -81,8 +89,18 @@ class Story:
         expect(same, "the body that arrived is not the one that was sent")
         self._account.done("the body arrived byte for byte")
 
+    def _fable(self) -> None:
+        self._account.heading("4. Fable goes to a model on this machine, which speaks chat completions")
+        self._account.word("  ")
+        answered = self._caller.stream(FABLE, "Do you speak Anthropic's?", self._account.word)
+        self._account.word("\n")
+        self._arrived(answered, FABLE, "local", "qwen3-coder")
+        path = self._local.arrived[-1].path
+        expect(path == "/v1/chat/completions", f"it was asked at {path}")
+        self._account.done("translated both ways, word by word")
+
     def _count_tokens(self) -> None:
-        self._account.heading("4. count_tokens for a model at Z.ai is answered by the router itself")
+        self._account.heading("5. count_tokens for a model at Z.ai is answered by the router itself")
         before = len(self._zai.arrived)
         answered = self._caller.count_tokens(SONNET, "How many tokens are these?")
         expect(answered.status == 200, f"count_tokens was answered with {answered.status}")
@@ -90,9 +108,9 @@ class Story:
         self._account.done(f"{answered.answer['input_tokens']} tokens, estimated; Z.ai was not asked")
 
     def _live_edit(self) -> None:
-        self._account.heading("5. rules.yaml is edited: sonnet shall go to Anthropic now")
+        self._account.heading("6. rules.yaml is edited: sonnet shall go to Anthropic now")
         self._account.say('- {match: "*sonnet*", to: anthropic}', "yellow")
-        write_rules(self._router, self._anthropic, self._zai, sonnet="anthropic")
+        write_rules(self._router, self._fakes, sonnet="anthropic")
         saved = time.monotonic()
         answered = self._caller.message(SONNET, "Who answers now?")
         while answered.provider != "anthropic" and time.monotonic() - saved < LIVE_EDIT:
@@ -106,7 +124,7 @@ class Story:
         self._account.done(f"in force {ms(after)} after the file was saved, without a restart")
 
     def _failover(self) -> None:
-        self._account.heading("6. Z.ai is overloaded: the next target of the rule answers")
+        self._account.heading("7. Z.ai is overloaded: the next target of the rule answers")
         self._zai.overloaded = True
         answered = self._caller.message(HAIKU, "Is anybody there?")
         self._zai.overloaded = False
@@ -125,25 +143,27 @@ class Story:
         return log[log.index(beginning) :].splitlines()[0]
 
     def _credentials(self) -> None:
-        self._account.heading("7. Which credentials arrived where")
+        self._account.heading("8. Which credentials arrived where")
         seen = {
             provider: sorted({credential for one in fake.arrived for credential in one.credentials})
-            for provider, fake in (("zai", self._zai), ("anthropic", self._anthropic))
+            for provider, fake in zip(Fakes._fields, self._fakes, strict=True)
         }
         self._account.table(
             ("provider", "credential"),
-            ((provider, ", ".join(map(masked_value, found))) for provider, found in seen.items()),
+            ((provider, ", ".join(map(masked_value, found)) or "none") for provider, found in seen.items()),
             align="left",
         )
-        leaked = any(LOGIN in value for one in self._zai.arrived for value in one.headers.values())
-        expect(not leaked, "the caller's login arrived at Z.ai")
+        others = self._zai.arrived + self._local.arrived
+        leaked = any(LOGIN in value for one in others for value in one.headers.values())
+        expect(not leaked, "the caller's login arrived elsewhere")
+        expect(not seen["local"], "the local model was sent a credential")
         expect(seen["zai"] == [ZAI_KEY], "Z.ai was not asked with its own key")
         expect(seen["anthropic"] == [f"Bearer {LOGIN}"], "Anthropic was not asked with the caller's login")
         self._account.done("the caller's login never left for Z.ai, Z.ai's key never for Anthropic")
 
     def _tokens(self) -> None:
-        self._account.heading("8. What the router recorded")
-        sent = {"anthropic": self._anthropic, "zai": self._zai}
+        self._account.heading("9. What the router recorded")
+        sent = self._fakes._asdict()
         answered = sum(fake.answered for fake in sent.values())
         by_provider = defaultdict(list)
         for entry in self._recorded(answered):
@@ -155,7 +175,7 @@ class Story:
         )
         for provider, fake in sent.items():
             found = sum(entry.output_tokens for entry in by_provider[provider])
-            given = fake.usage["output_tokens"] * fake.answered
+            given = (fake.usage.get("output_tokens") or fake.usage["completion_tokens"]) * fake.answered
             expect(found == given, f"{provider} gave {given} output tokens, {found} were recorded")
         self._account.done("every token that the providers reported is on record")
 
@@ -174,8 +194,9 @@ class Story:
         self._account.done(f"{asked} -> {provider}/{model} by rule {answered.rule}, {ms(answered.last)}")
 
 
-def write_rules(router: RouterProcess, anthropic: FakeProvider, zai: FakeProvider, sonnet: str) -> str:
-    text = RULES.format(anthropic=anthropic.url, zai=zai.url, sonnet=sonnet)
+def write_rules(router: RouterProcess, fakes: Fakes, sonnet: str) -> str:
+    anthropic, zai, local = (fake.url for fake in fakes)
+    text = RULES.format(anthropic=anthropic, zai=zai, local=local, sonnet=sonnet)
     router.rules.write_text(text, encoding="utf-8")
     return text
 

@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import replace
+from secrets import token_hex
 from typing import NamedTuple, Protocol
 
 from mitmproxy import http
@@ -23,10 +24,13 @@ from signalbox.routing.credentials import Caller
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.facts import Conversation, Facts
 from signalbox.routing.match import Quota
-from signalbox.routing.plan import LASTING, Choice, Plan, plan
+from signalbox.routing.plan import LASTING, UNTRANSLATABLE, Choice, Plan, plan
 from signalbox.routing.prepare import Incoming, Lessons, Outgoing, prepare
+from signalbox.routing.prepare_chat import prepare_chat
 from signalbox.routing.sessions import Sessions
 from signalbox.routing.standing import Standing
+from signalbox.translate.translation import UntranslatableError
+from signalbox.translate.warmup import warmed_up
 from signalbox.upkeep.issued import Issued
 from signalbox.upkeep.learned import Learned
 
@@ -135,6 +139,10 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
             flow.response = _counted_here(provider, facts)
             return
         choices = choices[:1]
+    elif provider.api == "openai" and incoming.body.get("max_tokens", int) == 0:
+        said, kind = warmed_up(facts.asked or "", facts.tokens, seed=token_hex(8), stream=facts.stream)
+        flow.response = answers.answer(200, said, {"content-type": kind})
+        return
 
     exchange_kind = exchange.kind
     caller = exchange.caller
@@ -148,6 +156,8 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
         lessons = known.lessons(choice.provider, choice.model, facts.conversation)
         if choice.provider.name in refusing:
             lessons = replace_fields(lessons, refuses_thinking=True)
+        if choice.provider.api == "openai":
+            return prepare_chat(choice, facts, incoming, key=key, lessons=lessons, seed=token_hex(8))
         return prepare(choice, facts, incoming, key=key, lessons=lessons, lone=lone)
 
     def mend(attempt: Attempt, status: int, said: bytes) -> bool:
@@ -179,7 +189,11 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
         mend,
         lambda choice: known.meters.refusal(choice.provider, choice.model, caller),
     )
-    exchange.take(course.start(time.monotonic()))
+    try:
+        exchange.take(course.start(time.monotonic()))
+    except UntranslatableError as why:
+        flow.response = answers.error(400, str(why))
+        return
     exchange.closes = connection_close(flow.request.http_version, flow.request.headers)
     assert exchange.outgoing is not None
     address(flow, exchange, exchange.outgoing)
@@ -191,6 +205,8 @@ def _nobody(chosen: Plan) -> http.Response:
     if chosen.reject is not None:
         return answers.error(chosen.reject.status, chosen.reject.message)
     why = "; ".join(f"{skip.provider}: {skip.detail}" for skip in chosen.skipped)
+    if all(skip.reason == UNTRANSLATABLE for skip in chosen.skipped):
+        return answers.error(400, why)
     lasting = all(skip.reason in LASTING for skip in chosen.skipped)
     return answers.error(
         503,
@@ -212,6 +228,6 @@ def _tell(exchange: Exchange, *, is_first: bool) -> None:
     if provider is None or not log.isEnabledFor(level):
         return
     asked = exchange.facts.asked if exchange.facts is not None else None
-    rewrite = outgoing.model if outgoing is not None and outgoing.echo_model else None
+    rewrite = outgoing.model if outgoing is not None and outgoing.model != asked else None
     log.log(level, "%s", console.dispatch_line(provider.name, exchange.reason, asked or "-", rewrite))
     reporting.sent(exchange, provider, outgoing)

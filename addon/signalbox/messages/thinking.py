@@ -46,11 +46,12 @@ def nothing(_: Block) -> bool:
     return False
 
 
-def without_thinking(body: Body, keeps: Keeps = nothing) -> Stripped:
+def without_thinking(body: Body, keeps: Keeps = nothing, *, keeps_mode: bool = False) -> Stripped:
     """Drops from assistant messages the thinking that `keeps` does not name; what cannot be read stays.
 
     An assistant message that held nothing else goes too (the API merges turns of one role), or becomes a
-    text block where it separates others: beside a `system` message, or as the only message.
+    text block where it separates others: beside a `system` message, or as the only message. `keeps_mode`:
+    for a provider that has no manual mode, which need not be switched off.
     """
     place = body.place("messages")
     if place is None or body.text.find(MARK, place.value, place.end) < 0:
@@ -60,7 +61,7 @@ def without_thinking(body: Body, keeps: Keeps = nothing) -> Stripped:
     except BodyError:
         return Stripped([], 0, False)
     edits, dropped = messages.without_thinking(keeps)
-    manual = body.get("thinking", _Typed) == _Typed("enabled")
+    manual = not keeps_mode and body.get("thinking", _Typed) == _Typed("enabled")
     off = manual and max(dropped, default=-1) >= messages.running()
     return Stripped(edits + _switched_off(body) if off else edits, sum(dropped.values()), off)
 

@@ -89,14 +89,18 @@ class FailoverStream(AnsweringStream):
         if self._held is not None and self._held.is_error:
             yield from self._decide(self._held.judged(datetime.now(UTC)), is_cut=True)
             return
-        failure = outcomes.TIMEOUT.because(what)
+        yield from self._failed(504, what, outcomes.TIMEOUT.because(what))
+
+    def _failed(self, status: int, what: str, failure: Outcome) -> Commands[None]:
+        """The attempt is over; what becomes of the request. `status` and `what` are told where nobody takes
+        over."""
         step: Step = "stays"
         if not self._begun:
             step = yield from self._move_on(failure)
         if step == "moved":
             yield from self._ask()
         elif step == "stays":
-            yield from self._give_up(504, what, failure)
+            yield from self._give_up(status, what, failure)
 
     # asking
 
@@ -253,6 +257,8 @@ class FailoverStream(AnsweringStream):
                 yield from self._let_go()
                 held.finish()
             if exchange.provider is not None and not exchange.provider.is_anthropic:
+                if exchange.outgoing is not None:
+                    held.translate(exchange.outgoing.translation, told)
                 if held.reworded() and not self._read_to_end:
                     yield from self._let_go()
                 self._told = read_error(held.body()) or self._told
@@ -303,9 +309,5 @@ class FailoverStream(AnsweringStream):
             failure = (outcomes.STREAM_ERROR if self._held else outcomes.CONNECT).because(
                 in_words(event.message)
             )
-            step = yield from self._move_on(failure)
-            if step == "moved":
-                yield from self._ask()
-            elif step == "stays":
-                what = f"{self._where} broke off before it answered: {failure.detail}"
-                yield from self._give_up(502, what, failure)
+            what = f"{self._where} broke off before it answered: {failure.detail}"
+            yield from self._failed(502, what, failure)

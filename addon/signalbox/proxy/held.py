@@ -1,8 +1,10 @@
 """An upstream's answer that is held back until it has begun, or has failed."""
 
 from datetime import datetime
+from math import ceil
 
 from mitmproxy import http
+from mitmproxy.net.http import status_codes
 from mitmproxy.proxy.layers.http import (
     ResponseData,
     ResponseEndOfMessage,
@@ -15,6 +17,7 @@ from signalbox.messages.encoding import EncodingError, TooLarge, decode
 from signalbox.messages.errors import error_body
 from signalbox.messages.reader import Reader
 from signalbox.routing.outcome import EMPTY, Outcome, classify, classify_event, success
+from signalbox.translate.translation import PASSING, Translation
 
 JUDGED = 64 * 1024
 """Bytes of an error's body that are read to tell what it means."""
@@ -44,6 +47,8 @@ class Held:
         self._coding = headers.get("content-encoding", "")
         self.reader = Reader(headers.get("content-type", ""), self._coding)
         """Its tally counts where the client leaves before anything was delivered."""
+        self.reported: bytes | None = None
+        """An error within the answer, in the provider's own words where what is held is a translation."""
         self.is_error = head.response.status_code >= 300
         self.is_stream = is_stream(head.response)
 
@@ -70,6 +75,8 @@ class Held:
         reader = self.reader
         if reader.began:
             return success(self.response.status_code)
+        if reader.error is not None and self.reported is not None:
+            return self.judged(now)
         if reader.error is not None:
             return classify_event(*reader.error, now=now, provider=self._provider)
         if self.complete:
@@ -86,7 +93,7 @@ class Held:
         return classify(
             self.response.status_code,
             self.response.headers,
-            self.body(),
+            self.body() if self.reported is None else self.reported,
             now=now,
             own_key=self._own_key,
             provider=self._provider,
@@ -101,6 +108,24 @@ class Held:
             self.response.headers["content-type"] = "application/json"
             self._becomes(said)
         return said is not None
+
+    def translate(self, translation: Translation, told: Outcome) -> None:
+        """Where this is an error in another protocol, say it in Anthropic's shape, and with a status that is
+        one."""
+        response = self.response
+        if translation is PASSING:
+            return
+        if self.is_error:
+            response.status_code, said = translation.error(response.status_code, self.body())
+        elif self.is_stream or self.reported is None:
+            return
+        else:
+            response.status_code, said = told.status or 502, self.body()
+        response.reason = status_codes.RESPONSES.get(response.status_code, "")
+        response.headers["content-type"] = "application/json"
+        if response.status_code in (429, 529) and told.wait is not None:
+            response.headers["retry-after"] = str(ceil(told.wait))
+        self._becomes(said)
 
     def finish(self) -> None:
         """What has come is all that the client gets."""

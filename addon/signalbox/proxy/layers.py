@@ -12,9 +12,9 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.layers.http import GetHttpConnection, HttpLayer, RegisterHttpConnection
 
 from signalbox.proxy import kept, release
-from signalbox.proxy.failover import FailoverStream
 from signalbox.proxy.faults import place
 from signalbox.proxy.stream import Pause, Tick
+from signalbox.proxy.translating import TranslatingStream
 
 log = logging.getLogger("signalbox")
 
@@ -46,7 +46,7 @@ class RouterLayer(HttpLayer):
     """Upstream connections that are over but not forgotten yet."""
 
     def make_stream(self, stream_id: int) -> Commands[None]:
-        self.streams[stream_id] = FailoverStream(self.context.fork(), stream_id)
+        self.streams[stream_id] = TranslatingStream(self.context.fork(), stream_id)
         yield from self.event_to_child(self.streams[stream_id], events.Start())
 
     def get_connection(self, command: GetHttpConnection, *, reuse: bool = True) -> Commands[None]:
@@ -97,8 +97,8 @@ class RouterLayer(HttpLayer):
             if stream.deadlines.next <= now:
                 yield from self.event_to_child(stream, Tick(now))
 
-    def _waking(self) -> list[FailoverStream]:
-        return [stream for stream in self.streams.values() if isinstance(stream, FailoverStream)]
+    def _waking(self) -> list[TranslatingStream]:
+        return [stream for stream in self.streams.values() if isinstance(stream, TranslatingStream)]
 
     def _set_alarm(self) -> Commands[None]:
         wanted = min((stream.deadlines.next for stream in self._waking()), default=inf)

@@ -80,9 +80,7 @@ class RouterStream(HttpStream):
             if isinstance(event, Tick):
                 yield from self._watched(self.on_tick(event.now))
             else:
-                if isinstance(event, ResponseHeaders) and self.exchange and event.response.status_code >= 200:
-                    self.exchange.hear(event.response.status_code, event.response.headers)
-                yield from self._watched(super()._handle_event(event))
+                yield from self._watched(self.on_event(event))
         except LeakError as leak:
             log.error("request not sent: %s", leak)
             yield from self._fail(500, str(leak))
@@ -93,6 +91,12 @@ class RouterStream(HttpStream):
     def on_tick(self, now: float) -> Commands[None]:
         """One of `deadlines` has come."""
         yield from ()
+
+    def on_event(self, event: events.Event) -> Commands[None]:
+        """Something came from the client or from the upstream."""
+        if isinstance(event, ResponseHeaders) and self.exchange and event.response.status_code >= 200:
+            self.exchange.hear(event.response.status_code, event.response.headers)
+        yield from super()._handle_event(event)
 
     def _watched(self, inner: Commands[None]) -> Commands[None]:
         """mitmproxy's own commands, with what is sent looked at on its way."""

@@ -9,6 +9,7 @@ from signalbox.config.rules import Provider, Reject, Rule, Rules, Target
 from signalbox.routing import names
 from signalbox.routing.facts import Conversation, Facts
 from signalbox.routing.match import NOTHING_KNOWN, Quota, first_match
+from signalbox.translate.request import untranslatable
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -23,7 +24,9 @@ type Refusal = Callable[[Choice, Facts], tuple[str, str] | None]
 """Says why a target cannot be used now, or None: a reason of the contract's section 8 (or one of `LASTING`)
 and the same for people, as `no-key` and `ZAI_API_KEY is not set`."""
 
-LASTING = frozenset({"no-key", "no-login", "not-yet"})
+UNTRANSLATABLE = "untranslatable"
+
+LASTING = frozenset({"no-key", "no-login", "not-yet", UNTRANSLATABLE})
 """Reasons for which a target is not even tried where all others are passed over too."""
 
 
@@ -137,5 +140,12 @@ def _no_login(choice: Choice, facts: Facts) -> tuple[str, str] | None:
     return "no-login", "the caller sent no login of its own"
 
 
-REFUSALS: tuple[Refusal, ...] = (_not_usable, _no_login)
+def _untranslatable(choice: Choice, facts: Facts) -> tuple[str, str] | None:
+    if choice.provider.api != "openai" or facts.body is None:
+        return None
+    why = untranslatable(facts.body)
+    return (UNTRANSLATABLE, why) if why else None
+
+
+REFUSALS: tuple[Refusal, ...] = (_not_usable, _no_login, _untranslatable)
 """Those that rules and facts decide alone, in the order in which they are asked."""

@@ -1,6 +1,6 @@
 """What one target is sent: URL, headers and body of that target only, and nothing of another's."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -17,8 +17,10 @@ from signalbox.routing.credentials import Headers, forwarded, is_secret, with_ke
 from signalbox.routing.facts import Facts
 from signalbox.routing.names import without_long_context
 from signalbox.routing.plan import Choice
+from signalbox.translate.translation import PASSING, Translation
 
 BETA = "anthropic-beta"
+_PATH_SAFE = "/:@!$&'()*+,;=%~"
 
 
 class Incoming(msgspec.Struct, frozen=True):
@@ -67,6 +69,8 @@ class Outgoing(msgspec.Struct, frozen=True):
     """What was changed, for the debug log: names and counts, never values."""
     login: str | None = None
     """The token of the provider's own login, where it is among the headers."""
+    translation: Translation = PASSING
+    """What its answer goes through."""
 
 
 def prepare(
@@ -87,7 +91,7 @@ def prepare(
     sent = betas.split(value for name, value in incoming.headers if name.lower() == BETA)
     kept = _betas(provider, facts, sent, lessons)
     body, notes = _body(choice, facts, incoming.body, lessons)
-    body = _without_fields(body, lessons.rejected | betas.dropped_with(sent, kept), notes)
+    body = without_fields(body, lessons.rejected | betas.dropped_with(sent, kept), notes)
     echo = facts.asked if choice.model != facts.asked else None
     estimate = None if provider.is_anthropic else facts.tokens
     headers = _headers(choice, incoming, key, sent, kept, notes)
@@ -103,8 +107,7 @@ def prepare(
     return Outgoing(
         provider,
         choice.model,
-        _path(provider, incoming.path, provider.query),
-        _path(provider, incoming.path, {k: "***" if is_secret(k) else v for k, v in provider.query.items()}),
+        *paths(provider, *_asked(provider, incoming.path)),
         tuple(headers),
         incoming.wire if untouched else body,
         lone,
@@ -115,7 +118,7 @@ def prepare(
     )
 
 
-def _keeps(provider: Provider, lessons: Lessons) -> Keeps | None:
+def kept_thinking(provider: Provider, lessons: Lessons) -> Keeps | None:
     """Which thinking of the history this provider gets; None: all of it."""
     if lessons.refuses_thinking or provider.thinking == "strip":
         return nothing
@@ -129,11 +132,9 @@ def _keeps(provider: Provider, lessons: Lessons) -> Keeps | None:
 
 def _body(choice: Choice, facts: Facts, body: Body, lessons: Lessons) -> tuple[bytes, list[str]]:
     provider = choice.provider
-    keeps = _keeps(provider, lessons)
+    keeps = kept_thinking(provider, lessons)
     edits: list[Edit] = []
     notes = []
-    change: dict[str, bytes] = {}
-    drop: set[str] = set()
     if keeps is not None:
         thinking = without_thinking(body, keeps)
         edits += thinking.edits
@@ -148,23 +149,39 @@ def _body(choice: Choice, facts: Facts, body: Body, lessons: Lessons) -> tuple[b
         if users := with_opaque_user(body, lessons.key):
             edits += users
             notes.append("metadata.user_id replaced")
+    change: dict[str, bytes] = {}
     if choice.model is not None and choice.model != facts.asked:
         change["model"] = msgspec.json.encode(choice.model)
         notes.append(f"model remap: {facts.asked} → {choice.model}")
-    bound = next((n for glob, n in provider.max_tokens if glob.matches(choice.model or "")), None)
-    if bound is not None and (body.get("max_tokens", int) or 0) > bound:
-        change["max_tokens"] = str(bound).encode()
-        notes.append(f"max_tokens lowered to {bound}")
-    for edit in (provider.body, choice.target.body):
+    change |= lowered_max_tokens(choice, body, notes)
+    given, drop = by_the_rules(choice, notes)
+    change = {name: value for name, value in change.items() if name not in drop} | given
+    return body.edited(set=change, drop=drop, edits=edits), notes
+
+
+def lowered_max_tokens(choice: Choice, body: Body, notes: list[str]) -> dict[str, bytes]:
+    """`max_tokens` as the provider's upper bound wants it, where that is lower."""
+    bound = next((n for glob, n in choice.provider.max_tokens if glob.matches(choice.model or "")), None)
+    if bound is None or (body.get("max_tokens", int) or 0) <= bound:
+        return {}
+    notes.append(f"max_tokens lowered to {bound}")
+    return {"max_tokens": str(bound).encode()}
+
+
+def by_the_rules(choice: Choice, notes: list[str]) -> tuple[dict[str, bytes], set[str]]:
+    """Fields of the outgoing body that the provider and then the target set, and that they drop."""
+    change: dict[str, bytes] = {}
+    drop: set[str] = set()
+    for edit in (choice.provider.body, choice.target.body):
         change |= {name: msgspec.json.encode(value) for name, value in edit.set.items()}
         drop = (drop - edit.set.keys()) | set(edit.drop)
         change = {name: value for name, value in change.items() if name not in edit.drop}
         notes += [f"body field {name} set" for name in edit.set]
         notes += [f"body field {name} dropped" for name in edit.drop]
-    return body.edited(set=change, drop=drop, edits=edits), notes
+    return change, drop
 
 
-def _without_fields(raw: bytes, gone: Collection[str], notes: list[str]) -> bytes:
+def without_fields(raw: bytes, gone: Collection[str], notes: list[str]) -> bytes:
     """The body without what the provider does not take, and what belongs to a beta that stays home."""
     if not gone:
         return raw
@@ -191,12 +208,19 @@ def _headers(
     if kept != sent:
         notes += [f"beta {value} dropped" for value in sent if value not in kept]
         headers = _with(headers, BETA, ",".join(kept)) if kept else _without(headers, BETA)
-    headers = with_key(headers, provider, key)
-    for extra in (provider.headers, choice.target.headers):
+    headers = with_headers_of_the_rules(with_key(headers, provider, key), choice, notes)
+    notes += [f"header {name} dropped" for name in sorted(gone)]
+    return headers
+
+
+def with_headers_of_the_rules(
+    headers: list[tuple[str, str]], choice: Choice, notes: list[str]
+) -> list[tuple[str, str]]:
+    """With those that the provider and then the target set, and without those that they empty."""
+    for extra in (choice.provider.headers, choice.target.headers):
         for name, value in extra.items():
             headers = _with(headers, name, value) if value else _without(headers, name)
             notes.append(f"header {name} {'set' if value else 'dropped'}")
-    notes += [f"header {name} dropped" for name in sorted(gone)]
     return headers
 
 
@@ -219,13 +243,19 @@ def _betas(provider: Provider, facts: Facts, sent: list[str], lessons: Lessons) 
     return kept
 
 
-def _path(provider: Provider, asked: str, more: Mapping[str, str]) -> str:
+def _asked(provider: Provider, asked: str) -> tuple[str, str]:
+    """Path and query below the provider's URL."""
     path, _, query = asked.partition("?")
-    if provider.path is not None and path == MESSAGES:
-        path = quote(provider.path, safe="/:@!$&'()*+,;=%~")
-    if more:
-        query = "&".join(filter(None, (query, urlencode(more, safe="*"))))
-    return f"{provider.url.path}{path}" + (f"?{query}" if query else "")
+    return (provider.path if provider.path is not None and path == MESSAGES else path), query
+
+
+def paths(provider: Provider, path: str, query: str = "") -> tuple[str, str]:
+    """The path to send, with the provider's prefix and query, and the same without secrets of its query."""
+    shown = {name: "***" if is_secret(name) else value for name, value in provider.query.items()}
+    base = f"{provider.url.path}{quote(path, safe=_PATH_SAFE)}"
+    queries = ("&".join(filter(None, (query, urlencode(more, safe="*")))) for more in (provider.query, shown))
+    sent, visible = (f"{base}?{query}" if query else base for query in queries)
+    return sent, visible
 
 
 def _has(headers: Iterable[tuple[str, str]], *names: str) -> bool:

@@ -69,6 +69,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it takes `response_format` of type `json_schema`; else the schema goes into the prompt."""
     always: Mapping[str, object] = {}
     """Fields that each request has."""
+    session_header: str = ""
+    """The header that tells it which requests are of one conversation."""
 
     system_anywhere: bool = False
     """Whether a system message may stand among the others."""
@@ -310,6 +312,7 @@ DIALECTS: dict[str, Dialect] = {
             hosts=("api-for-cursor.standardagents.ai", "localhost:8787", "127.0.0.1:8787"),
             limits_output=False,
             stops=0,
+            session_header="x-session-affinity",
             json_schema=True,
             call_id=r"(?s).+",
             replay="never",

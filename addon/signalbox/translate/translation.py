@@ -1,11 +1,10 @@
-"""The one interface: a request as its provider gets it, and the way back for the answer.
+"""The one interface: how the answers to one request become Anthropic's.
 
-A request that needs no translation has one too (`PASSING`), so that nobody has to ask which is which.
+A request that was sent in the Messages protocol has one too (`PASSING`), so that nobody has to ask which is
+which.
 """
 
 from typing import Protocol
-
-import msgspec
 
 
 class UntranslatableError(Exception):
@@ -32,14 +31,7 @@ class Answer(Protocol):
 
 
 class Translation(Protocol):
-    """One attempt: immutable, made from a body that it does not change."""
-
-    body: bytes
-    """As sent."""
-    path: str | None
-    """What is asked below the provider's URL; None leaves the path that the client asked for."""
-    notes: tuple[str, ...]
-    """What was changed, for the debug log: names and counts, never values."""
+    """One attempt's; immutable."""
 
     def answer(self, content_type: str, content_encoding: str) -> Answer:
         """The way back of an answer with a 2xx status and this head."""
@@ -64,15 +56,14 @@ class Passed:
         return b""
 
 
-class Passing(msgspec.Struct, frozen=True):
+class Passing:
     """No translation: the provider speaks the Messages protocol."""
-
-    body: bytes
-    path: str | None = None
-    notes: tuple[str, ...] = ()
 
     def answer(self, content_type: str, content_encoding: str) -> Answer:
         return Passed()
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
         return status, body
+
+
+PASSING = Passing()

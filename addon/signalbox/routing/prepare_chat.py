@@ -1,0 +1,108 @@
+"""What one target is sent that speaks chat completions.
+
+Of the caller's headers only `user-agent` goes there: the others are Anthropic's, or tell who the caller is.
+Some providers ask for one of a coding agent, and refuse requests without (reference/providers.md).
+"""
+
+from hashlib import blake2b
+
+from msgspec.structs import replace
+
+from signalbox import __version__
+from signalbox.config.rules import Provider
+from signalbox.messages.body import Body
+from signalbox.messages.thinking import without_thinking
+from signalbox.routing.credentials import with_key
+from signalbox.routing.facts import Facts
+from signalbox.routing.plan import Choice
+from signalbox.routing.prepare import (
+    Incoming,
+    Lessons,
+    Outgoing,
+    by_the_rules,
+    kept_thinking,
+    lowered_max_tokens,
+    paths,
+    with_headers_of_the_rules,
+    without_fields,
+)
+from signalbox.translate.chat import Chat
+from signalbox.translate.dialects import Dialect, dialect_of
+from signalbox.translate.request import ChatRequest, to_chat
+
+PATH = "/chat/completions"
+
+
+def dialect(provider: Provider) -> Dialect:
+    """Whose spelling of chat completions this provider understands."""
+    return dialect_of(provider.dialect, provider.url.host, provider.url.port)
+
+
+def prepare_chat(
+    choice: Choice, facts: Facts, incoming: Incoming, *, key: str | None, lessons: Lessons, seed: str
+) -> Outgoing:
+    """The request for one target. `seed` is random text that makes the ids of its answer unique.
+
+    Raises UntranslatableError.
+    """
+    provider, model, row = choice.provider, choice.model or facts.asked or "", dialect(choice.provider)
+    notes: list[str] = []
+    keeps = kept_thinking(provider, lessons)
+    dropped = without_thinking(incoming.body, keeps, keeps_mode=True) if keeps else None
+    if dropped and dropped.count:
+        notes.append(f"dropped {dropped.count} thinking blocks")
+    raw = incoming.body.edited(
+        set=lowered_max_tokens(choice, incoming.body, notes), edits=dropped.edits if dropped else ()
+    )
+    if model != facts.asked:
+        notes.append(f"model remap: {facts.asked} → {model}")
+    session = _alias(facts.session, lessons.key)
+    request = to_chat(raw, model=model, dialect=row, provider=provider.name, session=session)
+    notes += request.notes
+    change, drop = by_the_rules(choice, notes)
+    body = Body.parse(request.body).edited(set=change, drop=drop)
+    request = replace(request, body=without_fields(body, lessons.rejected, notes))
+    sent_path, shown_path = paths(provider, PATH if provider.path is None else provider.path)
+    return Outgoing(
+        provider,
+        model,
+        sent_path,
+        shown_path,
+        tuple(_headers(choice, incoming, request, key, session, notes)),
+        request.body,
+        lone=False,
+        echo_model=facts.asked,
+        estimate=facts.tokens,
+        notes=tuple(notes),
+        translation=Chat(request=request, dialect=row, provider=provider.name, model=model, seed=seed),
+    )
+
+
+def _alias(session: str | None, key: bytes) -> str | None:
+    """What tells a conversation from others there, for its prompt cache; the session's id stays home."""
+    if session is None:
+        return None
+    return blake2b(session.encode(errors="surrogatepass"), key=key, digest_size=16).hexdigest()
+
+
+def _headers(
+    choice: Choice,
+    incoming: Incoming,
+    request: ChatRequest,
+    key: str | None,
+    session: str | None,
+    notes: list[str],
+) -> list[tuple[str, str]]:
+    provider = choice.provider
+    agent = next((value for name, value in incoming.headers if name.lower() == "user-agent"), "")
+    headers = [
+        ("host", provider.url.authority),
+        ("content-type", "application/json"),
+        ("content-length", str(len(request.body))),
+        ("accept", "text/event-stream" if request.stream else "application/json"),
+        ("accept-encoding", "identity"),
+        ("user-agent", agent or f"signalbox/{__version__}"),
+    ]
+    if (header := dialect(provider).session_header) and session:
+        headers.append((header, session))
+    return with_headers_of_the_rules(with_key(headers, provider, key), choice, notes)
