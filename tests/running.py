@@ -20,6 +20,11 @@ START = 20.0
 POLL = 0.01
 
 
+def with_scripts(*names: str) -> list[str]:
+    """Options by which mitmdump also loads these scripts of the tests: `with_scripts("haste.py")`."""
+    return [part for name in names for part in ("-s", str(ROOT / "tests" / name))]
+
+
 class Router:
     """One mitmdump with one listener for each upstream, in reverse mode; without upstreams a forward proxy.
 

@@ -3,7 +3,9 @@
 import json
 import re
 from contextlib import closing
+from dataclasses import replace
 from http.client import HTTPConnection
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 from mitmproxy.io import FlowReader
 
 from tests.answers import Answer, error_json, message_json
-from tests.running import OPENER, Router, wait_until
+from tests.callers import Caller
+from tests.running import OPENER, Router, wait_until, with_scripts
 from tests.test_e2e_secrets import Web
 from tests.upstream import Upstream
 
@@ -97,6 +100,23 @@ def test_mitmweb_can_show_what_a_failed_attempt_said(web):
     (failed,) = [flow for flow in shown if flow["comment"].startswith("attempt 2")]
     assert b"all lines are busy" in body(web, failed["id"], "response")
     assert json.loads(body(web, failed["id"], "request"))["model"] == "glm-4.7"
+
+
+def test_a_flow_is_shown_with_who_is_asked_before_there_is_an_answer(
+    start_router, upstream, overloaded, gate
+):
+    upstream.answer(replace(message_json("claude-opus-4-5"), wait=gate))
+    options = with_scripts("viewed.py")
+    router: Router = start_router(upstream.url, rules=rules(upstream, overloaded), options=options)
+    with Caller(router) as caller:
+        caller.ask("claude-opus-4-5", stream=False)
+        upstream.wait_for(1)
+        router.wait_log(f"shown at {upstream.port}, status None")
+        shown = re.findall(r"POST shown at (\d+), status None", router.log())
+        assert [port for port, _ in groupby(shown)][-3:] == ["1", str(overloaded.port), str(upstream.port)]
+        gate.set()
+        assert caller.answer().status == 200
+        router.wait_log(f"shown at {upstream.port}, status 200")
 
 
 def test_the_console_tells_each_step_and_the_record_has_one_row(start_router, upstream, overloaded):

@@ -80,7 +80,7 @@ OBJECTS = {
     "add-on manager": "chain get register remove clear",
     "proxyserver": "connections servers",
     "termlog": "logger",
-    "view": "add",
+    "view": "add update",
     "flow": "client_conn server_conn request response error live marked comment is_replay copy",
 }
 
@@ -116,6 +116,7 @@ SIGNATURES = {
     "mitmproxy.net.http.http1:expected_http_body_size": "request response",
     "mitmproxy.addons.next_layer:NextLayer.next_layer": "self nextlayer",
     "mitmproxy.addons.view:View.add": "self flows",
+    "mitmproxy.addons.view:View.update": "self flows",
     "mitmproxy.addonmanager:AddonManager.trigger_event": "self event",
     "mitmproxy.addonmanager:AddonManager.register": "self addon",
     "mitmproxy.addonmanager:AddonManager.remove": "self addon",

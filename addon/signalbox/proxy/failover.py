@@ -28,7 +28,7 @@ from signalbox.proxy.answering import AnsweringStream
 from signalbox.proxy.faults import in_words
 from signalbox.proxy.held import Held, is_stream
 from signalbox.proxy.hooks import SignalboxAttemptHook
-from signalbox.proxy.requests import address
+from signalbox.proxy.requests import address, show
 from signalbox.proxy.stream import Commands
 from signalbox.proxy.timed import TOO_LATE
 from signalbox.routing import outcome as outcomes
@@ -186,6 +186,7 @@ class FailoverStream(AnsweringStream):
         self._renewed = False
         exchange.take(following.attempt)
         address(self.flow, exchange, following.attempt.outgoing)
+        show(self.flow)
         return "moved"
 
     # answers

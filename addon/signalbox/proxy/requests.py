@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from mitmproxy import http
+from mitmproxy import ctx, http
 
 from signalbox.routing.credentials import is_secret
 from signalbox.routing.exchange import Exchange
@@ -22,6 +22,12 @@ def address(flow: http.HTTPFlow, exchange: Exchange, outgoing: Outgoing) -> None
     request.raw_content = outgoing.body
     request.trailers = None
     hide(flow, exchange)
+
+
+def show(flow: http.HTTPFlow) -> None:
+    """Have mitmweb look at the flow again, which it does by itself only after a hook."""
+    if (view := ctx.master.addons.get("view")) is not None:
+        view.update([flow])
 
 
 def hide(flow: http.HTTPFlow, exchange: Exchange) -> None:
