@@ -1,5 +1,8 @@
 """What many tests stand on."""
 
+import inspect
+import itertools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,8 +10,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.callers import Caller, black_hole
 from tests.litellm import LiteLLM
 from tests.running import Router
+from tests.tls import speaks_no_tls
 from tests.upstream import Upstream
 
 
@@ -48,11 +53,17 @@ class Shared(NamedTuple):
 
 @pytest.fixture(scope="module")
 def started(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
-    """With the rules that the module's function `rules(upstream, second)` gives."""
+    """With the rules that the module's function `rules(upstream, second)` gives, and the module's `OPTIONS`.
+
+    What else `rules` must be given are fixtures of those names.
+    """
     folder = tmp_path_factory.mktemp("shared")
+    parameters = list(inspect.signature(request.module.rules).parameters.values())[2:]
+    more = [request.getfixturevalue(one.name) for one in parameters if one.default is one.empty]
+    options = getattr(request.module, "OPTIONS", ())
     with Upstream() as upstream, Upstream() as second:
-        rules = request.module.rules(upstream, second)
-        with Router(folder, upstream.url, rules=rules) as router:
+        rules = request.module.rules(upstream, second, *more)
+        with Router(folder, upstream.url, rules=rules, options=options) as router:
             yield Shared(router, upstream, second)
 
 
@@ -70,3 +81,47 @@ def litellm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiteLLM]:
     """A real LiteLLM gateway. Tests that use it are marked `litellm`; the first one waits for its start."""
     with LiteLLM(tmp_path_factory.mktemp("litellm")) as gateway:
         yield gateway
+
+
+@pytest.fixture
+def caller(shared: Shared, request: pytest.FixtureRequest) -> Iterator[Caller]:
+    """A client of the shared router; the test's name is its session."""
+    with Caller(shared.router, request.node.name) as one:
+        yield one
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """Opened at the end of the test at the latest, so that no upstream hangs on it."""
+    one = threading.Event()
+    yield one
+    one.set()
+
+
+@pytest.fixture
+def never(gate: threading.Event) -> threading.Event:
+    """The same where nobody opens it before the end."""
+    return gate
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def named() -> Callable[[str], str]:
+    """A model of that rule that was never asked for: none of its targets rests."""
+    return lambda rule: f"{rule}-{next(_numbers)}"
+
+
+@pytest.fixture(scope="module")
+def hole() -> Iterator[int]:
+    """The port of a black hole."""
+    with black_hole() as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def no_tls() -> Iterator[int]:
+    """The port of a server that speaks no TLS."""
+    with speaks_no_tls() as port:
+        yield port

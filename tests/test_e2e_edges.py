@@ -4,11 +4,9 @@ import gzip
 import http.client
 import json
 import socket
-import socketserver
-import threading
 import time
 import urllib.error
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +20,6 @@ from tests.upstream import Upstream
 LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
 DEAD = 1
 """A port of loopback on which nobody listens: only the system's own services may."""
-
-
-class SaysNoTls(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        self.request.sendall(b"220 this speaks no TLS\r\n")
-
-
-@pytest.fixture(scope="module")
-def plain() -> Iterator[int]:
-    """The port of a server that speaks no TLS."""
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), SaysNoTls) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
 
 
 def rules(home: Upstream, zai: Upstream, more: str = "") -> str:
@@ -93,8 +75,8 @@ def test_a_provider_that_cannot_be_reached_is_named_with_the_cause(router, model
     router.wait_log(rf"\[{model}\|{model}\] 502 api_error \d+ms")
 
 
-def test_a_provider_that_speaks_no_tls_is_one_that_cannot_be_reached(start_router, upstream, second, plain):
-    text = rules(upstream, second).replace(f"http://127.0.0.1:{DEAD}", f"https://127.0.0.1:{plain}")
+def test_a_provider_that_speaks_no_tls_is_one_that_cannot_be_reached(start_router, upstream, second, no_tls):
+    text = rules(upstream, second).replace(f"http://127.0.0.1:{DEAD}", f"https://127.0.0.1:{no_tls}")
     status, _, body = ask(start_router(upstream.url, rules=text).ports[0], "dead")
     assert status == 502
     assert error(body)["message"].startswith("dead could not be reached at ")

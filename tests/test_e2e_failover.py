@@ -72,13 +72,10 @@ def ask(router: Router, request: pytest.FixtureRequest) -> Iterator[Callable[...
         yield ask
 
 
-_fresh = iter(range(10_000))
-
-
 @pytest.fixture
-def model() -> str:
-    """A model of which nothing is known yet: none of its targets rests."""
-    return f"to-zai-{next(_fresh)}"
+def model(named: Callable[[str], str]) -> str:
+    """A model of which nothing is known yet."""
+    return named("to-zai")
 
 
 FAILURES: dict[str, tuple[Answer, str]] = {

@@ -1,10 +1,8 @@
 """Connections under failover: nobody gets another's bytes, what can be used again is, nothing is kept."""
 
 import json
-import socketserver
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,24 +12,15 @@ from tests.answers import (
     Answer,
     compressed,
     error_json,
-    event,
-    message_events,
     message_json,
     message_sse,
     sse,
-    text_block,
 )
 from tests.callers import Caller
-from tests.conftest import Shared
-from tests.running import ROOT, Router, wait_until
+from tests.pieces import BROKEN, LATE, NOISE
+from tests.running import wait_until, with_scripts
 from tests.tls import TlsUpstream, certify
 from tests.upstream import Received, Upstream
-
-
-class SaysNoTls(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        self.request.recv(65536)
-        self.request.sendall(b"220 this speaks no TLS\r\n")
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +32,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tls(certificate: Path) -> Iterator[TlsUpstream]:
     with TlsUpstream(certificate) as one:
         yield one
-
-
-@pytest.fixture(scope="module")
-def no_tls() -> Iterator[int]:
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), SaysNoTls) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
 
 
 def rules(home: Upstream, zai: Upstream, tls: TlsUpstream, no_tls: int) -> str:
@@ -72,37 +51,7 @@ rules:
 """
 
 
-@pytest.fixture(scope="module")
-def started(tls: TlsUpstream, no_tls: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
-    with ExitStack() as opened:
-        home, zai = opened.enter_context(Upstream()), opened.enter_context(Upstream())
-        router = Router(
-            tmp_path_factory.mktemp("connections"),
-            home.url,
-            rules=rules(home, zai, tls, no_tls),
-            options=("-s", str(ROOT / "tests" / "census.py"), "--set", "ssl_insecure=true"),
-        )
-        yield Shared(opened.enter_context(router), home, zai)
-
-
-@pytest.fixture
-def caller(shared: Shared, request: pytest.FixtureRequest) -> Iterator[Caller]:
-    with Caller(shared.router, request.node.name) as one:
-        yield one
-
-
-@pytest.fixture
-def never() -> Iterator[threading.Event]:
-    """Set at the end of the test."""
-    one = threading.Event()
-    yield one
-    one.set()
-
-
-BROKEN = event("error", error={"type": "api_error", "message": "broken"})
-LATE = message_events("glm", [text_block("")], ["LATE"], USAGE, USAGE)
-NOISE = [event("ping", of="an abandoned answer")] * 50
-"""What comes after an error and is no answer either."""
+OPTIONS = (*with_scripts("census.py"), "--set", "ssl_insecure=true")
 
 
 def attempts(caller: Caller, model: str, stream: bool = True) -> str:

@@ -1,11 +1,9 @@
 """What is held back until an answer has begun, and what a client gets that waits long for it."""
 
-import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -17,16 +15,14 @@ from tests.answers import (
     error_json,
     event,
     json_answer,
-    message_events,
     message_json,
     message_sse,
     sse,
-    text_block,
 )
 from tests.callers import Caller
-from tests.conftest import Shared
 from tests.haste import HELD
-from tests.running import ROOT, Router
+from tests.pieces import EARLY, REST
+from tests.running import with_scripts
 from tests.upstream import Upstream
 
 LIMIT = 0.3
@@ -50,45 +46,7 @@ rules:
 """
 
 
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
-    with ExitStack() as opened:
-        home, zai = opened.enter_context(Upstream()), opened.enter_context(Upstream())
-        haste = ("-s", str(ROOT / "tests" / "haste.py"))
-        router = Router(tmp_path_factory.mktemp("hold"), home.url, rules=rules(home, zai), options=haste)
-        yield Shared(opened.enter_context(router), home, zai)
-
-
-@pytest.fixture
-def caller(shared: Shared, request: pytest.FixtureRequest) -> Iterator[Caller]:
-    with Caller(shared.router, request.node.name) as one:
-        yield one
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    """Opened at the end of the test at the latest, so that no upstream hangs on it."""
-    one = threading.Event()
-    yield one
-    one.set()
-
-
-_numbers = itertools.count()
-
-
-@pytest.fixture
-def named() -> Callable[[str], str]:
-    """A model of that rule that was never asked for."""
-    return lambda rule: f"{rule}-{next(_numbers)}"
-
-
-def parts(model: str, text: str) -> tuple[bytes, bytes]:
-    """A streamed message: what comes before the answer has begun, and the rest."""
-    events = message_events(model, [text_block("")], [text], USAGE, USAGE)
-    return b"".join(events[:3]), b"".join(events[3:])
-
-
-EARLY, REST = parts("glm", "from-zai")
+OPTIONS = with_scripts("haste.py")
 SPARE = message_sse("claude-opus-4-5").body
 
 

@@ -2,15 +2,15 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 
-from tests.answers import USAGE, Answer, error_json, event, message_events, message_sse, sse, text_block
+from tests.answers import Answer, error_json, message_sse, sse
 from tests.brief import KEPT
 from tests.conftest import Shared
 from tests.http2 import Caller2, Upstream2
-from tests.running import ROOT, Router
+from tests.pieces import BROKEN, LATE, NOISE
+from tests.running import with_scripts
 from tests.tls import certify
 from tests.upstream import Received, Upstream
 
@@ -40,37 +40,13 @@ log: {{level: debug}}
 """
 
 
-@pytest.fixture(scope="module")
-def started(multiplexed: Upstream2, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
-    with ExitStack() as opened:
-        home, zai = opened.enter_context(Upstream()), opened.enter_context(Upstream())
-        router = Router(
-            tmp_path_factory.mktemp("http2"),
-            home.url,
-            rules=rules(home, zai, multiplexed),
-            options=("-s", str(ROOT / "tests" / "brief.py"), "--set", "ssl_insecure=true"),
-        )
-        yield Shared(opened.enter_context(router), home, zai)
+OPTIONS = (*with_scripts("brief.py"), "--set", "ssl_insecure=true")
 
 
 @pytest.fixture
 def caller2(shared: Shared, request: pytest.FixtureRequest) -> Iterator[Caller2]:
     with Caller2(shared.router, request.node.name) as one:
         yield one
-
-
-@pytest.fixture
-def never() -> Iterator[threading.Event]:
-    """Set at the end of the test."""
-    one = threading.Event()
-    yield one
-    one.set()
-
-
-BROKEN = event("error", error={"type": "api_error", "message": "broken"})
-LATE = message_events("glm", [text_block("")], ["LATE"], USAGE, USAGE)
-NOISE = [event("ping", of="an abandoned answer")] * 50
-"""What comes after an error and is no answer either."""
 
 
 def test_streams_of_one_http2_client_fail_over_without_touching_each_other(shared, caller2, never):

@@ -1,26 +1,24 @@
 """A client that leaves, Esc in Claude Code: whoever is asked for it is let go at once, in every phase."""
 
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from tests.answers import USAGE, Answer, error_json, message_events, message_json, sse, text_block
-from tests.callers import Caller, black_hole
+from tests.callers import Caller
 from tests.conftest import Shared
 from tests.haste import HELD
-from tests.running import ROOT, Router, wait_until
+from tests.running import wait_until, with_scripts
 from tests.upstream import Upstream
 
 BOUND = 1.0
 """Seconds until an upstream must be let go: enough on a busy machine, not enough to finish an upload."""
 
 
-def rules(home: Upstream, zai: Upstream, hole: int, deaf: int) -> str:
+def rules(home: Upstream, zai: Upstream, hole: int, deaf: socket.socket) -> str:
     touchy = "circuit: {degraded_after: 1, open_after: 1}"
     return f"""
 providers:
@@ -28,7 +26,7 @@ providers:
   zai: {{url: "{zai.url}", key: zai-key-for-tests-0001, {touchy}}}
   waits: {{url: "{zai.url}", key: zai-key-for-tests-0001}}
   hole: {{url: "http://127.0.0.1:{hole}", key: hole-key-for-tests-01, {touchy}}}
-  deaf: {{url: "http://127.0.0.1:{deaf}", key: deaf-key-for-tests-01, {touchy}}}
+  deaf: {{url: "http://127.0.0.1:{deaf.getsockname()[1]}", key: deaf-key-for-tests-01, {touchy}}}
 rules:
   - {{match: "zai", to: [zai, anthropic]}}
   - {{match: "last", to: zai}}
@@ -39,40 +37,15 @@ log: {{level: debug}}
 """
 
 
+OPTIONS = with_scripts("haste.py")
+
+
 @pytest.fixture(scope="module")
 def deaf() -> Iterator[socket.socket]:
     """A server that accepts and does not read."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(10)
         yield server
-
-
-@pytest.fixture(scope="module")
-def started(deaf: socket.socket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
-    with ExitStack() as opened:
-        hole = opened.enter_context(black_hole())
-        home, zai = opened.enter_context(Upstream()), opened.enter_context(Upstream())
-        router = Router(
-            tmp_path_factory.mktemp("leaving"),
-            home.url,
-            rules=rules(home, zai, hole, deaf.getsockname()[1]),
-            options=("-s", str(ROOT / "tests" / "haste.py")),
-        )
-        yield Shared(opened.enter_context(router), home, zai)
-
-
-@pytest.fixture
-def caller(shared: Shared, request: pytest.FixtureRequest) -> Iterator[Caller]:
-    with Caller(shared.router, request.node.name) as one:
-        yield one
-
-
-@pytest.fixture
-def never() -> Iterator[threading.Event]:
-    """Set at the end of the test."""
-    one = threading.Event()
-    yield one
-    one.set()
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """How long is waited for whom."""
 
-import itertools
 import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -15,17 +14,14 @@ from tests.answers import (
     USAGE,
     Answer,
     event,
-    message_events,
     message_json,
     message_sse,
     sse,
-    text_block,
 )
 from tests.brief import KEPT
-from tests.callers import Caller, black_hole
-from tests.conftest import Shared
 from tests.haste import STREAMED
-from tests.running import ROOT, Router
+from tests.pieces import EARLY, REST
+from tests.running import with_scripts
 from tests.upstream import Upstream
 
 LIMIT = 0.3
@@ -34,7 +30,8 @@ SOON = 3.0
 """What takes longer has not been given up in time."""
 
 
-def rules(home: Upstream, zai: Upstream, hole: int, slow: int) -> str:
+def rules(home: Upstream, zai: Upstream, hole: int, slow_server: socket.socket) -> str:
+    slow = slow_server.getsockname()[1]
     quick = f"timeout: {{connect: {LIMIT}s, first_byte: {LIMIT}s, idle: {LIMIT}s}}"
     well = "circuit: {open_after: 100000}"
     return f"""
@@ -54,6 +51,9 @@ rules:
 """
 
 
+OPTIONS = with_scripts("haste.py", "brief.py")
+
+
 @pytest.fixture(scope="module")
 def slow_server() -> Iterator[socket.socket]:
     with socket.socket() as server:
@@ -61,36 +61,6 @@ def slow_server() -> Iterator[socket.socket]:
         server.bind(("127.0.0.1", 0))
         server.listen()
         yield server
-
-
-@pytest.fixture(scope="module")
-def started(slow_server: socket.socket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
-    with ExitStack() as opened:
-        hole = opened.enter_context(black_hole())
-        home, zai = opened.enter_context(Upstream()), opened.enter_context(Upstream())
-        router = Router(
-            tmp_path_factory.mktemp("time"),
-            home.url,
-            rules=rules(home, zai, hole, slow_server.getsockname()[1]),
-            options=[
-                part for name in ("haste.py", "brief.py") for part in ("-s", str(ROOT / "tests" / name))
-            ],
-        )
-        yield Shared(opened.enter_context(router), home, zai)
-
-
-@pytest.fixture
-def caller(shared: Shared, request: pytest.FixtureRequest) -> Iterator[Caller]:
-    with Caller(shared.router, request.node.name) as one:
-        yield one
-
-
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    """Opened at the end of the test at the latest, so that no upstream hangs on it."""
-    one = threading.Event()
-    yield one
-    one.set()
 
 
 class Slow:
@@ -123,24 +93,6 @@ def slow(slow_server: socket.socket) -> Iterator[Slow]:
     yield one
     one.over.set()
     thread.join()
-
-
-_numbers = itertools.count()
-
-
-@pytest.fixture
-def named() -> Callable[[str], str]:
-    """A model of that rule that was never asked for."""
-    return lambda rule: f"{rule}-{next(_numbers)}"
-
-
-def parts(model: str, text: str) -> tuple[bytes, bytes]:
-    """A streamed message: what comes before the answer has begun, and the rest."""
-    events = message_events(model, [text_block("")], [text], USAGE, USAGE)
-    return b"".join(events[:3]), b"".join(events[3:])
-
-
-EARLY, REST = parts("glm", "from-zai")
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])

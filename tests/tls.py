@@ -3,7 +3,11 @@
 import asyncio
 import datetime
 import ipaddress
+import socketserver
 import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography import x509
@@ -69,3 +73,20 @@ class TlsUpstream(Upstream):
             self._changed.notify_all()
         await self._stop.wait()
         server.close()
+
+
+class SaysNoTls(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        self.request.recv(65536)
+        self.request.sendall(b"220 this speaks no TLS\r\n")
+
+
+@contextmanager
+def speaks_no_tls() -> Iterator[int]:
+    """The port of a server that answers a TLS handshake with something else."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), SaysNoTls) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
