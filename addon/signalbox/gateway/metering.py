@@ -10,6 +10,7 @@ from mitmproxy import http
 from signalbox.config.rules import Provider, Rules
 from signalbox.gateway.departure import upstream
 from signalbox.proxy.faults import place
+from signalbox.proxy.requests import plain_headers
 from signalbox.record import console
 from signalbox.routing import windows
 from signalbox.routing.credentials import Caller, bare
@@ -104,7 +105,7 @@ class Metering:
         if flow.response is not None:
             provider = upstream(flow, exchange.rules)
             refused = "" if flow.response.status_code == 429 else None
-            self._hear_safely(provider, exchange.caller, flow.response.headers, refused)
+            self._hear_safely(provider, exchange.caller, plain_headers(flow.response), refused)
 
     def _hear_safely(
         self, provider: Provider, caller: Caller, headers: Mapping[str, str], refused: str | None

@@ -51,5 +51,10 @@ def to_headers(headers: Iterable[tuple[str, str]]) -> http.Headers:
     return http.Headers([(_bytes(name), _bytes(value)) for name, value in headers])
 
 
+def plain_headers(message: http.Message) -> dict[str, str]:
+    """For those who look at many: mitmproxy's own go through all of them for each."""
+    return dict(message.headers.items(multi=True))
+
+
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")

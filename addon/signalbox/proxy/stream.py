@@ -35,6 +35,7 @@ from signalbox.proxy.faults import in_words, place
 from signalbox.proxy.flows import exchanges
 from signalbox.proxy.informational import skip_informational
 from signalbox.proxy.merging import merge_chunks
+from signalbox.proxy.requests import plain_headers
 from signalbox.routing.exchange import Exchange
 
 log = logging.getLogger("signalbox")
@@ -88,14 +89,19 @@ class RouterStream(HttpStream):
             log.error("fault in the proxy: %s", place(fault))
             yield from self._fail(500, "The router failed; its log says where.")
 
+    def _hear(self, response: http.Response) -> None:
+        """Every answer is heard once, whether it is delivered or not."""
+        if self.exchange is not None and response.status_code >= 200:
+            self.exchange.hear(response.status_code, plain_headers(response))
+
     def on_tick(self, now: float) -> Commands[None]:
         """One of `deadlines` has come."""
         yield from ()
 
     def on_event(self, event: events.Event) -> Commands[None]:
         """Something came from the client or from the upstream."""
-        if isinstance(event, ResponseHeaders) and self.exchange and event.response.status_code >= 200:
-            self.exchange.hear(event.response.status_code, event.response.headers)
+        if isinstance(event, ResponseHeaders):
+            self._hear(event.response)
         yield from super()._handle_event(event)
 
     def _watched(self, inner: Commands[None]) -> Commands[None]:

@@ -39,7 +39,7 @@ class Meter(msgspec.Struct):
     def hear(self, told: Told, now: float, refused: str | None = None) -> None:
         """One more answer; `refused` is the model as sent, where it was refused with a 429."""
         is_open = bool(told.overall) and not windows.is_shut(told.overall)
-        for name in [*self.windows, *told.status, *told.percent, *told.reset]:
+        for name in dict.fromkeys([*self.windows, *told.status, *told.percent, *told.reset]):
             if name in self.windows or len(self.windows) < MOST:
                 window = self.windows.get(name, Window()).hear(name, told, now, refused)
                 lifts = is_open and name not in told.status and windows.family(name) is None

@@ -7,6 +7,7 @@ nowhere but to that provider.
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -87,6 +88,7 @@ class Prober:
         self._last: dict[Account, Credential] = {}
         self._courses: dict[Account, _Course] = {}
         self._news = asyncio.Event()
+        self._tls: ssl.SSLContext | None = None
 
     def saw(self, provider: Provider, account: str, header: tuple[str, str]) -> None:
         """A caller's credential that this provider may get."""
@@ -103,16 +105,14 @@ class Prober:
 
     async def run(self) -> None:
         """Until cancelled."""
-        limits = httpx.Timeout(PATIENCE)
-        async with httpx.AsyncClient(timeout=limits, follow_redirects=False, trust_env=False) as client:
-            while True:
-                try:
-                    await self._round(client)
-                except Exception as fault:  # others run beside it, and so must the next round
-                    log.error("fault when accounts were probed: %r", fault)
-                    await asyncio.sleep(LOOK)
+        while True:
+            try:
+                await self._round()
+            except Exception as fault:  # others run beside it, and so must the next round
+                log.error("fault when accounts were probed: %r", fault)
+                await asyncio.sleep(LOOK)
 
-    async def _round(self, client: httpx.AsyncClient) -> None:
+    async def _round(self) -> None:
         """Probe who is due, else wait for the next one."""
         self._news.clear()
         self._settle()
@@ -120,10 +120,18 @@ class Prober:
         planned = self._plan(now)
         due = [pair for pair, at in planned if at <= now]
         if due:
-            await asyncio.gather(*(self._probe(client, *pair) for pair in due))
+            await self._probe_all(due)
         else:
             delay = min((at - now for _, at in planned), default=LOOK)
             await self._sleep(min(delay, self._until_reset(), LOOK))
+
+    async def _probe_all(self, due: list[tuple[Provider, str]]) -> None:
+        if self._tls is None:  # reading all the authorities takes a while
+            self._tls = await asyncio.to_thread(httpx.create_ssl_context, trust_env=False)
+        async with httpx.AsyncClient(
+            verify=self._tls, timeout=PATIENCE, follow_redirects=False, trust_env=False
+        ) as client:
+            await asyncio.gather(*(self._probe(client, *pair) for pair in due))
 
     async def _sleep(self, seconds: float) -> None:
         try:
