@@ -23,7 +23,7 @@ def pack(id: str, extra: dict[str, Any]) -> str:
     """An id for the client. `extra` is a JSON object, from which its `id` (or else `id` itself, where it is
     no legal one) is what `unpack` gives back. A legal id with nothing to carry stays as it is."""
     legal = _LEGAL.fullmatch(id) is not None and _MARK not in id
-    carried = extra if legal or "id" in extra else {"id": id, **extra}
+    carried = extra if legal else {"id": id, **extra}
     if not carried:
         return id
     shown = id if legal else _UNDERSCORES.sub("_", _ILLEGAL.sub("_", id))

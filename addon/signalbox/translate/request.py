@@ -172,7 +172,7 @@ def _is_number(value: object, kind: type | UnionType) -> bool:
 
 def _without_billing(system: Content) -> Content:
     first, *others = pieces(system) or [None]
-    is_billing = isinstance(system, list) and isinstance(first, Block) and str(first.text).startswith(BILLING)
+    is_billing = isinstance(first, Block) and str(first.text).startswith(BILLING)
     return others if is_billing else system
 
 
