@@ -96,3 +96,9 @@ def test_many_calls_at_once_take_no_time(dialect):
     messages = [{"role": "assistant", "content": calls}, {"role": "user", "content": results}]
     chat = json.loads(_body({"messages": messages}, dialect, "m"))
     assert sum(message.get("content") == "ok" for message in chat["messages"]) == 2000
+
+
+def test_a_system_message_after_what_the_user_said_needs_nothing_after_it():
+    messages = [{"role": "user", "content": "Hi"}, {"role": "system", "content": "Tools have changed."}]
+    sent = json.loads(_body({"messages": messages}, DIALECTS["openai"], "m"))
+    assert sent["messages"] == messages

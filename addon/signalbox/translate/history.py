@@ -75,7 +75,7 @@ class History:
             if self._bridges and sent and sent[-1]["role"] == "tool":
                 sent.append(_BRIDGE)
             sent.append({"role": role, "content": content_of(parts)})
-        if not sent or (opens and sent[-1]["role"] == "system"):
+        if not sent or (opens and all(message["role"] == "system" for message in sent)):
             sent.append({"role": "user", "content": _NOTHING})
         return sent
 
