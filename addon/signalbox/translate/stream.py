@@ -57,7 +57,7 @@ class Stream:
         self._provider = provider
         self._model = model
         self._shows_thinking = shows_thinking
-        self._writer = Writer(f"msg_{seed}", self._signature)
+        self._writer = Writer(f"msg_{seed}", model, self._signature)
         self._calls = Calls(self._writer, names, seed, signed=signed)
         self._tags = ThinkTags()
         self._waiting: list[Text | Reasoning] = []
@@ -97,7 +97,7 @@ class Stream:
     def _take(self, step: Step) -> None:
         match step:
             case Begun(model):
-                self._writer.begin(model or self._model)
+                self._writer.begin(model)
             case Text(text):
                 self._grow(text)
                 self._spread(self._tags.feed(text))
@@ -106,10 +106,10 @@ class Stream:
                 self._grow(text)
                 self._spread([Text(text)])
             case Reasoning(text, _, details):
-                self._grow(text)
                 self._size += sum(
                     len(value) for one in details for value in one.values() if isinstance(value, str)
                 )
+                self._grow(text)
                 self._spread([step])
             case Part():
                 self._grow(step.arguments)
@@ -206,7 +206,6 @@ class Stream:
             if reason == "end_turn" and not self._writer.blocks:
                 self._cut("the answer is empty")
                 return
-            self._writer.begin(self._model)
             self._writer.text("")
         self._writer.stop(reason, self._usage or estimated(self._characters))
 

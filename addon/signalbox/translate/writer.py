@@ -28,10 +28,11 @@ def encode(events: list[Event]) -> bytes:
 
 
 class Writer:
-    """Whatever is called, in whatever order, makes a legal stream. `sign` gives the signature of a block of
-    thinking, of which it gets the text."""
+    """Whatever is called, in whatever order, makes a legal stream."""
 
-    def __init__(self, id: str, sign: Callable[[str], str]) -> None:
+    def __init__(self, id: str, model: str, sign: Callable[[str], str]) -> None:
+        """`model` is named where `begin` names none; `sign` gives the signature of a block of thinking, of
+        which it gets the text."""
         self.blocks = 0
         """Begun so far."""
         self.calls = 0
@@ -41,6 +42,7 @@ class Writer:
         self.open = ""
         """The type of the open block."""
         self._id = id
+        self._model = model
         self._sign = sign
         self._events: list[Event] = []
         self._begun = False
@@ -52,7 +54,7 @@ class Writer:
         events, self._events = self._events, []
         return events
 
-    def begin(self, model: str) -> None:
+    def begin(self, model: str = "") -> None:
         if self._begun or self._ended:
             return
         self._begun = True
@@ -60,7 +62,7 @@ class Writer:
             "id": self._id,
             "type": "message",
             "role": "assistant",
-            "model": model,
+            "model": model or self._model,
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
@@ -124,5 +126,6 @@ class Writer:
         self._write({"type": "content_block_delta", "index": self.blocks - 1, "delta": delta})
 
     def _write(self, event: Event) -> None:
-        if self._begun and not self._ended:
+        self.begin()
+        if not self._ended:
             self._events.append(event)

@@ -1,0 +1,130 @@
+"""Tool calls in progress, however their fragments are numbered, named and cut."""
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signalbox.translate import calls as module
+from signalbox.translate.calls import CallError, Calls
+from signalbox.translate.chunks import Part
+from signalbox.translate.writer import Writer
+from tests.wellformed import check_events
+
+
+def _run(parts: list[Part], *, signed: bool = False, is_cut: bool = False) -> list[dict]:
+    writer = Writer("msg_fake", "m", lambda text: text)
+    writer.begin("m")
+    calls = Calls(writer, {}, "Seed", signed=signed)
+    for part in parts:
+        calls.take(part)
+    calls.finish(is_cut=is_cut)
+    writer.stop("tool_use", {"output_tokens": 0})
+    events = writer.taken()
+    check_events(events)
+    return events
+
+
+def _told(events: list[dict]) -> list[tuple[str, str]]:
+    """Name and arguments of each call."""
+    told = []
+    for event in events:
+        if event["type"] == "content_block_start":
+            told.append((event["content_block"]["name"], ""))
+        elif event["type"] == "content_block_delta":
+            told[-1] = (told[-1][0], told[-1][1] + event["delta"]["partial_json"])
+    return told
+
+
+@st.composite
+def interleaved(draw: st.DrawFn) -> tuple[list[tuple[str, str]], list[Part]]:
+    """Calls, and their fragments: each call's in order, the calls among each other in any."""
+    values = st.dictionaries(st.text(max_size=5), st.text(max_size=9) | st.integers(), max_size=3)
+    wanted = [
+        (f"Tool{n}", json.dumps(value))
+        for n, value in enumerate(draw(st.lists(values, min_size=1, max_size=4)))
+    ]
+    left: list[list[Part]] = []
+    for n, (name, text) in enumerate(wanted):
+        cuts = sorted({0, *draw(st.lists(st.integers(0, len(text)), max_size=4)), len(text)})
+        fragments = [Part(n, arguments=text[a:b]) for a, b in pairwise(cuts)]
+        left.append([Part(n, f"call_{n}x9y8z7", name), *fragments])
+    parts = [queue.pop(0) for queue in left]
+    while any(left):
+        parts.append(draw(st.sampled_from([queue for queue in left if queue])).pop(0))
+    return wanted, parts
+
+
+@given(interleaved(), st.booleans())
+def test_calls_survive_in_any_interleaving(case, signed):
+    wanted, parts = case
+    assert _told(_run(parts, signed=signed)) == wanted
+
+
+@given(interleaved())
+def test_ids_alone_tell_calls_apart(case):
+    wanted, parts = case
+    ids = {part.index: part.id for part in parts if part.id}
+    assert _told(_run([Part(None, ids[part.index], part.name, part.arguments) for part in parts])) == wanted
+
+
+@given(interleaved())
+def test_names_and_ids_may_come_with_every_fragment(case):
+    wanted, parts = case
+    known = {part.index: part for part in parts if part.id}
+    repeated = [
+        Part(part.index, known[part.index].id, known[part.index].name, part.arguments) for part in parts
+    ]
+    assert _told(_run(repeated)) == wanted
+
+
+@given(interleaved())
+def test_calls_may_all_have_the_same_index(case):
+    wanted, parts = case
+    ids = {part.index: part.id for part in parts if part.id}
+    assert _told(_run([Part(0, ids[part.index], part.name, part.arguments) for part in parts])) == wanted
+
+
+def test_the_first_call_streams_and_the_others_wait():
+    writer = Writer("msg_fake", "m", str)
+    writer.begin("m")
+    calls = Calls(writer, {}, "Seed", signed=False)
+    calls.take(Part(0, "call_1a2b3c", "Read"))
+    calls.take(Part(1, "call_4d5e6f", "Bash", '{"command":"ls"}'))
+    calls.take(Part(0, arguments='{"path":'))
+    assert calls.running
+    assert _told(writer.taken()[1:]) == [("Read", '{"path":')]
+    calls.take(Part(0, arguments='"a"}'))
+    assert not calls.running
+    kinds = [event["type"].removeprefix("content_block_") for event in writer.taken()]
+    assert kinds == ["delta", "stop", "start", "delta", "stop"]
+
+
+def test_a_signed_call_waits_for_what_belongs_to_it():
+    writer = Writer("msg_fake", "m", str)
+    writer.begin("m")
+    calls = Calls(writer, {}, "Seed", signed=True)
+    calls.take(Part(0, "call_1a2b3c", "Read", "{}"))
+    assert len(writer.taken()) == 1
+    calls.take(Part(signature="c2ln"))
+    calls.release()
+    assert writer.taken()[0]["content_block"]["id"] != "call_1a2b3c"
+
+
+@pytest.mark.parametrize(
+    ("parts", "why"),
+    [
+        ([Part(0, "call_1a2b3c", "", "{}")], "a tool call has no name"),
+        ([Part(0, "call_1a2b3c", "Read", "{}" * 9999)], "a tool call has no name"),
+        ([Part(0, "call_1a2b3c", "Read", '{"a":1}{"a":2}{"a":3}')], "a tool call has no name"),
+        ([Part(0, "call_1a2b3c", "Read", '{"a"'), Part(0, arguments=":x}")], "Read are not valid JSON"),
+        ([Part(0, "call_1a2b3c", "Read", '{"a":"'), Part(0)], "Read are not valid JSON"),
+        ([Part(n, f"call_{n}x9y8z7", "Read") for n in range(9)], "too many tool calls"),
+    ],
+)
+def test_what_is_no_call_is_told(monkeypatch, parts, why):
+    monkeypatch.setattr(module, "_MOST", 8)
+    with pytest.raises(CallError, match=why):
+        _run(parts)

@@ -1,0 +1,125 @@
+"""A provider of chat completions as a translation: there, back, and there again."""
+
+import json
+
+import pytest
+
+from signalbox.translate.chat import Chat
+from signalbox.translate.dialects import DIALECTS
+from signalbox.translate.request import to_chat
+from signalbox.translate.translation import Translation
+from tests.chatstreams import GOLDEN, case, chat, options, sent, translated
+
+ASKED = {"role": "user", "content": "Hello"}
+READ = {"name": "Read", "input_schema": {"type": "object", "properties": {}}}
+
+
+def _again(dialect: str, model: str, message: dict) -> dict:
+    """The assistant message that a provider gets back after it gave this one; empty where it said nothing."""
+    results = [
+        {"type": "tool_result", "tool_use_id": block["id"], "content": "done"}
+        for block in message["content"]
+        if block["type"] == "tool_use"
+    ]
+    body = {
+        "messages": [
+            ASKED,
+            {"role": "assistant", "content": message["content"]},
+            {"role": "user", "content": results or "Go on"},
+        ],
+        "thinking": {"type": "adaptive"},
+        "tools": [READ],
+    }
+    request = to_chat(
+        json.dumps(body).encode(), model=model, dialect=DIALECTS[dialect], provider="fake", session=None
+    )
+    messages = json.loads(request.body)["messages"]
+    return next((one for one in messages if one["role"] == "assistant"), {})
+
+
+def _back(name: str, dialect: str = "generic", model: str = "m-0") -> dict:
+    message = translated(sent(name), streams=False, dialect=dialect, model=model).message()
+    return _again(dialect, model, message)
+
+
+def test_it_is_a_translation():
+    one: Translation = chat()
+    assert isinstance(one, Chat)
+    assert (one.body, one.path, one.notes) == (b"{}", "/chat/completions", ())
+
+
+def test_errors_are_told_in_anthropics_shape():
+    status, body = chat().error(503, b'{"error":{"message":"busy"}}')
+    assert status == 529
+    assert json.loads(body) == {
+        "type": "error",
+        "error": {"type": "overloaded_error", "message": "fake: busy"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [
+        ("calls_ids_that_are_counted", ["functions.Bash:0", "call_0"]),
+        ("calls_whole_in_one_chunk", ["call_x7f3k2p9", "call_b8c4d1e6"]),
+    ],
+)
+def test_a_provider_gets_its_own_ids_back(name, ids):
+    assert [call["id"] for call in _back(name)["tool_calls"]] == ids
+
+
+def test_composers_ids_never_change():
+    raw = sent("calls_composer")
+    message = translated(raw, streams=False).message()
+    own = "call_0123456789abcdef01_readToolCall_0"
+    assert [block["id"] for block in message["content"]] == [own]
+    assert _again("composer", "m-0", message)["tool_calls"][0]["id"] == own
+
+
+@pytest.mark.parametrize("name", ["gemini_signature", "gemini_signature_alone", "gemini_signature_first"])
+def test_gemini_gets_its_signature_back_with_the_call_that_had_it(name):
+    calls = _back(name, "gemini", "gemini-3.5-flash")["tool_calls"]
+    assert calls[0]["extra_content"] == {"google": {"thought_signature": "Zm9v+/=="}}
+    assert all("extra_content" not in call for call in calls[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "dialect", "field", "value"),
+    [
+        ("reasoning", "deepseek", "reasoning", "Let me see."),
+        ("empty_but_thinking", "deepseek", "reasoning_content", "Hm."),
+        (
+            "reasoning_openrouter",
+            "openrouter",
+            "reasoning_details",
+            [
+                {
+                    "index": 0,
+                    "format": "anthropic-claude-v1",
+                    "type": "reasoning.text",
+                    "text": "Let me see.",
+                    "signature": "c2lnbmVk",
+                }
+            ],
+        ),
+    ],
+)
+def test_thinking_goes_back_under_the_field_it_came_in(name, dialect, field, value):
+    result = translated(sent(name), streams=False, dialect=dialect).message()
+    if name == "empty_but_thinking":
+        result["content"].append({"type": "text", "text": "Yes."})
+    assert _again(dialect, "m-0", result)[field] == value
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_every_answer_can_be_part_of_the_next_request(path):
+    raw = case(path)[0]
+    given = options(raw)
+    result = translated(raw, streams=False)
+    if result.cut or result.error is not None:
+        return
+    message = result.message()
+    back = _again(given.get("dialect", "generic"), "m-0", message)
+    uses = [block for block in message["content"] if block["type"] == "tool_use"]
+    calls = back.get("tool_calls", [])
+    assert [json.loads(call["function"]["arguments"]) for call in calls] == [use["input"] for use in uses]

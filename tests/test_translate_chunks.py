@@ -1,0 +1,171 @@
+"""Chunks of chat completions as steps; the golden files show the spellings of each provider."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signalbox.messages.sse import Event
+from signalbox.translate.chunks import (
+    Begun,
+    Broken,
+    Done,
+    Fault,
+    Finish,
+    Part,
+    Reasoning,
+    Refusal,
+    Spent,
+    Text,
+    read,
+    steps,
+    steps_of,
+)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+def _strange(*names: str, inner: st.SearchStrategy[Any] = JSON) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional=dict.fromkeys(names, inner | JSON))
+
+
+CALLS = _strange("index", "id", "function", "extra_content", inner=_strange("name", "arguments", "google"))
+DELTAS = _strange(
+    "content", "refusal", "reasoning", "reasoning_content", "reasoning_details", "tool_calls",
+    "function_call",
+    inner=st.lists(CALLS, max_size=3) | st.text(max_size=5),
+)  # fmt: skip
+CHUNKS = _strange(
+    "choices", "usage", "error", "model", "object", "base_resp",
+    inner=st.lists(_strange("index", "delta", "message", "finish_reason", "usage", inner=DELTAS), max_size=2),
+)  # fmt: skip
+
+
+def _steps(value: dict[str, Any]) -> list[Any]:
+    return list(steps(value, b"raw"))
+
+
+def _delta(**delta: Any) -> list[Any]:
+    return _steps({"choices": [{"index": 0, "delta": delta}]})
+
+
+@given(CHUNKS)
+def test_no_chunk_raises_whatever_its_fields_hold(chunk):
+    for step in _steps(chunk):
+        for name in step.__struct_fields__:
+            told = getattr(step, name)
+            assert isinstance(told, str | int | bytes | dict | tuple | None)
+
+
+def test_what_one_chunk_holds_comes_in_order():
+    delta = {"content": "a", "reasoning": "b", "refusal": "c", "tool_calls": [{"index": 1, "id": "d"}]}
+    chunk = {"model": "m", "choices": [{"delta": delta, "finish_reason": "STOP"}], "usage": {"x": 1}}
+    assert _steps(chunk | {"error": None}) == [
+        Begun("m"),
+        Reasoning("b", "reasoning"),
+        Text("a"),
+        Refusal("c"),
+        Part(1, "d"),
+        Finish("stop"),
+        Spent({"x": 1}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("delta", "step"),
+    [
+        ({"reasoning_content": "a", "reasoning": "b"}, Reasoning("a", "reasoning_content")),
+        ({"reasoning_content": "", "reasoning": "b"}, Reasoning("b", "reasoning")),
+        ({"reasoning_details": "a"}, Reasoning("a", "reasoning_details")),
+        ({"reasoning_details": [{"summary": "a"}]}, Reasoning("a", "reasoning_details", ({"summary": "a"},))),
+        ({"content": [{"type": "thinking", "thinking": "a"}]}, Reasoning("a")),
+        ({"tool_calls": [{"index": True}]}, Part()),
+        ({"tool_calls": [{"function": {"arguments": {"a": "ä"}}}]}, Part(arguments='{"a": "ä"}')),
+        ({"function_call": {"name": "a"}}, Part(-1, name="a")),
+        ({"extra_content": {"google": {"thought_signature": "a"}}}, Part(signature="a")),
+    ],
+)
+def test_what_a_delta_says(delta, step):
+    assert _delta(**delta) == [Begun(""), step]
+
+
+@pytest.mark.parametrize("delta", [{"content": ""}, {"content": None}, {"content": 7}, {"reasoning": ""}])
+def test_nothing_is_said_by_an_empty_field(delta):
+    assert _delta(**delta) == [Begun("")]
+
+
+def test_calls_of_a_whole_answer_are_counted():
+    calls = [{"function": {"name": "a"}}, {"function": {"name": "a"}}]
+    told = _steps({"choices": [{"message": {"tool_calls": calls}}]})
+    assert told[1:] == [Part(0, name="a"), Part(1, name="a")]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"error": {"message": "x"}},
+        {"error": "x"},
+        {"object": "error", "message": "x"},
+        {"type": "error"},
+        {"base_resp": {"status_code": 1008}},
+        {"detail": "x"},
+        {"choices": [{"finish_reason": "error", "error": {"message": "x"}}]},
+    ],
+)
+def test_errors_are_told_with_their_bytes(error):
+    assert _steps(error) == [Fault(b"raw")]
+
+
+@pytest.mark.parametrize(
+    "fine",
+    [{"error": None}, {"error": ""}, {"base_resp": {"status_code": 0}}, {"choices": [], "detail": "x"}],
+)
+def test_what_is_no_error(fine):
+    assert _steps(fine) == []
+
+
+@pytest.mark.parametrize(
+    ("event", "told"),
+    [
+        (Event("", b"[DONE]"), [Done()]),
+        (Event("", b" [DONE] "), [Done()]),
+        (Event("", b""), []),
+        (Event("", b"ping"), []),
+        (Event("", b"[]"), []),
+        (Event("", b"{"), [Broken()]),
+        (Event("", b"[{"), [Broken()]),
+        (Event("error", b"broken"), [Fault(b"broken")]),
+        (Event("message", b'{"usage":{"a":1}}'), [Spent({"a": 1})]),
+        (Event("", b'[{"error":"x"}]'), [Fault(b'[{"error":"x"}]')]),
+    ],
+)
+def test_events_are_read_by_their_data(event, told):
+    assert steps_of(event) == told
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        (b'{"a":"\\ud83d"}', {"a": "?"}),
+        (b'{"a":"\xff"}', {"a": "\ufffd"}),
+        (b'{"a":1e999}', {"a": float("inf")}),
+        (b'{"a":"b\nc"}', {"a": "b\nc"}),
+        (b"7", {}),
+        (b"{'a': 1}", None),
+        (b'{"a":' * 9999, None),
+        (b"", None),
+    ],
+)
+def test_small_faults_are_passed_over(data, value):
+    assert read(data) == value
+
+
+@given(JSON)
+def test_json_is_read_as_it_is(value):
+    assert read(json.dumps({"a": value}).encode()) == {"a": value}

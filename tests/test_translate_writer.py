@@ -1,0 +1,52 @@
+"""The one writer of Anthropic's events."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signalbox.translate.writer import Writer, encode
+from tests.chatstreams import events_of
+from tests.wellformed import check_events
+
+ACTS = st.sampled_from(
+    [
+        ("begin", "m"),
+        ("text", "a"),
+        ("text", ""),
+        ("thinking", "b"),
+        ("thinking", ""),
+        ("call", "id", "name"),
+        ("arguments", "{}"),
+        ("arguments", ""),
+        ("close",),
+    ]
+)
+ENDS = st.sampled_from([("stop", "end_turn", {"output_tokens": 1}), ("error", "api_error", "broken")])
+
+
+def _written(acts: list[tuple]) -> list[dict]:
+    writer = Writer("msg_fake", "m", lambda text: f"signed {text}")
+    for name, *values in acts:
+        getattr(writer, name)(*values)
+    return writer.taken()
+
+
+@given(st.lists(ACTS), ENDS, st.lists(ACTS | ENDS))
+def test_whatever_is_called_makes_a_legal_stream(acts, end, after):
+    events = _written([*acts, end, *after])
+    check_events(events)
+    assert events_of(encode(events)) == events
+
+
+def test_thinking_is_signed_when_its_block_closes():
+    events = _written(
+        [("begin", "m"), ("thinking", "a"), ("thinking", "b"), ("text", "c"), ("thinking", "d"), ("close",)]
+    )
+    signed = [event["delta"]["signature"] for event in events if "signature" in event.get("delta", {})]
+    assert signed == ["signed ab", "signed d"]
+
+
+def test_what_was_taken_is_not_given_again():
+    writer = Writer("msg_fake", "m", str)
+    writer.begin("m")
+    assert len(writer.taken()) == 1
+    assert writer.taken() == []
