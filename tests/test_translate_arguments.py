@@ -4,7 +4,7 @@ import json
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signalbox.translate.arguments import Arguments
@@ -30,6 +30,7 @@ def _fed(*pieces: str) -> Arguments:
     return arguments
 
 
+@settings(deadline=None)
 @given(OBJECTS, st.booleans(), st.sampled_from([None, 0, 2]), CUTS)
 def test_an_object_survives_exactly_however_it_is_cut(value, ascii, indent, cuts):
     text = json.dumps(value, ensure_ascii=ascii, indent=indent)
@@ -43,6 +44,7 @@ def test_an_object_survives_exactly_however_it_is_cut(value, ascii, indent, cuts
     assert out == arguments.text == arguments.settled() == text
 
 
+@settings(deadline=None)
 @given(OBJECTS, OBJECTS, CUTS)
 def test_a_second_object_is_told_from_the_first(one, other, cuts):
     first, second = json.dumps(one), json.dumps(other)
@@ -65,6 +67,7 @@ def test_what_follows_the_object_is_dropped(after):
     assert _fed('{"a":1}' + after, "x").settled() == '{"a":1}'
 
 
+@settings(deadline=None)
 @given(OBJECTS, CUTS)
 def test_an_object_within_a_string_is_taken_out(value, cuts):
     text = json.dumps(value)

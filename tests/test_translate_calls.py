@@ -4,7 +4,7 @@ import json
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signalbox.translate import calls as module
@@ -57,12 +57,14 @@ def interleaved(draw: st.DrawFn) -> tuple[list[tuple[str, str]], list[Part]]:
     return wanted, parts
 
 
+@settings(deadline=None)
 @given(interleaved(), st.booleans())
 def test_calls_survive_in_any_interleaving(case, signed):
     wanted, parts = case
     assert _told(_run(parts, signed=signed)) == wanted
 
 
+@settings(deadline=None)
 @given(interleaved())
 def test_ids_alone_tell_calls_apart(case):
     wanted, parts = case
@@ -70,6 +72,7 @@ def test_ids_alone_tell_calls_apart(case):
     assert _told(_run([Part(None, ids[part.index], part.name, part.arguments) for part in parts])) == wanted
 
 
+@settings(deadline=None)
 @given(interleaved())
 def test_names_and_ids_may_come_with_every_fragment(case):
     wanted, parts = case
@@ -80,6 +83,7 @@ def test_names_and_ids_may_come_with_every_fragment(case):
     assert _told(_run(repeated)) == wanted
 
 
+@settings(deadline=None)
 @given(interleaved())
 def test_calls_may_all_have_the_same_index(case):
     wanted, parts = case

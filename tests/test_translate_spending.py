@@ -1,7 +1,7 @@
 """What an answer cost; the golden files `usage_*` show each provider's spelling."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signalbox.messages.usage import NAMES
@@ -11,6 +11,7 @@ COUNT = st.integers(0, 10**6)
 NONSENSE = st.none() | st.text() | st.floats() | st.integers() | st.booleans() | st.lists(st.integers())
 
 
+@settings(deadline=None)
 @given(prompt=COUNT, cached=COUNT, written=COUNT, completion=COUNT)
 def test_input_is_what_is_not_cached(prompt, cached, written, completion):
     details = {"cached_tokens": cached, "cache_write_tokens": written}
@@ -24,6 +25,7 @@ def test_input_is_what_is_not_cached(prompt, cached, written, completion):
         assert usage["output_tokens"] == completion
 
 
+@settings(deadline=None)
 @given(prompt=st.integers(1, 100), cached=st.integers(101, 200))
 def test_anthropics_names_may_mean_that_the_prompt_is_without_the_cache(prompt, cached):
     usage = usage_of({"prompt_tokens": prompt, "cache_read_input_tokens": cached})
@@ -38,6 +40,7 @@ def test_reasoning_that_is_counted_apart_is_added(total, output):
     assert usage_of(told | {"completion_tokens_details": {"reasoning_tokens": 30}})["output_tokens"] == output
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(
     ["prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "prompt_tokens_details",
      "completion_tokens_details", "prompt_cache_hit_tokens", "cache_read_input_tokens"]

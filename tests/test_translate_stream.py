@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signalbox.translate import stream as module
@@ -59,6 +59,7 @@ STEPS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(STEPS, st.booleans(), st.booleans())
 def test_any_order_of_steps_makes_a_well_formed_stream(steps, shows, signed):
     one, events = _run(*steps, shows_thinking=shows, signed=signed)
@@ -72,6 +73,7 @@ OBJECTS = st.dictionaries(st.text(max_size=4), st.text(max_size=9) | st.integers
 )
 
 
+@settings(deadline=None)
 @given(PIECES, st.lists(OBJECTS, max_size=3), st.data())
 def test_nothing_is_lost_in_any_interleaving(pieces, objects, data):
     """Text, thinking and the fragments of calls, each in its own order."""

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signalbox.translate.chunks import Reasoning, Text
@@ -38,6 +38,7 @@ def test_only_what_begins_with_a_tag_is_thinking(text, thinking, said):
     assert _told([text]) == (thinking, said)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(CASES), st.lists(st.integers(0, 40)))
 def test_it_does_not_depend_on_how_the_text_is_cut(case, cuts):
     text, *told = case

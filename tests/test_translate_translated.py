@@ -10,7 +10,7 @@ import brotli
 import httpx2
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signalbox.messages.reader import Reader
@@ -39,6 +39,7 @@ def test_golden(path):
     assert written(translated(raw)).decode() == expected.decode()
 
 
+@settings(deadline=None)
 @given(st.sampled_from(GOLDEN), CUTS)
 def test_what_comes_out_does_not_depend_on_how_the_bytes_are_cut(path, cuts):
     raw, expected = case(path)
@@ -150,6 +151,7 @@ def _message(stream: bytes) -> dict:
 
 
 @pytest.mark.parametrize("encoding", ENCODERS)
+@settings(deadline=None)
 @given(cuts=CUTS)
 def test_a_compressed_answer_is_decoded(encoding, cuts):
     raw = sent("openai_tool_call")
@@ -227,6 +229,7 @@ def test_a_fault_of_ours_shows_the_client_nothing_of_the_other_protocol(monkeypa
     assert result.cut == "ZeroDivisionError while it was translated"
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300)), st.booleans())
 def test_no_bytes_raise(chunks, streams):
     result = fed([b"data: {", *chunks], streams=streams)

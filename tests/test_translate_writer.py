@@ -1,6 +1,6 @@
 """The one writer of Anthropic's events."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signalbox.translate.writer import Writer, encode
@@ -30,6 +30,7 @@ def _written(acts: list[tuple]) -> list[dict]:
     return writer.taken()
 
 
+@settings(deadline=None)
 @given(st.lists(ACTS), ENDS, st.lists(ACTS | ENDS))
 def test_whatever_is_called_makes_a_legal_stream(acts, end, after):
     events = _written([*acts, end, *after])

@@ -1,16 +1,16 @@
 """The ids that a client gets for the tool calls of one answer: legal, and unique in its conversation.
 
-Some providers count their calls from 0 in every answer (`call_0`, `functions.Bash:0`); those get a part that
-is random, and carry their own with them, as they carry what else the provider wants back (translation.md,
-10; ids.py).
+Some providers count their calls from 0 in every answer (`call_0`, `tool_0_Read`, `functions.Bash:0`); those
+get a part that is random, and carry their own with them, as they carry what else the provider wants back
+(translation.md, 10; ids.py).
 """
 
 import re
 
 from .ids import pack
 
-_COUNTED = re.compile(r"[^0-9]*[0-9]{0,6}")
-"""Words and a small number: another answer may well use it too."""
+_COUNTED = re.compile(r"[_-]*(?:(?:[a-zA-Z]+|[0-9]{1,6})(?:[_-]+|$))*")
+"""Words and small numbers: another answer may well use them too."""
 
 
 class CallIds:
@@ -19,13 +19,14 @@ class CallIds:
         self._given = 0
         self._used: set[str] = set()
 
-    def given(self, own: str, signature: str) -> str:
-        """For the next call. `own` is the provider's id, or empty; `signature` is Gemini's, or empty."""
+    def given(self, own: str, name: str, signature: str = "") -> str:
+        """For the next call, of the tool `name`. `own` is the provider's id, or empty; `signature` is
+        Gemini's, or empty."""
         extra = {"google": signature} if signature else {}
         shown = own
         if not own:
             shown = f"toolu_{self._seed}{self._given}"
-        elif own in self._used or _COUNTED.fullmatch(own):
+        elif own in self._used or pack(own, {}) != own or _COUNTED.fullmatch(own.replace(name, "")):
             shown = f"{own}_{self._seed}{self._given}"
             extra["id"] = own
         self._given += 1

@@ -180,7 +180,9 @@ class Calls:
     def _begin(self, call: Call) -> None:
         if not call.started:
             call.started = True
-            self._writer.call(self._ids.given(call.id, call.signature), self._names.get(call.name, call.name))
+            self._writer.call(
+                self._ids.given(call.id, call.name, call.signature), self._names.get(call.name, call.name)
+            )
 
     def _without_arguments(self, call: Call) -> None:
         """The model is told by its tool what is missing, and the reader by a note why."""
