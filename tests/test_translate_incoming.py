@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from signalbox.translate.incoming import Block, Tool, pieces, read, read_offered
 from signalbox.translate.translation import UntranslatableError
-from tests.chatbodies import BODIES
+from tests.chatbodies import BODIES, JSON
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,8 @@ from tests.chatbodies import BODIES
             '{ "z": 1.00, "a": [1e5, 12345678901234567890123] }',
             '{"z":1.00,"a":[1e5,12345678901234567890123]}',
         ),
-        ('{"a":"\\u00fc ü"}', '{"a":"\\u00fc ü"}'),
+        ('{"a":"\\u00fc ü \\ud83d\\ude00 \\u4f60"}', '{"a":"ü ü 😀 你"}'),
+        (r'{"a":"\\u00fc \u0022 \u005c \u000A \n \/ \""}', r'{"a":"\\u00fc \u0022 \u005c \u000A \n \/ \""}'),
         ('"{\\"a\\": 1}"', '{"a":1}'),
         ('"{"', "{}"),
         ('"a"', "{}"),
@@ -32,6 +33,14 @@ def test_arguments_are_an_object_as_the_client_has_it(given, arguments):
     assert isinstance(block, Block)
     assert block.arguments == arguments
     assert Block().arguments == "{}"
+
+
+@given(JSON)
+def test_arguments_mean_what_the_client_means(value: Any):
+    for raw in (json.dumps({"a": value}), json.dumps({"a": value}, ensure_ascii=False)):
+        (block,) = pieces(read(f'{{"system":[{{"type":"tool_use","input":{raw}}}]}}'.encode()).system)
+        assert isinstance(block, Block)
+        assert json.loads(block.arguments) == {"a": value}
 
 
 @pytest.mark.parametrize(

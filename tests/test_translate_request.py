@@ -63,7 +63,7 @@ def test_the_body_is_compact_utf8():
 
 def test_arguments_and_schemas_keep_their_bytes():
     schema = '{"type":"object","properties":{"n":{"type":"number","minimum":1.00,"maximum":1e3}}}'
-    given = '{"z":1.00,"a":1e5,"b":12345678901234567890123,"c":"\\u00fc"}'
+    given = '{"z":1.00,"a":1e5,"b":12345678901234567890123,"c":"ü"}'
     messages = (
         f'[{{"role":"assistant","content":[{{"type":"tool_use","id":"t","name":"Read","input":{given}}}]}}]'
     )

@@ -4,11 +4,15 @@ What a provider must get unchanged (arguments, schemas) stays bytes, so that num
 keys survive. A field of an unexpected type is no reason to fail: who reads it asks what it is.
 """
 
+import re
 from typing import Any
 
 import msgspec
 
 from .translation import UntranslatableError
+
+_ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*+)(\\u[0-9a-fA-F]{4}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?)")
+"""In JSON: backslashes that stand for themselves, and a character by its number or by two."""
 
 type Odd = str | int | float | bool | list[Any] | None
 """Stands where an object should."""
@@ -76,13 +80,16 @@ class Block(msgspec.Struct):
 
     @property
     def arguments(self) -> str:
-        """`input` in compact form; numbers and the order of keys stay as the client has them. An object may
-        be given as text; what is no object is none (translation.md, 7)."""
+        """`input` in compact form and without needless escapes; numbers and the order of keys stay as the
+        client has them. An object may be given as text; what is no object is none (translation.md, 7)."""
         told = bytes(self.input)
         try:
             if told.startswith(b'"'):
                 told = msgspec.json.decode(told, type=str).encode()
-            return msgspec.json.format(told, indent=-1).decode() if told.startswith(b"{") else "{}"
+            if not told.startswith(b"{"):
+                return "{}"
+            compact = msgspec.json.format(told, indent=-1)
+            return (_ESCAPE.sub(_unescaped, compact) if b"\\u" in compact else compact).decode()
         except msgspec.MsgspecError:
             return "{}"
 
@@ -120,6 +127,13 @@ class Incoming(Offered):
     def turns(self) -> list[Message]:
         found = self.messages if isinstance(self.messages, list) else []
         return [message for message in found if isinstance(message, Message)]
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    """A character as itself, where JSON lets it stand so: what a model wrote is to look the same to it."""
+    before, escape = found.groups()
+    char = msgspec.json.decode(b'"%b"' % escape, type=str)
+    return before + (escape if char < " " or char in '"\\' else char.encode())
 
 
 _incoming = msgspec.json.Decoder(Incoming)
