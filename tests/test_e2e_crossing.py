@@ -47,10 +47,11 @@ def rules(upstreams: dict[str, Upstream]) -> str:
     return f"providers:\n{providers}rules:\n{matches}"
 
 
-def sender(router: Router) -> Callable[[bytes, dict[str, str]], tuple[int, bytes]]:
+def sender(
+    router: Router, path: str = "/v1/messages?beta=true"
+) -> Callable[[bytes, dict[str, str]], tuple[int, bytes]]:
     def send(body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         with closing(http.client.HTTPConnection("127.0.0.1", router.ports[0], timeout=15)) as connection:
-            path = "/v1/messages?beta=true"
             connection.request("POST", path, body, {"Authorization": LOGIN} | headers)
             answer = connection.getresponse()
             return answer.status, answer.read()
@@ -161,6 +162,16 @@ def test_what_a_provider_rejects_is_left_out_from_then_on(router, upstreams):
     assert [one.header("anthropic-beta") for one in sent[1:]] == ["effort-2025-11-24"] * 2
     router.wait_log("zai does not take context_management: left out from now on")
     assert router.health()["providers"]["zai"]["rejects"] == {"zai-x": ["context_management"]}
+
+
+def test_what_is_refused_where_tokens_are_counted_is_not_left_out_of_messages(router, upstreams):
+    """Counting takes less than the messages path does."""
+    said = error_json(400, "invalid_request_error", "temperature: Extra inputs are not permitted")
+    upstreams["zai"].answer(said, message_json("zai-x"))
+    body = history("zai-x", "c2ln").replace(b'"max_tokens"', b'"temperature": 1, "max_tokens"')
+    assert sender(router, "/v1/messages/count_tokens")(body, {}) == (400, said.body)
+    assert sender(router)(body, {})[0] == 200
+    assert [one.json["temperature"] for one in upstreams["zai"].requests] == [1, 1]
 
 
 TOO_LONG = {"error": {"code": "1261", "message": "The model has reached its context window limit."}}
@@ -314,7 +325,7 @@ def test_a_tools_input_is_never_taken_for_a_field(router, upstreams):
             "model": "zai-x",
             "messages": [
                 {"role": "user", "content": "a"},
-                {"role": "assistant", "content": [tool_block(path="kept")]},
+                {"role": "assistant", "content": [tool_block(path="kept", mode="kept")]},
             ],
         }
     ).encode()

@@ -143,7 +143,7 @@ def test_a_short_retry_after_is_waited_out_at_the_same_target(shared, ask):
     shared.second.answer(refusing(429, "rate_limit_error", retry_after="1"), message_json("glm"))
     assert ask("waited").attempts == "waited:429 waited:200"
     first, again = shared.second.requests
-    assert 1.0 <= again.time - first.time < 1.5
+    assert 1.0 <= again.time - first.time < 5
     assert not shared.upstream.requests
 
 
