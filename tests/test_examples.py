@@ -1,11 +1,12 @@
 """The rules in examples/: each loads, and sends what it says to whom it says."""
 
+import re
+
 import pytest
 from click.testing import CliRunner
 
 from signalbox.cli.check import check
 from signalbox.cli.explain import explain_command
-from signalbox.config.load import load
 from signalbox.config.pending import PENDING
 from tests.running import ROOT
 
@@ -94,22 +95,21 @@ def home(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
 
 
-def _explained(name: str, *arguments: str) -> tuple[list[str], list[str]]:
-    """The targets that would be asked, and those passed over because their protocol is not yet spoken."""
+def _told(name: str, *arguments: str) -> str:
     told = CliRunner().invoke(explain_command, [*arguments, "--rules", str(EXAMPLES[name])])
     assert told.exit_code == 0, told.output
-    asked: list[str] = []
-    passed: list[str] = []
-    for line in told.stdout.splitlines():
-        if line[:1].isdigit():
-            asked.append(line.split(": POST ")[0].split(". ")[1])
-        elif line.startswith("   model: "):
-            asked[-1] += "/" + line.removeprefix("   model: ")
-        elif line.startswith("passed over: "):
-            target, _, why = line.removeprefix("passed over: ").partition(", ")
-            assert "not yet in effect" in why
-            passed.append(target)
-    return asked, passed
+    return told.stdout
+
+
+def _explained(name: str, *arguments: str) -> tuple[list[str], list[str]]:
+    """The targets that would be asked, and the URL of each."""
+    told = _told(name, *arguments)
+    assert "passed over" not in told
+    asked = re.findall(r"^\d\. (\S+): POST (\S+)$", told, re.MULTILINE)
+    models = re.findall(r"^   model: (\S+)$", told, re.MULTILINE)
+    return [f"{name}/{model}" for (name, _), model in zip(asked, models, strict=True)], [
+        url for _, url in asked
+    ]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -122,11 +122,60 @@ def test_there_is_nothing_to_say_against_it_but_what_comes_later(name):
 
 @pytest.mark.parametrize(("case", "targets"), EXPECTED.items(), ids=lambda value: " ".join(value))
 def test_it_sends_what_it_says_to_whom_it_says(case, targets):
-    name, model, *_ = case
-    providers = load(EXAMPLES[name], SECRETS).providers
-    whole = [target if "/" in target else f"{target}/{model}" for target in targets]
-    later = [target for target in whole if "not yet" in providers[target.split("/")[0]].unavailable]
-    assert _explained(*case) == ([target for target in whole if target not in later], later)
+    whole = [target if "/" in target else f"{target}/{case[1]}" for target in targets]
+    assert _explained(*case)[0] == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "url"),
+    [
+        ("azure", HAIKU, "https://my-resource.openai.azure.com/openai/deployments/my-mini/chat/completions"),
+        ("azure", SONNET, "https://my-resource.openai.azure.com/openai/v1/chat/completions"),
+        ("composer", HAIKU, "http://127.0.0.1:8787/v1/chat/completions"),
+        ("deepseek", HAIKU, "https://api.deepseek.com/anthropic/v1/messages"),
+        ("gemini", HAIKU, "https://generativelanguage.googleapis.com/v1beta/openai/chat/completions"),
+        ("glm", HAIKU, "https://api.z.ai/api/anthropic/v1/messages"),
+        ("kimi", HAIKU, "https://api.moonshot.ai/anthropic/v1/messages"),
+        ("kimi", SONNET, "https://api.kimi.com/coding/v1/messages"),
+        ("lm-studio", HAIKU, "http://localhost:1234/v1/chat/completions"),
+        ("minimax", HAIKU, "https://api.minimax.io/anthropic/v1/messages"),
+        ("ollama", HAIKU, "http://localhost:11434/v1/chat/completions"),
+        ("openai", HAIKU, "https://api.openai.com/v1/chat/completions"),
+        ("openrouter", HAIKU, "https://openrouter.ai/api/v1/chat/completions"),
+        ("openrouter", SONNET, "https://openrouter.ai/api/v1/messages"),
+        ("requesty", HAIKU, "https://router.requesty.ai/v1/chat/completions"),
+        ("requesty", SONNET, "https://router.requesty.ai/v1/messages"),
+        ("vllm", HAIKU, "http://localhost:8000/v1/chat/completions"),
+    ],
+)
+def test_it_asks_at_the_address_that_the_provider_documents(name, model, url):
+    """By providers.md, overview, and openai-chat.md, 6."""
+    assert _explained(name, model)[1][0].partition("?")[0] == url
+
+
+@pytest.mark.parametrize(
+    ("name", "dialect"),
+    [
+        (name, name)
+        for name in [
+            "openai",
+            "azure",
+            "openrouter",
+            "gemini",
+            "kimi",
+            "glm",
+            "minimax",
+            "deepseek",
+            "ollama",
+            "vllm",
+            "composer",
+        ]
+    ]
+    + [("lm-studio", "lmstudio"), ("requesty", "generic")],
+)
+def test_its_chat_completions_are_spelled_as_the_provider_does(name, dialect):
+    found = re.findall(r"chat completions, as (\w+) speaks them", _told(name, HAIKU) + _told(name, SONNET))
+    assert set(found) == {dialect}
 
 
 def test_every_example_is_tried():

@@ -29,13 +29,18 @@ def chat(litellm: LiteLLM) -> Iterator[openai.OpenAI]:
 
 
 def rules(litellm: LiteLLM, first: Upstream) -> str:
+    """Over which protocol LiteLLM is asked, a header says."""
     return f"""
 providers:
-  first: {{url: "{first.url}", key: first-key-for-tests-01}}
-  litellm: {{url: "{litellm.url}", key: {litellm.key}, key_header: authorization}}
+  first-messages: {{url: "{first.url}", key: first-key-for-tests-01}}
+  first-chat: {{url: "{first.url}", key: first-key-for-tests-01}}
+  messages: {{url: "{litellm.url}", key: {litellm.key}, key_header: authorization}}
+  chat: {{url: "{litellm.url}/v1", api: openai, key: {litellm.key}}}
 rules:
-  - {{match: "first-*", to: [first, litellm/text]}}
-  - {{match: "*", to: litellm}}
+  - {{match: {{model: claude, header: {{x-over: messages}}}}, to: [first-messages, messages/text]}}
+  - {{match: {{model: claude, header: {{x-over: chat}}}}, to: [first-chat, chat/text]}}
+  - {{match: {{header: {{x-over: chat}}}}, to: chat}}
+  - {{match: "*", to: messages}}
 """
 
 
@@ -53,9 +58,16 @@ def through(
         yield client, first
 
 
+@pytest.fixture(params=["messages", "chat"])
+def over(request: pytest.FixtureRequest) -> str:
+    """The protocol between the router and LiteLLM."""
+    protocol: str = request.param
+    return protocol
+
+
 @pytest.fixture
-def claude(through: tuple[anthropic.Anthropic, Upstream]) -> anthropic.Anthropic:
-    return through[0]
+def claude(through: tuple[anthropic.Anthropic, Upstream], over: str) -> anthropic.Anthropic:
+    return through[0].with_options(default_headers={"x-over": over})
 
 
 def test_it_speaks_chat_completions(chat):
@@ -115,17 +127,18 @@ def test_system_tools_and_results_reach_it(claude):
     assert told["tools"][0]["function"]["name"] == "get_time"
 
 
-def test_it_answers_where_the_first_target_is_used_up(through):
-    client, first = through
+def test_it_answers_where_the_first_target_is_used_up(claude, through, over):
+    first = through[1]
+    first.reset()
     first.answer(error_json(429, "rate_limit_error"))
-    answer = client.messages.with_raw_response.create(
-        model="first-claude", max_tokens=100, messages=[QUESTION], stream=True
+    answer = claude.messages.with_raw_response.create(
+        model="claude", max_tokens=100, messages=[QUESTION], stream=True
     )
-    assert answer.headers["x-signalbox-attempts"] == "first:429 litellm:200"
+    assert answer.headers["x-signalbox-attempts"] == f"first-{over}:429 {over}:200"
     assert answer.headers["x-signalbox-model"] == "text"
     events = list(answer.parse())
     assert "".join(event.delta.text for event in events if event.type == "content_block_delta") == TEXT
-    assert events[0].message.model == "first-claude"
+    assert events[0].message.model == "claude"
     assert len(first.requests) == 1
 
 
