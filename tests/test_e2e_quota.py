@@ -204,7 +204,7 @@ def test_probes_go_through_no_proxy_of_the_environment(start, plan, second):
 
 def test_without_a_probe_it_comes_back_when_the_named_reset_has_passed(start, plan):
     router = start(f"{MARKS}, probe: 0s")
-    plan.stands(w5h=0.95, resets_in=2)
+    plan.stands(w5h=0.95, resets_in=3)
     assert [ask(router).attempts for _ in range(2)] == ["anthropic:200", "litellm:200"]
     router.wait_log(r"mode transition: litellm -> anthropic \(5h=0%, 7d=0%, overage=0%\)")
     assert ask(router).attempts == "anthropic:200"
@@ -464,9 +464,9 @@ def test_a_restart_within_the_hysteresis_stays_away(start, plan, tmp_path, statu
 def test_a_restart_after_the_reset_asks_again(start, plan, tmp_path):
     state = tmp_path / "state"
     router = start("", state=state)
-    plan.stands(w5h="rejected", refuses=True, resets_in=2)
+    plan.stands(w5h="rejected", refuses=True, resets_in=3)
     assert ask(router).attempts == "anthropic:429 litellm:200"
-    reset = time.time() + 2
+    reset = time.time() + 3
     router.stop()
     again = start("", state=state)
     wait_until(lambda: time.time() > reset, 5, lambda: "the reset")
