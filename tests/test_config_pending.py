@@ -13,10 +13,12 @@ def told(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("week: {starts: monday 00:00}", "1: week is not yet in effect (at $.week)"),
+        ("picker: true", "1: picker is not yet in effect (at $.picker)"),
+        ("ledger: postgresql+psycopg://h/d", "1: ledger: URL is not yet in effect (at $.ledger)"),
+        ("ledger:\n  url: postgresql://h/d", "2: ledger: URL is not yet in effect (at $.ledger.url)"),
         ("\ninspect: {keep: 5}", "2: inspect.keep is not yet in effect (at $.inspect.keep)"),
-        ("providers:\n  a:\n    budget: {}", "3: budget is not yet in effect (at $.providers.a.budget)"),
-        ("providers:\n- budget: {}", "2: budget is not yet in effect (at $.providers[0].budget)"),
+        ("providers:\n  a:\n    models: list", "3: models is not yet in effect (at $.providers.a.models)"),
+        ("providers:\n- models: list", "2: models is not yet in effect (at $.providers[0].models)"),
     ],
 )
 def test_a_key_whose_effect_comes_later_is_told(text, expected):
@@ -29,7 +31,10 @@ def test_a_key_whose_effect_comes_later_is_told(text, expected):
         "",
         "rules: []\nlimits: {body: 1MB}\nfail: open\nlog: {level: debug}\ninspect: {secrets: show}",
         "providers: {a: {api: anthropic, auth: client, beta: learn, keys: [b, c], timeout: }}",
-        'rules: [{match: "*", to: [a, b, {reject: 429}]}]\nweek:',
+        'rules: [{match: "*", to: [a, b, {reject: 429}]}]\npicker:',
+        "providers: {a: {budget: {tokens: 1M, per: day}}}\nweek: {starts: monday 00:00}",
+        "ledger: sqlite",
+        "ledger: {url: sqlite, keep: 30d}",
     ],
 )
 def test_what_is_in_effect_or_not_given_is_not_told(text):

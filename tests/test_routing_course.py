@@ -57,6 +57,8 @@ class Request:
         self.sent: list[tuple[str, str | None]] = []
         self.lone: list[bool] = []
         self.told: list[Any] = []
+        self.failed: list[tuple[str, str]] = []
+        """(provider, label) of every attempt that something else followed."""
         self.now = 0.0
         self.course = Course(
             choices,
@@ -78,7 +80,12 @@ class Request:
         return self.course.start(self.now)
 
     def fails(self, outcome: Outcome) -> Next | Reject | None:
-        return self.course.failed(outcome, self.now)
+        current = self.course.current
+        following = self.course.failed(outcome, self.now)
+        if following is not None:
+            assert current is not None
+            self.failed.append((current.provider.name, outcome.label))
+        return following
 
     def run(self, *outcomes: Outcome) -> list[tuple[str, str | None]]:
         """Whom a request asks that meets these, one after the other."""
@@ -98,7 +105,7 @@ def refusal(request: Request, asked: Provider, model: str = "glm") -> Any:
 def test_the_targets_are_asked_in_their_order_until_one_answers():
     request = Request(choice(KIMI), choice(LOCAL), choice(ZAI))
     assert request.run(BROKEN, CONNECT)[:2] == [("kimi", "kimi-key"), ("local", None)]
-    assert request.course.outcomes == [("kimi", "500"), ("local", "connect")]
+    assert request.failed == [("kimi", "500"), ("local", "connect")]
     assert request.course.current is not None
     assert request.course.current.provider is ZAI
 
@@ -116,7 +123,7 @@ def test_what_failed_last_is_delivered_and_no_attempt_of_the_past():
     request.start()
     request.fails(BROKEN)
     assert request.fails(BROKEN) is None
-    assert request.course.outcomes == [("kimi", "500")]
+    assert request.failed == [("kimi", "500")]
 
 
 def test_an_outcome_that_the_rule_does_not_name_moves_nowhere():
@@ -140,7 +147,7 @@ def test_a_target_of_the_same_provider_is_passed_over_where_the_failure_was_the_
     request.start()
     assert request.course.may_follow(0)
     assert request.fails(DOWN) is None
-    assert request.course.outcomes == []
+    assert request.failed == []
 
 
 def test_the_first_target_is_asked_even_where_it_rests():
@@ -266,7 +273,7 @@ def test_after_the_last_target_comes_the_rules_own_answer():
     request = Request(choice(KIMI), reject=REJECT)
     request.start()
     assert request.fails(BROKEN) is REJECT
-    assert request.course.outcomes == [("kimi", "500")]
+    assert request.failed == [("kimi", "500")]
     assert request.course.current is None
     assert not request.course.may_follow(0)
 
@@ -374,8 +381,8 @@ def test_every_course_ends_with_each_attempt_on_record(outcomes, providers, retr
         assert could or following is None
         if not isinstance(following, Next):
             break
-        assert request.course.outcomes[-1][1] == outcome.label
+        assert request.failed[-1][1] == outcome.label
         request.now += following.wait
     assert not isinstance(following, Next)
-    assert len(request.sent) == len(request.course.outcomes) + (following is None)
+    assert len(request.sent) == len(request.failed) + (following is None)
     assert request.fails(BROKEN) is None

@@ -3,6 +3,8 @@
 import os
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +18,7 @@ from signalbox.config.load import RulesError, load
 from signalbox.config.rules import Failover, Provider, Rules
 from signalbox.messages.body import Body
 from signalbox.messages.paths import COUNT_TOKENS, MESSAGES
+from signalbox.routing.budget import Budgets, Used
 from signalbox.routing.facts import AGENT_HEADER, Facts
 from signalbox.routing.mask import mask
 from signalbox.routing.match import why
@@ -55,7 +58,7 @@ def header_pairs(_context: click.Context, _option: click.Parameter, given: tuple
 @click.option("--thinking", is_flag=True, help="It asks for thinking.")
 @click.option("--agent", type=click.Choice(["main", "subagent"]), default="main", show_default=True)
 @click.option("--client", help="The configured client it comes from.")
-@state_option("Folder of what is known of quota.")
+@state_option("Folder of what is known of quota, and of the ledger, which tells what budgets have left.")
 def explain_command(
     model: str,
     file: Path | None,
@@ -83,7 +86,8 @@ def explain_command(
     body = example_body(model, stream=stream, thinking=thinking)
     facts = Facts(path=path, port=port, headers=header, body=body, client=client)
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    for text, style in account(rules, facts, body, Known(quota.read(state), logins_of(rules), time.time())):
+    known = Known(rules, quota.read(state), logins_of(rules), Budgets(used_by(state)), time.time())
+    for text, style in account(rules, facts, body, known):
         console.print(text, style=style)
 
 
@@ -102,15 +106,37 @@ def example_body(model: str, *, stream: bool, thinking: bool) -> Body:
 class Known(NamedTuple):
     """What goes beyond the rules. `now` is unix seconds."""
 
+    rules: Rules
     quotas: Quotas
     logins: Logins
+    budgets: Budgets
     now: float
 
     def refusal(self, choice: Choice, _: Facts) -> tuple[str, str] | None:
         """As for a caller of whom nothing is known but the rules."""
         provider = choice.provider
         without = self.logins.refusal(provider, self.now)
-        return without or self.quotas.refusal(provider, DEFAULT, choice.model, self.now)
+        now = datetime.fromtimestamp(self.now, UTC)
+        spent = without or self.budgets.refusal(provider, self.rules.week, now)
+        return spent or self.quotas.refusal(provider, DEFAULT, choice.model, self.now)
+
+
+def used_by(state: Path) -> Used:
+    """What the ledger in this folder says of the tokens of providers."""
+
+    def used(provider: str, since: datetime) -> int:
+        from signalbox.record.database import FAULTS, FILE, Database, milliseconds, reason  # slow to import
+
+        file = state / FILE
+        if not file.exists():
+            return 0
+        try:
+            with closing(Database(file)) as database:
+                return database.used({provider: milliseconds(since)})[provider]
+        except FAULTS as fault:
+            raise click.ClickException(f"{file}: {reason(fault)}") from fault
+
+    return used
 
 
 def account(rules: Rules, facts: Facts, body: Body, known: Known) -> Iterator[Line]:

@@ -16,6 +16,10 @@ def _is(text: str) -> Callable[[Node], bool]:
     return lambda node: isinstance(node, Scalar) and node.text == text
 
 
+def _is_not(text: str) -> Callable[[Node], bool]:
+    return lambda node: isinstance(node, Scalar) and node.text != text
+
+
 class Pending(msgspec.Struct, frozen=True):
     path: str
     """`*` is any name or place in a list."""
@@ -25,11 +29,10 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 PENDING = (
-    Pending("providers.*.budget", "budget"),
     Pending("providers.*.models", "models"),
     Pending("providers.*.long_context", "long_context"),
-    Pending("week", "week"),
-    Pending("ledger", "ledger"),
+    Pending("ledger", "ledger: URL", _is_not("sqlite")),
+    Pending("ledger.url", "ledger: URL", _is_not("sqlite")),
     Pending("picker", "picker"),
     Pending("ui", "ui"),
     Pending("listen", "listen"),

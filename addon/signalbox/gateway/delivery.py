@@ -15,7 +15,7 @@ from signalbox.proxy.faults import place
 from signalbox.record import console
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.mask import masked_value
-from signalbox.routing.outcome import EMPTY, STREAM_ERROR, classify, classify_event, success
+from signalbox.routing.outcome import EMPTY, STREAM_ERROR, Outcome, classify, classify_event, success
 from signalbox.routing.sessions import Sessions
 from signalbox.upkeep.issued import Issued
 
@@ -96,36 +96,36 @@ def _passing(
 
 def judge(flow: http.HTTPFlow, exchange: Exchange) -> None:
     """Tell how the attempt that was delivered went; the circuit and the next requests go by that."""
-    course, response, reader = exchange.course, flow.response, exchange.reader
-    if course is None:
-        return
-    outcome = exchange.outcome
-    now = datetime.now(UTC)
-    provider = exchange.provider
-    assert provider is not None
+    outcome, now = _outcome(flow, exchange), time.monotonic()
+    if exchange.course is not None:
+        if outcome is EMPTY:
+            exchange.ending = "error"
+        exchange.course.ended(outcome, now)
+    exchange.over(outcome, now)
+
+
+def _outcome(flow: http.HTTPFlow, exchange: Exchange) -> Outcome | None:
+    """None where the client left."""
+    response, reader, provider = flow.response, exchange.reader, exchange.provider
     if exchange.ending == "cancelled":
-        outcome = None
-    elif outcome is None and reader is not None and response is not None:
-        if response.status_code >= 300:
-            body = bytes(exchange.error_body)
-            own_key = provider.auth != "client"
-            outcome = classify(
-                response.status_code,
-                response.headers,
-                body,
-                now=now,
-                own_key=own_key,
-                provider=provider.url.host,
-            )
-        elif reader.error is not None:
-            outcome = classify_event(*reader.error, now=now, provider=provider.url.host)
-        elif exchange.ending == "error":
-            outcome = STREAM_ERROR
-        elif not reader.understood:
-            outcome, exchange.ending = EMPTY, "error"
-        else:
-            outcome = success(response.status_code)
-    course.ended(outcome, time.monotonic())
+        return None
+    if exchange.outcome is not None or reader is None or response is None or provider is None:
+        return exchange.outcome
+    now, host = datetime.now(UTC), provider.url.host
+    if response.status_code >= 300:
+        return classify(
+            response.status_code,
+            response.headers,
+            bytes(exchange.error_body),
+            now=now,
+            own_key=provider.auth != "client",
+            provider=host,
+        )
+    if reader.error is not None:
+        return classify_event(*reader.error, now=now, provider=host)
+    if exchange.ending == "error":
+        return STREAM_ERROR
+    return success(response.status_code) if reader.understood else EMPTY
 
 
 def remember(exchange: Exchange, sessions: Sessions) -> None:

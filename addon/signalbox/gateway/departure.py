@@ -115,7 +115,7 @@ def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
 
 def pass_on(flow: http.HTTPFlow, exchange: Exchange, reason: str) -> None:
     """Leave the request as it came: it goes to the reverse upstream, or to the host that was asked."""
-    exchange.provider = upstream(flow, exchange.rules)
+    exchange.pass_to(upstream(flow, exchange.rules), time.monotonic())
     exchange.reason = reason
     _tell(exchange, is_first=False)
 
@@ -189,8 +189,9 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
         mend,
         lambda choice: known.meters.refusal(choice.provider, choice.model, caller),
     )
+    now = time.monotonic()
     try:
-        exchange.take(course.start(time.monotonic()))
+        exchange.take(course.start(now), now)
     except UntranslatableError as why:
         flow.response = answers.error(400, str(why))
         return

@@ -54,7 +54,7 @@ class Gateway:
         self._refreshing: asyncio.Task[None] | None = None
         self.journal = Journal(state)
         self._state = state
-        self.metering = Metering(state, lambda: self.rules)
+        self.metering = Metering(state, lambda: self.rules, self.journal.ledger.used)
         self.issued: Issued
         self.learned: Learned
 
@@ -66,6 +66,7 @@ class Gateway:
             self.metering.follow,
         ]
         self.live.start()
+        self.journal.ledger.ready()
         self.issued = Issued(self._state)
         self.learned = Learned(self._state)
 
@@ -160,6 +161,7 @@ class Gateway:
         """router.py was loaded again; nothing has ended."""
         if self.closing:
             self.closing = False
+            self.journal.follow(self.rules)
             self.issued = Issued(self._state)
 
     def done(self) -> None:

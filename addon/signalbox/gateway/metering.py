@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from mitmproxy import http
@@ -13,6 +14,7 @@ from signalbox.proxy.faults import place
 from signalbox.proxy.requests import plain_headers
 from signalbox.record import console
 from signalbox.routing import windows
+from signalbox.routing.budget import Budgets, Used
 from signalbox.routing.credentials import Caller, bare
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.match import NOTHING_KNOWN, Quota
@@ -32,10 +34,12 @@ log = logging.getLogger("signalbox")
 class Metering:
     """For the event loop; files are written in a thread."""
 
-    def __init__(self, state: Path, rules: Callable[[], Rules]) -> None:
+    def __init__(self, state: Path, rules: Callable[[], Rules], used: Used) -> None:
+        """`used` tells the tokens that budgets are made of."""
         self._file = state / quota.FILE
         self._rules = rules
         self.quotas = quota.read(state)
+        self.budgets = Budgets(used)
         self.logins = Logins(keychain())
         self._accounts = Accounts(self.logins)
         self._files = Replacer()
@@ -67,15 +71,19 @@ class Metering:
     def refusal(self, provider: Provider, model: str | None, caller: Caller) -> tuple[str, str] | None:
         """Why this caller's request is not sent there now, as in `plan.Refusal`."""
         now = time.time()
-        if (without := self.logins.refusal(provider, now)) is not None:
-            return without
+        if (refused := self._refusal(provider, now)) is not None:
+            return refused
         return self.quotas.refusal(provider, self.account(provider, caller), model, now)
 
     def refusal_of_all(self, provider: Provider, model: str | None) -> tuple[str, str] | None:
         """Why nobody's request is sent there now."""
         now = time.time()
+        return self._refusal(provider, now) or self.quotas.refusal_of_all(provider, model, now)
+
+    def _refusal(self, provider: Provider, now: float) -> tuple[str, str] | None:
+        """What goes for all callers and models."""
         without = self.logins.refusal(provider, now)
-        return without or self.quotas.refusal_of_all(provider, model, now)
+        return without or self.budgets.refusal(provider, self._rules().week, datetime.fromtimestamp(now, UTC))
 
     def used(self, rules: Rules, caller: Caller) -> Quota:
         """What `match.quota` goes by."""
@@ -153,6 +161,8 @@ class Metering:
     def follow(self, rules: Rules) -> None:
         """The rules have changed."""
         self.prober.wake()
+        for provider in rules.providers.values():
+            self.budgets.refusal(provider, rules.week, datetime.now(UTC))  # what was used is read ahead
 
     def close(self) -> None:
         """Returns when all is written."""

@@ -1,11 +1,14 @@
 """What is written down of one request."""
 
+from datetime import timedelta
+
 from signalbox.gateway.delivery import milliseconds
 from signalbox.messages.errors import error_type
 from signalbox.messages.usage import Usage
 from signalbox.record.cost import cost
-from signalbox.record.entry import Entry, Status
+from signalbox.record.entry import Attempt, Entry, Status
 from signalbox.routing.exchange import Exchange
+from signalbox.routing.tried import Tried
 
 
 def entry(exchange: Exchange, http_status: int | None) -> Entry:
@@ -40,7 +43,30 @@ def entry(exchange: Exchange, http_status: int | None) -> Entry:
         tier=facts.tier if facts is not None else None,
         http_status=http_status,
         error_type=_error_type(exchange, http_status),
+        agent=facts.agent if facts is not None else None,
+        stream=facts.stream if facts is not None else None,
+        tried=tuple(_attempt(exchange, tried) for tried in exchange.tried if tried.label),
         snippet=facts.snippet if facts is not None and exchange.rules.log.prompts else "",
+    )
+
+
+def _attempt(exchange: Exchange, tried: Tried) -> Attempt:
+    began, ended, usage, outcome = tried.began, tried.ended or tried.began, tried.usage, tried.outcome
+    return Attempt(
+        provider=tried.provider,
+        model=tried.model or "",
+        key=None if tried.key_index is None else tried.key_index + 1,
+        started=exchange.ts + timedelta(seconds=began - exchange.started),
+        latency_ms=round((ended - began) * 1000),
+        first_byte_ms=None if tried.answered is None else round((tried.answered - began) * 1000),
+        outcome=tried.label,
+        http_status=tried.status,
+        kind=outcome.kind if outcome is not None else "",
+        detail=outcome.detail if outcome is not None else "",
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_creation_input_tokens=usage.cache_creation_input_tokens,
+        cache_read_input_tokens=usage.cache_read_input_tokens,
     )
 
 

@@ -41,7 +41,7 @@ def failed_over(flow: http.HTTPFlow, exchange: Exchange) -> None:
     outcome, provider = exchange.outcome, exchange.provider
     if outcome is None or provider is None or exchange.course is None:
         return
-    number = len(exchange.course.outcomes)
+    number = len(exchange.tried)
     following = exchange.course.current
     to = following.provider.name if following is not None else "reject"
     if flow.response is not None:

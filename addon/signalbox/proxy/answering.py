@@ -38,8 +38,6 @@ class AnsweringStream(AskingStream):
     """Whether the client was given the head of a stream of ours, because an answer was held for long."""
     _delivering = False
     """Whether the answer that is delivered has been chosen."""
-    _pauses = False
-    """Whether the next attempt waits for its time, so that nobody is being asked."""
     _told = ("api_error", "No provider answered.")
     """Type and message of the last failure, for a client to whom no status can be told any more."""
 
@@ -162,7 +160,7 @@ class AnsweringStream(AskingStream):
         exchange = self.exchange
         if exchange is not None:
             exchange.ending = "cancelled"
-            exchange.attempted("" if self._pauses else "cancelled")
+            exchange.attempted("cancelled")
             if self._held is not None:
                 exchange.reader = self._held.reader
         yield from self._let_go()

@@ -23,6 +23,7 @@ from mitmproxy.proxy.layers.http import (
 from mitmproxy.proxy.layers.http._events import ErrorCode
 
 from signalbox.messages.errors import read_error
+from signalbox.messages.usage import Usage
 from signalbox.proxy import release
 from signalbox.proxy.answering import AnsweringStream
 from signalbox.proxy.faults import in_words
@@ -160,6 +161,8 @@ class FailoverStream(AnsweringStream):
             following = exchange.course.failed(failure, time.monotonic())
         if following is None:
             return "stays"
+        usage = self._held.reader.usage if self._held is not None else Usage()
+        exchange.failed(failure, usage, time.monotonic())
         if self._is_last:
             self.deadlines.clear("hold")
         yield from self._let_go()
@@ -167,7 +170,6 @@ class FailoverStream(AnsweringStream):
             self.flow.response = self._held.response
             self.flow.response.data.content = self._held.body()
             self._held = None
-        exchange.outcome = failure
         yield SignalboxAttemptHook(self.flow)
         if (yield from self.check_killed(True)):
             return "over"
@@ -175,16 +177,13 @@ class FailoverStream(AnsweringStream):
         if isinstance(following, Reject):
             yield from self._answer_here(following, failure)
             return "over"
-        exchange.attempted("")
         if following.wait:
             self._open_in_time()
-            self._pauses = True
             yield from self.pause(following.wait)
             if (yield from self.check_killed(True)):
                 return "over"
-            self._pauses = False
         self._renewed = False
-        exchange.take(following.attempt)
+        exchange.take(following.attempt, time.monotonic())
         address(self.flow, exchange, following.attempt.outgoing)
         show(self.flow)
         return "moved"

@@ -27,7 +27,42 @@ RECORDED = (
     "session",
     "client",
 )
-"""What the request log holds, in its order. No other field of an entry ever reaches a file."""
+"""What the request log holds, in its order."""
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One try at one provider, with what it alone used."""
+
+    provider: str
+    model: str = ""
+    """As sent."""
+    key: int | None = None
+    """Which of the provider's keys, from 1; None where the router put in none."""
+    started: Moment
+    latency_ms: int
+    """Until it failed, or until its answer ended."""
+    first_byte_ms: int | None = None
+    """Until the head of its answer came; None where none did."""
+    outcome: str
+    """As in the string of all attempts: `429`, `connect`, `timeout`, `stream_error`, `cancelled`."""
+    http_status: int | None = None
+    kind: str = ""
+    """What the outcome was taken for: `success`, `quota`, `throttle`, `overload`, `auth`, ..."""
+    detail: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Of all four kinds."""
+        return (
+            self.input_tokens
+            + self.output_tokens
+            + self.cache_creation_input_tokens
+            + self.cache_read_input_tokens
+        )
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,10 +92,19 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     session: str | None = None
     client: str | None = None
 
-    # For the console only.
+    # For the console and the ledger.
     tier: str | None = None
     http_status: int | None = None
     error_type: str | None = None
+
+    # For the ledger only.
+    agent: str | None = None
+    """`main` or `subagent`."""
+    stream: bool | None = None
+    """Whether a streamed answer was asked for."""
+    tried: tuple[Attempt, ...] = ()
+
+    # For the console only.
     snippet: str = ""
     """The last user text, whole or its beginning."""
 

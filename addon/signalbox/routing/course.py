@@ -84,8 +84,6 @@ class Course:
         """Keys of the current target that were used."""
         self._verdict: Outcome | None = None
         """How the current attempt was judged, if it was."""
-        self.outcomes: list[tuple[str, str]] = []
-        """(provider, label) of every attempt that something else followed."""
         self.current: Attempt | None = None
         """None before the first, and where the router answers itself after the last."""
 
@@ -116,7 +114,6 @@ class Course:
         if attempt is None or self._mend is None or not self._mend(attempt, status, body):
             return None
         self._judge(None, now)
-        self.outcomes.append((attempt.provider.name, str(status)))
         return Next(self._begin(attempt.choice, attempt.ticket.key_index, now))
 
     def failed(self, outcome: Outcome, now: float) -> Next | Reject | None:
@@ -126,8 +123,6 @@ class Course:
             return None
         self._judge(outcome, now)
         following = self._following(attempt, outcome, now)
-        if following is not None:
-            self.outcomes.append((attempt.provider.name, outcome.label))
         if isinstance(following, Reject):
             self.current = None
         return following

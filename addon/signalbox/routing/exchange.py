@@ -7,11 +7,13 @@ from urllib.parse import quote
 
 from signalbox.config.rules import Provider, Rules, Timeout
 from signalbox.messages.reader import Reader
+from signalbox.messages.usage import Usage
 from signalbox.routing.course import Attempt, Course
 from signalbox.routing.credentials import LOGIN, Caller, leak
 from signalbox.routing.facts import Facts
-from signalbox.routing.outcome import Outcome
+from signalbox.routing.outcome import CANCELLED, Outcome
 from signalbox.routing.prepare import Outgoing
+from signalbox.routing.tried import Tried
 
 type Kind = Literal["messages", "count_tokens", "pipe", "own", "refused"]
 type Ending = Literal["done", "error", "cancelled"]
@@ -57,7 +59,8 @@ class Exchange:
         """How the last attempt ended, where that was told by anything but its answer."""
         self.error_body = bytearray()
         """The head of an error's body."""
-        self._last = ""
+        self.tried: list[Tried] = []
+        """Every attempt, in order; the last one may be under way."""
         self.first_byte: float | None = None
         self.ending: Ending = "done"
         self.recorded = False
@@ -81,21 +84,48 @@ class Exchange:
             return None
         return next((value for name, value in self.caller.headers if name.lower() in LOGIN), None)
 
-    def take(self, attempt: Attempt) -> None:
+    def take(self, attempt: Attempt, now: float) -> None:
         """This attempt is made now."""
-        self.provider, self.outgoing = attempt.provider, attempt.outgoing
-        self.outcome, self._last = None, ""
+        self.provider, self.outgoing, self.outcome = attempt.provider, attempt.outgoing, None
+        self.tried.append(Tried(attempt.provider.name, self.model, attempt.ticket.key_index, now))
+
+    def pass_to(self, provider: Provider, now: float) -> None:
+        """The request goes there as it came: no rule decided."""
+        self.provider = provider
+        self.tried.append(Tried(provider.name, self.model, None, now))
+
+    def answered(self, status: int, now: float) -> None:
+        """The head of an answer to the attempt under way has come."""
+        if (tried := self._under_way) is not None:
+            tried.status, tried.answered = status, now
 
     def attempted(self, label: str) -> None:
-        """Note how the attempt went: a status, `connect`, `timeout`, `stream_error` or `cancelled`."""
-        self._last = label
+        """Note how the attempt goes: a status, `connect`, `timeout`, `stream_error` or `cancelled`."""
+        if (tried := self._under_way) is not None:
+            tried.label = label
+
+    def failed(self, outcome: Outcome, usage: Usage, now: float) -> None:
+        """The attempt under way has failed, and something follows it."""
+        self.outcome = outcome
+        self.attempted(outcome.label)
+        self._over(outcome, usage, now)
+
+    def over(self, outcome: Outcome | None, now: float) -> None:
+        """The attempt that was delivered is over; None where the client left."""
+        self._over(outcome or CANCELLED, self.reader.usage if self.reader is not None else Usage(), now)
+
+    def _over(self, outcome: Outcome, usage: Usage, now: float) -> None:
+        if (tried := self._under_way) is not None:
+            tried.outcome, tried.usage, tried.ended = outcome, usage, now
+
+    @property
+    def _under_way(self) -> Tried | None:
+        return self.tried[-1] if self.tried and self.tried[-1].ended is None else None
 
     @property
     def attempts(self) -> tuple[str, ...]:
         """`zai:429`, one each."""
-        past = [f"{name}:{label}" for name, label in (self.course.outcomes if self.course else ())]
-        last = [f"{self.provider.name}:{self._last}"] if self.provider is not None and self._last else []
-        return (*past, *last)
+        return tuple(f"{tried.provider}:{tried.label}" for tried in self.tried if tried.label)
 
     @property
     def timeout(self) -> Timeout:

@@ -1,0 +1,92 @@
+"""Whether a provider has used what the user allows it in a day, a week or a month.
+
+Reads no clock: `now` is an aware datetime. What was used is asked of whoever keeps count.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Literal, NamedTuple
+from zoneinfo import ZoneInfo
+
+from signalbox.config.rules import Budget, Provider, Week
+
+type Per = Literal["day", "week", "month"]
+type Used = Callable[[str, datetime], int]
+"""The tokens of this provider since that moment."""
+
+
+class Period(NamedTuple):
+    """From `start` until just before `end`; both are UTC."""
+
+    start: datetime
+    end: datetime
+
+
+def period(per: Per, week: Week, now: datetime) -> Period:
+    """The one that `now` is in. Days and months begin at midnight, weeks as `week` says, by its time zone.
+
+    A beginning that a clock change leaves out is as long after midnight as it would have been; of one
+    that comes twice the first counts.
+    """
+    zone = _zone(week)
+    bounds = [_moment(bound, zone) for bound in _bounds(per, week, now.astimezone(zone).date())]
+    return Period(
+        max(bound for bound in bounds if bound <= now), min(bound for bound in bounds if bound > now)
+    )
+
+
+def _bounds(per: Per, week: Week, today: date) -> Iterator[datetime]:
+    """When periods begin by the clock on the wall, from before the day before to after the day after."""
+    if per == "month":
+        first = today.replace(day=1)
+        for months in (-1, 0, 1, 2):
+            years, month = divmod(first.month - 1 + months, 12)
+            yield datetime.combine(date(first.year + years, month + 1, 1), time())
+        return
+    weekday, hour, minute = week.starts if per == "week" else (today.weekday(), 0, 0)
+    begun = today - timedelta(days=(today.weekday() - weekday) % 7)
+    length = 7 if per == "week" else 1
+    for number in (-1, 0, 1, 2):
+        yield datetime.combine(begun + timedelta(days=number * length), time(hour, minute))
+
+
+def _moment(wall: datetime, zone: ZoneInfo | None) -> datetime:
+    return wall.replace(tzinfo=zone).astimezone(UTC)
+
+
+def _zone(week: Week) -> ZoneInfo | None:
+    """None is the machine's own, as it is to `datetime`."""
+    return None if week.timezone == "local" else ZoneInfo(week.timezone)
+
+
+def is_spent(budget: Budget, used: int) -> bool:
+    return used * 100 >= budget.tokens * budget.at
+
+
+class Budgets:
+    """The budgets of all providers. `used` must be quick: it is asked at each request."""
+
+    def __init__(self, used: Used) -> None:
+        self._used = used
+        self._running: dict[tuple[Per, Week], Period] = {}
+
+    def refusal(self, provider: Provider, week: Week, now: datetime) -> tuple[str, str] | None:
+        """Why this provider is passed over, as in `plan.Refusal`: `budget`."""
+        budget = provider.budget
+        if budget is None:
+            return None
+        running = self._period(budget.per, week, now)
+        used = self._used(provider.name, running.start)
+        if not is_spent(budget, used):
+            return None
+        end = running.end.astimezone(_zone(week))
+        return (
+            "budget",
+            f"{used:,} of {budget.tokens:,} tokens a {budget.per} used, until {end:%Y-%m-%d %H:%M}",
+        )
+
+    def _period(self, per: Per, week: Week, now: datetime) -> Period:
+        running = self._running.get((per, week))
+        if running is None or not running.start <= now < running.end:
+            running = self._running[per, week] = period(per, week, now)
+        return running
