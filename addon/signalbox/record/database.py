@@ -31,7 +31,7 @@ from sqlalchemy import (
     insert,
     select,
 )
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from signalbox.record.entry import RECORDED, Attempt, Entry
@@ -98,9 +98,9 @@ ATTEMPTS = Table(
 )
 """One row an attempt, numbered from 1; what the columns mean stands in `Attempt`."""
 
-type Fault = DBAPIError | sqlite3.Error | OSError
+type Fault = SQLAlchemyError | sqlite3.Error | OSError
 """Whatever a disk, or another program, does to the file."""
-FAULTS = (DBAPIError, sqlite3.Error, OSError)
+FAULTS = (SQLAlchemyError, sqlite3.Error, OSError)
 
 _ALL_TOKENS = func.sum(sum((ATTEMPTS.c[name] for name in TOKENS[1:]), ATTEMPTS.c[TOKENS[0]]))
 

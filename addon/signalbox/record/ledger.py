@@ -29,7 +29,8 @@ LINGER = 0.25
 """Seconds for which more are waited for, so that they share a transaction."""
 EVERY = 3.0
 """Seconds between two looks at what other routers wrote, where there are budgets."""
-DAY = 86400.0
+HOUR = 3600.0
+DAY = 24 * HOUR
 """Seconds between two times of forgetting what is too old."""
 RETRY = 1.0
 """Seconds until what failed is tried again."""
@@ -128,7 +129,7 @@ class Ledger:
     def _run(self) -> None:
         with closing(Database(self._file)) as database:
             while True:
-                self._wanted.wait(EVERY if self._tally.since else DAY)
+                self._wanted.wait(EVERY if self._tally.since else HOUR)
                 if self._known.is_set():
                     self._closing.wait(LINGER)
                 self._wanted.clear()
@@ -136,7 +137,7 @@ class Ledger:
                 if self._is_over(succeeded):
                     break
                 if not succeeded:
-                    self._closing.wait(RETRY)
+                    time.sleep(RETRY)
                     self._wanted.set()
 
     def _settle(self, database: Database) -> bool:
