@@ -186,6 +186,19 @@ def test_a_lost_or_damaged_file_is_used_again_once_it_is_mended(start, tmp_path,
     assert rows(tmp_path) == ["a"]
 
 
+def test_lost_tables_are_made_anew_and_no_row_is_told(start, tmp_path, caplog, quick):
+    one = start()
+    one.enter(entry(model="before"))
+    wait_until(lambda: is_written(tmp_path, "before"), 5, lambda: "not written")
+    with closing(sqlite3.connect(tmp_path / FILE)) as other:
+        other.executescript("DROP TABLE attempts; DROP TABLE requests;")
+    one.enter(entry(model="of a customer"))
+    one.close()
+    assert rows(tmp_path) == ["of a customer"]
+    assert "no such table: requests" in caplog.messages[0]
+    assert "customer" not in caplog.text
+
+
 def test_more_than_can_wait_is_lost_and_told(start, tmp_path, caplog, quick, monkeypatch):
     monkeypatch.setattr(ledger, "MOST", 2)
     monkeypatch.setattr(ledger, "LAST", 0.0)

@@ -12,10 +12,6 @@ def _anything(_node: Node) -> bool:
     return True
 
 
-def _is(text: str) -> Callable[[Node], bool]:
-    return lambda node: isinstance(node, Scalar) and node.text == text
-
-
 def _is_not(text: str) -> Callable[[Node], bool]:
     return lambda node: isinstance(node, Scalar) and node.text != text
 

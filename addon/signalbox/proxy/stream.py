@@ -6,6 +6,7 @@ wrong below the hooks becomes an answer in Anthropic's shape instead of an HTML 
 """
 
 import logging
+import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
@@ -92,7 +93,7 @@ class RouterStream(HttpStream):
     def _hear(self, response: http.Response) -> None:
         """Every answer is heard once, whether it is delivered or not."""
         if self.exchange is not None and response.status_code >= 200:
-            self.exchange.hear(response.status_code, plain_headers(response))
+            self.exchange.hear(response.status_code, plain_headers(response), time.monotonic())
 
     def on_tick(self, now: float) -> Commands[None]:
         """One of `deadlines` has come."""

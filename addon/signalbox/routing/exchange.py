@@ -94,11 +94,6 @@ class Exchange:
         self.provider = provider
         self.tried.append(Tried(provider.name, self.model, None, now))
 
-    def answered(self, status: int, now: float) -> None:
-        """The head of an answer to the attempt under way has come."""
-        if (tried := self._under_way) is not None:
-            tried.status, tried.answered = status, now
-
     def attempted(self, label: str) -> None:
         """Note how the attempt goes: a status, `connect`, `timeout`, `stream_error` or `cancelled`."""
         if (tried := self._under_way) is not None:
@@ -153,8 +148,10 @@ class Exchange:
             if value
         }
 
-    def hear(self, status: int, headers: Mapping[str, str]) -> None:
+    def hear(self, status: int, headers: Mapping[str, str], now: float) -> None:
         """The head of an answer has come, of this attempt and not yet judged."""
+        if (tried := self._under_way) is not None:
+            tried.status, tried.answered = status, now
         if self.listener is not None:
             self.listener(self, status, headers)
 
