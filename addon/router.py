@@ -42,9 +42,9 @@ class Router:
         if not flow.response and not flow.error and flow.live:
             house.gateway.requestheaders(flow)
 
-    def request(self, flow: http.HTTPFlow) -> None:
+    async def request(self, flow: http.HTTPFlow) -> None:
         if not flow.response and not flow.error and flow.live:
-            house.gateway.request(flow)
+            await house.gateway.request(flow)
 
     def signalbox_attempt(self, flow: http.HTTPFlow) -> None:
         house.gateway.signalbox_attempt(flow)

@@ -104,3 +104,43 @@ def test_a_login_that_is_not_there_is_told(rules, tmp_path):
     own = f'{{url: "https://api.anthropic.com", auth: claude-login, login: "{tmp_path}/none"}}'
     _, warnings = check(rules(f"providers: {{own: {own}}}"), {})
     assert warnings == [f'provider "own" is unavailable: there is no login in {tmp_path}/none']
+
+
+def listed(rules, text: str) -> list[str]:
+    return [line for line in check(rules(text), {})[1] if "is listed for" in line]
+
+
+def test_a_listed_model_that_another_provider_would_answer_is_told(rules):
+    text = """providers:
+  anthropic: {url: "https://api.anthropic.com", auth: client, models: [claude-x]}
+  a:
+    url: https://h
+    key: ${UNSET}
+    models:
+      - glm-4.7
+      - k3
+      - claude-k4
+  b: {url: "https://h", models: list}
+rules:
+  - {match: "glm-*", to: [[b, a], anthropic]}
+  - {match: "claude-*", to: [b, a]}
+"""
+    first, second, third = listed(rules, text)
+    told = 'model "claude-x" is listed for anthropic and routed to b (at $.providers.anthropic.models[0])'
+    assert first == f"rules.yaml:2: {told}"
+    told = 'model "k3" is listed for a and routed to the upstream (at $.providers.a.models[1])'
+    assert second == f"rules.yaml:8: {told}"
+    assert third.startswith('rules.yaml:9: model "claude-k4" is listed for a and routed to b (')
+
+
+@pytest.mark.parametrize(
+    ("rule", "to"),
+    [("{match: 'claude-y', to: {reject: 404}}", "nobody"), ("{match: z, to: a}", "the upstream")],
+)
+def test_one_that_nobody_takes_is_told_but_anthropics_go_to_the_upstream(rules, rule, to):
+    (told,) = listed(
+        rules,
+        "providers:\n  a: {url: https://h, models: [claude-y]}\n"
+        f"  c: {{url: https://api.anthropic.com, auth: client, models: [claude-w]}}\nrules: [{rule}]\n",
+    )
+    assert f"routed to {to} " in told

@@ -11,6 +11,7 @@ COMMANDS = {
     "demo": "signalbox.demo.command:demo_command",
     "explain": "signalbox.cli.explain:explain_command",
     "learned": "signalbox.cli.learned:learned_command",
+    "picker": "signalbox.cli.picker:picker_command",
     "schema": "signalbox.cli.schema:schema_command",
     "stats": "signalbox.cli.stats:stats_command",
     "addon-path": "signalbox.cli.addon_path:addon_path_command",

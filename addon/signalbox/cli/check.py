@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from msgspec.structs import replace
 
+from signalbox.cli.listed import routed_elsewhere
 from signalbox.config import document
 from signalbox.config.load import RulesError, load
 from signalbox.config.pending import not_yet
@@ -51,8 +52,8 @@ def _checked(path: Path, environ: Mapping[str, str]) -> tuple[list[str], list[st
     except RulesError as error:
         return list(error.errors), [], None
     root, _ = document.read(document.decoded(path.read_bytes()))
-    warnings = [*rules.warnings, *not_yet(root, path.name), *_falling_through(rules), *_logged_out(rules)]
-    return [], warnings, rules
+    found = [*rules.warnings, *not_yet(root, path.name), *routed_elsewhere(rules, root)]
+    return [], [*found, *_falling_through(rules), *_logged_out(rules)], rules
 
 
 def _falling_through(rules: Rules) -> Iterator[str]:

@@ -25,11 +25,8 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 PENDING = (
-    Pending("providers.*.models", "models"),
-    Pending("providers.*.long_context", "long_context"),
     Pending("ledger", "ledger: URL", _is_not("sqlite")),
     Pending("ledger.url", "ledger: URL", _is_not("sqlite")),
-    Pending("picker", "picker"),
     Pending("ui", "ui"),
     Pending("listen", "listen"),
     Pending("inspect.keep", "inspect.keep"),

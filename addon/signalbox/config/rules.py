@@ -265,3 +265,8 @@ class Rules(msgspec.Struct, frozen=True):
     """What `check` has to say beside errors, each one line with its place."""
     environment: Mapping[str, str] = {}
     """What the environment, else `.env`, says of `ANTHROPIC_DEFAULT_*_MODEL` and the like."""
+
+    @property
+    def lists_models(self) -> bool:
+        """Whether any provider adds to the model list."""
+        return any(provider.models is not None for provider in self.providers.values())

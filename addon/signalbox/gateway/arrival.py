@@ -45,6 +45,8 @@ def kind(flow: http.HTTPFlow, rules: Rules) -> Kind:
         return "own"
     if flow.request.method == "POST" and rules.rules:
         return ROUTED.get(path(flow), "pipe")
+    if flow.request.method == "GET" and path(flow) == MODELS and rules.rules and rules.lists_models:
+        return "models"
     return "pipe"
 
 

@@ -17,6 +17,7 @@ from mitmproxy.connection import Client
 from signalbox.config.rules import Level, Provider, Rules
 from signalbox.config.watch import Live
 from signalbox.gateway import arrival, delivery, departure, reporting
+from signalbox.gateway.listing import Listing
 from signalbox.gateway.metering import Metering
 from signalbox.gateway.recording import entry
 from signalbox.pages import health
@@ -55,6 +56,7 @@ class Gateway:
         self.journal = Journal(state)
         self._state = state
         self.metering = Metering(state, lambda: self.rules, self.journal.ledger.used)
+        self.listing = Listing(state, self.live, self.metering)
         self.issued: Issued
         self.learned: Learned
 
@@ -103,9 +105,13 @@ class Gateway:
         if not is_ours and not self._may_go_elsewhere(flow.client_conn):
             flow.response = elsewhere()
 
-    def request(self, flow: http.HTTPFlow) -> None:
+    async def request(self, flow: http.HTTPFlow) -> None:
         exchange = exchanges.get(flow)
-        if exchange is None or not exchange.ours or flow.response:
+        if exchange is None or flow.response:
+            return
+        if exchange.kind == "models":
+            await self._list(flow, exchange)
+        if not exchange.ours:
             return
         try:
             if exchange.label == "fail-open":
@@ -215,6 +221,14 @@ class Gateway:
         """Why nobody's request for this model is sent there now."""
         refused = self.metering.refusal_of_all(provider, model)
         return refused or self.standing.refusal(provider, model, time.monotonic())
+
+    async def _list(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        try:
+            await self.listing.answer(flow, exchange)
+            exchange.forget()
+        except Exception as fault:  # the upstream's own list is better than none
+            log.error("fault when models were listed: %s", place(fault))
+            exchange.kind = "pipe"
 
     def _refresh_keys(self, status: int) -> None:
         """After a 401 a key that a command prints may have changed (the contract, section 2)."""

@@ -122,6 +122,7 @@ class House:
             tasks.create_task(gateway.live.watch())
             tasks.create_task(gateway.journal.watch())
             tasks.create_task(gateway.metering.prober.run())
+            tasks.create_task(gateway.listing.watch())
 
     def close(self) -> None:
         """The addon is taken away, or the process ends."""

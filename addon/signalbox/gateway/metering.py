@@ -115,6 +115,12 @@ class Metering:
             refused = "" if flow.response.status_code == 429 else None
             self._hear_safely(provider, exchange.caller, plain_headers(flow.response), refused)
 
+    def hear_list(
+        self, provider: Provider, caller: Caller | None, status: int, headers: Mapping[str, str]
+    ) -> None:
+        """An answer to a request of our own for a model list."""
+        self._hear_safely(provider, caller or Caller(()), headers, "" if status == 429 else None)
+
     def _hear_safely(
         self, provider: Provider, caller: Caller, headers: Mapping[str, str], refused: str | None
     ) -> None:

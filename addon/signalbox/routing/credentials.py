@@ -33,7 +33,7 @@ LOGIN = ("authorization", "x-api-key")
 _STAYS_HOME = frozenset({"anthropic-workspace-id"})
 _STAYS_HOME_PREFIXES = ("x-claude-code-", "x-signalbox-")
 
-_HOP_BY_HOP = frozenset(
+HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
 )
 """RFC 9110, section 7.6.1, with the older `keep-alive` and `proxy-connection`."""
@@ -87,7 +87,7 @@ def forwarded(headers: Headers, provider: Provider) -> list[tuple[str, str]]:
     if provider.auth == "client":
         return list(headers)
     connection = (value for name, value in headers if name.lower() == "connection")
-    hop_by_hop = _HOP_BY_HOP | {name.strip().lower() for value in connection for name in value.split(",")}
+    hop_by_hop = HOP_BY_HOP | {name.strip().lower() for value in connection for name in value.split(",")}
     return [
         (name, value)
         for name, value in headers

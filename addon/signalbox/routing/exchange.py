@@ -15,7 +15,7 @@ from signalbox.routing.outcome import CANCELLED, Outcome
 from signalbox.routing.prepare import Outgoing
 from signalbox.routing.tried import Tried
 
-type Kind = Literal["messages", "count_tokens", "pipe", "own", "refused"]
+type Kind = Literal["messages", "count_tokens", "models", "pipe", "own", "refused"]
 type Ending = Literal["done", "error", "cancelled"]
 
 type Listener = Callable[[Exchange, int, Mapping[str, str]], None]

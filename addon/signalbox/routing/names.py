@@ -1,9 +1,9 @@
 """Model names as clients write them: listing prefixes, the long-context suffix, and the tier in a name."""
 
-PREFIXES = ("claude-router-", "anthropic/")
-"""What the merged model list, or a habit of other routers, puts before a name."""
+from signalbox.messages.models import LISTED, LONG_CONTEXT_SUFFIX
 
-LONG_CONTEXT_SUFFIX = "[1m]"
+PREFIXES = (LISTED, "anthropic/")
+"""What the merged model list, or a habit of other routers, puts before a name."""
 
 TIERS = ("opus", "sonnet", "haiku", "fable")
 """In the order in which they are looked for."""

@@ -1,0 +1,116 @@
+"""The model list: a client asks for it, and Claude Code's picker file follows it where the rules say so."""
+
+import asyncio
+import logging
+import ssl
+import time
+from functools import cache
+from pathlib import Path
+
+from mitmproxy import ctx, http
+from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
+
+from signalbox.config.watch import Live
+from signalbox.gateway import arrival, departure
+from signalbox.gateway.metering import Metering
+from signalbox.messages.models import Entry
+from signalbox.pages import models
+from signalbox.proxy import answers
+from signalbox.proxy.faults import place
+from signalbox.proxy.requests import to_headers
+from signalbox.routing.exchange import Exchange
+from signalbox.upkeep import fetch, picker
+from signalbox.upkeep.lists import Lists
+
+log = logging.getLogger("signalbox")
+
+EVERY = 3600.0
+"""Seconds between two looks at the lists for the picker file."""
+AGAIN = 60.0
+"""Seconds until the next look after one at which a list was missing."""
+
+
+class Listing:
+    """The lists of one router. `state` is the folder in which the last one is kept."""
+
+    def __init__(self, state: Path, live: Live, metering: Metering) -> None:
+        self._lists = Lists(state, token_of=metering.token, hear=metering.hear_list)
+        self._live = live
+        self._news = asyncio.Event()
+        self._told: list[picker.Written] = []
+        self._entries: list[Entry] = []
+        """As last gathered for anybody."""
+        live.on_change.append(lambda _: self._news.set())
+
+    async def answer(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """Answer with the merged list, or with what Anthropic says of this caller's credentials."""
+        _, _, query = flow.request.path.partition("?")
+        gathered = await self._lists.gather(
+            exchange.rules,
+            exchange.caller,
+            upstream=departure.upstream(flow, exchange.rules),
+            query=models.less_paging(query),
+            tls=trusted(),
+        )
+        if refusal := gathered.refusal:
+            flow.response = http.Response.make(refusal.status, refusal.body, to_headers(refusal.headers))
+            return
+        flow.response = answers.answer(200, models.page(gathered.entries, query))
+        if gathered.entries != self._entries and not gathered.missing:
+            self._entries = gathered.entries
+            self._news.set()
+
+    async def watch(self) -> None:
+        """Write the picker file now and whenever the list may have changed, until cancelled."""
+        rest = EVERY
+        while True:
+            self._news.clear()
+            try:
+                if self._live.rules.picker:
+                    rest = EVERY if await self._write() else AGAIN
+            except Exception as fault:  # the next change must still be seen
+                log.error("fault when the picker file was written: %s", place(fault))
+            try:
+                await asyncio.wait_for(self._news.wait(), rest)
+            except TimeoutError:
+                continue
+
+    async def _write(self) -> bool:
+        """Whether nothing was missing."""
+        rules = self._live.rules
+        gathered = await self._lists.gather(rules, tls=trusted())
+        written = picker.write(rules, gathered, base_url(), now=time.time())
+        for one in written:
+            if one not in self._told:
+                log.log(logging.WARNING if one.fault else logging.INFO, "%s", one.line)
+        self._told = written
+        return not gathered.missing
+
+
+def base_url() -> str | None:
+    """Of the first listener that stands for Anthropic; None where this is a forward proxy."""
+    bound = {listener.mode: listener for listener in reversed(arrival.listeners())}
+    modes = (mode for mode in map(ProxyMode.parse, ctx.options.mode) if isinstance(mode, ReverseMode))
+    listener = next((bound[mode.full_spec] for mode in modes if mode.full_spec in bound), None)
+    return picker.url_of(listener.host, listener.port) if listener else None
+
+
+def trusted() -> ssl.SSLContext:
+    """Whom mitmproxy trusts as upstreams, by its options."""
+    options = ctx.options
+    ca, folder = options.ssl_verify_upstream_trusted_ca, options.ssl_verify_upstream_trusted_confdir
+    return _trusted(options.ssl_insecure, ca, folder)
+
+
+@cache
+def _trusted(insecure: bool, ca: str | None, folder: str | None) -> ssl.SSLContext:
+    if not (insecure or ca or folder):
+        return fetch.trusted()
+    files = [str(Path(path).expanduser()) if path else None for path in (ca, folder)]
+    context = ssl.create_default_context(cafile=files[0], capath=files[1])
+    context.verify_flags &= (
+        ~ssl.VERIFY_X509_STRICT
+    )  # which mitmproxy does not ask for, nor many a firm's CA pass
+    if insecure:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context

@@ -1,0 +1,118 @@
+"""Model lists: what a provider says that it serves, and the one list that is made of several.
+
+Anthropic's is `{data: [{id, display_name, created_at, ...}], has_more, first_id, last_id}`, in pages
+(anthropic-messages.md, 10). OpenAI's is `{object: "list", data: [{id, created, ...}]}` as a whole
+(https://platform.openai.com/docs/api-reference/models/list); some who follow it send the bare array.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+type Entry = dict[str, Any]
+"""One model. `id` is a printable name; the rest is as it came."""
+
+LISTED = "claude-router-"
+"""What stands before an id that Claude Code would otherwise leave out: it takes those that speak of Claude
+or Anthropic, older ones where they begin so (claude-code-gateway.md, 5)."""
+
+LONG_CONTEXT_SUFFIX = "[1m]"
+
+UNKNOWN = "1970-01-01T00:00:00Z"
+"""The time that Anthropic gives where none is known."""
+
+LONGEST = 256
+"""Characters of a name; longer ones are nobody's model."""
+MOST = 5000
+"""Entries taken of one list."""
+
+_TAKEN_AS_THEY_ARE = ("claude", "anthropic")
+
+
+class Page(NamedTuple):
+    entries: list[Entry]
+    last: str | None
+    """The id after which the next page begins; None where there is none."""
+
+
+class Part(NamedTuple):
+    """What one provider adds."""
+
+    entries: Sequence[Entry]
+    is_long: Callable[[str], bool]
+    """Whether the model of this id is also offered with `[1m]`."""
+    is_own: bool = False
+    """Whether the entries are Anthropic's own, whose fields all stay."""
+
+
+def read(body: bytes) -> Page:
+    """One page of a list. Entries without a usable id are left out. Raises ValueError where it is no list."""
+    try:
+        value = msgspec.json.decode(body)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    whole: dict[str, Any] = value if isinstance(value, dict) else {}
+    data = value if isinstance(value, list) else whole.get("data", "")
+    if data is None:  # Ollama has no models
+        data = []
+    if not isinstance(data, list):
+        raise ValueError("it is no list of models")
+    entries = [one for one in data if isinstance(one, dict) and _is_name(one.get("id"))][:MOST]
+    last = whole.get("last_id")
+    if not _is_name(last):
+        last = entries[-1]["id"] if entries else None
+    return Page(entries, last if whole.get("has_more") is True else None)
+
+
+def named(ids: Iterable[str]) -> list[Entry]:
+    """Entries for names that somebody wrote down."""
+    return [{"id": id} for id in ids]
+
+
+def merged(parts: Iterable[Part]) -> list[Entry]:
+    """One list in Anthropic's shape, in the order of the parts; of entries with one id the first."""
+    found: dict[str, Entry] = {}
+    for part in parts:
+        for entry in part.entries:
+            for offered in _offered(entry, part):
+                found.setdefault(offered["id"], offered)
+    return list(found.values())
+
+
+def listed(id: str) -> str:
+    """The id under which a model is listed."""
+    return id if id.startswith(_TAKEN_AS_THEY_ARE) else LISTED + id
+
+
+def _offered(entry: Entry, part: Part) -> Iterator[Entry]:
+    id = entry["id"]
+    title = entry.get("display_name") if listed(id) == id else id
+    if not _is_name(title):
+        title = id
+    is_long = part.is_long(id) and not id.endswith(LONG_CONTEXT_SUFFIX)
+    plain = f"{title} (200K)" if is_long and listed(id) == id else title
+    base = entry if part.is_own else {"type": "model", "created_at": _created(entry)}
+    yield {**base, "id": listed(id), "display_name": plain}
+    if is_long:
+        long = {"id": listed(id) + LONG_CONTEXT_SUFFIX, "display_name": f"{title} (1M context)"}
+        yield {**base, **long}
+
+
+def _created(entry: Entry) -> str:
+    """When the model came out, from Anthropic's text or OpenAI's Unix seconds."""
+    text, seconds = entry.get("created_at"), entry.get("created")
+    try:
+        if isinstance(text, str):
+            return msgspec.convert(text, datetime).astimezone(UTC).isoformat().replace("+00:00", "Z")
+        if isinstance(seconds, int):
+            return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return UNKNOWN
+    return UNKNOWN
+
+
+def _is_name(value: object) -> bool:
+    """Whether it can be shown in a terminal and stand in a request."""
+    return isinstance(value, str) and 0 < len(value) <= LONGEST and value.isprintable()

@@ -1,0 +1,41 @@
+"""`GET /v1/models`: the merged list as its client asks for it (the contract, section 7)."""
+
+from collections.abc import Sequence
+from urllib.parse import parse_qs
+
+import msgspec
+
+from signalbox.messages.models import Entry
+
+MOST = 1000
+"""The largest `limit` that Anthropic takes (anthropic-messages.md, 10)."""
+PAGING = ("limit", "after_id", "before_id")
+
+
+def page(entries: Sequence[Entry], query: str) -> bytes:
+    """The list as JSON: all of it, less what `after_id` and `limit` leave out."""
+    asked = parse_qs(query)
+    ids = [entry["id"] for entry in entries]
+    if after := asked.get("after_id"):
+        begin = ids.index(after[0]) + 1 if after[0] in ids else len(ids)
+        entries = entries[begin:]
+    shown = entries[: _limit(asked.get("limit", [""])[0], len(entries))]
+    return msgspec.json.encode(
+        {
+            "data": shown,
+            "has_more": len(shown) < len(entries),
+            "first_id": shown[0]["id"] if shown else None,
+            "last_id": shown[-1]["id"] if shown else None,
+        }
+    )
+
+
+def less_paging(query: str) -> str:
+    """The query less what concerns the merged list alone."""
+    return "&".join(part for part in query.split("&") if part.partition("=")[0] not in PAGING)
+
+
+def _limit(text: str, otherwise: int) -> int:
+    """What is no number from 1 to 1000 asks for everything."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MOST)) else 0
+    return number if 1 <= number <= MOST else otherwise

@@ -1,0 +1,88 @@
+"""`signalbox picker`."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from signalbox.cli.picker import picker_command
+from tests.answers import error_json, json_answer
+from tests.upstream import Upstream
+
+GLM = json_answer({"data": [{"id": "glm-4.7", "object": "model"}]})
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """A home with nothing in it, and no environment that speaks of Claude Code."""
+    for name in ("ANTHROPIC_BASE_URL", "CLAUDE_CONFIG_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_rules(home: Path, zai: Upstream, more: str = "") -> None:
+    (home / "rules.yaml").write_text(f"""
+providers:
+  anthropic: {{url: "https://api.anthropic.com", auth: client, quota: {{accounts: [work]}}}}
+  zai: {{url: "{zai.url}", api: openai, key: key-of-the-provider, models: list}}
+rules: [{{match: "*", to: anthropic}}]
+{more}
+""")
+
+
+def run(home: Path) -> Result:
+    return CliRunner().invoke(picker_command, ["--state", str(home / "state")])
+
+
+def test_it_writes_the_file_of_every_account_and_says_so(home, upstream):
+    upstream.answer(GLM)
+    write_rules(home, upstream)
+    result = run(home)
+    assert result.exit_code == 0, result.output
+    files = [home / folder / "cache/gateway-models.json" for folder in (".claude", "work")]
+    assert [Path(line.partition(": ")[0]).absolute() for line in result.stdout.splitlines()] == files
+    for file in files:
+        found = json.loads(file.read_text())
+        assert found["baseUrl"] == "http://127.0.0.1:8082"
+        ids = [model["id"] for model in found["models"]]
+        assert "claude-opus-5-5" in ids
+        assert ids[-1] == "claude-router-glm-4.7"
+
+
+def test_the_first_listener_of_the_rules_is_the_gateway(home, upstream):
+    upstream.answer(GLM)
+    write_rules(home, upstream, 'listen: {main: "127.0.0.1:9000", other: "127.0.0.1:9001"}')
+    assert "models for http://127.0.0.1:9000" in run(home).stdout
+
+
+def test_the_environment_says_where_the_gateway_is(home, upstream, monkeypatch):
+    upstream.answer(GLM)
+    write_rules(home, upstream)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://box.lan:8082")
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(home / "config"))
+    assert f"{home / 'config'}" in run(home).stdout
+    found = json.loads((home / "config/cache/gateway-models.json").read_text())
+    assert found["baseUrl"] == "http://box.lan:8082"
+
+
+def test_after_a_failed_fetch_the_files_are_as_they_were_and_it_fails(home, upstream):
+    upstream.answer(GLM, error_json(500, "api_error"))
+    write_rules(home, upstream)
+    run(home)
+    file = home / ".claude/cache/gateway-models.json"
+    before = file.read_bytes()
+    result = run(home)
+    assert result.exit_code == 1
+    assert "stays as it was, no list came from zai" in result.stderr
+    assert file.read_bytes() == before
+
+
+def test_faulty_rules_are_told(home):
+    (home / "rules.yaml").write_text("modle: 1")
+    result = run(home)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("rules.yaml:1: ")
