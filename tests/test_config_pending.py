@@ -13,12 +13,10 @@ def told(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("picker: true", "1: picker is not yet in effect (at $.picker)"),
+        ("ui: {}", "1: ui is not yet in effect (at $.ui)"),
         ("ledger: postgresql+psycopg://h/d", "1: ledger: URL is not yet in effect (at $.ledger)"),
         ("ledger:\n  url: postgresql://h/d", "2: ledger: URL is not yet in effect (at $.ledger.url)"),
         ("\ninspect: {keep: 5}", "2: inspect.keep is not yet in effect (at $.inspect.keep)"),
-        ("providers:\n  a:\n    models: list", "3: models is not yet in effect (at $.providers.a.models)"),
-        ("providers:\n- models: list", "2: models is not yet in effect (at $.providers[0].models)"),
     ],
 )
 def test_a_key_whose_effect_comes_later_is_told(text, expected):

@@ -7,8 +7,8 @@ from .writer import Writer, encode
 
 def warmed_up(model: str, input_tokens: int, *, seed: str, stream: bool) -> tuple[bytes, str]:
     """A message without content, and its content type (translation.md, 1)."""
-    writer = Writer(f"msg_{seed}", lambda _: "")
-    writer.begin(model)
+    writer = Writer(f"msg_{seed}", model, lambda _: "")
+    writer.begin()
     writer.stop("max_tokens", {"input_tokens": input_tokens, "output_tokens": 0})
     events = writer.taken()
     if stream:
