@@ -20,7 +20,7 @@ from tests.upstream import Upstream
 
 LOGIN = ("Authorization", "Bearer sk-ant-oat01-fake-login-of-nobody")
 KEY = "sk-ant-api03-fake-key-of-nobody"
-MARKS: dict[str, Any] = {"redirect_at": {"5h": 90}, "probe": 0.02}
+MARKS: dict[str, Any] = {"redirect_at": {"5h": 90}, "probe": 0.02, "status_file": Path("status.md")}
 
 
 def provider(url: str, *, auth: Any = "client", quota: Quota | None = None, **options: Any) -> Provider:
@@ -56,9 +56,10 @@ class Router:
             settle=lambda: None,
         )
 
-    def goes_over(self, account: str = "", percent: float = 95.0) -> None:
-        told = Told({}, {"5h": percent}, {"5h": time.time() + 3600})
-        self.quotas.hear(self.home.name, account, told, time.time())
+    def goes_over(self, account: str = "", percent: float = 95.0, refused: str | None = None) -> None:
+        status = {} if refused is None else {"5h": "rejected"}
+        told = Told(status, {"5h": percent}, {"5h": time.time() + 3600})
+        self.quotas.hear(self.home.name, account, told, time.time(), refused)
         self.quotas.settle(self.rules, time.time())
 
     def _hear(self, provider: Provider, account: str, status: int, headers: Mapping[str, str]) -> bool:
@@ -159,10 +160,19 @@ def test_what_is_not_passed_over_is_not_probed(upstream):
 def test_without_rules_or_with_the_probe_off_nothing_is_probed(upstream):
     home = provider(upstream.url, auth="none")
     without = Router(home, rules=Rules(providers={home.name: home}))
-    off = Router(provider(upstream.url, auth="none", quota=Quota(redirect_at={"5h": 90}, probe=0)))
+    off = Router(provider(upstream.url, auth="none", quota=Quota(**MARKS | {"probe": 0.0})))
     for router in (without, off):
         router.goes_over()
         assert never(router)
+
+
+def test_who_is_not_anthropic_is_probed_only_where_quota_is_given(upstream):
+    gateway = provider(upstream.url, auth="none", quota=Quota())
+    router = Router(gateway)
+    router.goes_over(refused="glm-4.7")
+    assert never(router)
+    router.rules = rules_of(provider(upstream.url, auth="none"))
+    assert not never(router)
 
 
 def test_a_credential_goes_to_no_other_host(upstream, second):

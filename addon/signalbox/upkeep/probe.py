@@ -166,7 +166,7 @@ class Prober:
         rules = self._rules()
         for provider in rules.providers.values() if rules.rules else ():
             for account, meter in self._quotas.of(provider.name).items():
-                if "" in meter.held and provider.quota.probe > 0:
+                if "" in meter.held and provider.quota.probe > 0 and _may_be_probed(provider):
                     yield Account(provider.name, account), provider
 
     def _can_ask(self, provider: Provider, who: Account) -> bool:
@@ -205,6 +205,11 @@ class Prober:
         async with asked as answer:
             log.debug("probe of %s: %s", provider.name, answer.status_code)
             return self._hear(provider, account, answer.status_code, answer.headers)
+
+
+def _may_be_probed(provider: Provider) -> bool:
+    """Others that show a plan's windows, such as gateways, are asked where the user gave them `quota`."""
+    return provider.is_anthropic or provider.quota.status_file is not None
 
 
 def _as_header(key: str) -> Headers:
