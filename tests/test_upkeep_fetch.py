@@ -169,7 +169,10 @@ def test_a_compressed_list_is_read_all_the_same(upstream):
     ("answer", "why"),
     [
         (Answer(200, (), (b"<html>busy</html>",)), "its list cannot be read: "),
-        (Answer(200, (), (b" " * (LARGEST + 1),)), "its list cannot be read: more than"),
+        (
+            Answer(200, (), (b" " * (LARGEST + 1), threading.Event()), length=LARGEST * 2),
+            "its list cannot be read: more than",
+        ),
         (
             Answer(200, (("Content-Encoding", "gzip"),), (gzip.compress(b" " * (LARGEST + 1)),)),
             "its list cannot be read: more than",
