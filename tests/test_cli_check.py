@@ -33,10 +33,10 @@ def test_errors_are_those_of_the_loader(rules):
 
 
 def test_warnings_are_those_of_the_rules_and_what_is_not_yet_in_effect(rules):
-    path = rules("providers:\n  a:\n    url: https://h\n    key: ${A}\n    budget: {tokens: 5M, per: day}\n")
+    path = rules("providers:\n  a:\n    url: https://h\n    key: ${A}\nui: {}\n")
     assert check(path, {})[1] == [
         'rules.yaml:4: A is not set: provider "a" is unavailable (at $.providers.a.key)',
-        "rules.yaml:5: budget is not yet in effect (at $.providers.a.budget)",
+        "rules.yaml:5: ui is not yet in effect (at $.ui)",
     ]
     assert len(check(path, {"A": "key-for-tests"})[1]) == 1
 
@@ -68,11 +68,11 @@ def test_the_command_says_ok_and_ends_well(rules):
 
 
 def test_the_command_tells_warnings_and_still_ends_well(rules):
-    path = rules("week: {starts: sunday 00:00}\n")
+    path = rules("listen: {}\n")
     result = CliRunner().invoke(check_command, [str(path)])
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
-        "rules.yaml:1: week is not yet in effect (at $.week)",
+        "rules.yaml:1: listen is not yet in effect (at $.listen)",
         "rules.yaml: ok, 0 providers, 0 rules",
     ]
 
