@@ -117,6 +117,27 @@ def test_a_signed_call_waits_for_what_belongs_to_it():
     assert writer.taken()[0]["content_block"]["id"] != "call_1a2b3c"
 
 
+def test_a_signed_call_is_not_begun_before_it_is_complete():
+    writer = Writer("msg_fake", "m", str)
+    calls = Calls(writer, {}, "Seed", signed=True)
+    calls.take(Part(0, "call_1a2b3c", "Read", '{"path":'))
+    calls.release()
+    assert writer.taken() == []
+    assert not calls.running
+
+
+def test_a_second_object_is_of_the_next_call_that_has_none():
+    parts = [
+        Part(0, "call_1a2b3c", "Read"),
+        Part(1, "call_4d5e6f", "Read", '{"path":"b"}'),
+        Part(2, "call_7g8h9i", "Read"),
+        Part(0, arguments='{"path":"a"}{"path":"c"}'),
+    ]
+    assert _told(_run(parts)) == [
+        ("Read", json.dumps({"path": name}, separators=(",", ":"))) for name in "abc"
+    ]
+
+
 @pytest.mark.parametrize(
     ("parts", "why"),
     [

@@ -148,6 +148,25 @@ def test_details_of_reasoning_are_kept_as_they_would_be_in_a_whole_answer():
     ]
 
 
+def test_text_after_a_call_comes_after_it():
+    call = Part(0, "call_1a2b3c", "Now")
+    for signed, parts in ((False, [call]), (True, [Part(0, "call_1a2b3c", "Now", "{}")])):
+        _, events = _run(*parts, Text("x"), Finish("stop"), signed=signed)
+        started = [event["content_block"]["type"] for event in events if "content_block" in event]
+        assert started == ["tool_use", "text"]
+
+
+def test_the_last_usage_that_tells_something_counts():
+    told = [{"prompt_tokens": 9}, {"prompt_tokens": 3, "completion_tokens": 2}, {"prompt_tokens": 0}]
+    _, events = _run(Text("x"), *map(Spent, told), Done())
+    assert events[-2]["usage"] == {
+        "input_tokens": 3,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 0,
+        "output_tokens": 2,
+    }
+
+
 def test_the_model_is_the_providers_word():
     assert _run(Begun("told"), Text("x"), Done())[1][0]["message"]["model"] == "told"
     assert _run(Begun(""), Text("x"), Done())[1][0]["message"]["model"] == "m"

@@ -68,7 +68,7 @@ class Arguments:
         if not text.strip() or text.strip() == "null":
             return "{}"
         if self.is_object:
-            if not self.complete and not self._in_string and text.rstrip()[-1:] in ('"', "}", "]"):
+            if not self.complete and text.rstrip()[-1:] in ('"', "}", "]"):
                 text += "".join(_CLOSES[bracket] for bracket in reversed(self._open))
             return text if isinstance(_parsed(text), dict) else None
         value = _parsed(text)
