@@ -306,6 +306,8 @@ def test_a_storm_of_faults_leaves_every_answer_whole_and_nothing_behind(start_ro
             upstream.answer(providers.script(name))
         router: Router = start_router(a.url, rules=rules(a, b, c))
         process, clients = Process(router.process.pid), Clients(router.ports[0])
+        ledger = router.state / "ledger.sqlite-shm"
+        wait_until(ledger.exists, 5, lambda: "the ledger to be opened")
         open_files = process.open_files()
         began = time.monotonic()
         with ThreadPoolExecutor(AT_ONCE) as pool:
