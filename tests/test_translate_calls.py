@@ -129,9 +129,10 @@ def test_a_signed_call_is_not_begun_before_it_is_complete():
 def test_a_second_object_is_of_the_next_call_that_has_none():
     parts = [
         Part(0, "call_1a2b3c", "Read"),
-        Part(1, "call_4d5e6f", "Read", '{"path":"b"}'),
+        Part(1, "call_4d5e6f", "Read", '{"path":'),
         Part(2, "call_7g8h9i", "Read"),
         Part(0, arguments='{"path":"a"}{"path":"c"}'),
+        Part(1, arguments='"b"}'),
     ]
     assert _told(_run(parts)) == [
         ("Read", json.dumps({"path": name}, separators=(",", ":"))) for name in "abc"

@@ -214,6 +214,13 @@ def test_the_form_is_told_by_what_comes(content_type, raw, streams):
     assert out.startswith(b"event: message_start" if streams else b'{"id":"msg_Seed"')
 
 
+def test_a_stream_that_begins_like_none_is_told_by_its_head():
+    raw = b"unknown: field\n" + sent("openai_text")
+    answer = chat().answer("text/event-stream", "")
+    assert answer.feed(raw) + answer.end() == translated(sent("openai_text")).out
+    assert fed([raw]).cut == "the answer is neither a stream nor JSON"
+
+
 def test_a_whole_answer_is_bounded(monkeypatch):
     monkeypatch.setattr(module, "LARGEST", 100)
     assert fed([b"{" + b" " * 200]).cut == "the answer is too large"
