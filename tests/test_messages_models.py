@@ -172,7 +172,14 @@ def test_an_empty_page_is_the_last():
     assert read(page(has_more=True)).last is None
 
 
-JSON = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.just([{}])
+JSON = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+    | st.just([{}])
+)
 IDS = st.sampled_from(["claude-x", "glm", "anthropic/y", "z[1m]"]) | JSON
 
 
