@@ -91,10 +91,14 @@ def test_what_another_router_has_written_is_known_at_once(start):
         there = start()
 
 
-def test_news_are_written_without_being_waited_for(start):
-    here, there = start(), start()
-    there.learn([ONE], "zai")
-    wait_until(lambda: here.refresh() or here.issuer(ONE) == "zai", 5, lambda: "not known")
+def test_news_are_there_for_others_when_they_are_learned(start):
+    here, there, late = start(), start(), 0
+    for number in range(50):
+        digest = bytes([number]) * 16
+        there.learn([digest], "zai")
+        here.refresh()
+        late += here.issuer(digest) is None
+    assert late < 25  # a busy machine may take longer than an answer waits
 
 
 def test_of_two_routers_the_one_that_wrote_first_is_right(start):

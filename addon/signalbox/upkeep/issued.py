@@ -19,6 +19,9 @@ MOST = 200_000
 """Blocks remembered; beyond that the oldest are forgotten."""
 BUSY = 1.0
 """Seconds that a write waits for another router's."""
+SOON = 0.05
+"""Seconds that an answer waits at most for its blocks to be written: mostly a fraction of a millisecond is enough, and
+then any router with this file knows them before the client does."""
 AGAIN = 1.0
 """Seconds after which a write that failed is tried again."""
 
@@ -28,6 +31,8 @@ _LEARN = "INSERT OR IGNORE INTO issued (digest, provider) VALUES (?, ?)"
 _FORGET = "DELETE FROM issued WHERE number <= (SELECT max(number) FROM issued) - ?"
 
 type _Learned = tuple[bytes, str]
+type _Batch = tuple[Sequence[_Learned], threading.Event]
+"""What to write, and what tells that this was tried."""
 
 
 class Issued:
@@ -46,7 +51,7 @@ class Issued:
         self._reader: sqlite3.Connection | None = None
         self._inode = self._version = self._seen = 0
         """Of the file that is read, of what was read, and the number of its last row."""
-        self._queue: SimpleQueue[Sequence[_Learned] | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Batch | None] = SimpleQueue()
         self._shared.transact(self._found, wait=BUSY)
         self.refresh()
         self._writer = threading.Thread(target=self._write_behind, name="signalbox-issued", daemon=True)
@@ -65,7 +70,9 @@ class Issued:
         for digest, _ in new:
             self._note(digest, provider)
         if new:
-            self._queue.put(new)
+            tried = threading.Event()
+            self._queue.put((new, tried))
+            tried.wait(SOON)
 
     def refresh(self) -> None:
         """Know what other routers have written by now. Takes microseconds where that is nothing, and never
@@ -124,17 +131,21 @@ class Issued:
             database.execute(_FORGET, (self._most,))
 
         while not closed:
-            closed = self._wait_for(pending)
+            batches, closed = self._waiting(AGAIN if pending else None)
+            pending += (learned for batch, _ in batches for learned in batch)
             if pending and self._shared.transact(write, wait=BUSY):
                 pending.clear()
             del pending[: -self._most]
+            for _, tried in batches:
+                tried.set()
 
-    def _wait_for(self, pending: list[_Learned]) -> bool:
-        """Adds what was learned since the last time; says whether that is all there will be."""
+    def _waiting(self, timeout: float | None) -> tuple[list[_Batch], bool]:
+        """What was learned since the last time, and whether that is all there will be."""
+        batches: list[_Batch] = []
         with suppress(Empty):
-            item = self._queue.get(timeout=AGAIN if pending else None)
+            item = self._queue.get(timeout=timeout)
             while item is not None:
-                pending += item
+                batches.append(item)
                 item = self._queue.get_nowait()
-            return True
-        return False
+            return batches, True
+        return batches, False
