@@ -4,35 +4,28 @@ import logging
 import time
 from dataclasses import replace
 from secrets import token_hex
-from typing import NamedTuple, Protocol
 
 from mitmproxy import http
 from mitmproxy.net.http.http1.read import connection_close
-from msgspec.structs import replace as replace_fields
 
 from signalbox.config.rules import ANTHROPIC_HOST, Provider, Rules, Url
-from signalbox.gateway import mending, reporting
+from signalbox.gateway import reporting
 from signalbox.gateway.arrival import path
+from signalbox.gateway.known import Known
+from signalbox.gateway.mending import Mending
 from signalbox.messages.body import Body, BodyError
 from signalbox.messages.encoding import EncodingError, TooLarge, decode
-from signalbox.messages.thinking import is_refused
 from signalbox.proxy import answers
 from signalbox.proxy.requests import address, to_headers
 from signalbox.record import console
-from signalbox.routing.course import Attempt, Course
-from signalbox.routing.credentials import Caller
+from signalbox.routing.course import Course
 from signalbox.routing.exchange import Exchange
-from signalbox.routing.facts import Conversation, Facts
-from signalbox.routing.match import Quota
+from signalbox.routing.facts import Facts
 from signalbox.routing.plan import LASTING, UNTRANSLATABLE, Choice, Plan, plan
-from signalbox.routing.prepare import Incoming, Lessons, Outgoing, prepare
+from signalbox.routing.prepare import Incoming, Outgoing, prepare
 from signalbox.routing.prepare_chat import prepare_chat
-from signalbox.routing.sessions import Sessions
-from signalbox.routing.standing import Standing
 from signalbox.translate.translation import UntranslatableError
 from signalbox.translate.warmup import warmed_up
-from signalbox.upkeep.issued import Issued
-from signalbox.upkeep.learned import Learned
 
 log = logging.getLogger("signalbox")
 
@@ -40,33 +33,6 @@ NO_COUNT = (
     'Counting tokens is switched off for provider "{}" (count_tokens: reject). '
     "The usage of each answer tells how many tokens a request had."
 )
-
-
-class Meters(Protocol):
-    """What accounts allow and whether logins are there; `metering.Metering` is that."""
-
-    def token(self, provider: Provider) -> str | None: ...
-    def refusal(self, provider: Provider, model: str | None, caller: Caller) -> tuple[str, str] | None: ...
-    def used(self, rules: Rules, caller: Caller) -> Quota: ...
-    def saw(self, rules: Rules, chosen: Plan, caller: Caller) -> None: ...
-
-
-class Known(NamedTuple):
-    """What the router remembers of earlier requests."""
-
-    meters: Meters
-    sessions: Sessions
-    standing: Standing
-    issued: Issued
-    learned: Learned
-
-    def lessons(self, provider: Provider, model: str | None, conversation: Conversation | None) -> Lessons:
-        """What is known of what this target takes."""
-        self.issued.refresh()
-        learns = provider.beta == "learn"
-        rejected = self.learned.rejected(provider.name, model or "") if learns else frozenset[str]()
-        refused = self.sessions.refused(conversation, provider.name)
-        return Lessons(self.issued.issuer_of, rejected, refused=refused, key=self.issued.key)
 
 
 def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
@@ -144,37 +110,16 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
         flow.response = answers.answer(200, said, {"content-type": kind})
         return
 
-    exchange_kind = exchange.kind
     caller = exchange.caller
-    refusing: set[str] = set()
-    rejected: set[str] = set()
-    """What refusals of this request have named: each is mended once."""
+    mending = Mending(known, facts, incoming.body, counts=exchange.kind == "count_tokens")
 
     def prepared(choice: Choice, key: str | None, lone: bool) -> Outgoing:
         if choice.provider.auth == "claude-login":
             key = known.meters.token(choice.provider)
-        lessons = known.lessons(choice.provider, choice.model, facts.conversation)
-        if choice.provider.name in refusing:
-            lessons = replace_fields(lessons, refuses_thinking=True)
+        lessons = mending.lessons(choice)
         if choice.provider.api == "openai":
             return prepare_chat(choice, facts, incoming, key=key, lessons=lessons, seed=token_hex(8))
         return prepare(choice, facts, incoming, key=key, lessons=lessons, lone=lone)
-
-    def mend(attempt: Attempt, status: int, said: bytes) -> bool:
-        name = attempt.provider.name
-        if not is_refused(status, said):
-            if exchange_kind == "count_tokens":  # it takes less than the messages path does
-                return False
-            named = mending.learn(attempt, status, said, known.learned)
-            is_new = not named <= rejected
-            rejected.update(named)
-            return is_new
-        refused = mending.thinking_sent(attempt, incoming.body, known.issued.key)
-        if name in refusing or refused is None:
-            return False
-        refusing.add(name)
-        known.sessions.refused_thinking(facts.conversation, name, refused)
-        return True
 
     assert chosen.rule is not None
     failover = chosen.rule.failover
@@ -186,7 +131,7 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
         facts.conversation,
         reporting.changed,
         chosen.reject if exchange.kind == "messages" else None,
-        mend,
+        mending.mend,
         lambda choice: known.meters.refusal(choice.provider, choice.model, caller),
     )
     now = time.monotonic()

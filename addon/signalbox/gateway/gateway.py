@@ -17,6 +17,7 @@ from mitmproxy.connection import Client
 from signalbox.config.rules import Level, Provider, Rules
 from signalbox.config.watch import Live
 from signalbox.gateway import arrival, delivery, departure, reporting
+from signalbox.gateway.known import Known
 from signalbox.gateway.listing import Listing
 from signalbox.gateway.metering import Metering
 from signalbox.gateway.recording import entry
@@ -179,8 +180,8 @@ class Gateway:
 
     # behind them
 
-    def _known(self) -> departure.Known:
-        return departure.Known(self.metering, self.sessions, self.standing, self.issued, self.learned)
+    def _known(self) -> Known:
+        return Known(self.metering, self.sessions, self.standing, self.issued, self.learned)
 
     def _receive(self, flow: http.HTTPFlow, rules: Rules) -> None:
         headers = tuple(flow.request.headers.items(multi=True))

@@ -1,19 +1,77 @@
-"""What a refusal teaches of what a provider does not take."""
+"""What the attempts of one request may send, by what is known of a target and by what its refusals teach."""
 
 import logging
 
+from signalbox.gateway.known import Known
 from signalbox.messages import betas
 from signalbox.messages.body import Body, BodyError
 from signalbox.messages.issued import Block
 from signalbox.messages.rejected import rejected_by
-from signalbox.messages.thinking import switched_off, without_thinking
+from signalbox.messages.thinking import is_refused, switched_off, without_thinking
 from signalbox.routing.course import Attempt
-from signalbox.upkeep.learned import Learned
+from signalbox.routing.facts import Facts
+from signalbox.routing.plan import Choice
+from signalbox.routing.prepare import Lessons
 
 log = logging.getLogger("signalbox")
 
 
-def thinking_sent(attempt: Attempt, came: Body, key: bytes) -> frozenset[bytes] | None:
+class Mending:
+    """Of one request, whose body came as `body`. Each kind of refusal is mended once."""
+
+    def __init__(self, known: Known, facts: Facts, body: Body, *, counts: bool) -> None:
+        """`counts`: only tokens are counted, which takes less than the messages path does: of fields that
+        are refused there nothing is learned."""
+        self._known = known
+        self._conversation = facts.conversation
+        self._body = body
+        self._counts = counts
+        self._refusing: set[str] = set()
+        """Providers that refused the thinking they were sent."""
+        self._named: set[str] = set()
+        """Fields and betas that refusals have named."""
+
+    def lessons(self, choice: Choice) -> Lessons:
+        """What is known of what this target takes."""
+        provider, issued = choice.provider, self._known.issued
+        issued.refresh()
+        learns = provider.beta == "learn"
+        return Lessons(
+            issued.issuer_of,
+            self._known.learned.rejected(provider.name, choice.model or "") if learns else frozenset(),
+            refuses_thinking=provider.name in self._refusing,
+            refused=self._known.sessions.refused(self._conversation, provider.name),
+            key=issued.key,
+        )
+
+    def mend(self, attempt: Attempt, status: int, said: bytes) -> bool:
+        """Whether the target, which said this, would be sent something else now."""
+        if is_refused(status, said):
+            return self._without_thinking(attempt)
+        return not self._counts and self._without_fields(attempt, status, said)
+
+    def _without_thinking(self, attempt: Attempt) -> bool:
+        name = attempt.provider.name
+        refused = _thinking_sent(attempt, self._body, self._known.issued.key)
+        if name in self._refusing or refused is None:
+            return False
+        self._refusing.add(name)
+        self._known.sessions.refused_thinking(self._conversation, name, refused)
+        return True
+
+    def _without_fields(self, attempt: Attempt, status: int, said: bytes) -> bool:
+        """Remember the fields and betas of the attempt that the refusal names."""
+        provider, model, learned = attempt.provider, attempt.choice.model or "", self._known.learned
+        named = _rejected(attempt, status, said) if provider.beta == "learn" else frozenset()
+        if new := named - learned.rejected(provider.name, model):
+            learned.learn(provider.name, model, new)
+            log.warning("%s does not take %s: left out from now on", provider.name, ", ".join(sorted(new)))
+        is_news = not named <= self._named
+        self._named |= named
+        return is_news
+
+
+def _thinking_sent(attempt: Attempt, came: Body, key: bytes) -> frozenset[bytes] | None:
     """Digests of the thinking blocks that the attempt sent; None where it can do without nothing."""
     try:
         sent = Body.parse(attempt.outgoing.body)
@@ -29,18 +87,10 @@ def thinking_sent(attempt: Attempt, came: Body, key: bytes) -> frozenset[bytes] 
     return frozenset(digests) - {b""} if count or switched_off(sent) else None
 
 
-def learn(attempt: Attempt, status: int, said: bytes, learned: Learned) -> frozenset[str]:
-    """Remember the fields and betas of the attempt that a refusal names; gives them."""
-    provider, model, outgoing = attempt.provider, attempt.choice.model or "", attempt.outgoing
-    if provider.beta != "learn":
-        return frozenset()
-    sent = betas.split(value for name, value in outgoing.headers if name.lower() == "anthropic-beta")
+def _rejected(attempt: Attempt, status: int, said: bytes) -> frozenset[str]:
+    headers = attempt.outgoing.headers
+    sent = betas.split(value for name, value in headers if name.lower() == "anthropic-beta")
     try:
-        named = rejected_by(status, said, Body.parse(outgoing.body), sent)
+        return rejected_by(status, said, Body.parse(attempt.outgoing.body), sent)
     except BodyError:  # what was sent is compressed
         return frozenset()
-    new = named - learned.rejected(provider.name, model)
-    if new:
-        learned.learn(provider.name, model, new)
-        log.warning("%s does not take %s: left out from now on", provider.name, ", ".join(sorted(new)))
-    return named

@@ -65,7 +65,8 @@ def kept_by(provider: str, issuer: Issuer, *, is_anthropic: bool) -> Keeps:
     """What this provider gets of the history (the contract, section 5): its own, and nothing of another's.
 
     Anthropic itself also gets what is signed and of unknown issue: that may be older than
-    the router's memory.
+    the router's memory. Two providers that both are Anthropic itself are told apart like any others: some
+    models bind their thinking to the account (anthropic-messages.md, 7).
     """
 
     def keeps(block: Block) -> bool:

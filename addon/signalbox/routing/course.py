@@ -103,11 +103,6 @@ class Course:
             or any(not self._refused(choice, now) for choice in self._waiting)
         )
 
-    @property
-    def mends(self) -> bool:
-        """Whether a refusal may lead to the same target being asked in another way."""
-        return self.current is not None and self._mend is not None
-
     def mended(self, status: int, body: bytes, now: float) -> Next | None:
         """The target refused something that the request can do without: it is asked once more, without."""
         attempt = self.current

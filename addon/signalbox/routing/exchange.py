@@ -142,11 +142,7 @@ class Exchange:
             "x-signalbox-rule": self.label,
             "x-signalbox-attempts": " ".join(self.attempts),
         }
-        return {
-            name: quote(value[:LONGEST], safe=" !#$&'()*+,/:;=?@[]^`{|}~")
-            for name, value in told.items()
-            if value
-        }
+        return {name: quote(value[:LONGEST], safe=PLAIN) for name, value in told.items() if value}
 
     def hear(self, status: int, headers: Mapping[str, str], now: float) -> None:
         """The head of an answer has come, of this attempt and not yet judged."""
