@@ -20,8 +20,8 @@ MOST = 200_000
 BUSY = 1.0
 """Seconds that a write waits for another router's."""
 SOON = 0.05
-"""Seconds that an answer waits at most for its blocks to be written: mostly a fraction of a millisecond is enough, and
-then any router with this file knows them before the client does."""
+"""Seconds that an answer waits at most for its blocks to be written. Mostly a fraction of a millisecond is
+enough, and then any router with this file knows them before the client does."""
 AGAIN = 1.0
 """Seconds after which a write that failed is tried again."""
 
