@@ -1,8 +1,10 @@
 """A provider that speaks chat completions answers Anthropic's SDK and Claude Code."""
 
+import http.client
 import json
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import anthropic
@@ -375,3 +377,12 @@ def test_a_request_for_server_tools_alone_goes_to_the_next_target(client, up, ho
 
 def text(message: anthropic.types.Message) -> str:
     return "".join(block.text for block in message.content if block.type == "text")
+
+
+def test_half_a_character_is_translated_as_one_that_can_be_written(router, up):
+    """JavaScript sends these where a text was cut in the middle of an emoji."""
+    body = rb'{"model":"lone-x","max_tokens":9,"messages":[{"role":"user","content":"half \ud83d, whole"}]}'
+    with closing(http.client.HTTPConnection("127.0.0.1", router.ports[0], timeout=15)) as connection:
+        connection.request("POST", "/v1/messages", body)
+        assert connection.getresponse().status == 200
+    assert up.wait_for(1)[0].json["messages"] == [{"role": "user", "content": "half \ue83d, whole"}]

@@ -54,6 +54,8 @@ def prepare_chat(
     raw = incoming.body.edited(
         set=lowered_max_tokens(choice, incoming.body, notes), edits=dropped.edits if dropped else ()
     )
+    if incoming.body.text is not incoming.body.raw:  # it holds half a character, which cannot be written
+        raw = Body.parse(raw).text
     if model != facts.asked:
         notes.append(f"model remap: {facts.asked} → {model}")
     session = _alias(facts.session, lessons.key)

@@ -44,7 +44,7 @@ def untranslatable(body: bytes | Body) -> str:
     """Why no provider of chat completions can serve a request, for people; empty where one can. Reads the
     tools and a few small fields only."""
     try:
-        return refusal(read_offered(body.raw if isinstance(body, Body) else body))
+        return refusal(read_offered(body.text if isinstance(body, Body) else body))
     except UntranslatableError as error:
         return str(error)
 
