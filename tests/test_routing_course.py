@@ -14,6 +14,7 @@ from signalbox.routing.outcome import CONNECT, Outcome, success
 from signalbox.routing.plan import Choice
 from signalbox.routing.prepare import Outgoing
 from signalbox.routing.standing import Standing
+from signalbox.translate.translation import UntranslatableError
 
 HERE = ("s-1", "")
 NEVER = Circuit(open_after=10**6, degraded_after=10**6)
@@ -60,6 +61,7 @@ class Request:
         self.failed: list[tuple[str, str]] = []
         """(provider, label) of every attempt that something else followed."""
         self.now = 0.0
+        self.untranslatable: Provider | None = None
         self.course = Course(
             choices,
             Failover(**failover),
@@ -72,6 +74,8 @@ class Request:
         )
 
     def _prepare(self, choice: Choice, key: str | None, lone: bool) -> Outgoing:
+        if choice.provider is self.untranslatable:
+            raise UntranslatableError("too deep")
         self.sent.append((choice.provider.name, key))
         self.lone.append(lone)
         return Outgoing(choice.provider, choice.model, "/v1/messages", "/v1/messages", (), b"")
@@ -100,6 +104,20 @@ def refusal(request: Request, asked: Provider, model: str = "glm") -> Any:
 
 
 # the next target
+
+
+def test_a_target_that_cannot_be_sent_the_request_after_all_is_left_out():
+    """The plan looks at a few fields only."""
+    request = Request(choice(KIMI), choice(LOCAL), choice(KIMI), choice(ZAI))
+    request.untranslatable = KIMI
+    assert request.start().provider is LOCAL
+    following = request.fails(BROKEN)
+    assert isinstance(following, Next)
+    assert following.attempt.provider is ZAI
+    lone = Request(choice(KIMI))
+    lone.untranslatable = KIMI
+    with pytest.raises(UntranslatableError):
+        lone.start()
 
 
 def test_the_targets_are_asked_in_their_order_until_one_answers():

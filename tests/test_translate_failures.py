@@ -65,6 +65,8 @@ def test_all_shapes_of_an_error_are_understood(body):
         (524, 504, "timeout_error"),
         (529, 529, "overloaded_error"),
         (418, 418, "invalid_request_error"),
+        (302, 502, "api_error"),
+        (304, 502, "api_error"),
     ],
 )
 def test_each_status_has_its_own(status, told, kind):

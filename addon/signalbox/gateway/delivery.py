@@ -31,7 +31,7 @@ def deliver(flow: http.HTTPFlow, exchange: Exchange, observed: Observed, issued:
     assert response is not None
     assert provider is not None
     status = response.status_code
-    exchange.attempted(str(status))
+    exchange.attempted(str(status) if exchange.outcome is None else exchange.outcome.label)
     observed.answered(provider.name, status)
     outgoing = exchange.outgoing if status < 300 else None
     exchange.reader = reader = Reader(

@@ -27,7 +27,7 @@ from signalbox.messages.usage import Usage
 from signalbox.proxy import release
 from signalbox.proxy.answering import AnsweringStream
 from signalbox.proxy.faults import in_words
-from signalbox.proxy.held import Held, is_stream
+from signalbox.proxy.held import Held
 from signalbox.proxy.hooks import SignalboxAttemptHook
 from signalbox.proxy.requests import address, show
 from signalbox.proxy.stream import Commands
@@ -48,6 +48,8 @@ type Answered = ResponseData | ResponseTrailers | ResponseEndOfMessage
 
 
 class FailoverStream(AnsweringStream):
+    _is_stream = False
+    """Whether what comes says that it is a stream, and so does what the client would get."""
     _renewed = False
     """Whether the current attempt was sent anew already, because its connection had been kept too long."""
 
@@ -205,7 +207,7 @@ class FailoverStream(AnsweringStream):
         if exchange.provider.is_anthropic:
             is_read = event.response.status_code in MENDABLE
         else:  # what is no stream may be an error, whatever its status
-            is_read = not is_stream(event.response)
+            is_read = not self._is_stream
         if exchange.course is None or not (is_read or self._may_wait):
             yield from self._accept(event)
             return
@@ -214,7 +216,7 @@ class FailoverStream(AnsweringStream):
         self.server_state = self.state_hold
         if self._held.is_error:
             self.deadlines.set("judge", JUDGED_AFTER)
-        elif not self._is_last:
+        elif self._held.is_stream or not self._is_last:
             self._open_in_time()
 
     def _invalid(self, response: http.Response) -> str:
@@ -262,6 +264,7 @@ class FailoverStream(AnsweringStream):
                 if held.reworded() and not self._read_to_end:
                     yield from self._let_go()
                 self._told = read_error(held.body()) or self._told
+            exchange.outcome = told
         self._held = None
         if self._opened and told.kind != "success":
             exchange.attempted(told.label)

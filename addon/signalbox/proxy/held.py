@@ -113,14 +113,10 @@ class Held:
         """Where this is an error in another protocol, say it in Anthropic's shape, and with a status that is
         one."""
         response = self.response
-        if translation is PASSING:
+        said = self.body() if self.is_error else self.reported
+        if said is None or translation is PASSING:
             return
-        if self.is_error:
-            response.status_code, said = translation.error(response.status_code, self.body())
-        elif self.is_stream or self.reported is None:
-            return
-        else:
-            response.status_code, said = told.status or 502, self.body()
+        response.status_code, said = translation.error(response.status_code, said)
         response.reason = status_codes.RESPONSES.get(response.status_code, "")
         response.headers["content-type"] = "application/json"
         if response.status_code in (429, 529) and told.wait is not None:

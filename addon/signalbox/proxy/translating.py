@@ -11,17 +11,21 @@ from mitmproxy.proxy.layers.http import (
     ResponseData,
     ResponseEndOfMessage,
     ResponseHeaders,
+    ResponseProtocolError,
     ResponseTrailers,
 )
 
 from signalbox.proxy import answering
 from signalbox.proxy.failover import FailoverStream
+from signalbox.proxy.held import is_stream
 from signalbox.proxy.stream import Commands
 from signalbox.routing import outcome as outcomes
 from signalbox.routing.prepare import Outgoing
 from signalbox.translate.translation import Answer, Passed
 
 EVENTS = "text/event-stream"
+LINGER = 1.0
+"""Seconds that a provider has to end an answer in which it has said all: then its connection is kept."""
 
 
 class TranslatingStream(FailoverStream):
@@ -35,6 +39,8 @@ class TranslatingStream(FailoverStream):
         if self._answer.content_type is None:
             yield from super().on_event(event)
             return
+        if isinstance(event, ResponseProtocolError) and self._is_over:
+            event = ResponseEndOfMessage(self.stream_id)
         for translated in self._translated(event):
             if self._held is not None:
                 self._held.reported = self._answer.error
@@ -45,6 +51,20 @@ class TranslatingStream(FailoverStream):
         if self._answer.cut and self.server_state != self.state_errored:
             why = f"broke off: {self._answer.cut}"
             yield from self._failed(502, why, outcomes.STREAM_ERROR.because(self._answer.cut))
+        elif isinstance(event, ResponseData) and self._is_over:
+            self.deadlines.keep("over", LINGER)
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether the current attempt's answer is whole, or an error: what is missing is its end."""
+        return self._answer.over and self._ours is not None and self._ours.outgoing is self._answers
+
+    def on_due(self, name: str) -> Commands[None]:
+        if name != "over":
+            yield from super().on_due(name)
+        elif self._is_over:
+            yield from self._let_go()
+            yield from self.on_event(ResponseEndOfMessage(self.stream_id))
 
     def _ping_when_silent(self) -> None:
         """Chat completions know no pings, and a model may think for long without a word."""
@@ -57,6 +77,7 @@ class TranslatingStream(FailoverStream):
         exchange = self._ours
         self._answers = outgoing = exchange.outgoing if exchange is not None else None
         self._answer = Passed()
+        self._is_stream = is_stream(response)
         if outgoing is None or not 200 <= response.status_code < 300:
             return
         headers = response.headers
@@ -68,6 +89,8 @@ class TranslatingStream(FailoverStream):
         for name in ("content-length", "content-encoding", "transfer-encoding"):
             headers.pop(name, None)
         headers["content-type"] = self._answer.content_type
+        self._is_stream = self._is_stream and is_stream(response)
+        response.status_code, response.reason = 200, "OK"  # a 204 could hold nothing of it
         if self.flow.request.http_version == "HTTP/1.1":
             headers["transfer-encoding"] = "chunked"
 

@@ -4,6 +4,7 @@ Decides and keeps count; sending and waiting are the proxy's business. `now` is 
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
@@ -15,6 +16,7 @@ from signalbox.routing.plan import Choice
 from signalbox.routing.prepare import Outgoing
 from signalbox.routing.standing import Attempt as Ticket
 from signalbox.routing.standing import Event, Standing
+from signalbox.translate.translation import UntranslatableError
 
 SHORTEST_WAIT = 1.0
 """Seconds that a wait uses up of `failover.wait` at least: a `retry-after` of nothing is no loop."""
@@ -88,8 +90,14 @@ class Course:
         """None before the first, and where the router answers itself after the last."""
 
     def start(self, now: float) -> Attempt:
-        """The first attempt, at the first of the choices: the plan has seen to it that it may be asked."""
-        return self._turn_to(self._waiting.pop(0), now)
+        """The first attempt: the plan has seen to it that any of the choices may be asked. Raises
+        UntranslatableError where none of them can be sent the request."""
+        while True:
+            try:
+                return self._turn_to(self._waiting.pop(0), now)
+            except UntranslatableError:
+                if not self._waiting:
+                    raise
 
     def may_follow(self, now: float) -> bool:
         """Whether anything could still take over from the current attempt."""
@@ -150,7 +158,8 @@ class Course:
         while self._waiting:
             choice = self._waiting.pop(0)
             if not self._refused(choice, now):
-                return Next(self._turn_to(choice, now))
+                with suppress(UntranslatableError):
+                    return Next(self._turn_to(choice, now))
         return self._reject
 
     def _turn_to(self, choice: Choice, now: float) -> Attempt:

@@ -100,6 +100,8 @@ def _status(status: int, said: _Said) -> int:
     if named not in _MEANS_MORE and status >= 300:
         named = status
     told = named or said.status or 500
+    if told < 400:  # a redirect, which nobody follows
+        return 502
     return _REFUSED_KEY if told == 401 else _STATUSES.get(told, told)
 
 

@@ -73,6 +73,11 @@ class Stream:
         self._size = 0
         self._over = False
 
+    @property
+    def over(self) -> bool:
+        """Whether all was said that matters: not each provider says `[DONE]`."""
+        return self._over or bool(self._finish and self._usage)
+
     def taken(self) -> list[Event]:
         return self._writer.taken()
 

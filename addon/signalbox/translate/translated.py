@@ -36,6 +36,10 @@ class Translated:
         except EncodingError as error:
             self.cut = str(error)
 
+    @property
+    def over(self) -> bool:
+        return self._stream.over
+
     def feed(self, data: bytes) -> bytes:
         out = bytearray()
         try:

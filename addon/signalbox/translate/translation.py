@@ -25,6 +25,11 @@ class Answer(Protocol):
     cut: str
     """Why the answer ended too early, for people; empty where it did not. Then its connection is cut."""
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing of it is to come any more, though its connection may stay open."""
+        ...
+
     def feed(self, data: bytes) -> bytes: ...
 
     def end(self) -> bytes: ...
@@ -48,6 +53,7 @@ class Passed:
     content_type: str | None = None
     error: bytes | None = None
     cut = ""
+    over = False
 
     def feed(self, data: bytes) -> bytes:
         return data

@@ -1,0 +1,183 @@
+"""Odd answers of chat completions, and odd requests, with the real router between."""
+
+import json
+
+import pytest
+
+from tests import chat
+from tests.answers import Answer, json_answer
+from tests.callers import Caller, Whole
+from tests.conftest import Shared
+from tests.running import Router
+from tests.upstream import Upstream
+
+STREAM = (("Content-Type", "text/event-stream"),)
+FAULT = b'data: {"error": {"message": "out of memory", "code": 503}}\n\n'
+SOON = 5.0
+"""Seconds within which an answer is over, where the limit on silence is 300."""
+
+
+def rules(home: Upstream, up: Upstream) -> str:
+    return f"""
+providers:
+  anthropic: {{url: "{home.url}", auth: client}}
+  up: {{url: "{up.url}/v1", api: openai, circuit: {{open_after: 1000}}}}
+  keyed: {{url: "{up.url}/v1", api: openai, key: key-for-tests-0001}}
+rules:
+  - {{match: "keyed-*", to: keyed}}
+  - {{match: "up-then-home-*", to: [up, anthropic]}}
+  - {{match: "home-then-up-*", to: [anthropic, up]}}
+  - {{match: "*", to: up}}
+"""
+
+
+@pytest.fixture
+def router(shared: Shared) -> Router:
+    return shared.router
+
+
+@pytest.fixture
+def home(shared: Shared) -> Upstream:
+    return shared.upstream
+
+
+@pytest.fixture
+def up(shared: Shared) -> Upstream:
+    return shared.second
+
+
+def ask(router: Router, model: str, *, stream: bool = True) -> Whole:
+    with Caller(router, model) as caller:
+        caller.socket.settimeout(SOON)
+        caller.ask(model, stream)
+        return caller.answer()
+
+
+def error(answer: Whole) -> dict[str, str]:
+    return json.loads(answer.body)["error"]
+
+
+both = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+
+
+@both
+@pytest.mark.parametrize("said", [chat.text_stream(), chat.text_stream()[:-1]], ids=["done", "usage"])
+def test_an_answer_that_has_said_all_is_over_though_its_connection_stays_open(
+    router, up, never, said, stream
+):
+    up.answer(chat.stream([*said, never]), chat.completion())
+    session = f"open-{len(said)}-{stream}"
+    with Caller(router, session) as caller:
+        caller.socket.settimeout(SOON)
+        caller.ask("open", stream)
+        assert b"end_turn" in caller.answer().body
+        up.wait_left()
+        caller.ask("next", stream)
+        assert caller.answer().status == 200
+    record, _ = router.records(2, session=session)
+    assert (record["status"], record["attempts"], record["output_tokens"]) == ("success", "up:200", 17)
+
+
+@both
+def test_an_answer_that_has_said_all_is_whole_though_its_connection_breaks(router, up, stream):
+    up.answer(Answer(200, STREAM, tuple(chat.text_stream()), "chunked", cut="close"))
+    assert b"end_turn" in ask(router, f"breaks-{stream}", stream=stream).body
+    assert router.records(1, session=f"breaks-{stream}")[0]["status"] == "success"
+
+
+def test_an_answer_that_ends_soon_keeps_its_connection(router, up):
+    up.answer(chat.stream([*chat.text_stream(), 0.2]))
+    with Caller(router) as caller:
+        for _ in range(2):
+            caller.ask("kept")
+            assert b"message_stop" in caller.answer().body
+    assert [one.connection for one in up.wait_for(2)] == [up.requests[0].connection] * 2
+
+
+def test_an_error_within_an_answer_is_its_end_though_its_connection_stays_open(router, up, never):
+    up.answer(chat.stream([chat.chunk({"content": "Hel"}), FAULT, never]))
+    assert ask(router, "fault-open").body.rstrip().splitlines()[-2] == b"event: error"
+    assert router.records(1, session="fault-open")[0]["status"] == "error"
+
+
+def test_an_error_before_an_answer_fails_over_though_its_connection_stays_open(router, up, never):
+    up.answer(chat.stream([FAULT, never]))
+    answer = ask(router, "up-then-home-open")
+    assert answer.headers["x-signalbox-attempts"] == "up:stream_error anthropic:200"
+
+
+UNREADABLE = {
+    "page": Answer(200, (("Content-Type", "text/html"),), (b"<!doctype html><title>Log in</title>",)),
+    "text": Answer(200, (("Content-Type", "text/plain"),), (b"Unexpected endpoint. Returning 200 anyway",)),
+    "nothing": Answer(200, (("Content-Type", "application/json"),)),
+    "no-content": Answer(204, framing="raw", chunks=(b"HTTP/1.1 204 No Content\r\n\r\n",)),
+    "coding": Answer(200, (("Content-Encoding", "x-made-up"),), chat.completion().chunks),
+}
+
+
+@both
+@pytest.mark.parametrize("how", UNREADABLE)
+def test_what_is_no_answer_at_all_is_an_error_that_says_so(router, up, how, stream):
+    up.answer(UNREADABLE[how])
+    answer = ask(router, f"none-{how}", stream=stream)
+    assert (answer.status, answer.headers["x-signalbox-attempts"]) == (502, "up:stream_error")
+    assert error(answer)["message"].startswith("up broke off: ")
+
+
+@both
+@pytest.mark.parametrize("status", [302, 304])
+def test_a_redirect_is_an_error(router, up, status, stream):
+    head = b"HTTP/1.1 %d Scripted\r\nLocation: http://127.0.0.1:1/\r\n" % status
+    up.answer(
+        Answer(
+            status,
+            framing="raw",
+            chunks=(head + (b"\r\n" if status == 304 else b"Content-Length: 0\r\n\r\n"),),
+        )
+    )
+    answer = ask(router, f"moved-{status}", stream=stream)
+    assert (answer.status, answer.headers["x-signalbox-attempts"]) == (502, f"up:{status}")
+    assert "location" not in answer.headers
+
+
+@both
+def test_an_error_instead_of_an_answer_has_its_status(router, up, stream):
+    up.answer(json_answer({"error": {"message": "overloaded", "code": 503}}))
+    answer = ask(router, "said-503", stream=stream)
+    assert (answer.status, answer.headers["x-signalbox-attempts"]) == (529, "up:stream_error")
+    assert error(answer)["message"] == "up: overloaded"
+
+
+@both
+def test_attempts_tell_what_the_provider_said_and_not_what_became_of_it(router, up, stream):
+    up.answer(chat.error(401, "no such key"))
+    answer = ask(router, f"keyed-{stream}", stream=stream)
+    assert (answer.status, answer.headers["x-signalbox-attempts"]) == (403, "keyed:401")
+    assert router.records(1, session=f"keyed-{stream}")[0]["attempts"] == "keyed:401"
+
+
+DEEP = (
+    b'{"model":"%s","max_tokens":9,"messages":[{"role":"user","content":' + b"[" * 900 + b"]" * 900 + b"}]}"
+)
+
+
+@pytest.mark.parametrize("model", [b"up-then-home-deep", b"home-then-up-deep"])
+def test_what_cannot_be_translated_after_all_goes_to_those_who_need_no_translation(router, home, up, model):
+    if model.startswith(b"home"):
+        home.answer(json_answer({"type": "error", "error": {"type": "api_error", "message": "busy"}}, 500))
+    raw = DEEP % model
+    with Caller(router) as caller:
+        caller.socket.sendall(caller.head(len(raw)) + raw)
+        answer = caller.answer()
+    assert answer.status == (500 if model.startswith(b"home") else 200)
+    assert home.requests[0].body == raw
+    assert up.requests == []
+
+
+def test_half_a_character_does_not_matter(router, up):
+    raw = rb'{"model":"half","max_tokens":9,"messages":[{"role":"user","content":"a \ud83d b"}]}'
+    up.answer(chat.completion())
+    with Caller(router) as caller:
+        caller.socket.sendall(caller.head(len(raw)) + raw)
+        assert caller.answer().status == 200
+    assert up.requests[0].json["messages"][0]["content"] == "a \ufffd b"
