@@ -5,13 +5,13 @@ from typing import Any
 
 import msgspec
 
-from .dialects import Dialect, matches
-from .ids import Ids, unpack
-from .incoming import Block, Message, Piece, pieces
-from .parts import Part, Parts, content_of
-from .signature import payload_of, signer
-from .texts import is_said
-from .tools import Names
+from signalbox.translate.dialects import Dialect, matches
+from signalbox.translate.ids import Ids, unpack
+from signalbox.translate.incoming import Block, Message, Piece, pieces
+from signalbox.translate.parts import Part, Parts, content_of
+from signalbox.translate.signature import payload_of, signer
+from signalbox.translate.texts import is_said
+from signalbox.translate.tools import Names
 
 _UNSIGNED = "skip_thought_signature_validator"
 """What Gemini takes for the signature of a call that it did not make (openai-chat.md, 6)."""

@@ -7,7 +7,7 @@ get a part that is random, and carry their own with them, as they carry what els
 
 import re
 
-from .ids import pack
+from signalbox.translate.ids import pack
 
 _COUNTED = re.compile(r"[_-]*(?:(?:[a-zA-Z]+|[0-9]{1,6})(?:[_-]+|$))*")
 """Words and small numbers: another answer may well use them too."""

@@ -6,10 +6,10 @@ call that is not over streams to the client as it comes in; the others wait for 
 
 from collections.abc import Mapping
 
-from .arguments import Arguments
-from .callids import CallIds
-from .chunks import Part
-from .writer import Writer
+from signalbox.translate.arguments import Arguments
+from signalbox.translate.callids import CallIds
+from signalbox.translate.chunks import Part
+from signalbox.translate.writer import Writer
 
 _MOST = 1000
 """Calls of one answer."""

@@ -2,13 +2,13 @@
 
 import msgspec
 
-from ..messages.errors import error_body
-from .dialects import Dialect, matches
-from .failures import failure
-from .request import ChatRequest
-from .stream import Stream
-from .translated import Translated
-from .translation import Answer
+from signalbox.messages.errors import error_body
+from signalbox.translate.dialects import Dialect, matches
+from signalbox.translate.failures import failure
+from signalbox.translate.request import ChatRequest
+from signalbox.translate.stream import Stream
+from signalbox.translate.translated import Translated
+from signalbox.translate.translation import Answer
 
 
 class Chat(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ..messages.sse import Event
+from signalbox.messages.sse import Event
 
 type Object = dict[str, Any]
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from . import schemas
+from signalbox.translate import schemas
 
 type DialectName = Literal[
     "openai", "azure", "openrouter", "gemini", "kimi", "glm", "minimax", "deepseek", "mistral", "ollama",

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from .dialects import Dialect, matches
+from signalbox.translate.dialects import Dialect, matches
 
 OFF = "none"
 _ORDER = (OFF, "minimal", "low", "medium", "high", "xhigh", "max")

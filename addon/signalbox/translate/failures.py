@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..messages.context import in_anthropics_words
-from ..messages.errors import error_type, read_error
-from .chunks import read
+from signalbox.messages.context import in_anthropics_words
+from signalbox.messages.errors import error_type, read_error
+from signalbox.translate.chunks import read
 
 _LONGEST = 300
 """Characters of a text that is no JSON."""

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
-from .answers import Answers, Call
-from .dialects import Dialect, matches
-from .incoming import Block, Message, Piece, pieces
-from .parts import Part, Parts, content_of
-from .texts import is_said, joined
+from signalbox.translate.answers import Answers, Call
+from signalbox.translate.dialects import Dialect, matches
+from signalbox.translate.incoming import Block, Message, Piece, pieces
+from signalbox.translate.parts import Part, Parts, content_of
+from signalbox.translate.texts import is_said, joined
 
 _NO_RESULT = "[no result: cancelled]"
 _NO_OUTPUT = "(no output)"

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from .dialects import Dialect, matches
-from .incoming import Block, Content, Piece, Source, pieces
-from .texts import is_said, joined, text_of
+from signalbox.translate.dialects import Dialect, matches
+from signalbox.translate.incoming import Block, Content, Piece, Source, pieces
+from signalbox.translate.texts import is_said, joined, text_of
 
 _MEDIA_TYPES = {"image/jpg": "image/jpeg"}
 

@@ -7,18 +7,18 @@ from typing import Any
 
 import msgspec
 
-from ..messages.body import Body
-from ..messages.system import BILLING
-from .answers import Answers
-from .dialects import Dialect, matches
-from .effort import Thought, thought
-from .history import History, system_of
-from .incoming import Block, Content, Incoming, Tool, pieces, read, read_offered
-from .parts import Part, Parts
-from .schemas import cleaned, is_strict
-from .texts import defined_by
-from .tools import Choice, Names, choose, functions, offered, refusal
-from .translation import UntranslatableError
+from signalbox.messages.body import Body
+from signalbox.messages.system import BILLING
+from signalbox.translate.answers import Answers
+from signalbox.translate.dialects import Dialect, matches
+from signalbox.translate.effort import Thought, thought
+from signalbox.translate.history import History, system_of
+from signalbox.translate.incoming import Block, Content, Incoming, Tool, pieces, read, read_offered
+from signalbox.translate.parts import Part, Parts
+from signalbox.translate.schemas import cleaned, is_strict
+from signalbox.translate.texts import defined_by
+from signalbox.translate.tools import Choice, Names, choose, functions, offered, refusal
+from signalbox.translate.translation import UntranslatableError
 
 _LONG_CONTEXT = "[1m]"
 _SCHEMA = "Answer with one JSON value that follows this JSON Schema, and with nothing around it:\n{}"

@@ -7,7 +7,7 @@ the payload says under which key the provider wants its reasoning back (translat
 from hashlib import sha256
 from typing import Any
 
-from .ids import decode, encode
+from signalbox.translate.ids import decode, encode
 
 _PREFIX = "signalbox"
 

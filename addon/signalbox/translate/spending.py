@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .chunks import Object
+from signalbox.translate.chunks import Object
 
 _MOST = 10**12
 

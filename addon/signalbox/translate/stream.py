@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from .calls import CallError, Calls
-from .chunks import (
+from signalbox.translate.calls import CallError, Calls
+from signalbox.translate.chunks import (
     Begun,
     Broken,
     Done,
@@ -20,12 +20,12 @@ from .chunks import (
     Step,
     Text,
 )
-from .endings import fault_of, stop_reason
-from .failures import failure
-from .signature import sign
-from .spending import estimated, usage_of
-from .thinktags import ThinkTags
-from .writer import Event, Writer
+from signalbox.translate.endings import fault_of, stop_reason
+from signalbox.translate.failures import failure
+from signalbox.translate.signature import sign
+from signalbox.translate.spending import estimated, usage_of
+from signalbox.translate.thinktags import ThinkTags
+from signalbox.translate.writer import Event, Writer
 
 LARGEST = 64 * 1024 * 1024
 """Characters of one answer."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from .incoming import Block, Change, Piece, Source, Tool
+from signalbox.translate.incoming import Block, Change, Piece, Source, Tool
 
 _NO_TEXT = ("thinking", "redacted_thinking", "fallback", "container_upload")
 

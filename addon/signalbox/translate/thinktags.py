@@ -3,7 +3,7 @@
 So send MiniMax, Gemini (`<thought>`) and many local servers (openai-chat.md, 3, "Reasoning fields").
 """
 
-from .chunks import Reasoning, Text
+from signalbox.translate.chunks import Reasoning, Text
 
 _TAGS = ("<think>", "<thought>", "<thinking>")
 _LONGEST = 200

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from .dialects import Dialect
-from .incoming import Offered, Tool
-from .schemas import Rules, parameters
+from signalbox.translate.dialects import Dialect
+from signalbox.translate.incoming import Offered, Tool
+from signalbox.translate.schemas import Rules, parameters
 
 _ODD = re.compile(r"[^a-zA-Z0-9_-]")
 _LONGEST = 55

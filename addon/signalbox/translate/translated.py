@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from typing import Literal
 
-from ..messages.encoding import Decoder, EncodingError
-from ..messages.sse import Splitter, parse_event
-from .chunks import Broken, Done, Fault, Step, read, steps, steps_of
-from .stream import LARGEST, Stream
-from .whole import Message
-from .writer import encode
+from signalbox.messages.encoding import Decoder, EncodingError
+from signalbox.messages.sse import Splitter, parse_event
+from signalbox.translate.chunks import Broken, Done, Fault, Step, read, steps, steps_of
+from signalbox.translate.stream import LARGEST, Stream
+from signalbox.translate.whole import Message
+from signalbox.translate.writer import encode
 
 EVENTS = "text/event-stream; charset=utf-8"
 JSON = "application/json"

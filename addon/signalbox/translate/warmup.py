@@ -1,8 +1,8 @@
 """The answer to a request for nothing but a warm cache (`max_tokens: 0`), which others have no word for."""
 
-from .translated import EVENTS, JSON
-from .whole import Message
-from .writer import Writer, encode
+from signalbox.translate.translated import EVENTS, JSON
+from signalbox.translate.whole import Message
+from signalbox.translate.writer import Writer, encode
 
 
 def warmed_up(model: str, input_tokens: int, *, seed: str, stream: bool) -> tuple[bytes, str]:

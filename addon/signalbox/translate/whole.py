@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from .writer import Event
+from signalbox.translate.writer import Event
 
 
 class Message:
