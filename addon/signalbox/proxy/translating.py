@@ -20,7 +20,7 @@ from signalbox.proxy.failover import FailoverStream
 from signalbox.proxy.held import is_stream
 from signalbox.proxy.stream import Commands
 from signalbox.routing import outcome as outcomes
-from signalbox.routing.prepare import Outgoing
+from signalbox.routing.tried import Tried
 from signalbox.translate.translation import Answer, Passed
 
 EVENTS = "text/event-stream"
@@ -30,8 +30,8 @@ LINGER = 1.0
 
 class TranslatingStream(FailoverStream):
     _answer: Answer = Passed()
-    _answers: Outgoing | None = None
-    """The request that it answers."""
+    _answers: Tried | None = None
+    """The attempt that it answers."""
 
     def on_event(self, event: events.Event) -> Commands[None]:
         if isinstance(event, ResponseHeaders) and event.response.status_code >= 200:
@@ -45,19 +45,25 @@ class TranslatingStream(FailoverStream):
             if self._held is not None:
                 self._held.reported = self._answer.error
             yield from super().on_event(translated)
-            if self._ours is None or self._ours.outgoing is not self._answers:
+            if not self._is_current:
                 return  # that attempt has failed, and another one is on
             self._ping_when_silent()
         if self._answer.cut and self.server_state != self.state_errored:
             why = f"broke off: {self._answer.cut}"
             yield from self._failed(502, why, outcomes.STREAM_ERROR.because(self._answer.cut))
         elif isinstance(event, ResponseData) and self._is_over:
+            self.deadlines.clear("ping")
             self.deadlines.keep("over", LINGER)
 
     @property
+    def _is_current(self) -> bool:
+        """Whether the answer is that of the attempt under way."""
+        return self._ours is not None and self._ours.tried[-1] is self._answers
+
+    @property
     def _is_over(self) -> bool:
-        """Whether the current attempt's answer is whole, or an error: what is missing is its end."""
-        return self._answer.over and self._ours is not None and self._ours.outgoing is self._answers
+        """Whether it is whole, or an error, so that only its end is missing."""
+        return self._answer.over and self._is_current
 
     def on_due(self, name: str) -> Commands[None]:
         if name != "over":
@@ -75,12 +81,13 @@ class TranslatingStream(FailoverStream):
     def _begin(self, response: http.Response) -> None:
         """An answer of the current attempt: its head becomes that of what the client gets."""
         exchange = self._ours
-        self._answers = outgoing = exchange.outgoing if exchange is not None else None
+        outgoing = exchange.outgoing if exchange is not None else None
         self._answer = Passed()
         self._is_stream = is_stream(response)
-        if outgoing is None or not 200 <= response.status_code < 300:
+        if exchange is None or outgoing is None or not 200 <= response.status_code < 300:
             return
         headers = response.headers
+        self._answers = exchange.tried[-1]
         self._answer = outgoing.translation.answer(
             headers.get("content-type", ""), headers.get("content-encoding", "")
         )
