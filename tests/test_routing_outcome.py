@@ -240,7 +240,7 @@ def test_quota_rests_by_what_names_its_reset_most_exactly():
                 "anthropic_ratelimit_unified_status": "blocked",
                 "anthropic_ratelimit_unified_reset": "1795179600",
             },
-            "",
+            "plan",
         ),
     ],
 )

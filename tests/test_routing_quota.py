@@ -154,8 +154,8 @@ def test_a_refused_model_is_bound_by_a_family_of_any_name():
 
 
 def test_an_open_plan_lifts_what_only_the_plan_had_said():
-    found = meter(Told({"": REJECTED}, {}, {}, REJECTED), policy=WATCHED, refused=SONNET)
-    assert found.refusal(WATCHED, SONNET, NOW) == ("quota", "the plan is used up")
+    found = meter(Told({"plan": REJECTED}, {}, {}, REJECTED), policy=WATCHED, refused=SONNET)
+    assert found.refusal(WATCHED, SONNET, NOW) == ("quota:plan", "plan is used up")
     found.hear(Told({}, {}, {}, "allowed"), NOW)
     assert reason(found, WATCHED) == ""
 
@@ -199,8 +199,9 @@ def test_a_new_policy_counts_at_once():
 
 
 def test_names_from_outside_are_bounded():
-    found = meter(*(told({f"{number}h": 1.0}) for number in range(1000)))
-    assert len(found.windows) == MOST
+    found = meter(*(told({f"{number}h": 1.0}) for number in range(1000, 2000)), told({"5h": 95.0}))
+    assert len(found.windows) == MOST + 1
+    assert reason(found) == "quota:5h"
 
 
 def test_what_is_shown_begins_with_the_windows_that_all_know():

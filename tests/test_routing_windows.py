@@ -55,11 +55,11 @@ def in_words(told: Told | None) -> str:
         word = told.status.get(name, "")
         status = f" {'rejected' if is_shut(word) else word}" if word else ""
         reset = f", resets in {told.reset[name] - NOW:g} s" if name in told.reset else ""
-        lines.append(f"{name or 'the plan'}{percent}{status}{reset}")
+        lines.append(f"{name}{percent}{status}{reset}")
     if told.claim:
         lines.append(f"decides: {told.claim}")
     if told.spent:
-        lines.append(f"used up: {told.last or 'the plan'}" + ", of one family" * told.of_one_family)
+        lines.append(f"used up: {told.last}" + ", of one family" * told.of_one_family)
     return "\n".join([*lines, *(["extra usage"] if told.overage_in_use else [])])
 
 
@@ -134,6 +134,13 @@ def test_once_its_reset_has_passed_nothing_is_used():
     assert window.at(NOW + HOUR) == Window()
     later = window.hear("5h", told(reset=NOW + 6 * HOUR), NOW + HOUR, None)
     assert (later.percent, later.status) == (0, "")
+
+
+def test_a_reset_that_a_wrong_clock_has_put_years_away_does_not_count():
+    window = heard((NOW, told(101, "rejected", NOW + HOUR)))
+    before = NOW - 365 * 24 * HOUR
+    assert window.at(before) == Window()
+    assert window.hear("5h", told(50), before, None).percent == 50
 
 
 def test_without_a_reset_it_counts_for_a_short_while():

@@ -80,8 +80,8 @@ class Outcome(msgspec.Struct, frozen=True):
     wait: float | None = None
     """Seconds after which the provider itself says to come back (`retry-after`); None where it does not."""
     window: str | None = None
-    """Where a plan's windows are used up: the one that is open again last, as `7d`; empty where none was
-    named. `quota.Quotas` knows until when."""
+    """Where a plan's windows are used up: the one that is open again last, as `7d`. `quota.Quotas`
+    knows until when."""
     detail: str = ""
     """For people: type and message, one line of at most 200 characters, without secrets."""
 

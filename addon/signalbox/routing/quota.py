@@ -18,7 +18,7 @@ from signalbox.routing.windows import OVERAGE, Told, Window
 ALWAYS = ("5h", "7d", OVERAGE)
 """Windows that are shown always, in this order, as never used where nothing is known of them."""
 MOST = 32
-"""Windows of one account that are remembered: their names come from outside."""
+"""Windows of one account that are remembered, beside these: their names come from outside."""
 
 DEFAULT = ""
 """The account of all credentials that belong to no other."""
@@ -40,7 +40,7 @@ class Meter(msgspec.Struct):
         """One more answer; `refused` is the model as sent, where it was refused with a 429."""
         is_open = bool(told.overall) and not windows.is_shut(told.overall)
         for name in dict.fromkeys([*self.windows, *told.status, *told.percent, *told.reset]):
-            if name in self.windows or len(self.windows) < MOST:
+            if name in self.windows or name in ALWAYS or len(self.windows) < MOST:
                 window = self.windows.get(name, Window()).hear(name, told, now, refused)
                 lifts = is_open and name not in told.status and windows.family(name) is None
                 self.windows[name] = window.lifted() if lifts and window.is_rejected else window
@@ -96,7 +96,7 @@ class Meter(msgspec.Struct):
         back = "" if window.percent >= mark else f", back below {mark - policy.hysteresis}%"
         used = "used up" if window.is_rejected else f"at {window.percent:g}%, its mark is {mark}%{back}"
         until = f", resets in {span(window.reset - now)}" if window.reset is not None else ""
-        return (f"quota:{name}" if name else "quota"), f"{name or 'the plan'} is {used}{until}"
+        return f"quota:{name}", f"{name} is {used}{until}"
 
     def _binds(self, window: str, model: str | None) -> bool:
         name = windows.family(window)

@@ -50,7 +50,7 @@ class Rest(Gate):
         """The longer rest wins."""
         if until > self.until:
             self.until = until
-            window = f":{outcome.window}" if outcome.window else ""
+            window = f":{outcome.window}" if outcome.window is not None else ""
             self.reason = f"quota{window}" if outcome.kind == "quota" else "resting"
             self.cause = outcome.detail or outcome.label
 

@@ -16,6 +16,9 @@ from signalbox.routing import resets
 OVERAGE = "overage"
 """Extra usage beyond the plan. It is rejected wherever none was bought, which says nothing of the plan."""
 
+PLAN = "plan"
+"""What is used up where a refusal names no window."""
+
 LONGEST = 40
 """Characters of a name or status that is believed."""
 FURTHEST = 32 * 86400.0
@@ -35,7 +38,7 @@ _OF_A_WINDOW = re.compile(
     rf"{_PREFIX}(?:(\w{{1,{LONGEST}}})-)?(status|reset|utilization|surpassed-threshold)", re.ASCII
 )
 _WORD = re.compile(rf"[a-z_]{{1,{LONGEST}}}", re.ASCII)
-_FRACTION = re.compile(r"\d{1,9}(\.\d{0,30})?(e-?\d{1,2})?", re.ASCII | re.IGNORECASE)
+_FRACTION = re.compile(r"\d{1,3}(\.\d{0,30})?(e-\d{1,2})?", re.ASCII | re.IGNORECASE)
 _FAMILY = re.compile(r"\d+[hd]_(\w+)", re.ASCII)
 _LENGTH = re.compile(r"(\d{1,3}[hd])(?:_\w+)?", re.ASCII)
 _REJECTED = frozenset({"rejected", "rate_limited", "blocked"})
@@ -108,7 +111,7 @@ def read(headers: Mapping[str, str], now: float) -> Told | None:
     claim = claim if _WORD.fullmatch(claim) else ""
     shut = [name for name, word in status.items() if is_shut(word) and name != OVERAGE]
     if is_shut(overall) and not shut and _may_be_the_plan(claim, status, at):
-        shut = [short(claim)]
+        shut = [short(claim) or PLAN]
         status[shut[0]] = overall
     if at is not None:
         reset = dict.fromkeys(shut, at) | reset
@@ -164,7 +167,7 @@ class Window(msgspec.Struct, frozen=True):
         """The same after one more answer; `refused` is the model that it refused with a 429, if it did."""
         if not any(name in part for part in (told.status, told.percent, told.reset)):
             return self
-        old = self if self.until > now else Window()
+        old = self.at(now)
         status = told.status.get(name, old.status)
         percent = told.percent.get(name, old.percent)
         reset = told.reset.get(name, old.reset)
@@ -183,8 +186,9 @@ class Window(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, status="", refused=())
 
     def at(self, now: float) -> "Window":
-        """As it counts then: once its reset has passed nothing of it is used."""
-        return self if self.until > now else Window()
+        """As it counts then: once its reset has passed nothing of it is used. One that is further away than
+        any was heard by a clock that was wrong."""
+        return self if 0 < self.until - now <= FURTHEST else Window()
 
     def full_at(self, name: str, now: float) -> float | None:
         """When it will be full at the recent rate; None where it is full, or resets first, or is not told."""
