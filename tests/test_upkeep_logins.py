@@ -1,6 +1,7 @@
 """Logins as Claude Code keeps them, and whose a credential is."""
 
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from signalbox.config.rules import Provider, Url
 from signalbox.upkeep.accounts import REMEMBERED, Accounts
 from signalbox.upkeep.keychain import EVERY, MacKeychain, services
-from signalbox.upkeep.logins import Logins
+from signalbox.upkeep.logins import LARGEST, Logins
 
 TOKEN = "sk-ant-oat01-fake-login-of-nobody"
 OTHER = "sk-ant-oat01-fake-login-for-work"
@@ -42,6 +43,10 @@ def test_the_token_is_the_one_in_the_file(tmp_path):
         ("{}", "there is no login in {}"),
         ('{"claudeAiOauth": null}', "there is no login in {}"),
         ("{", "the login in {} cannot be read: it is not the JSON that is expected"),
+        (
+            '{"mcpOAuth": ' + "[" * 10**5,
+            "the login in {} cannot be read: it is not the JSON that is expected",
+        ),
         (kept(token=5), "the login in {} cannot be read: it is not the JSON that is expected"),
     ],
 )
@@ -54,6 +59,12 @@ def test_a_login_that_is_not_there_has_a_reason(tmp_path):
     assert Logins().of(tmp_path / "none", NOW).reason == f"there is no login in {tmp_path / 'none'}"
     (tmp_path / ".credentials.json").mkdir()
     assert "cannot be read" in Logins().of(tmp_path, NOW).reason
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda file: file.write_bytes(bytes(LARGEST + 1))])
+def test_what_would_hold_requests_up_is_not_read(tmp_path, make):
+    make(tmp_path / ".credentials.json")
+    assert "it is no file, or too large" in Logins().of(tmp_path, NOW).reason
 
 
 def test_a_login_without_an_end_does_not_expire(tmp_path):
@@ -169,6 +180,14 @@ def test_a_login_that_was_renewed_is_known_for_a_while(folders):
         write(home, kept(token))
         assert accounts.of(folders, token) == str(home)
     assert [accounts.of(folders, token) for token in tokens] == ["", *[str(home)] * REMEMBERED]
+
+
+def test_logins_that_change_places_belong_to_where_they_are(folders):
+    accounts, (home, work) = Accounts(Logins()), folders
+    for here, there in ((TOKEN, OTHER), (OTHER, TOKEN), (TOKEN, OTHER)):
+        write(home, kept(here))
+        write(work, kept(there))
+        assert [accounts.of(folders, secret) for secret in (here, there)] == [str(home), str(work)]
 
 
 def test_no_credential_is_kept(folders):

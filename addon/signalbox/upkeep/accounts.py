@@ -1,7 +1,6 @@
 """Whose a credential is: the accounts of a provider are told apart by the logins in their config folders."""
 
 import os
-from collections import deque
 from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
@@ -19,19 +18,24 @@ class Accounts:
     def __init__(self, logins: Logins) -> None:
         self._logins = logins
         self._key = os.urandom(32)
-        self._seen: dict[Path, deque[bytes]] = {}
+        self._seen: dict[Path, list[bytes]] = {}
 
     def of(self, folders: Iterable[Path], secret: str | None) -> str:
-        """The folder whose login this is or lately was; else the default account, which all others share."""
+        """The folder whose login this is, else whose it lately was, else the default account, which all
+        others share."""
         digest = self._digest(secret or "")
-        owners = [folder for folder in folders if digest in self._known(folder)]
+        known = [(folder, self._known(folder)) for folder in folders]
+        owners = [folder for folder, digests in known if digests[-1:] == [digest]]
+        owners += [folder for folder, digests in known if digest in digests]
         return str(owners[0]) if owners else DEFAULT
 
-    def _known(self, folder: Path) -> deque[bytes]:
-        known = self._seen.setdefault(folder, deque(maxlen=REMEMBERED))
-        token = self._logins.kept(folder).token
-        if token is not None and (digest := self._digest(token)) not in known:
-            known.append(digest)
+    def _known(self, folder: Path) -> list[bytes]:
+        """The logins that were seen there, the latest one last."""
+        known = self._seen.get(folder, [])
+        if (token := self._logins.kept(folder).token) is not None:
+            latest = self._digest(token)
+            known = [*(digest for digest in known if digest != latest), latest][-REMEMBERED:]
+            self._seen[folder] = known
         return known
 
     def _digest(self, secret: str) -> bytes:

@@ -13,6 +13,8 @@ from signalbox.config import values
 from signalbox.config.rules import Provider
 
 FILE = ".credentials.json"
+LARGEST = 1024 * 1024
+"""Bytes of it that are read: requests wait for that."""
 
 type Stamp = tuple[int, int, int] | None
 
@@ -82,7 +84,7 @@ class Logins:
 def parsed(text: str | bytes, folder: Path) -> Login:
     try:
         login = msgspec.json.decode(text, type=_Credentials).login
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return Login(None, f"the login in {folder} cannot be read: it is not the JSON that is expected")
     token = values.secret(login.access).value if login is not None else None
     if login is None or token is None:
@@ -91,8 +93,11 @@ def parsed(text: str | bytes, folder: Path) -> Login:
 
 
 def _in_file(folder: Path) -> Login:
+    file = folder / FILE
     try:
-        return parsed((folder / FILE).read_bytes(), folder)
+        if not file.is_file() or file.stat().st_size > LARGEST:
+            return Login(None, f"the login in {folder} cannot be read: it is no file, or too large")
+        return parsed(file.read_bytes(), folder)
     except OSError as fault:
         return Login(None, f"the login in {folder} cannot be read: {fault.strerror}")
 
