@@ -384,5 +384,6 @@ def test_half_a_character_is_translated_as_one_that_can_be_written(router, up):
     body = rb'{"model":"lone-x","max_tokens":9,"messages":[{"role":"user","content":"half \ud83d, whole"}]}'
     with closing(http.client.HTTPConnection("127.0.0.1", router.ports[0], timeout=15)) as connection:
         connection.request("POST", "/v1/messages", body)
-        assert connection.getresponse().status == 200
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["role"]) == (200, "assistant")
     assert up.wait_for(1)[0].json["messages"] == [{"role": "user", "content": "half \ue83d, whole"}]
