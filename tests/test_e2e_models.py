@@ -297,6 +297,21 @@ def test_a_provider_is_trusted_where_mitmproxy_would_trust_it(start_router, tmp_
     assert ("claude-router-glm-4.7" in listed.ids) == option.startswith("ssl_")
 
 
+@pytest.mark.parametrize("option", ["ssl_insecure=true", "ssl_verify_upstream_trusted_ca={}"])
+def test_a_probe_trusts_whom_mitmproxy_trusts(start_router, tmp_path, second, option):
+    certificate = certify(tmp_path / "server.pem")
+    with TlsUpstream(certificate) as home:
+        used = ("anthropic-ratelimit-unified-5h-utilization", "0.95")
+        home.answer(json_answer({"model": OPUS["id"]}, headers=[used]))
+        quota = "quota: {redirect_at: {5h: 90}, probe: 50ms}"
+        text = rules(home, second).replace("auth: client,", f"auth: client, {quota},")
+        options = ("--set", option.format(certificate))
+        router = start_router(home.url, rules=text, options=options)
+        ask(router, "claude-opus-5-5")
+        assert home.wait_for(2)[1].path == "/v1/messages/count_tokens"
+        router.stop()  # before its upstream, which it holds a connection to
+
+
 def picker_file(router: Router, folder: str) -> Path:
     return router.folder / folder / "cache/gateway-models.json"
 

@@ -1,10 +1,12 @@
 """Marks, hysteresis and spent windows: who is passed over, and when it comes back."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from signalbox.config.rules import Failover, Match, Provider, Quota, Reject, Rule, Rules, Secret, Target, Url
 from signalbox.routing.quota import MOST, Change, Meter, Quotas, following
@@ -243,15 +245,25 @@ def rules(*chains: tuple[str, ...], reject: Reject | None = None, of: tuple[Prov
 
 
 HOME = provider("anthropic")
+FAMILY = provider("anthropic", replace(MARKS, accounts=(Path("/work"), Path("/new"))))
 
 
 def test_accounts_are_passed_over_each_by_itself():
-    quotas, all_rules = Quotas(), rules(("anthropic",), of=(HOME,))
+    quotas, all_rules = Quotas(), rules(("anthropic",), of=(FAMILY,))
     quotas.hear("anthropic", "/work", told({"5h": 91.0}), NOW)
     quotas.hear("anthropic", "", told({"5h": 20.0}), NOW)
     assert quotas.settle(all_rules, NOW) == [Change("anthropic", "/work", True, "")]
-    refusals = [quotas.refusal(HOME, account, SONNET, NOW) for account in ("/work", "", "/new")]
+    refusals = [quotas.refusal(FAMILY, account, SONNET, NOW) for account in ("/work", "", "/new")]
     assert [bool(refusal) for refusal in refusals] == [True, False, False]
+
+
+def test_an_account_that_the_rules_name_no_more_rests_until_they_do():
+    quotas = Quotas()
+    quotas.hear("anthropic", "/work", told({"5h": 91.0}), NOW)
+    assert quotas.settle(rules(("anthropic",), of=(HOME,)), NOW) == []
+    assert quotas.of(HOME) == {}
+    assert quotas.refusal_of_all(HOME, SONNET, NOW) is None
+    assert quotas.settle(rules(("anthropic",), of=(FAMILY,)), NOW) == [Change("anthropic", "/work", True, "")]
 
 
 def test_a_provider_with_several_keys_is_shown_only():
@@ -263,13 +275,13 @@ def test_a_provider_with_several_keys_is_shown_only():
 
 
 def test_rules_may_ask_for_what_is_used():
-    quotas, all_rules = Quotas(), rules(of=(HOME, provider("other")))
+    quotas, all_rules = Quotas(), rules(of=(FAMILY, provider("other")))
     quotas.hear("anthropic", "/work", told({"5h": 57.0, "7d_opus": 3.0}), NOW)
     quotas.hear("anthropic", "", told({"5h": 1.0}), NOW)
     used = quotas.used(all_rules, lambda provider: "/work", NOW)
     assert used == {("anthropic", "5h"): 57, ("anthropic", "7d_opus"): 3}
     assert quotas.used(all_rules, lambda provider: "/work", NOW + HOUR)["anthropic", "5h"] == 0
-    assert quotas.used(all_rules, lambda provider: "/unheard", NOW) == {}
+    assert quotas.used(all_rules, lambda provider: "/new", NOW) == {}
 
 
 @pytest.mark.parametrize(
@@ -291,12 +303,12 @@ def test_what_is_known_outlives_the_process(answers):
     after = Quotas(before.saved())
     assert after.settle(all_rules, NOW) == []
     assert after.refusal(HOME, "", SONNET, NOW) == before.refusal(HOME, "", SONNET, NOW)
-    assert after.of("anthropic") == before.of("anthropic")
+    assert after.saved() == before.saved()
 
 
 @pytest.mark.parametrize("saved", [b"", b"{", b"[]", b'{"anthropic": {"": {"windows": 5}}}', b"\xff"])
 def test_a_state_that_cannot_be_read_is_none(saved):
-    assert Quotas(saved).of("anthropic") == {}
+    assert Quotas(saved).saved() == b"{}"
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-import ssl
 import time
-from functools import cache
 from pathlib import Path
 
 from mitmproxy import ctx, http
@@ -13,13 +11,14 @@ from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
 from signalbox.config.watch import Live
 from signalbox.gateway import arrival, departure
 from signalbox.gateway.metering import Metering
+from signalbox.gateway.trust import trusted
 from signalbox.messages.models import Entry
 from signalbox.pages import models
 from signalbox.proxy import answers
 from signalbox.proxy.faults import place
 from signalbox.proxy.requests import to_headers
 from signalbox.routing.exchange import Exchange
-from signalbox.upkeep import fetch, picker
+from signalbox.upkeep import picker
 from signalbox.upkeep.lists import Lists
 
 log = logging.getLogger("signalbox")
@@ -93,24 +92,3 @@ def base_url() -> str | None:
     modes = (mode for mode in map(ProxyMode.parse, ctx.options.mode) if isinstance(mode, ReverseMode))
     listener = next((bound[mode.full_spec] for mode in modes if mode.full_spec in bound), None)
     return picker.url_of(listener.host, listener.port) if listener else None
-
-
-def trusted() -> ssl.SSLContext:
-    """Whom mitmproxy trusts as upstreams, by its options."""
-    options = ctx.options
-    ca, folder = options.ssl_verify_upstream_trusted_ca, options.ssl_verify_upstream_trusted_confdir
-    return _trusted(options.ssl_insecure, ca, folder)
-
-
-@cache
-def _trusted(insecure: bool, ca: str | None, folder: str | None) -> ssl.SSLContext:
-    if not (insecure or ca or folder):
-        return fetch.trusted()
-    files = [str(Path(path).expanduser()) if path else None for path in (ca, folder)]
-    context = ssl.create_default_context(cafile=files[0], capath=files[1])
-    context.verify_flags &= (
-        ~ssl.VERIFY_X509_STRICT
-    )  # which mitmproxy does not ask for, nor many a firm's CA pass
-    if insecure:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context

@@ -10,6 +10,7 @@ from mitmproxy import http
 
 from signalbox.config.rules import Provider, Rules
 from signalbox.gateway.departure import upstream
+from signalbox.gateway.trust import trusted
 from signalbox.proxy.faults import place
 from signalbox.proxy.requests import plain_headers
 from signalbox.record import console
@@ -50,6 +51,7 @@ class Metering:
             token_of=self.token,
             hear=self._hear,
             settle=self._settle,
+            tls=trusted,
         )
 
     def token(self, provider: Provider) -> str | None:
@@ -159,7 +161,7 @@ class Metering:
     def _tell(self, rules: Rules, change: Change) -> None:
         other = following(rules, change.provider)
         before, after = (change.provider, other) if change.away else (other, change.provider)
-        stand = brief(self.quotas.of(change.provider)[change.account], time.time())
+        stand = brief(self.quotas.of(rules.providers[change.provider])[change.account], time.time())
         family = f" for {change.window}" if change.window else ""
         account = f" of {change.account}" if change.account else ""
         log.warning("%s", console.transition_line(before, after, stand) + family + account)

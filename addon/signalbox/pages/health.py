@@ -153,7 +153,7 @@ def _provider(provider: Provider, seen: Seen, moment: float, now: datetime) -> d
         "available": not reason,
         "reason": reason or None,
         "circuit": seen.standing.circuits(moment).get(provider.name, "closed"),
-        "quota": quota(seen.quotas, provider.name, now),
+        "quota": quota(seen.quotas, provider, now),
         "key_set": provider.key is not None,
         "key_valid": seen.observed.key_valid.get(provider.name),
     }

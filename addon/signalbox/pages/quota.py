@@ -3,11 +3,12 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from signalbox.config.rules import Provider
 from signalbox.routing.quota import DEFAULT, Meter, Quotas
 from signalbox.routing.windows import Window
 
 
-def quota(quotas: Quotas, provider: str, now: datetime) -> dict[str, Any] | None:
+def quota(quotas: Quotas, provider: Provider, now: datetime) -> dict[str, Any] | None:
     """How the provider's accounts stand; None where nothing was heard. The default account's state stands
     first, those of config folders under `accounts`."""
     meters = quotas.of(provider)

@@ -146,9 +146,11 @@ class Quotas:
         meter.hear(told, now, refused)
         return meter
 
-    def of(self, provider: str) -> Mapping[str, Meter]:
-        """By account, for those that were heard of."""
-        return self._meters.get(provider, {})
+    def of(self, provider: Provider) -> Mapping[str, Meter]:
+        """By account, for those of its accounts that were heard of. What is known of others waits until the
+        rules name them again."""
+        accounts = {DEFAULT, *map(str, provider.quota.accounts)}
+        return {name: one for name, one in self._meters.get(provider.name, {}).items() if name in accounts}
 
     def all(self) -> Iterator[tuple[str, str, Meter]]:
         """(provider, account, its meter) of all that were heard of."""
@@ -161,7 +163,7 @@ class Quotas:
         return [
             Change(provider.name, account, away, scope)
             for provider in rules.providers.values()
-            for account, meter in self.of(provider.name).items()
+            for account, meter in self.of(provider).items()
             for scope, away in (meter.settle(provider.quota, now) if _is_one(provider) else ())
         ]
 
@@ -169,12 +171,12 @@ class Quotas:
         self, provider: Provider, account: str, model: str | None, now: float
     ) -> tuple[str, str] | None:
         """Why this account is not asked now, as in `plan.Refusal`."""
-        meter = self.of(provider.name).get(account) if _is_one(provider) else None
+        meter = self.of(provider).get(account) if _is_one(provider) else None
         return meter.refusal(provider.quota, model, now) if meter is not None else None
 
     def refusal_of_all(self, provider: Provider, model: str | None, now: float) -> tuple[str, str] | None:
         """Why none of its accounts is asked now; one of which nothing was heard may be."""
-        accounts = {*map(str, provider.quota.accounts), *self.of(provider.name)} or {DEFAULT}
+        accounts = {*map(str, provider.quota.accounts), *self.of(provider)} or {DEFAULT}
         refusals = [self.refusal(provider, account, model, now) for account in sorted(accounts)]
         return None if None in refusals else refusals[0]
 
@@ -183,7 +185,7 @@ class Quotas:
         return {
             (provider.name, name): window.at(now).percent
             for provider in rules.providers.values()
-            if (meter := self.of(provider.name).get(account_of(provider))) is not None
+            if (meter := self.of(provider).get(account_of(provider))) is not None
             for name, window in meter.windows.items()
         }
 

@@ -25,11 +25,12 @@ from signalbox.routing.facts import Facts
 from signalbox.routing.plan import Choice
 from signalbox.routing.prepare import BETA, Incoming, Lessons, Outgoing, prepare
 from signalbox.routing.quota import Quotas
+from signalbox.upkeep import fetch
 
 log = logging.getLogger("signalbox")
 
 PATIENCE = 10.0
-"""Seconds for an answer."""
+"""Seconds for an answer's head."""
 FAILURES = 3
 """After so many in a row, with nothing told, it asks half as often each time."""
 LONGEST = 3600.0
@@ -77,8 +78,10 @@ class Prober:
         token_of: Callable[[Provider], str | None],
         hear: Callable[[Provider, str, int, Mapping[str, str]], bool],
         settle: Callable[[], None],
+        tls: Callable[[], ssl.SSLContext] = fetch.trusted,
     ) -> None:
-        """`account_of` tells whose a secret is, `token_of` the token of a provider's own login."""
+        """`account_of` tells whose a secret is, `token_of` the token of a provider's own login, `tls` whom
+        connections trust."""
         self._quotas = quotas
         self._rules = rules
         self._account_of = account_of
@@ -88,7 +91,7 @@ class Prober:
         self._last: dict[Account, Credential] = {}
         self._courses: dict[Account, _Course] = {}
         self._news = asyncio.Event()
-        self._tls: ssl.SSLContext | None = None
+        self._tls = tls
 
     def saw(self, provider: Provider, account: str, header: tuple[str, str]) -> None:
         """A caller's credential that this provider may get."""
@@ -126,10 +129,9 @@ class Prober:
             await self._sleep(min(delay, self._until_reset(), LOOK))
 
     async def _probe_all(self, due: list[tuple[Provider, str]]) -> None:
-        if self._tls is None:  # reading all the authorities takes a while
-            self._tls = await asyncio.to_thread(httpx.create_ssl_context, trust_env=False)
+        tls = await asyncio.to_thread(self._tls)  # reading all the authorities takes a while
         async with httpx.AsyncClient(
-            verify=self._tls, timeout=PATIENCE, follow_redirects=False, trust_env=False
+            verify=tls, timeout=PATIENCE, follow_redirects=False, trust_env=False
         ) as client:
             await asyncio.gather(*(self._probe(client, *pair) for pair in due))
 
@@ -144,8 +146,8 @@ class Prober:
         now = time.time()
         resets = (
             reset
-            for name in self._rules().providers
-            for meter in self._quotas.of(name).values()
+            for provider in self._rules().providers.values()
+            for meter in self._quotas.of(provider).values()
             if (reset := meter.next_reset(now)) is not None
         )
         return min((reset - now for reset in resets), default=LOOK)
@@ -165,7 +167,7 @@ class Prober:
         """Those that are passed over for all models; the windows of one family this request cannot tell."""
         rules = self._rules()
         for provider in rules.providers.values() if rules.rules else ():
-            for account, meter in self._quotas.of(provider.name).items():
+            for account, meter in self._quotas.of(provider).items():
                 if "" in meter.held and provider.quota.probe > 0 and _may_be_probed(provider):
                     yield Account(provider.name, account), provider
 
@@ -189,7 +191,8 @@ class Prober:
         credential = self._credential(provider, account)
         assert credential is not None
         try:
-            told = await self._ask(client, provider, account, *credential)
+            async with asyncio.timeout(PATIENCE):
+                told = await self._ask(client, provider, account, *credential)
         except Exception as fault:  # whatever it is: it has told nothing
             log.debug("probe of %s: %s", provider.name, type(fault).__name__)
             told = False
