@@ -1,20 +1,22 @@
 """A real LiteLLM gateway as provider: what it says itself, and what comes of it through the router."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import anthropic
 import openai
 import pytest
 
-from tests.answers import error_json
+from tests.answers import Answer, error_json, json_answer, message_json
 from tests.litellm import LiteLLM
 from tests.running import Router
-from tests.upstream import Upstream
+from tests.upstream import Received, Upstream
 
 pytestmark = [pytest.mark.litellm, pytest.mark.timeout(420)]  # the first one may have to install it
 
 LOGIN = "sk-ant-oat01-fake-login-of-nobody"
+OPUS = "claude-opus-4-5"
 TEXT = "The train leaves at ten past five."
 RIVERSIDE, HARBOUR = {"station": "Riverside"}, {"station": "Harbour", "platforms": [1, 2]}
 QUESTION = {"role": "user", "content": "When does the train leave?"}
@@ -147,3 +149,43 @@ def test_a_model_that_it_does_not_know_is_its_own_error(claude):
         claude.messages.create(model="nobody", max_tokens=100, messages=[QUESTION])
     assert 400 <= refused.value.status_code < 500
     assert "nobody" in refused.value.message
+
+
+def anthropic_over_its_mark(request: Received) -> Answer:
+    """Lists one model, answers all else, and tells that nine tenths of the five hours are used."""
+    listed = request.path.startswith("/v1/models")
+    answer = json_answer({"data": [{"id": OPUS, "display_name": "Opus"}]}) if listed else message_json(OPUS)
+    used = {"utilization": "0.91", "status": "allowed_warning", "reset": str(int(time.time()) + 3600)}
+    headers = ((f"anthropic-ratelimit-unified-5h-{name}", value) for name, value in used.items())
+    return Answer(answer.status, (*answer.headers, *headers), answer.chunks)
+
+
+def test_it_takes_over_from_a_plan_that_is_over_its_mark_and_its_models_are_listed(
+    start_router: Callable[..., Router], litellm: LiteLLM, upstream: Upstream
+):
+    upstream.answer(anthropic_over_its_mark)
+    router = start_router(
+        upstream.url,
+        rules=f"""
+providers:
+  anthropic:
+    url: "{upstream.url}"
+    auth: client
+    quota: {{redirect_at: {{5h: 90, 7d: 90, overage: 80}}, probe: 0s}}
+  litellm: {{url: "{litellm.url}", key: {litellm.key}, key_header: authorization, models: list}}
+rules:
+  - {{match: "claude-*", to: [anthropic, litellm/text]}}
+  - {{match: "*", to: litellm}}
+""",
+    )
+    with anthropic.Anthropic(base_url=router.url, auth_token=LOGIN, max_retries=0, timeout=30) as client:
+        asked = {"model": OPUS, "max_tokens": 100, "messages": [QUESTION]}
+        answers = [client.messages.with_raw_response.create(**asked) for _ in range(2)]
+        listed = [model.id for model in client.models.list()]
+        picked = client.messages.create(**asked | {"model": "claude-router-text"})
+    told = [answer.headers["x-signalbox-attempts"] for answer in answers]
+    assert told == ["anthropic:200", "litellm:200"]
+    assert answers[1].parse().content[0].text == picked.content[0].text == TEXT
+    assert not any("ratelimit-unified" in name for name in answers[1].headers)
+    assert listed == [OPUS, *(f"claude-router-{model}" for model in litellm.models)]
+    router.wait_log(r"mode transition: anthropic -> litellm \(5h=91%, 7d=0%, overage=0%\)")
