@@ -156,6 +156,20 @@ def test_attempts_tell_what_the_provider_said_and_not_what_became_of_it(router, 
     assert router.records(1, session=f"keyed-{stream}")[0]["attempts"] == "keyed:401"
 
 
+@pytest.mark.parametrize(
+    ("header", "value", "told"),
+    [
+        ("Retry-After", "7", "7"),
+        ("Retry-After-Ms", "1500", "2"),
+        ("X-RateLimit-Reset-Requests", "6m0s", "360"),
+    ],
+)
+def test_when_to_come_back_is_told_in_seconds(router, up, header, value, told):
+    up.answer(json_answer({"error": {"message": "slow down"}}, 429, [(header, value)]))
+    answer = ask(router, f"slow-{header}")
+    assert (answer.status, answer.headers["retry-after"]) == (429, told)
+
+
 DEEP = (
     b'{"model":"%s","max_tokens":9,"messages":[{"role":"user","content":' + b"[" * 900 + b"]" * 900 + b"}]}"
 )

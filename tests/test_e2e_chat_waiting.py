@@ -17,8 +17,8 @@ from tests.wellformed import check_events
 
 OPTIONS = (*with_scripts("haste.py"), "--set", "ssl_insecure=true")
 PING = b"event: ping\n"
-SILENT = [part for _ in range(40) for part in (b": keep-alive\n\n", 0.05)]
-"""Two seconds, which is four times as long as the router is silent here."""
+SILENT = [part for _ in range(26) for part in (b": keep-alive\n\n", 0.05)]
+"""More than a second, which is twice as long as the router is silent here."""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_while_only_comments_or_hidden_thinking_come_the_client_gets_pings(share
 def test_an_answer_in_one_piece_is_waited_for_with_pings_where_a_stream_was_asked_for(shared, caller, model):
     """Some send white space meanwhile (openai-chat.md, 2)."""
     whole = chat.completion()
-    spaces = tuple(part for _ in range(20) for part in (b"\n", 0.1))
+    spaces = tuple(part for _ in range(13) for part in (b"\n", 0.1))
     shared.second.answer(Answer(200, whole.headers, (*spaces, *whole.chunks), "chunked"))
     caller.ask(model)
     answer = caller.answer()

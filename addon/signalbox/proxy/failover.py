@@ -260,7 +260,7 @@ class FailoverStream(AnsweringStream):
                 held.finish()
             if exchange.provider is not None and not exchange.provider.is_anthropic:
                 if exchange.outgoing is not None:
-                    held.translate(exchange.outgoing.translation, told)
+                    held.translate(exchange.outgoing.translation, told, datetime.now(UTC))
                 if held.reworded() and not self._read_to_end:
                     yield from self._let_go()
                 self._told = read_error(held.body()) or self._told

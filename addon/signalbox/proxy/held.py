@@ -17,6 +17,7 @@ from signalbox.messages.encoding import EncodingError, TooLarge, decode
 from signalbox.messages.errors import error_body
 from signalbox.messages.reader import Reader
 from signalbox.routing.outcome import EMPTY, Outcome, classify, classify_event, success
+from signalbox.routing.resets import limits
 from signalbox.translate.translation import PASSING, Translation
 
 JUDGED = 64 * 1024
@@ -109,9 +110,9 @@ class Held:
             self._becomes(said)
         return said is not None
 
-    def translate(self, translation: Translation, told: Outcome) -> None:
+    def translate(self, translation: Translation, told: Outcome, now: datetime) -> None:
         """Where this is an error in another protocol, say it in Anthropic's shape, and with a status that is
-        one."""
+        one; and when to come back, however the provider says that (translation.md, 9)."""
         response = self.response
         said = self.body() if self.is_error else self.reported
         if said is None or translation is PASSING:
@@ -119,8 +120,9 @@ class Held:
         response.status_code, said = translation.error(response.status_code, said)
         response.reason = status_codes.RESPONSES.get(response.status_code, "")
         response.headers["content-type"] = "application/json"
-        if response.status_code in (429, 529) and told.wait is not None:
-            response.headers["retry-after"] = str(ceil(told.wait))
+        wait = told.wait or limits(response.headers, now)
+        if response.status_code in (429, 529) and wait is not None:
+            response.headers["retry-after"] = str(ceil(wait))
         self._becomes(said)
 
     def finish(self) -> None:
