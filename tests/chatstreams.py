@@ -61,7 +61,6 @@ def chat(
         stream=streams,
         shows_thinking=shows_thinking,
         notes=(),
-        tools=frozenset(),
     )
     return Chat(request=request, dialect=DIALECTS[dialect], provider="fake", model=model, seed="Seed")
 

@@ -45,7 +45,6 @@ def _back(name: str, dialect: str = "generic", model: str = "m-0") -> dict:
 def test_it_is_a_translation():
     one: Translation = chat()
     assert isinstance(one, Chat)
-    assert (one.body, one.path, one.notes) == (b"{}", "/chat/completions", ())
 
 
 def test_errors_are_told_in_anthropics_shape():

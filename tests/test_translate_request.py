@@ -34,7 +34,6 @@ def _told(sent: ChatRequest) -> dict[str, Any]:
         "stream": sent.stream,
         "shows_thinking": sent.shows_thinking,
         "names": sent.names,
-        "tools": sorted(sent.tools),
         "notes": list(sent.notes),
     }
     return {name: value for name, value in told.items() if value}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.translate.signature import payload_of, sign, signer
+from signalbox.translate.signature import payload_of, sign
 
 _PAYLOAD = {
     "key": "reasoning",
@@ -20,21 +20,27 @@ def test_a_signature_names_its_provider_and_a_hash_of_the_text():
 
 
 def test_the_payload_comes_back():
-    assert payload_of(sign("kimi", "text", _PAYLOAD)) == _PAYLOAD
-    assert payload_of(sign("kimi", "", {})) == {}
-    assert signer(sign("kimi", "text", {})) == "kimi"
+    assert payload_of(sign("kimi", "text", _PAYLOAD), "kimi") == _PAYLOAD
+    assert payload_of(sign("kimi", "", {}), "kimi") == {}
 
 
 @pytest.mark.parametrize(
-    "signature", ["", "EqQBCkYIARgC", "signalbox", "signalbox.x.y", sign("x", "y", {}) + ".z"]
+    "signature",
+    [
+        "",
+        "EqQBCkYIARgC",
+        "signalbox",
+        "signalbox.x.y",
+        sign("x", "y", _PAYLOAD) + ".z",
+        sign("y", "z", _PAYLOAD),
+    ],
 )
 def test_those_of_others_have_none(signature):
-    assert payload_of(signature) is None
-    assert signer(signature) == ""
+    assert payload_of(signature, "x") == {}
 
 
 @given(st.text())
 def test_nothing_raises(text):
-    payload_of(text)
-    payload_of(f"signalbox.x.y.{text}")
+    payload_of(text, "x")
+    payload_of(f"signalbox.x.y.{text}", "x")
     sign("x", text, {})

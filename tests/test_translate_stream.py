@@ -137,7 +137,7 @@ def test_details_of_reasoning_are_kept_as_they_would_be_in_a_whole_answer():
         Finish("stop"),
     )
     signatures = [event["delta"]["signature"] for event in events if "signature" in event.get("delta", {})]
-    assert [payload_of(signature)["reasoning_details"] for signature in signatures] == [
+    assert [payload_of(signature, "fake")["reasoning_details"] for signature in signatures] == [
         [
             {"index": 0, "type": "reasoning.text", "text": "ab", "signature": "c2ln"},
             {"index": 0, "type": "reasoning.encrypted", "data": "ZW5j"},

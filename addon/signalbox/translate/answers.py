@@ -9,7 +9,7 @@ from signalbox.translate.dialects import Dialect, matches
 from signalbox.translate.ids import Ids, unpack
 from signalbox.translate.incoming import Block, Message, Piece, pieces
 from signalbox.translate.parts import Part, Parts, content_of
-from signalbox.translate.signature import payload_of, signer
+from signalbox.translate.signature import payload_of
 from signalbox.translate.texts import is_said
 from signalbox.translate.tools import Names
 
@@ -109,9 +109,7 @@ class Answers:
 
     def _payload(self, block: Block) -> dict[str, Any]:
         """What the answer of this same provider left in its signature."""
-        if not isinstance(block.signature, str) or signer(block.signature) != self._provider:
-            return {}
-        return payload_of(block.signature) or {}
+        return payload_of(block.signature, self._provider) if isinstance(block.signature, str) else {}
 
 
 def _is_call(piece: Piece) -> bool:

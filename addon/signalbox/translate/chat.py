@@ -22,18 +22,6 @@ class Chat(msgspec.Struct, frozen=True):
     seed: str
     """Letters and digits, random: what makes the ids of this answer unique."""
 
-    @property
-    def body(self) -> bytes:
-        return self.request.body
-
-    @property
-    def path(self) -> str | None:
-        return "/chat/completions"
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self.request.notes
-
     def answer(self, content_type: str, content_encoding: str) -> Answer:
         stream = Stream(
             names=self.request.names,

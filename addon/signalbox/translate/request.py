@@ -36,8 +36,6 @@ class ChatRequest(msgspec.Struct, frozen=True):
     """Whether the client asked for thinking."""
     notes: tuple[str, ...]
     """For the debug log: names and counts, never values."""
-    tools: frozenset[str]
-    """The tools offered, as the client calls them."""
 
 
 def untranslatable(body: bytes | Body) -> str:
@@ -99,7 +97,6 @@ class _Writing:
             stream=stream,
             shows_thinking=thinking.is_shown,
             notes=self._told(),
-            tools=frozenset(tools) if choice.offers else frozenset(),
         )
 
     def _tools(self) -> dict[str, Tool]:

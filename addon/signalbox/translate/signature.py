@@ -22,12 +22,8 @@ def sign(provider: str, text: str, payload: dict[str, Any]) -> str:
     return ".".join((_PREFIX, provider, digest, encode(payload)))
 
 
-def payload_of(signature: str) -> dict[str, Any] | None:
-    """None for signatures of others."""
+def payload_of(signature: str, provider: str) -> dict[str, Any]:
+    """Empty where the text did not come from this provider."""
     prefix, *parts = signature.split(".")
-    return decode(parts[2]) if prefix == _PREFIX and len(parts) == 3 else None
-
-
-def signer(signature: str) -> str:
-    """The provider that the text came from; empty for signatures of others."""
-    return signature.split(".")[1] if payload_of(signature) is not None else ""
+    ours = prefix == _PREFIX and len(parts) == 3 and parts[0] == provider
+    return (decode(parts[2]) or {}) if ours else {}
