@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from signalbox.messages import issued
 from signalbox.messages.body import Body
-from signalbox.messages.issued import DIGEST, Block, Trace, kept_by
+from signalbox.messages.issued import DIGEST, MADE_HERE, Block, Trace, kept_by, named_issuer
 from signalbox.messages.sse import Event
 
 KEY = b"key for tests"
@@ -78,6 +78,28 @@ def test_a_block_with_nothing_in_it_is_known_by_nothing(block):
 def test_own_blocks_stay_and_unknown_ones_with_anthropic(issuer, to_anthropic, to_zai):
     assert kept_by("anthropic", lambda _: issuer, is_anthropic=True)(SIGNED) is to_anthropic
     assert kept_by("zai", lambda _: issuer, is_anthropic=False)(SIGNED) is to_zai
+
+
+@pytest.mark.parametrize("rest", [".kimi.0123456789abcdef.e30", ".kimi", "."])
+def test_a_signature_made_here_is_never_anthropics_also_where_memory_is_lost(rest):
+    made_here = Block("thinking", "Some text.", MADE_HERE + rest)
+    keeps = {
+        name: kept_by(name, lambda _: None, is_anthropic=name == "anthropic")(made_here)
+        for name in ("anthropic", "zai", "kimi")
+    }
+    assert keeps == {"anthropic": False, "zai": False, "kimi": "kimi" in rest}
+
+
+@pytest.mark.parametrize("signature", ["", "EqQBCkYIARgC", MADE_HERE, f"{MADE_HERE}x.kimi"])
+def test_signatures_of_others_name_nobody(signature):
+    assert named_issuer(signature) is None
+
+
+def test_what_is_remembered_comes_before_what_a_signature_names():
+    """Another router behind this one may make such signatures too."""
+    block = Block("thinking", "Some text.", f"{MADE_HERE}.kimi.0123456789abcdef.e30")
+    assert kept_by("remote", lambda _: "remote", is_anthropic=False)(block)
+    assert not kept_by("kimi", lambda _: "remote", is_anthropic=False)(block)
 
 
 def test_unknown_unsigned_blocks_stay_with_nobody():

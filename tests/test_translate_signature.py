@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from signalbox.messages.issued import named_issuer
 from signalbox.translate.signature import payload_of, sign
 
 _PAYLOAD = {
@@ -22,6 +23,7 @@ def test_a_signature_names_its_provider_and_a_hash_of_the_text():
 def test_the_payload_comes_back():
     assert payload_of(sign("kimi", "text", _PAYLOAD), "kimi") == _PAYLOAD
     assert payload_of(sign("kimi", "", {}), "kimi") == {}
+    assert named_issuer(sign("kimi", "text", {})) == "kimi"
 
 
 @pytest.mark.parametrize(

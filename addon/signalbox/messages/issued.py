@@ -24,6 +24,10 @@ MOST = 10_000
 MARK = b'thinking"'
 """Stands in every thinking block and redacted one."""
 
+MADE_HERE = "signalbox"
+"""What signatures begin with that are made here, for thinking of providers that sign nothing; then follow a
+dot and the provider (translation.md, 4)."""
+
 _REDACTED = "redacted_thinking"
 
 
@@ -54,6 +58,12 @@ class Block(msgspec.Struct, frozen=True):
         return _hash(key, kind, told).digest() if told else None
 
 
+def named_issuer(signature: str) -> str | None:
+    """The provider that a signature made here names; None for signatures of others."""
+    mark, dot, rest = signature.partition(".")
+    return rest.partition(".")[0] if mark == MADE_HERE and dot else None
+
+
 type Issuer = Callable[[Block], str | None]
 """Tells which provider issued a block; None where that is not known."""
 
@@ -64,13 +74,14 @@ type Keeps = Callable[[Block], bool]
 def kept_by(provider: str, issuer: Issuer, *, is_anthropic: bool) -> Keeps:
     """What this provider gets of the history (the contract, section 5): its own, and nothing of another's.
 
-    Anthropic itself also gets what is signed and of unknown issue: that may be older than
-    the router's memory. Two providers that both are Anthropic itself are told apart like any others: some
-    models bind their thinking to the account (anthropic-messages.md, 7).
+    Anthropic itself also gets what is signed and of unknown issue: that may be older than the router's
+    memory; but a signature made here tells its provider without it. Two providers that both are Anthropic
+    itself are told apart like any others: some models bind their thinking to the account
+    (anthropic-messages.md, 7).
     """
 
     def keeps(block: Block) -> bool:
-        known = issuer(block)
+        known = issuer(block) or named_issuer(block.signature or "")
         return is_anthropic and block.signed if known is None else known == provider
 
     return keeps

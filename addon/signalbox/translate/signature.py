@@ -7,9 +7,8 @@ the payload says under which key the provider wants its reasoning back (translat
 from hashlib import sha256
 from typing import Any
 
+from signalbox.messages.issued import MADE_HERE
 from signalbox.translate.ids import decode, encode
-
-_PREFIX = "signalbox"
 
 
 def sign(provider: str, text: str, payload: dict[str, Any]) -> str:
@@ -19,11 +18,11 @@ def sign(provider: str, text: str, payload: dict[str, Any]) -> str:
     OpenRouter, verbatim.
     """
     digest = sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
-    return ".".join((_PREFIX, provider, digest, encode(payload)))
+    return ".".join((MADE_HERE, provider, digest, encode(payload)))
 
 
 def payload_of(signature: str, provider: str) -> dict[str, Any]:
     """Empty where the text did not come from this provider."""
     prefix, *parts = signature.split(".")
-    ours = prefix == _PREFIX and len(parts) == 3 and parts[0] == provider
+    ours = prefix == MADE_HERE and len(parts) == 3 and parts[0] == provider
     return (decode(parts[2]) or {}) if ours else {}
