@@ -135,6 +135,19 @@ def test_a_plan_that_was_nearly_used_up_at_the_last_answer_is_passed_over(file):
     assert "#2 matches claude-fable-5" in explain(file, "claude-fable-5").stdout
 
 
+def test_the_plan_is_that_of_claude_code_here(file, monkeypatch):
+    work = file.parent / "work"
+    quota = f"auth: client\n    quota: {{redirect_at: {{5h: 90}}, accounts: [{work}]}}"
+    file.write_text(RULES.replace("auth: client", quota, 1).replace("to: anthropic", "to: [anthropic, zai]"))
+    quotas, now = Quotas(), time.time()
+    quotas.hear("anthropic", str(work), Told({}, {"5h": 95.0}, {"5h": now + 3590}), now)
+    (file.parent / "state").mkdir()
+    (file.parent / "state" / "quota.json").write_bytes(quotas.saved())
+    assert "passed over" not in explain(file, "claude-opus-4-5").stdout
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(work))
+    assert "passed over: anthropic/claude-opus-4-5, quota:5h" in explain(file, "claude-opus-4-5").stdout
+
+
 def test_a_login_that_is_not_there_is_told(file, tmp_path):
     file.write_text(RULES.replace("auth: client", f"auth: claude-login\n    login: {tmp_path / 'none'}", 1))
     output = explain(file, "claude-opus-4-5").stdout

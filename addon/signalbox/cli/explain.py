@@ -26,7 +26,7 @@ from signalbox.routing.plan import Choice, plan
 from signalbox.routing.prepare import Incoming, Lessons, prepare
 from signalbox.routing.prepare_chat import dialect, prepare_chat
 from signalbox.routing.quota import DEFAULT, Quotas
-from signalbox.upkeep import quota
+from signalbox.upkeep import picker, quota
 from signalbox.upkeep.keychain import logins_of
 from signalbox.upkeep.logins import Logins
 
@@ -73,8 +73,8 @@ def explain_command(
 ) -> None:
     """Say who would answer a request for MODEL, and who after them, and why. Sends nothing.
 
-    It goes by the rules, the logins on this machine, and what the last answers told of quota. A running
-    router also passes over what rests or has an open circuit.
+    It goes by the rules, the logins on this machine, and what the last answers told of the quota of the
+    account that Claude Code uses here. A running router also passes over what rests or has an open circuit.
     """
     try:
         rules = load(file or default_rules(), os.environ)
@@ -112,13 +112,18 @@ class Known(NamedTuple):
     budgets: Budgets
     now: float
 
+    def account(self, provider: Provider) -> str:
+        """Whose plan it would be: that of Claude Code's folder here, where the login is the caller's."""
+        folder = provider.login if provider.auth == "claude-login" else picker.own_folder(self.rules)
+        return str(folder) if folder in provider.quota.accounts else DEFAULT
+
     def refusal(self, choice: Choice, _: Facts) -> tuple[str, str] | None:
-        """As for a caller of whom nothing is known but the rules."""
+        """As for Claude Code here."""
         provider = choice.provider
         without = self.logins.refusal(provider, self.now)
         now = datetime.fromtimestamp(self.now, UTC)
         spent = without or self.budgets.refusal(provider, self.rules.week, now)
-        return spent or self.quotas.refusal(provider, DEFAULT, choice.model, self.now)
+        return spent or self.quotas.refusal(provider, self.account(provider), choice.model, self.now)
 
 
 def used_by(state: Path) -> Used:
@@ -141,7 +146,7 @@ def used_by(state: Path) -> Used:
 
 def account(rules: Rules, facts: Facts, body: Body, known: Known) -> Iterator[Line]:
     """Rules that were passed, the one that matched, its targets in order, and who was passed over."""
-    used = known.quotas.used(rules, lambda _: DEFAULT, known.now)
+    used = known.quotas.used(rules, known.account, known.now)
     planned = plan(rules, facts, quota=used, refusals=(known.refusal,))
     for rule in rules.rules:
         if rule is planned.rule:

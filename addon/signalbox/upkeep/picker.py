@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from signalbox.config import values
 from signalbox.config.rules import Rules
 from signalbox.messages.models import Entry
 from signalbox.upkeep.lists import Gathered
@@ -57,9 +56,13 @@ def write(rules: Rules, gathered: Gathered, listener: str | None, *, now: float)
 
 def folders(rules: Rules) -> list[Path]:
     """Config folders of Claude Code: its own, then those of the accounts that the rules name."""
-    own = values.location(rules.environment.get("CLAUDE_CONFIG_DIR", "~/.claude"))
     accounts = (folder for provider in rules.providers.values() for folder in provider.quota.accounts)
-    return list(dict.fromkeys((own, *accounts)))
+    return list(dict.fromkeys((own_folder(rules), *accounts)))
+
+
+def own_folder(rules: Rules) -> Path:
+    """The one that Claude Code would use here."""
+    return Path(rules.environment.get("CLAUDE_CONFIG_DIR") or Path.home() / ".claude")
 
 
 def base_url(folder: Path, rules: Rules, listener: str | None) -> str | None:
