@@ -44,22 +44,6 @@ def test_arguments_mean_what_the_client_means(value: Any):
 
 
 @pytest.mark.parametrize(
-    ("sent", "text"),
-    [
-        (r"a \ud83d b", "a \ufffd b"),
-        (r"\uDE00", "\ufffd"),
-        (r"\ud83d\ud83d\ude00\ude00", "\ufffd😀\ufffd"),
-        (r"\\ud83d \\\ud83d", "\\ud83d \\\ufffd"),
-    ],
-)
-def test_half_a_character_becomes_the_mark_for_one(sent, text):
-    """JavaScript sends these where a text was cut in the middle of an emoji."""
-    raw = f'{{"system":"{sent}","tools":[{{"name":"{sent}"}}]}}'.encode()
-    assert read(raw).system == text
-    assert read_offered(raw).tools == [Tool(name=text)]
-
-
-@pytest.mark.parametrize(
     ("tool", "is_function"),
     [
         ({"name": "a"}, True),

@@ -13,10 +13,6 @@ from signalbox.translate.translation import UntranslatableError
 
 _ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*+)(\\u[0-9a-fA-F]{4}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?)")
 """In JSON: backslashes that stand for themselves, and a character by its number or by two."""
-_HALF = re.compile(
-    rb"(\\[^u]|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
-)
-"""In JSON: what is whole, or else half a character, as JavaScript sends it where a text was cut."""
 
 type Odd = str | int | float | bool | list[Any] | None
 """Stands where an object should."""
@@ -157,10 +153,7 @@ def read_offered(raw: bytes) -> Offered:
 
 def _decode[T](decoder: msgspec.json.Decoder[T], raw: bytes) -> T:
     try:
-        try:
-            return decoder.decode(raw)
-        except msgspec.DecodeError:
-            return decoder.decode(_HALF.sub(lambda found: found[1] or rb"\ufffd", raw))
+        return decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UntranslatableError(f"the request cannot be read: {error}") from None
 
