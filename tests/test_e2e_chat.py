@@ -50,9 +50,11 @@ providers:
     api: openai
     body: {{set: {{seed: 7}}, drop: [stream_options]}}
     circuit: {{open_after: 1000}}
+  composer: {{url: "{up.url}/v1", api: openai, dialect: composer}}
 rules:
   - {{match: "azure-*", to: azure/gpt}}
   - {{match: "set-*", to: set/gpt}}
+  - {{match: "composer-*", to: composer}}
   - {{match: "up-then-home-*", to: [up, anthropic/claude-opus-4-5]}}
   - {{match: "home-then-up", to: [busy, up]}}
   - {{match: "home-*", to: anthropic}}
@@ -209,6 +211,14 @@ def test_azures_path_query_and_key_header(ask, up, router):
     assert sent.path == "/openai/deployments/x/chat/completions?api-version=2024-10-21"
     assert sent.header("api-key") == "azure-key-for-tests-1"
     assert sent.header("authorization") is None
+
+
+def test_composer_is_told_which_requests_are_of_one_conversation(ask, up):
+    for session in ("one", "one", "two"):
+        ask("composer-1", extra_headers={"X-Claude-Code-Session-Id": f"session-{session}"})
+    first, again, other = (sent.header("x-session-affinity") for sent in up.wait_for(3))
+    assert first == again != other
+    assert "session" not in f"{first} {other}"
 
 
 def test_the_rules_edits_apply_to_what_is_sent(ask, up):
