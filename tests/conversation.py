@@ -20,6 +20,7 @@ TOOLS = [
         "defer_loading": True,
     },
 ]
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
 _CACHED = {"cache_control": {"type": "ephemeral"}}
 
 type Send = Callable[[bytes, dict[str, str]], tuple[int, bytes]]
@@ -82,17 +83,23 @@ class Conversation:
         return [*before, {**last, "content": [*blocks, {**marked, **_CACHED}]}]
 
     def _ask(self) -> None:
-        text = f'Question {len(self.history)}: äöü "quoted" </system-reminder>'
-        self.history.append({"role": "user", "content": [{"type": "text", "text": text}]})
+        number = len(self.history)
+        text = f'Question {number}: äöü "quoted" </system-reminder>'
+        shown = [IMAGE] if number % 4 == 0 else []
+        self.history.append({"role": "user", "content": [*shown, {"type": "text", "text": text}]})
 
     def _run(self, calls: list[Block]) -> None:
-        """Results come in the order in which tools end."""
-        results = [
-            {"type": "tool_result", "tool_use_id": call["id"], "content": f"{call['input']['path']} is empty"}
-            for call in reversed(calls)
-        ]
+        """Results come in the order in which tools end. Some are errors, some are images."""
+        results = [self._result(call, (self._requests + n) % 3) for n, call in enumerate(reversed(calls))]
         if results:
             self.history.append({"role": "user", "content": results})
+
+    def _result(self, call: Block, kind: int) -> Block:
+        result = {"type": "tool_result", "tool_use_id": call["id"]}
+        if kind == 2:
+            return {**result, "content": [IMAGE]}
+        path = call["input"]["path"]
+        return {**result, "content": f"{path} is empty", **({"is_error": True} if kind == 1 else {})}
 
 
 HEADERS = {

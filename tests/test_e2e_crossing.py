@@ -64,15 +64,18 @@ def sender(
 def test_thirty_turns_switch_provider_at_every_turn_without_one_error(
     start_router, upstreams, thinking, stream
 ):
-    upstreams["anthropic"].answer(StrictAnthropic("anthropic", modes=("adaptive", "enabled")))
+    modes = ("adaptive", "enabled")
+    upstreams["anthropic"].answer(StrictAnthropic("anthropic", modes=modes, bound=True, redacts=True))
     upstreams["zai"].answer(LaxProvider("zai"))
-    upstreams["kimi"].answer(LaxProvider("kimi", rejects=("context_management", "tools.defer_loading")))
+    upstreams["kimi"].answer(LaxProvider("kimi", rejects=("context_management",)))
     upstreams["deepseek"].answer(UnsignedProvider("deepseek"))
     router = start_router(upstreams["anthropic"].url, rules=rules(upstreams))
     conversation = Conversation(sender(router), thinking=thinking, stream=stream)
     for turn in range(30):
         conversation.turn(f"{PROVIDERS[(turn * 3 + turn // 4) % 4]}-model")
     assert {name for name, one in upstreams.items() if one.requests} == set(PROVIDERS)
+    attempts = [record["attempts"] for record in router.records(30)]
+    assert {*attempts} == {f"{name}:200" for name in PROVIDERS} | {"kimi:400 kimi:200"}
     for name, one in upstreams.items():
         assert any(SESSION.encode() in each.body for each in one.requests) is (name == "anthropic")
 

@@ -166,6 +166,16 @@ def test_a_second_time_there_is_nothing_to_do(body, keeps):
     assert _stripped(json.dumps(body).encode(), keeps) == (once, first)
 
 
+@pytest.mark.parametrize("text", ["", " \n", "\u3000"])
+def test_an_answer_of_thinking_and_blank_text_goes_whole(text):
+    """Some providers end so where a model only thought; Anthropic refuses what would be left."""
+    before = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
+    blank = {"role": "assistant", "content": [BLOCKS[0], {"type": "text", "text": text}]}
+    body = {"messages": [before[0], blank, before[1]]}
+    assert json.loads(_stripped(json.dumps(body).encode())[0]) == {"messages": before}
+    assert _stripped(json.dumps(body).encode(), lambda _: True)[1].edits == []
+
+
 def test_a_block_that_cannot_be_read_counts_as_unsigned_thinking():
     seen = []
     raw = (

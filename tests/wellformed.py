@@ -3,6 +3,7 @@
 They are those of reference/anthropic-messages.md, sections 3 and 7, where it has them.
 """
 
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -156,7 +157,12 @@ def check_blocks(asked: Asked) -> None:
 
 
 def check_tools(asked: Asked) -> None:
-    """Every call is answered in the next turn, first of all, and nothing else is."""
+    """Every call is answered first in the next turn, and nothing else is. Ids are legal and unique."""
+    calls = [block["id"] for _, _, _, block in asked.blocks() if block["type"] == "tool_use"]
+    if any(not re.fullmatch(r"[a-zA-Z0-9_-]+", call) for call in calls):
+        raise Refused("messages: tool_use.id: String should match pattern '^[a-zA-Z0-9_-]+$'")
+    if len(set(calls)) < len(calls):
+        raise Refused("messages: `tool_use` ids must be unique")
     open_calls: list[str] = []
     for n, (role, blocks) in enumerate(merged(asked.messages)):
         results = [block["tool_use_id"] for block in blocks if block["type"] == "tool_result"]

@@ -38,6 +38,12 @@ class Block(msgspec.Struct, frozen=True):
     thinking: str | None = None
     signature: str | None = None
     data: str | None = None
+    text: str | None = None
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it is text that says nothing, which Anthropic refuses (translation.md, 2)."""
+        return self.type == "text" and self.text is not None and not self.text.strip()
 
     @property
     def is_thinking(self) -> bool:

@@ -49,9 +49,9 @@ def nothing(_: Block) -> bool:
 def without_thinking(body: Body, keeps: Keeps = nothing, *, keeps_mode: bool = False) -> Stripped:
     """Drops from assistant messages the thinking that `keeps` does not name; what cannot be read stays.
 
-    An assistant message that held nothing else goes too (the API merges turns of one role), or becomes a
-    text block where it separates others: beside a `system` message, or as the only message. `keeps_mode`:
-    for a provider that has no manual mode, which need not be switched off.
+    An assistant message that held nothing else but blank text goes too (the API merges turns of one role,
+    and refuses blank text), or becomes a text block where it separates others: beside a `system` message, or
+    as the only message. `keeps_mode`: for a provider that has no manual mode, which need not be switched off.
     """
     place = body.place("messages")
     if place is None or body.text.find(MARK, place.value, place.end) < 0:
@@ -82,7 +82,7 @@ class _Messages:
             gone = {i for i, block in enumerate(blocks) if block.is_thinking and not keeps(block)}
             if gone:
                 dropped[index] = len(gone)
-            if gone and len(gone) == len(places):
+            if gone and all(i in gone or block.is_blank for i, block in enumerate(blocks)):
                 emptied[index] = content
             else:
                 edits += cut(places, gone)
