@@ -149,6 +149,22 @@ def test_an_error_instead_of_an_answer_has_its_status(router, up, stream):
 
 
 @both
+def test_a_long_error_is_told_before_it_is_all_in(router, up, never, stream):
+    page = b"<html><title>Bad gateway</title>" + b"x" * 50_000
+    up.answer(
+        Answer(502, (("Content-Type", "text/html"),), (page, 0.1, page, never), "chunked"), chat.completion()
+    )
+    with Caller(router, f"long-{stream}") as caller:
+        caller.socket.settimeout(SOON)
+        caller.ask(f"long-{stream}", stream)
+        answer = caller.answer()
+        assert (answer.status, error(answer)["message"]) == (502, "up: Bad gateway")
+        up.wait_left()
+        caller.ask(f"after-{stream}", stream)
+        assert caller.answer().status == 200
+
+
+@both
 def test_attempts_tell_what_the_provider_said_and_not_what_became_of_it(router, up, stream):
     up.answer(chat.error(401, "no such key"))
     answer = ask(router, f"keyed-{stream}", stream=stream)

@@ -35,6 +35,7 @@ from signalbox.proxy.timed import TOO_LATE
 from signalbox.routing import outcome as outcomes
 from signalbox.routing.course import Next, Reject
 from signalbox.routing.outcome import Outcome
+from signalbox.translate.translation import PASSING
 
 JUDGED_AFTER = 2.0
 """Seconds for which an error's body is waited for, to tell what it means."""
@@ -259,12 +260,12 @@ class FailoverStream(AnsweringStream):
                 yield from self._let_go()
                 held.finish()
             if exchange.provider is not None and not exchange.provider.is_anthropic:
-                if exchange.outgoing is not None:
-                    held.translate(exchange.outgoing.translation, told, datetime.now(UTC))
-                if held.reworded() and not self._read_to_end:
+                translation = exchange.outgoing.translation if exchange.outgoing is not None else PASSING
+                if translated := held.translate(translation, told, datetime.now(UTC)):
+                    exchange.outcome = told
+                if (held.reworded() or translated) and not self._read_to_end:
                     yield from self._let_go()
                 self._told = read_error(held.body()) or self._told
-            exchange.outcome = told
         self._held = None
         if self._opened and told.kind != "success":
             exchange.attempted(told.label)

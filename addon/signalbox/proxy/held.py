@@ -110,13 +110,14 @@ class Held:
             self._becomes(said)
         return said is not None
 
-    def translate(self, translation: Translation, told: Outcome, now: datetime) -> None:
+    def translate(self, translation: Translation, told: Outcome, now: datetime) -> bool:
         """Where this is an error in another protocol, say it in Anthropic's shape, and with a status that is
-        one; and when to come back, however the provider says that (translation.md, 9)."""
+        one; and when to come back, however the provider says that (translation.md, 9). Says whether that was
+        so."""
         response = self.response
         said = self.body() if self.is_error else self.reported
         if said is None or translation is PASSING:
-            return
+            return False
         response.status_code, said = translation.error(response.status_code, said)
         response.reason = status_codes.RESPONSES.get(response.status_code, "")
         response.headers["content-type"] = "application/json"
@@ -124,6 +125,7 @@ class Held:
         if response.status_code in (429, 529) and wait is not None:
             response.headers["retry-after"] = str(ceil(wait))
         self._becomes(said)
+        return True
 
     def finish(self) -> None:
         """What has come is all that the client gets."""
