@@ -306,7 +306,15 @@ def test_what_is_known_outlives_the_process(answers):
     assert after.saved() == before.saved()
 
 
-@pytest.mark.parametrize("saved", [b"", b"{", b"[]", b'{"anthropic": {"": {"windows": 5}}}', b"\xff"])
+@pytest.mark.parametrize(
+    "saved",
+    [
+        *(b"", b"{", b"[]", b"\xff", b'{"a":' * 10**5),
+        b'{"anthropic": {"": {"windows": 5}}}',
+        b'{"anthropic": {"": {"heard": 1e300}}}',
+        b'{"anthropic": {"": {"windows": {"5h": {"percent": 95, "until": 1e300}}}}}',
+    ],
+)
 def test_a_state_that_cannot_be_read_is_none(saved):
     assert Quotas(saved).saved() == b"{}"
 

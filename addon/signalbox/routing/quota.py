@@ -13,7 +13,7 @@ import msgspec
 from signalbox.config.rules import Provider, Quota, Rule, Rules
 from signalbox.routing import windows
 from signalbox.routing.standing import span
-from signalbox.routing.windows import OVERAGE, Told, Window
+from signalbox.routing.windows import OVERAGE, Moment, Told, Window
 
 ALWAYS = ("5h", "7d", OVERAGE)
 """Windows that are shown always, in this order, as never used where nothing is known of them."""
@@ -32,7 +32,7 @@ class Meter(msgspec.Struct):
     """The window that decides, as Anthropic last called it."""
     covered: bool = False
     """Whether extra usage lets requests through beyond a window that is used up."""
-    heard: float = 0.0
+    heard: Moment = 0.0
     held: frozenset[str] = frozenset()
     """For whom it is passed over since it was last settled: `""` for all models, else a family's window."""
 
@@ -70,9 +70,9 @@ class Meter(msgspec.Struct):
         if self._is_spent(name, window, policy):
             return True
         mark = policy.redirect_at.get(name)
-        if mark is None or window.percent >= mark:
-            return mark is not None
-        return is_held and 0 < window.percent >= mark - policy.hysteresis
+        if mark is None:
+            return False
+        return window.percent >= mark or (is_held and 0 < window.percent >= mark - policy.hysteresis)
 
     def _is_spent(self, name: str, window: Window, policy: Quota) -> bool:
         """Used up, as an answer said. Where the provider is only watched it takes a refusal to count."""
@@ -134,7 +134,7 @@ class Quotas:
     def __init__(self, saved: bytes = b"") -> None:
         """`saved` is what `saved()` gave; anything else counts as nothing known."""
         self._meters: dict[str, dict[str, Meter]] = {}
-        with suppress(msgspec.DecodeError):
+        with suppress(msgspec.DecodeError, RecursionError):
             self._meters = msgspec.json.decode(saved, type=dict[str, dict[str, Meter]])
 
     def saved(self) -> bytes:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Annotated
 
 import msgspec
 
@@ -34,9 +35,7 @@ SHORTEST_RISE = 60.0
 """Seconds that samples must span to tell a rate."""
 
 _PREFIX = "anthropic-ratelimit-unified-"
-_OF_A_WINDOW = re.compile(
-    rf"{_PREFIX}(?:(\w{{1,{LONGEST}}})-)?(status|reset|utilization|surpassed-threshold)", re.ASCII
-)
+_OF_A_WINDOW = re.compile(rf"{_PREFIX}(?:(\w{{1,{LONGEST}}})-)?(status|reset|utilization)", re.ASCII)
 _WORD = re.compile(rf"[a-z_]{{1,{LONGEST}}}", re.ASCII)
 _FRACTION = re.compile(r"\d{1,3}(\.\d{0,30})?(e-\d{1,2})?", re.ASCII | re.IGNORECASE)
 _FAMILY = re.compile(r"\d+[hd]_(\w+)", re.ASCII)
@@ -44,6 +43,9 @@ _LENGTH = re.compile(r"(\d{1,3}[hd])(?:_\w+)?", re.ASCII)
 _REJECTED = frozenset({"rejected", "rate_limited", "blocked"})
 _MODELS = {"oi": ("fable", "mythos")}
 """Families whose window is not called as their models are."""
+
+type Moment = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
+"""Unix seconds, bounded so that all of them are dates, whatever a file says."""
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -91,6 +93,7 @@ def read(headers: Mapping[str, str], now: float) -> Told | None:
     if not names:
         return None
     value = {lower: headers[name].strip() for lower, name in names.items()}
+    moment = datetime.fromtimestamp(now, UTC)
     status: dict[str, str] = {}
     percent: dict[str, float] = {}
     reset: dict[str, float] = {}
@@ -103,7 +106,7 @@ def read(headers: Mapping[str, str], now: float) -> Told | None:
             status[window] = word
         elif found[2] == "utilization" and _FRACTION.fullmatch(told):
             percent[window] = float(Decimal(told) * 100)
-        elif found[2] == "reset" and (ahead := resets.ahead(told, _moment(now))) and ahead <= FURTHEST:
+        elif found[2] == "reset" and (ahead := resets.ahead(told, moment)) and ahead <= FURTHEST:
             reset[window] = now + ahead
     overall, at = status.pop("", ""), reset.pop("", None)
     percent.pop("", None)
@@ -151,9 +154,9 @@ class Window(msgspec.Struct, frozen=True):
 
     percent: float = 0.0
     status: str = ""
-    until: float = 0.0
+    until: Moment = 0.0
     """When this stops to count: its reset, or soon after it was heard where that was not named."""
-    reset: float | None = None
+    reset: Moment | None = None
     refused: tuple[str, ...] = ()
     """Models that got a 429 because it is used up."""
     samples: tuple[tuple[float, float], ...] = ()
@@ -222,7 +225,3 @@ def _length(window: str) -> float:
     found = _LENGTH.fullmatch(window)
     seconds = resets.duration(found[1]) if found else None
     return seconds or USUAL_LENGTH
-
-
-def _moment(now: float) -> datetime:
-    return datetime.fromtimestamp(now, UTC)
