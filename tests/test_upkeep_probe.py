@@ -141,7 +141,7 @@ def test_a_key_for_probes_tells_of_the_account_it_belongs_to(upstream):
 
 def never(router: Router) -> bool:
     """Whether nobody is to be probed, now or later."""
-    return router.prober._plan(time.monotonic()) == []
+    return router.prober._follow(time.monotonic()) == {}
 
 
 def test_without_a_credential_nothing_is_sent(upstream):
@@ -212,11 +212,11 @@ def test_after_failures_it_asks_half_as_often_each_time(upstream: Upstream):
     ("failures", "seconds"), [(0, 300), (2, 300), (3, 600), (4, 1200), (6, 3600), (10_000, 3600)]
 )
 def test_it_waits_an_hour_at_most(failures, seconds):
-    assert _Course(0.0, 1000.0, failures).due(300.0) == 1000 + seconds
+    assert _Course(1000.0, failures).due(300.0) == 1000 + seconds
 
 
 def test_an_interval_longer_than_an_hour_stays_as_it_is():
-    assert _Course(0.0, 0.0, 50).due(7200.0) == 7200
+    assert _Course(0.0, 50).due(7200.0) == 7200
 
 
 def test_a_new_credential_ends_the_waiting(upstream):
@@ -224,7 +224,7 @@ def test_a_new_credential_ends_the_waiting(upstream):
     router = Router(provider(upstream.url))
     router.goes_over()
     router.prober.saw(router.home, "", LOGIN)
-    router.prober._plan(time.monotonic())
+    router.prober._follow(time.monotonic())
     (course,) = router.prober._courses.values()
     course.failures = 10_000
     router.prober.saw(router.home, "", LOGIN)

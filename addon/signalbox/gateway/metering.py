@@ -49,7 +49,7 @@ class Metering:
             rules=rules,
             account_of=lambda provider, secret: self._accounts.of(provider.quota.accounts, secret),
             token_of=self.token,
-            hear=self._hear,
+            hear=self._hear_probe,
             settle=self._settle,
             tls=trusted,
         )
@@ -105,44 +105,42 @@ class Metering:
 
     def hear(self, exchange: Exchange, status: int, headers: Mapping[str, str]) -> None:
         """An answer of an attempt, as `Exchange.listener`."""
-        provider = exchange.provider
-        if provider is not None:
-            refused = (exchange.model or "") if status == 429 else None
-            self._hear_safely(provider, exchange.caller, headers, refused)
+        if exchange.provider is not None:
+            self._hear(exchange.provider, exchange.caller, status, headers, exchange.model or "")
 
     def hear_pipe(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """An answer that passes through untouched."""
-        if flow.response is not None:
+        if (answer := flow.response) is not None:
             provider = upstream(flow, exchange.rules)
-            refused = "" if flow.response.status_code == 429 else None
-            self._hear_safely(provider, exchange.caller, plain_headers(flow.response), refused)
+            self._hear(provider, exchange.caller, answer.status_code, plain_headers(answer))
 
     def hear_list(
         self, provider: Provider, caller: Caller | None, status: int, headers: Mapping[str, str]
     ) -> None:
         """An answer to a request of our own for a model list."""
-        self._hear_safely(provider, caller or Caller(()), headers, "" if status == 429 else None)
+        self._hear(provider, caller or Caller(()), status, headers)
 
-    def _hear_safely(
-        self, provider: Provider, caller: Caller, headers: Mapping[str, str], refused: str | None
+    def _hear_probe(self, provider: Provider, account: str, status: int, headers: Mapping[str, str]) -> bool:
+        """Says whether it told anything."""
+        told = windows.read(headers, time.time())
+        if told is not None:
+            self._take(provider, account, status, told, provider.quota.probe_model)
+        return told is not None
+
+    def _hear(
+        self, provider: Provider, caller: Caller, status: int, headers: Mapping[str, str], model: str = ""
     ) -> None:
+        """Whatever is wrong with it must not harm the answer."""
         try:
             told = windows.read(headers, time.time())
             if told is not None:
-                self._take(provider, self.account(provider, caller), told, refused)
+                self._take(provider, self.account(provider, caller), status, told, model)
         except Exception as fault:
             log.error("fault when quota was read: %s", place(fault))
 
-    def _hear(self, provider: Provider, account: str, status: int, headers: Mapping[str, str]) -> bool:
-        """A probe's answer; says whether it told anything."""
-        told = windows.read(headers, time.time())
-        if told is not None:
-            self._take(provider, account, told, provider.quota.probe_model if status == 429 else None)
-        return told is not None
-
-    def _take(self, provider: Provider, account: str, told: windows.Told, refused: str | None) -> None:
+    def _take(self, provider: Provider, account: str, status: int, told: windows.Told, model: str) -> None:
         now = time.time()
-        meter = self.quotas.hear(provider.name, account, told, now, refused)
+        meter = self.quotas.hear(provider.name, account, told, now, model if status == 429 else None)
         self._settle()
         self._files.put(self._file, self.quotas.saved())
         if (file := file_of(provider.quota, account)) is not None:

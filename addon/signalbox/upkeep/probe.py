@@ -57,8 +57,8 @@ class Credential(NamedTuple):
 class _Course(msgspec.Struct):
     """Of one account while it is passed over. Times are seconds of the monotonic clock."""
 
-    began: float
     last: float
+    """When it was last asked, or became one to ask."""
     failures: int = 0
 
     def due(self, interval: float) -> float:
@@ -120,20 +120,15 @@ class Prober:
         self._news.clear()
         self._settle()
         now = time.monotonic()
-        planned = self._plan(now)
-        due = [pair for pair, at in planned if at <= now]
+        away = self._follow(now)
+        at = {who: self._courses[who].due(provider.quota.probe) for who, provider in away.items()}
+        due = {who: provider for who, provider in away.items() if at[who] <= now}
         if due:
-            await self._probe_all(due)
+            tls = await asyncio.to_thread(self._tls)  # reading all the authorities takes a while
+            await asyncio.gather(*(self._probe(provider, who, tls) for who, provider in due.items()))
         else:
-            delay = min((at - now for _, at in planned), default=LOOK)
+            delay = min(at.values(), default=now + LOOK) - now
             await self._sleep(min(delay, self._until_reset(), LOOK))
-
-    async def _probe_all(self, due: list[tuple[Provider, str]]) -> None:
-        tls = await asyncio.to_thread(self._tls)  # reading all the authorities takes a while
-        async with httpx.AsyncClient(
-            verify=tls, timeout=PATIENCE, follow_redirects=False, trust_env=False
-        ) as client:
-            await asyncio.gather(*(self._probe(client, *pair) for pair in due))
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -152,16 +147,11 @@ class Prober:
         )
         return min((reset - now for reset in resets), default=LOOK)
 
-    def _plan(self, now: float) -> list[tuple[tuple[Provider, str], float]]:
-        """Whom to probe, and when."""
-        away = dict(self._away())
-        self._courses = {
-            who: self._courses.get(who) or _Course(now, now) for who in away if self._can_ask(away[who], who)
-        }
-        return [
-            ((away[who], who.name), course.due(away[who].quota.probe))
-            for who, course in self._courses.items()
-        ]
+    def _follow(self, now: float) -> dict[Account, Provider]:
+        """Whom to probe from now on. A course begins when one can be asked first, and ends with that."""
+        away = {who: provider for who, provider in self._away() if self._credential(provider, who.name)}
+        self._courses = {who: self._courses.get(who) or _Course(now) for who in away}
+        return away
 
     def _away(self) -> Iterator[tuple[Account, Provider]]:
         """Those that are passed over for all models; the windows of one family this request cannot tell."""
@@ -170,9 +160,6 @@ class Prober:
             for account, meter in self._quotas.of(provider).items():
                 if "" in meter.held and provider.quota.probe > 0 and _may_be_probed(provider):
                     yield Account(provider.name, account), provider
-
-    def _can_ask(self, provider: Provider, who: Account) -> bool:
-        return self._credential(provider, who.name) is not None
 
     def _credential(self, provider: Provider, account: str) -> tuple[Headers, str | None] | None:
         """The caller's headers to send, and the provider's own key or token; None where there is neither."""
@@ -185,27 +172,30 @@ class Prober:
         token = self._token_of(provider) if provider.auth == "claude-login" else provider.key
         return None if token is None and provider.auth != "none" else ((), token)
 
-    async def _probe(self, client: httpx.AsyncClient, provider: Provider, account: str) -> None:
-        course = self._courses[Account(provider.name, account)]
+    async def _probe(self, provider: Provider, who: Account, tls: ssl.SSLContext) -> None:
+        course = self._courses[who]
         course.last = time.monotonic()
-        credential = self._credential(provider, account)
-        assert credential is not None
         try:
             async with asyncio.timeout(PATIENCE):
-                told = await self._ask(client, provider, account, *credential)
+                told = await self._ask(provider, who.name, tls)
         except Exception as fault:  # whatever it is: it has told nothing
             log.debug("probe of %s: %s", provider.name, type(fault).__name__)
             told = False
         course.failures = 0 if told else course.failures + 1
 
-    async def _ask(
-        self, client: httpx.AsyncClient, provider: Provider, account: str, login: Headers, key: str | None
-    ) -> bool:
+    async def _ask(self, provider: Provider, account: str, tls: ssl.SSLContext) -> bool:
         """Whether the answer told how the account stands."""
-        outgoing = request(provider, login, key)
+        credential = self._credential(provider, account)
+        assert credential is not None
+        outgoing = request(provider, *credential)
         url = f"{provider.url.scheme}://{provider.url.authority}{outgoing.path}"
-        asked = client.stream("POST", url, headers=list(outgoing.headers), content=outgoing.body)
-        async with asked as answer:
+        async with (
+            # One for each account: it keeps cookies.
+            httpx.AsyncClient(
+                verify=tls, timeout=PATIENCE, follow_redirects=False, trust_env=False
+            ) as client,
+            client.stream("POST", url, headers=list(outgoing.headers), content=outgoing.body) as answer,
+        ):
             log.debug("probe of %s: %s", provider.name, answer.status_code)
             return self._hear(provider, account, answer.status_code, answer.headers)
 
