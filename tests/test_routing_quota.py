@@ -324,7 +324,8 @@ def test_a_state_that_cannot_be_read_is_none(saved):
     [
         (rules(("zai",), ("zai", "anthropic", "litellm"), ("anthropic", "kimi")), "litellm"),
         (rules(("anthropic", "anthropic", "kimi")), "kimi"),
-        (rules(("zai", "anthropic"), ("anthropic", "kimi")), "none"),
+        (rules(("zai", "anthropic"), ("anthropic", "kimi")), "kimi"),
+        (rules(("zai", "anthropic")), "none"),
         (rules(("anthropic",), reject=Reject(503, "no")), "reject"),
         (rules(("zai",)), "none"),
     ],

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from signalbox.config.rules import Provider, Quota, Rule, Rules
+from signalbox.config.rules import Provider, Quota, Rules
 from signalbox.routing import windows
 from signalbox.routing.standing import span
 from signalbox.routing.windows import OVERAGE, Moment, Told, Window
@@ -191,18 +191,15 @@ class Quotas:
 
 
 def following(rules: Rules, provider: str) -> str:
-    """Who answers in a provider's place: the next target in the first rule that has it (the contract,
-    section 6), else `reject` or `none`."""
+    """Who answers in a provider's place: the next target, or `reject`, in the first rule that has one after
+    it (the contract, section 6); else `none`."""
     for rule in rules.rules:
         names = [target.provider for equals in rule.choices for target in equals]
         if provider in names:
-            others = [name for name in names[names.index(provider) :] if name != provider]
-            return others[0] if others else _end_of(rule)
+            after = [name for name in names[names.index(provider) :] if name != provider]
+            if after or rule.reject is not None:
+                return after[0] if after else "reject"
     return "none"
-
-
-def _end_of(rule: Rule) -> str:
-    return "reject" if rule.reject is not None else "none"
 
 
 def _scope(window: str) -> str:
