@@ -101,6 +101,21 @@ def test_two_routers_that_share_their_state_take_turns_in_one_conversation(start
         }
 
 
+@pytest.mark.parametrize("thinking", ["adaptive", "enabled"])
+def test_thinking_that_is_bound_to_another_conversation_is_mended_by_one_more_try(
+    router, upstreams, thinking
+):
+    """As after a client has changed what was said before: also within a running tool loop."""
+    upstreams["anthropic"].answer(StrictAnthropic(bound=True))
+    conversation = Conversation(sender(router), thinking=thinking)
+    conversation.turn("anthropic-model")
+    conversation.history[0]["content"][-1]["text"] += " (edited)"
+    for _ in range(3):
+        conversation.turn("anthropic-model")
+    attempts = [record["attempts"] for record in router.records(4)]
+    assert attempts == ["anthropic:200", "anthropic:400 anthropic:200", "anthropic:200", "anthropic:200"]
+
+
 @pytest.fixture
 def router(start_router: Callable[..., Router], upstreams: dict[str, Upstream]) -> Router:
     return start_router(upstreams["anthropic"].url, rules=rules(upstreams))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from signalbox.messages.body import Body
 from signalbox.messages.issued import Block, Keeps, kept_by
 from signalbox.messages.reader import Reader
-from signalbox.messages.thinking import Stripped, nothing, without_thinking
+from signalbox.messages.thinking import Stripped, is_refused, nothing, without_thinking
 
 GOLDEN = sorted((Path(__file__).parent / "golden/messages/thinking").glob("*.txt"))
 CROSSING = sorted((Path(__file__).parent / "golden/messages/crossing").glob("*.txt"))
@@ -199,3 +199,69 @@ def test_what_cannot_be_read_stays(raw):
     changed, result = _stripped(raw)
     assert changed is raw
     assert result == Stripped([], 0, False)
+
+
+REFUSALS = [
+    "messages.1.content.0: Invalid `signature` in `thinking` block",
+    "Invalid signature in thinking block",
+    (
+        "messages.1.content.0: Invalid `signature` in `thinking` block. The block is bound to a different"
+        " conversation. Remove the block, or set `thinking.block_binding.prefix_mismatch_behavior`"
+    ),
+    (
+        "messages.1.content.0.type: Expected `thinking` or `redacted_thinking`, but found `tool_use`. When"
+        " `thinking` is enabled, a final `assistant` message must start with a thinking block"
+    ),
+    (
+        "`thinking` or `redacted_thinking` blocks in the latest assistant message cannot"
+        " be modified. These blocks must remain as they were in the original response."
+    ),
+    (
+        "messages.1.content.0: When thinking is disabled, an `assistant` message in the final position cannot"
+        " contain `thinking`. To use thinking blocks, enable `thinking` in your request."
+    ),
+    "messages.1.content.0.thinking.signature: Field required",
+    "messages.1.content.0: each thinking block must contain thinking",
+    "Thought signature is not valid",
+    "Function call is missing a thought_signature in functionCall parts.",
+]
+"""The last two are Gemini's, behind a gateway (reference/anthropic-messages.md, section 7)."""
+
+
+def _error(message: str) -> bytes:
+    return json.dumps(
+        {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
+    ).encode()
+
+
+@pytest.mark.parametrize("message", REFUSALS)
+def test_thinking_is_refused_for_its_signature_its_order_or_its_conversation(message):
+    assert is_refused(400, _error(message))
+    assert is_refused(422, _error(message))
+
+
+@pytest.mark.parametrize("status", [200, 401, 413, 429, 500])
+def test_other_statuses_refuse_no_thinking(status):
+    assert not is_refused(status, _error(REFUSALS[0]))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        (
+            '"thinking.type.enabled" is not supported for this model. Use "thinking.type.adaptive" and'
+            ' "output_config.effort" to control thinking behavior.'
+        ),
+        "adaptive thinking is not supported on this model",
+        "max_tokens must be greater than thinking.budget_tokens",
+        "The reasoning_content in the thinking mode must be passed back to the API.",
+        "thinking.block_binding: Extra inputs are not permitted",
+        "prompt is too long: 250000 tokens > 200000 maximum",
+    ],
+)
+def test_what_goes_on_being_wrong_without_thinking_is_no_such_refusal(message):
+    assert not is_refused(400, _error(message))
+
+
+def test_what_is_no_error_refuses_nothing():
+    assert not is_refused(400, REFUSALS[0].encode())
