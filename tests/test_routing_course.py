@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from signalbox.config.rules import Circuit, Failover, Provider, Reject, Secret, Target, Url
 from signalbox.routing.course import Attempt, Course, Next
 from signalbox.routing.outcome import CONNECT, Outcome, success
+from signalbox.routing.outgoing import Outgoing
 from signalbox.routing.plan import Choice
-from signalbox.routing.prepare import Outgoing
 from signalbox.routing.standing import Standing
 from signalbox.translate.translation import UntranslatableError
 

@@ -22,9 +22,10 @@ from signalbox.routing.budget import Budgets, Used
 from signalbox.routing.facts import AGENT_HEADER, Facts
 from signalbox.routing.mask import mask
 from signalbox.routing.match import why
+from signalbox.routing.outgoing import Incoming, Lessons
 from signalbox.routing.plan import Choice, plan
-from signalbox.routing.prepare import Incoming, Lessons, prepare
-from signalbox.routing.prepare_chat import dialect, prepare_chat
+from signalbox.routing.prepare import prepare
+from signalbox.routing.prepare_chat import dialect
 from signalbox.routing.quota import DEFAULT, Quotas
 from signalbox.upkeep import picker, quota
 from signalbox.upkeep.keychain import logins_of
@@ -184,10 +185,7 @@ def _moves_on(failover: Failover) -> str:
 def _target(number: int, choice: Choice, facts: Facts, incoming: Incoming, *, lone: bool) -> Iterator[Line]:
     provider = choice.provider
     lessons = Lessons(lambda _: provider.name)
-    if provider.api == "openai":
-        outgoing = prepare_chat(choice, facts, incoming, key=provider.key, lessons=lessons, seed="")
-    else:
-        outgoing = prepare(choice, facts, incoming, key=provider.key, lessons=lessons, lone=lone)
+    outgoing = prepare(choice, facts, incoming, key=provider.key, lessons=lessons, lone=lone, seed="")
     yield (
         f"{number}. {provider.name}: POST {provider.url.scheme}://{provider.url.authority}{outgoing.path}",
         "green",

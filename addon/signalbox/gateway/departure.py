@@ -21,9 +21,9 @@ from signalbox.record import console
 from signalbox.routing.course import Course
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.facts import Facts
+from signalbox.routing.outgoing import Incoming, Outgoing
 from signalbox.routing.plan import LASTING, UNTRANSLATABLE, Choice, Plan, plan
-from signalbox.routing.prepare import Incoming, Outgoing, prepare
-from signalbox.routing.prepare_chat import prepare_chat
+from signalbox.routing.prepare import prepare
 from signalbox.translate.translation import UntranslatableError
 from signalbox.translate.warmup import warmed_up
 
@@ -117,9 +117,7 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
         if choice.provider.auth == "claude-login":
             key = known.meters.token(choice.provider)
         lessons = mending.lessons(choice)
-        if choice.provider.api == "openai":
-            return prepare_chat(choice, facts, incoming, key=key, lessons=lessons, seed=token_hex(8))
-        return prepare(choice, facts, incoming, key=key, lessons=lessons, lone=lone)
+        return prepare(choice, facts, incoming, key=key, lessons=lessons, lone=lone, seed=token_hex(8))
 
     assert chosen.rule is not None
     failover = chosen.rule.failover

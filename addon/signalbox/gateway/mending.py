@@ -10,8 +10,8 @@ from signalbox.messages.rejected import rejected_by
 from signalbox.messages.thinking import is_refused, switched_off, without_thinking
 from signalbox.routing.course import Attempt
 from signalbox.routing.facts import Facts
+from signalbox.routing.outgoing import Lessons
 from signalbox.routing.plan import Choice
-from signalbox.routing.prepare import Lessons
 
 log = logging.getLogger("signalbox")
 

@@ -11,7 +11,7 @@ from signalbox.gateway.delivery import received, shown_key
 from signalbox.messages.paths import COUNT_TOKENS, MESSAGES
 from signalbox.record import console
 from signalbox.routing.exchange import Exchange
-from signalbox.routing.prepare import Outgoing
+from signalbox.routing.outgoing import Outgoing
 from signalbox.routing.standing import Event
 
 log = logging.getLogger("signalbox")

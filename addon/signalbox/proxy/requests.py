@@ -7,7 +7,7 @@ from mitmproxy import ctx, http
 from signalbox.routing.credentials import is_secret
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.mask import masked_value
-from signalbox.routing.prepare import Outgoing
+from signalbox.routing.outgoing import Outgoing
 
 
 def address(flow: http.HTTPFlow, exchange: Exchange, outgoing: Outgoing) -> None:

@@ -12,8 +12,8 @@ from signalbox.config.rules import Failover, Provider
 from signalbox.config.rules import Reject as Reject
 from signalbox.routing.facts import Conversation
 from signalbox.routing.outcome import CANCELLED, Outcome, success
+from signalbox.routing.outgoing import Outgoing
 from signalbox.routing.plan import Choice
-from signalbox.routing.prepare import Outgoing
 from signalbox.routing.standing import Attempt as Ticket
 from signalbox.routing.standing import Event, Standing
 from signalbox.translate.translation import UntranslatableError

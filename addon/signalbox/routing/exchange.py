@@ -12,7 +12,7 @@ from signalbox.routing.course import Attempt, Course
 from signalbox.routing.credentials import LOGIN, Caller, leak
 from signalbox.routing.facts import Facts
 from signalbox.routing.outcome import CANCELLED, Outcome
-from signalbox.routing.prepare import Outgoing
+from signalbox.routing.outgoing import Outgoing
 from signalbox.routing.tried import Tried
 
 type Kind = Literal["messages", "count_tokens", "models", "pipe", "own", "refused"]

@@ -14,8 +14,7 @@ from signalbox.messages.body import Body
 from signalbox.messages.thinking import without_thinking
 from signalbox.routing.credentials import with_key
 from signalbox.routing.facts import Facts
-from signalbox.routing.plan import Choice
-from signalbox.routing.prepare import (
+from signalbox.routing.outgoing import (
     Incoming,
     Lessons,
     Outgoing,
@@ -26,6 +25,7 @@ from signalbox.routing.prepare import (
     with_headers_of_the_rules,
     without_fields,
 )
+from signalbox.routing.plan import Choice
 from signalbox.translate.chat import Chat
 from signalbox.translate.dialects import Dialect, dialect_of
 from signalbox.translate.request import ChatRequest, to_chat
@@ -41,10 +41,7 @@ def dialect(provider: Provider) -> Dialect:
 def prepare_chat(
     choice: Choice, facts: Facts, incoming: Incoming, *, key: str | None, lessons: Lessons, seed: str
 ) -> Outgoing:
-    """The request for one target. `seed` is random text that makes the ids of its answer unique.
-
-    Raises UntranslatableError.
-    """
+    """The request for one target; see `prepare`. Raises UntranslatableError."""
     provider, model, row = choice.provider, choice.model or facts.asked or "", dialect(choice.provider)
     notes: list[str] = []
     keeps = kept_thinking(provider, lessons)

@@ -17,7 +17,7 @@ from signalbox.messages.encoding import EncodingError, TooLarge, decode
 from signalbox.messages.models import Entry
 from signalbox.messages.paths import MODELS
 from signalbox.routing.credentials import HOP_BY_HOP, Caller, Headers, forwarded, leak, with_key
-from signalbox.routing.prepare import BETA
+from signalbox.routing.outgoing import BETA
 
 LIMIT = 2.0
 """Seconds for all pages of a provider: Claude Code waits 3 for the whole (claude-code-observed.md, 1)."""

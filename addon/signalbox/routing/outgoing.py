@@ -1,0 +1,150 @@
+"""What any target is sent, whichever protocol it speaks: the values, and what all of them share."""
+
+from collections.abc import Collection, Iterable
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from signalbox.config.rules import Provider
+from signalbox.messages import fields
+from signalbox.messages.body import Body
+from signalbox.messages.issued import Issuer, Keeps, kept_by
+from signalbox.messages.thinking import nothing
+from signalbox.routing.credentials import Headers, is_secret
+from signalbox.routing.plan import Choice
+from signalbox.translate.translation import PASSING, Translation
+
+BETA = "anthropic-beta"
+_PATH_SAFE = "/:@!$&'()*+,;=%~"
+
+
+class Incoming(msgspec.Struct, frozen=True):
+    """A request as it came. `wire` are the bytes received, `body` what they decode to."""
+
+    path: str
+    """With its query, as sent by the client."""
+    headers: Headers
+    """Less what proved a configured client."""
+    wire: bytes
+    body: Body
+
+
+class Lessons(msgspec.Struct, frozen=True):
+    """What is known of what a target takes."""
+
+    issuer: Issuer
+    """Tells whose the thinking in the history is."""
+    rejected: frozenset[str] = frozenset()
+    """Fields and betas that it has said it does not take; see `messages.fields`."""
+    refuses_thinking: bool = False
+    """Whether it has just refused the thinking that it was sent, so that none goes now."""
+    refused: Collection[bytes] = frozenset()
+    """Digests, under `key`, of thinking blocks that it refused before."""
+    key: bytes = b""
+    """The state folder's, under which also users get the names that others know them by."""
+
+
+class Outgoing(msgspec.Struct, frozen=True):
+    """What one target gets. `headers` hold the real credentials."""
+
+    provider: Provider
+    model: str | None
+    path: str
+    shown_path: str
+    """The same without secrets of its query."""
+    headers: Headers
+    body: bytes
+    lone: bool = True
+    """Whether nobody else could answer: then a compressed answer may pass as it is."""
+    echo_model: str | None = None
+    """The name that the client asked for, where another one is sent."""
+    estimate: int | None = None
+    """Input tokens to show where the provider reports none at the start of a stream."""
+    notes: tuple[str, ...] = ()
+    """What was changed, for the debug log: names and counts, never values."""
+    login: str | None = None
+    """The token of the provider's own login, where it is among the headers."""
+    translation: Translation = PASSING
+    """What its answer goes through."""
+
+
+def kept_thinking(provider: Provider, lessons: Lessons) -> Keeps | None:
+    """Which thinking of the history this provider gets; None: all of it."""
+    if lessons.refuses_thinking or provider.thinking == "strip":
+        return nothing
+    if provider.thinking == "keep":
+        return None
+    keeps = kept_by(provider.name, lessons.issuer, is_anthropic=provider.is_anthropic)
+    if not lessons.refused:
+        return keeps
+    return lambda block: keeps(block) and block.digest(lessons.key) not in lessons.refused
+
+
+def lowered_max_tokens(choice: Choice, body: Body, notes: list[str]) -> dict[str, bytes]:
+    """`max_tokens` as the provider's upper bound wants it, where that is lower."""
+    bound = next((n for glob, n in choice.provider.max_tokens if glob.matches(choice.model or "")), None)
+    if bound is None or (body.get("max_tokens", int) or 0) <= bound:
+        return {}
+    notes.append(f"max_tokens lowered to {bound}")
+    return {"max_tokens": str(bound).encode()}
+
+
+def by_the_rules(choice: Choice, notes: list[str]) -> tuple[dict[str, bytes], set[str]]:
+    """Fields of the outgoing body that the provider and then the target set, and that they drop."""
+    change: dict[str, bytes] = {}
+    drop: set[str] = set()
+    for edit in (choice.provider.body, choice.target.body):
+        change |= {name: msgspec.json.encode(value) for name, value in edit.set.items()}
+        drop = (drop - edit.set.keys()) | set(edit.drop)
+        change = {name: value for name, value in change.items() if name not in edit.drop}
+        notes += [f"body field {name} set" for name in edit.set]
+        notes += [f"body field {name} dropped" for name in edit.drop]
+    return change, drop
+
+
+def without_fields(raw: bytes, gone: Collection[str], notes: list[str]) -> bytes:
+    """The body without what the provider does not take, and what belongs to a beta that stays home."""
+    if not gone:
+        return raw
+    body = Body.parse(raw)
+    edits = fields.without(body, gone)
+    if edits:
+        notes.append(f"dropped {', '.join(sorted(gone))} from the body")
+    return body.edited(edits=edits)
+
+
+def with_headers_of_the_rules(
+    headers: list[tuple[str, str]], choice: Choice, notes: list[str]
+) -> list[tuple[str, str]]:
+    """With those that the provider and then the target set, and without those that they empty."""
+    for extra in (choice.provider.headers, choice.target.headers):
+        for name, value in extra.items():
+            headers = with_header(headers, name, value) if value else without_headers(headers, name)
+            notes.append(f"header {name} {'set' if value else 'dropped'}")
+    return headers
+
+
+def paths(provider: Provider, path: str, query: str = "") -> tuple[str, str]:
+    """The path to send, with the provider's prefix and query, and the same without secrets of its query."""
+    shown = {name: "***" if is_secret(name) else value for name, value in provider.query.items()}
+    base = f"{provider.url.path}{quote(path, safe=_PATH_SAFE)}"
+    queries = ("&".join(filter(None, (query, urlencode(more, safe="*")))) for more in (provider.query, shown))
+    sent, visible = (f"{base}?{query}" if query else base for query in queries)
+    return sent, visible
+
+
+def with_header(headers: Iterable[tuple[str, str]], name: str, value: str) -> list[tuple[str, str]]:
+    """The headers with this one set once, where it first stood, else at the end."""
+    result: list[tuple[str, str]] = []
+    done = False
+    for old in headers:
+        if old[0].lower() != name.lower():
+            result.append(old)
+        elif not done:
+            result.append((old[0], value))
+            done = True
+    return result if done else [*result, (name, value)]
+
+
+def without_headers(headers: Iterable[tuple[str, str]], *names: str) -> list[tuple[str, str]]:
+    return [header for header in headers if header[0].lower() not in {name.lower() for name in names}]

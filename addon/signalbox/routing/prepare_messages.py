@@ -1,0 +1,151 @@
+"""What one target is sent that speaks the Messages API itself."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from signalbox.config.rules import Provider
+from signalbox.messages import betas
+from signalbox.messages.body import Body, Edit
+from signalbox.messages.metadata import with_opaque_user
+from signalbox.messages.paths import MESSAGES
+from signalbox.messages.system import without_billing_block
+from signalbox.messages.thinking import switched_off, without_thinking
+from signalbox.routing.credentials import forwarded, with_key
+from signalbox.routing.facts import Facts
+from signalbox.routing.names import without_long_context
+from signalbox.routing.outgoing import (
+    BETA,
+    Incoming,
+    Lessons,
+    Outgoing,
+    by_the_rules,
+    kept_thinking,
+    lowered_max_tokens,
+    paths,
+    with_header,
+    with_headers_of_the_rules,
+    without_fields,
+    without_headers,
+)
+from signalbox.routing.plan import Choice
+
+
+def prepare_messages(
+    choice: Choice,
+    facts: Facts,
+    incoming: Incoming,
+    *,
+    key: str | None,
+    lessons: Lessons,
+    lone: bool,
+) -> Outgoing:
+    """The request for one target; see `prepare`."""
+    provider = choice.provider
+    sent = betas.split(value for name, value in incoming.headers if name.lower() == BETA)
+    kept = _betas(provider, facts, sent, lessons)
+    body, notes = _body(choice, facts, incoming.body, lessons)
+    body = without_fields(body, lessons.rejected | betas.dropped_with(sent, kept), notes)
+    echo = facts.asked if choice.model != facts.asked else None
+    estimate = None if provider.is_anthropic else facts.tokens
+    headers = _headers(choice, incoming, key, sent, kept, notes)
+    untouched = body is incoming.body.raw and provider.is_anthropic
+    if untouched:
+        if not _has(headers, "content-length", "transfer-encoding"):
+            headers = with_header(headers, "content-length", str(len(incoming.wire)))
+    else:
+        headers = without_headers(headers, "content-encoding", "transfer-encoding")
+        headers = with_header(headers, "content-length", str(len(body)))
+    if not lone or echo or estimate is not None:
+        headers = with_header(headers, "accept-encoding", "identity")
+    return Outgoing(
+        provider,
+        choice.model,
+        *paths(provider, *_asked(provider, incoming.path)),
+        tuple(headers),
+        incoming.wire if untouched else body,
+        lone,
+        echo,
+        estimate,
+        tuple(notes),
+        login=key if provider.auth == "claude-login" else None,
+    )
+
+
+def _body(choice: Choice, facts: Facts, body: Body, lessons: Lessons) -> tuple[bytes, list[str]]:
+    provider = choice.provider
+    keeps = kept_thinking(provider, lessons)
+    edits: list[Edit] = []
+    notes = []
+    if keeps is not None:
+        thinking = without_thinking(body, keeps)
+        edits += thinking.edits
+        if thinking.count:
+            notes.append(f"dropped {thinking.count} thinking blocks")
+        mended = switched_off(body) if lessons.refuses_thinking and not thinking.switched_off else []
+        edits += mended
+        if thinking.switched_off or mended:
+            notes.append("switched thinking off")
+    if not provider.is_anthropic:
+        edits += without_billing_block(body)
+        if users := with_opaque_user(body, lessons.key):
+            edits += users
+            notes.append("metadata.user_id replaced")
+    change: dict[str, bytes] = {}
+    if choice.model is not None and choice.model != facts.asked:
+        change["model"] = msgspec.json.encode(choice.model)
+        notes.append(f"model remap: {facts.asked} → {choice.model}")
+    change |= lowered_max_tokens(choice, body, notes)
+    given, drop = by_the_rules(choice, notes)
+    change = {name: value for name, value in change.items() if name not in drop} | given
+    return body.edited(set=change, drop=drop, edits=edits), notes
+
+
+def _headers(
+    choice: Choice,
+    incoming: Incoming,
+    key: str | None,
+    sent: list[str],
+    kept: list[str],
+    notes: list[str],
+) -> list[tuple[str, str]]:
+    provider = choice.provider
+    headers = forwarded(incoming.headers, provider)
+    gone = {name.lower() for name, _ in incoming.headers} - {name.lower() for name, _ in headers}
+    headers = with_header(headers, "host", provider.url.authority)
+    headers = without_headers(headers, "expect")  # mitmproxy has answered it
+    if kept != sent:
+        notes += [f"beta {value} dropped" for value in sent if value not in kept]
+        headers = with_header(headers, BETA, ",".join(kept)) if kept else without_headers(headers, BETA)
+    headers = with_headers_of_the_rules(with_key(headers, provider, key), choice, notes)
+    notes += [f"header {name} dropped" for name in sorted(gone)]
+    return headers
+
+
+def _betas(provider: Provider, facts: Facts, sent: list[str], lessons: Lessons) -> list[str]:
+    """The values of `anthropic-beta` that go there; the OAuth one is a credential's and stays home."""
+    kept = sent
+    if provider.beta == "drop":
+        kept = []
+    elif provider.beta == "learn":
+        home = set[str]() if provider.is_anthropic else {betas.LONG_CONTEXT}
+        kept = betas.betas_left(betas.without(sent, home), lessons.rejected)
+    elif provider.beta != "forward":
+        kept = [value for value in sent if value in provider.beta]
+    if provider.beta != "forward":  # it belongs to the caller's login, and goes where that goes
+        kept = [v for v in sent if (v in kept if v != betas.OAUTH else provider.auth == "client")]
+    if not provider.is_anthropic and without_long_context(facts.asked or "")[1]:
+        kept = betas.without(kept, {betas.LONG_CONTEXT})
+    if provider.auth == "claude-login" and betas.OAUTH not in kept:  # without it the token gets a 401
+        kept = [*kept, betas.OAUTH]
+    return kept
+
+
+def _asked(provider: Provider, asked: str) -> tuple[str, str]:
+    """Path and query below the provider's URL."""
+    path, _, query = asked.partition("?")
+    return (provider.path if provider.path is not None and path == MESSAGES else path), query
+
+
+def _has(headers: Iterable[tuple[str, str]], *names: str) -> bool:
+    return any(name.lower() in names for name, _ in headers)
