@@ -18,6 +18,7 @@ from signalbox.proxy.asking import AskingStream
 from signalbox.proxy.failover import FailoverStream
 from signalbox.proxy.stream import RouterStream
 from signalbox.proxy.timed import TimedStream
+from signalbox.proxy.translating import TranslatingStream
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what its add-ons import
 
@@ -206,7 +207,7 @@ def test_what_waits_for_a_connection_or_a_hook_is_kept_where_it_is_looked_for(pa
 
 def test_nothing_of_ours_hides_what_it_does_not_mean_to():
     """A new release may use a name that the router's own classes have taken."""
-    streams = (RouterStream, TimedStream, AskingStream, AnsweringStream, FailoverStream)
+    streams = (RouterStream, TimedStream, AskingStream, AnsweringStream, FailoverStream, TranslatingStream)
     classes = (*streams, layers.RouterLayer, handlers.KeepingManager)
     theirs = {
         kind: next(base for base in kind.__mro__ if not base.__module__.startswith("signalbox"))

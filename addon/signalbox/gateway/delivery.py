@@ -16,13 +16,11 @@ from signalbox.record import console
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.mask import masked_value
 from signalbox.routing.outcome import EMPTY, STREAM_ERROR, Outcome, classify, classify_event, success
+from signalbox.routing.report import HEAD
 from signalbox.routing.sessions import Sessions
 from signalbox.upkeep.issued import Issued
 
 log = logging.getLogger("signalbox")
-
-ERROR_HEAD = 64 * 1024
-"""Bytes of an error's body that tell what it means."""
 
 
 def deliver(flow: http.HTTPFlow, exchange: Exchange, observed: Observed, issued: Issued) -> None:
@@ -77,7 +75,7 @@ def _passing(
         nonlocal told, begun
         if exchange.first_byte is None:
             exchange.first_byte = time.monotonic()
-        if is_error and len(exchange.error_body) < ERROR_HEAD:
+        if is_error and len(exchange.error_body) < HEAD:
             exchange.error_body += data
         try:
             out = reader.feed(data) if data else reader.end()

@@ -18,7 +18,6 @@ from signalbox.proxy.answers import error, stream_head
 from signalbox.proxy.asking import AskingStream
 from signalbox.proxy.held import Held
 from signalbox.proxy.stream import Commands
-from signalbox.routing.course import Reject
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.outcome import Outcome
 
@@ -91,17 +90,17 @@ class AnsweringStream(AskingStream):
 
     # nobody answers
 
-    def _answer_here(self, reject: Reject, failure: Outcome) -> Commands[None]:
-        """The chain ends in an answer of the router's own."""
+    def _answer_here(self, status: int, message: str, failure: Outcome) -> Commands[None]:
+        """An error of the router's own, as far as a status can still be told."""
         exchange = self._ours
         assert exchange is not None
         if self._opened:
-            self._told = (error_type(reject.status), reject.message)
+            self._told = (error_type(status), message)
             yield from self._end_opened(failure)
         else:
-            self.flow.response = error(reject.status, reject.message, exchange.headers())
+            self.flow.response = error(status, message, exchange.headers())
             yield from self._send(self.flow.response)
-            yield from self._over(failure, reject.message)
+            yield from self._over(failure, message)
 
     def _give_up(self, status: int, what: str, failure: Outcome) -> Commands[None]:
         """Nobody takes over: tell the client as far as that is still possible."""
@@ -116,13 +115,8 @@ class AnsweringStream(AskingStream):
             cut = ResponseProtocolError(self.stream_id, message, ErrorCode.GENERIC_SERVER_ERROR)
             yield SendHttp(cut, self.context.client)
             yield from self._over(failure, message)
-        elif self._opened:
-            self._told = (error_type(status), message)
-            yield from self._end_opened(failure)
         else:
-            self.flow.response = error(status, message, exchange.headers())
-            yield from self._send(self.flow.response)
-            yield from self._over(failure, message)
+            yield from self._answer_here(status, message, failure)
 
     def _over(self, failure: Outcome, message: str) -> Commands[None]:
         exchange = self._ours

@@ -178,7 +178,7 @@ class FailoverStream(AnsweringStream):
             return "over"
         self.flow.response = self.flow.error = None
         if isinstance(following, Reject):
-            yield from self._answer_here(following, failure)
+            yield from self._answer_here(following.status, following.message, failure)
             return "over"
         if following.wait:
             self._open_in_time()

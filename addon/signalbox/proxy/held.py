@@ -17,13 +17,12 @@ from signalbox.messages.encoding import EncodingError, TooLarge, decode
 from signalbox.messages.errors import error_body
 from signalbox.messages.reader import Reader
 from signalbox.routing.outcome import EMPTY, Outcome, classify, classify_event, success
+from signalbox.routing.report import HEAD
 from signalbox.routing.resets import limits
 from signalbox.translate.translation import PASSING, Translation
 
-JUDGED = 64 * 1024
-"""Bytes of an error's body that are read to tell what it means."""
 WHOLE = 1024 * 1024
-"""Bytes after which a JSON answer that has shown no error counts as begun."""
+"""Bytes after which a JSON answer that has shown no error counts as begun, and up to which one is decoded."""
 
 type Event = ResponseData | ResponseTrailers | ResponseEndOfMessage
 
@@ -66,7 +65,7 @@ class Held:
             self.complete = True
             self.reader.end()
         if self.is_error:
-            return self.judged(now) if self.complete or self._size > JUDGED else None
+            return self.judged(now) if self.complete or self._size > HEAD else None
         self.is_stream = self.is_stream or bool(self.reader.events)  # some do not say that it is one
         if self.is_stream:
             return self._stream(now)
@@ -151,6 +150,6 @@ class Held:
         """What came of the body so far, decoded as far as that goes."""
         raw = b"".join(event.data for event in self.events if isinstance(event, ResponseData))
         try:
-            return decode(raw, self._coding, JUDGED * 16)
+            return decode(raw, self._coding, WHOLE)
         except (EncodingError, TooLarge):
             return raw

@@ -4,16 +4,11 @@ from mitmproxy.proxy import events, layer
 from mitmproxy.proxy.layers.http import Http1Client
 
 
-def skip_informational(top: layer.Layer | None) -> None:
-    """Let an HTTP/1 connection read on for the answer itself.
+def skip_informational(speaker: Http1Client) -> None:
+    """Let the connection read on for the answer itself.
 
     mitmproxy takes a 1xx for the answer and would be done with the request (mitmproxy.md, 30).
     """
-    while top is not None and not isinstance(top, Http1Client):
-        top = getattr(top, "child_layer", None)
-    if top is None:
-        return
-    speaker = top
 
     def read_on(**_: bool) -> layer.CommandGenerator[None]:
         del speaker.mark_done

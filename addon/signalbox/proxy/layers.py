@@ -2,10 +2,9 @@
 
 import logging
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from math import inf
 from types import MappingProxyType
-from typing import Any
 
 from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, events, layer
@@ -13,12 +12,10 @@ from mitmproxy.proxy.layers.http import GetHttpConnection, HttpLayer, RegisterHt
 
 from signalbox.proxy import kept, release
 from signalbox.proxy.faults import place
-from signalbox.proxy.stream import Pause, Tick
+from signalbox.proxy.stream import Commands, Pause, Tick
 from signalbox.proxy.translating import TranslatingStream
 
 log = logging.getLogger("signalbox")
-
-type Commands[T] = Generator[commands.Command, Any, T]
 
 SHORTEST = 0.02
 """Seconds between two looks at the clock at the least."""

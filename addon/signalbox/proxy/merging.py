@@ -7,16 +7,13 @@ may have come in one read; put together they cost a fraction, and none leaves la
 from typing import Any
 
 import h11
-from mitmproxy.proxy import layer
 from mitmproxy.proxy.layers.http import Http1Client
 
 
-def merge_chunks(top: layer.Layer | None) -> None:
-    """Let what an HTTP/1 connection reads of the answer it is in come in whole reads."""
-    while top is not None and not isinstance(top, Http1Client):
-        top = getattr(top, "child_layer", None)
-    if top is not None and not isinstance(top.body_reader, Merged):
-        top.body_reader = Merged(top.body_reader)  # type: ignore[assignment]  # as a reader
+def merge_chunks(speaker: Http1Client) -> None:
+    """Let what comes of the answer that is read come in whole reads."""
+    if not isinstance(speaker.body_reader, Merged):
+        speaker.body_reader = Merged(speaker.body_reader)  # type: ignore[assignment]  # as a reader
 
 
 class Merged:

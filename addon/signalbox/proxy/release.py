@@ -12,8 +12,10 @@ from contextlib import suppress
 
 from mitmproxy import ctx
 from mitmproxy.connection import Client, Connection, Server
-from mitmproxy.proxy import commands, layer
+from mitmproxy.proxy import commands
 from mitmproxy.proxy.layers.http import GetHttpConnection, Http1Client, Http2Client, HttpLayer
+
+from signalbox.proxy.speaker import speaker
 
 NOBODY = -1
 """A stream number that no stream has."""
@@ -21,19 +23,19 @@ NOBODY = -1
 
 def forget_stream(parent: HttpLayer, server: Connection, stream_id: int) -> None:
     """What still comes on this connection for the stream goes to nobody; another request may be sent."""
-    speaker = _speaker(parent, server)
-    if isinstance(speaker, Http1Client) and speaker.stream_id == stream_id:
-        speaker.stream_id = NOBODY
-    elif isinstance(speaker, Http2Client):
-        ours = speaker.our_stream_id.pop(stream_id, None)
+    upstream = speaker(parent, server)
+    if isinstance(upstream, Http1Client) and upstream.stream_id == stream_id:
+        upstream.stream_id = NOBODY
+    elif isinstance(upstream, Http2Client):
+        ours = upstream.our_stream_id.pop(stream_id, None)
         if ours is not None:
-            speaker.their_stream_id[ours] = NOBODY
-        speaker.stream_queue.pop(stream_id, None)
+            upstream.their_stream_id[ours] = NOBODY
+        upstream.stream_queue.pop(stream_id, None)
 
 
 def is_shared(parent: HttpLayer, server: Connection) -> bool:
     """Whether other streams may be on the same connection."""
-    return isinstance(_speaker(parent, server), Http2Client)
+    return isinstance(speaker(parent, server), Http2Client)
 
 
 def abort(client: Client, server: Connection) -> None:
@@ -105,10 +107,3 @@ def _transport(client: Client, peer: Connection) -> asyncio.WriteTransport | Non
     handler = ctx.master.addons.get("proxyserver").connections.get(client.id)
     found = handler.transports.get(peer) if handler is not None else None
     return found.writer.transport if found is not None and found.writer is not None else None
-
-
-def _speaker(parent: HttpLayer, server: Connection) -> layer.Layer | None:
-    found = parent.connections.get(server)
-    while found is not None and not isinstance(found, Http1Client | Http2Client):
-        found = getattr(found, "child_layer", None)
-    return found

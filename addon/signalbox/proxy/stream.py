@@ -16,6 +16,7 @@ from mitmproxy.flow import Error
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.http import (
     DropStream,
+    Http1Client,
     HttpErrorHook,
     HttpLayer,
     HttpRequestHeadersHook,
@@ -37,6 +38,7 @@ from signalbox.proxy.flows import exchanges
 from signalbox.proxy.informational import skip_informational
 from signalbox.proxy.merging import merge_chunks
 from signalbox.proxy.requests import plain_headers
+from signalbox.proxy.speaker import speaker
 from signalbox.routing.exchange import Exchange
 
 log = logging.getLogger("signalbox")
@@ -163,12 +165,14 @@ class RouterStream(HttpStream):
     def state_stream_response_body(self, event: events.Event) -> Commands[None]:
         if not self._merges:
             self._merges = True
-            merge_chunks(self._parent.connections.get(self.context.server))
+            if isinstance(upstream := speaker(self._parent, self.context.server), Http1Client):
+                merge_chunks(upstream)
         yield from super().state_stream_response_body(event)
 
     def state_wait_for_response_headers(self, event: ResponseHeaders) -> Commands[None]:
         if 100 <= event.response.status_code < 200 and event.response.status_code != 101:
-            skip_informational(self._parent.connections.get(self.context.server))
+            if isinstance(upstream := speaker(self._parent, self.context.server), Http1Client):
+                skip_informational(upstream)
             self.server_state = self.state_informational
             return
         yield from super().state_wait_for_response_headers(event)
