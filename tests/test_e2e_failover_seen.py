@@ -137,6 +137,16 @@ def test_the_console_tells_each_step_and_the_record_has_one_row(start_router, up
     ]
 
 
+def test_at_debug_the_log_tells_who_is_passed_over_and_why(start_router, upstream, overloaded):
+    debug = rules(upstream, overloaded) + "log: {level: debug}\n"
+    router: Router = start_router(upstream.url, rules=debug)
+    ask(router)
+    with Caller(router) as caller:
+        caller.ask("claude-opus-4-5", stream=False)
+        assert caller.answer().headers["x-signalbox-attempts"] == "dead:connect anthropic:200"
+    router.wait_log(r"passed over: zai/glm-4.7, resting \(rests for another \d s: .*all lines are busy\)")
+
+
 def test_saved_flows_and_the_log_hold_no_secret_of_any_attempt(start_router, upstream, overloaded):
     router: Router = start_router(
         upstream.url,

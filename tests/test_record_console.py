@@ -13,6 +13,7 @@ from signalbox.record.console import (
     received_line,
     request_line,
     sent_line,
+    skip_line,
     snippet,
 )
 from signalbox.record.entry import Entry
@@ -159,6 +160,11 @@ def test_a_dispatch_names_provider_reason_and_model():
         "dispatch: zai reason=quota:7d model=claude-sonnet-4-5 rewrite=glm-4.7"
     )
     assert dispatch_line("anthropic", "no-model", None) == "dispatch: anthropic reason=no-model model=-"
+
+
+def test_who_is_passed_over_is_named_with_the_reason():
+    line = skip_line("zai", "glm-4.7", "resting", "rests for another 5 s: busy\x1b[2J")
+    assert line == "passed over: zai/glm-4.7, resting (rests for another 5 s: busy\\x1b[2J)"
 
 
 def test_the_lines_of_an_attempt_may_end_in_a_masked_key():

@@ -18,6 +18,7 @@ from signalbox.config.load import RulesError, load
 from signalbox.config.rules import Failover, Provider, Rules
 from signalbox.messages.body import Body
 from signalbox.messages.paths import COUNT_TOKENS, MESSAGES
+from signalbox.record.console import skip_line
 from signalbox.routing.budget import Budgets, Used
 from signalbox.routing.facts import AGENT_HEADER, Facts
 from signalbox.routing.mask import mask
@@ -166,8 +167,7 @@ def account(rules: Rules, facts: Facts, body: Body, known: Known) -> Iterator[Li
         yield f"the next one is asked after: {_moves_on(planned.rule.failover)}", "dim"
         yield "a running router also passes over what rests or has an open circuit", "dim"
     for skip in planned.skipped:
-        target = f"{skip.provider}/{skip.model}"
-        yield f"passed over: {target}, {skip.reason} ({skip.detail})", "yellow"
+        yield skip_line(skip.provider, skip.model, skip.reason, skip.detail), "yellow"
     if planned.reject:
         then = "then " if planned.choices else ""
         yield f"{then}refused here: {planned.reject.status} {planned.reject.message}", "red"

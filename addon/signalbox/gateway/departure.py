@@ -70,6 +70,8 @@ def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
     )
     known.meters.saw(exchange.rules, chosen, caller)
     exchange.label, exchange.reason = chosen.label, chosen.reason
+    for skip in chosen.skipped:
+        log.debug("%s", console.skip_line(skip.provider, skip.model, skip.reason, skip.detail))
     if chosen.rule is None:
         pass_on(flow, exchange, chosen.reason)
     elif not chosen.choices:

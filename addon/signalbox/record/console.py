@@ -31,6 +31,11 @@ def dispatch_line(provider: str, reason: str, model: str | None, rewrite: str | 
     return f"{line} rewrite={name(rewrite)}" if rewrite is not None else line
 
 
+def skip_line(provider: str, model: str | None, reason: str, detail: str) -> str:
+    """`passed over: zai/glm-4.7, resting (rests for another 5 s: overloaded_error)`."""
+    return f"passed over: {name(provider)}/{name(model or '-')}, {name(reason)} ({name(detail)})"
+
+
 def failover_line(provider: str, label: str, detail: str, following: str) -> str:
     """`↻ zai 429 → anthropic: rate_limit_error: slow down`."""
     return f"↻ {name(provider)} {name(label)} → {name(following)}" + (f": {name(detail)}" if detail else "")
