@@ -69,10 +69,11 @@ def test_mitmweb_shows_every_attempt_as_a_flow_of_its_own(web, upstream, overloa
 
     ask(web)
     wait_until(lambda: len(flows()) == 3, 5, lambda: f"three flows in {flows()}")
-    dead, zai, home = sorted(flows(), key=lambda flow: flow["comment"] or "z")
+    home, dead, zai = sorted(flows(), key=lambda flow: flow["request"]["timestamp_start"])
     assert dead["comment"] == "attempt 1: dead connect Connection refused"
     assert zai["comment"] == "attempt 2: zai 529 overloaded_error: all lines are busy"
     assert (dead["marked"], zai["marked"], home["marked"]) == ("🔁", "🔁", "")
+    assert len({flow["request"]["timestamp_start"] for flow in (home, dead, zai)}) == 3  # each its own time
     assert [flow["request"]["port"] for flow in (dead, zai, home)] == [1, overloaded.port, upstream.port]
     assert len({flow["id"] for flow in (dead, zai, home)}) == 3
 

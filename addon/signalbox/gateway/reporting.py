@@ -54,8 +54,11 @@ def failed_over(flow: http.HTTPFlow, exchange: Exchange) -> None:
         attempt.comment = f"attempt {number}: {provider.name} {outcome.label} {outcome.detail}".rstrip()
         attempt.marked = ":repeat:"
         attempt.live = False
+        now, tried = time.time(), exchange.tried[-1]
+        attempt.request.timestamp_start = now - ((tried.ended or tried.began) - tried.began)
+        attempt.request.timestamp_end = attempt.request.timestamp_start
         if attempt.response is None:
             attempt.error = Error(outcome.detail or outcome.label)
         else:
-            attempt.response.timestamp_end = time.time()
+            attempt.response.timestamp_end = now
         view.add([attempt])
