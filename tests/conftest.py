@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -118,6 +119,13 @@ def hole() -> Iterator[int]:
     """The port of a black hole."""
     with black_hole() as port:
         yield port
+
+
+@pytest.fixture(scope="module")
+def mute() -> Iterator[int]:
+    """The port of a server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -50,6 +50,21 @@ rules:
 """
 
 
+def question(model: str, stream: bool = True) -> bytes:
+    message = {"role": "user", "content": "x"}
+    return json.dumps({"model": model, "stream": stream, "messages": [message]}).encode()
+
+
+def assert_homes_own(home: Upstream, body: bytes) -> None:
+    """What the next target got is its own in all its parts, once."""
+    (then,) = home.requests
+    assert then.path == "/v1/messages?beta=true"
+    assert then.header("host") == f"127.0.0.1:{home.port}"
+    assert then.header("x-api-key") is None
+    assert then.header("authorization") == LOGIN
+    assert then.body == body
+
+
 @pytest.fixture
 def router(shared: Shared) -> Router:
     return shared.router
@@ -63,10 +78,7 @@ def ask(router: Router, request: pytest.FixtureRequest) -> Iterator[Callable[...
             connection = http.client.HTTPConnection("127.0.0.1", router.ports[0], timeout=15)
             opened.callback(connection.close)
             usual = {"Authorization": LOGIN, "X-Claude-Code-Session-Id": request.node.name}
-            body = json.dumps(
-                {"model": model, "stream": stream, "messages": [{"role": "user", "content": "x"}]}
-            )
-            connection.request("POST", "/v1/messages?beta=true", body, usual | headers)
+            connection.request("POST", "/v1/messages?beta=true", question(model, stream), usual | headers)
             return opened.enter_context(connection.getresponse())
 
         yield ask
@@ -121,6 +133,7 @@ def test_the_next_target_takes_over(shared, ask, model, failure, label, stream):
     assert answer.headers["x-signalbox-provider"] == "anthropic"
     assert answer.headers["x-signalbox-model"] == "claude-opus-4-5"
     assert "x-should-retry" not in answer.headers
+    assert_homes_own(shared.upstream, question("claude-opus-4-5", stream))
 
 
 def test_each_attempt_gets_the_url_host_key_model_and_body_of_its_own_target(shared, ask, model):
@@ -132,13 +145,9 @@ def test_each_attempt_gets_the_url_host_key_model_and_body_of_its_own_target(sha
     assert first.header("x-api-key") == "zai-key-for-tests-0001"
     assert first.header("authorization") is None
     assert first.header("anthropic-beta") is None
-    assert first.json["model"] == model
-    assert then.path == "/v1/messages?beta=true"
-    assert then.header("host") == f"127.0.0.1:{shared.upstream.port}"
-    assert then.header("x-api-key") is None
-    assert then.header("authorization") == LOGIN
+    assert first.body == question(model)
     assert then.header("anthropic-beta") == "oauth-2025-04-20"
-    assert then.body == first.body.replace(model.encode(), b"claude-opus-4-5")
+    assert_homes_own(shared.upstream, question("claude-opus-4-5"))
 
 
 @pytest.mark.parametrize("model", ["dead", "nowhere"])
@@ -146,6 +155,7 @@ def test_a_provider_that_cannot_be_reached_is_passed_by(shared, ask, model):
     answer = ask(model)
     assert answer.status == 200
     assert answer.headers["x-signalbox-attempts"] == f"{model}:connect anthropic:200"
+    assert_homes_own(shared.upstream, question("claude-opus-4-5"))
 
 
 def test_when_all_fail_the_client_gets_the_last_ones_own_answer(shared, ask):

@@ -30,7 +30,7 @@ SOON = 3.0
 """What takes longer has not been given up in time."""
 
 
-def rules(home: Upstream, zai: Upstream, hole: int, slow_server: socket.socket) -> str:
+def rules(home: Upstream, zai: Upstream, hole: int, mute: int, slow_server: socket.socket) -> str:
     slow = slow_server.getsockname()[1]
     quick = f"timeout: {{connect: {LIMIT}s, first_byte: {LIMIT}s, idle: {LIMIT}s}}"
     well = "circuit: {open_after: 100000}"
@@ -39,6 +39,7 @@ providers:
   anthropic: {{url: "{home.url}", auth: client}}
   zai: {{url: "{zai.url}", key: zai-key-for-tests-0001, {quick}, {well}}}
   hole: {{url: "http://127.0.0.1:{hole}", key: hole-key-for-tests-01, {quick}, {well}}}
+  mute: {{url: "https://127.0.0.1:{mute}", key: mute-key-for-tests-01, {quick}, {well}}}
   usual: {{url: "{zai.url}", key: zai-key-for-tests-0001, {well}}}
   slow: {{url: "http://127.0.0.1:{slow}", key: slow-key-for-tests-01, timeout: {{first_byte: 1s}}, {well}}}
 rules:
@@ -47,6 +48,7 @@ rules:
   - {{match: "last-*", to: zai}}
   - {{match: "usual-*", to: [usual, anthropic/claude-opus-4-5]}}
   - {{match: "to-hole-*", to: [hole, anthropic/claude-opus-4-5]}}
+  - {{match: "to-mute-*", to: [mute, anthropic/claude-opus-4-5]}}
   - {{match: "only-hole", to: hole}}
 """
 
@@ -96,12 +98,13 @@ def slow(slow_server: socket.socket) -> Iterator[Slow]:
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-def test_a_connection_that_does_not_come_about_in_time_is_given_up(caller, named, stream):
+@pytest.mark.parametrize("provider", ["hole", "mute"], ids=["no connection", "no TLS on it"])
+def test_a_connection_that_does_not_come_about_in_time_is_given_up(caller, named, provider, stream):
     began = time.monotonic()
-    caller.ask(named("to-hole"), stream)
+    caller.ask(named(f"to-{provider}"), stream)
     answer = caller.answer()
     assert answer.status == 200
-    assert answer.headers["x-signalbox-attempts"] == "hole:timeout anthropic:200"
+    assert answer.headers["x-signalbox-attempts"] == f"{provider}:timeout anthropic:200"
     assert LIMIT <= time.monotonic() - began < SOON
 
 

@@ -3,8 +3,6 @@
 import os
 import sqlite3
 import stat
-import threading
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ EVENTS = message_events("glm-4.7", [text_block("")], ["half", "whole"], STARTED,
 
 def rules(home: Upstream, zai: Upstream) -> str:
     """One provider for each kind of failure, so that the rest it is given is no other test's."""
-    named = ("zai", "busy", "full", "slow")
+    named = ("zai", "busy", "full", "slow", "held")
     providers = "\n".join(f'  {name}: {{url: "{zai.url}", key: "{ZAI}"}}' for name in named)
     return f"""
 providers:
@@ -37,6 +35,7 @@ providers:
 rules:
   - {{match: "lone*", to: zai/glm-4.7}}
   - {{match: "chain*", to: [dead, busy/glm-4.7, anthropic]}}
+  - {{match: "held*", to: [held/glm-4.7, anthropic]}}
   - {{match: "full*", to: full/glm-4.7}}
   - {{match: "keyed*", to: keyed/glm-4.7}}
   - {{match: "refused", to: [dead, {{reject: 418}}]}}
@@ -74,20 +73,6 @@ def some(row: dict[str, Any], *names: str) -> tuple[Any, ...]:
 @pytest.fixture
 def router(shared: Shared) -> Router:
     return shared.router
-
-
-@pytest.fixture
-def caller(router: Router, request: pytest.FixtureRequest) -> Iterator[Caller]:
-    with Caller(router, request.node.name) as one:
-        yield one
-
-
-@pytest.fixture
-def never() -> Iterator[threading.Event]:
-    """Set at the end of the test."""
-    one = threading.Event()
-    yield one
-    one.set()
 
 
 def test_a_success_is_one_request_and_one_attempt(router, caller):
@@ -180,6 +165,24 @@ def test_a_client_that_leaves_cancels_an_attempt_that_counts_what_it_had_used(ro
     (attempt,) = rows(router, "attempts", caller.session)
     assert some(attempt, "outcome", "http_status") == ("cancelled", 200)
     assert some(attempt, *TOKENS) == (USED[0], 1, *USED[2:])
+
+
+def test_it_counts_what_was_used_where_nothing_of_the_answer_was_delivered_yet(router, caller, shared, never):
+    shared.second.answer(sse(*EVENTS[:3], never))
+    caller.ask("held-haiku")
+    shared.second.wait_for(1)
+    assert caller.is_quiet(0.3)
+    caller.leave()
+    (request,) = rows(router, "requests", caller.session)
+    assert some(request, "status", "attempts", *TOKENS) == (
+        "cancelled",
+        "held:cancelled",
+        USED[0],
+        1,
+        *USED[2:],
+    )
+    (attempt,) = rows(router, "attempts", caller.session)
+    assert some(attempt, "outcome", "http_status", *TOKENS) == ("cancelled", 200, USED[0], 1, *USED[2:])
 
 
 def test_a_client_that_leaves_while_a_wait_is_on_cancels_no_attempt(router, caller, shared):
