@@ -3,6 +3,7 @@
 import gzip
 import http.client
 import json
+import re
 import socket
 import time
 import urllib.error
@@ -108,6 +109,20 @@ def test_a_provider_that_breaks_off_before_it_answers_gives_502(router, shared, 
     assert status == 502
     assert error(body)["message"].startswith("zai at 127.0.0.1:")
     assert headers["content-type"] == "application/json"
+
+
+def test_what_is_only_passed_on_gets_its_502_in_anthropics_shape_too(start_router, upstream):
+    dead = start_router(f"http://127.0.0.1:{DEAD}", rules="")
+    broken = start_router(upstream.url, rules="")
+    upstream.answer(Answer(framing="raw", chunks=(), cut="close"))
+    for router, said in (
+        (dead, r"could not be reached at 127\.0\.0\.1:\d+: .+"),
+        (broken, "at .+ broke off .+"),
+    ):
+        status, headers, body = ask(router.ports[0], "claude-haiku-4-5", "/v1/elsewhere")
+        assert (status, error(body)["type"]) == (502, "api_error")
+        assert re.fullmatch(f"the upstream {said}", error(body)["message"])
+        assert not [name for name in headers if name.startswith("x-signalbox")]
 
 
 def test_a_body_that_is_announced_too_large_is_refused_before_it_is_sent(router):

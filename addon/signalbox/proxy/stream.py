@@ -220,7 +220,7 @@ class RouterStream(HttpStream):
             exchange.attempted("cancelled")
         elif exchange is not None and exchange.ending != "cancelled":
             exchange.ending = "error"
-            exchange.attempted("stream_error" if self._answered else "connect")
+            exchange.attempted("stream_error")
             if self._can_answer(event):
                 self.flow.response = self._failure(event)
         yield from super().handle_protocol_error(event)
@@ -234,17 +234,15 @@ class RouterStream(HttpStream):
         )
 
     def _failure(self, event: RequestProtocolError | ResponseProtocolError) -> http.Response:
-        """What a client is told instead of mitmproxy's HTML page."""
+        """What a client is told instead of mitmproxy's HTML page, where a request is only passed on."""
         status = event.code.http_status_code() or 502
-        exchange = self.exchange
-        name = exchange.provider.name if exchange and exchange.provider else "the upstream"
         where = f"{self.flow.request.host}:{self.flow.request.port}"
         said = in_words(event.message)
         if event.code is ErrorCode.CONNECT_FAILED:
-            said = f"{name} could not be reached at {where}: {said}"
+            said = f"the upstream could not be reached at {where}: {said}"
         elif status == 502:
-            said = f"{name} at {where} broke off before it answered: {said}"
-        return error(status, said, exchange.headers() if exchange else {})
+            said = f"the upstream at {where} broke off before it answered: {said}"
+        return error(status, said)
 
     def _fail(self, status: int, message: str) -> Commands[None]:
         """The stream cannot go on: tell the client, or cut it where it already has part of an answer."""
