@@ -61,9 +61,9 @@ def without_thinking(body: Body, keeps: Keeps = nothing, *, keeps_mode: bool = F
     except BodyError:
         return Stripped([], 0, False)
     edits, dropped = messages.without_thinking(keeps)
-    manual = not keeps_mode and body.get("thinking", _Typed) == _Typed("enabled")
-    off = manual and max(dropped, default=-1) >= messages.running()
-    return Stripped(edits + _switched_off(body) if off else edits, sum(dropped.values()), off)
+    loop_loses = bool(dropped) and not keeps_mode and max(dropped) >= messages.running()
+    off = switched_off(body) if loop_loses else []
+    return Stripped(edits + off, sum(dropped.values()), bool(off))
 
 
 class _Messages:
@@ -146,12 +146,10 @@ def is_refused(status: int, error: bytes) -> bool:
 
 
 def switched_off(body: Body) -> list[Edit]:
-    """Turns manual thinking off, where a request without thinking in its history could not have it."""
-    return _switched_off(body) if body.get("thinking", _Typed) == _Typed("enabled") else []
-
-
-def _switched_off(body: Body) -> list[Edit]:
-    """Drops `thinking`, and with it the clearing of thinking, which the API refuses without."""
+    """Turns manual thinking off, where a request without thinking in its history could not have it, and with
+    it the clearing of thinking, which the API refuses without."""
+    if body.get("thinking", _Typed) != _Typed("enabled"):
+        return []
     edits = [edit for edit in (body.drop("thinking"),) if edit]
     context = body.inner("context_management")
     clearing = context.get("edits", list[_Typed]) if context else None
