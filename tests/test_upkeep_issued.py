@@ -148,6 +148,37 @@ def test_another_process_that_ends_leaves_the_file_as_it_is(start, tmp_path, cap
     assert not caplog.messages
 
 
+_ENDLESS = """
+import os, sys
+from pathlib import Path
+from signalbox.upkeep.issued import Issued
+memory = Issued(Path(sys.argv[1]))
+while True:
+    digest = os.urandom(16)
+    memory.learn([digest], "other")
+    print(digest.hex(), flush=True)
+"""
+
+
+def test_a_router_that_is_killed_while_it_writes_harms_nobody(start, tmp_path, caplog):
+    here = start()
+    with subprocess.Popen(
+        [sys.executable, "-c", _ENDLESS, tmp_path], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        told = [bytes.fromhex(other.stdout.readline()) for _ in range(20)]
+        other.kill()
+    here.refresh()
+    assert here.issuer(told[0]) == "other"
+    here.learn([ONE], "here")
+    here.close()
+    again = start()
+    assert (again.key, again.issuer(ONE), again.issuer(told[0])) == (here.key, "here", "other")
+    with closing(sqlite3.connect(tmp_path / FILE)) as file:
+        assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert not caplog.messages
+
+
 @pytest.fixture
 def lock(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """Another program's connection, which holds the write lock until it rolls back."""
