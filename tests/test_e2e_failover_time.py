@@ -19,6 +19,7 @@ from tests.answers import (
     sse,
 )
 from tests.brief import KEPT
+from tests.callers import Caller
 from tests.haste import STREAMED
 from tests.pieces import EARLY, REST
 from tests.running import with_scripts
@@ -243,3 +244,16 @@ def test_a_connection_that_was_silent_for_long_is_not_used_again(shared, caller,
     first, soon, late = (request.connection for request in shared.second.requests)
     assert first == soon != late
     assert shared.second.wait_left(1)[0].connection == first
+
+
+def test_a_client_is_not_cut_off_because_its_provider_takes_longer_than_mitmproxys_own_limit(
+    start_router, upstream, gate
+):
+    upstream.answer(replace(message_json(), wait=gate))
+    rules = f'providers: {{zai: {{url: "{upstream.url}", key: k}}}}\nrules: [{{match: "*", to: zai}}]'
+    router = start_router(upstream.url, rules=rules, options=("--set", "tcp_timeout=1"))
+    with Caller(router) as caller:
+        caller.ask("a-slow-one", stream=False)
+        assert caller.is_quiet(2.5)
+        gate.set()
+        assert caller.answer().status == 200

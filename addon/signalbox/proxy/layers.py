@@ -98,7 +98,11 @@ class RouterLayer(HttpLayer):
         return [stream for stream in self.streams.values() if isinstance(stream, TranslatingStream)]
 
     def _set_alarm(self) -> Commands[None]:
+        """For the earliest deadline, and often enough meanwhile: mitmproxy closes a client on whose
+        connection nothing at all happens for `tcp_timeout` seconds (mitmproxy.md, 28)."""
         wanted = min((stream.deadlines.next for stream in self._waking()), default=inf)
+        if wanted < inf:
+            wanted = min(wanted, time.monotonic() + self.context.options.tcp_timeout / 2)
         if wanted < min(self._alarms.values(), default=inf):
             alarm = commands.RequestWakeup(max(wanted - time.monotonic(), SHORTEST))
             self._alarms = {**self._alarms, alarm: wanted}
