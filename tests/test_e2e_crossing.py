@@ -318,6 +318,17 @@ def test_thinking_issued_after_a_refusal_goes_back_and_thinking_is_not_switched_
     assert sent["messages"][1]["content"][0]["signature"] == "aXNzdWVkIGxhdGVy"
 
 
+def test_where_thinking_is_missing_what_there_is_of_it_is_sent_again_next_time(router, upstreams):
+    missing = "messages.1.content.0.type: Expected `thinking` or `redacted_thinking`, but found `tool_use`."
+    home, session = upstreams["anthropic"], {"X-Claude-Code-Session-Id": "missing"}
+    home.answer(error_json(400, "invalid_request_error", missing), message_json("anthropic-x"))
+    assert sender(router)(history("anthropic-x", "dW5rbm93bg"), session)[0] == 200
+    sender(router)(history("anthropic-x", "dW5rbm93bg"), session)
+    _, mended, later = home.wait_for(3)
+    assert b"dW5rbm93bg" not in mended.body
+    assert b"dW5rbm93bg" in later.body
+
+
 def test_a_login_keeps_its_beta_where_it_goes_itself(start_router, upstreams):
     text = rules(upstreams).replace("auth: client", "auth: client, beta: learn")
     router = start_router(upstreams["anthropic"].url, rules=text)

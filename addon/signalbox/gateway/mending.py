@@ -7,7 +7,7 @@ from signalbox.messages import betas
 from signalbox.messages.body import Body, BodyError
 from signalbox.messages.issued import Block
 from signalbox.messages.rejected import rejected_by
-from signalbox.messages.thinking import is_refused, switched_off, without_thinking
+from signalbox.messages.thinking import is_missing, is_refused, switched_off, without_thinking
 from signalbox.routing.course import Attempt
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import Lessons
@@ -47,16 +47,18 @@ class Mending:
     def mend(self, attempt: Attempt, status: int, said: bytes) -> bool:
         """Whether the target, which said this, would be sent something else now."""
         if is_refused(status, said):
-            return self._without_thinking(attempt)
+            return self._without_thinking(attempt, is_wrong=not is_missing(said))
         return not self._counts and self._without_fields(attempt, status, said)
 
-    def _without_thinking(self, attempt: Attempt) -> bool:
+    def _without_thinking(self, attempt: Attempt, *, is_wrong: bool) -> bool:
+        """`is_wrong`: what was sent of it is not to be sent there again."""
         name = attempt.provider.name
         refused = _thinking_sent(attempt, self._body, self._known.issued.key)
         if name in self._refusing or refused is None:
             return False
         self._refusing.add(name)
-        self._known.sessions.refused_thinking(self._conversation, name, refused)
+        if is_wrong:
+            self._known.sessions.refused_thinking(self._conversation, name, refused)
         return True
 
     def _without_fields(self, attempt: Attempt, status: int, said: bytes) -> bool:

@@ -145,6 +145,15 @@ def is_refused(status: int, error: bytes) -> bool:
     return told is not None and _REFUSED.search(told[1]) is not None
 
 
+_MISSING = re.compile(r"Expected `?thinking`? or `?redacted_thinking", re.IGNORECASE)
+
+
+def is_missing(error: bytes) -> bool:
+    """Whether an error says that thinking is missing somewhere: what was sent of it may well be right."""
+    told = read_error(error)
+    return told is not None and _MISSING.search(told[1]) is not None
+
+
 def switched_off(body: Body) -> list[Edit]:
     """Turns manual thinking off, where a request without thinking in its history could not have it, and with
     it the clearing of thinking, which the API refuses without."""
