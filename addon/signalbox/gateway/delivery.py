@@ -36,7 +36,7 @@ def deliver(flow: http.HTTPFlow, exchange: Exchange, observed: Observed, issued:
         response.headers.get("content-type", ""),
         response.headers.get("content-encoding", ""),
         echo_model=outgoing.echo_model if outgoing else None,
-        estimate=outgoing.estimate if outgoing else None,
+        estimate=exchange.estimate if outgoing else None,
         reword=outgoing is not None and not provider.is_anthropic,
         decode=exchange.outgoing is not None and not exchange.outgoing.lone,
         key=issued.key,

@@ -22,6 +22,7 @@ from mitmproxy.proxy.layers.http import (
     HttpRequestHeadersHook,
     HttpResponseHook,
     HttpStream,
+    RequestEndOfMessage,
     RequestHeaders,
     RequestProtocolError,
     ResponseData,
@@ -131,10 +132,16 @@ class RouterStream(HttpStream):
                     yield from self._send(self._failure(event))
                     continue
             reply = yield command
+            if isinstance(command, SendHttp) and isinstance(command.event, RequestEndOfMessage):
+                self._was_sent()
             if isinstance(command, HttpRequestHeadersHook) and self._is_refused():
                 inner.close()
                 yield from self._refuse()
                 return
+
+    def _was_sent(self) -> None:
+        if self.exchange is not None:
+            self.exchange.was_sent()
 
     def _is_broken(self) -> bool:
         """Whether the answer could not be decoded to its end: the client must not take it for whole."""

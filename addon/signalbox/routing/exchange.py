@@ -89,6 +89,17 @@ class Exchange:
         self.provider, self.outgoing, self.outcome = attempt.provider, attempt.outgoing, None
         self.tried.append(Tried(attempt.provider.name, self.model, attempt.ticket.key_index, now))
 
+    @property
+    def estimate(self) -> int | None:
+        """Input tokens to show where the provider reports none, if any are to be shown."""
+        if self.outgoing is None or self.facts is None or not self.outgoing.estimates:
+            return None
+        return self.facts.tokens
+
+    def was_sent(self) -> None:
+        """The provider thinks now: time to work out what its answer is read with."""
+        _ = self.estimate
+
     def pass_to(self, provider: Provider, now: float) -> None:
         """The request goes there as it came: no rule decided."""
         self.provider = provider

@@ -58,8 +58,8 @@ class Outgoing(msgspec.Struct, frozen=True):
     """Whether nobody else could answer: then a compressed answer may pass as it is."""
     echo_model: str | None = None
     """The name that the client asked for, where another one is sent."""
-    estimate: int | None = None
-    """Input tokens to show where the provider reports none at the start of a stream."""
+    estimates: bool = False
+    """Whether input tokens are estimated where the provider reports none at the start of a stream."""
     notes: tuple[str, ...] = ()
     """What was changed, for the debug log: names and counts, never values."""
     login: str | None = None

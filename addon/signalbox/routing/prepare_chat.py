@@ -71,7 +71,7 @@ def prepare_chat(
         request.body,
         lone=False,
         echo_model=facts.asked,
-        estimate=facts.tokens,
+        estimates=True,
         notes=tuple(notes),
         translation=Chat(request=request, dialect=row, provider=provider.name, model=model, seed=seed),
     )

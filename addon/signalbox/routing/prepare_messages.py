@@ -47,7 +47,6 @@ def prepare_messages(
     body, notes = _body(choice, facts, incoming.body, lessons)
     body = without_fields(body, lessons.rejected | betas.dropped_with(sent, kept), notes)
     echo = facts.asked if choice.model != facts.asked else None
-    estimate = None if provider.is_anthropic else facts.tokens
     headers = _headers(choice, incoming, key, sent, kept, notes)
     untouched = body is incoming.body.raw and provider.is_anthropic
     if untouched:
@@ -56,7 +55,7 @@ def prepare_messages(
     else:
         headers = without_headers(headers, "content-encoding", "transfer-encoding")
         headers = with_header(headers, "content-length", str(len(body)))
-    if not lone or echo or estimate is not None:
+    if not lone or echo or not provider.is_anthropic:
         headers = with_header(headers, "accept-encoding", "identity")
     return Outgoing(
         provider,
@@ -66,7 +65,7 @@ def prepare_messages(
         incoming.wire if untouched else body,
         lone,
         echo,
-        estimate,
+        not provider.is_anthropic,
         tuple(notes),
         login=key if provider.auth == "claude-login" else None,
     )
