@@ -31,7 +31,7 @@ weeks = st.builds(
     starts=st.tuples(st.integers(0, 6), st.integers(0, 23), st.integers(0, 59)),
     timezone=st.sampled_from(ZONES),
 )
-moments = st.datetimes(datetime(2008, 1, 1), datetime(2037, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
+moments = st.datetimes(datetime(2008, 1, 1), datetime(2037, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001  the bounds are naive
 pers = st.sampled_from(["day", "week", "month"])
 
 
