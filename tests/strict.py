@@ -8,6 +8,7 @@ else's, or an edited one, is refused as it would be in reality.
 import base64
 import hmac
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from hashlib import blake2b
 from typing import Any
@@ -58,7 +59,7 @@ _BOUND = (
 _USAGE = {"input_tokens": 100, "output_tokens": 20}
 
 
-class Provider:
+class Provider(ABC):
     """Answers with thinking and tool calls, then with text; refuses what no provider takes."""
 
     def __init__(self, name: str, *, redacts: bool = False) -> None:
@@ -84,9 +85,9 @@ class Provider:
         check_blocks(asked)
         check_tools(asked)
 
+    @abstractmethod
     def thoughts(self, asked: Asked, text: str) -> list[Block]:
         """The thinking blocks of an answer, as this provider issues them."""
-        raise NotImplementedError
 
     def answer(self, asked: Asked) -> Answer:
         number = sum(message["role"] == "assistant" for message in asked.messages)

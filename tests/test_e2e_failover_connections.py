@@ -1,6 +1,7 @@
 """Connections under failover: nobody gets another's bytes, what can be used again is, nothing is kept."""
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -262,3 +263,19 @@ def test_three_hundred_failovers_on_one_connection_leave_nothing_behind(shared, 
     assert not grown
     assert after["connections"] <= 4
     assert after["bytes"] < before["bytes"] + 200_000
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for what a process holds")
+def test_large_requests_that_are_over_are_not_held_until_their_time_limits_come(start_router, upstream):
+    rules = f'providers: {{zai: {{url: "{upstream.url}", key: k}}}}\nrules: [{{match: "*", to: zai}}]'
+    router = start_router(upstream.url, rules=rules)
+    status = Path(f"/proc/{router.process.pid}/status")
+    held = []
+    with Caller(router) as caller:
+        for number in range(80):
+            caller.ask("large", pad=1_000_000)
+            assert caller.answer().status == 200
+            upstream.requests.clear()
+            if number % 60 == 19:  # after the warm-up, and at the end
+                held.append(int(status.read_text().partition("VmRSS:")[2].split()[0]))
+    assert held[1] - held[0] < 40_000, f"{held} KiB; 60 requests of 1 MB came between"

@@ -26,6 +26,7 @@ from tests.answers import (
     text_block,
     zai_sse,
 )
+from tests.callers import Caller
 from tests.conftest import Shared
 from tests.running import Router
 from tests.upstream import Upstream
@@ -294,3 +295,22 @@ def test_an_answer_longer_than_it_says_ends_where_it_said(router, upstream, post
     assert post(asked("claude-opus-4-5", stream=False)).read() == answer.body
     again = post(asked("claude-opus-4-5", stream=False))
     assert again.read() == answer.body
+
+
+def test_a_chunk_of_which_nothing_is_passed_on_yet_does_not_end_the_answer(start_router, upstream):
+    """The first half of a `message_start` waits for the other: its usage may have to be filled in."""
+    go = threading.Event()
+    zero = {"input_tokens": 0, "output_tokens": 0}
+    first, *rest = message_events("glm", [text_block("")], ["Hello"], zero, USAGE)
+    upstream.answer(sse(first[:40], go, first[40:], *rest))
+    rules = f'providers: {{zai: {{url: "{upstream.url}", key: k}}}}\nrules: [{{match: "*", to: zai}}]'
+    router = start_router(upstream.url, rules=rules)
+    with Caller(router) as caller:
+        caller.ask("halved")
+        caller.until(b"\r\n\r\n")
+        quiet = caller.is_quiet(0.3)
+        go.set()
+        answer = caller.answer()
+    assert quiet
+    assert answer.body.count(b"event: message_start") == 1
+    assert b"event: message_stop" in answer.body
