@@ -8,29 +8,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.messages.tokens import PER_IMAGE, SAMPLE, estimate
+from signalbox.messages.tokenizers import DEFAULT, TOKENIZERS, Tokenizer
+from signalbox.messages.tokens import PER_IMAGE, SAMPLE, measure
 
 TEXTS = Path(__file__).with_name("golden") / "tokens"
 
-COUNTED = {
-    ("prose", "o200k_base"): 297,
-    ("prose", "cl100k_base"): 297,
-    ("prose", "anthropic-2023"): 302,
-    ("code", "o200k_base"): 905,
-    ("code", "cl100k_base"): 901,
-    ("code", "anthropic-2023"): 997,
-    ("json", "o200k_base"): 466,
-    ("json", "cl100k_base"): 459,
-    ("json", "anthropic-2023"): 467,
-    ("chinese", "o200k_base"): 186,
-    ("traditional", "o200k_base"): 163,
-    ("japanese", "o200k_base"): 219,
-    ("korean", "o200k_base"): 185,
+COUNTED: dict[str, tuple[int, ...]] = {
+    #              o200k claude deepseek qwen gemma tekken
+    "prose": (297, 332, 296, 297, 297, 299),
+    "code": (905, 1097, 957, 913, 1074, 967),
+    "json": (466, 514, 486, 487, 528, 508),
+    "simplified": (340, 496, 280, 300, 323, 414),
+    "traditional": (371, 591, 293, 318, 308, 433),
+    "japanese": (488, 716, 420, 405, 332, 452),
+    "korean": (393, 835, 462, 448, 368, 352),
 }
-"""By tiktoken's o200k_base and cl100k_base, and the tokenizer that Anthropic published in 2023.
+"""By the tokenizers themselves, in the order of `TOKENIZERS`; for Claude 1.1 times that of 2023."""
 
-Older tokenizers count Chinese, Japanese and Korean far higher, and are not what the estimate is fitted to.
-"""
+
+def estimate(raw: bytes, tokenizer: Tokenizer = DEFAULT) -> int:
+    return measure(raw).tokens(tokenizer)
 
 
 def _said(*texts: str, ascii: bool = False, compact: bool = True) -> bytes:
@@ -53,13 +50,15 @@ def _seconds(raw: bytes) -> float:
     return min(took)
 
 
-@pytest.mark.parametrize(("kind", "tokenizer"), COUNTED)
-def test_the_estimate_is_near_what_a_tokenizer_counts_and_hardly_ever_below(kind, tokenizer):
-    count = COUNTED[kind, tokenizer]
-    assert 0.95 * count <= estimate(_said(_text(kind))) <= 1.15 * count
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.parametrize("kind", COUNTED)
+def test_the_estimate_is_near_what_a_tokenizer_counts_and_hardly_below(kind, tokenizer):
+    """Within 15 %, and under by no more than 5 %: on texts that the prices were not fitted to."""
+    count = COUNTED[kind][TOKENIZERS.index(tokenizer)]
+    assert 0.95 * count <= estimate(_said(_text(kind)), tokenizer) <= 1.15 * count
 
 
-@pytest.mark.parametrize("kind", sorted({kind for kind, _ in COUNTED}))
+@pytest.mark.parametrize("kind", COUNTED)
 def test_how_the_json_is_written_does_not_matter(kind):
     text = _text(kind)
     assert estimate(_said(text, ascii=True)) == estimate(_said(text))
@@ -67,7 +66,7 @@ def test_how_the_json_is_written_does_not_matter(kind):
 
 
 def test_plain_words_count_one_each():
-    assert estimate(_said("word " * 1000)) == pytest.approx(1000, rel=0.02)
+    assert estimate(_said("word " * 1000)) == pytest.approx(1000, rel=0.05)
 
 
 def test_an_escaped_backslash_escapes_nothing():
@@ -92,16 +91,16 @@ def test_ids_and_signatures_are_not_text():
 def test_a_long_text_is_judged_by_samples_of_all_of_it(kind):
     short, long = (
         _said(_text(kind)),
-        _said(_text(kind) * (3 * SAMPLE // len(_text(kind))), _text("chinese") * 100),
+        _said(_text(kind) * (3 * SAMPLE // len(_text(kind))), _text("simplified") * 100),
     )
     assert len(long) > 3 * SAMPLE
-    whole = estimate(short) * (3 * SAMPLE // len(_text(kind))) + estimate(_said(_text("chinese"))) * 100
+    whole = estimate(short) * (3 * SAMPLE // len(_text(kind))) + estimate(_said(_text("simplified"))) * 100
     assert estimate(long) == pytest.approx(whole, rel=0.06)
 
 
 def test_a_megabyte_takes_a_few_milliseconds():
     """Five are asked for; twice that leaves room for a slow machine."""
-    texts = [_text(kind) for kind in ("prose", "code", "json", "chinese")] * 200
+    texts = [_text(kind) for kind in ("prose", "code", "json", "simplified")] * 200
     raw = _said(*texts)[:1_000_000]
     assert len(raw) == 1_000_000
     assert _seconds(raw) < 0.010

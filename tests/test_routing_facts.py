@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.messages.body import Body
+from signalbox.messages.tokens import Measured
 from signalbox.routing import names
-from signalbox.routing.facts import SESSION_LENGTH, SNIPPET_LENGTH, Facts
+from signalbox.routing.facts import SESSION_LENGTH, SNIPPET_LENGTH, UNTOLD, Calibration, Facts
 
 FACTS = [name for name, fact in vars(Facts).items() if isinstance(fact, property | cached_property)]
 FIELDS = ("model", "messages", "system", "tools", "metadata", "thinking", "stream")
@@ -25,9 +26,9 @@ json_values = st.recursive(
 )
 
 
-def facts_of(headers: Mapping[str, str] = {}, token_ratio: float = 1.0, **fields: Any) -> Facts:
+def facts_of(headers: Mapping[str, str] = {}, calibration: Calibration = UNTOLD, **fields: Any) -> Facts:
     body = Body.parse(json.dumps(fields).encode())
-    return Facts(path="/v1/messages", port=8082, headers=headers, body=body, token_ratio=token_ratio)
+    return Facts(path="/v1/messages", port=8082, headers=headers, body=body, calibration=calibration)
 
 
 def user(*content: Any) -> dict[str, Any]:
@@ -241,9 +242,19 @@ def test_many_reminders_that_never_end_cost_no_more_than_their_length():
 
 def test_tokens_are_calibrated_by_the_last_answer():
     messages = [user("word " * 1000)]
-    plain, dense = facts_of(messages=messages), facts_of(token_ratio=1.5, messages=messages)
-    assert plain.tokens == plain.estimated == dense.estimated > 0
+    plain, dense = (
+        facts_of(messages=messages),
+        facts_of(calibration=Calibration(ratio=1.5), messages=messages),
+    )
+    assert plain.tokens == plain.measured.tokens() > 0
     assert dense.tokens == round(1.5 * plain.tokens)
+
+
+def test_tokens_are_those_of_who_answered_last_or_is_asked():
+    messages = [user("信号灯是红色的" * 100)]
+    facts = facts_of(calibration=Calibration("claude"), messages=messages)
+    assert facts.tokens == facts.tokens_at("claude-sonnet-4-5") > 1.3 * facts.tokens_at("gpt-5")
+    assert facts.tokens_at("gpt-5") == facts_of(messages=messages).tokens > facts.tokens_at("kimi-k2")
 
 
 def test_only_what_providers_count_is_estimated():
@@ -275,7 +286,7 @@ def test_a_request_without_a_body_has_no_facts_but_those_of_its_headers():
         "prompt": "",
         "snippet": "",
         "tokens": 0,
-        "estimated": 0,
+        "measured": Measured(),
     }
 
 

@@ -132,7 +132,7 @@ def remember(exchange: Exchange, sessions: Sessions) -> None:
     if exchange.kind != "messages" or reader is None or facts is None or exchange.provider is None:
         return
     if reader.began and reader.error is None:
-        sessions.answered(facts.conversation, facts.estimated, reader.usage.total_input)
+        sessions.answered(facts.conversation, exchange.model, facts.measured, reader.usage.total_input)
 
 
 def received(exchange: Exchange, provider: Provider, status: int) -> None:

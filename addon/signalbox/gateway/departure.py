@@ -57,7 +57,7 @@ def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
         client=caller.client,
         has_login=caller.has_login or not exchange.rules.clients,
     )
-    exchange.facts = facts = replace(facts, token_ratio=known.sessions.token_ratio(facts.conversation))
+    exchange.facts = facts = replace(facts, calibration=known.sessions.calibration(facts.conversation))
     now = time.monotonic()
     chosen = plan(
         exchange.rules,
@@ -104,11 +104,13 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
     choices = chosen.choices
     if exchange.kind == "count_tokens":
         if provider.count_tokens != "forward":
-            flow.response = _counted_here(provider, facts)
+            flow.response = _counted_here(choices[0], facts)
             return
         choices = choices[:1]
     elif provider.api == "openai" and incoming.body.get("max_tokens", int) == 0:
-        said, kind = warmed_up(facts.asked or "", facts.tokens, seed=token_hex(8), stream=facts.stream)
+        said, kind = warmed_up(
+            facts.asked or "", facts.tokens_at(choices[0].model), seed=token_hex(8), stream=facts.stream
+        )
         flow.response = answers.answer(200, said, {"content-type": kind})
         return
 
@@ -161,10 +163,10 @@ def _nobody(chosen: Plan) -> http.Response:
     )
 
 
-def _counted_here(provider: Provider, facts: Facts) -> http.Response:
-    if provider.count_tokens == "reject":
-        return answers.error(501, NO_COUNT.format(provider.name))
-    return answers.answer(200, b'{"input_tokens":%d}' % facts.tokens)
+def _counted_here(choice: Choice, facts: Facts) -> http.Response:
+    if choice.provider.count_tokens == "reject":
+        return answers.error(501, NO_COUNT.format(choice.provider.name))
+    return answers.answer(200, b'{"input_tokens":%d}' % facts.tokens_at(choice.model))
 
 
 def _tell(exchange: Exchange, *, is_first: bool) -> None:

@@ -2,33 +2,18 @@
 
 Text is a row of runs (of letters, of digits, of punctuation), and a run is about a token to every tokenizer.
 Long words, capitals inside of words, line ends and gaps add to it, and characters of other scripts have a
-price each. So the bytes become classes, and a few patterns of classes are counted and weighed.
-
-The weights were fitted (least squares of the relative error, then rounded) to some 1,800 pieces of 2 to 6 KB:
-English documentation, Python, JavaScript, C, shell, HTML, JSON, and translated messages of programs. English,
-code and JSON were fitted between OpenAI's o200k_base and the tokenizer that Anthropic published in 2023, all
-else to o200k_base and Mistral's Tekken: newer tokenizers agree to 20 % there, while older ones spend up to
-twice as much on Chinese, Japanese and Korean. The mark is a few percent above, for too low a count makes
-clients compact too late (translation.md, 11).
-
-Measured on other pieces of these sources, as estimate / count, in total and the deviation of a single piece:
-
-| | o200k_base | cl100k_base | Anthropic 2023 | Tekken |
-|---|---|---|---|---|
-| English | 1.05 ± 0.04 | 1.06 ± 0.04 | 0.99 ± 0.04 | 1.00 ± 0.06 |
-| code | 1.05 ± 0.08 | 1.06 ± 0.09 | 0.94 ± 0.08 | 0.96 ± 0.09 |
-| JSON | 1.03 ± 0.05 | 1.03 ± 0.05 | 0.98 ± 0.04 | 0.93 ± 0.07 |
-| Chinese, simplified, traditional | 1.10, 0.93 ± 0.05 | 0.95, 0.71 | 1.00, 0.75 | 0.91, 0.83 |
-| Japanese | 1.10 ± 0.05 | 0.84 | 0.86 | 1.08 |
-| Korean | 1.07 ± 0.06 | 0.77 | 0.67 | 1.06 |
-
-German, French and Spanish come to 0.9 to 1.05 of o200k_base, text without words (base64) to 0.8. What a
-conversation's own provider reports corrects all of this from the second request on (`Facts.token_ratio`).
+price each. So the bytes become classes, patterns of classes are counted, and a tokenizer is a list of prices:
+`tokenizers` has them, and says how far they are from what is counted. What a conversation's own provider
+reports corrects all of this from the second request on (`Facts.calibration`).
 """
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from operator import mul
 from string import ascii_lowercase, ascii_uppercase, digits
+
+from signalbox.messages.tokenizers import DEFAULT, OTHERS, PATTERNS, TOKENIZERS, Tokenizer
 
 PER_IMAGE = 1600
 """Tokens of one base64 image or document, whatever its bytes. Chosen: about what a large image costs."""
@@ -40,29 +25,6 @@ SAMPLE = 24 * 1024
 """Of longer texts only so many bytes are looked at, which costs about 1 % of precision."""
 STRETCH = 256
 """They are taken in pieces of this size, spread evenly."""
-
-_WEIGHTS = (
-    (b"aA", 0.9),  # a capital inside of a word
-    (b"aaaaaaa", 0.15),  # long words
-    (b"AA", 0.15),
-    (b"0", 0.25),
-    (b"..", 0.2),
-    (b"_", 0.5),
-    (b"\n", 0.85),
-    (b"a  ", 1.6),  # gaps as in tables
-    (b".  ", 1.6),
-    (b"l", 0.85),  # a Latin letter beyond ASCII, which breaks its word in two besides
-    (b"c", 0.3),  # Cyrillic
-    (b"s", 0.4),  # other alphabets: Greek, Arabic, Hindi, Thai
-    (b"t", 0.65),  # typographic signs, arrows, lines
-    (b"k", 0.76),  # kana
-    (b"h", 0.87),  # Chinese characters
-    (b"g", 0.77),  # hangul
-    (b"w", 1.0),  # wide punctuation
-    (b"e", 2.0),  # emoji
-)
-"""Classes of characters as `_CLASSES` writes them, and the tokens that each occurrence adds to the runs."""
-
 
 _NAMED: tuple[tuple[str, Iterable[int]], ...] = (
     ("a", ascii_lowercase.encode()),
@@ -87,8 +49,11 @@ _names = {byte: name for name, first in _NAMED for byte in first}
 _CLASSES = "".join(_names.get(byte, ".") for byte in range(256)).encode()
 _FOLLOWING = bytes(range(0x80, 0xC2))
 """Bytes inside of a character, and two that UTF-8 has not."""
-_RUNS = tuple(bytes(120 if byte in of else 32 for byte in range(256)) for of in (b"aA", b"0", b"."))
-"""For each kind of run a table that writes what belongs to it as x."""
+_WORDS, _MARKS = (bytes(120 if byte in of else 32 for byte in range(256)) for of in (b"aA", b"."))
+"""For two kinds of runs a table that writes what belongs to them as x."""
+
+_SIMPLIFIED, _TRADITIONAL = (tuple(c.encode() for c in text) for text in ("这们说对为时", "這們說對會國"))
+"""Characters that are frequent in one way of writing Chinese, and are not written in the other."""
 
 _SKELETON = re.compile(
     rb'[\[{,\s]{0,16}+"(?:'
@@ -102,16 +67,37 @@ _DATA, _SIGNATURE = b'"data"', b'"signature"'
 _VALUE = re.compile(rb'[ \t\n\r]*:[ \t\n\r]*"')
 _NEAR = 200
 
+_PRICES: dict[Tokenizer, tuple[float, ...]] = dict(
+    zip(TOKENIZERS, zip(*OTHERS.values(), *PATTERNS.values(), strict=True), strict=True)
+)
 
-def estimate(raw: bytes) -> int:
-    """Input tokens of JSON: the values of a body's system, messages and tools, one after another.
 
-    Takes 1 to 2 ms for a megabyte, never raises, whatever the bytes.
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What there is in a text that costs tokens."""
+
+    counts: tuple[float, ...] = ()
+    """How often each thing occurs that has a price."""
+    apart: int = 0
+    """Tokens that cost the same everywhere: images, and what frames messages."""
+
+    def tokens(self, tokenizer: Tokenizer = DEFAULT) -> int:
+        """About how many this tokenizer counts."""
+        priced: Iterator[float] = map(mul, self.counts, _PRICES[tokenizer])
+        return round(max(sum(priced), 0)) + self.apart
+
+
+def measure(raw: bytes) -> Measured:
+    """Of JSON: the values of a body's system, messages and tools, one after another.
+
+    Takes 2 ms for a megabyte, never raises, whatever the bytes.
     """
     images, text = _without_data(raw)
     shown = _sample(text)
-    tokens = _weigh(_plain(shown)) + PER_MESSAGE * shown.count(b'"role"')
-    return round(tokens * len(text) / max(len(shown), 1)) + images * PER_IMAGE
+    scale = len(text) / max(len(shown), 1)
+    messages = shown.count(b'"role"') * scale
+    counts = tuple(count * scale for count in _counts(_plain(shown)))
+    return Measured(counts, round(messages * PER_MESSAGE) + images * PER_IMAGE)
 
 
 def _sample(text: bytes) -> bytes:
@@ -134,10 +120,23 @@ def _plain(shown: bytes) -> bytes:
     return shown
 
 
-def _weigh(plain: bytes) -> float:
-    seen = b" " + plain.translate(_CLASSES, _FOLLOWING)
-    runs = sum(seen.translate(table).count(b" x") for table in _RUNS)
-    return runs + sum(seen.count(pattern) * weight for pattern, weight in _WEIGHTS)
+def _counts(plain: bytes) -> Iterator[float]:
+    """In the order of the prices."""
+    classes = b" " + plain.translate(_CLASSES, _FOLLOWING)
+    yield classes.translate(_WORDS).count(b" x")
+    yield classes.translate(_MARKS).count(b" x")
+    yield plain.count(b"\t")
+    yield from _chinese(plain, classes.count(b"h"))
+    yield from map(classes.count, PATTERNS)
+
+
+def _chinese(plain: bytes, characters: int) -> tuple[float, float]:
+    """How many of the characters are simplified and traditional: where nothing tells, half of them each."""
+    if not characters:
+        return 0, 0
+    simplified, traditional = (sum(map(plain.count, marks)) for marks in (_SIMPLIFIED, _TRADITIONAL))
+    share = simplified / (simplified + traditional) if simplified + traditional else 0.5
+    return characters * share, characters * (1 - share)
 
 
 def _without_data(raw: bytes) -> tuple[int, bytes]:

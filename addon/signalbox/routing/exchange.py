@@ -94,7 +94,7 @@ class Exchange:
         """Input tokens to show where the provider reports none, if any are to be shown."""
         if self.outgoing is None or self.facts is None or not self.outgoing.estimates:
             return None
-        return self.facts.tokens
+        return self.facts.tokens_at(self.outgoing.model)
 
     def was_sent(self) -> None:
         """The provider thinks now: time to work out what its answer is read with."""

@@ -7,13 +7,14 @@ Bodies come from anywhere: a field of the wrong type counts as absent, and nothi
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from signalbox.messages.body import Body
 from signalbox.messages.system import BILLING
-from signalbox.messages.tokens import estimate
+from signalbox.messages.tokenizers import DEFAULT, Tokenizer, tokenizer_of
+from signalbox.messages.tokens import Measured, measure
 from signalbox.routing import names
 
 type Conversation = tuple[str, str]
@@ -33,6 +34,18 @@ _REMINDER, _REMINDER_END = "<system-reminder>", "</system-reminder>"
 
 type _Content = str | list[msgspec.Raw]
 """A text, or blocks that are decoded one by one: a strange one hides no other."""
+
+
+class Calibration(NamedTuple):
+    """What the last answer in a conversation taught of estimates."""
+
+    tokenizer: Tokenizer = DEFAULT
+    """Of the model that answered."""
+    ratio: float = 1.0
+    """Tokens that it reported, for each that was estimated of its request."""
+
+
+UNTOLD = Calibration()
 
 
 class _Block(msgspec.Struct):
@@ -70,8 +83,7 @@ class Facts:
     client: str | None = None
     has_login: bool = True
     """Whether the caller sent a credential of its own, beside a client's secret."""
-    token_ratio: float = 1.0
-    """Tokens that this conversation's last answer reported, for each that was estimated of its request."""
+    calibration: Calibration = UNTOLD
 
     @cached_property
     def asked(self) -> str | None:
@@ -151,15 +163,22 @@ class Facts:
 
     @property
     def tokens(self) -> int:
-        """Input tokens, estimated, and corrected by what this conversation's last estimate was worth."""
-        return round(self.estimated * self.token_ratio)
+        """Input tokens, as whoever answered last in this conversation would count them."""
+        return self._tokens(self.calibration.tokenizer)
+
+    def tokens_at(self, model: str | None) -> int:
+        """Input tokens as this model would count them: estimated, and corrected by the last answer."""
+        return self._tokens(tokenizer_of(model))
 
     @cached_property
-    def estimated(self) -> int:
-        """Input tokens by the looks of what providers count: what `token_ratio` is a ratio to."""
+    def measured(self) -> Measured:
+        """What in the body costs input tokens."""
         if self.body is None:
-            return 0
-        return estimate(b"".join(self.body.value(name) or b"" for name in COUNTED))
+            return Measured()
+        return measure(b"".join(self.body.value(name) or b"" for name in COUNTED))
+
+    def _tokens(self, tokenizer: Tokenizer) -> int:
+        return round(self.measured.tokens(tokenizer) * self.calibration.ratio)
 
     def _field[T](self, name: str, type: type[T]) -> T | None:
         return self.body.get(name, type) if self.body is not None else None

@@ -2,7 +2,9 @@
 
 from collections import OrderedDict
 
-from signalbox.routing.facts import Conversation
+from signalbox.messages.tokenizers import tokenizer_of
+from signalbox.messages.tokens import Measured
+from signalbox.routing.facts import UNTOLD, Calibration, Conversation
 
 LIMIT = 10_000
 RATIO_RANGE = (0.25, 4.0)
@@ -17,27 +19,31 @@ class Sessions:
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
-        self._ratios: OrderedDict[Conversation, float] = OrderedDict()
+        self._calibrations: OrderedDict[Conversation, Calibration] = OrderedDict()
         self._refused: OrderedDict[tuple[Conversation, str], frozenset[bytes]] = OrderedDict()
 
-    def answered(self, conversation: Conversation | None, estimated: int, input_tokens: int) -> None:
-        """Notes how far the estimate for a request was from what its answer's usage says.
+    def answered(
+        self, conversation: Conversation | None, model: str | None, measured: Measured, input_tokens: int
+    ) -> None:
+        """Notes how far the estimate for a request was from what the answer of this model says of it.
 
         `input_tokens` are all of them, cached ones too; zero (not reported) leaves the calibration as it was.
         """
         if conversation is None:
             return
-        told = _ratio(estimated, input_tokens) or self._ratios.get(conversation)
+        tokenizer = tokenizer_of(model)
+        ratio = _ratio(measured.tokens(tokenizer), input_tokens)
+        told = Calibration(tokenizer, ratio) if ratio else self._calibrations.get(conversation)
         if told is None:
             return
-        self._ratios[conversation] = told
-        self._ratios.move_to_end(conversation)
-        if len(self._ratios) > self._limit:
-            self._ratios.popitem(last=False)
+        self._calibrations[conversation] = told
+        self._calibrations.move_to_end(conversation)
+        if len(self._calibrations) > self._limit:
+            self._calibrations.popitem(last=False)
 
-    def token_ratio(self, conversation: Conversation | None) -> float:
-        """Tokens per estimated one of the last answer that told its usage; 1 where there was none."""
-        return self._ratios.get(conversation, 1.0) if conversation else 1.0
+    def calibration(self, conversation: Conversation | None) -> Calibration:
+        """What the last answer taught that told its usage."""
+        return self._calibrations.get(conversation, UNTOLD) if conversation else UNTOLD
 
     def refused_thinking(
         self, conversation: Conversation | None, provider: str, digests: frozenset[bytes]
