@@ -15,12 +15,12 @@ from signalbox.translate.translation import UntranslatableError
 LOGIN = ("Authorization", "Bearer sk-ant-oat01-fake-login-of-nobody")
 
 
-def send(api: str, **fields: object) -> Outgoing:
+def send(api: str, url: Url | None = None, path: str | None = None, **fields: object) -> Outgoing:
     body = Body.parse(json.dumps({"model": "claude-opus-4-5", "max_tokens": 9, **fields}).encode())
-    url = Url("https", f"{api}.example", 443, "/base")
+    url = url or Url("https", f"{api}.example", 443, "/base")
     header = "x-api-key" if api == "anthropic" else "authorization"
     keys = (Secret(f"key-of-{api}"),)
-    provider = Provider(name=api, url=url, api=api, auth="key", key_header=header, keys=keys)
+    provider = Provider(name=api, url=url, api=api, auth="key", key_header=header, keys=keys, path=path)
     return prepare(
         Choice(provider, Target(api), f"model-of-{api}"),
         Facts(path="/v1/messages", port=1, headers={}, body=body),
@@ -58,3 +58,23 @@ def test_what_has_no_words_in_a_protocol_is_refused_by_that_alone():
     assert send("anthropic", messages=[], compaction={"type": "summarize"})
     with pytest.raises(UntranslatableError):
         send("openai", messages=[], compaction={"type": "summarize"})
+
+
+PREFILLED = [*QUESTION, {"role": "assistant", "content": "It is"}]
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "messages", "sent"),
+    [
+        (Url("https", "api.deepseek.com", 443), None, PREFILLED, "/beta/chat/completions"),
+        (Url("https", "api.deepseek.com", 443, "/v1"), None, PREFILLED, "/beta/chat/completions"),
+        (Url("https", "api.deepseek.com", 443, "/v1"), None, QUESTION, "/v1/chat/completions"),
+        (Url("https", "api.deepseek.com", 443), "/own", PREFILLED, "/own"),
+        (Url("https", "deepseek.example", 443, "/v1"), None, PREFILLED, "/v1/chat/completions"),
+        (Url("https", "api.moonshot.ai", 443, "/v1"), None, PREFILLED, "/v1/chat/completions"),
+    ],
+    ids=str,
+)
+def test_deepseek_continues_the_assistants_words_under_another_path(url, path, messages, sent):
+    outgoing = send("openai", url, path, messages=messages)
+    assert (outgoing.path, outgoing.shown_path) == (sent, sent)

@@ -63,6 +63,20 @@ def test_the_effort_counts_before_the_budget(thinking, effort, sent):
             {"reasoning": {"effort": "max"}},
             {"reasoning": {"effort": "none"}},
         ),
+        (
+            "openrouter",
+            "openai/gpt-5",
+            "max",
+            {"reasoning": {"effort": "xhigh"}},
+            {"reasoning": {"effort": "minimal"}},
+        ),
+        (
+            "openrouter",
+            "openai/gpt-5.2",
+            "low",
+            {"reasoning": {"effort": "low"}},
+            {"reasoning": {"effort": "none"}},
+        ),
         ("openrouter", "x/y", "max", {"reasoning": {"effort": "xhigh"}}, {"reasoning": {"effort": "none"}}),
         (
             "gemini",

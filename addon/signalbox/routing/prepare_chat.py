@@ -61,7 +61,10 @@ def prepare_chat(
     change, drop = by_the_rules(choice, notes)
     body = Body.parse(request.body).edited(set=change, drop=drop)
     request = replace(request, body=without_fields(body, lessons.rejected, notes))
-    sent_path, shown_path = paths(provider, PATH if provider.path is None else provider.path)
+    sent_path, shown_path = paths(
+        _continuing(provider, row) if request.continues else provider,
+        PATH if provider.path is None else provider.path,
+    )
     return Outgoing(
         provider,
         model,
@@ -75,6 +78,13 @@ def prepare_chat(
         notes=tuple(notes),
         translation=Chat(request=request, dialect=row, provider=provider.name, model=model, seed=seed),
     )
+
+
+def _continuing(provider: Provider, row: Dialect) -> Provider:
+    """Where on its own host a provider continues the assistant's last message."""
+    url, path = provider.url, row.prefill.path
+    is_elsewhere = path and provider.path is None and dialect_of(None, url.host, url.port) is row
+    return replace(provider, url=replace(url, path=path)) if is_elsewhere else provider
 
 
 def _alias(session: str | None, key: bytes) -> str | None:

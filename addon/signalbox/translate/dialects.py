@@ -32,6 +32,18 @@ class Efforts(msgspec.Struct, frozen=True):
     words: tuple[str, ...]
 
 
+class Prefill(msgspec.Struct, frozen=True, kw_only=True):
+    """How it is told to continue a last message that is the assistant's; without any of these it gets the
+    message as it is, and may answer it instead (translation.md, 2)."""
+
+    mark: str = ""
+    """The field of that message."""
+    fields: Mapping[str, object] = {}
+    """Of the request."""
+    path: str = ""
+    """Where alone it continues, on its own host: in place of the path of the URL."""
+
+
 _OPENAI_EFFORTS = (
     Efforts(("*gpt-*-chat*",), ()),
     Efforts(("*gpt-5.[2-9]*", "*gpt-[6-9]*"), ("none", "low", "medium", "high", "xhigh")),
@@ -40,6 +52,19 @@ _OPENAI_EFFORTS = (
     Efforts((*REASONERS, "*gpt-oss*"), ("low", "medium", "high")),
 )
 _TOOLS_WITHOUT_EFFORT: Globs = ("*gpt-5.[4-9]*", "*gpt-[6-9]*")
+_OPENAI_OUTPUT = (
+    ("gpt-4o*", 16384),
+    ("gpt-4.1*", 32768),
+    ("gpt-4*", 4096),
+    ("gpt-3*", 4096),
+    ("o[1-9]*", 100_000),
+    ("gpt-*", 128_000),
+)
+_ALWAYS_THINKING: Globs = (
+    "*/o[1-9]*", "*/gpt-5", "*/gpt-5:*", "*/gpt-5-*", "*gpt-oss*", "*deepseek-r1*", "*gemini-2.5-pro*",
+    "*gemini-3*-pro*", "*minimax-m2*",
+)  # fmt: skip
+"""Models that OpenRouter refuses to switch off (https://github.com/CIRISAI/CIRISAgent/pull/769)."""
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +88,9 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     no_stops: Globs = REASONERS
     usage_option: bool = True
     """Whether it takes `stream_options`, and tells the usage of a stream only then."""
+    tool_stream: Globs = ()
+    """Models that stream the arguments of calls only where `tool_stream` asks for it
+    (https://docs.bigmodel.cn/cn/guide/capabilities/stream-tool)."""
     cache_key: bool = False
     """Whether it takes `prompt_cache_key`."""
     json_schema: bool = False
@@ -85,8 +113,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     bridged: Globs = ("*mistral*", "*ministral*", "*devstral*", "*codestral*", "*magistral*", "*mixtral*")
     """Models that refuse a user message right after results
     (https://github.com/mistralai/mistral-common/issues/169)."""
-    prefill: str = ""
-    """The field that marks a last assistant message as one to be continued."""
+    prefill: Prefill = Prefill()
 
     tool_name: str = r"[a-zA-Z0-9_-]{1,64}"
     forced: str = "required"
@@ -137,14 +164,7 @@ DIALECTS: dict[str, Dialect] = {
             name="openai",
             hosts=("api.openai.com",),
             completion_tokens=ALL,
-            most_tokens=(
-                ("gpt-4o*", 16384),
-                ("gpt-4.1*", 32768),
-                ("gpt-4*", 4096),
-                ("gpt-3*", 4096),
-                ("o[1-9]*", 100_000),
-                ("gpt-*", 128_000),
-            ),
+            most_tokens=_OPENAI_OUTPUT,
             cache_key=True,
             json_schema=True,
             system_anywhere=True,
@@ -157,6 +177,7 @@ DIALECTS: dict[str, Dialect] = {
             name="azure",
             hosts=(".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"),
             completion_tokens=ALL,
+            most_tokens=_OPENAI_OUTPUT,
             json_schema=True,
             system_anywhere=True,
             parallel=True,
@@ -176,6 +197,7 @@ DIALECTS: dict[str, Dialect] = {
             parallel=True,
             replay="details",
             efforts=(
+                Efforts(_ALWAYS_THINKING, ("minimal", "low", "medium", "high", "xhigh")),
                 Efforts(("*anthropic/*",), ("none", "minimal", "low", "medium", "high", "xhigh", "max")),
                 Efforts(ALL, ("none", "minimal", "low", "medium", "high", "xhigh")),
             ),
@@ -209,7 +231,7 @@ DIALECTS: dict[str, Dialect] = {
             ),
             image_urls=False,
             empty_content=False,
-            prefill="partial",
+            prefill=Prefill(mark="partial"),
             forced="",
             named=False,
             rules=schemas.KIMI,
@@ -226,6 +248,7 @@ DIALECTS: dict[str, Dialect] = {
             hosts=("api.z.ai", "open.bigmodel.cn"),
             most_tokens=(("glm-4.5*", 32_000), ("*", 128_000)),
             stops=1,
+            tool_stream=("glm-4.[6-9]*", "glm-[5-9]*"),
             images=("glm-*v", "glm-*v-*", "glm-5.3-flash*"),
             replay="kept",
             switch="enabled",
@@ -252,6 +275,7 @@ DIALECTS: dict[str, Dialect] = {
             stops=16,
             system_anywhere=True,
             images=("*vision*",),
+            prefill=Prefill(mark="prefix", path="/beta"),
             forced_in_thought=False,
             replay="every",
             placeholder=" ",
@@ -264,7 +288,7 @@ DIALECTS: dict[str, Dialect] = {
             usage_option=False,
             json_schema=True,
             bridged=ALL,
-            prefill="prefix",
+            prefill=Prefill(mark="prefix"),
             forced="any",
             named=False,
             parallel=True,
@@ -292,6 +316,7 @@ DIALECTS: dict[str, Dialect] = {
             hosts=("localhost:8000", "127.0.0.1:8000"),
             top_k=True,
             json_schema=True,
+            prefill=Prefill(fields={"continue_final_message": True, "add_generation_prompt": False}),
             parallel=True,
             rules=schemas.VLLM,
             replay="kept",

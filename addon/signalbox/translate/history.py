@@ -56,8 +56,6 @@ class History:
             between, calls = [], answer.calls
         if between or calls or not sent:
             sent += self._between(between, calls, closing, opens=not sent)
-        elif self._dialect.prefill:
-            sent[-1][self._dialect.prefill] = True
         return sent
 
     def _between(

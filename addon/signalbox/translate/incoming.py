@@ -47,6 +47,11 @@ class Tool(msgspec.Struct):
         named = isinstance(self.name, str) and bool(self.name)
         return named and (self.type in (None, "custom") or bytes(self.input_schema).startswith(b"{"))
 
+    @property
+    def shown(self) -> str:
+        """For people: toolsets have no name."""
+        return str(self.name or self.type)
+
 
 class Change(msgspec.Struct):
     """The `tool` of a `tool_addition` or `tool_removal`."""

@@ -11,6 +11,7 @@ from signalbox.messages.body import Body
 from signalbox.messages.system import BILLING
 from signalbox.translate.answers import Answers
 from signalbox.translate.dialects import Dialect, matches
+from signalbox.translate.dropped import dropped
 from signalbox.translate.effort import Thought, thought
 from signalbox.translate.history import History, system_of
 from signalbox.translate.incoming import Block, Content, Incoming, Tool, pieces, read, read_offered
@@ -36,6 +37,8 @@ class ChatRequest(msgspec.Struct, frozen=True):
     """Whether the client asked for thinking."""
     notes: tuple[str, ...]
     """For the debug log: names and counts, never values."""
+    continues: bool = False
+    """Whether the last message is the assistant's, for the model to continue."""
 
 
 def untranslatable(body: bytes | Body) -> str:
@@ -54,13 +57,14 @@ def to_chat(raw: bytes, *, model: str, dialect: Dialect, provider: str, session:
         asked = read(raw)
         if why := refusal(asked):
             raise UntranslatableError(why)
-        return _Writing(asked, model.removesuffix(_LONG_CONTEXT), dialect, provider).request(session)
+        return _Writing(raw, asked, model.removesuffix(_LONG_CONTEXT), dialect, provider).request(session)
     except RecursionError:
         raise UntranslatableError("the request is nested too deeply") from None
 
 
 class _Writing:
-    def __init__(self, asked: Incoming, model: str, dialect: Dialect, provider: str) -> None:
+    def __init__(self, raw: bytes, asked: Incoming, model: str, dialect: Dialect, provider: str) -> None:
+        self._raw = raw
         self._asked = asked
         self._model = model
         self._dialect = dialect
@@ -77,7 +81,8 @@ class _Writing:
         thinks = bool(dialect.switch) and not thinking.is_off
         choice = choose(asked.tool_choice, sent_names, dialect, thinks=thinks, called=self._has_calls())
         schema = self._schema()
-        body: dict[str, Any] = {"model": self._model, "messages": self._messages(thinking, choice, schema)}
+        messages = self._messages(thinking, choice, schema)
+        body: dict[str, Any] = {"model": self._model, "messages": messages}
         if choice.offers:
             body["tools"] = offered(tools.values(), self._names, dialect.rules)
         body |= choice.fields | self._limits() | self._sampling() | thinking.fields
@@ -86,28 +91,24 @@ class _Writing:
         if session and dialect.cache_key:
             body["prompt_cache_key"] = session
         body |= dialect.always
-        stream = asked.stream is True
-        if stream:
-            body |= {"stream": True} | (
-                {"stream_options": {"include_usage": True}} if dialect.usage_option else {}
-            )
+        if continues := messages[-1]["role"] == "assistant":
+            messages[-1] |= {dialect.prefill.mark: True} if dialect.prefill.mark else {}
+            body |= dialect.prefill.fields
+        if stream := asked.stream is True:
+            body |= self._streaming(offers=choice.offers)
         return ChatRequest(
             body=msgspec.json.encode(body),
             names=self._names.changed,
             stream=stream,
             shows_thinking=thinking.is_shown,
-            notes=self._told(),
+            continues=continues,
+            notes=self._told(dropped(self._raw, asked, body)),
         )
 
     def _tools(self) -> dict[str, Tool]:
         listed = self._asked.tools if isinstance(self._asked.tools, list) else []
-        added = [
-            tool
-            for message in self._asked.turns
-            for piece in pieces(message.content)
-            if (tool := defined_by(piece)) is not None
-        ]
-        return functions(listed, added, self._notes)
+        added = (defined_by(piece) for message in self._asked.turns for piece in pieces(message.content))
+        return functions([*listed, *added])
 
     def _has_calls(self) -> bool:
         return any(
@@ -145,6 +146,8 @@ class _Writing:
             completion = matches(model, dialect.completion_tokens)
             field = "max_completion_tokens" if completion else "max_tokens"
             limits[field] = max(min(asked.max_tokens, most), 1)
+            if asked.max_tokens > most:
+                self._notes["max_tokens lowered to"] = most
         told = asked.stop_sequences if isinstance(asked.stop_sequences, list) else []
         stops = [stop for stop in told if stop and isinstance(stop, str)][: dialect.stops]
         if stops and not matches(model, dialect.no_stops):
@@ -158,9 +161,19 @@ class _Writing:
             told["top_k"] = asked.top_k
         return {name: value for name, value in told.items() if _is_number(value, int | float)}
 
-    def _told(self) -> tuple[str, ...]:
+    def _streaming(self, *, offers: bool) -> dict[str, Any]:
+        dialect = self._dialect
+        fields: dict[str, Any] = {"stream": True}
+        if dialect.usage_option:
+            fields["stream_options"] = {"include_usage": True}
+        if offers and matches(self._model, dialect.tool_stream):
+            fields["tool_stream"] = True
+        return fields
+
+    def _told(self, gone: str) -> tuple[str, ...]:
         self._notes["tool names shortened"] = len(self._names.changed)
-        return tuple(f"{what}: {count}" for what, count in self._notes.items() if count)
+        counted = (f"{what}: {count}" for what, count in self._notes.items() if count)
+        return (*([f"dropped: {gone}"] if gone else ()), *counted)
 
 
 def _is_number(value: object, kind: type | UnionType) -> bool:

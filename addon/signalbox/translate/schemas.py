@@ -45,7 +45,7 @@ GEMINI = Rules(
         {
             "type", "format", "title", "description", "nullable", "enum", "items", "properties", "required",
             "minItems", "maxItems", "minimum", "maximum", "minLength", "maxLength", "minProperties",
-            "maxProperties", "pattern", "example", "default", "anyOf",
+            "maxProperties", "pattern", "example", "default", "anyOf", "propertyOrdering",
         }
     ),
     inlined=True,

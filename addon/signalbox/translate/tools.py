@@ -1,7 +1,6 @@
 """The tools of a request: their names, their schemas, and which of them is to be called."""
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import sha256
@@ -46,14 +45,13 @@ class Choice(NamedTuple):
     """Whether tools are offered at all."""
 
 
-def functions(tools: Iterable[object], added: Iterable[Tool], notes: Counter[str]) -> dict[str, Tool]:
-    """Those that the client runs, by name and in order; what stands later under the same name is dropped."""
+def functions(tools: Iterable[object]) -> dict[str, Tool]:
+    """Those that have a schema of the client's, by name and in order; what stands later under the same name
+    is dropped."""
     found: dict[str, Tool] = {}
-    for tool in (*tools, *added):
+    for tool in tools:
         if isinstance(tool, Tool) and tool.is_function:
             found.setdefault(tool.name, tool)
-        else:
-            notes["server tools dropped"] += 1
     return found
 
 
@@ -84,12 +82,12 @@ def _parameters(schema: bytes, rules: Rules) -> msgspec.Raw:
 def refusal(asked: Offered) -> str:
     """Why no provider of chat completions can serve the request; empty where one can."""
     tools = [tool for tool in asked.tools if isinstance(tool, Tool)] if isinstance(asked.tools, list) else []
-    servers = [str(tool.name or tool.type) for tool in tools if not tool.is_function]
+    servers = [tool.shown for tool in tools if not tool.is_function]
     if servers and len(servers) == len(tools):
-        return f"it offers only tools that Anthropic itself runs ({', '.join(servers[:5])})"
+        return f"it offers only tools that Anthropic itself defines ({', '.join(servers[:5])})"
     choice = asked.tool_choice if isinstance(asked.tool_choice, dict) else {}
     if choice.get("type") == "tool" and choice.get("name") in servers:
-        return f"its tool_choice names {choice['name']}, a tool that Anthropic itself runs"
+        return f"its tool_choice names {choice['name']}, a tool that Anthropic itself defines"
     if isinstance(asked.thread, dict) and asked.thread.get("type") == "continue":
         return "it continues a thread that Anthropic itself keeps"
     if isinstance(asked.compaction, dict):
