@@ -1,6 +1,7 @@
 """Messages bodies of every kind, as a client may send them and as none would."""
 
 import string
+from copy import deepcopy
 from typing import Any
 
 from hypothesis import strategies as st
@@ -20,12 +21,13 @@ NAMES = st.sampled_from(["Read", "Bash", "with.dots", "3d", "mcp__" + "long_" * 
 )
 CACHE = st.just({"type": "ephemeral"}) | st.just({"type": "ephemeral", "ttl": "1h"})
 
-SOURCE = st.one_of(
-    st.just({"type": "base64", "media_type": "image/png", "data": "AAAA"}),
-    st.just({"type": "base64", "media_type": "application/pdf", "data": "AAAA"}),
-    st.just({"type": "url", "url": "https://example.com/a.png"}),
-    st.just({"type": "file", "file_id": "file_fake"}),
-    st.builds(lambda data: {"type": "text", "media_type": "text/plain", "data": data}, TEXT),
+FILES = st.sampled_from(
+    [
+        {"type": "base64", "media_type": "image/png", "data": "AAAA"},
+        {"type": "base64", "media_type": "application/pdf", "data": "AAAA"},
+        {"type": "url", "url": "https://example.com/a.png"},
+        {"type": "file", "file_id": "file_fake"},
+    ]
 )
 
 
@@ -33,24 +35,65 @@ def _block(kind: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dic
     return st.fixed_dictionaries({"type": st.just(kind), **fields}, optional={"cache_control": CACHE})
 
 
+def _several(*blocks: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
+    return st.lists(st.one_of(*blocks), max_size=3)
+
+
 SAID = _block("text", text=TEXT)
-MEDIA = _block("image", source=SOURCE) | _block("document", source=SOURCE, title=TEXT)
+IMAGE = _block("image", source=FILES)
+SOURCE = (
+    FILES
+    | st.builds(lambda data: {"type": "text", "media_type": "text/plain", "data": data}, TEXT)
+    | st.builds(lambda content: {"type": "content", "content": content}, TEXT | _several(SAID, IMAGE))
+)
+DOCUMENT = _block("document", source=SOURCE, title=TEXT | st.none(), context=TEXT)
+FOUND = _block("search_result", source=TEXT, title=TEXT, content=_several(SAID))
+REFERENCE = _block("tool_reference", tool_name=NAMES)
+SHOWN = (SAID, IMAGE, DOCUMENT, FOUND)
 CALL = _block("tool_use", id=IDS, name=NAMES, input=OBJECT)
-THINKING = _block("thinking", thinking=TEXT, signature=TEXT)
+THINKING = _block("thinking", thinking=TEXT, signature=TEXT) | _block("redacted_thinking", data=TEXT)
 RESULT = st.fixed_dictionaries(
     {"type": st.just("tool_result"), "tool_use_id": IDS},
     optional={
-        "content": TEXT | st.lists(SAID | MEDIA, max_size=3),
+        "content": TEXT | _several(*SHOWN, REFERENCE) | st.none(),
         "is_error": st.booleans(),
         "cache_control": CACHE,
     },
 )
-SERVER = _block("server_tool_use", id=IDS, name=NAMES, input=OBJECT) | _block(
-    "web_search_tool_result", tool_use_id=IDS, content=st.lists(OBJECT, max_size=2) | OBJECT
+DONE_KINDS = (
+    *("web_search_tool_result", "web_fetch_tool_result", "tool_search_tool_result", "mcp_tool_result"),
+    *("code_execution_tool_result", "bash_code_execution_tool_result", "advisor_tool_result"),
+    "text_editor_code_execution_tool_result",
+)
+"""What Anthropic's own tools gave."""
+DONE = st.builds(
+    lambda kind, id, content: {"type": kind, "tool_use_id": id, "content": content},
+    st.sampled_from(DONE_KINDS),
+    IDS,
+    TEXT
+    | _several(SAID, _block("web_search_result", title=TEXT, url=TEXT, encrypted_content=TEXT))
+    | _block("web_fetch_result", url=TEXT, content=DOCUMENT)
+    | _block("code_execution_result", stdout=TEXT, stderr=TEXT, content=_several(OBJECT))
+    | _block("tool_search_tool_search_result", tool_references=_several(REFERENCE))
+    | _block("web_search_tool_result_error", error_code=TEXT),
+)
+SERVER = (
+    _block("server_tool_use", id=IDS, name=NAMES, input=OBJECT)
+    | _block("mcp_tool_use", id=IDS, name=NAMES, input=OBJECT, server_name=NAMES)
+    | DONE
+    | _block("container_upload", file_id=TEXT)
+    | _block("compaction", content=TEXT | st.none())
+    | _block("fallback", **{"from": OBJECT, "to": OBJECT})
+)
+CHANGE = st.builds(
+    lambda kind, tool: {"type": kind, "tool": tool},
+    st.sampled_from(["tool_addition", "tool_removal"]),
+    st.builds(lambda name: {"type": "tool_reference", "name": name}, NAMES)
+    | st.builds(lambda name: {"definition": {"name": name, "input_schema": {"type": "object"}}}, NAMES),
 )
 _FIELDS = (
     "type text thinking signature source id name input tool_use_id tool_name tool is_error title url stdout "
-    "error_code cache_control content"
+    "error_code cache_control content context"
 )
 _KINDS = "text image document tool_use tool_result thinking tool_reference tool_addition compaction x"
 ODD = st.dictionaries(
@@ -59,17 +102,40 @@ ODD = st.dictionaries(
 
 USER = st.builds(
     lambda content: {"role": "user", "content": content},
-    TEXT | st.lists(SAID | MEDIA | RESULT | RESULT, max_size=5),
+    TEXT | st.lists(st.one_of(*SHOWN, RESULT, RESULT), max_size=5),
 )
 ASSISTANT = st.builds(
     lambda content: {"role": "assistant", "content": content},
     TEXT | st.lists(SAID | CALL | CALL | THINKING | SERVER, max_size=5),
 )
-SYSTEM = st.builds(lambda text: {"role": "system", "content": text}, TEXT | st.lists(SAID, max_size=2))
+SYSTEM = st.builds(
+    lambda content: {"role": "system", "content": content}, TEXT | st.lists(SAID | CHANGE, max_size=2)
+)
 STRANGE = st.fixed_dictionaries(
     {"role": st.sampled_from(["user", "assistant", "system", "tool", None, 5])},
     optional={"content": JSON | ODD | st.lists(ODD | JSON, max_size=4)},
 )
+
+
+@st.composite
+def rounds(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Calls, and then their results in any order, some of them twice or not at all, among what else the user
+    and the operator say."""
+    calls = draw(st.lists(CALL, min_size=1, max_size=3))
+    results = [draw(RESULT) | {"tool_use_id": call["id"]} for call in calls]
+    given_back = draw(st.lists(st.sampled_from(results), max_size=4))
+    blocks = draw(st.permutations([*given_back, *draw(_several(*SHOWN))]))
+    said = draw(st.lists(SAID | THINKING | SERVER, max_size=2))
+    return [
+        {"role": "assistant", "content": [*said, *calls]},
+        *draw(st.lists(SYSTEM, max_size=1)),
+        {"role": "user", "content": blocks},
+    ]
+
+
+MESSAGES = st.lists(
+    rounds() | (USER | ASSISTANT | SYSTEM | STRANGE).map(lambda message: [message]), max_size=5
+).map(lambda several: [message for some in several for message in some])
 SCHEMAS = OBJECT | st.fixed_dictionaries(
     {"type": st.sampled_from(["object", "string", ["object", "null"], 5])},
     optional={
@@ -82,7 +148,7 @@ SCHEMAS = OBJECT | st.fixed_dictionaries(
 )
 TOOL = st.fixed_dictionaries({"name": NAMES, "input_schema": SCHEMAS}, optional={"description": TEXT | JSON})
 FIELDS = {
-    "system": TEXT | st.lists(SAID | MEDIA, max_size=3) | JSON,
+    "system": TEXT | st.lists(SAID | IMAGE | DOCUMENT, max_size=3) | JSON,
     "tools": st.lists(TOOL | JSON, max_size=3) | JSON,
     "tool_choice": JSON
     | st.builds(
@@ -100,6 +166,25 @@ FIELDS = {
     "output_config": st.just({"effort": "max"}) | JSON,
     "output_format": st.builds(lambda schema: {"type": "json_schema", "schema": schema}, SCHEMAS) | JSON,
 }
-BODIES = st.fixed_dictionaries(
-    {"messages": st.lists(USER | ASSISTANT | SYSTEM | STRANGE, max_size=7) | JSON}, optional=FIELDS
-)
+WHOLE = st.fixed_dictionaries({"messages": MESSAGES | JSON}, optional=FIELDS)
+
+
+@st.composite
+def mangled(draw: st.DrawFn) -> dict[str, Any]:
+    """A body in which up to three values, at any depth, are something else or gone."""
+    body: dict[str, Any] = deepcopy(draw(WHOLE))
+    for _ in range(draw(st.integers(1, 3))):
+        at: Any = body
+        while at:
+            key = draw(st.sampled_from(list(at) if isinstance(at, dict) else range(len(at))))
+            if not (isinstance(at[key], dict | list) and at[key] and draw(st.integers(0, 3))):
+                if draw(st.booleans()):
+                    at[key] = deepcopy(draw(JSON | ODD))
+                else:
+                    del at[key]
+                break
+            at = at[key]
+    return body
+
+
+BODIES = WHOLE | mangled()

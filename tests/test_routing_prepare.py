@@ -1,8 +1,10 @@
 """One target is sent what it understands, and nothing of what another one was."""
 
 import json
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
 
 from signalbox.config.rules import Provider, Secret, Target, Url
 from signalbox.messages.body import Body
@@ -11,12 +13,17 @@ from signalbox.routing.outgoing import Incoming, Lessons, Outgoing
 from signalbox.routing.plan import Choice
 from signalbox.routing.prepare import prepare
 from signalbox.translate.translation import UntranslatableError
+from tests.chatbodies import BODIES
 
 LOGIN = ("Authorization", "Bearer sk-ant-oat01-fake-login-of-nobody")
 
 
 def send(api: str, url: Url | None = None, path: str | None = None, **fields: object) -> Outgoing:
-    body = Body.parse(json.dumps({"model": "claude-opus-4-5", "max_tokens": 9, **fields}).encode())
+    body = {"model": "claude-opus-4-5", "max_tokens": 9, **fields}
+    return prepare_body(api, Body.parse(json.dumps(body).encode()), url, path)
+
+
+def prepare_body(api: str, body: Body, url: Url | None = None, path: str | None = None) -> Outgoing:
     url = url or Url("https", f"{api}.example", 443, "/base")
     header = "x-api-key" if api == "anthropic" else "authorization"
     keys = (Secret(f"key-of-{api}"),)
@@ -78,3 +85,20 @@ PREFILLED = [*QUESTION, {"role": "assistant", "content": "It is"}]
 def test_deepseek_continues_the_assistants_words_under_another_path(url, path, messages, sent):
     outgoing = send("openai", url, path, messages=messages)
     assert (outgoing.path, outgoing.shown_path) == (sent, sent)
+
+
+@settings(max_examples=150, deadline=None)
+@given(BODIES)
+def test_any_body_is_prepared_or_refused_and_stays_as_it_is(fields: dict[str, Any]):
+    """Another target may need it yet."""
+    raw = json.dumps(fields).encode()
+    body = Body.parse(raw)
+    for api in ("anthropic", "openai"):
+        try:
+            outgoing = prepare_body(api, body)
+        except UntranslatableError:
+            assert api == "openai"
+        else:
+            assert ("content-length", str(len(outgoing.body))) in outgoing.headers
+            assert isinstance(json.loads(outgoing.body), dict)
+    assert (body.raw, body.text) == (raw, raw)

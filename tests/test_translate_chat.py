@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from signalbox.translate.callids import CallIds
 from signalbox.translate.chat import Chat
 from signalbox.translate.dialects import DIALECTS
+from signalbox.translate.ids import pack
 from signalbox.translate.request import to_chat
 from signalbox.translate.translation import Translation
 from tests.chatstreams import GOLDEN, case, chat, options, sent, translated
@@ -122,3 +124,29 @@ def test_every_answer_can_be_part_of_the_next_request(path):
     uses = [block for block in message["content"] if block["type"] == "tool_use"]
     calls = back.get("tool_calls", [])
     assert [json.loads(call["function"]["arguments"]) for call in calls] == [use["input"] for use in uses]
+
+
+LONG = {
+    "Gemini's": pack("function-call-1", {"google": "c2ln" * 500}),
+    "Kimi's": CallIds("Seed").given("functions.Read:0", "Read"),
+    "a proxy's": CallIds("Seed").given("call_" + "f" * 300, "Read"),
+    "Anthropic's": "toolu_vrtx_" + "0Aa" * 20,
+    "packed and cut": pack("call_1", {"google": "c2ln" * 500})[:200],
+}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_no_id_is_longer_than_a_provider_takes_whoever_made_it(dialect):
+    """The limits of openai-chat.md, 1; each call and its result keep together."""
+    most = {"mistral": 9, "kimi": 64, "composer": 256}.get(dialect, 40)
+    calls = [{"type": "tool_use", "id": id, "name": "Read", "input": {}} for id in LONG.values()]
+    results = [
+        {"type": "tool_result", "tool_use_id": id, "content": who} for who, id in reversed(LONG.items())
+    ]
+    body = {"messages": [{"role": "assistant", "content": calls}, {"role": "user", "content": results}]}
+    raw = json.dumps(body).encode()
+    request = to_chat(raw, model="m", dialect=DIALECTS[dialect], provider="fake", session=None)
+    assistant, *tools = json.loads(request.body)["messages"][: len(LONG) + 1]
+    ids = [call["id"] for call in assistant["tool_calls"]]
+    assert all(len(id) <= most for id in ids), ids
+    assert {tool["tool_call_id"]: tool["content"] for tool in tools} == dict(zip(ids, LONG, strict=True))

@@ -52,6 +52,7 @@ def test_there_is_a_row_for_each_name():
 def test_a_row_agrees_with_itself(row):
     made = row.new_id.format(sha256(b"x").hexdigest())
     assert re.fullmatch(row.call_id, made)
+    assert not re.fullmatch(row.call_id, "x" * 1000), "ids of any length"
     assert re.fullmatch(row.tool_name, f"_{'x' * 54}_{'0' * 8}")
     assert row.replay not in ("every", "calls") or row.reasoning
     assert row.effort_field != "thinking" or row.switch

@@ -129,7 +129,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it takes `parallel_tool_calls`."""
     rules: schemas.Rules = schemas.PLAIN
     call_id: str = r"[!-~]{1,40}"
-    """The ids that it takes back."""
+    """The ids that it takes back, with the most characters that they may have (openai-chat.md, 1)."""
     new_id: str = "call_{:.24}"
     """One of these, made from the hex digits of a hash."""
     signed_calls: Globs = ()
@@ -339,7 +339,7 @@ DIALECTS: dict[str, Dialect] = {
             stops=0,
             session_header="x-session-affinity",
             json_schema=True,
-            call_id=r"(?s).+",
+            call_id=r"[!-~]{1,256}",
             replay="never",
             efforts=(),
         ),

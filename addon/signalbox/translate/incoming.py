@@ -76,6 +76,7 @@ class Block(msgspec.Struct):
     tool: Change | Odd = None
     is_error: Any = None
     title: Any = None
+    context: Any = None
     url: Any = None
     stdout: Any = None
     stderr: Any = None

@@ -1,7 +1,7 @@
 """Content of one message: text, images and documents, in the form that a provider takes."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -45,15 +45,18 @@ class Parts:
     def read(self, content: Content) -> list[Part]:
         return [part for piece in pieces(content) for part in self.of(piece)]
 
-    def of(self, piece: Piece) -> Iterator[Part]:
-        """Nothing for what is blank."""
-        if isinstance(piece, Block) and piece.type in ("image", "document"):
-            part = self._image(piece) if piece.type == "image" else self._document(piece)
+    def of(self, piece: Piece) -> list[Part]:
+        """Nothing for what is blank. Its `cache_control` goes with the last part."""
+        if isinstance(piece, Block) and piece.type == "image":
+            parts = [self._image(piece)]
+        elif isinstance(piece, Block) and piece.type == "document":
+            parts = self._document(piece)
         else:
-            part = Part(text_of(piece))
-        if part.media or is_said(part.text):
-            cache = self.cache(piece)
-            yield msgspec.structs.replace(part, cache=cache) if cache else part
+            parts = [Part(text_of(piece))]
+        parts = [part for part in parts if part.media or is_said(part.text)]
+        if parts and (cache := self.cache(piece)):
+            parts[-1] = msgspec.structs.replace(parts[-1], cache=cache)
+        return parts
 
     def cache(self, piece: Piece) -> dict[str, str] | None:
         """Its `cache_control`, for models that need to be told (openai-chat.md, 1)."""
@@ -70,19 +73,26 @@ class Parts:
             return Part(joined(("[image omitted]", _address(block.source))))
         return Part(media={"type": "image_url", "image_url": {"url": url}})
 
-    def _document(self, block: Block) -> Part:
-        """Plain text as text; a PDF where the provider takes one (translation.md, 2)."""
-        if isinstance(block.source, Source) and block.source.type in ("text", "content"):
-            return Part(text_of(block))
-        title = block.title if isinstance(block.title, str) else ""
-        url = _url(block.source)
-        if url.startswith("data:application/pdf;") and self._dialect.pdf == "file":
+    def _document(self, block: Block) -> list[Part]:
+        """Text as text, with images that it holds; a PDF where the provider takes one (translation.md, 2)."""
+        title, context = (text if isinstance(text, str) else "" for text in (block.title, block.context))
+        source = block.source
+        if isinstance(source, Source) and source.type == "content":
+            return [Part(title), Part(context), *self.read(source.content)]
+        if isinstance(source, Source) and source.type == "text":
+            return [Part(text_of(block))]
+        return [Part(context), self._file(title, source)]
+
+    def _file(self, title: str, source: object) -> Part:
+        url = _url(source)
+        is_pdf = url.startswith("data:application/pdf;")
+        if is_pdf and self._dialect.pdf == "file":
             name = title or "document.pdf"
             return Part(media={"type": "file", "file": {"filename": name, "file_data": url}})
-        if url.startswith("data:application/pdf;") and self._dialect.pdf == "image_url":
+        if is_pdf and self._dialect.pdf == "image_url":
             return Part(media={"type": "image_url", "image_url": {"url": url}})
         self._notes["documents omitted"] += 1
-        return Part(joined(("[document omitted]", title, _address(block.source))))
+        return Part(joined(("[document omitted]", title, _address(source))))
 
 
 def _address(source: object) -> str:

@@ -21,7 +21,6 @@ from signalbox.translate.texts import defined_by
 from signalbox.translate.tools import Choice, Names, choose, functions, offered, refusal
 from signalbox.translate.translation import UntranslatableError
 
-_LONG_CONTEXT = "[1m]"
 _SCHEMA = "Answer with one JSON value that follows this JSON Schema, and with nothing around it:\n{}"
 
 
@@ -57,7 +56,7 @@ def to_chat(raw: bytes, *, model: str, dialect: Dialect, provider: str, session:
         asked = read(raw)
         if why := refusal(asked):
             raise UntranslatableError(why)
-        return _Writing(raw, asked, model.removesuffix(_LONG_CONTEXT), dialect, provider).request(session)
+        return _Writing(raw, asked, model, dialect, provider).request(session)
     except RecursionError:
         raise UntranslatableError("the request is nested too deeply") from None
 

@@ -26,8 +26,8 @@ def text_of(piece: Piece) -> str:
         case "tool_addition" | "tool_removal":
             state = "available now" if piece.type == "tool_addition" else "no longer available"
             return f"[The tool {_changed(piece)} is {state}.]"
-    told = (piece.title, piece.url, piece.source, piece.text, piece.error_code, piece.stdout, piece.stderr)
-    return joined((*map(_text, told), text_of(piece.content)))
+    told = (piece.title, piece.context, piece.url, piece.source, piece.text, piece.error_code)
+    return joined((*map(_text, (*told, piece.stdout, piece.stderr)), text_of(piece.content)))
 
 
 def joined(texts: Iterable[str], by: str = "\n") -> str:
