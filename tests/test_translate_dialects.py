@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from signalbox.translate.dialects import DIALECTS, DialectName, dialect_of, matches
+from signalbox.translate.dialects import DIALECTS, DialectName, dialect_of, matches, sees
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,29 @@ def test_globs_are_of_models_in_lower_case():
     assert matches("openai/o3-mini", ("o[1-9]*", "*/o[1-9]*"))
     assert not matches("olmo-3", ("o[1-9]*",))
     assert not matches("anything", ())
+
+
+@pytest.mark.parametrize(
+    ("dialect", "model", "seeing"),
+    [
+        ("kimi", "kimi-k2.6", True),
+        ("kimi", "k3", True),
+        ("kimi", "moonshot-v1-8k", False),
+        ("glm", "glm-4.5v", True),
+        ("glm", "glm-5.3", False),
+        ("openrouter", "z-ai/glm-5.3", False),
+        ("openrouter", "z-ai/glm-5.3-flash", True),
+        ("openrouter", "z-ai/glm-4.5v:free", True),
+        ("openrouter", "moonshotai/kimi-k2", False),
+        ("openrouter", "moonshotai/kimi-k2.6", True),
+        ("openrouter", "minimax/minimax-m2.7", False),
+        ("openrouter", "anthropic/claude-opus-4.6", True),
+        ("vllm", "zai-org/GLM-4.5V-FP8", True),
+        ("vllm", "deepseek-ai/DeepSeek-V3.2", False),
+        ("generic", "deepseek/deepseek-v4-flash-vision-exp", True),
+        ("ollama", "deepseek-r1:32b", False),
+        ("ollama", "gemma3", True),
+    ],
+)
+def test_a_model_sees_or_does_not_wherever_it_is_served(dialect, model, seeing):
+    assert sees(model, DIALECTS[dialect]) is seeing

@@ -100,7 +100,14 @@ def test_properties_may_be_called_as_keywords_are():
 
 def test_kimi_gets_a_type_for_each_property():
     schema = _properties(
-        a={}, b={"enum": [1, 2]}, c={"properties": {}}, d={"items": {}}, e={"enum": ["x", 1]}, f=True
+        a={},
+        b={"enum": [1, 2]},
+        c={"properties": {}},
+        d={"items": {}},
+        e={"enum": ["x", 1]},
+        f=True,
+        g={"const": 5},
+        h={"enum": [1, None]},
     )
     assert parameters(schema, KIMI)["properties"] == {
         "a": STRING,
@@ -109,6 +116,8 @@ def test_kimi_gets_a_type_for_each_property():
         "d": {"items": STRING, "type": "array"},
         "e": {"enum": ["x", 1], "type": "string"},
         "f": STRING,
+        "g": {"const": 5, "type": "integer"},
+        "h": {"enum": [1, None], "type": "integer"},
     }
 
 
@@ -142,6 +151,11 @@ def test_some_refuse_additional_properties(rules):
         ({"const": "x"}, {"type": "string", "enum": ["x"]}),
         ({"const": 5}, {"type": "integer"}),
         ({"type": "integer", "enum": [1, 2]}, {"type": "integer"}),
+        (
+            {"type": ["string", "null"], "enum": ["x", None]},
+            {"type": "string", "enum": ["x"], "nullable": True},
+        ),
+        ({"enum": [None]}, {"type": "string", "nullable": True}),
         ({"type": "null"}, {"type": "string", "nullable": True}),
         ({"type": "string", "format": "date-time"}, {"type": "string", "format": "date-time"}),
         ({"type": "string", "format": "email"}, STRING),

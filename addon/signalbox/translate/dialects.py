@@ -103,7 +103,10 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     system_anywhere: bool = False
     """Whether a system message may stand among the others."""
     cache_control: Globs = ()
+    own: Globs = ()
+    """Models that it makes, and others serve too."""
     images: Globs = ALL
+    """Models that see; of its own ones wherever they are served."""
     image_urls: bool = True
     """Whether an image may be given by its address."""
     pdf: Literal["file", "image_url", ""] = ""
@@ -226,8 +229,10 @@ DIALECTS: dict[str, Dialect] = {
             fixed_sampling=ALL,
             cache_key=True,
             system_anywhere=True,
+            own=("*kimi-*",),
             images=(
-                "*kimi-k[3-9]*", "k[3-9]*", "*kimi-k2.[5-9]*", "kimi-for-coding*", "kimi-latest*", "*vision*",
+                "*kimi-k[3-9]*", "k[3-9]*", "*kimi-k2.[5-9]*", "*kimi-for-coding*", "*kimi-latest*",
+                "*kimi-vl*", "*vision*",
             ),
             image_urls=False,
             empty_content=False,
@@ -249,7 +254,8 @@ DIALECTS: dict[str, Dialect] = {
             most_tokens=(("glm-4.5*", 32_000), ("*", 128_000)),
             stops=1,
             tool_stream=("glm-4.[6-9]*", "glm-[5-9]*"),
-            images=("glm-*v", "glm-*v-*", "glm-5.3-flash*"),
+            own=("*glm-[4-9]*",),
+            images=("*glm-*v", "*glm-*v[-:]*", "*glm-5.3-flash*"),
             replay="kept",
             switch="enabled",
             efforts=(),
@@ -260,7 +266,8 @@ DIALECTS: dict[str, Dialect] = {
             completion_tokens=ALL,
             most_tokens=(("*", 128_000),),
             always={"reasoning_split": True},
-            images=("minimax-m[3-9]*",),
+            own=("*minimax-m[2-9]*",),
+            images=("*minimax-m[3-9]*",),
             forced="",
             named=False,
             no_tool=False,
@@ -274,7 +281,8 @@ DIALECTS: dict[str, Dialect] = {
             most_tokens=(("*", 393_000),),
             stops=16,
             system_anywhere=True,
-            images=("*vision*",),
+            own=("*deepseek-*",),
+            images=("*vision*", "*-vl*", "*-ocr*"),
             prefill=Prefill(mark="prefix", path="/beta"),
             forced_in_thought=False,
             replay="every",
@@ -350,6 +358,13 @@ DIALECTS: dict[str, Dialect] = {
 @lru_cache(4096)
 def matches(model: str, globs: Globs) -> bool:
     return any(fnmatchcase(model.lower(), glob) for glob in globs)
+
+
+def sees(model: str, dialect: Dialect) -> bool:
+    """Whether a model takes images. One that does not refuses a conversation for ever after the first image
+    (translation.md, 2)."""
+    maker = next((row for row in DIALECTS.values() if matches(model, row.own)), dialect)
+    return matches(model, maker.images)
 
 
 def dialect_of(name: str | None, host: str, port: int) -> Dialect:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from signalbox.translate.dialects import Dialect, matches
+from signalbox.translate.dialects import Dialect, matches, sees
 from signalbox.translate.incoming import Block, Content, Piece, Source, pieces
 from signalbox.translate.texts import is_said, joined, text_of
 
@@ -38,7 +38,7 @@ class Parts:
 
     def __init__(self, dialect: Dialect, model: str, notes: Counter[str]) -> None:
         self._dialect = dialect
-        self._sees = matches(model, dialect.images)
+        self._sees = sees(model, dialect)
         self._caches = matches(model, dialect.cache_control)
         self._notes = notes
 

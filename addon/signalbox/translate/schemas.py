@@ -159,7 +159,8 @@ def _type_of(schema: Schema) -> str:
         return "object"
     if "items" in schema:
         return "array"
-    kinds = {type(value) for value in _list(schema.get("enum"))}
+    values = [schema["const"]] if "const" in schema else _list(schema.get("enum"))
+    kinds = {type(value) for value in values if value is not None}
     return {frozenset({int}): "integer", frozenset({bool}): "boolean", frozenset({float}): "number"}.get(
         frozenset(kinds), "string"
     )
@@ -172,6 +173,8 @@ def _narrowed(schema: Schema) -> Schema:
         schema = _merged(schema, _narrowed(part))
     if "const" in schema:
         schema["enum"] = [schema.pop("const")]
+    if None in _list(schema.get("enum")):
+        schema |= {"enum": [value for value in schema["enum"] if value is not None], "nullable": True}
     branches = _schemas(schema.pop("anyOf", None)) + _schemas(schema.pop("oneOf", None))
     if isinstance(types := schema.get("type"), list):
         branches = [{**schema, "type": name} for name in types] or branches
