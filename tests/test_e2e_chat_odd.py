@@ -61,9 +61,18 @@ both = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"
 
 
 @both
-@pytest.mark.parametrize("said", [chat.text_stream(), chat.text_stream()[:-1]], ids=["done", "usage"])
+@pytest.mark.parametrize(
+    ("said", "tokens"),
+    [
+        (chat.text_stream(), 17),
+        (chat.text_stream()[:-1], 17),
+        ([*chat.text_stream()[:-2], 1.0, *chat.text_stream()[-2:-1]], 17),
+        (chat.text_stream()[:-2], 3),
+    ],
+    ids=["done", "usage", "late-usage", "finish"],
+)
 def test_an_answer_that_has_said_all_is_over_though_its_connection_stays_open(
-    router, up, never, said, stream
+    router, up, never, said, tokens, stream
 ):
     up.answer(chat.stream([*said, never]), chat.completion())
     session = f"open-{len(said)}-{stream}"
@@ -75,14 +84,48 @@ def test_an_answer_that_has_said_all_is_over_though_its_connection_stays_open(
         caller.ask("next", stream)
         assert caller.answer().status == 200
     record, _ = router.records(2, session=session)
-    assert (record["status"], record["attempts"], record["output_tokens"]) == ("success", "up:200", 17)
+    assert (record["status"], record["attempts"], record["output_tokens"]) == ("success", "up:200", tokens)
 
 
 @both
-def test_an_answer_that_has_said_all_is_whole_though_its_connection_breaks(router, up, stream):
-    up.answer(Answer(200, STREAM, tuple(chat.text_stream()), "chunked", cut="close"))
-    assert b"end_turn" in ask(router, f"breaks-{stream}", stream=stream).body
-    assert router.records(1, session=f"breaks-{stream}")[0]["status"] == "success"
+@pytest.mark.parametrize("said", [chat.text_stream(), chat.text_stream()[:-2]], ids=["done", "finish"])
+def test_an_answer_that_has_said_all_is_whole_though_its_connection_breaks(router, up, said, stream):
+    up.answer(Answer(200, STREAM, tuple(said), "chunked", cut="close"))
+    session = f"breaks-{len(said)}-{stream}"
+    assert b"end_turn" in ask(router, session, stream=stream).body
+    assert router.records(1, session=session)[0]["status"] == "success"
+
+
+@both
+def test_an_answer_that_goes_on_after_its_end_was_told_is_not_cut_short(router, up, stream):
+    more = [chat.chunk({"content": " then"}), 2.5, chat.chunk({"content": " and on"})]
+    up.answer(chat.stream([*chat.text_stream()[:-1], *more, *chat.text_stream()]))
+    assert b" and on" in ask(router, f"more-{stream}", stream=stream).body
+
+
+EMPTY = [chat.chunk({"content": "", "reasoning_content": "Hm."}), *chat.text_stream()[-3:]]
+"""Thinking that the client did not ask for counts for nothing."""
+
+
+@both
+def test_an_empty_answer_is_one_of_the_next_target(router, up, home, stream):
+    up.answer(chat.stream(EMPTY), chat.completion(content=""))
+    answer = ask(router, f"up-then-home-empty-{stream}", stream=stream)
+    assert answer.headers["x-signalbox-attempts"] == "up:stream_error anthropic:200"
+
+
+def test_an_empty_answer_of_the_last_target_is_an_overload(router, up):
+    up.answer(chat.completion(content=""))
+    answer = ask(router, "empty-whole", stream=False)
+    assert (answer.status, error(answer)["type"]) == (529, "overloaded_error")
+    assert error(answer)["message"] == "up: the answer is empty"
+
+
+def test_an_empty_stream_of_the_last_target_ends_with_an_overload(router, up):
+    up.answer(chat.stream(EMPTY))
+    said = ask(router, "empty-stream").body.rstrip().splitlines()
+    assert said[-2] == b"event: error"
+    assert b'"overloaded_error","message":"up: the answer is empty"' in said[-1]
 
 
 def test_an_answer_that_ends_soon_keeps_its_connection(router, up):

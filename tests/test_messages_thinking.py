@@ -176,6 +176,14 @@ def test_an_answer_of_thinking_and_blank_text_goes_whole(text):
     assert _stripped(json.dumps(body).encode(), lambda _: True)[1].edits == []
 
 
+def test_blank_text_goes_with_the_thinking_before_it():
+    """As some providers send it between thinking and a call; Anthropic refuses it."""
+    blocks = [BLOCKS[0], {"type": "text", "text": ""}, {"type": "tool_use", "id": "t", "name": "n"}]
+    changed, result = _stripped(json.dumps({"messages": [{"role": "assistant", "content": blocks}]}).encode())
+    assert json.loads(changed)["messages"][0]["content"] == blocks[2:]
+    assert result.count == 1
+
+
 def test_a_block_that_cannot_be_read_counts_as_unsigned_thinking():
     seen = []
     raw = (

@@ -190,8 +190,17 @@ def test_an_answer_without_anything_in_it_has_not_begun(name, streams):
     reader = Reader("text/event-stream" if streams else "application/json")
     reader.feed(result.out)
     reader.end()
-    assert result.cut
-    assert not reader.understood
+    assert not reader.began
+    assert result.cut or reader.error == ("overloaded_error", "fake: the answer is empty")
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=_named)
+def test_no_answer_holds_a_text_that_is_blank(path):
+    """Anthropic refuses the conversation with one (anthropic-messages.md, 3)."""
+    result = translated(case(path)[0], streams=False)
+    if not result.cut and result.error is None:
+        content = result.message()["content"]
+        assert all(block["text"].strip() for block in content if block["type"] == "text")
 
 
 def test_errors_before_the_answer_are_read_as_errors():

@@ -49,9 +49,10 @@ def nothing(_: Block) -> bool:
 def without_thinking(body: Body, keeps: Keeps = nothing, *, keeps_mode: bool = False) -> Stripped:
     """Drops from assistant messages the thinking that `keeps` does not name; what cannot be read stays.
 
-    An assistant message that held nothing else but blank text goes too (the API merges turns of one role,
-    and refuses blank text), or becomes a text block where it separates others: beside a `system` message, or
-    as the only message. `keeps_mode`: for a provider that has no manual mode, which need not be switched off.
+    Blank text, which the API refuses, goes with it. An assistant message that held nothing else goes too (the
+    API merges turns of one role), or becomes a text block where it separates others: beside a `system`
+    message, or as the only message. `keeps_mode`: for a provider that has no manual mode, which need not be
+    switched off.
     """
     place = body.place("messages")
     if place is None or body.text.find(MARK, place.value, place.end) < 0:
@@ -80,12 +81,13 @@ class _Messages:
             content, places = self._content(index, MARK)
             blocks = [read_block(memoryview(self._raw)[at.value : at.end]) for at in places]
             gone = {i for i, block in enumerate(blocks) if block.is_thinking and not keeps(block)}
+            blank = {i for i, block in enumerate(blocks) if block.is_blank}
             if gone:
                 dropped[index] = len(gone)
-            if gone and all(i in gone or block.is_blank for i, block in enumerate(blocks)):
+            if gone and len(gone | blank) == len(blocks):
                 emptied[index] = content
             else:
-                edits += cut(places, gone)
+                edits += cut(places, gone | blank if gone else ())
         removed = emptied.keys() - set(self._needed(emptied))
         edits += [Edit(at.value, at.end, _INSTEAD) for index, at in emptied.items() if index not in removed]
         return edits + cut(self._places, removed), dropped

@@ -26,6 +26,8 @@ from signalbox.translate.translation import Answer, Passed
 EVENTS = "text/event-stream"
 LINGER = 1.0
 """Seconds that a provider has to end an answer in which it has said all: then its connection is kept."""
+USAGE = 2.0
+"""Seconds that it has to tell the usage of an answer that has ended."""
 
 
 class TranslatingStream(FailoverStream):
@@ -39,7 +41,7 @@ class TranslatingStream(FailoverStream):
         if self._answer.content_type is None:
             yield from super().on_event(event)
             return
-        if isinstance(event, ResponseProtocolError) and self._is_over:
+        if isinstance(event, ResponseProtocolError) and self._is_finished:
             event = ResponseEndOfMessage(self.stream_id)
         for translated in self._translated(event):
             if self._held is not None:
@@ -51,9 +53,8 @@ class TranslatingStream(FailoverStream):
         if self._answer.cut and self.server_state != self.state_errored:
             why = f"broke off: {self._answer.cut}"
             yield from self._failed(502, why, outcomes.STREAM_ERROR.because(self._answer.cut))
-        elif isinstance(event, ResponseData) and self._is_over:
-            self.deadlines.clear("ping")
-            self.deadlines.keep("over", LINGER)
+        elif isinstance(event, ResponseData):
+            self._end_soon()
 
     @property
     def _is_current(self) -> bool:
@@ -61,14 +62,24 @@ class TranslatingStream(FailoverStream):
         return self._ours is not None and self._ours.tried[-1] is self._answers
 
     @property
-    def _is_over(self) -> bool:
-        """Whether it is whole, or an error, so that only its end is missing."""
-        return self._answer.over and self._is_current
+    def _is_finished(self) -> bool:
+        """Whether it is whole, or an error, so that only its end is missing, and maybe its usage."""
+        return self._answer.finished and self._is_current
+
+    def _end_soon(self) -> None:
+        """Not each provider ends an answer after which its connection stays open."""
+        if not self._is_finished:
+            self.deadlines.clear("over")  # it says more after all
+        elif self._answer.over:
+            self.deadlines.clear("ping")
+            self.deadlines.keep("over", LINGER)
+        else:
+            self.deadlines.keep("over", USAGE)
 
     def on_due(self, name: str) -> Commands[None]:
         if name != "over":
             yield from super().on_due(name)
-        elif self._is_over:
+        elif self._is_finished:
             yield from self._let_go()
             yield from self.on_event(ResponseEndOfMessage(self.stream_id))
 

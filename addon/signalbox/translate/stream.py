@@ -31,13 +31,15 @@ LARGEST = 64 * 1024 * 1024
 """Characters of one answer."""
 _EACH = 100
 """That each piece counts for beside its own."""
+_EMPTY = b'{"error":{"type":"overloaded_error","message":"the answer is empty"}}'
+"""As a provider might say it: most give nothing where they cannot keep up."""
 
 
 class Stream:
     """Feed it steps, then call `end`; what they give is to be taken after each.
 
     `names` are tool names as sent to what the client calls them, `seed` is the random part of all ids.
-    An answer without anything in it begins and never ends: it is not one (translation.md, 8).
+    An answer without anything in it is an error, unless its `finish_reason` tells why (translation.md, 8).
     """
 
     def __init__(
@@ -67,6 +69,8 @@ class Stream:
         self._key = ""
         self._details: list[Object] = []
         self._finish = ""
+        self._finished = False
+        """Whether nothing was said since the `finish_reason`."""
         self._refused = False
         self._usage: dict[str, int] = {}
         self._characters = 0
@@ -76,7 +80,12 @@ class Stream:
     @property
     def over(self) -> bool:
         """Whether all was said that matters: not each provider says `[DONE]`."""
-        return self._over or bool(self._finish and self._usage)
+        return self._over or (self._finished and bool(self._usage))
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended, and at the most its usage is still to come."""
+        return self._over or self._finished
 
     def taken(self) -> list[Event]:
         return self._writer.taken()
@@ -120,7 +129,7 @@ class Stream:
                 self._grow(step.arguments)
                 self._call(step)
             case Finish(reason):
-                self._finish = reason
+                self._finish, self._finished = reason, True
                 if kind := fault_of(reason):
                     error = {"type": kind, "code": reason, "message": f"the answer ended with {reason}"}
                     self._fail(msgspec.json.encode({"error": error}))
@@ -131,9 +140,10 @@ class Stream:
             case Broken():
                 self._cut("a chunk is not JSON")
             case Done():
-                self._finished()
+                self._close()
 
     def _grow(self, text: str) -> None:
+        self._finished = self._finished and not text
         self._characters += len(text)
         self._size += len(text) + _EACH
         if self._size > LARGEST:
@@ -200,19 +210,17 @@ class Stream:
 
     # the end
 
-    def _finished(self) -> None:
+    def _close(self) -> None:
         self._over = True
         self._spread(self._tags.end())
         self._blank = ""
         self._calls.finish(is_cut=stop_reason(self._finish, called=False, refused=False) == "max_tokens")
         self._catch_up()
         reason = stop_reason(self._finish, called=self._writer.calls > 0, refused=self._refused)
-        if not self._writer.said:
-            if reason == "end_turn" and not self._writer.blocks:
-                self._cut("the answer is empty")
-                return
-            self._writer.text("")
-        self._writer.stop(reason, self._usage or estimated(self._characters))
+        if reason == "end_turn" and not self._writer.blocks:
+            self._fail(_EMPTY)
+        else:
+            self._writer.stop(reason, self._usage or estimated(self._characters))
 
 
 def _merge(details: list[Object], detail: Object) -> None:

@@ -40,6 +40,10 @@ class Translated:
     def over(self) -> bool:
         return self._stream.over
 
+    @property
+    def finished(self) -> bool:
+        return self._stream.finished
+
     def feed(self, data: bytes) -> bytes:
         out = bytearray()
         try:

@@ -30,6 +30,11 @@ class Answer(Protocol):
         """Whether nothing of it is to come any more, though its connection may stay open."""
         ...
 
+    @property
+    def finished(self) -> bool:
+        """Whether at the most its usage is to come."""
+        ...
+
     def feed(self, data: bytes) -> bytes: ...
 
     def end(self) -> bytes: ...
@@ -53,7 +58,7 @@ class Passed:
     content_type: str | None = None
     error: bytes | None = None
     cut = ""
-    over = False
+    over = finished = False
 
     def feed(self, data: bytes) -> bytes:
         return data

@@ -37,8 +37,6 @@ class Writer:
         """Begun so far."""
         self.calls = 0
         """How many of them are tool calls."""
-        self.said = False
-        """Whether there is anything but thinking."""
         self.open = ""
         """The type of the open block."""
         self._id = id
@@ -71,12 +69,9 @@ class Writer:
         self._events.append({"type": "message_start", "message": message})
 
     def text(self, text: str) -> None:
-        """An empty one opens the block alone."""
-        self.said = True
         if self.open != "text":
             self._start({"type": "text", "text": ""})
-        if text:
-            self._delta({"type": "text_delta", "text": text})
+        self._delta({"type": "text_delta", "text": text})
 
     def thinking(self, text: str) -> None:
         if self.open != "thinking":
@@ -86,7 +81,6 @@ class Writer:
             self._delta({"type": "thinking_delta", "thinking": text})
 
     def call(self, id: str, name: str) -> None:
-        self.said = True
         self.calls += 1
         self._start({"type": "tool_use", "id": id, "name": name, "input": {}})
 
