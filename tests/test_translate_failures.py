@@ -98,6 +98,7 @@ def test_a_name_may_tell_more_than_the_status(status, error, told):
     [
         ({"code": 429, "message": "m"}, 429),
         ({"code": 402, "message": "m"}, 402),
+        ({"code": "429", "message": "m"}, 429),
         ({"code": 502, "message": "m", "metadata": {"error_type": "provider_overloaded"}}, 529),
         ({"code": "1302", "message": "m"}, 429),
         ({"code": 503, "status": "UNAVAILABLE", "message": "m"}, 529),

@@ -51,8 +51,9 @@ class Arguments:
         if self.complete:
             return "", _another(text)
         if not self._first:
-            text = text.lstrip()
-            self._first = text[:1]
+            begun = text.lstrip()
+            self._count_space(text[: len(text) - len(begun)])
+            text, self._first = begun, begun[:1]
         if not self.is_object:
             self._pieces.append(text)
             return "", ""

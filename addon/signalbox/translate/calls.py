@@ -57,6 +57,11 @@ class Calls:
         """Whether the client sees a call whose arguments are not complete."""
         return bool(self._queue) and self._queue[0].started
 
+    @property
+    def all_over(self) -> bool:
+        """Whether there are some, and nothing of any is missing."""
+        return bool(self._whole) and not self._queue
+
     def take(self, part: Part) -> None:
         """Raises CallError."""
         if part == Part(signature=part.signature):
@@ -104,6 +109,8 @@ class Calls:
             found = self._by_index.get(part.index)
             if found is not None and part.id and found.id not in ("", part.id):
                 found = self._by_id.get(part.id)
+            elif found is not None and not part.id and part.name not in ("", found.name or part.name):
+                found = None
         elif part.id and part.id in self._by_id:
             found = self._by_id[part.id]
         else:
@@ -186,11 +193,16 @@ class Calls:
 
     def _without_arguments(self, call: Call) -> None:
         """The model is told by its tool what is missing, and the reader by a note why."""
-        if call.started:
+        if call.sent:
             raise CallError(f"the arguments of the call to {call.name} are not valid JSON")
-        self._writer.text(_NOT_JSON.format(self._names.get(call.name, call.name)))
-        self._begin(call)
-        self._writer.arguments("{}")
+        note = _NOT_JSON.format(self._names.get(call.name, call.name))
+        if not call.started:
+            self._writer.text(note)
+            self._begin(call)
+            self._writer.arguments("{}")
+        else:
+            self._writer.arguments("{}")
+            self._writer.text(note)
 
     def _drop(self, call: Call) -> None:
         """A call without a name, unless it only says again what another one said."""

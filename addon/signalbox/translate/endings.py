@@ -29,6 +29,11 @@ def fault_of(finish: str) -> str:
     return _FAULTS.get(finish, "")
 
 
+def is_cut(finish: str) -> bool:
+    """Whether the answer reached a limit, so that what it wrote last may not be whole."""
+    return _STOPS.get(finish) in ("max_tokens", "model_context_window_exceeded")
+
+
 def stop_reason(finish: str, *, called: bool, refused: bool) -> str:
     """`called`: whether the answer has a tool call. Gemini and others say `stop` then, and what counts is
     the call; but for an answer that was too long, whose last call is cut."""

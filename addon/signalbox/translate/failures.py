@@ -117,9 +117,9 @@ def _said(body: bytes) -> _Said:
         return _Said((f"minimax_{base['status_code']}",), None, _string(base.get("status_msg")))
     if not isinstance(held, dict):
         return _Said((), None, _string(held))
-    code = held.get("code")
-    status = code if isinstance(code, int) and 400 <= code < 600 else None
-    return _Said(tuple(_names(held)), status, _message(held))
+    names = tuple(_names(held))
+    status = next((int(name) for name in names if re.fullmatch(r"[45]\d\d", name, re.ASCII)), None)
+    return _Said(names, status, _message(held))
 
 
 def _names(error: Mapping[str, Any]) -> Iterator[str]:

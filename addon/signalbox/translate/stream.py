@@ -20,7 +20,7 @@ from signalbox.translate.chunks import (
     Step,
     Text,
 )
-from signalbox.translate.endings import fault_of, stop_reason
+from signalbox.translate.endings import fault_of, is_cut, stop_reason
 from signalbox.translate.failures import failure
 from signalbox.translate.signature import sign
 from signalbox.translate.spending import estimated, usage_of
@@ -100,10 +100,11 @@ class Stream:
                 self._cut(str(error))
 
     def end(self) -> None:
-        """The provider sends no more: fine after a `finish_reason`, whether `[DONE]` was said or not."""
+        """The provider sends no more: fine after a `finish_reason`, whether `[DONE]` was said or not, and after
+        a call that is whole."""
         if self._over:
             return
-        if self._finish:
+        if self._finish or (self._calls.all_over and not self._writer.open):
             self.take([Done()])
         else:
             self._cut("the stream ended in the middle")
@@ -214,7 +215,7 @@ class Stream:
         self._over = True
         self._spread(self._tags.end())
         self._blank = ""
-        self._calls.finish(is_cut=stop_reason(self._finish, called=False, refused=False) == "max_tokens")
+        self._calls.finish(is_cut=is_cut(self._finish))
         self._catch_up()
         reason = stop_reason(self._finish, called=self._writer.calls > 0, refused=self._refused)
         if reason == "end_turn" and not self._writer.blocks:
