@@ -75,7 +75,7 @@ def translated(raw: bytes, cuts: Iterable[int] = (), encoding: str = "", **chang
 
 
 def fed(chunks: Iterable[bytes], encoding: str = "", **given: Any) -> Result:
-    answer = chat(**given).answer("", encoding)
+    answer = chat(**given).answer("", encoding, "req_fake")
     out = b"".join([*(answer.feed(chunk) for chunk in chunks), answer.end()])
     return Result(out, answer.cut, answer.error)
 

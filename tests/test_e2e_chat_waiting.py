@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests import chat
-from tests.answers import Answer
+from tests.answers import Answer, error_json
 from tests.chatstreams import events_of
 from tests.conftest import Shared
 from tests.http2 import Caller2, Upstream2
@@ -80,6 +80,17 @@ def test_an_answer_that_begins_after_pings_comes_to_its_end(shared, caller, end)
     body = caller.answer().body
     assert body.startswith(PING)
     assert check(body)[-1]["type"] == "message_stop"
+
+
+def test_an_error_after_pings_has_the_id_that_its_head_told(shared, caller):
+    fault = b'data: {"error": {"message": "out of memory"}}\n\n'
+    shared.second.answer(chat.stream([*SILENT, fault], [("x-request-id", "req_of_up")]))
+    busy = error_json(500, "api_error")
+    shared.upstream.answer(Answer(500, (*busy.headers, ("request-id", "req_of_home")), busy.chunks))
+    caller.ask("up-then-home")
+    answer = caller.answer()
+    assert answer.headers["request-id"].startswith("req_")
+    assert check(answer.body)[-1]["request_id"] == answer.headers["request-id"]
 
 
 @pytest.fixture

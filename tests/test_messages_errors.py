@@ -1,12 +1,20 @@
 """Errors in Anthropic's shape, and those of others understood."""
 
 import json
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.messages.errors import ERROR_TYPES, error_body, error_type, read_error
+from signalbox.messages.errors import (
+    ERROR_TYPES,
+    error_body,
+    error_type,
+    read_error,
+    with_request_id,
+    without_secrets,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +37,34 @@ def test_each_status_has_its_type(status, type):
 
 def test_a_type_may_be_given():
     assert json.loads(error_body(500, "ü", "overloaded_error"))["error"]["type"] == "overloaded_error"
+
+
+def test_an_error_tells_the_id_of_its_request_once():
+    error = with_request_id(with_request_id(error_body(500, "no"), "req_first"), "req_fake")
+    assert json.loads(error) == json.loads(error_body(500, "no")) | {"request_id": "req_fake"}
+    assert error.count(b"request_id") == 1
+
+
+@pytest.mark.parametrize(
+    "said", ["{}", "Bearer {}.", "{}{}", '{{"a": "{}"}}'], ids=["alone", "between", "twice", "json"]
+)
+@pytest.mark.parametrize(
+    "secret", ["plain-key-for-tests", "a/b+c=d-for-tests", 'quo"ted-\\-tests', "schlüssel"]
+)
+def test_a_secret_is_masked_however_it_is_written(said, secret):
+    for written in (
+        secret,
+        json.dumps(secret)[1:-1],
+        json.dumps(secret).replace("/", "\\/")[1:-1],
+        quote(secret, ""),
+    ):
+        raw = said.replace("{}", written).encode()
+        assert without_secrets(raw, [secret]) == said.replace("{}", "***").encode()
+
+
+def test_a_secret_within_another_leaves_nothing_of_it():
+    assert without_secrets(b"abcdefgh and abcd", ["abcd", "abcdefgh"]) == b"*** and ***"
+    assert without_secrets(b"a key \xff", ["half-\udcff-key"]) == b"a key \xff"
 
 
 @given(st.sampled_from(sorted(ERROR_TYPES)), st.text(st.characters(exclude_categories=["Cs"])))

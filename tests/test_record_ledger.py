@@ -199,6 +199,19 @@ def test_lost_tables_are_made_anew_and_no_row_is_told(start, tmp_path, caplog, q
     assert "customer" not in caplog.text
 
 
+def test_a_file_from_before_requests_had_ids_is_written_on(start, tmp_path):
+    with closing(start()) as one:
+        one.enter(entry(model="before"))
+    with closing(sqlite3.connect(tmp_path / FILE)) as other:
+        other.execute("ALTER TABLE requests DROP COLUMN request_id")
+    with closing(start()) as one:
+        one.enter(entry(model="after", request_id="req_fake"))
+    assert rows(tmp_path, "SELECT model, request_id FROM requests") == [
+        ("before", None),
+        ("after", "req_fake"),
+    ]
+
+
 def test_more_than_can_wait_is_lost_and_told(start, tmp_path, caplog, quick, monkeypatch):
     monkeypatch.setattr(ledger, "MOST", 2)
     monkeypatch.setattr(ledger, "LAST", 0.0)

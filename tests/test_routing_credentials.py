@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.config.rules import Provider, Secret, Url
-from signalbox.routing.credentials import forwarded, identify, leak, with_key
+from signalbox.routing.credentials import forwarded, identify, leak, secrets_of, with_key
 
 URL = Url("https", "api.example.com", 443)
 LOGIN = "Bearer sk-ant-oat-fake-login-of-nobody"
@@ -41,6 +41,18 @@ def test_another_provider_gets_nothing_that_tells_who_the_caller_is():
 def test_the_providers_key_goes_in_the_header_it_wants(key_header, expected):
     provider = Provider(name="p", url=URL, auth="key", keys=(Secret(KEY),), key_header=key_header)
     assert with_key([], provider, KEY) == [(key_header, expected)]
+
+
+def test_what_a_request_is_sent_with_is_known_by_its_names():
+    headers = [*HEADERS, ("authorization", "Bearer ollama"), ("api-key", KEY), ("x-max", "100000000")]
+    assert set(secrets_of(headers, {"api-version": "2024-10-21", "sig-token": "of-the-query"})) == {
+        "sk-ant-oat-fake-login-of-nobody",
+        "sk-ant-api-fake",
+        "session=1",
+        "uses sk-ant-fake inside",
+        KEY,
+        "of-the-query",
+    }
 
 
 def test_without_clients_anyone_is_let_in_with_what_they_bring():

@@ -100,7 +100,7 @@ def _kept(
     """The turn that a client keeps of the answer, and the results of its calls."""
     finish = "tool_calls" if "tool_calls" in message else "stop"
     whole = {"id": "x", "choices": [{"index": 0, "message": message, "finish_reason": finish}]}
-    answer = _request(history, dialect, model).answer("application/json", "")
+    answer = _request(history, dialect, model).answer("application/json", "", "req_fake")
     content = json.loads(answer.feed(json.dumps(whole).encode()) + answer.end())["content"]
     results = [
         {"type": "tool_result", "tool_use_id": block["id"], "content": "ok"}

@@ -22,6 +22,7 @@ def _stream(**changed: Any) -> Stream:
         "provider": "fake",
         "model": "m",
         "seed": "S",
+        "request_id": "req_fake",
     }
     return Stream(**(given | changed))
 

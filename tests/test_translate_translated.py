@@ -172,7 +172,7 @@ def test_what_cannot_be_decoded_is_cut(encoding, why):
 
 
 def test_an_event_leaves_as_soon_as_its_chunk_is_in():
-    answer = chat().answer("text/event-stream", "")
+    answer = chat().answer("text/event-stream", "", "req_fake")
     assert b"message_start" in answer.feed(chunk({"role": "assistant", "content": ""}))
     assert b'"text":"Hi"' in answer.feed(SAID)
     assert b'"name":"Read"' in answer.feed(chunk({"tool_calls": [call(0, "call_1a2b3c", "Read")]}))
@@ -217,7 +217,7 @@ def test_errors_before_the_answer_are_read_as_errors():
     [("", sent("openai_text")), ("application/json", sent("whole")), ("text/plain", sent("openai_text"))],
 )
 def test_the_form_is_told_by_what_comes(content_type, raw, streams):
-    answer = chat(streams=streams).answer(content_type, "")
+    answer = chat(streams=streams).answer(content_type, "", "req_fake")
     out = answer.feed(raw.removeprefix(b': {"streams":false}\n\n')) + answer.end()
     assert answer.content_type == ("text/event-stream; charset=utf-8" if streams else "application/json")
     assert out.startswith(b"event: message_start" if streams else b'{"id":"msg_Seed"')
@@ -225,7 +225,7 @@ def test_the_form_is_told_by_what_comes(content_type, raw, streams):
 
 def test_a_stream_that_begins_like_none_is_told_by_its_head():
     raw = b"unknown: field\n" + sent("openai_text")
-    answer = chat().answer("text/event-stream", "")
+    answer = chat().answer("text/event-stream", "", "req_fake")
     assert answer.feed(raw) + answer.end() == translated(sent("openai_text")).out
     assert fed([raw]).cut == "the answer is neither a stream nor JSON"
 

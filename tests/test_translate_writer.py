@@ -20,7 +20,9 @@ ACTS = st.sampled_from(
         ("close",),
     ]
 )
-ENDS = st.sampled_from([("stop", "end_turn", {"output_tokens": 1}), ("error", "api_error", "broken")])
+ENDS = st.sampled_from(
+    [("stop", "end_turn", {"output_tokens": 1}), ("error", "api_error", "broken", "req_fake")]
+)
 
 
 def _written(acts: list[tuple]) -> list[dict]:

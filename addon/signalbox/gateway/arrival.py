@@ -105,9 +105,9 @@ def refuse(flow: http.HTTPFlow, exchange: Exchange, response: http.Response) -> 
     flow.response = response
 
 
-def no_secret() -> http.Response:
+def no_secret(exchange: Exchange) -> http.Response:
     return answers.error(
-        401, "This router asks for a client's secret, as x-api-key, Bearer or x-signalbox-client."
+        401, "This router asks for a client's secret, as x-api-key, Bearer or x-signalbox-client.", exchange
     )
 
 

@@ -114,13 +114,14 @@ def _outcome(flow: http.HTTPFlow, exchange: Exchange) -> Outcome | None:
         return classify(
             response.status_code,
             response.headers,
-            bytes(exchange.error_body),
+            exchange.told(bytes(exchange.error_body)),
             now=now,
             own_key=provider.auth != "client",
             provider=host,
         )
     if reader.error is not None:
-        return classify_event(*reader.error, now=now, provider=host)
+        kind, said = (exchange.told(one.encode(errors="replace")).decode() for one in reader.error)
+        return classify_event(kind, said, now=now, provider=host)
     if exchange.ending == "error":
         return STREAM_ERROR
     return success(response.status_code) if reader.understood else EMPTY

@@ -43,7 +43,7 @@ def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
         body = Body.parse(raw)
     except TooLarge:
         exchange.kind = "refused"
-        flow.response = answers.too_large(exchange.rules.body_limit)
+        flow.response = answers.too_large(exchange)
         return
     except (BodyError, EncodingError):
         pass_on(flow, exchange, "parse-failed-fail-safe")
@@ -75,7 +75,7 @@ def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
     if chosen.rule is None:
         pass_on(flow, exchange, chosen.reason)
     elif not chosen.choices:
-        flow.response = _nobody(chosen)
+        flow.response = _nobody(chosen, exchange)
     else:
         incoming = Incoming(flow.request.path, exchange.caller.headers, wire, body)
         _go(flow, exchange, chosen, incoming, known)
@@ -104,7 +104,7 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
     choices = chosen.choices
     if exchange.kind == "count_tokens":
         if provider.count_tokens != "forward":
-            flow.response = _counted_here(choices[0], facts)
+            flow.response = _counted_here(choices[0], facts, exchange)
             return
         choices = choices[:1]
     elif provider.api == "openai" and incoming.body.get("max_tokens", int) == 0:
@@ -140,7 +140,7 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
     try:
         exchange.take(course.start(now), now)
     except UntranslatableError as why:
-        flow.response = answers.error(400, str(why))
+        flow.response = answers.error(400, str(why), exchange)
         return
     exchange.closes = connection_close(flow.request.http_version, flow.request.headers)
     assert exchange.outgoing is not None
@@ -148,24 +148,25 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
     _tell(exchange, is_first=chosen.is_first)
 
 
-def _nobody(chosen: Plan) -> http.Response:
+def _nobody(chosen: Plan, exchange: Exchange) -> http.Response:
     """What a rule says whose targets are all passed over, or that has none."""
     if chosen.reject is not None:
-        return answers.error(chosen.reject.status, chosen.reject.message)
+        return answers.error(chosen.reject.status, chosen.reject.message, exchange)
     why = "; ".join(f"{skip.provider}: {skip.detail}" for skip in chosen.skipped)
     if all(skip.reason == UNTRANSLATABLE for skip in chosen.skipped):
-        return answers.error(400, why)
+        return answers.error(400, why, exchange)
     lasting = all(skip.reason in LASTING for skip in chosen.skipped)
     return answers.error(
         503,
         f"No target of rule {chosen.label} is available: {why}",
+        exchange,
         {"x-should-retry": "false"} if lasting else {},
     )
 
 
-def _counted_here(choice: Choice, facts: Facts) -> http.Response:
+def _counted_here(choice: Choice, facts: Facts, exchange: Exchange) -> http.Response:
     if choice.provider.count_tokens == "reject":
-        return answers.error(501, NO_COUNT.format(choice.provider.name))
+        return answers.error(501, NO_COUNT.format(choice.provider.name), exchange)
     return answers.answer(200, b'{"input_tokens":%d}' % facts.tokens_at(choice.model))
 
 

@@ -190,6 +190,7 @@ class Gateway:
             rules,
             arrival.kind(flow, rules),
             caller or Caller(()),
+            id=flow.id,
             started=time.monotonic(),
             ts=datetime.now(UTC),
         )
@@ -197,13 +198,13 @@ class Gateway:
         exchanges[flow] = exchange
         arrival.mask(flow, exchange, headers)
         if not self.admits(flow.client_conn):  # connected while there were clients in the rules
-            arrival.refuse(flow, exchange, answers.error(403, WALL))
+            arrival.refuse(flow, exchange, answers.error(403, WALL, exchange))
         elif exchange.kind == "own":
             flow.response = self._own_answer(flow, full=arrival.is_trusted(flow, caller))
         elif caller is None:
-            arrival.refuse(flow, exchange, arrival.no_secret())
+            arrival.refuse(flow, exchange, arrival.no_secret(exchange))
         elif exchange.ours and arrival.announced_size(flow) > rules.body_limit:
-            arrival.refuse(flow, exchange, answers.too_large(rules.body_limit))
+            arrival.refuse(flow, exchange, answers.too_large(exchange))
         else:
             flow.request.stream = exchange.kind == "pipe"
 
@@ -245,7 +246,7 @@ class Gateway:
             or not exchange.caller.has_login
             or exchange.rules.fail == "closed"
         ):
-            flow.response = answers.error(500, FAULT)
+            flow.response = answers.error(500, FAULT, exchange)
             return
         exchange.label = "fail-open"
         self.observed.fail_open()

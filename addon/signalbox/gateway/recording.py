@@ -45,6 +45,7 @@ def entry(exchange: Exchange, http_status: int | None) -> Entry:
         error_type=_error_type(exchange, http_status),
         agent=facts.agent if facts is not None else None,
         stream=facts.stream if facts is not None else None,
+        request_id=exchange.request_id,
         tried=tuple(_attempt(exchange, tried) for tried in exchange.tried if tried.label),
         snippet=facts.snippet if facts is not None and exchange.rules.log.prompts else "",
     )

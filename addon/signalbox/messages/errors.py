@@ -1,6 +1,9 @@
 """Errors: Anthropic's shape, and what the errors of others say."""
 
+import json
+from collections.abc import Iterable
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -32,10 +35,25 @@ def error_body(status: int, message: str, type: str | None = None) -> bytes:
     return msgspec.json.encode({"type": "error", "error": error})
 
 
-def error_event(type: str, message: str) -> bytes:
+def with_request_id(error: bytes, id: str) -> bytes:
+    """An error body that tells the id of its request (reference/anthropic-messages.md, section 8)."""
+    return Body.parse(error).edited({"request_id": msgspec.json.encode(id)})
+
+
+def error_event(type: str, message: str, request_id: str) -> bytes:
     """An error inside a stream (reference/anthropic-messages.md, section 6)."""
-    error = {"type": "error", "error": {"type": type, "message": message}}
+    error = {"type": "error", "error": {"type": type, "message": message}, "request_id": request_id}
     return b"event: error\ndata: " + msgspec.json.encode(error) + b"\n\n"
+
+
+def without_secrets(said: bytes, secrets: Iterable[str]) -> bytes:
+    """What a provider said, with `***` for each of these, also as JSON and URLs may write it."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        quoted = json.dumps(secret)[1:-1]
+        in_url = quote(secret, safe="", errors="surrogateescape")
+        for written in (secret, quoted, quoted.replace("/", "\\/"), in_url):
+            said = said.replace(written.encode(errors="surrogateescape"), b"***")
+    return said
 
 
 def read_error(body: bytes) -> tuple[str, str] | None:

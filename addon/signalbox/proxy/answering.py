@@ -69,7 +69,7 @@ class AnsweringStream(AskingStream):
         """Give the client the head of a stream, and pings from now on; failover stays possible."""
         exchange = self.exchange
         assert exchange is not None
-        self._opened = True
+        self._opened = exchange.head_given = True
         if self._held is not None:
             exchange.attempted(str(self._held.response.status_code))
         head = stream_head(exchange.headers(), chunked=self.flow.request.http_version == "HTTP/1.1")
@@ -83,8 +83,12 @@ class AnsweringStream(AskingStream):
 
     def _end_opened(self, failure: Outcome) -> Commands[None]:
         """All have failed, and the client has had status 200 already."""
+        exchange = self._ours
+        assert exchange is not None
         yield from self._let_go()
-        yield SendHttp(ResponseData(self.stream_id, error_event(*self._told)), self.context.client)
+        yield SendHttp(
+            ResponseData(self.stream_id, error_event(*self._told, exchange.request_id)), self.context.client
+        )
         yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
         yield from self._over(failure, self._told[1])
 
@@ -98,7 +102,7 @@ class AnsweringStream(AskingStream):
             self._told = (error_type(status), message)
             yield from self._end_opened(failure)
         else:
-            self.flow.response = error(status, message, exchange.headers())
+            self.flow.response = error(status, message, exchange, exchange.headers())
             yield from self._send(self.flow.response)
             yield from self._over(failure, message)
 

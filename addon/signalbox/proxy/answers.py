@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from mitmproxy import http
 
-from signalbox.messages.errors import error_body
+from signalbox.messages.errors import error_body, with_request_id
+from signalbox.routing.exchange import Exchange
 
 
 def answer(status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> http.Response:
@@ -14,13 +15,26 @@ def answer(status: int, body: bytes = b"", headers: Mapping[str, str] | None = N
     )
 
 
-def error(status: int, message: str, headers: Mapping[str, str] | None = None) -> http.Response:
-    """An error with the `type` that belongs to its status (reference/anthropic-messages.md, section 8)."""
-    return answer(status, error_body(status, message), headers)
+def error(
+    status: int,
+    message: str,
+    exchange: Exchange | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> http.Response:
+    """An error with the `type` that belongs to its status (reference/anthropic-messages.md, section 8), and
+    with the id of the request that it answers."""
+    body, fields = error_body(status, message), dict(headers or {})
+    if exchange is not None:
+        body = with_request_id(body, exchange.request_id)
+        fields["request-id"] = exchange.request_id
+    return answer(status, body, fields)
 
 
-def too_large(limit: int) -> http.Response:
-    return error(413, f"The request is larger than this router takes: limits.body is {limit} bytes.")
+def too_large(exchange: Exchange) -> http.Response:
+    limit = exchange.rules.body_limit
+    return error(
+        413, f"The request is larger than this router takes: limits.body is {limit} bytes.", exchange
+    )
 
 
 def stream_head(headers: Mapping[str, str], *, chunked: bool) -> http.Response:

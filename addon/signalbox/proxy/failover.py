@@ -171,7 +171,9 @@ class FailoverStream(AnsweringStream):
         yield from self._let_go()
         if self._held is not None:
             self.flow.response = self._held.response
-            self.flow.response.data.content = self._held.body()
+            said = self._held.body()
+            hidden = exchange.rules.inspect.secrets == "mask"
+            self.flow.response.data.content = exchange.told(said) if hidden else said
             self._held = None
         yield SignalboxAttemptHook(self.flow)
         if (yield from self.check_killed(True)):
@@ -213,7 +215,9 @@ class FailoverStream(AnsweringStream):
             yield from self._accept(event)
             return
         own_key = exchange.provider.auth != "client"
-        self._held = Held(event, own_key=own_key, provider=exchange.provider.url.host)
+        secrets = exchange.outgoing.secrets if exchange.outgoing is not None else ()
+        host = exchange.provider.url.host
+        self._held = Held(event, own_key=own_key, provider=host, secrets=secrets)
         self.server_state = self.state_hold
         if self._held.is_error:
             self.deadlines.set("judge", JUDGED_AFTER)
@@ -250,7 +254,7 @@ class FailoverStream(AnsweringStream):
         if self._opened and told.kind == "success" and not held.is_stream:
             told = outcomes.STREAM_ERROR.because("it answered without a stream")
         if told.kind != "success":
-            self._told = read_error(held.error()) or self._told
+            self._told = read_error(exchange.told(held.error())) or self._told
             step = yield from self._move_on(told, held if held.response.status_code in MENDABLE else None)
             if step == "moved":
                 yield from self._ask()
@@ -261,9 +265,10 @@ class FailoverStream(AnsweringStream):
                 held.finish()
             if exchange.provider is not None and not exchange.provider.is_anthropic:
                 translation = exchange.outgoing.translation if exchange.outgoing is not None else PASSING
-                if translated := held.translate(translation, told, datetime.now(UTC)):
+                id = exchange.request_id
+                if translated := held.translate(translation, told, id, datetime.now(UTC)):
                     exchange.outcome = told
-                if (held.reworded() or translated) and not self._read_to_end:
+                if (held.reworded(id) or translated) and not self._read_to_end:
                     yield from self._let_go()
                 self._told = read_error(held.body()) or self._told
         self._held = None

@@ -14,7 +14,7 @@ from mitmproxy.proxy.layers.http import (
 
 from signalbox.messages.context import in_anthropics_words
 from signalbox.messages.encoding import EncodingError, TooLarge, decode
-from signalbox.messages.errors import error_body
+from signalbox.messages.errors import error_body, with_request_id, without_secrets
 from signalbox.messages.reader import Reader
 from signalbox.routing.outcome import EMPTY, Outcome, classify, classify_event, success
 from signalbox.routing.report import HEAD
@@ -35,13 +35,17 @@ def is_stream(response: http.Response) -> bool:
 class Held:
     """Feed it the events after the head; `feed` says how the answer turned out, once that can be told."""
 
-    def __init__(self, head: ResponseHeaders, *, own_key: bool, provider: str) -> None:
+    def __init__(
+        self, head: ResponseHeaders, *, own_key: bool, provider: str, secrets: tuple[str, ...]
+    ) -> None:
+        """`secrets` are what the outcome's detail must not hold."""
         self.head = head
         self.events: list[Event] = []
         self.complete = False
         """Whether the answer was read to its end."""
         self._own_key = own_key
         self._provider = provider
+        self._secrets = secrets
         self._size = 0
         headers = head.response.headers
         self._coding = headers.get("content-encoding", "")
@@ -78,7 +82,9 @@ class Held:
         if reader.error is not None and self.reported is not None:
             return self.judged(now)
         if reader.error is not None:
-            return classify_event(*reader.error, now=now, provider=self._provider)
+            raw = (one.encode(errors="replace") for one in reader.error)
+            kind, said = (without_secrets(one, self._secrets).decode() for one in raw)
+            return classify_event(kind, said, now=now, provider=self._provider)
         if self.complete:
             return EMPTY
         return success(self.response.status_code) if self._size > WHOLE else None
@@ -93,23 +99,23 @@ class Held:
         return classify(
             self.response.status_code,
             self.response.headers,
-            self.body() if self.reported is None else self.reported,
+            without_secrets(self.body() if self.reported is None else self.reported, self._secrets),
             now=now,
             own_key=self._own_key,
             provider=self._provider,
         )
 
-    def reworded(self) -> bool:
+    def reworded(self, request_id: str) -> bool:
         """Where this says that a prompt is too long, say it in the words on which Claude Code compacts, in a
         whole answer with status 400. Says whether that was so."""
         said = in_anthropics_words(self.response.status_code, self.error())
         if said is not None:
             self.response.status_code, self.response.reason = 400, "Bad Request"
             self.response.headers["content-type"] = "application/json"
-            self._becomes(said)
+            self._becomes(with_request_id(said, request_id))
         return said is not None
 
-    def translate(self, translation: Translation, told: Outcome, now: datetime) -> bool:
+    def translate(self, translation: Translation, told: Outcome, request_id: str, now: datetime) -> bool:
         """Where this is an error in another protocol, say it in Anthropic's shape, and with a status that is
         one; and when to come back, however the provider says that (translation.md, 9). Says whether that was
         so."""
@@ -123,7 +129,7 @@ class Held:
         wait = told.wait or limits(response.headers, now)
         if response.status_code in (429, 529) and wait is not None:
             response.headers["retry-after"] = str(ceil(wait))
-        self._becomes(said)
+        self._becomes(with_request_id(said, request_id))
         return True
 
     def finish(self) -> None:

@@ -85,6 +85,8 @@ class RouterStream(HttpStream):
             if isinstance(event, Tick):
                 yield from self._watched(self.on_tick(event.now))
             else:
+                if isinstance(event, ResponseHeaders):
+                    self._hear(event.response)
                 yield from self._watched(self.on_event(event))
         except LeakError as leak:
             log.error("request not sent: %s", leak)
@@ -104,8 +106,6 @@ class RouterStream(HttpStream):
 
     def on_event(self, event: events.Event) -> Commands[None]:
         """Something came from the client or from the upstream."""
-        if isinstance(event, ResponseHeaders):
-            self._hear(event.response)
         yield from super()._handle_event(event)
 
     def _watched(self, inner: Commands[None]) -> Commands[None]:
@@ -202,7 +202,7 @@ class RouterStream(HttpStream):
         if len(self.request_body_buf) <= exchange.rules.body_limit:
             return False
         exchange.kind = "refused"
-        self.flow.response = too_large(exchange.rules.body_limit)
+        self.flow.response = too_large(exchange)
         yield from self._refuse()
         return True
 
@@ -249,7 +249,7 @@ class RouterStream(HttpStream):
             said = f"the upstream could not be reached at {where}: {said}"
         elif status == 502:
             said = f"the upstream at {where} broke off before it answered: {said}"
-        return error(status, said)
+        return error(status, said, self.exchange)
 
     def _fail(self, status: int, message: str) -> Commands[None]:
         """The stream cannot go on: tell the client, or cut it where it already has part of an answer."""
@@ -258,7 +258,7 @@ class RouterStream(HttpStream):
             exchange.ending = "error"
         if not self._answered and hasattr(self, "flow"):
             headers = exchange.headers() if exchange is not None else {}
-            self.flow.response = error(status, message, headers | {"connection": "close"})
+            self.flow.response = error(status, message, exchange, headers | {"connection": "close"})
             yield from self._send(self.flow.response)
         else:
             yield SendHttp(

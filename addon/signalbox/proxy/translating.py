@@ -100,7 +100,7 @@ class TranslatingStream(FailoverStream):
         headers = response.headers
         self._answers = exchange.tried[-1]
         self._answer = outgoing.translation.answer(
-            headers.get("content-type", ""), headers.get("content-encoding", "")
+            headers.get("content-type", ""), headers.get("content-encoding", ""), exchange.request_id
         )
         if self._answer.content_type is None:
             return

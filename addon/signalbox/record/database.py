@@ -29,6 +29,7 @@ from sqlalchemy import (
     event,
     func,
     insert,
+    inspect,
     select,
 )
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -45,7 +46,7 @@ AT_ONCE = 5000
 """Requests that are forgotten in one transaction, so that no other router waits long."""
 
 TOKENS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-_ONLY_HERE = ("tier", "agent", "stream", "http_status", "error_type")
+_ONLY_HERE = ("tier", "agent", "stream", "http_status", "error_type", "request_id")
 
 _TABLES = MetaData()
 
@@ -72,6 +73,7 @@ REQUESTS = Table(
     Column("stream", Boolean),
     Column("http_status", Integer),
     Column("error_type", String),
+    Column("request_id", String),
     Index("requests_ts", "ts"),
     sqlite_autoincrement=True,
 )
@@ -188,6 +190,9 @@ def _create(connection: Connection) -> None:
         connection.execute(CreateTable(table, if_not_exists=True))
         for index in table.indexes:
             connection.execute(CreateIndex(index, if_not_exists=True))
+    if all(column["name"] != "request_id" for column in inspect(connection).get_columns("requests")):
+        # The file is older than that column, and budgets hang on its being written.
+        connection.exec_driver_sql("ALTER TABLE requests ADD COLUMN request_id VARCHAR")
 
 
 def milliseconds(moment: datetime) -> int:

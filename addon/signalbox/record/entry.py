@@ -102,6 +102,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """`main` or `subagent`."""
     stream: bool | None = None
     """Whether a streamed answer was asked for."""
+    request_id: str = ""
+    """As the client was told."""
     tried: tuple[Attempt, ...] = ()
 
     # For the console only.

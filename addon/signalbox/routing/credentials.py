@@ -30,6 +30,9 @@ _SECRET_NAME = re.compile(r"key|token|secret|auth|passw|credential|cookie", re.I
 LOGIN = ("authorization", "x-api-key")
 """Those by which Anthropic knows its callers (reference/anthropic-messages.md, section 1)."""
 
+_SHORTEST = 8
+"""Characters of what is taken for a secret in the words of others."""
+
 _STAYS_HOME = frozenset({"anthropic-workspace-id"})
 _STAYS_HOME_PREFIXES = ("x-claude-code-", "x-signalbox-")
 
@@ -106,6 +109,15 @@ def with_key(headers: list[tuple[str, str]], provider: Provider, key: str | None
     if provider.auth == "claude-login" or provider.key_header == "authorization":
         return [*headers, ("authorization", f"Bearer {key}")]
     return [*headers, (provider.key_header, key)]
+
+
+def secrets_of(headers: Iterable[tuple[str, str]], query: Mapping[str, str]) -> tuple[str, ...]:
+    """The credentials that a request is sent with, as its provider may repeat them in an error.
+
+    Very short ones are none that anybody keeps secret, but words that an error may hold anyway (`ollama`).
+    """
+    told = (bare(value) for name, value in (*headers, *query.items()) if is_secret(name, value))
+    return tuple(secret for secret in told if len(secret) >= _SHORTEST)
 
 
 def leak(

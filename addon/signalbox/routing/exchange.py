@@ -1,11 +1,13 @@
 """What is known of one request, from its head to its record: the one value that travels along."""
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Literal
 from urllib.parse import quote
 
 from signalbox.config.rules import Provider, Rules, Timeout
+from signalbox.messages.errors import without_secrets
 from signalbox.messages.reader import Reader
 from signalbox.messages.usage import Usage
 from signalbox.routing.course import Attempt, Course
@@ -24,17 +26,31 @@ type Listener = Callable[[Exchange, int, Mapping[str, str]], None]
 LONGEST = 500
 """Characters of a name that a header tells at the most; a client's model may be of any length."""
 
+_IDS = ("request-id", "x-request-id", "apim-request-id", "x-generation-id")
+"""Headers by which providers name a request: Anthropic's, OpenAI's and most others', Azure's, OpenRouter's
+(anthropic-messages.md, 9; openai-chat.md, 5 and 6; providers.md)."""
+_ID = re.compile(r"[\w.:/=+-]{1,200}", re.ASCII)
+
 PLAIN = " !#$&'()*+,/:;=?@[]^`{|}~"
 """What stands in a header's value as it is, beside letters and digits."""
+
+
+def told_id(headers: Mapping[str, str]) -> str:
+    """The id by which the provider that answers with these headers knows the request, or nothing."""
+    told = {name.lower(): value for name, value in headers.items()}
+    return next((told[name] for name in _IDS if _ID.fullmatch(told.get(name, ""))), "")
 
 
 class Exchange:
     """One request and its answer. `rules` are those in force when it began, and stay.
 
-    Times are seconds of a monotonic clock, but for `ts`.
+    Times are seconds of a monotonic clock, but for `ts`. `id` is the flow's.
     """
 
-    def __init__(self, rules: Rules, kind: Kind, caller: Caller, *, started: float, ts: datetime) -> None:
+    def __init__(
+        self, rules: Rules, kind: Kind, caller: Caller, *, id: str, started: float, ts: datetime
+    ) -> None:
+        self.id = id
         self.rules = rules
         self.kind: Kind = kind
         self.caller = caller
@@ -62,6 +78,8 @@ class Exchange:
         self.tried: list[Tried] = []
         """Every attempt, in order; the last one may be under way."""
         self.first_byte: float | None = None
+        self.head_given = False
+        """Whether the client has the head of an answer that nobody has given yet."""
         self.ending: Ending = "done"
         self.recorded = False
         self.listener: Listener | None = None
@@ -78,11 +96,22 @@ class Exchange:
             return self.outgoing.model
         return self.facts.asked if self.facts is not None else None
 
+    @property
+    def request_id(self) -> str:
+        """What the client knows this request by: the id that the provider whose answer it gets has for it,
+        as that can look it up; else `req_` and the flow's, which stands in mitmweb's address."""
+        given = self.tried[-1].request_id if self.tried and not self.head_given else ""
+        return given or f"req_{self.id}"
+
     def callers_key(self, provider: Provider) -> str | None:
         """The caller's credential where that is what this provider gets."""
         if provider.auth != "client":
             return None
         return next((value for name, value in self.caller.headers if name.lower() in LOGIN), None)
+
+    def told(self, said: bytes) -> bytes:
+        """What the provider that is asked said, less the credentials that it was asked with."""
+        return without_secrets(said, self.outgoing.secrets) if self.outgoing is not None else said
 
     def take(self, attempt: Attempt, now: float) -> None:
         """This attempt is made now."""
@@ -152,13 +181,14 @@ class Exchange:
             "x-signalbox-model": self.model or "",
             "x-signalbox-rule": self.label,
             "x-signalbox-attempts": " ".join(self.attempts),
+            "request-id": self.request_id,
         }
         return {name: quote(value[:LONGEST], safe=PLAIN) for name, value in told.items() if value}
 
     def hear(self, status: int, headers: Mapping[str, str], now: float) -> None:
         """The head of an answer has come, of this attempt and not yet judged."""
         if (tried := self._under_way) is not None:
-            tried.status, tried.answered = status, now
+            tried.status, tried.answered, tried.request_id = status, now, told_id(headers)
         if self.listener is not None:
             self.listener(self, status, headers)
 

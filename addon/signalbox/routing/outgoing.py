@@ -10,7 +10,7 @@ from signalbox.messages import fields
 from signalbox.messages.body import Body
 from signalbox.messages.issued import Issuer, Keeps, kept_by
 from signalbox.messages.thinking import nothing
-from signalbox.routing.credentials import Headers, is_secret
+from signalbox.routing.credentials import Headers, is_secret, secrets_of
 from signalbox.routing.plan import Choice
 from signalbox.translate.translation import PASSING, Translation
 
@@ -66,6 +66,11 @@ class Outgoing(msgspec.Struct, frozen=True):
     """The token of the provider's own login, where it is among the headers."""
     translation: Translation = PASSING
     """What its answer goes through."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be told of it where its provider repeats it."""
+        return secrets_of(self.headers, self.provider.query)
 
 
 def kept_thinking(provider: Provider, lessons: Lessons) -> Keeps | None:

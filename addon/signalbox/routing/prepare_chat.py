@@ -12,7 +12,7 @@ from signalbox import __version__
 from signalbox.config.rules import Provider
 from signalbox.messages.body import Body
 from signalbox.messages.thinking import without_thinking
-from signalbox.routing.credentials import with_key
+from signalbox.routing.credentials import secrets_of, with_key
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import (
     Incoming,
@@ -61,6 +61,7 @@ def prepare_chat(
     change, drop = by_the_rules(choice, notes)
     body = Body.parse(request.body).edited(set=change, drop=drop)
     request = replace(request, body=without_fields(body, lessons.rejected, notes))
+    headers = tuple(_headers(choice, incoming, request, key, session, notes))
     sent_path, shown_path = paths(
         _continuing(provider, row) if request.continues else provider,
         PATH if provider.path is None else provider.path,
@@ -70,13 +71,20 @@ def prepare_chat(
         model,
         sent_path,
         shown_path,
-        tuple(_headers(choice, incoming, request, key, session, notes)),
+        headers,
         request.body,
         lone=False,
         echo_model=facts.asked,
         estimates=True,
         notes=tuple(notes),
-        translation=Chat(request=request, dialect=row, provider=provider.name, model=model, seed=seed),
+        translation=Chat(
+            request=request,
+            dialect=row,
+            provider=provider.name,
+            model=model,
+            seed=seed,
+            secrets=secrets_of(headers, provider.query),
+        ),
     )
 
 

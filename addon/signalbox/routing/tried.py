@@ -19,6 +19,8 @@ class Tried(msgspec.Struct):
     """When the head of its answer came."""
     status: int | None = None
     """That answer's."""
+    request_id: str = ""
+    """By which the provider knows it; empty where its answer does not tell."""
     label: str = ""
     """As in `x-signalbox-attempts`; empty until something can be told."""
     outcome: Outcome | None = None

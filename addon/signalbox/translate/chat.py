@@ -2,7 +2,7 @@
 
 import msgspec
 
-from signalbox.messages.errors import error_body
+from signalbox.messages.errors import error_body, without_secrets
 from signalbox.translate.dialects import Dialect, matches
 from signalbox.translate.failures import failure
 from signalbox.translate.request import ChatRequest
@@ -21,8 +21,10 @@ class Chat(msgspec.Struct, frozen=True):
     """As sent: the answer's, where the provider names none."""
     seed: str
     """Letters and digits, random: what makes the ids of this answer unique."""
+    secrets: tuple[str, ...] = ()
+    """What the provider's errors are told without."""
 
-    def answer(self, content_type: str, content_encoding: str) -> Answer:
+    def answer(self, content_type: str, content_encoding: str, request_id: str) -> Answer:
         stream = Stream(
             names=self.request.names,
             shows_thinking=self.request.shows_thinking,
@@ -30,10 +32,12 @@ class Chat(msgspec.Struct, frozen=True):
             provider=self.provider,
             model=self.model,
             seed=self.seed,
+            request_id=request_id,
+            secrets=self.secrets,
         )
         streamed = content_type.strip().lower().startswith("text/event-stream")
         return Translated(stream, content_encoding, streams=self.request.stream, streamed=streamed)
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
-        said = failure(status, body, self.provider, self.model)
+        said = failure(status, without_secrets(body, self.secrets), self.provider, self.model)
         return said.status, error_body(said.status, said.message, said.type)

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from signalbox.messages.errors import without_secrets
 from signalbox.translate.calls import CallError, Calls
 from signalbox.translate.chunks import (
     Begun,
@@ -51,13 +52,17 @@ class Stream:
         provider: str,
         model: str,
         seed: str,
+        request_id: str,
+        secrets: tuple[str, ...] = (),
     ) -> None:
         self.error: bytes | None = None
-        """The error that the provider reported, in its own words."""
+        """The error that the provider reported, in its own words, less the `secrets`."""
         self.cut = ""
         """Why the answer ended too early, for people."""
         self._provider = provider
         self._model = model
+        self._request_id = request_id
+        self._secrets = secrets
         self._shows_thinking = shows_thinking
         self._writer = Writer(f"msg_{seed}", model, self._signature)
         self._calls = Calls(self._writer, names, seed, signed=signed)
@@ -100,8 +105,8 @@ class Stream:
                 self._cut(str(error))
 
     def end(self) -> None:
-        """The provider sends no more: fine after a `finish_reason`, whether `[DONE]` was said or not, and after
-        a call that is whole."""
+        """The provider sends no more: fine after a `finish_reason`, whether `[DONE]` was said or not, and
+        after a call that is whole."""
         if self._over:
             return
         if self._finish or (self._calls.all_over and not self._writer.open):
@@ -155,10 +160,10 @@ class Stream:
         self._over = True
 
     def _fail(self, body: bytes) -> None:
-        self.error = body
+        self.error = body = without_secrets(body, self._secrets)
         self._over = True
         said = failure(200, body, self._provider, self._model)
-        self._writer.error(said.type, said.message)
+        self._writer.error(said.type, said.message, self._request_id)
 
     # text and thinking
 

@@ -43,8 +43,8 @@ class Answer(Protocol):
 class Translation(Protocol):
     """One attempt's; immutable."""
 
-    def answer(self, content_type: str, content_encoding: str) -> Answer:
-        """The way back of an answer with a 2xx status and this head."""
+    def answer(self, content_type: str, content_encoding: str, request_id: str) -> Answer:
+        """The way back of an answer with a 2xx status and this head. `request_id` is told with an error."""
         ...
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
@@ -70,7 +70,7 @@ class Passed:
 class Passing:
     """No translation: the provider speaks the Messages protocol."""
 
-    def answer(self, content_type: str, content_encoding: str) -> Answer:
+    def answer(self, content_type: str, content_encoding: str, request_id: str) -> Answer:
         return Passed()
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:

@@ -105,9 +105,10 @@ class Writer:
         self._write({"type": "message_stop"})
         self._ended = True
 
-    def error(self, type: str, message: str) -> None:
+    def error(self, type: str, message: str, request_id: str) -> None:
         if not self._ended:
-            self._events.append({"type": "error", "error": {"type": type, "message": message}})
+            error = {"type": type, "message": message}
+            self._events.append({"type": "error", "error": error, "request_id": request_id})
             self._ended = True
 
     def _start(self, block: Event) -> None:

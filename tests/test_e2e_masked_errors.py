@@ -1,0 +1,138 @@
+"""A provider that repeats the router's key in an error: whoever has no right to see the key does not."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import chat
+from tests.answers import Answer, Chunk, error_json, event, sse
+from tests.callers import Caller
+from tests.running import Router
+from tests.upstream import Upstream
+
+KEY = "up/key.for+tests=01"
+ZAI = "zai.key.for.tests"
+LOGIN = "fake.login.of.nobody"
+STREAM = (("Content-Type", "text/event-stream"),)
+
+
+@pytest.fixture
+def up(second: Upstream) -> Upstream:
+    return second
+
+
+@pytest.fixture
+def router(start_router, upstream: Upstream, up: Upstream) -> Router:
+    rules = f"""
+providers:
+  anthropic: {{url: "{upstream.url}", auth: client}}
+  up: {{url: "{up.url}/v1", api: openai, key: "{KEY}", circuit: {{open_after: 1000}}}}
+  zai: {{url: "{up.url}", key: "{ZAI}", circuit: {{open_after: 1000}}}}
+rules:
+  - {{match: "up-then-home", to: [up, anthropic]}}
+  - {{match: "zai-then-home-*", to: [zai, anthropic]}}
+  - {{match: "zai-*", to: zai}}
+  - {{match: "home-*", to: anthropic}}
+  - {{match: "*", to: up}}
+log: {{level: debug}}
+"""
+    return start_router(upstream.url, rules=rules, options=("-w", "flows.mitm"))
+
+
+@pytest.fixture
+def caller(router: Router) -> Iterator[Caller]:
+    with Caller(router, "masked") as one:
+        yield one
+
+
+def kept(router: Router) -> dict[str, bytes]:
+    """All that a router has written by its end."""
+    router.stop()
+    files: list[Path] = [file for file in router.folder.rglob("*") if file.is_file()]
+    return {file.name: file.read_bytes() for file in files if file != router.rules_file}
+
+
+def assert_nowhere(router: Router, *secrets: str) -> None:
+    written = kept(router)
+    assert {"flows.mitm", "mitmdump.log", "ledger.sqlite", "requests.jsonl"} <= written.keys()
+    for secret in secrets:
+        assert [name for name, data in written.items() if secret.encode() in data] == []
+
+
+def pieces(raw: bytes, secret: str) -> list[Chunk]:
+    """Cut in the middle of the secret, in separate network reads."""
+    at = raw.index(secret.encode()) + len(secret) // 2
+    return [raw[:at], 0.1, raw[at:]]
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+def test_an_error_of_chat_completions_is_told_without_the_key(router, caller, up, stream):
+    body = json.dumps({"error": {"message": f"Incorrect API key: {KEY}", "code": KEY}})
+    escaped = body.replace("/", r"\/").encode()
+    page = b"<html>" + b"x" * 280 + b" the key is " + KEY.encode() + b"</html>"
+    up.answer(
+        chat.error(401, f"Incorrect API key: {KEY}. " + "x" * 180),
+        Answer(400, (("Content-Type", "application/json"),), (escaped,)),
+        Answer(502, (("Content-Type", "text/html"),), (page,)),
+        Answer(200, (("Content-Type", "application/json"),), (escaped,)),
+    )
+    for _ in range(4):
+        caller.ask("up-x", stream)
+        said = caller.answer().body
+        assert KEY.encode() not in said
+        assert KEY[:8].encode() not in said
+        assert b"***" in said
+    router.records(4)
+    assert_nowhere(router, KEY, KEY[:8])
+
+
+def test_an_error_in_a_stream_is_told_without_the_key_wherever_it_is_cut(router, caller, up):
+    fault = b'data: {"error": {"message": "no quota for %b"}}\n\n' % KEY.encode()
+    up.answer(chat.stream([chat.chunk({"content": "Hel"}), *pieces(fault, KEY)]))
+    caller.ask("up-x")
+    said = caller.answer().body
+    assert b"no quota for ***" in said
+    router.records(1)
+    assert_nowhere(router, KEY)
+
+
+def test_a_failed_attempt_is_recorded_without_the_key(router, caller, up):
+    fault = b'data: {"error": {"message": "no quota for %b"}}\n\n' % KEY.encode()
+    up.answer(chat.error(429, f"no quota for {KEY}"), chat.stream(pieces(fault, KEY)))
+    for _ in range(2):
+        caller.ask("up-then-home")
+        assert caller.answer().headers["x-signalbox-provider"] == "anthropic"
+    router.wait_log(r"no quota for \*\*\*")
+    router.records(2)
+    assert_nowhere(router, KEY)
+
+
+def test_an_error_of_another_provider_is_the_clients_as_it_is_and_recorded_without_the_key(
+    router, caller, up
+):
+    busy = event("error", error={"type": "overloaded_error", "message": f"no room for {ZAI}"})
+    up.answer(
+        error_json(400, "invalid_request_error", f"no such model for {ZAI}"),
+        sse(event("message_start", message={"usage": {}}), *pieces(busy, ZAI)),
+        error_json(529, "overloaded_error", f"no room for {ZAI}"),
+        sse(event("message_start", message={"usage": {}}), *pieces(busy, ZAI)),
+    )
+    for model in ("zai-1", "zai-2"):
+        caller.ask(model)
+        assert ZAI.encode() in caller.answer().body
+    for model in ("zai-then-home-3", "zai-then-home-4"):
+        caller.ask(model)
+        assert caller.answer().headers["x-signalbox-attempts"].startswith("zai:")
+    router.wait_log(r"no room for \*\*\*")
+    router.records(4)
+    assert_nowhere(router, ZAI)
+
+
+def test_the_callers_own_login_is_masked_in_records_too(router, caller, upstream):
+    upstream.answer(error_json(401, "authentication_error", f"no such login: {LOGIN}"))
+    caller.ask("home-x", x_api_key=LOGIN)
+    assert LOGIN.encode() in caller.answer().body
+    router.records(1)
+    assert_nowhere(router, LOGIN)
