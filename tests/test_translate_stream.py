@@ -8,7 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signalbox.translate import stream as module
-from signalbox.translate.chunks import Begun, Done, Finish, Part, Reasoning, Refusal, Spent, Step, Text
+from signalbox.translate.chunks import (
+    Begun,
+    Broken,
+    Done,
+    Fault,
+    Finish,
+    Part,
+    Reasoning,
+    Refusal,
+    Spent,
+    Step,
+    Text,
+)
 from signalbox.translate.signature import payload_of
 from signalbox.translate.stream import Stream
 from tests.wellformed import check_events
@@ -55,7 +67,8 @@ STEPS = st.lists(
     | st.builds(Refusal, WORDS)
     | FRAGMENTS
     | st.builds(Finish, st.sampled_from(["stop", "length", "tool_calls", "network_error"]))
-    | st.sampled_from([Begun("m"), Spent({"prompt_tokens": 3}), Done()]),
+    | st.sampled_from([Begun("m"), Spent({"prompt_tokens": 3}), Fault(b"{}"), Broken(), Done()])
+    | st.just(Reasoning("", "reasoning_details", ({"type": "reasoning.encrypted", "data": "ZW5j"},))),
     max_size=20,
 )
 
