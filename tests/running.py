@@ -14,6 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
+from tests.upstream import START_CHECK
+
 ROOT = Path(__file__).parent.parent
 MITMDUMP = Path(sys.executable).parent / "mitmdump"
 START = 20.0
@@ -108,11 +110,12 @@ class Router:
     def _ready(self) -> bool:
         if self.process.poll() is not None:
             raise RuntimeError(f"the router ended with {self.process.returncode}; it said:\n{self.log()}")
+        asked = urllib.request.Request(f"{self.url}/health", headers={START_CHECK: "yes"})
         try:
-            self.health()
-        except (OSError, ValueError):  # before the router is loaded mitmproxy asks the upstream
+            with OPENER.open(asked, timeout=5) as answer:
+                return bool(json.load(answer))
+        except (OSError, ValueError):
             return False
-        return True
 
     def health(self) -> Any:
         """What GET /health says. Raises OSError where nothing answers."""

@@ -7,8 +7,8 @@ import zlib
 
 import pytest
 
-from tests.answers import Answer, compressed, event, message_sse, sse, zai_sse
-from tests.upstream import Upstream
+from tests.answers import Answer, compressed, event, json_answer, message_sse, sse, zai_sse
+from tests.upstream import START_CHECK, Upstream
 
 
 def ask(upstream: Upstream, body: bytes = b'{"model":"m"}') -> tuple[int, bytes]:
@@ -40,6 +40,15 @@ def test_a_connection_serves_several_requests(upstream):
         connection.getresponse().read()
     connection.close()
     assert [received.connection for received in upstream.wait_for(2)] == [0, 0]
+
+
+def test_a_check_whether_a_router_has_started_is_none_of_a_scripts_business(upstream):
+    upstream.answer(lambda received: json_answer(received.json))
+    connection = http.client.HTTPConnection("127.0.0.1", upstream.port, timeout=5)
+    connection.request("GET", "/health", headers={START_CHECK: "yes"})
+    assert connection.getresponse().status == 503
+    connection.close()
+    assert upstream.requests == []
 
 
 def test_a_chunked_request_is_read_to_its_end(upstream):

@@ -16,6 +16,8 @@ from tests.answers import Answer, Chunk, json_answer, message_json, message_sse
 type Script = Answer | Callable[[Received], Answer]
 
 HEAD_LIMIT = 1 << 20
+START_CHECK = "x-start-check"
+"""Marks a request to a router that may still be loading: mitmproxy alone would ask its upstream."""
 POLL = 0.002
 
 
@@ -141,6 +143,9 @@ class Upstream:
         self, received: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
         """Answer one request; False where the connection ends with it."""
+        if received.header(START_CHECK):
+            writer.write(Answer(503).head())
+            return True
         with self._changed:
             script = self._script.pop(0) if len(self._script) > 1 else self._script[0]
             self.requests.append(received)
