@@ -59,7 +59,7 @@ def prepare_chat(
     request = to_chat(raw, model=model, dialect=row, provider=provider.name, session=session)
     notes += request.notes
     change, drop = by_the_rules(choice, notes)
-    body = Body.parse(request.body).edited(set=change, drop=drop)
+    body = Body.parse(request.body).edited(set=change, drop=drop) if change or drop else request.body
     request = replace(request, body=without_fields(body, lessons.rejected, notes))
     headers = tuple(_headers(choice, incoming, request, key, session, notes))
     sent_path, shown_path = paths(
