@@ -48,9 +48,13 @@ class Calibration(NamedTuple):
 UNTOLD = Calibration()
 
 
-class _Block(msgspec.Struct):
+class _Said(msgspec.Struct):
     type: str = ""
     text: str = ""
+
+
+class _Shown(msgspec.Struct):
+    type: str = ""
     content: _Content = ""
 
 
@@ -188,7 +192,7 @@ class Facts:
         if self.body is None or holding not in self.body.raw:
             return
         for raw in reversed(self._field("messages", list[msgspec.Raw]) or ()):
-            if holding in bytes(raw) and (message := _decoded(raw, _Message)):
+            if (not holding or holding in bytes(raw)) and (message := _decoded(raw, _Message)):
                 yield message
 
     def _session_of_metadata(self) -> str:
@@ -216,11 +220,11 @@ def _each[T](raws: list[msgspec.Raw], type: type[T]) -> Iterator[T]:
 def _texts(content: _Content) -> Iterator[str]:
     if isinstance(content, str):
         return iter((content,))
-    return (block.text for block in _each(content, _Block) if block.type == "text")
+    return (block.text for block in _each(content, _Said) if block.type == "text")
 
 
-def _blocks(content: _Content) -> Iterator[_Block]:
-    return _each(content, _Block) if isinstance(content, list) else iter(())
+def _blocks(content: _Content) -> Iterator[_Shown]:
+    return _each(content, _Shown) if isinstance(content, list) else iter(())
 
 
 def _shows_image(content: _Content) -> bool:
