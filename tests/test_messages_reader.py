@@ -151,10 +151,10 @@ def test_only_the_models_bytes_change_in_a_whole_answer():
 
 
 def test_zero_input_is_shown_as_the_estimate_and_not_counted():
-    one, passed = _read([ZEROS], estimate=1234)
+    one, passed = _read([ZEROS], estimate=lambda: 1234)
     assert passed == ZEROS.replace(b'{"input_tokens":0,', b'{"input_tokens":1234,', 1)
     assert one.usage.input_tokens == 1200
-    start, _ = _read([ZEROS.partition(b"event: content_block_start")[0]], estimate=1234)
+    start, _ = _read([ZEROS.partition(b"event: content_block_start")[0]], estimate=lambda: 1234)
     assert start.usage.input_tokens == 0
 
 
@@ -164,11 +164,11 @@ def test_reported_input_is_not_replaced_by_the_estimate(field):
         b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"%b":5}}}\n\n'
         % field.encode()
     )
-    assert _read([raw], estimate=1234)[1] == raw
+    assert _read([raw], estimate=lambda: pytest.fail("nobody needs it"))[1] == raw
 
 
 def test_both_changes_go_together():
-    _, passed = _read([ZEROS], echo_model="asked", estimate=7)
+    _, passed = _read([ZEROS], echo_model="asked", estimate=lambda: 7)
     assert passed == ZEROS.replace(b"glm-fake", b"asked").replace(
         b'{"input_tokens":0,', b'{"input_tokens":7,', 1
     )
@@ -223,7 +223,7 @@ def test_a_stream_that_never_ends_its_first_event_does_not_wait_for_ever(monkeyp
 @pytest.mark.parametrize("type", ["application/json", "text/event-stream"])
 @pytest.mark.parametrize("name", ["json_error_called_a_stream", "count_tokens", "garbage"])
 def test_answers_without_a_model_pass_unchanged(name, type):
-    assert _read([_case(name)], type, echo_model="asked", estimate=9)[1] == _case(name)
+    assert _read([_case(name)], type, echo_model="asked", estimate=lambda: 9)[1] == _case(name)
 
 
 def test_a_stream_is_known_without_its_content_type():
@@ -277,7 +277,7 @@ def test_corrupt_compression_costs_only_the_tally_where_nothing_changes():
 def test_corrupt_compression_breaks_an_answer_that_is_decoded_to_be_changed(answer):
     compressor = zlib.compressobj(wbits=31)
     wire = compressor.compress(answer[:-5]) + compressor.flush(zlib.Z_SYNC_FLUSH)
-    one = Reader("", "gzip", estimate=1)
+    one = Reader("", "gzip", estimate=lambda: 1)
     assert one.feed(wire) + one.feed(b"\xff" * 20) == answer[:-5]
     assert one.broken
     assert one.feed(b"more") == one.end() == b""
@@ -285,7 +285,7 @@ def test_corrupt_compression_breaks_an_answer_that_is_decoded_to_be_changed(answ
 
 def test_a_compressed_answer_cut_short_is_broken_at_its_end():
     wire = gzip.compress(ANTHROPIC)
-    one, passed = _read([wire[:-4]], encoding="gzip", estimate=1)
+    one, passed = _read([wire[:-4]], encoding="gzip", estimate=lambda: 1)
     assert passed == ANTHROPIC
     assert one.broken
     assert one.fault == "its content-encoding is cut short"

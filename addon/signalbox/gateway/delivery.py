@@ -36,7 +36,7 @@ def deliver(flow: http.HTTPFlow, exchange: Exchange, observed: Observed, issued:
         response.headers.get("content-type", ""),
         response.headers.get("content-encoding", ""),
         echo_model=outgoing.echo_model if outgoing else None,
-        estimate=exchange.estimate if outgoing else None,
+        estimate=exchange.estimate if outgoing is not None and outgoing.estimates else None,
         reword=outgoing is not None and not provider.is_anthropic,
         decode=exchange.outgoing is not None and not exchange.outgoing.lone,
         key=issued.key,
@@ -132,7 +132,7 @@ def remember(exchange: Exchange, sessions: Sessions) -> None:
     reader, facts = exchange.reader, exchange.facts
     if exchange.kind != "messages" or reader is None or facts is None or exchange.provider is None:
         return
-    if reader.began and reader.error is None:
+    if facts.conversation and reader.began and reader.error is None:
         sessions.answered(facts.conversation, exchange.model, facts.measured, reader.usage.total_input)
 
 

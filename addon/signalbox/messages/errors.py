@@ -63,7 +63,7 @@ def read_error(body: bytes) -> tuple[str, str] | None:
     `status`; a bare `code`), `{"error": "text"}`, and flat `{"message"}` or `{"detail"}`. Never raises.
     """
     try:
-        return _read(Body.parse(_first(body)))
+        return error_in(Body.parse(_first(body)))
     except BodyError:
         return None
 
@@ -74,7 +74,8 @@ def _first(body: bytes) -> bytes:
     return next((body[place.value : place.end] for place in elements(body)), b"")
 
 
-def _read(body: Body) -> tuple[str, str] | None:
+def error_in(body: Body) -> tuple[str, str] | None:
+    """The same of an object that is parsed already."""
     if error := body.get("error", dict[str, Any]):
         return _named(error), _text(error.get("message"))
     named = _named({name: body.get(name, str) for name in ("type", "code")})

@@ -1,6 +1,7 @@
 """What reads one answer on its way to the client: usage on the side, and the few things that may change."""
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import msgspec
 from .body import Body, BodyError
 from .context import in_anthropics_words
 from .encoding import Decoder, EncodingError, known, names
-from .errors import read_error
+from .errors import error_in, read_error
 from .issued import Trace
 from .sse import Event, Splitter, parse_event
 from .usage import NAMES, Usage
@@ -28,12 +29,13 @@ _BEGINS = frozenset({"content_block_delta", "message_delta"})
 class Reader:
     """Feed it the answer's bytes as they come, then call `end`; neither raises.
 
-    `echo_model` is the name that the client asked for: the answer's `model` becomes it. `estimate` is
-    shown as the input tokens of a `message_start` that reports none. With `reword` an error event before
-    anything of the answer, which says that the prompt is too long, says it in the words on which Claude Code
-    compacts. With none of them `feed` returns what it is given. With one a compressed answer is decoded
-    (`decodes`: its content-encoding no longer holds), a stream waits until its first events are complete,
-    and a JSON answer waits for `end`. With a `key` it is read whose thinking the answer holds.
+    `echo_model` is the name that the client asked for: the answer's `model` becomes it. `estimate` gives
+    what is shown as the input tokens of a `message_start` that reports none, and is asked only then. With
+    `reword` an error event before anything of the answer, which says that the prompt is too long, says it in
+    the words on which Claude Code compacts. With none of them `feed` returns what it is given. With one a
+    compressed answer is decoded (`decodes`: its content-encoding no longer holds), a stream waits until its
+    first events are complete, and a JSON answer waits for `end`. With a `key` it is read whose thinking the
+    answer holds.
     """
 
     def __init__(
@@ -42,7 +44,7 @@ class Reader:
         content_encoding: str = "",
         *,
         echo_model: str | None = None,
-        estimate: int | None = None,
+        estimate: Callable[[], int] | None = None,
         reword: bool = False,
         decode: bool = False,
         key: bytes | None = None,
@@ -221,13 +223,14 @@ class Reader:
             self._held = self._held.replace(error, said, 1)
 
     def _whole(self, data: bytes) -> None:
-        self.error = read_error(data)
         try:
             body = Body.parse(data)
         except BodyError:
+            self.error = read_error(data)
             self.complete = self.error is not None
             self.fault = "" if self.complete else "it is not a JSON object"
             return
+        self.error = error_in(body)
         self.complete = True
         self.began = self.error is None
         if self.began:
@@ -256,10 +259,17 @@ class Reader:
         change = {}
         if self._echo is not None and "model" in message and message.get("model", str) != self._echo:
             change["model"] = msgspec.json.encode(self._echo)
-        usage = message.inner("usage") if at_start and self._estimate else None
-        if usage is not None and not any(usage.get(name, float) for name in NAMES if name != "output_tokens"):
-            change["usage"] = usage.edited({"input_tokens": b"%d" % (self._estimate or 0)})
+        if at_start and (usage := self._estimated(message)) is not None:
+            change["usage"] = usage
         return message.edited(change)
+
+    def _estimated(self, message: Body) -> bytes | None:
+        """The usage with some input tokens; None where it reports them itself, or none are to be shown."""
+        if self._estimate is None or (usage := message.inner("usage")) is None:
+            return None
+        if any(usage.get(name, float) for name in NAMES if name != "output_tokens"):
+            return None
+        return usage.edited({"input_tokens": b"%d" % self._estimate()})
 
 
 def _is_tool(body: Body) -> bool:

@@ -5,6 +5,7 @@ sent, so that they never stand in a flow; a refusal leaves before the request's 
 wrong below the hooks becomes an answer in Anthropic's shape instead of an HTML page or a silent client.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Generator
@@ -43,6 +44,9 @@ from signalbox.proxy.speaker import speaker
 from signalbox.routing.exchange import Exchange
 
 log = logging.getLogger("signalbox")
+
+THINKS = 0.02
+"""Seconds after a request is sent in which hardly any provider answers."""
 
 type Commands[T] = Generator[commands.Command, Any, T]
 
@@ -140,8 +144,11 @@ class RouterStream(HttpStream):
                 return
 
     def _was_sent(self) -> None:
-        if self.exchange is not None:
-            self.exchange.was_sent()
+        """The provider thinks now: time to work out what its answer may be read with. But not at once, since
+        what of a long request the network has not taken yet leaves from the event loop too."""
+        exchange = self.exchange
+        if exchange is not None and exchange.outgoing is not None and exchange.outgoing.estimates:
+            asyncio.get_running_loop().call_later(THINKS, exchange.estimate)
 
     def _is_broken(self) -> bool:
         """Whether the answer could not be decoded to its end: the client must not take it for whole."""

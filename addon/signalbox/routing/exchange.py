@@ -118,16 +118,9 @@ class Exchange:
         self.provider, self.outgoing, self.outcome = attempt.provider, attempt.outgoing, None
         self.tried.append(Tried(attempt.provider.name, self.model, attempt.ticket.key_index, now))
 
-    @property
-    def estimate(self) -> int | None:
-        """Input tokens to show where the provider reports none, if any are to be shown."""
-        if self.outgoing is None or self.facts is None or not self.outgoing.estimates:
-            return None
-        return self.facts.tokens_at(self.outgoing.model)
-
-    def was_sent(self) -> None:
-        """The provider thinks now: time to work out what its answer is read with."""
-        _ = self.estimate
+    def estimate(self) -> int:
+        """Input tokens to show where the provider reports none; takes its time where asked first."""
+        return self.facts.tokens_at(self.model) if self.facts is not None else 0
 
     def pass_to(self, provider: Provider, now: float) -> None:
         """The request goes there as it came: no rule decided."""
