@@ -9,6 +9,7 @@ import pytest
 from mitmproxy import exceptions
 from mitmproxy.addonmanager import AddonManager
 from mitmproxy.hooks import Hook
+from mitmproxy.log import LegacyLogEvents, LogEntry
 from mitmproxy.options import Options
 
 from signalbox.proxy.handlers import KeepingManager, look_up_once
@@ -105,3 +106,41 @@ def test_a_halt_ends_the_round(manager):
 
     manager.add(Bell("a", does=halt), Bell("b"))
     assert ring(manager) == ["a"]
+
+
+class Listener:
+    """An add-on with the old hook for logs."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def add_log(self, entry: LogEntry) -> None:
+        self.heard.append(entry.msg)
+
+
+class Loop:
+    """As much of an event loop as the old hook for logs needs."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def call_soon_threadsafe(self, call: Any, *args: Any) -> None:
+        self.calls += 1
+        call(*args)
+
+
+def test_a_record_of_a_log_becomes_a_hook_where_an_add_on_hears_it_and_only_there():
+    master: Any = Master()
+    master.addons, master.event_loop = AddonManager(master), Loop()
+    logs = LegacyLogEvents(master)
+    logs.install()
+    try:
+        look_up_once(master.addons)
+        logging.getLogger(__name__).error("nobody")
+        assert master.event_loop.calls == 0
+        listener = Listener()
+        master.addons.add(listener)
+        logging.getLogger(__name__).error("somebody")
+    finally:
+        logs.uninstall()
+    assert [entry.rpartition(" ")[2] for entry in listener.heard] == ["somebody"]

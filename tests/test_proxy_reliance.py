@@ -124,6 +124,7 @@ SIGNATURES = {
     "mitmproxy.addonmanager:AddonManager.clear": "self",
     "mitmproxy.addonmanager:traverse": "chain",
     "mitmproxy.addonmanager:safecall": "",
+    "mitmproxy.log:LegacyLogEvents.__init__": "self master",
 }
 
 

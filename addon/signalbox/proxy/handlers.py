@@ -2,24 +2,37 @@
 
 For every hook mitmproxy walks all of its add-ons and asks each for a method of that name, which is about 40 %
 of the time that it spends on a request. Which add-on handles what changes only when one comes or goes.
+
+For every record of a log it walks them too, with a hook that has long been replaced by Python's own logging.
 """
 
 import inspect
+import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from mitmproxy import hooks
 from mitmproxy.addonmanager import AddonManager, safecall, traverse
 from mitmproxy.exceptions import AddonHalt
+from mitmproxy.log import AddLogHook, LegacyLogEvents
 
 type Handlers = list[list[Callable[..., Any]]]
 """One list for each add-on of the chain: its own handler and those of the add-ons inside it."""
 
 
 def look_up_once(manager: AddonManager) -> None:
-    """Make this manager keep what it has looked up."""
+    """Make this manager keep what it has looked up, and spare it hooks for logs that no add-on hears."""
     if type(manager) is AddonManager:
         manager.__class__ = KeepingManager
+    if isinstance(manager, KeepingManager):
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, LegacyLogEvents) and handler.master.addons is manager:
+                handler.addFilter(partial(_is_heard, manager))
+
+
+def _is_heard(manager: "KeepingManager", _: logging.LogRecord) -> bool:
+    return manager.handles(AddLogHook.name)
 
 
 class KeepingManager(AddonManager):
@@ -45,21 +58,28 @@ class KeepingManager(AddonManager):
         args = event.args()
         for handlers in self._handlers(event.name):
             try:
-                with safecall():
-                    for handler in handlers:
-                        result = handler(*args)
-                        if result is not None and inspect.isawaitable(result):
-                            await result
+                for handler in handlers:
+                    result = handler(*args)
+                    if result is not None and inspect.isawaitable(result):
+                        await result
             except AddonHalt:
                 return
+            except Exception:
+                with safecall():  # which tells of it, or passes it on
+                    raise
+
+    def handles(self, name: str) -> bool:
+        """Whether any add-on has a handler of this name."""
+        return bool(self._handlers(name))
 
     def _handlers(self, name: str) -> Handlers:
-        if self._kept is None:
-            self._kept = {}
-        if name not in self._kept:
+        kept = self._kept
+        if kept is None:  # which it may become at any time, for threads that log
+            kept = self._kept = {}
+        if name not in kept:
             found = ([handler for _, handler in self._found(addon, name)] for addon in self.chain)
-            self._kept[name] = [handlers for handlers in found if handlers]
-        return self._kept[name]
+            kept[name] = [handlers for handlers in found if handlers]
+        return kept[name]
 
     def _found(self, addon: Any, name: str) -> Any:
         for one in traverse([addon]):
