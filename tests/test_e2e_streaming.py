@@ -12,6 +12,7 @@ from typing import Any
 import anthropic
 import pytest
 
+from signalbox.routing.sessions import RATIO_RANGE
 from tests.answers import (
     USAGE,
     Answer,
@@ -177,6 +178,18 @@ def test_a_stream_that_starts_without_numbers_gets_an_estimate_that_is_not_recor
     recorded = record()
     assert recorded["input_tokens"] == USAGE["input_tokens"]
     assert recorded["cache_read_input_tokens"] == USAGE["cache_read_input_tokens"]
+
+
+def test_the_next_estimate_of_a_conversation_goes_by_what_its_provider_has_reported(second, post):
+    """Two requests of one length; the first was reported to be larger than it looks."""
+    second.answer(zai_sse("glm-4.5-air"))
+    shown = []
+    for _ in range(2):
+        body = post(asked("claude-haiku-4-5")).read()
+        start = json.loads(body.split(b"data: ")[1].split(b"\n")[0])
+        shown.append(start["message"]["usage"]["input_tokens"])
+    reported = sum(USAGE[name] for name in USAGE if name != "output_tokens")
+    assert shown[1] == min(reported, round(RATIO_RANGE[1] * shown[0])) > shown[0]
 
 
 def test_a_request_is_recorded_and_told_on_the_console(router, second, post, record):

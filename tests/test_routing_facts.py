@@ -246,7 +246,9 @@ def test_tokens_are_calibrated_by_the_last_answer():
         facts_of(messages=messages),
         facts_of(calibration=Calibration(ratio=1.5), messages=messages),
     )
+    assert not plain.is_measured()
     assert plain.tokens == plain.measured.tokens() > 0
+    assert plain.is_measured()
     assert dense.tokens == round(1.5 * plain.tokens)
 
 

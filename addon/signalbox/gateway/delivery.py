@@ -128,11 +128,15 @@ def _outcome(flow: http.HTTPFlow, exchange: Exchange) -> Outcome | None:
 
 
 def remember(exchange: Exchange, sessions: Sessions) -> None:
-    """What the next request of this conversation should know of this answer."""
-    reader, facts = exchange.reader, exchange.facts
-    if exchange.kind != "messages" or reader is None or facts is None or exchange.provider is None:
+    """What the next request of this conversation should know of this answer.
+
+    Of a long request an estimate is half of the router's work: none is made to learn from alone.
+    """
+    reader, facts, provider = exchange.reader, exchange.facts, exchange.provider
+    if exchange.kind != "messages" or reader is None or facts is None or provider is None:
         return
-    if facts.conversation and reader.began and reader.error is None:
+    wanted = facts.is_measured() or not provider.is_anthropic or provider.count_tokens == "estimate"
+    if wanted and facts.conversation and reader.began and reader.error is None:
         sessions.answered(facts.conversation, exchange.model, facts.measured, reader.usage.total_input)
 
 

@@ -184,6 +184,10 @@ class Facts:
     def _tokens(self, tokenizer: Tokenizer) -> int:
         return round(self.measured.tokens(tokenizer) * self.calibration.ratio)
 
+    def is_measured(self) -> bool:
+        """Whether anybody has asked for its tokens."""
+        return "measured" in vars(self)
+
     def _field[T](self, name: str, type: type[T]) -> T | None:
         return self.body.get(name, type) if self.body is not None else None
 
