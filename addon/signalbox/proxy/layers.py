@@ -12,6 +12,7 @@ from mitmproxy.proxy.layers.http import GetHttpConnection, HttpLayer, RegisterHt
 
 from signalbox.proxy import kept, release
 from signalbox.proxy.faults import place
+from signalbox.proxy.gathering import gathered
 from signalbox.proxy.stream import Commands, Pause, Tick
 from signalbox.proxy.translating import TranslatingStream
 
@@ -84,9 +85,7 @@ class RouterLayer(HttpLayer):
 
     def _sort_out(self, inner: Commands[None]) -> Commands[None]:
         """The commands that go on to mitmproxy. A stream's pause ends by its own deadline."""
-        for command in inner:
-            if not isinstance(command, Pause):
-                yield command
+        yield from gathered(command for command in inner if not isinstance(command, Pause))
 
     def _tick(self) -> Commands[None]:
         now = time.monotonic()
