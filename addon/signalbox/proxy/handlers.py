@@ -55,8 +55,9 @@ class KeepingManager(AddonManager):
         self._kept = None
 
     async def trigger_event(self, event: hooks.Hook) -> None:
-        args = event.args()
-        for handlers in self._handlers(event.name):
+        found = self._handlers(event.name)
+        args = event.args() if found else []
+        for handlers in found:
             try:
                 for handler in handlers:
                     result = handler(*args)

@@ -1,6 +1,7 @@
 """A flow's request becomes the one for a target, as far as people may see it."""
 
 from collections.abc import Iterable
+from copy import copy
 
 from mitmproxy import ctx, http
 
@@ -45,6 +46,14 @@ def mask_headers(headers: http.Headers) -> dict[str, tuple[list[str], list[str]]
         hidden[name] = shown, secrets
         headers.set_all(name, shown)
     return hidden
+
+
+def copied(request: http.Request) -> http.Request:
+    """With headers of its own. mitmproxy's way to copy checks the type of every field anew."""
+    other = copy(request)
+    other.data = copy(request.data)
+    other.headers = http.Headers(request.headers.fields)
+    return other
 
 
 def to_headers(headers: Iterable[tuple[str, str]]) -> http.Headers:

@@ -39,7 +39,7 @@ from signalbox.proxy.faults import in_words, place
 from signalbox.proxy.flows import exchanges
 from signalbox.proxy.informational import skip_informational
 from signalbox.proxy.merging import merge_chunks
-from signalbox.proxy.requests import plain_headers
+from signalbox.proxy.requests import copied, plain_headers
 from signalbox.proxy.speaker import speaker
 from signalbox.routing.exchange import Exchange
 
@@ -162,7 +162,7 @@ class RouterStream(HttpStream):
         exchange = self.exchange
         if exchange is None:
             return request
-        real = request.copy()
+        real = copied(request)
         for name, (shown, secrets) in exchange.hidden.items():
             if real.headers.get_all(name) == shown:
                 real.headers.set_all(name, secrets)
