@@ -190,6 +190,14 @@ def test_what_comes_before_message_start_does_not_wait_for_it():
     assert b"asked" in one.feed(ANTHROPIC)
 
 
+@pytest.mark.parametrize("shape", ['{"type": "error", "error": {"message": "busy"}}', '{"message": "busy"}'])
+def test_after_the_beginning_an_error_is_told_by_its_name_or_by_its_type(shape):
+    begun = ANTHROPIC.partition(b"event: message_delta")[0]
+    one, _ = _read([begun, b"event: error\ndata: %b\n\n" % shape.encode()])
+    assert one.began
+    assert one.error == ("", "busy")
+
+
 TOO_LONG = b'event: error\ndata: {"error":{"type":"1261","message":"Too much"}}\n\n'
 
 

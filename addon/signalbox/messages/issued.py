@@ -134,6 +134,11 @@ class Trace:
         self._text: blake2b | None = None
         """Of the text so far."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a thinking block is in progress."""
+        return self._block is not None
+
     def take(self, event: Event) -> None:
         """The next event of a stream. What cannot be read is passed over."""
         if self._block is None and MARK not in event.data:

@@ -11,7 +11,7 @@ from .body import Body, BodyError
 from .context import in_anthropics_words
 from .encoding import Decoder, EncodingError, known, names
 from .errors import error_in, read_error
-from .issued import Trace
+from .issued import MARK, Trace
 from .sse import Event, Splitter, parse_event
 from .usage import NAMES, Usage
 
@@ -21,7 +21,7 @@ WHOLE_LIMIT = 64 * 1024 * 1024
 _START_LIMIT = 1024 * 1024
 """Bytes that may wait for a first event to be complete."""
 
-_TELLING = re.compile(rb'"usage"|"message_(?:start|delta|stop)"|"error"')
+_TELLING = re.compile(rb'"usage"|message_(?:start|delta|stop)|error|%b' % MARK)
 _NAMES = frozenset({"message_start", "message_delta", "message_stop", "error"})
 _BEGINS = frozenset({"content_block_delta", "message_delta"})
 
@@ -155,7 +155,10 @@ class Reader:
             self._form = self._form_of(piece)
         if self._form == "events":
             for block in self._splitter.feed(piece):
-                self._event(parse_event(block))
+                if self._matters(block):
+                    self._event(parse_event(block))
+                else:
+                    self.events += 1
             if len(self._held) > _START_LIMIT:
                 self._started, self._reword = True, False
         elif self._form == "json" and len(self._held) > WHOLE_LIMIT:
@@ -181,6 +184,11 @@ class Reader:
                     self._event(event)
         elif self._form == "json":
             self._whole(bytes(self._held))
+
+    def _matters(self, block: bytes) -> bool:
+        """Whether an event may tell anything: most are only further pieces of a text."""
+        is_thinking = self._trace is not None and self._trace.is_open
+        return not self.began or is_thinking or _TELLING.search(block) is not None
 
     def _event(self, event: Event) -> None:
         if not event.data:
