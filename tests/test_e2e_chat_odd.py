@@ -28,6 +28,7 @@ rules:
   - {{match: "up-then-home-*", to: [up, anthropic]}}
   - {{match: "home-then-up-*", to: [anthropic, up]}}
   - {{match: "*", to: up}}
+log: {{level: debug}}
 """
 
 
@@ -164,7 +165,58 @@ def test_what_is_no_answer_at_all_is_an_error_that_says_so(router, up, how, stre
     up.answer(UNREADABLE[how])
     answer = ask(router, f"none-{how}", stream=stream)
     assert (answer.status, answer.headers["x-signalbox-attempts"]) == (502, "up:stream_error")
-    assert error(answer)["message"].startswith("up broke off: ")
+    assert error(answer)["message"].startswith("up gave no whole answer: ")
+
+
+def test_the_debug_log_says_where_a_request_went_and_why_it_failed(router, up):
+    up.answer(chat.error(404, "no such model"))
+    ask(router, "gone")
+    router.wait_log(r"→ up POST /v1/chat/completions\n")
+    router.wait_log(r"✗ up 404: no such model\n")
+
+
+def test_the_debug_log_says_why_a_stream_was_cut(router, up):
+    up.answer(chat.stream([chat.chunk({"content": "Hel"}), b"data: {]\n\n"]))
+    with Caller(router) as caller:
+        caller.ask("cut")
+        caller.until_closed()
+    router.wait_log(r"✗ up stream_error: a chunk is not JSON\n")
+
+
+OTHER_JSON = {
+    "object": {},
+    "message": {
+        "type": "message",
+        "role": "assistant",
+        "content": [{"type": "text", "text": "Hi"}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 1, "output_tokens": 1},
+    },
+}
+
+
+@both
+@pytest.mark.parametrize("what", OTHER_JSON)
+def test_json_that_is_no_chat_completion_is_an_error_that_says_so(router, up, what, stream):
+    up.answer(json_answer(OTHER_JSON[what]))
+    answer = ask(router, f"none-{what}", stream=stream)
+    assert (answer.status, answer.headers["x-signalbox-attempts"]) == (500, "up:stream_error")
+    assert error(answer)["message"].startswith("up: the answer is no chat completion; ")
+    assert "fault" not in router.log()
+
+
+@both
+def test_json_that_is_no_chat_completion_fails_over(router, up, stream):
+    up.answer(json_answer({}))
+    answer = ask(router, "up-then-home-none", stream=stream)
+    assert answer.headers["x-signalbox-attempts"] == "up:stream_error anthropic:200"
+
+
+def test_an_empty_answer_in_another_form_than_asked_for_is_told_once(router, up):
+    up.answer(chat.completion(""))
+    answer = ask(router, "none-said", stream=True)
+    assert (answer.status, error(answer)["message"]) == (529, "up: the answer is empty")
+    assert "fault" not in router.log()
 
 
 @both

@@ -10,6 +10,7 @@ from signalbox.record.console import (
     count,
     dispatch_line,
     escaped,
+    failed_line,
     received_line,
     request_line,
     sent_line,
@@ -143,6 +144,7 @@ def test_no_name_from_outside_breaks_out_of_its_line(text: str):
         request_line(entry(status="error", error_type=text), prompts=True),
         dispatch_line(text, text, text, text),
         sent_line(text, text, text, text),
+        failed_line(text, text, text),
         received_line(text, 200, 812, text),
     ]
     assert all(line.isprintable() for line in lines)
@@ -178,3 +180,8 @@ def test_the_lines_of_an_attempt_may_end_in_a_masked_key():
 
 def test_a_query_which_may_hold_a_key_is_not_shown():
     assert sent_line("azure", "POST", "/v1/messages?api-key=fake") == "→ azure POST /v1/messages"
+
+
+def test_a_failure_is_told_with_its_reason_where_there_is_one():
+    assert failed_line("zai", "404", "no such model") == "✗ zai 404: no such model"
+    assert failed_line("zai", "connect", "") == "✗ zai connect"

@@ -144,8 +144,30 @@ def test_sizes_are_told_where_they_are_known():
 
 
 def test_a_model_that_is_not_there_is_named():
-    told = _told(404, {"error": {"message": "no such thing"}})
+    told = _told(404, {"error": {"code": "DeploymentNotFound", "message": "no such thing"}})
     assert told == (404, "not_found_error", "fake: no such thing (model: some-model)")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [b"<title>Not Found</title>", b"Not Found", {"detail": "Not Found"}, {"error": {"message": "Not Found"}}],
+)
+def test_a_404_that_does_not_say_what_is_missing_may_be_that_of_a_wrong_path(page):
+    wrong = "no model some-model, or the provider's url or path is wrong"
+    assert _told(404, page) == (404, "not_found_error", f"fake: Not Found ({wrong})")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (302, b"", "a redirect, which is not followed; is the provider's url right?"),
+        (200, {}, "the answer is no chat completion; are the provider's url and api right?"),
+        (200, {"error": {"code": 500}}, "an error without a message"),
+        (500, b"", "an error without a message"),
+    ],
+)
+def test_what_says_nothing_of_itself_is_told_by_what_it_is(status, body, message):
+    assert _told(status, body)[2] == f"fake: {message}"
 
 
 def test_what_a_schema_refuses_is_told_with_its_place():

@@ -78,16 +78,16 @@ def test_a_session_is_the_key_of_the_cache_where_there_is_such_a_field():
 
 
 UNTRANSLATABLE = [
-    ({"tools": [SEARCH]}, "it offers only tools that Anthropic itself defines (web_search)"),
+    ({"tools": [SEARCH]}, "the request offers only tools that Anthropic itself defines (web_search)"),
     (
         {"tools": [READ, SEARCH], "tool_choice": {"type": "tool", "name": "web_search"}},
-        "its tool_choice names web_search, a tool that Anthropic itself defines",
+        "the request's tool_choice names web_search, a tool that Anthropic itself defines",
     ),
     (
         {"thread": {"type": "continue", "previous_message_id": "msg_fake"}},
-        "it continues a thread that Anthropic",
+        "the request continues a thread that Anthropic",
     ),
-    ({"compaction": {"type": "summarize"}}, "it asks for a compaction"),
+    ({"compaction": {"type": "summarize"}}, "the request asks for a compaction"),
 ]
 
 

@@ -100,6 +100,8 @@ def judge(flow: http.HTTPFlow, exchange: Exchange) -> None:
             exchange.ending = "error"
         exchange.course.ended(outcome, now)
     exchange.over(outcome, now)
+    if exchange.provider is not None and outcome is not None and outcome.kind != "success":
+        log.debug("%s", console.failed_line(exchange.provider.name, outcome.label, outcome.detail))
 
 
 def _outcome(flow: http.HTTPFlow, exchange: Exchange) -> Outcome | None:

@@ -13,6 +13,7 @@ from signalbox.record import console
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.outgoing import Outgoing
 from signalbox.routing.standing import Event
+from signalbox.translate.translation import PASSING
 
 log = logging.getLogger("signalbox")
 
@@ -33,6 +34,8 @@ def sent(exchange: Exchange, provider: Provider, outgoing: Outgoing | None) -> N
     for note in outgoing.notes if outgoing is not None else ():
         log.debug("%s", note)
     where = MESSAGES if exchange.kind == "messages" else COUNT_TOKENS
+    if outgoing is not None and outgoing.translation is not PASSING:
+        where = outgoing.shown_path
     log.debug("%s", console.sent_line(provider.name, "POST", where, shown_key(exchange, provider)))
 
 

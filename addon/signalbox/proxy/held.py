@@ -16,7 +16,7 @@ from signalbox.messages.context import in_anthropics_words
 from signalbox.messages.encoding import EncodingError, TooLarge, decode
 from signalbox.messages.errors import error_body, with_request_id, without_secrets
 from signalbox.messages.reader import Reader
-from signalbox.routing.outcome import EMPTY, Outcome, classify, classify_event, success
+from signalbox.routing.outcome import EMPTY, STREAM_ERROR, Outcome, classify, classify_event, success
 from signalbox.routing.report import HEAD
 from signalbox.routing.resets import limits
 from signalbox.translate.translation import PASSING, Translation
@@ -96,7 +96,7 @@ class Held:
         return success(self.response.status_code) if self._size > WHOLE else None
 
     def judged(self, now: datetime) -> Outcome:
-        return classify(
+        told = classify(
             self.response.status_code,
             self.response.headers,
             without_secrets(self.body() if self.reported is None else self.reported, self._secrets),
@@ -104,6 +104,8 @@ class Held:
             own_key=self._own_key,
             provider=self._provider,
         )
+        is_none = self.reported is not None and told.kind == "success"
+        return STREAM_ERROR.because("it is neither an answer nor an error") if is_none else told
 
     def reworded(self, request_id: str) -> bool:
         """Where this says that a prompt is too long, say it in the words on which Claude Code compacts, in a

@@ -47,11 +47,11 @@ class TranslatingStream(FailoverStream):
             if self._held is not None:
                 self._held.reported = self._answer.error
             yield from super().on_event(translated)
-            if not self._is_current:
-                return  # that attempt has failed, and another one is on
+            if not self._is_current or self.server_state == self.state_done:
+                return  # that attempt has failed, and another one is on or nobody takes over
             self._ping_when_silent()
         if self._answer.cut and self.server_state != self.state_errored:
-            why = f"broke off: {self._answer.cut}"
+            why = f"gave no whole answer: {self._answer.cut}"
             yield from self._failed(502, why, outcomes.STREAM_ERROR.because(self._answer.cut))
         elif isinstance(event, ResponseData):
             self._end_soon()

@@ -41,6 +41,11 @@ def failover_line(provider: str, label: str, detail: str, following: str) -> str
     return f"↻ {name(provider)} {name(label)} → {name(following)}" + (f": {name(detail)}" if detail else "")
 
 
+def failed_line(provider: str, label: str, detail: str) -> str:
+    """`✗ zai stream_error: a chunk is not JSON`, where nobody took over."""
+    return f"✗ {name(provider)} {name(label)}" + (f": {name(detail)}" if detail else "")
+
+
 def transition_line(before: str, after: str, stand: str) -> str:
     """`[proxy] mode transition: anthropic -> litellm (5h=91%, 7d=40%, overage=0%)`."""
     return f"[proxy] mode transition: {name(before)} -> {name(after)} ({name(stand)})"

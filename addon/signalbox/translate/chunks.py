@@ -114,7 +114,7 @@ def read(data: bytes) -> Object | None:
 
 def steps(value: Object, raw: bytes) -> Iterator[Step]:
     """`raw` is what it was read from, and is told where it is an error."""
-    is_error = _is_error(value)
+    is_error = tells_error(value)
     for choice in _objects(value.get("choices")):
         if choice.get("index") in (None, 0):
             yield from _choice(choice, _text(value.get("model")), is_error)
@@ -124,7 +124,7 @@ def steps(value: Object, raw: bytes) -> Iterator[Step]:
         yield Fault(raw)
 
 
-def _is_error(value: Object) -> bool:
+def tells_error(value: Object) -> bool:
     """MiniMax tells errors in `base_resp`, old vLLM in an object of type error, OpenRouter in the choice."""
     return bool(
         value.get("error")

@@ -12,7 +12,7 @@ import msgspec
 
 from signalbox.messages.context import in_anthropics_words
 from signalbox.messages.errors import error_type, read_error
-from signalbox.translate.chunks import read
+from signalbox.translate.chunks import read, tells_error
 
 _LONGEST = 300
 """Characters of a text that is no JSON."""
@@ -56,6 +56,11 @@ _MEANS_MORE = frozenset({402, 529})
 _SPENT = re.compile(r"insufficient balance|exceeded your current quota", re.IGNORECASE)
 
 
+_MODELS = frozenset({"model_not_found", "deploymentnotfound"})
+"""Names that blame the model; all else with a 404 may be that of a server that knows no such path."""
+_ELSEWHERE = "or the provider's url or path is wrong"
+
+
 class Failure(NamedTuple):
     status: int
     type: str
@@ -77,10 +82,20 @@ def failure(status: int, body: bytes, provider: str, model: str) -> Failure:
     if too_long := _too_long(said):
         return Failure(400, error_type(400), too_long)
     told = _status(status, said)
-    message = f"{provider}: {said.message or 'an error without a message'}"
+    message = f"{provider}: {said.message or _speechless(status, body)}"
     if told == 404 and model not in message:
-        message += f" (model: {model})"
+        is_model = not _MODELS.isdisjoint(said.names)
+        message += f" (model: {model})" if is_model else f" (no model {model}, {_ELSEWHERE})"
     return Failure(told, error_type(told), message)
+
+
+def _speechless(status: int, body: bytes) -> str:
+    """What is told of an answer that says nothing of itself."""
+    if 300 <= status < 400:
+        return "a redirect, which is not followed; is the provider's url right?"
+    if status < 300 and not tells_error(read(body) or {}):
+        return "the answer is no chat completion; are the provider's url and api right?"
+    return "an error without a message"
 
 
 def _too_long(said: _Said) -> str:

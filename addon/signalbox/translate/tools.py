@@ -84,14 +84,14 @@ def refusal(asked: Offered) -> str:
     tools = [tool for tool in asked.tools if isinstance(tool, Tool)] if isinstance(asked.tools, list) else []
     servers = [tool.shown for tool in tools if not tool.is_function]
     if servers and len(servers) == len(tools):
-        return f"it offers only tools that Anthropic itself defines ({', '.join(servers[:5])})"
+        return f"the request offers only tools that Anthropic itself defines ({', '.join(servers[:5])})"
     choice = asked.tool_choice if isinstance(asked.tool_choice, dict) else {}
     if choice.get("type") == "tool" and choice.get("name") in servers:
-        return f"its tool_choice names {choice['name']}, a tool that Anthropic itself defines"
+        return f"the request's tool_choice names {choice['name']}, a tool that Anthropic itself defines"
     if isinstance(asked.thread, dict) and asked.thread.get("type") == "continue":
-        return "it continues a thread that Anthropic itself keeps"
+        return "the request continues a thread that Anthropic itself keeps"
     if isinstance(asked.compaction, dict):
-        return "it asks for a compaction, which only Anthropic itself makes"
+        return "the request asks for a compaction, which only Anthropic itself makes"
     return ""
 
 

@@ -12,6 +12,7 @@ from signalbox.translate.writer import encode
 
 EVENTS = "text/event-stream; charset=utf-8"
 JSON = "application/json"
+_PAGE = "the answer is a web page; is the provider's url right?"
 
 
 class Translated:
@@ -88,13 +89,17 @@ class Translated:
             return "json"
         if self._is_streamed or piece[0] in b"edir:\xef":
             return "events"
-        self.cut = "the answer is neither a stream nor JSON"
+        is_page = piece[0] in b"<"
+        self.cut = _PAGE if is_page else "the answer is neither a stream nor JSON"
         return "unknown"
 
     def _last(self) -> bytes:
         """What is still owed to the client."""
         if self._form == "json":
             out = self._taken(self._whole())
+        elif self._form == "unknown":
+            self.cut = "the answer has no body"
+            return b""
         else:
             last = (step for block in self._splitter.end() for step in steps_of(parse_event(block)))
             out = self._taken(step for step in last if not isinstance(step, Broken))
@@ -106,7 +111,7 @@ class Translated:
         value = read(bytes(self._held))
         if value is None:
             self.cut = "the answer is not JSON"
-        elif "choices" in value or any(steps(value, b"")):
+        elif "choices" in value:
             yield from steps(value, bytes(self._held))
             yield Done()
         else:
