@@ -57,6 +57,30 @@ def test_tiers_that_no_rule_takes_by_the_model_fall_through(rules, match, fallin
     assert check(path, {})[1] == [f'tier "{tier}" falls through to the upstream' for tier in falling]
 
 
+CHAT = """
+providers:
+  a: {url: "https://api.anthropic.com", auth: client}
+  chat: {url: "https://api.openai.com/v1", api: openai, key: fake, rename: {"*haiku*": small}}
+  other: {url: "https://openrouter.ai/api/v1", api: openai, key: fake}
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "asked"),
+    [
+        ("[{match: '*', to: chat}]", "claude-sonnet-4-5"),
+        ("[{match: '*opus*', to: [a, [other, chat]]}, {match: '*', to: a}]", "claude-opus-4-5"),
+        ("[{match: {tier: sonnet, thinking: true}, to: chat}, {match: '*', to: a}]", "claude-sonnet-4-5"),
+        ("[{match: '*', to: [chat/gpt, other]}]", ""),
+        ("[{match: '*haiku*', to: chat}, {match: 'gpt-*', to: chat}, {match: '*', to: a}]", ""),
+    ],
+)
+def test_a_maker_of_other_models_has_none_of_claudes(rules, written, asked):
+    message = f"chat is asked for {asked}, which it does not have: write chat/MODEL (at $.rules[0].to)"
+    expected = [f"rules.yaml:6: {message}"] if asked else []
+    assert check(rules(CHAT + f"rules: {written}\n"), {}) == ([], expected)
+
+
 def test_without_rules_nothing_falls_through(rules):
     assert check(rules(""), {}) == ([], [])
 

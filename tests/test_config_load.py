@@ -107,7 +107,7 @@ def errors_of(text: str, **environ: str) -> tuple[str, ...]:
         ),
         (
             "providers: {a: {url: https://h/x/v1/}}",
-            '1: leave "/v1" off: write https://h/x (at $.providers.a.url)',
+            '1: leave "/v1" off: write https://h/x, or add api: openai (at $.providers.a.url)',
         ),
         (
             "providers: {a: {url: https://h/v1/chat/completions, api: openai}}",

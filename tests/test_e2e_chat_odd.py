@@ -212,13 +212,6 @@ def test_json_that_is_no_chat_completion_fails_over(router, up, stream):
     assert answer.headers["x-signalbox-attempts"] == "up:stream_error anthropic:200"
 
 
-def test_an_empty_answer_in_another_form_than_asked_for_is_told_once(router, up):
-    up.answer(chat.completion(""))
-    answer = ask(router, "none-said", stream=True)
-    assert (answer.status, error(answer)["message"]) == (529, "up: the answer is empty")
-    assert "fault" not in router.log()
-
-
 @both
 @pytest.mark.parametrize("status", [302, 304])
 def test_a_redirect_is_an_error(router, up, status, stream):

@@ -10,13 +10,17 @@ from msgspec.structs import replace
 
 from signalbox.cli.listed import routed_elsewhere
 from signalbox.config import document
+from signalbox.config.faults import Fault
 from signalbox.config.load import RulesError, load
 from signalbox.config.pending import not_yet
-from signalbox.config.rules import Match, Rules
+from signalbox.config.rules import Match, Provider, Rules, Target
 from signalbox.config.watch import counted
+from signalbox.translate.dialects import dialect_of
 from signalbox.upkeep.keychain import logins_of
 
 PROJECT_RULES = Path(__file__).parents[3] / "rules.yaml"
+MAKERS = {"openai", "gemini", "kimi", "glm", "minimax", "deepseek", "mistral"}
+"""Dialects of providers that serve no models but their own."""
 TIERS = {"haiku": "claude-haiku-4-5", "sonnet": "claude-sonnet-4-5", "opus": "claude-opus-4-5"}
 
 
@@ -53,7 +57,7 @@ def _checked(path: Path, environ: Mapping[str, str]) -> tuple[list[str], list[st
         return list(error.errors), [], None
     root, _ = document.read(document.decoded(path.read_bytes()))
     found = [*rules.warnings, *not_yet(root, path.name), *routed_elsewhere(rules, root)]
-    return [], [*found, *_falling_through(rules), *_logged_out(rules)], rules
+    return [], [*found, *_unserved(rules), *_falling_through(rules), *_logged_out(rules)], rules
 
 
 def _falling_through(rules: Rules) -> Iterator[str]:
@@ -61,6 +65,29 @@ def _falling_through(rules: Rules) -> Iterator[str]:
     for tier, model in TIERS.items():
         if rules.rules and not any(_takes(rule.match, tier, model) for rule in rules.rules):
             yield f'tier "{tier}" falls through to the upstream'
+
+
+def _unserved(rules: Rules) -> Iterator[str]:
+    """Targets that would be asked for a model of Claude's by its own name, and have only others."""
+    found: dict[tuple[int, str], Fault] = {}
+    for tier, model in TIERS.items():
+        for i, rule in enumerate(rules.rules):
+            if not _takes(Match(model=rule.match.model, tier=rule.match.tier), tier, model):
+                continue
+            for target in (target for equals in rule.choices for target in equals):
+                name = target.provider
+                if _is_unserved(target, rules.providers[name], model):
+                    message = f"{name} is asked for {model}, which it does not have: write {name}/MODEL"
+                    found.setdefault((i, name), Fault(rule.line, message, f"$.rules[{i}].to"))
+            if _takes(rule.match, tier, model):
+                break
+    yield from (fault.within(rules.file.name) for fault in sorted(found.values()))
+
+
+def _is_unserved(target: Target, provider: Provider, model: str) -> bool:
+    is_maker = dialect_of(None, provider.url.host, provider.url.port).name in MAKERS
+    renamed = target.model is not None or any(glob.matches(model) for glob, _ in provider.rename)
+    return provider.api == "openai" and is_maker and not renamed
 
 
 def _logged_out(rules: Rules) -> Iterator[str]:

@@ -238,7 +238,8 @@ class Provider(msgspec.Struct, frozen=True):
         for ending in endings:
             if self.url.path.endswith(ending):
                 base = str(self.url).removesuffix(ending)
-                raise MisfitError(f'leave "{ending}" off: write {base}', "url")
+                chat = ", or add api: openai" if ending == "/v1" else ""
+                raise MisfitError(f'leave "{ending}" off: write {base}{chat}', "url")
 
 
 class Match(msgspec.Struct, frozen=True):
