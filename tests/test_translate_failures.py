@@ -160,8 +160,8 @@ def test_a_404_that_does_not_say_what_is_missing_may_be_that_of_a_wrong_path(pag
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [
-        (302, b"", "a redirect, which is not followed; is the provider's url right?"),
-        (200, {}, "the answer is no chat completion; are the provider's url and api right?"),
+        (302, b"", "a redirect, which is not followed; look at the provider's url"),
+        (200, {}, "the answer is no chat completion; look at the provider's url and api"),
         (200, {"error": {"code": 500}}, "an error without a message"),
         (500, b"", "an error without a message"),
     ],

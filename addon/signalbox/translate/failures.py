@@ -92,9 +92,9 @@ def failure(status: int, body: bytes, provider: str, model: str) -> Failure:
 def _speechless(status: int, body: bytes) -> str:
     """What is told of an answer that says nothing of itself."""
     if 300 <= status < 400:
-        return "a redirect, which is not followed; is the provider's url right?"
+        return "a redirect, which is not followed; look at the provider's url"
     if status < 300 and not tells_error(read(body) or {}):
-        return "the answer is no chat completion; are the provider's url and api right?"
+        return "the answer is no chat completion; look at the provider's url and api"
     return "an error without a message"
 
 

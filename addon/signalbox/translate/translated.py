@@ -12,7 +12,7 @@ from signalbox.translate.writer import encode
 
 EVENTS = "text/event-stream; charset=utf-8"
 JSON = "application/json"
-_PAGE = "the answer is a web page; is the provider's url right?"
+_PAGE = "the answer is a web page; look at the provider's url"
 
 
 class Translated:
