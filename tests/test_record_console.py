@@ -11,6 +11,7 @@ from signalbox.record.console import (
     dispatch_line,
     escaped,
     failed_line,
+    failover_line,
     received_line,
     request_line,
     sent_line,
@@ -185,3 +186,8 @@ def test_a_query_which_may_hold_a_key_is_not_shown():
 def test_a_failure_is_told_with_its_reason_where_there_is_one():
     assert failed_line("zai", "404", "no such model") == "✗ zai 404: no such model"
     assert failed_line("zai", "connect", "") == "✗ zai connect"
+
+
+def test_the_reason_of_a_failure_is_told_whole():
+    assert failed_line("zai", "400", "x" * 200).endswith("x" * 200)
+    assert failover_line("zai", "400", "x" * 200, "anthropic").endswith("x" * 200)

@@ -37,13 +37,15 @@ def skip_line(provider: str, model: str | None, reason: str, detail: str) -> str
 
 
 def failover_line(provider: str, label: str, detail: str, following: str) -> str:
-    """`↻ zai 429 → anthropic: rate_limit_error: slow down`."""
-    return f"↻ {name(provider)} {name(label)} → {name(following)}" + (f": {name(detail)}" if detail else "")
+    """`↻ zai 429 → anthropic: rate_limit_error: slow down`; `detail` is an outcome's, which is short."""
+    return f"↻ {name(provider)} {name(label)} → {name(following)}" + (
+        f": {escaped(detail)}" if detail else ""
+    )
 
 
 def failed_line(provider: str, label: str, detail: str) -> str:
     """`✗ zai stream_error: a chunk is not JSON`, where nobody took over."""
-    return f"✗ {name(provider)} {name(label)}" + (f": {name(detail)}" if detail else "")
+    return f"✗ {name(provider)} {name(label)}" + (f": {escaped(detail)}" if detail else "")
 
 
 def transition_line(before: str, after: str, stand: str) -> str:
