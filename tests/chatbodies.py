@@ -55,7 +55,7 @@ THINKING = _block("thinking", thinking=TEXT, signature=TEXT) | _block("redacted_
 RESULT = st.fixed_dictionaries(
     {"type": st.just("tool_result"), "tool_use_id": IDS},
     optional={
-        "content": TEXT | _several(*SHOWN, REFERENCE) | st.none(),
+        "content": TEXT | st.none() | st.lists(st.one_of(*SHOWN, IMAGE, REFERENCE), min_size=1, max_size=3),
         "is_error": st.booleans(),
         "cache_control": CACHE,
     },
