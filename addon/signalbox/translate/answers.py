@@ -9,6 +9,7 @@ from signalbox.translate.dialects import Dialect, matches
 from signalbox.translate.ids import Ids, unpack
 from signalbox.translate.incoming import Block, Message, Piece, pieces
 from signalbox.translate.parts import Part, Parts, content_of
+from signalbox.translate.shapes import as_list, as_text
 from signalbox.translate.signature import payload_of
 from signalbox.translate.texts import is_said
 from signalbox.translate.tools import Names
@@ -72,7 +73,7 @@ class Answers:
     def _calls(self, blocks: list[Block]) -> tuple[list[Call], list[dict[str, Any]]]:
         calls, written = [], []
         for index, block in enumerate(blocks):
-            asked = block.id if isinstance(block.id, str) else ""
+            asked = as_text(block.id)
             own, extra = unpack(asked)
             sent, name = self._ids.sent(own), self._names.sent(block.name)
             calls.append(Call(asked, sent, block.name))
@@ -88,8 +89,7 @@ class Answers:
 
     def _signature(self, extra: dict[str, Any], *, first: bool) -> str:
         """Of the first call of a step, which alone must have one."""
-        told = extra.get("google")
-        return told if isinstance(told, str) else _UNSIGNED if first else ""
+        return as_text(extra.get("google")) or (_UNSIGNED if first else "")
 
     def _thinking(self, blocks: list[Block], *, called: bool) -> dict[str, Any]:
         """The field that holds it (translation.md, 4)."""
@@ -97,11 +97,11 @@ class Answers:
         if replay == "never":
             return {}
         payloads = [self._payload(block) for block in blocks]
-        details = [one for payload in payloads for one in _list(payload.get("reasoning_details"))]
+        details = [one for payload in payloads for one in as_list(payload.get("reasoning_details"))]
         if details or replay == "details":
             return {"reasoning_details": details} if details else {}
         key = next((payload["key"] for payload in payloads if _names_field(payload)), "")
-        text = "".join(block.thinking for block in blocks if isinstance(block.thinking, str))
+        text = "".join(as_text(block.thinking) for block in blocks)
         if is_said(text) and (key or replay != "told"):
             return {key or self._dialect.reasoning: text}
         wanted = replay == "every" or (replay == "calls" and called)
@@ -109,7 +109,7 @@ class Answers:
 
     def _payload(self, block: Block) -> dict[str, Any]:
         """What the answer of this same provider left in its signature."""
-        return payload_of(block.signature, self._provider) if isinstance(block.signature, str) else {}
+        return payload_of(as_text(block.signature), self._provider)
 
 
 def _is_call(piece: Piece) -> bool:
@@ -123,7 +123,3 @@ def _is_call(piece: Piece) -> bool:
 
 def _names_field(payload: dict[str, Any]) -> bool:
     return payload.get("key") in ("reasoning_content", "reasoning")
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []

@@ -11,8 +11,7 @@ from typing import Any
 import msgspec
 
 from signalbox.messages.sse import Event
-
-type Object = dict[str, Any]
+from signalbox.translate.shapes import Object, as_object, as_objects, as_text
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -109,16 +108,16 @@ def read(data: bytes) -> Object | None:
             return None
     if isinstance(value, list):
         value = next(iter(value), None)
-    return value if isinstance(value, dict) else {}
+    return as_object(value)
 
 
 def steps(value: Object, raw: bytes) -> Iterator[Step]:
     """`raw` is what it was read from, and is told where it is an error."""
     is_error = tells_error(value)
-    for choice in _objects(value.get("choices")):
+    for choice in as_objects(value.get("choices")):
         if choice.get("index") in (None, 0):
-            yield from _choice(choice, _text(value.get("model")), is_error)
-    if usage := _object(value.get("usage")):
+            yield from _choice(choice, as_text(value.get("model")), is_error)
+    if usage := as_object(value.get("usage")):
         yield Spent(usage)
     if is_error:
         yield Fault(raw)
@@ -130,23 +129,23 @@ def tells_error(value: Object) -> bool:
         value.get("error")
         or value.get("object") == "error"
         or value.get("type") == "error"
-        or _object(value.get("base_resp")).get("status_code")
+        or as_object(value.get("base_resp")).get("status_code")
         or ("choices" not in value and "detail" in value)
-        or any(choice.get("error") for choice in _objects(value.get("choices")))
+        or any(choice.get("error") for choice in as_objects(value.get("choices")))
     )
 
 
 def _choice(choice: Object, model: str, is_error: bool) -> Iterator[Step]:
     """Azure sends choices without a delta, with what its filter found."""
     is_whole = not isinstance(choice.get("delta"), dict)
-    delta = _object(choice.get("message")) if is_whole else choice["delta"]
+    delta = as_object(choice.get("message")) if is_whole else choice["delta"]
     if delta:
         yield Begun(model)
         yield from _said(delta)
         yield from _calls(delta, is_whole)
-    if usage := _object(choice.get("usage")):
+    if usage := as_object(choice.get("usage")):
         yield Spent(usage)
-    if (reason := _text(choice.get("finish_reason"))) and not is_error:
+    if (reason := as_text(choice.get("finish_reason"))) and not is_error:
         yield Finish(reason.lower())
 
 
@@ -156,47 +155,47 @@ def _said(delta: Object) -> Iterator[Step]:
     content = delta.get("content")
     if isinstance(content, list):
         yield from _parts(content)
-    elif text := _text(content):
+    elif text := as_text(content):
         yield Text(text)
-    if refusal := _text(delta.get("refusal")):
+    if refusal := as_text(delta.get("refusal")):
         yield Refusal(refusal)
 
 
 def _reasoning(delta: Object) -> Reasoning | None:
-    details = tuple(_objects(delta.get("reasoning_details")))
+    details = tuple(as_objects(delta.get("reasoning_details")))
     for key in _REASONING:
-        if text := _text(delta.get(key)):
+        if text := as_text(delta.get(key)):
             return Reasoning(text, key, details)
     if not details:
         return None
-    text = "".join(_text(one.get("text")) or _text(one.get("summary")) for one in details)
+    text = "".join(as_text(one.get("text")) or as_text(one.get("summary")) for one in details)
     return Reasoning(text, "reasoning_details", details)
 
 
 def _parts(content: list[Any]) -> Iterator[Step]:
     """Mistral's: `[{type: thinking, thinking: [{type: text, text}]}, {type: text, text}]`."""
-    for part in _objects(content):
-        if text := _text(part.get("text")):
+    for part in as_objects(content):
+        if text := as_text(part.get("text")):
             yield Text(text)
         thinking = part.get("thinking")
-        if text := _text(thinking) or "".join(_text(one.get("text")) for one in _objects(thinking)):
+        if text := as_text(thinking) or "".join(as_text(one.get("text")) for one in as_objects(thinking)):
             yield Reasoning(text)
 
 
 def _calls(delta: Object, is_whole: bool) -> Iterator[Step]:
     """Within a whole answer each entry is a call; in a stream those without index may be of any."""
-    for place, call in enumerate(_objects(delta.get("tool_calls"))):
+    for place, call in enumerate(as_objects(delta.get("tool_calls"))):
         index = call.get("index")
-        function = _object(call.get("function"))
+        function = as_object(call.get("function"))
         yield Part(
             place if is_whole else index if type(index) is int else None,
-            _text(call.get("id")),
-            _text(function.get("name")),
+            as_text(call.get("id")),
+            as_text(function.get("name")),
             _arguments(function.get("arguments")),
             _signature(call),
         )
-    if function := _object(delta.get("function_call")):
-        yield Part(_FUNCTION_CALL, "", _text(function.get("name")), _arguments(function.get("arguments")))
+    if function := as_object(delta.get("function_call")):
+        yield Part(_FUNCTION_CALL, "", as_text(function.get("name")), _arguments(function.get("arguments")))
     if signature := _signature(delta):
         yield Part(signature=signature)
 
@@ -209,16 +208,4 @@ def _arguments(value: object) -> str:
 
 
 def _signature(holder: Object) -> str:
-    return _text(_object(_object(holder.get("extra_content")).get("google")).get("thought_signature"))
-
-
-def _objects(value: object) -> list[Object]:
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
-
-
-def _object(value: object) -> Object:
-    return value if isinstance(value, dict) else {}
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    return as_text(as_object(as_object(holder.get("extra_content")).get("google")).get("thought_signature"))

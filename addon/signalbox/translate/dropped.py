@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from signalbox.translate.incoming import Incoming, Tool
+from signalbox.translate.shapes import as_list, as_object
 
 _UNTOLD = frozenset({"cache_control", "diagnostics", "metadata"})
 """Change nothing in an answer, and Claude Code sends them with every request."""
@@ -46,9 +47,10 @@ def _names(raw: bytes, asked: Incoming, sent: Mapping[str, Any]) -> Iterator[str
     for name, value in fields.items():
         if not _is_told(name, asked, sent) and bytes(value) not in _EMPTY:
             yield name
-    if _once(asked.tool_choice) and "tools" in sent and "parallel_tool_calls" not in sent:
+    once = as_object(asked.tool_choice).get("disable_parallel_tool_use") is True
+    if once and "tools" in sent and "parallel_tool_calls" not in sent:
         yield "disable_parallel_tool_use"
-    for tool in asked.tools if isinstance(asked.tools, list) else []:
+    for tool in as_list(asked.tools):
         if isinstance(tool, Tool) and not tool.is_function:
             yield f"tools.{tool.shown}"
 
@@ -59,7 +61,3 @@ def _is_told(name: str, asked: Incoming, sent: Mapping[str, Any]) -> bool:
         return isinstance(stops, list) and len(stops) == len(sent.get("stop", []))
     spelled = _SPELLED.get(name)
     return not sent.keys().isdisjoint(spelled) if spelled else name in _READ or name in _UNTOLD
-
-
-def _once(choice: object) -> bool:
-    return isinstance(choice, dict) and choice.get("disable_parallel_tool_use") is True

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from signalbox.translate.dialects import Dialect, matches
+from signalbox.translate.shapes import as_object
 
 OFF = "none"
 _ORDER = (OFF, "minimal", "low", "medium", "high", "xhigh", "max")
@@ -28,9 +29,8 @@ class Thought(msgspec.Struct, frozen=True):
 
 def thought(thinking: object, output_config: object, dialect: Dialect, model: str, *, tools: bool) -> Thought:
     """From the fields of a Messages body. `tools`: whether any is offered."""
-    told = thinking if isinstance(thinking, dict) else {}
-    effort = output_config.get("effort") if isinstance(output_config, dict) else None
-    word = _asked(told, effort)
+    told = as_object(thinking)
+    word = _asked(told, as_object(output_config).get("effort"))
     if tools and matches(model, dialect.tools_without_effort):
         word = OFF
     is_off = word == OFF and not matches(model, dialect.unstoppable)

@@ -13,6 +13,7 @@ import msgspec
 from signalbox.messages.context import in_anthropics_words
 from signalbox.messages.errors import error_type, read_error
 from signalbox.translate.chunks import read, tells_error
+from signalbox.translate.shapes import as_list, as_object, as_objects
 
 _LONGEST = 300
 """Characters of a text that is no JSON."""
@@ -124,11 +125,10 @@ def _said(body: bytes) -> _Said:
     value = read(body[:_HEAD].strip())
     if value is None:
         return _Said((), None, _text_of(body[:_HEAD]))
-    choices = value.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
-    held = value.get("error") or (isinstance(first, dict) and first.get("error")) or value
-    base = value.get("base_resp")
-    if isinstance(base, dict) and base.get("status_code"):
+    first = next(iter(as_objects(value.get("choices"))), {})
+    held = value.get("error") or first.get("error") or value
+    base = as_object(value.get("base_resp"))
+    if base.get("status_code"):
         return _Said((f"minimax_{base['status_code']}",), None, _string(base.get("status_msg")))
     if not isinstance(held, dict):
         return _Said((), None, _string(held))
@@ -138,8 +138,7 @@ def _said(body: bytes) -> _Said:
 
 
 def _names(error: Mapping[str, Any]) -> Iterator[str]:
-    metadata = error.get("metadata")
-    kind = metadata.get("error_type") if isinstance(metadata, dict) else None
+    kind = as_object(error.get("metadata")).get("error_type")
     for name in (kind, error.get("code"), error.get("status"), error.get("type")):
         if isinstance(name, str | int) and not isinstance(name, bool):
             yield str(name).lower()
@@ -154,12 +153,10 @@ def _string(value: object) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list) and value and all(isinstance(one, dict) and "msg" in one for one in value):
-        return "; ".join(f"{_string(one['msg'])} (at {_place(one.get('loc'))})" for one in value)
+        return "; ".join(
+            f"{_string(one['msg'])} (at {'.'.join(map(str, as_list(one.get('loc'))))})" for one in value
+        )
     return "" if value is None else msgspec.json.encode(value).decode()
-
-
-def _place(loc: object) -> str:
-    return ".".join(map(str, loc)) if isinstance(loc, list) else ""
 
 
 def _text_of(page: bytes) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from signalbox.translate.shapes import as_list
 from signalbox.translate.translation import UntranslatableError
 
 _ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*+)(\\u[0-9a-fA-F]{4}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?)")
@@ -131,8 +132,7 @@ class Incoming(Offered):
 
     @property
     def turns(self) -> list[Message]:
-        found = self.messages if isinstance(self.messages, list) else []
-        return [message for message in found if isinstance(message, Message)]
+        return [message for message in as_list(self.messages) if isinstance(message, Message)]
 
 
 def _unescaped(found: re.Match[bytes]) -> bytes:

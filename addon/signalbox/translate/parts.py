@@ -8,6 +8,7 @@ import msgspec
 
 from signalbox.translate.dialects import Dialect, matches, sees
 from signalbox.translate.incoming import Block, Content, Piece, Source, pieces
+from signalbox.translate.shapes import as_object, as_text
 from signalbox.translate.texts import is_said, joined, text_of
 
 _MEDIA_TYPES = {"image/jpg": "image/jpeg"}
@@ -60,8 +61,8 @@ class Parts:
 
     def cache(self, piece: Piece) -> dict[str, str] | None:
         """Its `cache_control`, for models that need to be told (openai-chat.md, 1)."""
-        told = piece.cache_control if self._caches and isinstance(piece, Block) else None
-        if not isinstance(told, dict) or told.get("type") != "ephemeral":
+        told = as_object(piece.cache_control) if self._caches and isinstance(piece, Block) else {}
+        if told.get("type") != "ephemeral":
             return None
         ttl = told.get("ttl")
         return {"type": "ephemeral", "ttl": ttl} if isinstance(ttl, str) else {"type": "ephemeral"}
@@ -75,7 +76,7 @@ class Parts:
 
     def _document(self, block: Block) -> list[Part]:
         """Text as text, with images that it holds; a PDF where the provider takes one (translation.md, 2)."""
-        title, context = (text if isinstance(text, str) else "" for text in (block.title, block.context))
+        title, context = as_text(block.title), as_text(block.context)
         source = block.source
         if isinstance(source, Source) and source.type == "content":
             return [Part(title), Part(context), *self.read(source.content)]
@@ -97,8 +98,7 @@ class Parts:
 
 def _address(source: object) -> str:
     """Where something is that is not in the request itself."""
-    url = source.url if isinstance(source, Source) and source.type == "url" else ""
-    return url if isinstance(url, str) else ""
+    return as_text(source.url) if isinstance(source, Source) and source.type == "url" else ""
 
 
 def _url(source: object) -> str:

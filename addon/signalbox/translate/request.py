@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping
 from types import UnionType
-from typing import Any
 
 import msgspec
 
@@ -17,6 +16,7 @@ from signalbox.translate.history import History, system_of
 from signalbox.translate.incoming import Block, Content, Incoming, Tool, pieces, read, read_offered
 from signalbox.translate.parts import Part, Parts
 from signalbox.translate.schemas import cleaned, is_strict
+from signalbox.translate.shapes import Object, as_list, as_object, as_text
 from signalbox.translate.texts import defined_by
 from signalbox.translate.tools import Choice, Names, choose, functions, offered, refusal
 from signalbox.translate.translation import UntranslatableError
@@ -81,7 +81,7 @@ class _Writing:
         choice = choose(asked.tool_choice, sent_names, dialect, thinks=thinks, called=self._has_calls())
         schema = self._schema()
         messages = self._messages(thinking, choice, schema)
-        body: dict[str, Any] = {"model": self._model, "messages": messages}
+        body: Object = {"model": self._model, "messages": messages}
         if choice.offers:
             body["tools"] = offered(tools.values(), self._names, dialect.rules)
         body |= choice.fields | self._limits() | self._sampling() | thinking.fields
@@ -105,9 +105,8 @@ class _Writing:
         )
 
     def _tools(self) -> dict[str, Tool]:
-        listed = self._asked.tools if isinstance(self._asked.tools, list) else []
         added = (defined_by(piece) for message in self._asked.turns for piece in pieces(message.content))
-        return functions([*listed, *added])
+        return functions([*as_list(self._asked.tools), *added])
 
     def _has_calls(self) -> bool:
         return any(
@@ -116,7 +115,7 @@ class _Writing:
             for piece in pieces(message.content)
         )
 
-    def _messages(self, thinking: Thought, choice: Choice, schema: object) -> list[dict[str, Any]]:
+    def _messages(self, thinking: Thought, choice: Choice, schema: Object | None) -> list[Object]:
         answers = Answers(
             self._dialect, self._model, self._provider, self._parts, self._names, off=thinking.is_off
         )
@@ -126,18 +125,17 @@ class _Writing:
             system.append(Part(_SCHEMA.format(msgspec.json.encode(schema).decode())))
         return [*system_of(system), *history.of(self._asked.turns, choice.say)]
 
-    def _schema(self) -> object:
-        """That the answer is to follow, in either spelling; None where none is given."""
-        config = self._asked.output_config
-        for told in (config.get("format") if isinstance(config, dict) else None, self._asked.output_format):
-            if isinstance(told, dict) and told.get("type") == "json_schema":
-                schema: object = told.get("schema")
-                return schema if isinstance(schema, dict) else None
+    def _schema(self) -> Object | None:
+        """That the answer is to follow, in either spelling."""
+        asked = self._asked
+        for told in map(as_object, (as_object(asked.output_config).get("format"), asked.output_format)):
+            if told.get("type") == "json_schema":
+                return told["schema"] if isinstance(told.get("schema"), dict) else None
         return None
 
-    def _limits(self) -> dict[str, Any]:
+    def _limits(self) -> Object:
         asked, dialect, model = self._asked, self._dialect, self._model
-        limits: dict[str, Any] = {}
+        limits: Object = {}
         if dialect.limits_output and _is_number(asked.max_tokens, int):
             most = next(
                 (most for glob, most in dialect.most_tokens if matches(model, (glob,))), asked.max_tokens
@@ -147,22 +145,21 @@ class _Writing:
             limits[field] = max(min(asked.max_tokens, most), 1)
             if asked.max_tokens > most:
                 self._notes["max_tokens lowered to"] = most
-        told = asked.stop_sequences if isinstance(asked.stop_sequences, list) else []
-        stops = [stop for stop in told if stop and isinstance(stop, str)][: dialect.stops]
+        stops = [stop for stop in as_list(asked.stop_sequences) if as_text(stop)][: dialect.stops]
         if stops and not matches(model, dialect.no_stops):
             limits["stop"] = stops
         return limits
 
-    def _sampling(self) -> dict[str, Any]:
+    def _sampling(self) -> Object:
         asked, fixed = self._asked, matches(self._model, self._dialect.fixed_sampling)
         told = {} if fixed else {"temperature": asked.temperature, "top_p": asked.top_p}
         if self._dialect.top_k:
             told["top_k"] = asked.top_k
         return {name: value for name, value in told.items() if _is_number(value, int | float)}
 
-    def _streaming(self, *, offers: bool) -> dict[str, Any]:
+    def _streaming(self, *, offers: bool) -> Object:
         dialect = self._dialect
-        fields: dict[str, Any] = {"stream": True}
+        fields: Object = {"stream": True}
         if dialect.usage_option:
             fields["stream_options"] = {"include_usage": True}
         if offers and matches(self._model, dialect.tool_stream):
@@ -185,6 +182,6 @@ def _without_billing(system: Content) -> Content:
     return others if is_billing else system
 
 
-def _response_format(schema: dict[str, Any]) -> dict[str, Any]:
+def _response_format(schema: Object) -> Object:
     told = {"name": "answer", "schema": schema, "strict": is_strict(schema)}
     return {"type": "json_schema", "json_schema": told}

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-type Schema = dict[str, Any]
+from signalbox.translate.shapes import Object, as_list, as_object, as_objects
 
 _ONE = frozenset(
     {
@@ -57,26 +57,26 @@ MISTRAL = Rules(refused=frozenset({"$id", "$schema", "additionalProperties", "st
 VLLM = Rules(refused=frozenset({"additionalProperties", "strict"}))
 
 
-def parameters(schema: object, rules: Rules) -> Schema:
+def parameters(schema: object, rules: Rules) -> Object:
     """A tool's schema, which must be that of an object; what is no schema is that of any object.
 
     Alternatives at the root become one object that has the properties of all and requires none of them.
     """
-    root = _mapping(schema)
+    root = as_object(schema)
     if rules.inlined or "$ref" in root:
         root = _Inliner(root).inlined(root)
-    properties: Schema = {}
+    properties: Object = {}
     for word in _BRANCHES:
-        for branch in _schemas(root.get(word)):
-            properties |= _mapping(branch.get("properties"))
-    properties |= _mapping(root.get("properties"))
+        for branch in as_objects(root.get(word)):
+            properties |= as_object(branch.get("properties"))
+    properties |= as_object(root.get("properties"))
     kept = {key: value for key, value in root.items() if key not in _NOT_AT_ROOT}
     return _cleaned({**kept, "type": "object", "properties": properties}, rules)
 
 
-def cleaned(schema: object, rules: Rules) -> Schema:
+def cleaned(schema: object, rules: Rules) -> Object:
     """Any other schema, of an answer for example."""
-    root = _mapping(schema)
+    root = as_object(schema)
     return _cleaned(_Inliner(root).inlined(root) if rules.inlined else root, rules)
 
 
@@ -88,14 +88,14 @@ def is_strict(schema: object) -> bool:
     if not isinstance(schema, dict):
         return True
     if schema.get("type") == "object" or "properties" in schema:
-        unnamed = _mapping(schema.get("properties")).keys() - {*map(str, _list(schema.get("required")))}
+        unnamed = as_object(schema.get("properties")).keys() - {*map(str, as_list(schema.get("required")))}
         if unnamed or schema.get("additionalProperties") is not False:
             return False
     return all(map(is_strict, schema.values()))
 
 
 class _Inliner:
-    def __init__(self, root: Schema) -> None:
+    def __init__(self, root: Object) -> None:
         self._root = root
         self._followed = 0
 
@@ -119,7 +119,7 @@ class _Inliner:
             return [self.inlined(one, within) for one in value]
         return self.inlined(value, within) if key in _ONE else value
 
-    def _named_by(self, ref: str, within: tuple[str, ...]) -> Schema:
+    def _named_by(self, ref: str, within: tuple[str, ...]) -> Object:
         self._followed += 1
         here, *steps = ref.split("/")
         target: Any = self._root if here == "#" else None
@@ -131,8 +131,8 @@ class _Inliner:
         return target if isinstance(target, dict) else {"type": "object"}
 
 
-def _cleaned(schema: Any, rules: Rules) -> Schema:
-    schema = _narrowed(_mapping(schema)) if rules.narrow else _mapping(schema)
+def _cleaned(schema: Any, rules: Rules) -> Object:
+    schema = _narrowed(as_object(schema)) if rules.narrow else as_object(schema)
     kept = {key: _value(key, value, rules) for key, value in schema.items() if _is_known(key, value, rules)}
     if rules.typed and not any(word in kept for word in ("type", *_BRANCHES)):
         kept["type"] = _type_of(kept)
@@ -147,35 +147,35 @@ def _is_known(key: str, value: object, rules: Rules) -> bool:
 
 def _value(key: str, value: Any, rules: Rules) -> Any:
     if key in _NAMED:
-        return {name: _cleaned(one, rules) for name, one in _mapping(value).items()}
+        return {name: _cleaned(one, rules) for name, one in as_object(value).items()}
     if key in _SEVERAL and isinstance(value, list):
         return [_cleaned(one, rules) for one in value]
     return _cleaned(value, rules) if key in _ONE and isinstance(value, dict) else value
 
 
-def _type_of(schema: Schema) -> str:
+def _type_of(schema: Object) -> str:
     """What an untyped schema most likely means."""
     if "properties" in schema:
         return "object"
     if "items" in schema:
         return "array"
-    values = [schema["const"]] if "const" in schema else _list(schema.get("enum"))
+    values = [schema["const"]] if "const" in schema else as_list(schema.get("enum"))
     kinds = {type(value) for value in values if value is not None}
     return {frozenset({int}): "integer", frozenset({bool}): "boolean", frozenset({float}): "number"}.get(
         frozenset(kinds), "string"
     )
 
 
-def _narrowed(schema: Schema) -> Schema:
+def _narrowed(schema: Object) -> Object:
     """The same in the words of Gemini, which are those of OpenAPI 3.0."""
     schema = dict(schema)
-    for part in _schemas(schema.pop("allOf", None)):
+    for part in as_objects(schema.pop("allOf", None)):
         schema = _merged(schema, _narrowed(part))
     if "const" in schema:
         schema["enum"] = [schema.pop("const")]
-    if None in _list(schema.get("enum")):
+    if None in as_list(schema.get("enum")):
         schema |= {"enum": [value for value in schema["enum"] if value is not None], "nullable": True}
-    branches = _schemas(schema.pop("anyOf", None)) + _schemas(schema.pop("oneOf", None))
+    branches = as_objects(schema.pop("anyOf", None)) + as_objects(schema.pop("oneOf", None))
     if isinstance(types := schema.get("type"), list):
         branches = [{**schema, "type": name} for name in types] or branches
         schema = {key: value for key, value in schema.items() if key in ("title", "description")}
@@ -192,40 +192,28 @@ def _narrowed(schema: Schema) -> Schema:
     return schema | nullable
 
 
-def _merged(schema: Schema, other: Schema) -> Schema:
+def _merged(schema: Object, other: Object) -> Object:
     """Both at once; where they disagree the first."""
     merged = other | schema
     if "properties" in schema and "properties" in other:
-        merged["properties"] = _mapping(other["properties"]) | _mapping(schema["properties"])
+        merged["properties"] = as_object(other["properties"]) | as_object(schema["properties"])
     if "required" in schema and "required" in other:
-        merged["required"] = _list(other["required"]) + _list(schema["required"])
+        merged["required"] = as_list(other["required"]) + as_list(schema["required"])
     return merged
 
 
-def _fitted(schema: Schema) -> Schema:
+def _fitted(schema: Object) -> Object:
     """Without what Gemini refuses beside this `type`."""
     kind = schema.get("type")
-    values = _list(schema.pop("enum", None))
+    values = as_list(schema.pop("enum", None))
     if values and kind == "string" and all(isinstance(value, str) for value in values):
         schema["enum"] = values
     if kind == "string" and schema.get("format") not in _STRING_FORMATS:
         schema.pop("format", None)
     if (kind == "array" or "items" in schema) and not isinstance(schema.get("items"), dict):
-        schema["items"] = next(iter(_schemas(schema.get("items"))), {"type": "string"})
+        schema["items"] = next(iter(as_objects(schema.get("items"))), {"type": "string"})
     if "required" in schema:
-        named = _mapping(schema.get("properties"))
-        required = dict.fromkeys(name for name in _list(schema["required"]) if isinstance(name, str))
+        named = as_object(schema.get("properties"))
+        required = dict.fromkeys(name for name in as_list(schema["required"]) if isinstance(name, str))
         schema["required"] = [name for name in required if name in named]
     return schema
-
-
-def _schemas(value: object) -> list[Schema]:
-    return [one for one in _list(value) if isinstance(one, dict)]
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []

@@ -1,9 +1,6 @@
 """What an answer cost, as Anthropic counts it (translation.md, 5; openai-chat.md, 4)."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from signalbox.translate.chunks import Object
+from signalbox.translate.shapes import Object, as_object
 
 _MOST = 10**12
 
@@ -14,7 +11,7 @@ def usage_of(told: Object) -> dict[str, int]:
     `prompt_tokens` holds the cached ones, but for some who use Anthropic's names beside it.
     """
     prompt, completion = _count(told, "prompt_tokens"), _count(told, "completion_tokens")
-    details = _inner(told, "prompt_tokens_details")
+    details = as_object(told.get("prompt_tokens_details"))
     cached = (
         _count(details, "cached_tokens")
         or _count(told, "cached_tokens")
@@ -24,7 +21,7 @@ def usage_of(told: Object) -> dict[str, int]:
     created = _count(details, "cache_write_tokens") or _count(told, "cache_creation_input_tokens")
     if not (prompt or completion or cached or created):
         return {}
-    reasoning = _count(_inner(told, "completion_tokens_details"), "reasoning_tokens")
+    reasoning = _count(as_object(told.get("completion_tokens_details")), "reasoning_tokens")
     if reasoning and _count(told, "total_tokens") == prompt + completion + reasoning:
         completion += reasoning
     is_without = cached + created > prompt and (
@@ -43,14 +40,9 @@ def estimated(characters: int) -> dict[str, int]:
     return {"output_tokens": -(-characters // 4)}
 
 
-def _count(told: Mapping[str, Any], name: str) -> int:
+def _count(told: Object, name: str) -> int:
     """Nonsense counts as zero."""
     value = told.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0
     return int(value) if 0 < value < _MOST else 0
-
-
-def _inner(told: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = told.get(name)
-    return value if isinstance(value, dict) else {}

@@ -13,7 +13,6 @@ from signalbox.translate.chunks import (
     Done,
     Fault,
     Finish,
-    Object,
     Part,
     Reasoning,
     Refusal,
@@ -23,6 +22,7 @@ from signalbox.translate.chunks import (
 )
 from signalbox.translate.endings import fault_of, is_cut, stop_reason
 from signalbox.translate.failures import failure
+from signalbox.translate.shapes import Object
 from signalbox.translate.signature import sign
 from signalbox.translate.spending import estimated, usage_of
 from signalbox.translate.thinktags import ThinkTags

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from signalbox.translate.incoming import Block, Change, Piece, Source, Tool
+from signalbox.translate.shapes import as_text
 
 _NO_TEXT = ("thinking", "redacted_thinking", "fallback", "container_upload")
 
@@ -18,11 +19,11 @@ def text_of(piece: Piece) -> str:
         return ""
     match piece.type:
         case "text":
-            return _text(piece.text)
+            return as_text(piece.text)
         case "tool_use" | "server_tool_use" | "mcp_tool_use":
-            return f"[{_text(piece.name)} {piece.arguments}]"
+            return f"[{as_text(piece.name)} {piece.arguments}]"
         case "tool_reference":
-            return _text(piece.tool_name)
+            return as_text(piece.tool_name)
         case "tool_addition" | "tool_removal":
             state = "available now" if piece.type == "tool_addition" else "no longer available"
             return f"[The tool {_changed(piece)} is {state}.]"
@@ -48,11 +49,13 @@ def defined_by(piece: Piece) -> Tool | None:
 
 def _changed(piece: Block) -> str:
     change = piece.tool if isinstance(piece.tool, Change) else Change()
-    return _text(change.name) or _text(change.definition.name if isinstance(change.definition, Tool) else "")
+    return as_text(change.name) or as_text(
+        change.definition.name if isinstance(change.definition, Tool) else ""
+    )
 
 
 def _text(value: object) -> str:
     """A document's source may be text itself."""
     if isinstance(value, Source):
         return _text(value.data) if value.type == "text" else text_of(value.content)
-    return value if isinstance(value, str) else ""
+    return as_text(value)

@@ -11,6 +11,7 @@ import msgspec
 from signalbox.translate.dialects import Dialect
 from signalbox.translate.incoming import Offered, Tool
 from signalbox.translate.schemas import Rules, parameters
+from signalbox.translate.shapes import as_list, as_object
 
 _ODD = re.compile(r"[^a-zA-Z0-9_-]")
 _LONGEST = 55
@@ -81,14 +82,14 @@ def _parameters(schema: bytes, rules: Rules) -> msgspec.Raw:
 
 def refusal(asked: Offered) -> str:
     """Why no provider of chat completions can serve the request; empty where one can."""
-    tools = [tool for tool in asked.tools if isinstance(tool, Tool)] if isinstance(asked.tools, list) else []
+    tools = [tool for tool in as_list(asked.tools) if isinstance(tool, Tool)]
     servers = [tool.shown for tool in tools if not tool.is_function]
     if servers and len(servers) == len(tools):
         return f"the request offers only tools that Anthropic itself defines ({', '.join(servers[:5])})"
-    choice = asked.tool_choice if isinstance(asked.tool_choice, dict) else {}
+    choice = as_object(asked.tool_choice)
     if choice.get("type") == "tool" and choice.get("name") in servers:
         return f"the request's tool_choice names {choice['name']}, a tool that Anthropic itself defines"
-    if isinstance(asked.thread, dict) and asked.thread.get("type") == "continue":
+    if as_object(asked.thread).get("type") == "continue":
         return "the request continues a thread that Anthropic itself keeps"
     if isinstance(asked.compaction, dict):
         return "the request asks for a compaction, which only Anthropic itself makes"
@@ -98,7 +99,7 @@ def refusal(asked: Offered) -> str:
 def choose(asked: object, tools: dict[str, str], dialect: Dialect, *, thinks: bool, called: bool) -> Choice:
     """`tools` are the names as the client calls them, and as sent. `thinks`: whether the model is to think.
     `called`: whether the history has calls, without whose tools some servers refuse it."""
-    told = asked if isinstance(asked, dict) else {}
+    told = as_object(asked)
     kind, name = told.get("type"), told.get("name")
     if not tools:
         return Choice({}, offers=False)
