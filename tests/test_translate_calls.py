@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from signalbox.translate import calls as module
 from signalbox.translate.calls import CallError, Calls
-from signalbox.translate.chunks import Part
+from signalbox.translate.chunks import Fragment
 from signalbox.translate.writer import Writer
 from tests.wellformed import check_events
 
 
-def _run(parts: list[Part], *, signed: bool = False, is_cut: bool = False) -> list[dict]:
+def _run(parts: list[Fragment], *, signed: bool = False, is_cut: bool = False) -> list[dict]:
     writer = Writer("msg_fake", "m", lambda text: text)
     writer.begin("m")
     calls = Calls(writer, {}, "Seed", signed=signed)
@@ -39,18 +39,18 @@ def _told(events: list[dict]) -> list[tuple[str, str]]:
 
 
 @st.composite
-def interleaved(draw: st.DrawFn) -> tuple[list[tuple[str, str]], list[Part]]:
+def interleaved(draw: st.DrawFn) -> tuple[list[tuple[str, str]], list[Fragment]]:
     """Calls, and their fragments: each call's in order, the calls among each other in any."""
     values = st.dictionaries(st.text(max_size=5), st.text(max_size=9) | st.integers(), max_size=3)
     wanted = [
         (f"Tool{n}", json.dumps(value))
         for n, value in enumerate(draw(st.lists(values, min_size=1, max_size=4)))
     ]
-    left: list[list[Part]] = []
+    left: list[list[Fragment]] = []
     for n, (name, text) in enumerate(wanted):
         cuts = sorted({0, *draw(st.lists(st.integers(0, len(text)), max_size=4)), len(text)})
-        fragments = [Part(n, arguments=text[a:b]) for a, b in pairwise(cuts)]
-        left.append([Part(n, f"call_{n}x9y8z7", name), *fragments])
+        fragments = [Fragment(n, arguments=text[a:b]) for a, b in pairwise(cuts)]
+        left.append([Fragment(n, f"call_{n}x9y8z7", name), *fragments])
     parts = [queue.pop(0) for queue in left]
     while any(left):
         parts.append(draw(st.sampled_from([queue for queue in left if queue])).pop(0))
@@ -69,7 +69,9 @@ def test_calls_survive_in_any_interleaving(case, signed):
 def test_ids_alone_tell_calls_apart(case):
     wanted, parts = case
     ids = {part.index: part.id for part in parts if part.id}
-    assert _told(_run([Part(None, ids[part.index], part.name, part.arguments) for part in parts])) == wanted
+    assert (
+        _told(_run([Fragment(None, ids[part.index], part.name, part.arguments) for part in parts])) == wanted
+    )
 
 
 @settings(deadline=None)
@@ -78,7 +80,7 @@ def test_names_and_ids_may_come_with_every_fragment(case):
     wanted, parts = case
     known = {part.index: part for part in parts if part.id}
     repeated = [
-        Part(part.index, known[part.index].id, known[part.index].name, part.arguments) for part in parts
+        Fragment(part.index, known[part.index].id, known[part.index].name, part.arguments) for part in parts
     ]
     assert _told(_run(repeated)) == wanted
 
@@ -88,19 +90,19 @@ def test_names_and_ids_may_come_with_every_fragment(case):
 def test_calls_may_all_have_the_same_index(case):
     wanted, parts = case
     ids = {part.index: part.id for part in parts if part.id}
-    assert _told(_run([Part(0, ids[part.index], part.name, part.arguments) for part in parts])) == wanted
+    assert _told(_run([Fragment(0, ids[part.index], part.name, part.arguments) for part in parts])) == wanted
 
 
 def test_the_first_call_streams_and_the_others_wait():
     writer = Writer("msg_fake", "m", str)
     writer.begin("m")
     calls = Calls(writer, {}, "Seed", signed=False)
-    calls.take(Part(0, "call_1a2b3c", "Read"))
-    calls.take(Part(1, "call_4d5e6f", "Bash", '{"command":"ls"}'))
-    calls.take(Part(0, arguments='{"path":'))
+    calls.take(Fragment(0, "call_1a2b3c", "Read"))
+    calls.take(Fragment(1, "call_4d5e6f", "Bash", '{"command":"ls"}'))
+    calls.take(Fragment(0, arguments='{"path":'))
     assert calls.running
     assert _told(writer.taken()[1:]) == [("Read", '{"path":')]
-    calls.take(Part(0, arguments='"a"}'))
+    calls.take(Fragment(0, arguments='"a"}'))
     assert not calls.running
     kinds = [event["type"].removeprefix("content_block_") for event in writer.taken()]
     assert kinds == ["delta", "stop", "start", "delta", "stop"]
@@ -110,9 +112,9 @@ def test_a_signed_call_waits_for_what_belongs_to_it():
     writer = Writer("msg_fake", "m", str)
     writer.begin("m")
     calls = Calls(writer, {}, "Seed", signed=True)
-    calls.take(Part(0, "call_1a2b3c", "Read", "{}"))
+    calls.take(Fragment(0, "call_1a2b3c", "Read", "{}"))
     assert len(writer.taken()) == 1
-    calls.take(Part(signature="c2ln"))
+    calls.take(Fragment(signature="c2ln"))
     calls.release()
     assert writer.taken()[0]["content_block"]["id"] != "call_1a2b3c"
 
@@ -120,7 +122,7 @@ def test_a_signed_call_waits_for_what_belongs_to_it():
 def test_a_signed_call_is_not_begun_before_it_is_complete():
     writer = Writer("msg_fake", "m", str)
     calls = Calls(writer, {}, "Seed", signed=True)
-    calls.take(Part(0, "call_1a2b3c", "Read", '{"path":'))
+    calls.take(Fragment(0, "call_1a2b3c", "Read", '{"path":'))
     calls.release()
     assert writer.taken() == []
     assert not calls.running
@@ -128,11 +130,11 @@ def test_a_signed_call_is_not_begun_before_it_is_complete():
 
 def test_a_second_object_is_of_the_next_call_that_has_none():
     parts = [
-        Part(0, "call_1a2b3c", "Read"),
-        Part(1, "call_4d5e6f", "Read", '{"path":'),
-        Part(2, "call_7g8h9i", "Read"),
-        Part(0, arguments='{"path":"a"}{"path":"c"}'),
-        Part(1, arguments='"b"}'),
+        Fragment(0, "call_1a2b3c", "Read"),
+        Fragment(1, "call_4d5e6f", "Read", '{"path":'),
+        Fragment(2, "call_7g8h9i", "Read"),
+        Fragment(0, arguments='{"path":"a"}{"path":"c"}'),
+        Fragment(1, arguments='"b"}'),
     ]
     assert _told(_run(parts)) == [
         ("Read", json.dumps({"path": name}, separators=(",", ":"))) for name in "abc"
@@ -142,12 +144,15 @@ def test_a_second_object_is_of_the_next_call_that_has_none():
 @pytest.mark.parametrize(
     ("parts", "why"),
     [
-        ([Part(0, "call_1a2b3c", "", "{}")], "a tool call has no name"),
-        ([Part(0, "call_1a2b3c", "Read", "{}" * 9999)], "a tool call has no name"),
-        ([Part(0, "call_1a2b3c", "Read", '{"a":1}{"a":2}{"a":3}')], "a tool call has no name"),
-        ([Part(0, "call_1a2b3c", "Read", '{"a"'), Part(0, arguments=":x}")], "Read are not valid JSON"),
-        ([Part(0, "call_1a2b3c", "Read", '{"a":"'), Part(0)], "Read are not valid JSON"),
-        ([Part(n, f"call_{n}x9y8z7", "Read") for n in range(9)], "too many tool calls"),
+        ([Fragment(0, "call_1a2b3c", "", "{}")], "a tool call has no name"),
+        ([Fragment(0, "call_1a2b3c", "Read", "{}" * 9999)], "a tool call has no name"),
+        ([Fragment(0, "call_1a2b3c", "Read", '{"a":1}{"a":2}{"a":3}')], "a tool call has no name"),
+        (
+            [Fragment(0, "call_1a2b3c", "Read", '{"a"'), Fragment(0, arguments=":x}")],
+            "Read are not valid JSON",
+        ),
+        ([Fragment(0, "call_1a2b3c", "Read", '{"a":"'), Fragment(0)], "Read are not valid JSON"),
+        ([Fragment(n, f"call_{n}x9y8z7", "Read") for n in range(9)], "too many tool calls"),
     ],
 )
 def test_what_is_no_call_is_told(monkeypatch, parts, why):

@@ -14,7 +14,7 @@ from signalbox.translate.chunks import (
     Done,
     Fault,
     Finish,
-    Part,
+    Fragment,
     Reasoning,
     Refusal,
     Spent,
@@ -72,7 +72,7 @@ def test_what_one_chunk_holds_comes_in_order():
         Reasoning("b", "reasoning"),
         Text("a"),
         Refusal("c"),
-        Part(1, "d"),
+        Fragment(1, "d"),
         Finish("stop"),
         Spent({"x": 1}),
     ]
@@ -86,10 +86,10 @@ def test_what_one_chunk_holds_comes_in_order():
         ({"reasoning_details": "a"}, Reasoning("a", "reasoning_details")),
         ({"reasoning_details": [{"summary": "a"}]}, Reasoning("a", "reasoning_details", ({"summary": "a"},))),
         ({"content": [{"type": "thinking", "thinking": "a"}]}, Reasoning("a")),
-        ({"tool_calls": [{"index": True}]}, Part()),
-        ({"tool_calls": [{"function": {"arguments": {"a": "ä"}}}]}, Part(arguments='{"a": "ä"}')),
-        ({"function_call": {"name": "a"}}, Part(-1, name="a")),
-        ({"extra_content": {"google": {"thought_signature": "a"}}}, Part(signature="a")),
+        ({"tool_calls": [{"index": True}]}, Fragment()),
+        ({"tool_calls": [{"function": {"arguments": {"a": "ä"}}}]}, Fragment(arguments='{"a": "ä"}')),
+        ({"function_call": {"name": "a"}}, Fragment(-1, name="a")),
+        ({"extra_content": {"google": {"thought_signature": "a"}}}, Fragment(signature="a")),
     ],
 )
 def test_what_a_delta_says(delta, step):
@@ -104,7 +104,7 @@ def test_nothing_is_said_by_an_empty_field(delta):
 def test_calls_of_a_whole_answer_are_counted():
     calls = [{"function": {"name": "a"}}, {"function": {"name": "a"}}]
     told = _steps({"choices": [{"message": {"tool_calls": calls}}]})
-    assert told[1:] == [Part(0, name="a"), Part(1, name="a")]
+    assert told[1:] == [Fragment(0, name="a"), Fragment(1, name="a")]
 
 
 @pytest.mark.parametrize(

@@ -54,8 +54,6 @@ def test_a_row_agrees_with_itself(row):
     assert re.fullmatch(row.call_id, made)
     assert not re.fullmatch(row.call_id, "x" * 1000), "ids of any length"
     assert re.fullmatch(row.tool_name, f"_{'x' * 54}_{'0' * 8}")
-    assert row.replay not in ("every", "calls") or row.reasoning
-    assert row.effort_field != "thinking" or row.switch
 
 
 def test_globs_are_of_models_in_lower_case():

@@ -14,7 +14,7 @@ from signalbox.translate.chunks import (
     Done,
     Fault,
     Finish,
-    Part,
+    Fragment,
     Reasoning,
     Refusal,
     Spent,
@@ -54,7 +54,7 @@ def _said(events: list[dict[str, Any]], kind: str) -> str:
 
 WORDS = st.text(st.sampled_from("ab <>/\n"), max_size=5).filter(lambda text: "<" not in text[:1])
 FRAGMENTS = st.builds(
-    Part,
+    Fragment,
     st.none() | st.integers(0, 2),
     st.sampled_from(["", "", "call_1a", "call_2b"]),
     st.sampled_from(["", "Read", "Bash"]),
@@ -94,7 +94,7 @@ def test_nothing_is_lost_in_any_interleaving(pieces, objects, data):
     steps = [[Text(text) if kind == "text" else Reasoning(text) for kind, text in pieces]]
     for n, value in enumerate(objects):
         at = data.draw(st.integers(0, len(value)))
-        steps.append([Part(n, f"call_{n}a1b", f"Tool{n}", value[:at]), Part(n, arguments=value[at:])])
+        steps.append([Fragment(n, f"call_{n}a1b", f"Tool{n}", value[:at]), Fragment(n, arguments=value[at:])])
     order: list[Step] = []
     while any(steps):
         order.append(data.draw(st.sampled_from([left for left in steps if left])).pop(0))
@@ -119,8 +119,8 @@ def test_nothing_is_lost_in_any_interleaving(pieces, objects, data):
         [Text("x" * 60)] * 2,
         [Reasoning("x" * 60)] * 2,
         [Reasoning("", details=({"data": "x" * 120},))],
-        [Part(0, "call_1a", "Read", '{"a":"' + "x" * 60), Part(0, arguments="x" * 60)],
-        [Part(0, "call_1a", "Read", '{"a":'), Text("x" * 60), Text("x" * 60)],
+        [Fragment(0, "call_1a", "Read", '{"a":"' + "x" * 60), Fragment(0, arguments="x" * 60)],
+        [Fragment(0, "call_1a", "Read", '{"a":'), Text("x" * 60), Text("x" * 60)],
     ],
 )
 def test_what_is_kept_is_bounded(monkeypatch, steps):
@@ -132,7 +132,7 @@ def test_what_is_kept_is_bounded(monkeypatch, steps):
 
 def test_many_empty_pieces_are_bounded_too(monkeypatch):
     monkeypatch.setattr(module, "LARGEST", 1000)
-    assert _run(*[Part(0, "call_1a", "Read", "")] * 20)[0].cut == "the answer is too large"
+    assert _run(*[Fragment(0, "call_1a", "Read", "")] * 20)[0].cut == "the answer is too large"
 
 
 def test_details_of_reasoning_are_kept_as_they_would_be_in_a_whole_answer():
@@ -163,8 +163,8 @@ def test_details_of_reasoning_are_kept_as_they_would_be_in_a_whole_answer():
 
 
 def test_text_after_a_call_comes_after_it():
-    call = Part(0, "call_1a2b3c", "Now")
-    for signed, parts in ((False, [call]), (True, [Part(0, "call_1a2b3c", "Now", "{}")])):
+    call = Fragment(0, "call_1a2b3c", "Now")
+    for signed, parts in ((False, [call]), (True, [Fragment(0, "call_1a2b3c", "Now", "{}")])):
         _, events = _run(*parts, Text("x"), Finish("stop"), signed=signed)
         started = [event["content_block"]["type"] for event in events if "content_block" in event]
         assert started == ["tool_use", "text"]

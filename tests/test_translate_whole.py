@@ -7,13 +7,15 @@ from signalbox.translate.whole import Message
 
 def _input(arguments: str) -> bytes:
     message = Message()
-    message.add({"type": "message_start", "message": {}})
-    block = {"type": "tool_use", "input": {}}
-    message.add({"type": "content_block_start", "content_block": block})
+    delta = {"type": "input_json_delta", "partial_json": arguments}
     message.add(
-        {"type": "content_block_delta", "delta": {"type": "input_json_delta", "partial_json": arguments}}
+        [
+            {"type": "message_start", "message": {}},
+            {"type": "content_block_start", "content_block": {"type": "tool_use", "input": {}}},
+            {"type": "content_block_delta", "delta": delta},
+            {"type": "content_block_stop"},
+        ]
     )
-    message.add({"type": "content_block_stop"})
     return message.encoded().partition(b'"input":')[2].removesuffix(b"}]}")
 
 

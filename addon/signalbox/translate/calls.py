@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from signalbox.translate.arguments import Arguments
 from signalbox.translate.callids import CallIds
-from signalbox.translate.chunks import Part
+from signalbox.translate.chunks import Fragment
 from signalbox.translate.writer import Writer
 
 _MOST = 1000
@@ -62,22 +62,22 @@ class Calls:
         """Whether there are some, and nothing of any is missing."""
         return bool(self._whole) and not self._queue
 
-    def take(self, part: Part) -> None:
+    def take(self, fragment: Fragment) -> None:
         """Raises CallError."""
-        if part == Part(signature=part.signature):
-            self._sign(part.signature)
+        if fragment == Fragment(signature=fragment.signature):
+            self._sign(fragment.signature)
             return
-        call = self._call(part)
-        call.id = call.id or part.id
-        call.name = call.name or part.name
-        call.signature = call.signature or part.signature
-        if part.id:
-            self._by_id.setdefault(part.id, call)
-        if part.index is not None:
-            self._by_index[part.index] = call
+        call = self._call(fragment)
+        call.id = call.id or fragment.id
+        call.name = call.name or fragment.name
+        call.signature = call.signature or fragment.signature
+        if fragment.id:
+            self._by_id.setdefault(fragment.id, call)
+        if fragment.index is not None:
+            self._by_index[fragment.index] = call
         self._last = call
-        if part.arguments:
-            self._add(call, part)
+        if fragment.arguments:
+            self._add(call, fragment)
         if not self._signed:
             self.release()
 
@@ -103,26 +103,32 @@ class Calls:
                 self._without_arguments(call)
             self._end(call)
 
-    def _call(self, part: Part) -> Call:
+    def _call(self, fragment: Fragment) -> Call:
         """The one that a fragment belongs to, a new one where it begins one."""
-        if part.index is not None:
-            found = self._by_index.get(part.index)
-            if found is not None and part.id and found.id not in ("", part.id):
-                found = self._by_id.get(part.id)
-            elif found is not None and not part.id and part.name not in ("", found.name or part.name):
+        if fragment.index is not None:
+            found = self._by_index.get(fragment.index)
+            if found is not None and fragment.id and found.id not in ("", fragment.id):
+                found = self._by_id.get(fragment.id)
+            elif (
+                found is not None
+                and not fragment.id
+                and fragment.name not in ("", found.name or fragment.name)
+            ):
                 found = None
-        elif part.id and part.id in self._by_id:
-            found = self._by_id[part.id]
+        elif fragment.id and fragment.id in self._by_id:
+            found = self._by_id[fragment.id]
         else:
-            found = self._last if self._goes_on(part) else None
+            found = self._last if self._goes_on(fragment) else None
         return found or self._new()
 
-    def _goes_on(self, part: Part) -> bool:
+    def _goes_on(self, fragment: Fragment) -> bool:
         """Whether a fragment without index, of no id known, is of the last call."""
         last = self._last
-        if last is None or (part.id and last.id):
+        if last is None or (fragment.id and last.id):
             return False
-        return not part.name or (part.name == (last.name or part.name) and not last.arguments.complete)
+        return not fragment.name or (
+            fragment.name == (last.name or fragment.name) and not last.arguments.complete
+        )
 
     def _new(self, name: str = "") -> Call:
         if len(self._queue) + len(self._whole) >= _MOST:
@@ -139,13 +145,13 @@ class Calls:
         else:
             self._signature = signature
 
-    def _add(self, call: Call, part: Part) -> None:
-        own, rest = self._feed(call, part.arguments)
-        name = "" if own else part.name
+    def _add(self, call: Call, fragment: Fragment) -> None:
+        own, rest = self._feed(call, fragment.arguments)
+        name = "" if own else fragment.name
         while rest and rest.strip() != call.arguments.text:
             call, name = self._next(call, name), ""
-            if part.index is not None:
-                self._by_index[part.index] = call
+            if fragment.index is not None:
+                self._by_index[fragment.index] = call
             _, rest = self._feed(call, rest)
         self._last = call
 

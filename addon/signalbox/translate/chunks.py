@@ -38,7 +38,7 @@ class Reasoning(msgspec.Struct, frozen=True):
     """OpenRouter's `reasoning_details`."""
 
 
-class Part(msgspec.Struct, frozen=True):
+class Fragment(msgspec.Struct, frozen=True):
     """Of a tool call, as far as this chunk has it."""
 
     index: int | None = None
@@ -72,7 +72,7 @@ class Broken(msgspec.Struct, frozen=True):
     """Something that should be a chunk and cannot be read."""
 
 
-type Step = Begun | Text | Refusal | Reasoning | Part | Finish | Spent | Fault | Done | Broken
+type Step = Begun | Text | Refusal | Reasoning | Fragment | Finish | Spent | Fault | Done | Broken
 
 _REASONING = ("reasoning_content", "reasoning_details", "reasoning", "thinking")
 """Several may hold the same text: the first counts (openai-chat.md, 3)."""
@@ -187,7 +187,7 @@ def _calls(delta: Object, is_whole: bool) -> Iterator[Step]:
     for place, call in enumerate(as_objects(delta.get("tool_calls"))):
         index = call.get("index")
         function = as_object(call.get("function"))
-        yield Part(
+        yield Fragment(
             place if is_whole else index if type(index) is int else None,
             as_text(call.get("id")),
             as_text(function.get("name")),
@@ -195,9 +195,11 @@ def _calls(delta: Object, is_whole: bool) -> Iterator[Step]:
             _signature(call),
         )
     if function := as_object(delta.get("function_call")):
-        yield Part(_FUNCTION_CALL, "", as_text(function.get("name")), _arguments(function.get("arguments")))
+        yield Fragment(
+            _FUNCTION_CALL, "", as_text(function.get("name")), _arguments(function.get("arguments"))
+        )
     if signature := _signature(delta):
-        yield Part(signature=signature)
+        yield Fragment(signature=signature)
 
 
 def _arguments(value: object) -> str:

@@ -122,7 +122,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     forced: str = "required"
     """How it spells that some tool must be called; empty where it cannot be asked."""
     named: bool = True
-    """Whether `tool_choice` may name a tool
+    """Whether `tool_choice` may name a tool, where it can be asked at all
     (LM Studio: https://github.com/lmstudio-ai/lmstudio-bug-tracker/issues/670)."""
     forced_in_thought: bool = True
     """Whether a call can be asked for while the model thinks."""
@@ -153,8 +153,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """Models that refuse to be switched off."""
     efforts: tuple[Efforts, ...] = _OPENAI_EFFORTS
     """The first row that matches the model; without one no effort is sent."""
-    effort_field: Literal["reasoning_effort", "reasoning", "thinking"] = "reasoning_effort"
-    """The second holds an object with `effort`, the third is the switch itself."""
+    effort_field: Literal["reasoning_effort", "reasoning"] = "reasoning_effort"
+    """The second holds an object with `effort`. Where there is a switch, effort stands in that."""
     tools_without_effort: Globs = ()
     """Models that take tools only with the effort `none`."""
 
@@ -238,7 +238,6 @@ DIALECTS: dict[str, Dialect] = {
             empty_content=False,
             prefill=Prefill(mark="partial"),
             forced="",
-            named=False,
             rules=schemas.KIMI,
             call_id=r"[!-~]{1,64}",
             replay="calls",
@@ -246,7 +245,6 @@ DIALECTS: dict[str, Dialect] = {
             switched=("*k[3-9]*", "*k2.[5-9]*", "kimi-for-coding*"),
             unstoppable=("*k[3-9]*", "*k2.7*"),
             efforts=(Efforts(("*k[3-9]*",), ("low", "high", "max")),),
-            effort_field="thinking",
         ),
         Dialect(
             name="glm",
@@ -269,7 +267,6 @@ DIALECTS: dict[str, Dialect] = {
             own=("*minimax-m[2-9]*",),
             images=("*minimax-m[3-9]*",),
             forced="",
-            named=False,
             no_tool=False,
             replay="kept",
             switch="adaptive",
@@ -313,7 +310,6 @@ DIALECTS: dict[str, Dialect] = {
             json_schema=True,
             image_urls=False,
             forced="",
-            named=False,
             no_tool=False,
             replay="kept",
             reasoning="reasoning",

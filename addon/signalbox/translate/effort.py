@@ -59,13 +59,9 @@ def _fields(word: str, dialect: Dialect, model: str) -> dict[str, Any]:
         if word == OFF:
             return {} if matches(model, dialect.unstoppable) else {"thinking": {"type": "disabled"}}
         return {"thinking": {"type": dialect.switch, **({"effort": spelled} if spelled else {})}}
-    if not spelled or dialect.effort_field == "thinking":
+    if not spelled:
         return {}
-    return (
-        {"reasoning": {"effort": spelled}}
-        if dialect.effort_field == "reasoning"
-        else {"reasoning_effort": spelled}
-    )
+    return {dialect.effort_field: {"effort": spelled} if dialect.effort_field == "reasoning" else spelled}
 
 
 def _nearest(word: str, words: tuple[str, ...]) -> str:

@@ -13,7 +13,7 @@ from signalbox.translate.chunks import (
     Done,
     Fault,
     Finish,
-    Part,
+    Fragment,
     Reasoning,
     Refusal,
     Spent,
@@ -131,7 +131,7 @@ class Stream:
                 )
                 self._grow(text)
                 self._spread([step])
-            case Part():
+            case Fragment():
                 self._grow(step.arguments)
                 self._call(step)
             case Finish(reason):
@@ -203,10 +203,10 @@ class Stream:
 
     # tool calls
 
-    def _call(self, part: Part) -> None:
+    def _call(self, fragment: Fragment) -> None:
         self._spread(self._tags.end())
         self._blank = ""
-        self._calls.take(part)
+        self._calls.take(fragment)
         self._catch_up()
 
     def _catch_up(self) -> None:

@@ -123,6 +123,5 @@ class Translated:
         events = self._stream.taken()
         if self._message is None:
             return encode(events) if events else b""
-        for event in events:
-            self._message.add(event)
+        self._message.add(events)
         return b""

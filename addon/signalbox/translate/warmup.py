@@ -14,6 +14,5 @@ def warmed_up(model: str, input_tokens: int, *, seed: str, stream: bool) -> tupl
     if stream:
         return encode(events), EVENTS
     message = Message()
-    for event in events:
-        message.add(event)
+    message.add(events)
     return message.encoded(), JSON

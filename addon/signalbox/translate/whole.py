@@ -1,5 +1,6 @@
 """A message that is not streamed, put together from the events of one that is."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -13,7 +14,15 @@ class Message:
         self._pieces: list[str] = []
         """Of the text, the thinking or the arguments of the block that is open."""
 
-    def add(self, event: Event) -> None:
+    def add(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self._take(event)
+
+    def encoded(self) -> bytes:
+        """The message, or the error that came instead."""
+        return msgspec.json.encode(self._message)
+
+    def _take(self, event: Event) -> None:
         match event["type"]:
             case "message_start":
                 self._message = event["message"] | {"content": []}
@@ -28,10 +37,6 @@ class Message:
                 self._message["usage"] = self._message["usage"] | event["usage"]
             case "error":
                 self._message = event
-
-    def encoded(self) -> bytes:
-        """The message, or the error that came instead."""
-        return msgspec.json.encode(self._message)
 
     def _add(self, delta: dict[str, str]) -> None:
         if delta["type"] == "signature_delta":
