@@ -118,6 +118,7 @@ def test_nothing_is_lost_in_any_interleaving(pieces, objects, data):
     [
         [Text("x" * 60)] * 2,
         [Reasoning("x" * 60)] * 2,
+        [Refusal("x" * 60)] * 2,
         [Reasoning("", details=({"data": "x" * 120},))],
         [Fragment(0, "call_1a", "Read", '{"a":"' + "x" * 60), Fragment(0, arguments="x" * 60)],
         [Fragment(0, "call_1a", "Read", '{"a":'), Text("x" * 60), Text("x" * 60)],

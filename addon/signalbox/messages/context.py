@@ -56,12 +56,21 @@ def in_anthropics_words(status: int, error: bytes) -> bytes | None:
     told = read_error(error[:_HEAD])
     if status not in _STATUSES or told is None:
         return None
-    kind, message = told[0], told[1][:_READ]
-    if _OTHERWISE.search(message) or not (kind.lower() in _TYPES or _TOO_LONG.search(message)):
-        return None
+    kind, message = told
     if status == 400 and kind == "invalid_request_error" and message.lower().startswith("prompt is too long"):
         return None
-    return error_body(400, f"prompt is too long: {_sizes(message) or ' '.join(message.split())[:_LINE]}")
+    said = too_long(message, kind)
+    return error_body(400, said) if said else None
+
+
+def too_long(message: str, *kinds: str) -> str:
+    """The message that says so in those words, of an error of one of these types and codes; empty where the
+    prompt is not too long."""
+    message = message[:_READ]
+    is_told = _TOO_LONG.search(message) or not _TYPES.isdisjoint(kind.lower() for kind in kinds)
+    if not is_told or _OTHERWISE.search(message):
+        return ""
+    return f"prompt is too long: {_sizes(message) or ' '.join(message.split())[:_LINE]}"
 
 
 def _sizes(message: str) -> str:

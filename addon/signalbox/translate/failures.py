@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from signalbox.messages.context import in_anthropics_words
-from signalbox.messages.errors import error_type, read_error
+from signalbox.messages.context import too_long
+from signalbox.messages.errors import error_type
 from signalbox.translate.chunks import read, tells_error
 from signalbox.translate.shapes import as_list, as_object, as_objects
 
@@ -80,8 +80,8 @@ def failure(status: int, body: bytes, provider: str, model: str) -> Failure:
     """`body` is decoded and of any shape; a `status` below 300 is none, since the error came within an
     answer. Never raises."""
     said = _said(body)
-    if too_long := _too_long(said):
-        return Failure(400, error_type(400), too_long)
+    if in_other_words := too_long(said.message, *said.names):
+        return Failure(400, error_type(400), in_other_words)
     told = _status(status, said)
     message = f"{provider}: {said.message or _speechless(status, body)}"
     if told == 404 and model not in message:
@@ -97,16 +97,6 @@ def _speechless(status: int, body: bytes) -> str:
     if status < 300 and not tells_error(read(body) or {}):
         return "the answer is no chat completion; look at the provider's url and api"
     return "an error without a message"
-
-
-def _too_long(said: _Said) -> str:
-    """In the words on which Claude Code compacts; empty where the prompt is not too long."""
-    for name in (*said.names, ""):
-        error = {"error": {"type": name, "message": said.message}}
-        if (told := in_anthropics_words(413, msgspec.json.encode(error))) is not None:
-            found = read_error(told)
-            return found[1] if found else ""
-    return ""
 
 
 def _status(status: int, said: _Said) -> int:

@@ -210,9 +210,8 @@ class Stream:
         self._catch_up()
 
     def _catch_up(self) -> None:
-        if self._waiting and not self._calls.running:
-            waiting, self._waiting = self._waiting, []
-            self._spread(waiting)
+        waiting, self._waiting = self._waiting, []
+        self._spread(waiting)
 
     # the end
 
