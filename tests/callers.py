@@ -8,9 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Self
 
+import pytest
+
 from tests.running import Router
 
 LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
+both = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+"""For tests of answers that are streamed, and of those that are not."""
 
 
 class Whole(NamedTuple):

@@ -100,19 +100,3 @@ def _events(out: bytes) -> Iterator[dict[str, Any]]:
         assert event["type"] == name
         yield event
     assert splitter.end() == []
-
-
-def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, **fields: Any) -> bytes:
-    """One event of a stream."""
-    choices = [{"index": 0, "delta": delta or {}, "finish_reason": finish}]
-    return b"data: " + json.dumps({"model": "m-1", "choices": choices, **fields}).encode() + b"\n\n"
-
-
-def call(index: int | None = None, id: str = "", name: str = "", arguments: str = "") -> dict[str, Any]:
-    """One entry of `tool_calls`, with the fields that are given."""
-    entry: dict[str, Any] = {} if index is None else {"index": index}
-    function = {"name": name, "arguments": arguments}
-    return entry | ({"id": id} if id else {}) | {"function": {k: v for k, v in function.items() if v}}
-
-
-DONE = b"data: [DONE]\n\n"

@@ -77,6 +77,23 @@ def shared(started: Shared) -> Shared:
     return started
 
 
+@pytest.fixture
+def router(shared: Shared) -> Router:
+    return shared.router
+
+
+@pytest.fixture
+def home(shared: Shared) -> Upstream:
+    """The first of the two upstreams: Anthropic, where it matters."""
+    return shared.upstream
+
+
+@pytest.fixture
+def up(shared: Shared) -> Upstream:
+    """The second: another provider."""
+    return shared.second
+
+
 @pytest.fixture(scope="session")
 def litellm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiteLLM]:
     """A real LiteLLM gateway. Tests that use it are marked `litellm`; the first one waits for its start."""

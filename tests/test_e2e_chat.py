@@ -12,8 +12,7 @@ import pytest
 
 from tests import chat
 from tests.answers import Answer, error_json, json_answer
-from tests.callers import Caller
-from tests.conftest import Shared
+from tests.callers import Caller, both
 from tests.running import Router
 from tests.upstream import Received, Upstream
 
@@ -64,19 +63,9 @@ rules:
 
 
 @pytest.fixture
-def router(shared: Shared) -> Router:
-    return shared.router
-
-
-@pytest.fixture
-def home(shared: Shared) -> Upstream:
-    return shared.upstream
-
-
-@pytest.fixture
-def up(shared: Shared) -> Upstream:
-    shared.second.answer(usual)
-    return shared.second
+def up(up: Upstream) -> Upstream:
+    up.answer(usual)
+    return up
 
 
 def usual(request: Received) -> Any:
@@ -271,7 +260,7 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+@both
 @pytest.mark.parametrize("how", FAILURES)
 def test_failing_over_from_chat_completions_to_anthropic(how, stream, client, up, home, request):
     up.answer(FAILURES[how])
@@ -287,7 +276,7 @@ def test_failing_over_from_chat_completions_to_anthropic(how, stream, client, up
     assert home.wait_for(1)[0].header("authorization") == "Bearer sk-ant-oat01-fake-login-of-nobody"
 
 
-@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+@both
 @pytest.mark.parametrize(
     ("answer", "status", "kind"),
     [

@@ -6,8 +6,7 @@ import pytest
 
 from tests import chat
 from tests.answers import Answer, json_answer
-from tests.callers import Caller, Whole
-from tests.conftest import Shared
+from tests.callers import Caller, Whole, both
 from tests.running import Router
 from tests.upstream import Upstream
 
@@ -32,21 +31,6 @@ log: {{level: debug}}
 """
 
 
-@pytest.fixture
-def router(shared: Shared) -> Router:
-    return shared.router
-
-
-@pytest.fixture
-def home(shared: Shared) -> Upstream:
-    return shared.upstream
-
-
-@pytest.fixture
-def up(shared: Shared) -> Upstream:
-    return shared.second
-
-
 def ask(router: Router, model: str, *, stream: bool = True) -> Whole:
     with Caller(router, model) as caller:
         caller.socket.settimeout(SOON)
@@ -56,9 +40,6 @@ def ask(router: Router, model: str, *, stream: bool = True) -> Whole:
 
 def error(answer: Whole) -> dict[str, str]:
     return json.loads(answer.body)["error"]
-
-
-both = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 
 
 @both

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from tests.answers import Answer, message_sse
-from tests.conftest import Shared
 from tests.running import Router
 from tests.upstream import Upstream
 
@@ -38,11 +37,6 @@ rules:
 limits: {{body: 64KB}}
 {more}
 """
-
-
-@pytest.fixture
-def router(shared: Shared) -> Router:
-    return shared.router
 
 
 def ask(

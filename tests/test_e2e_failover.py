@@ -21,7 +21,6 @@ from tests.answers import (
     sse,
     text_block,
 )
-from tests.conftest import Shared
 from tests.running import Router
 from tests.upstream import Upstream
 
@@ -63,11 +62,6 @@ def assert_homes_own(home: Upstream, body: bytes) -> None:
     assert then.header("x-api-key") is None
     assert then.header("authorization") == LOGIN
     assert then.body == body
-
-
-@pytest.fixture
-def router(shared: Shared) -> Router:
-    return shared.router
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 
 from tests.answers import USAGE, error_json, event, message_events, message_json, sse, text_block
 from tests.callers import LOGIN, Caller
-from tests.conftest import Shared
 from tests.running import Router, wait_until
 from tests.upstream import Upstream
 
@@ -68,11 +67,6 @@ def rows(router: Router, table: str, session: str = "%", n: int = 1) -> list[dic
 
 def some(row: dict[str, Any], *names: str) -> tuple[Any, ...]:
     return tuple(row[name] for name in names)
-
-
-@pytest.fixture
-def router(shared: Shared) -> Router:
-    return shared.router
 
 
 def test_a_success_is_one_request_and_one_attempt(router, caller):

@@ -12,8 +12,7 @@ import pytest
 
 from tests import chat
 from tests.answers import Answer, error_json, json_answer
-from tests.callers import Caller
-from tests.conftest import Shared
+from tests.callers import Caller, both
 from tests.running import Router, free_ports, wait_until
 from tests.upstream import Upstream
 
@@ -44,16 +43,6 @@ rules:
 
 
 @pytest.fixture
-def router(shared: Shared) -> Router:
-    return shared.router
-
-
-@pytest.fixture
-def up(shared: Shared) -> Upstream:
-    return shared.second
-
-
-@pytest.fixture
 def ask(router: Router) -> Callable[..., Any]:
     client = anthropic.Anthropic(base_url=router.url, auth_token="sk-ant-oat01-fake", max_retries=0)
 
@@ -72,9 +61,6 @@ def ask(router: Router) -> Callable[..., Any]:
 
 def with_header(answer: Answer, name: str, value: str) -> Answer:
     return Answer(answer.status, (*answer.headers, (name, value)), answer.chunks, answer.framing)
-
-
-both = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 
 
 @pytest.mark.parametrize(

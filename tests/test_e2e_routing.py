@@ -41,11 +41,6 @@ rules:
 
 
 @pytest.fixture
-def router(shared: Shared) -> Router:
-    return shared.router
-
-
-@pytest.fixture
 def upstream(shared: Shared) -> Upstream:
     return shared.upstream
 

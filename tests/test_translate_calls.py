@@ -93,6 +93,29 @@ def test_calls_may_all_have_the_same_index(case):
     assert _told(_run([Fragment(0, ids[part.index], part.name, part.arguments) for part in parts])) == wanted
 
 
+@pytest.mark.parametrize("head", [Fragment(name="Read"), Fragment(name="Read", arguments="{")])
+def test_a_name_after_a_whole_call_begins_another_of_the_same_tool(head):
+    first, rest = '{"path":"a"}', '{"path":"b"}'.removeprefix(head.arguments)
+    parts = [Fragment(name="Read", arguments=first), head, Fragment(arguments=rest)]
+    assert _told(_run(parts)) == [("Read", first), ("Read", '{"path":"b"}')]
+
+
+def test_a_second_call_at_the_same_place_may_have_the_same_name():
+    wanted = [("Read", '{"path":"a"}'), ("Read", '{"path":"b"}')]
+    assert _told(_run([Fragment(0, name=name, arguments=text) for name, text in wanted])) == wanted
+
+
+def test_an_id_may_come_after_the_name():
+    parts = [Fragment(0, name="Read"), Fragment(0, "call_1a2b3c"), Fragment(0, arguments="{}")]
+    [started] = [event["content_block"] for event in _run(parts) if "content_block" in event]
+    assert started["id"] == "call_1a2b3c"
+
+
+def test_an_id_alone_is_no_call():
+    parts = [Fragment(0, "call_1a2b3c", "Read", "{}"), Fragment(1, "call_4d5e6f")]
+    assert _told(_run(parts)) == [("Read", "{}")]
+
+
 def test_the_first_call_streams_and_the_others_wait():
     writer = Writer("msg_fake", "m", str)
     writer.begin("m")

@@ -10,7 +10,8 @@ from typing import Any
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from tests.chatstreams import DONE, Result, chunk, fed
+from tests.chat import DONE, chunk
+from tests.chatstreams import Result, fed
 from tests.wellformed import check_events
 
 type Delta = dict[str, Any]

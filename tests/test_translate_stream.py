@@ -136,6 +136,18 @@ def test_many_empty_pieces_are_bounded_too(monkeypatch):
     assert _run(*[Fragment(0, "call_1a", "Read", "")] * 20)[0].cut == "the answer is too large"
 
 
+def test_it_tells_when_it_has_ended_and_when_nothing_of_it_is_to_come():
+    def told(*steps: Step) -> tuple[bool, bool]:
+        one = _stream()
+        one.take(steps)
+        return one.finished, one.over
+
+    said, finish, spent = Text("x"), Finish("stop"), Spent({"prompt_tokens": 3})
+    assert told(said) == told(said, spent) == told(said, finish, said) == (False, False)
+    assert told(said, finish) == told(said, finish, Text("")) == (True, False)
+    assert told(said, finish, spent) == told(said, Done()) == told(Fault(b"{}")) == (True, True)
+
+
 def test_details_of_reasoning_are_kept_as_they_would_be_in_a_whole_answer():
     def details(**fields: Any) -> Reasoning:
         return Reasoning(fields.get("text", ""), "reasoning", ({"index": 0, **fields},))
@@ -145,6 +157,9 @@ def test_details_of_reasoning_are_kept_as_they_would_be_in_a_whole_answer():
         details(type="reasoning.text", text="b"),
         details(type="reasoning.text", signature="c2ln"),
         details(type="reasoning.encrypted", data="ZW5j"),
+        details(type="reasoning.summary", summary=None),
+        details(type="reasoning.summary", summary="x"),
+        details(type="reasoning.summary", summary="y"),
         Reasoning("", "reasoning", ({"type": "reasoning.summary", "summary": "c"},)),
         Reasoning("", "reasoning", ({"type": "reasoning.summary", "summary": "d"},)),
         Text("x"),
@@ -156,6 +171,7 @@ def test_details_of_reasoning_are_kept_as_they_would_be_in_a_whole_answer():
         [
             {"index": 0, "type": "reasoning.text", "text": "ab", "signature": "c2ln"},
             {"index": 0, "type": "reasoning.encrypted", "data": "ZW5j"},
+            {"index": 0, "type": "reasoning.summary", "summary": "xy"},
             {"type": "reasoning.summary", "summary": "c"},
             {"type": "reasoning.summary", "summary": "d"},
         ],

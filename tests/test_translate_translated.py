@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from signalbox.messages.reader import Reader
 from signalbox.translate import translated as module
-from tests.chatstreams import DONE, GOLDEN, call, case, chat, chunk, fed, options, sent, translated, written
+from tests.chat import DONE, call, chunk
+from tests.chatstreams import GOLDEN, case, chat, fed, options, sent, translated, written
 from tests.wellformed import check_events
 
 STREAMS = [path for path in GOLDEN if options(case(path)[0]).get("streams", True)]
@@ -175,9 +176,9 @@ def test_an_event_leaves_as_soon_as_its_chunk_is_in():
     answer = chat().answer("text/event-stream", "", "req_fake")
     assert b"message_start" in answer.feed(chunk({"role": "assistant", "content": ""}))
     assert b'"text":"Hi"' in answer.feed(SAID)
-    assert b'"name":"Read"' in answer.feed(chunk({"tool_calls": [call(0, "call_1a2b3c", "Read")]}))
-    assert b"pa" in answer.feed(chunk({"tool_calls": [call(0, arguments='{"pa')]}))
-    assert b"content_block_stop" in answer.feed(chunk({"tool_calls": [call(0, arguments='th":"a"}')]}))
+    assert b'"name":"Read"' in answer.feed(chunk({"tool_calls": [call("Read", "")]}))
+    assert b"pa" in answer.feed(chunk({"tool_calls": [call("", '{"pa')]}))
+    assert b"content_block_stop" in answer.feed(chunk({"tool_calls": [call("", 'th":"a"}')]}))
     assert answer.feed(chunk({}, "tool_calls")) == b""
     assert b"message_stop" in answer.feed(DONE)
     assert answer.end() == b""
