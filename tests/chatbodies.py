@@ -109,7 +109,7 @@ ASSISTANT = st.builds(
     TEXT | st.lists(SAID | CALL | CALL | THINKING | SERVER, max_size=5),
 )
 SYSTEM = st.builds(
-    lambda content: {"role": "system", "content": content}, TEXT | st.lists(SAID | CHANGE, max_size=2)
+    lambda content: {"role": "system", "content": content}, TEXT | st.lists(SAID | IMAGE | CHANGE, max_size=2)
 )
 STRANGE = st.fixed_dictionaries(
     {"role": st.sampled_from(["user", "assistant", "system", "tool", None, 5])},

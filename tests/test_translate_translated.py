@@ -231,6 +231,19 @@ def test_a_stream_that_begins_like_none_is_told_by_its_head():
     assert fed([raw]).cut == "the answer is neither a stream nor JSON"
 
 
+@pytest.mark.parametrize(
+    ("raw", "cut", "error"),
+    [
+        (b'{"choices":[', "the answer is not JSON", None),
+        (b'{"choices":[]}', "", b'{"error":{"type":"overloaded_error","message":"the answer is empty"}}'),
+        (b'{"status":"ok"}', "", b'{"status":"ok"}'),
+    ],
+)
+def test_a_whole_answer_that_is_none_is_a_fault(raw, cut, error):
+    result = fed([raw])
+    assert (result.cut, result.error) == (cut, error)
+
+
 def test_a_whole_answer_is_bounded(monkeypatch):
     monkeypatch.setattr(module, "LARGEST", 100)
     assert fed([b"{" + b" " * 200]).cut == "the answer is too large"

@@ -9,9 +9,9 @@ their caches by them.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeGuard
 
-from signalbox.translate.answers import Answers, Call
+from signalbox.translate.assistant import Assistant, Call
 from signalbox.translate.dialects import Dialect, matches
 from signalbox.translate.incoming import Block, Message, Piece, pieces
 from signalbox.translate.parts import Part, Parts, content_of
@@ -30,12 +30,12 @@ class History:
     """Writes it for one provider and model."""
 
     def __init__(
-        self, dialect: Dialect, model: str, parts: Parts, answers: Answers, notes: Counter[str]
+        self, dialect: Dialect, model: str, parts: Parts, assistant: Assistant, notes: Counter[str]
     ) -> None:
         self._dialect = dialect
         self._bridges = matches(model, dialect.bridged)
         self._parts = parts
-        self._answers = answers
+        self._assistant = assistant
         self._notes = notes
 
     def of(self, messages: Iterable[Message], closing: str) -> list[Sent]:
@@ -43,17 +43,17 @@ class History:
         sent: list[Sent] = []
         between: list[Message] = []
         calls: list[Call] = []
-        for is_answer, turn in groupby(messages, lambda message: message.role == "assistant"):
-            if not is_answer:
+        for is_assistants, turn in groupby(messages, lambda message: message.role == "assistant"):
+            if not is_assistants:
                 between += turn
                 continue
-            answer = self._answers.of(turn)
-            if answer is None:
+            said = self._assistant.of(turn)
+            if said is None:
                 continue
             if sent or between:
                 sent += self._between(between, calls, opens=not sent)
-            sent.append(answer.message)
-            between, calls = [], answer.calls
+            sent.append(said.message)
+            between, calls = [], said.calls
         if between or calls or not sent:
             sent += self._between(between, calls, closing, opens=not sent)
         return sent
@@ -89,7 +89,7 @@ class History:
         for message in messages:
             parts: list[Part] = []
             for piece in pieces(message.content):
-                if isinstance(piece, Block) and _is_result(piece) and waiting.get(piece.tool_use_id):
+                if _is_result(piece) and waiting.get(piece.tool_use_id):
                     results[waiting[piece.tool_use_id].pop().sent] = piece
                 else:
                     parts += self._said(piece)
@@ -106,7 +106,7 @@ class History:
 
     def _said(self, piece: Piece) -> Iterator[Part]:
         """A result without its call becomes text: as a result it would be refused."""
-        if not isinstance(piece, Block) or not _is_result(piece):
+        if not _is_result(piece):
             yield from self._parts.of(piece)
             return
         self._notes["results without a call"] += 1
@@ -127,8 +127,8 @@ class History:
         return {"role": "tool", "tool_call_id": call.sent, "content": content_of([said])}
 
 
-def _is_result(block: Block) -> bool:
-    return block.type == "tool_result" and isinstance(block.tool_use_id, str)
+def _is_result(piece: Piece) -> TypeGuard[Block]:
+    return isinstance(piece, Block) and piece.type == "tool_result" and isinstance(piece.tool_use_id, str)
 
 
 def system_of(parts: list[Part]) -> list[Sent]:

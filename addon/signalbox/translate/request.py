@@ -8,7 +8,7 @@ import msgspec
 
 from signalbox.messages.body import Body
 from signalbox.messages.system import BILLING
-from signalbox.translate.answers import Answers
+from signalbox.translate.assistant import Assistant
 from signalbox.translate.dialects import Dialect, matches
 from signalbox.translate.dropped import dropped
 from signalbox.translate.effort import Thought, thought
@@ -116,10 +116,10 @@ class _Writing:
         )
 
     def _messages(self, thinking: Thought, choice: Choice, schema: Object | None) -> list[Object]:
-        answers = Answers(
+        assistant = Assistant(
             self._dialect, self._model, self._provider, self._parts, self._names, off=thinking.is_off
         )
-        history = History(self._dialect, self._model, self._parts, answers, self._notes)
+        history = History(self._dialect, self._model, self._parts, assistant, self._notes)
         system = self._parts.read(_without_billing(self._asked.system))
         if schema is not None and not self._dialect.json_schema:
             system.append(Part(_SCHEMA.format(msgspec.json.encode(schema).decode())))

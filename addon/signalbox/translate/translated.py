@@ -1,6 +1,7 @@
 """An answer with a 2xx status as its bytes come in: a stream or JSON, whichever was asked for or is given."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 from signalbox.messages.encoding import Decoder, EncodingError
@@ -47,26 +48,27 @@ class Translated:
 
     def feed(self, data: bytes) -> bytes:
         out = bytearray()
-        try:
+        with self._kept_from_the_client():
             for piece in self._decoder.pieces(data):
                 if self.cut:
                     break
                 out += self._through(piece)
-        except EncodingError as error:
-            self.cut = self.cut or f"its content-encoding is {error}"
-        except Exception as error:
-            # What is left must never reach the client in the provider's own protocol.
-            self.cut = self.cut or f"{type(error).__name__} while it was translated"
         return bytes(out)
 
     def end(self) -> bytes:
-        if self.cut:
-            return b""
+        with self._kept_from_the_client():
+            return b"" if self.cut else self._last()
+        return b""
+
+    @contextmanager
+    def _kept_from_the_client(self) -> Iterator[None]:
+        """Whatever fails, what is left must never be told in the provider's own protocol."""
         try:
-            return self._last()
+            yield
+        except EncodingError as error:
+            self.cut = f"its content-encoding is {error}"
         except Exception as error:
             self.cut = f"{type(error).__name__} while it was translated"
-            return b""
 
     def _through(self, piece: bytes) -> bytes:
         if self._form == "unknown":

@@ -1,7 +1,7 @@
 """Assistant messages of the history: text, calls, and the thinking that their provider wants back."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -27,13 +27,13 @@ class Call(msgspec.Struct, frozen=True):
     name: str
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Said(msgspec.Struct, frozen=True):
     message: dict[str, Any]
     calls: list[Call]
 
 
-class Answers:
-    """Writes them for one provider and model."""
+class Assistant:
+    """Writes its messages for one provider and model."""
 
     def __init__(
         self, dialect: Dialect, model: str, provider: str, parts: Parts, names: Names, *, off: bool
@@ -47,10 +47,10 @@ class Answers:
         self._off = off
         self._ids = Ids(dialect.call_id, dialect.new_id)
 
-    def of(self, messages: Iterable[Message]) -> Answer | None:
+    def of(self, messages: Iterable[Message]) -> Said | None:
         """One message of several in a row; None where nothing is left that could be sent."""
         blocks = [piece for message in messages for piece in pieces(message.content)]
-        uses = [block for block in blocks if isinstance(block, Block) and _is_call(block)]
+        uses = [block for block in blocks if _is_call(block)]
         thoughts = [block for block in blocks if isinstance(block, Block) and block.type == "thinking"]
         said = [part for piece in blocks if not _is_call(piece) for part in self._said(piece)]
         if not uses and not said:
@@ -64,7 +64,7 @@ class Answers:
         message |= self._thinking(thoughts, called=bool(calls))
         if calls:
             message["tool_calls"] = written
-        return Answer(message, calls)
+        return Said(message, calls)
 
     def _said(self, piece: Piece) -> Iterable[Part]:
         """Text only: an assistant message holds no media."""
@@ -112,13 +112,8 @@ class Answers:
         return payload_of(as_text(block.signature), self._provider)
 
 
-def _is_call(piece: Piece) -> bool:
-    return (
-        isinstance(piece, Block)
-        and piece.type == "tool_use"
-        and isinstance(piece.name, str)
-        and bool(piece.name)
-    )
+def _is_call(piece: Piece) -> TypeGuard[Block]:
+    return isinstance(piece, Block) and piece.type == "tool_use" and as_text(piece.name) != ""
 
 
 def _names_field(payload: dict[str, Any]) -> bool:
