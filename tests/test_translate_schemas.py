@@ -161,6 +161,7 @@ def test_some_refuse_additional_properties(rules):
         ({"type": "string", "format": "email"}, STRING),
         ({"type": "integer", "format": "int64"}, {"type": "integer", "format": "int64"}),
         ({"type": "array"}, {"type": "array", "items": STRING}),
+        ({"type": "array", "items": {"type": ["integer"]}}, {"type": "array", "items": {"type": "integer"}}),
         ({"type": "array", "items": [STRING, {"type": "integer"}]}, {"type": "array", "items": STRING}),
         ({**_properties(a=STRING), "required": ["a", "b", 5]}, {**_properties(a=STRING), "required": ["a"]}),
         ({"type": "integer", "exclusiveMinimum": 0, "minimum": 1}, {"type": "integer", "minimum": 1}),

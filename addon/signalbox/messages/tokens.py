@@ -141,7 +141,7 @@ def _chinese(plain: bytes, characters: int) -> tuple[float, float]:
 
 def _without_data(raw: bytes) -> tuple[int, bytes]:
     """How many base64 sources there are, and all bytes but theirs and those of signatures."""
-    images = [span for span in _values(raw, _DATA) if _is_base64(raw, *span)] if b'"base64"' in raw else []
+    images = [span for span in _values(raw, _DATA) if _is_base64(raw, *span)]
     hidden = sorted([*images, *_values(raw, _SIGNATURE)])
     starts, ends = [start for start, _ in hidden], [end for _, end in hidden]
     kept = zip([0, *ends], [*starts, len(raw)], strict=True)

@@ -51,6 +51,12 @@ class AnsweringStream(AskingStream):
         """Whether something of the answer has reached the client, so that nothing can be tried again."""
         return self._answered and (self._delivering or not self._opened)
 
+    @property
+    def _streams(self) -> bool:
+        """Whether the client wants a stream."""
+        exchange = self.exchange
+        return exchange is not None and exchange.facts is not None and exchange.facts.stream
+
     # a client that has waited long
 
     def on_due(self, name: str) -> Commands[None]:
@@ -61,8 +67,7 @@ class AnsweringStream(AskingStream):
 
     def _open_in_time(self) -> None:
         """From now on a client that wants a stream waits without a word for so long and no longer."""
-        exchange = self.exchange
-        if exchange is not None and exchange.facts is not None and exchange.facts.stream and not self._opened:
+        if self._streams and not self._opened:
             self.deadlines.keep("hold", HELD)
 
     def _open(self) -> Commands[None]:

@@ -23,7 +23,6 @@ from signalbox.routing import outcome as outcomes
 from signalbox.routing.tried import Tried
 from signalbox.translate.translation import Answer, Passed
 
-EVENTS = "text/event-stream"
 LINGER = 1.0
 """Seconds that a provider has to end an answer in which it has said all: then its connection is kept."""
 USAGE = 2.0
@@ -85,8 +84,7 @@ class TranslatingStream(FailoverStream):
 
     def _ping_when_silent(self) -> None:
         """Chat completions know no pings, and a model may think for long without a word."""
-        streams = (self._answer.content_type or "").startswith(EVENTS)
-        if streams and self._delivering and self.server_state == self.state_stream_response_body:
+        if self._streams and self._delivering and self.server_state == self.state_stream_response_body:
             self.deadlines.set("ping", answering.HELD)
 
     def _begin(self, response: http.Response) -> None:

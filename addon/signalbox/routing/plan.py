@@ -143,7 +143,7 @@ def _no_login(choice: Choice, facts: Facts) -> tuple[str, str] | None:
 def _untranslatable(choice: Choice, facts: Facts) -> tuple[str, str] | None:
     if choice.provider.api != "openai" or facts.body is None:
         return None
-    why = untranslatable(facts.body)
+    why = untranslatable(facts.body.text)
     return (UNTRANSLATABLE, why) if why else None
 
 

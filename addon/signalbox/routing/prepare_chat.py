@@ -4,13 +4,14 @@ Of the caller's headers only `user-agent` goes there: the others are Anthropic's
 Some providers ask for one of a coding agent, and refuse requests without (reference/providers.md).
 """
 
+from collections.abc import Sequence
 from hashlib import blake2b
 
 from msgspec.structs import replace
 
 from signalbox import __version__
 from signalbox.config.rules import Provider
-from signalbox.messages.body import Body
+from signalbox.messages.body import Body, Edit
 from signalbox.messages.thinking import without_thinking
 from signalbox.routing.credentials import secrets_of, with_key
 from signalbox.routing.facts import Facts
@@ -44,15 +45,7 @@ def prepare_chat(
     """The request for one target; see `prepare`. Raises UntranslatableError."""
     provider, model, row = choice.provider, choice.model or facts.asked or "", dialect(choice.provider)
     notes: list[str] = []
-    keeps = kept_thinking(provider, lessons)
-    dropped = without_thinking(incoming.body, keeps, keeps_mode=True) if keeps else None
-    if dropped and dropped.count:
-        notes.append(f"dropped {dropped.count} thinking blocks")
-    raw = incoming.body.edited(
-        set=lowered_max_tokens(choice, incoming.body, notes), edits=dropped.edits if dropped else ()
-    )
-    if incoming.body.text is not incoming.body.raw:  # it holds half a character, which cannot be written
-        raw = Body.parse(raw).text
+    raw = _for_this_provider(choice, incoming.body, lessons, notes)
     if model != facts.asked:
         notes.append(f"model remap: {facts.asked} → {model}")
     session = _alias(facts.session, lessons.key)
@@ -86,6 +79,19 @@ def prepare_chat(
             secrets=secrets_of(headers, provider.query),
         ),
     )
+
+
+def _for_this_provider(choice: Choice, body: Body, lessons: Lessons, notes: list[str]) -> bytes:
+    """The Messages body, without the thinking of others and with its `max_tokens` bounded."""
+    edits: Sequence[Edit] = ()
+    if keeps := kept_thinking(choice.provider, lessons):
+        dropped = without_thinking(body, keeps, keeps_mode=True)
+        edits = dropped.edits
+        if dropped.count:
+            notes.append(f"dropped {dropped.count} thinking blocks")
+    raw = body.edited(set=lowered_max_tokens(choice, body, notes), edits=edits)
+    # text that holds half a character cannot be written
+    return raw if body.text is body.raw else Body.parse(raw).text
 
 
 def _continuing(provider: Provider, row: Dialect) -> Provider:

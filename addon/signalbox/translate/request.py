@@ -6,7 +6,6 @@ from types import UnionType
 
 import msgspec
 
-from signalbox.messages.body import Body
 from signalbox.messages.system import BILLING
 from signalbox.translate.assistant import Assistant
 from signalbox.translate.dialects import Dialect, matches
@@ -40,11 +39,11 @@ class ChatRequest(msgspec.Struct, frozen=True):
     """Whether the last message is the assistant's, for the model to continue."""
 
 
-def untranslatable(body: bytes | Body) -> str:
+def untranslatable(raw: bytes) -> str:
     """Why no provider of chat completions can serve a request, for people; empty where one can. Reads the
     tools and a few small fields only."""
     try:
-        return refusal(read_offered(body.text if isinstance(body, Body) else body))
+        return refusal(read_offered(raw))
     except UntranslatableError as error:
         return str(error)
 

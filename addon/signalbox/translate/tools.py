@@ -87,7 +87,7 @@ def refusal(asked: Offered) -> str:
     if servers and len(servers) == len(tools):
         return f"the request offers only tools that Anthropic itself defines ({', '.join(servers[:5])})"
     choice = as_object(asked.tool_choice)
-    if choice.get("type") == "tool" and choice.get("name") in servers:
+    if choice.get("name") in servers:
         return f"the request's tool_choice names {choice['name']}, a tool that Anthropic itself defines"
     if as_object(asked.thread).get("type") == "continue":
         return "the request continues a thread that Anthropic itself keeps"
