@@ -126,6 +126,7 @@ def test_white_space_without_end_is_noticed():
     assert not arguments.endless
     arguments.feed(" ")
     assert arguments.endless
+    assert _fed('{"a":1,' + "\n" * 501 + '"b":2}').endless
 
 
 def test_white_space_in_strings_may_be_long():

@@ -142,6 +142,7 @@ def test_what_is_no_error(fine):
         (Event("", b"{"), [Broken()]),
         (Event("", b"[{"), [Broken()]),
         (Event("error", b"broken"), [Fault(b"broken")]),
+        (Event("error", b""), [Fault(b"")]),
         (Event("message", b'{"usage":{"a":1}}'), [Spent({"a": 1})]),
         (Event("", b'[{"error":"x"}]'), [Fault(b'[{"error":"x"}]')]),
     ],

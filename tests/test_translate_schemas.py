@@ -65,6 +65,7 @@ def test_a_reference_at_the_root_is_followed():
 def test_openai_takes_references_and_all_keywords():
     schema = {"$schema": "x", **TREE, "additionalProperties": False}
     assert parameters(schema, PLAIN) == schema
+    assert cleaned(schema, PLAIN) == schema
 
 
 def test_no_one_takes_the_format_uri():
@@ -142,7 +143,7 @@ def test_some_refuse_additional_properties(rules):
             {"oneOf": [STRING, {"type": "integer"}], "title": "T"},
             {"title": "T", "anyOf": [STRING, {"type": "integer"}]},
         ),
-        ({"allOf": [{"$ref": "#/$defs/S"}], "description": "D"}, {"type": "string", "description": "D"}),
+        ({"allOf": [{"$ref": "#/$defs/N"}], "description": "D"}, {"type": "integer", "description": "D"}),
         ({"allOf": [_properties(a=STRING), _properties(b=STRING)]}, _properties(a=STRING, b=STRING)),
         (
             {"allOf": [{**_properties(a=STRING), "required": ["a"]}, {"required": ["a"]}], "required": ["b"]},
@@ -163,7 +164,10 @@ def test_some_refuse_additional_properties(rules):
         ({"type": "array"}, {"type": "array", "items": STRING}),
         ({"type": "array", "items": {"type": ["integer"]}}, {"type": "array", "items": {"type": "integer"}}),
         ({"type": "array", "items": [STRING, {"type": "integer"}]}, {"type": "array", "items": STRING}),
-        ({**_properties(a=STRING), "required": ["a", "b", 5]}, {**_properties(a=STRING), "required": ["a"]}),
+        (
+            {**_properties(a=STRING), "required": ["b", "a", 5, [], "a"]},
+            {**_properties(a=STRING), "required": ["a"]},
+        ),
         ({"type": "integer", "exclusiveMinimum": 0, "minimum": 1}, {"type": "integer", "minimum": 1}),
         (
             {**_properties(), "patternProperties": {}, "propertyNames": {}, "additionalProperties": {}},
@@ -173,7 +177,7 @@ def test_some_refuse_additional_properties(rules):
     ids=str,
 )
 def test_gemini_has_fewer_words(schema, sent):
-    told = {**_properties(x=schema), "$defs": {"S": STRING}}
+    told = {**_properties(x=schema), "$defs": {"N": {"type": "integer"}}}
     assert parameters(told, GEMINI) == _properties(x=sent)
 
 

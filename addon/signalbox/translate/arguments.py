@@ -59,14 +59,14 @@ class Arguments:
             return "", ""
         end = self._scan(text)
         own, rest = (text, "") if end < 0 else (text[:end], _another(text[end:]))
-        own = self._mended(own) if _CONTROL.search(own) else own
+        own = self._mended(own)
         self._pieces.append(own)
         return own, rest
 
     def settled(self) -> str | None:
         """All of it, no more being to come; None where it is not a JSON object."""
         text = self.text
-        if not text.strip() or text.strip() == "null":
+        if text.strip() in ("", "null"):
             return "{}"
         if self.is_object:
             if not self.complete and text.rstrip()[-1:] in ('"', "}", "]"):
@@ -115,8 +115,8 @@ class Arguments:
         return end + 1
 
     def _count_space(self, between: str) -> None:
-        if between:
-            self._space = self._space + len(between) if between.isspace() else 0
+        blank = len(between) - len(between.rstrip())
+        self._space = blank + (self._space if blank == len(between) else 0)
         self.endless = self.endless or self._space > _MOST_SPACE
 
     def _mended(self, text: str) -> str:

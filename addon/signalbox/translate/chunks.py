@@ -85,7 +85,7 @@ def steps_of(event: Event) -> list[Step]:
     data = event.data.strip()
     if data == b"[DONE]":
         return [Done()]
-    if event.name == "error" and data:
+    if event.name == "error":
         return [Fault(data)]
     if not data.startswith((b"{", b"[")):
         return []

@@ -213,7 +213,6 @@ def _fitted(schema: Object) -> Object:
     if (kind == "array" or "items" in schema) and not isinstance(schema.get("items"), dict):
         schema["items"] = next(iter(as_objects(schema.get("items"))), {"type": "string"})
     if "required" in schema:
-        named = as_object(schema.get("properties"))
-        required = dict.fromkeys(name for name in as_list(schema["required"]) if isinstance(name, str))
-        schema["required"] = [name for name in required if name in named]
+        required = as_list(schema["required"])
+        schema["required"] = [name for name in as_object(schema.get("properties")) if name in required]
     return schema
