@@ -105,6 +105,7 @@ def test_a_name_may_tell_more_than_the_status(status, error, told):
         ({"type": "server_error", "message": "m"}, 500),
         ({"type": "rate_limit_error", "message": "m"}, 429),
         ({"code": "invalid_api_key", "message": "m"}, 403),
+        ({"status": "RESOURCE_EXHAUSTED", "message": "m"}, 429),
         ({"code": True, "message": "m"}, 500),
         ("m", 500),
     ],
@@ -173,6 +174,11 @@ def test_what_says_nothing_of_itself_is_told_by_what_it_is(status, body, message
 def test_what_a_schema_refuses_is_told_with_its_place():
     detail = [{"type": "extra_forbidden", "loc": ["body", "messages", 1], "msg": "Extra inputs"}]
     assert _told(422, {"detail": detail})[2] == "fake: Extra inputs (at body.messages.1)"
+
+
+def test_what_says_nothing_is_said_to():
+    for body in ({"base_resp": {"status_code": 2013}}, {"error": {"code": "1210"}}, b""):
+        assert _told(400, body) == (400, "invalid_request_error", "fake: an error without a message")
 
 
 def test_a_text_of_any_length_is_cut():

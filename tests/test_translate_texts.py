@@ -5,7 +5,7 @@ import json
 import pytest
 
 from signalbox.translate.incoming import Piece, read
-from signalbox.translate.texts import joined, text_of
+from signalbox.translate.texts import defined_by, joined, text_of
 
 
 def _piece(value: object) -> Piece:
@@ -66,6 +66,12 @@ def _piece(value: object) -> Piece:
 )
 def test_text_of(block, text):
     assert text_of(_piece(block)) == text
+
+
+@pytest.mark.parametrize(("kind", "name"), [("tool_addition", "a"), ("tool_removal", None)])
+def test_only_an_addition_brings_a_tool_along(kind, name):
+    tool = defined_by(_piece({"type": kind, "tool": {"definition": {"name": "a"}}}))
+    assert (tool and tool.name) == name
 
 
 def test_blank_lines_are_none():

@@ -4,7 +4,7 @@ Their shapes are those of openai-chat.md, 5; GLM's codes: https://docs.z.ai/api-
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from html import unescape
 from typing import Any, NamedTuple
 
@@ -112,7 +112,7 @@ def _status(status: int, said: _Said) -> int:
 
 
 def _said(body: bytes) -> _Said:
-    value = read(body[:_HEAD].strip())
+    value = read(body[:_HEAD])
     if value is None:
         return _Said((), None, _text_of(body[:_HEAD]))
     first = next(iter(as_objects(value.get("choices"))), {})
@@ -122,16 +122,11 @@ def _said(body: bytes) -> _Said:
         return _Said((f"minimax_{base['status_code']}",), None, _string(base.get("status_msg")))
     if not isinstance(held, dict):
         return _Said((), None, _string(held))
-    names = tuple(_names(held))
+    kind = as_object(held.get("metadata")).get("error_type")
+    told = (kind, held.get("code"), held.get("status"), held.get("type"))
+    names = tuple(str(name).lower() for name in told)
     status = next((int(name) for name in names if re.fullmatch(r"[45]\d\d", name, re.ASCII)), None)
     return _Said(names, status, _message(held))
-
-
-def _names(error: Mapping[str, Any]) -> Iterator[str]:
-    kind = as_object(error.get("metadata")).get("error_type")
-    for name in (kind, error.get("code"), error.get("status"), error.get("type")):
-        if isinstance(name, str | int) and not isinstance(name, bool):
-            yield str(name).lower()
 
 
 def _message(error: Mapping[str, Any]) -> str:

@@ -48,10 +48,11 @@ class Parts:
 
     def of(self, piece: Piece) -> list[Part]:
         """Nothing for what is blank. Its `cache_control` goes with the last part."""
+        source = piece.source if isinstance(piece, Block) and isinstance(piece.source, Source) else Source()
         if isinstance(piece, Block) and piece.type == "image":
-            parts = [self._image(piece)]
+            parts = [self._image(source)]
         elif isinstance(piece, Block) and piece.type == "document":
-            parts = self._document(piece)
+            parts = self._document(piece, source)
         else:
             parts = [Part(text_of(piece))]
         parts = [part for part in parts if part.media or is_said(part.text)]
@@ -67,24 +68,23 @@ class Parts:
         ttl = told.get("ttl")
         return {"type": "ephemeral", "ttl": ttl} if isinstance(ttl, str) else {"type": "ephemeral"}
 
-    def _image(self, block: Block) -> Part:
-        url = _url(block.source) if self._sees else ""
+    def _image(self, source: Source) -> Part:
+        url = _url(source) if self._sees else ""
         if not url or not (self._dialect.image_urls or url.startswith("data:")):
             self._notes["images omitted"] += 1
-            return Part(joined(("[image omitted]", _address(block.source))))
+            return Part(joined(("[image omitted]", as_text(source.url))))
         return Part(media={"type": "image_url", "image_url": {"url": url}})
 
-    def _document(self, block: Block) -> list[Part]:
+    def _document(self, block: Block, source: Source) -> list[Part]:
         """Text as text, with images that it holds; a PDF where the provider takes one (translation.md, 2)."""
         title, context = as_text(block.title), as_text(block.context)
-        source = block.source
-        if isinstance(source, Source) and source.type == "content":
+        if source.type == "content":
             return [Part(title), Part(context), *self.read(source.content)]
-        if isinstance(source, Source) and source.type == "text":
+        if source.type == "text":
             return [Part(text_of(block))]
         return [Part(context), self._file(title, source)]
 
-    def _file(self, title: str, source: object) -> Part:
+    def _file(self, title: str, source: Source) -> Part:
         url = _url(source)
         is_pdf = url.startswith("data:application/pdf;")
         if is_pdf and self._dialect.pdf == "file":
@@ -93,21 +93,12 @@ class Parts:
         if is_pdf and self._dialect.pdf == "image_url":
             return Part(media={"type": "image_url", "image_url": {"url": url}})
         self._notes["documents omitted"] += 1
-        return Part(joined(("[document omitted]", title, _address(source))))
+        return Part(joined(("[document omitted]", title, as_text(source.url))))
 
 
-def _address(source: object) -> str:
-    """Where something is that is not in the request itself."""
-    return as_text(source.url) if isinstance(source, Source) and source.type == "url" else ""
-
-
-def _url(source: object) -> str:
-    """A data URL, or its address; empty for an uploaded file."""
-    if not isinstance(source, Source):
-        return ""
-    if source.type == "url":
-        return _address(source)
-    if source.type != "base64" or not isinstance(source.media_type, str) or not isinstance(source.data, str):
-        return ""
-    media_type = source.media_type.lower()
-    return f"data:{_MEDIA_TYPES.get(media_type, media_type)};base64,{source.data}"
+def _url(source: Source) -> str:
+    """Its address, or a data URL; empty for an uploaded file."""
+    media_type, data = as_text(source.media_type).lower(), as_text(source.data)
+    if media_type and data:
+        return f"data:{_MEDIA_TYPES.get(media_type, media_type)};base64,{data}"
+    return as_text(source.url)
