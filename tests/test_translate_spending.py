@@ -30,6 +30,8 @@ def test_input_is_what_is_not_cached(prompt, cached, written, completion):
 def test_anthropics_names_may_mean_that_the_prompt_is_without_the_cache(prompt, cached):
     usage = usage_of({"prompt_tokens": prompt, "cache_read_input_tokens": cached})
     assert usage["input_tokens"] == prompt
+    written = usage_of({"prompt_tokens": prompt, "cache_creation_input_tokens": cached})
+    assert written["input_tokens"] == prompt
     within = usage_of({"prompt_tokens": cached, "cache_read_input_tokens": prompt})
     assert within["input_tokens"] == cached - prompt
 

@@ -1,11 +1,9 @@
 """How hard a model is to think (translation.md, 4)."""
 
-from typing import Any
-
 import msgspec
 
 from signalbox.translate.dialects import Dialect, matches
-from signalbox.translate.shapes import as_object
+from signalbox.translate.shapes import Object, as_object, as_text
 
 OFF = "none"
 _ORDER = (OFF, "minimal", "low", "medium", "high", "xhigh", "max")
@@ -19,7 +17,7 @@ _BY_DEFAULT = "high"
 class Thought(msgspec.Struct, frozen=True):
     """What is asked of the model."""
 
-    fields: dict[str, Any]
+    fields: Object
     """Of the chat body."""
     is_off: bool
     """Whether the model is told not to think."""
@@ -30,19 +28,19 @@ class Thought(msgspec.Struct, frozen=True):
 def thought(thinking: object, output_config: object, dialect: Dialect, model: str, *, tools: bool) -> Thought:
     """From the fields of a Messages body. `tools`: whether any is offered."""
     told = as_object(thinking)
-    word = _asked(told, as_object(output_config).get("effort"))
+    word = _asked(told, as_text(as_object(output_config).get("effort")))
     if tools and matches(model, dialect.tools_without_effort):
         word = OFF
     is_off = word == OFF and not matches(model, dialect.unstoppable)
     return Thought(_fields(word, dialect, model), is_off, told.get("type") in _SHOWN)
 
 
-def _asked(thinking: dict[str, Any], effort: object) -> str:
+def _asked(thinking: Object, effort: str) -> str:
     """One of `_ORDER`; empty where the client leaves it to the model."""
     kind = thinking.get("type")
     if kind in ("disabled", "between_tools"):
         return OFF
-    if isinstance(effort, str) and effort in _ORDER:
+    if effort in _ORDER:
         return effort
     budget = thinking.get("budget_tokens")
     if kind == "enabled" and isinstance(budget, int | float):
@@ -50,7 +48,7 @@ def _asked(thinking: dict[str, Any], effort: object) -> str:
     return _BY_DEFAULT if kind in _SHOWN else ""
 
 
-def _fields(word: str, dialect: Dialect, model: str) -> dict[str, Any]:
+def _fields(word: str, dialect: Dialect, model: str) -> Object:
     if not word:
         return {}
     words = next((row.words for row in dialect.efforts if matches(model, row.models)), ())

@@ -42,7 +42,5 @@ def estimated(characters: int) -> dict[str, int]:
 
 def _count(told: Object, name: str) -> int:
     """Nonsense counts as zero."""
-    value = told.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return 0
-    return int(value) if 0 < value < _MOST else 0
+    value = told.get(name, 0)
+    return int(value) if type(value) in (int, float) and 0 < value < _MOST else 0
