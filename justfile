@@ -29,9 +29,9 @@ demo *args: _env
 stats *args: _env
     {{bin}}signalbox stats {{args}}
 
-# All tests; further arguments go to pytest
+# All tests, several files at a time; with arguments those that pytest is told by them, one by one
 test *args: _env
-    {{bin}}pytest {{args}}
+    {{bin}}pytest {{ if args == "" { "-n auto --dist loadfile --no-loadscope-reorder" } else { args } }}
 
 # All that is checked without running: format, lint, types, the schema
 check: _env && lint typecheck

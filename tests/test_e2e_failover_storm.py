@@ -249,14 +249,13 @@ class Process:
 
 def delivered(got: Got, sent: list[Sent]) -> Sent | None:
     """The answer that the client was given, which must be one of its own and no other; None for an error."""
-    mine = [one for one in sent if one.marker == got.marker]
     provider, _, label = got.attempts.rpartition(" ")[2].partition(":")
     if not label.isdecimal():  # the router's own words, where nothing came of an upstream
         assert json.loads(got.body)["type"] == "error", got
         assert got.status in (502, 504), got
         return None
-    last = mine[-1]
-    assert (last.provider, str(last.answer.status)) == (provider, label), (got, last)
+    last = [one for one in sent if (one.marker, one.provider) == (got.marker, provider)][-1]
+    assert str(last.answer.status) == label, (got, last)
     assert got.status == last.answer.status, (got, last)
     if last.kind not in GOOD | LATE:  # of the last one, as it came
         assert last.answer.body.startswith(got.body), (got, last)

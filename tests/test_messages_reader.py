@@ -4,6 +4,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from signalbox.messages.usage import NAMES
 GOLDEN = sorted((Path(__file__).parent / "golden/messages/streams").glob("*.txt"))
 ENCODERS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
-    "gzip": gzip.compress,
+    "gzip": partial(gzip.compress, mtime=0),
     "br": brotli.compress,
     "zstd": zstandard.compress,
 }
