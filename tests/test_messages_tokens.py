@@ -52,8 +52,9 @@ def _seconds(raw: bytes) -> float:
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @pytest.mark.parametrize("kind", COUNTED)
-def test_the_estimate_is_near_what_a_tokenizer_counts_and_hardly_below(kind, tokenizer):
-    """Within 15 %, and under by no more than 5 %: on texts that the prices were not fitted to."""
+def test_the_estimate_of_these_texts_is_near_what_a_tokenizer_counts(kind, tokenizer):
+    """Within 15 %, and under by no more than 5 %. The prices were not fitted to these texts, but the margin
+    above them of Chinese, Japanese and Korean was chosen by these."""
     count = COUNTED[kind][TOKENIZERS.index(tokenizer)]
     assert 0.95 * count <= estimate(_said(_text(kind)), tokenizer) <= 1.15 * count
 
