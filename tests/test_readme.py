@@ -1,4 +1,4 @@
-"""What README.md says is so: its YAML loads, its commands exist, its tables name the keys that there are."""
+"""What README.md and docs/ say is so: YAML loads, commands exist, tables name the keys that there are."""
 
 import re
 
@@ -10,17 +10,20 @@ from signalbox.config.load import parse
 from signalbox.config.pending import PENDING
 from tests.running import ROOT
 
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-YAML = [text for language, text in BLOCKS if language == "yaml"]
-SHELL = "\n".join(text for language, text in BLOCKS if language == "sh")
-INLINE = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL))
+PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+README = PAGES["README.md"]
+TEXT = "\n".join(PAGES.values())
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCKS = [(name, *found) for name, page in PAGES.items() for found in FENCED.findall(page)]
+YAML = [(name, text) for name, language, text in BLOCKS if language == "yaml"]
+SHELL = "\n".join(text for _, language, text in BLOCKS if language == "sh")
+INLINE = re.findall(r"`([^`\n]+)`", FENCED.sub("", TEXT))
 RECIPES = set(re.findall(r"^([a-z]+)[^:=\n]*:(?!=)", (ROOT / "justfile").read_text(), re.MULTILINE))
 
 
 def table(name: str) -> str:
     """The table under `<!-- keys: NAME -->`."""
-    found = re.search(rf"^<!-- keys: {name} -->\n((?:\|.*\n)+)", README, re.MULTILINE)
+    found = re.search(rf"^<!-- keys: {name} -->\n((?:\|.*\n)+)", TEXT, re.MULTILINE)
     assert found
     return found[1]
 
@@ -39,7 +42,7 @@ def pending_keys(parent: str) -> set[str]:
 KEYS = dict.fromkeys(("ZAI_API_KEY", "OPENROUTER_API_KEY"), "key-for-tests")
 
 
-@pytest.mark.parametrize("text", YAML, ids=range(len(YAML)))
+@pytest.mark.parametrize("text", [text for _, text in YAML], ids=[name for name, _ in YAML])
 def test_its_rules_load(text):
     rules = parse(text, file=ROOT / "rules.yaml", environ=KEYS)
     assert rules.rules
@@ -57,7 +60,7 @@ def test_every_recipe_is_in_it():
 
 
 def test_its_commands_are_those_that_exist():
-    assert set(re.findall(r"\| `signalbox ([a-z-]+)", README)) == set(COMMANDS)
+    assert set(re.findall(r"\| `signalbox ([a-z-]+)", TEXT)) == set(COMMANDS)
     assert set(re.findall(r"\bsignalbox ([a-z-]+)", "\n".join([SHELL, *INLINE]))) <= set(COMMANDS)
 
 
@@ -91,9 +94,16 @@ def test_ci_installs_what_the_line_for_the_tests_installs():
     assert test.replace("test", "check test") in ci
 
 
-@pytest.mark.parametrize("path", re.findall(r"\]\(((?!https:)[^)]+)\)", README))
-def test_the_files_it_leads_to_are_there(path):
-    assert (ROOT / path).exists()
+@pytest.mark.parametrize("name", PAGES)
+def test_the_files_it_leads_to_are_there(name):
+    folder = ROOT if name == "README.md" else ROOT / "docs"
+    led_to = re.findall(r"\]\((?!https:)([^)#]+)", PAGES[name])
+    assert [path for path in led_to if not (folder / path).exists()] == []
+
+
+@pytest.mark.parametrize("name", PAGES.keys() - {"README.md"})
+def test_readme_leads_to_every_page(name):
+    assert f"](docs/{name})" in README
 
 
 def test_its_first_screen_shows_rules_commands_and_a_picture():

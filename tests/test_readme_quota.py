@@ -1,4 +1,4 @@
-"""The hook and the status line that README shows: valid settings, whose commands say what it says."""
+"""The hook and the status line that docs/quota.md shows: valid settings, whose commands say what it says."""
 
 import json
 import re
@@ -14,7 +14,7 @@ SETTINGS = {
     system: json.loads(text)
     for system, text in re.findall(
         r"^<!-- settings: ([^>]+) -->\n```json\n(.*?)^```",
-        (ROOT / "README.md").read_text(),
+        (ROOT / "docs" / "quota.md").read_text(),
         re.MULTILINE | re.DOTALL,
     )
 }
