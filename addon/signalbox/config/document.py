@@ -106,6 +106,8 @@ def _syntax_fault(error: yaml.MarkedYAMLError, text: str) -> Fault:
         message = "put globs in quotes (YAML reads an unquoted * as an alias)"
     elif mark and here[mark.column : mark.column + 1] == "\t":
         message = "tabs may not indent: use spaces"
+    elif "maximum nesting depth" in message:  # libyaml's own limit, which its scanner meets before us
+        message = f"nested more than {_DEEPEST} deep"
     elif "flow mapping" in message and "${" in here:
         message += ': put ${...} in quotes where it stands between "{" and "}"'
     return Fault(line, message)
