@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from signalbox.translate.schemas import (
     GEMINI,
+    GRAMMAR,
     KIMI,
     MISTRAL,
     PLAIN,
@@ -21,7 +22,7 @@ from signalbox.translate.schemas import (
     parameters,
 )
 
-RULES = {"plain": PLAIN, "gemini": GEMINI, "kimi": KIMI, "mistral": MISTRAL, "vllm": VLLM}
+RULES = {"plain": PLAIN, "grammar": GRAMMAR, "gemini": GEMINI, "kimi": KIMI, "mistral": MISTRAL, "vllm": VLLM}
 STRING = {"type": "string"}
 TREE = {
     "type": "object",
@@ -122,6 +123,141 @@ def test_kimi_gets_a_type_for_each_property():
     }
 
 
+NEEDS_ITEMS = [
+    {"type": "array"},
+    {"type": ["array", "null"]},
+    {"type": "array", "items": True},
+    {"type": "array", "items": []},
+]
+
+
+@pytest.mark.parametrize(
+    "rules", [PLAIN, GRAMMAR, MISTRAL, VLLM], ids=["plain", "grammar", "mistral", "vllm"]
+)
+@pytest.mark.parametrize("schema", NEEDS_ITEMS, ids=str)
+def test_an_array_says_what_is_in_it(schema, rules):
+    told = _properties(
+        a=schema, b=_properties(c=schema), d={"anyOf": [schema]}, e={"type": "array", "items": schema}
+    )
+    whole = {**schema, "items": {}}
+    assert parameters(told, rules) == _properties(
+        a=whole, b=_properties(c=whole), d={"anyOf": [whole]}, e={"type": "array", "items": whole}
+    )
+
+
+@pytest.mark.parametrize("rules", [GEMINI, KIMI], ids=["gemini", "kimi"])
+def test_what_is_in_an_array_has_a_type_where_each_schema_needs_one(rules):
+    sent = parameters(_properties(a={"type": "array"}), rules)
+    assert sent == _properties(a={"type": "array", "items": STRING})
+
+
+def test_items_by_place_become_alternatives():
+    pair = {"type": "array", "items": [STRING, {"type": "integer"}]}
+    assert parameters(_properties(a=pair), PLAIN) == _properties(
+        a={"type": "array", "items": {"anyOf": [STRING, {"type": "integer"}]}}
+    )
+
+
+A, B = {"required": ["a"]}, {"required": ["b"]}
+
+
+@pytest.mark.parametrize("word", ["anyOf", "oneOf", "allOf"])
+def test_kimi_gets_the_type_in_the_alternatives(word):
+    """https://github.com/MoonshotAI/kimi-code/issues/2661"""
+    schema = {"type": "object", "properties": {"a": STRING}, word: [A, {"type": "null"}]}
+    assert parameters(_properties(x=schema), KIMI)["properties"]["x"] == {
+        "properties": {"a": STRING},
+        word: [{"type": "object", **A}, {"type": "null"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("schema", "sent"),
+    [
+        (
+            {"anyOf": [A, {"items": STRING}]},
+            {"anyOf": [{**A, "type": "object"}, {"items": STRING, "type": "array"}]},
+        ),
+        ({"anyOf": [{"minimum": 1}, {}]}, {"anyOf": [{"minimum": 1, "type": "number"}, {}]}),
+        (
+            {"type": "object", "anyOf": [{"anyOf": [A, B]}, B]},
+            {
+                "anyOf": [
+                    {"anyOf": [{"type": "object", **A}, {"type": "object", **B}]},
+                    {"type": "object", **B},
+                ]
+            },
+        ),
+    ],
+    ids=str,
+)
+def test_kimi_gets_no_type_that_an_alternative_does_not_have(schema, sent):
+    assert parameters(_properties(x=schema), KIMI) == _properties(x=sent)
+
+
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+def test_a_pattern_that_not_all_engines_read_goes_into_the_description(rules):
+    pattern = r"^(?!__.*__$)[^\p{Cc}./[\]]{1,200}$"
+    described = {"type": "string", "description": "The field.", "pattern": pattern}
+    schema = _properties(a=described, b={"type": "array", "items": {"type": "string", "pattern": pattern}})
+    words = f"Must match the regular expression {pattern}"
+    assert parameters(schema, rules) == _properties(
+        a={"type": "string", "description": f"The field.\n{words}"},
+        b={"type": "array", "items": {"type": "string", "description": words}},
+    )
+    assert cleaned(schema, rules) == parameters(schema, rules)
+
+
+def test_grammars_are_made_of_patterns_with_two_anchors_only():
+    told = _properties(
+        a={"type": "string", "pattern": "\\S"},
+        b={"type": "string", "pattern": "^\\d{4}$"},
+        c={"type": "string", "pattern": "^wf_[a-z0-9-]{6,}$"},
+    )
+    assert parameters(told, PLAIN) == told
+    sent = parameters(told, GRAMMAR)["properties"]
+    assert "pattern" not in sent["a"]
+    assert sent["b"] == {"type": "string", "description": "Must match the regular expression ^\\d{4}$"}
+    assert sent["c"] == told["properties"]["c"]
+
+
+def test_long_bounds_go_into_the_description_where_grammars_are_made():
+    """https://github.com/ggml-org/llama.cpp/issues/27087"""
+    told = _properties(
+        a={"type": "string", "maxLength": 524288, "description": "A script."},
+        b={"type": "array", "items": STRING, "minItems": 1, "maxItems": 2000},
+        c={"type": "string", "maxLength": 1999},
+    )
+    assert parameters(told, PLAIN) == told
+    assert parameters(told, GRAMMAR) == _properties(
+        a={"type": "string", "description": "A script.\nAt most 524288 characters"},
+        b={"type": "array", "items": STRING, "minItems": 1, "description": "At most 2000 items"},
+        c={"type": "string", "maxLength": 1999},
+    )
+
+
+def test_names_by_a_pattern_that_not_all_engines_read_are_allowed_in_words():
+    told = {
+        **_properties(),
+        "patternProperties": {"^x-": STRING, "\\p{L}": STRING},
+        "additionalProperties": False,
+    }
+    assert parameters(_properties(a=told), PLAIN)["properties"]["a"] == {
+        **_properties(),
+        "patternProperties": {"^x-": STRING},
+        "description": "Names may match the regular expression \\p{L}",
+    }
+
+
+def test_parts_of_which_only_words_are_left_are_no_parts():
+    """A built-in tool of Claude Code has such a schema; llama.cpp takes `allOf` for an object."""
+    told = {"type": "string", "allOf": [{"pattern": "^[^\\n]*$"}, {"pattern": "^[\\s\\S]{0,300}$"}]}
+    assert parameters(_properties(to=told), PLAIN) == _properties(to=told)
+    sent = parameters(_properties(to=told), GRAMMAR)["properties"]["to"]
+    assert {*sent} == {"type", "description"}
+    assert all(part["pattern"] in sent["description"] for part in told["allOf"])
+
+
 @pytest.mark.parametrize("rules", [MISTRAL, VLLM], ids=["mistral", "vllm"])
 def test_some_refuse_additional_properties(rules):
     inner = {**_properties(), "additionalProperties": False}
@@ -163,7 +299,30 @@ def test_some_refuse_additional_properties(rules):
         ({"type": "integer", "format": "int64"}, {"type": "integer", "format": "int64"}),
         ({"type": "array"}, {"type": "array", "items": STRING}),
         ({"type": "array", "items": {"type": ["integer"]}}, {"type": "array", "items": {"type": "integer"}}),
-        ({"type": "array", "items": [STRING, {"type": "integer"}]}, {"type": "array", "items": STRING}),
+        (
+            {"type": "array", "items": [STRING, {"type": "integer"}]},
+            {"type": "array", "items": {"anyOf": [STRING, {"type": "integer"}]}},
+        ),
+        ({"enum": ["", "fast"]}, {"type": "string", "enum": ["fast"]}),
+        (
+            {"anyOf": [{"type": "string", "enum": ["", "fast"]}, {"type": "integer"}]},
+            {"anyOf": [{"type": "string", "enum": ["fast"]}, {"type": "integer"}]},
+        ),
+        ({"type": "string", "enum": [""]}, STRING),
+        ({"type": "string", "enum": ["", None]}, {"type": "string", "nullable": True}),
+        ({"const": ""}, STRING),
+        (
+            {"type": "object", "anyOf": [{"required": ["a"]}, {"minProperties": 1}]},
+            {"anyOf": [{"type": "object", "required": []}, {"type": "object", "minProperties": 1}]},
+        ),
+        (
+            {**_properties(a=STRING), "anyOf": [{"required": ["a"]}, _properties(b=STRING)]},
+            _properties(a=STRING, b=STRING),
+        ),
+        (
+            {"type": "string", "allOf": [{"pattern": "^a"}, {"pattern": "^b"}]},
+            {"type": "string", "pattern": "^a", "description": "Must match the regular expression ^b"},
+        ),
         (
             {**_properties(a=STRING), "required": ["b", "a", 5, [], "a"]},
             {**_properties(a=STRING), "required": ["a"]},

@@ -162,7 +162,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
 DIALECTS: dict[str, Dialect] = {
     row.name: row
     for row in (
-        Dialect(name="generic"),
+        Dialect(name="generic", rules=schemas.GRAMMAR),
         Dialect(
             name="openai",
             hosts=("api.openai.com",),
@@ -241,6 +241,7 @@ DIALECTS: dict[str, Dialect] = {
             rules=schemas.KIMI,
             call_id=r"[!-~]{1,64}",
             replay="calls",
+            placeholder=" ",
             switch="enabled",
             switched=("*k[3-9]*", "*k2.[5-9]*", "kimi-for-coding*"),
             unstoppable=("*k[3-9]*", "*k2.7*"),
@@ -311,6 +312,7 @@ DIALECTS: dict[str, Dialect] = {
             image_urls=False,
             forced="",
             no_tool=False,
+            rules=schemas.GRAMMAR,
             replay="kept",
             reasoning="reasoning",
             efforts=(Efforts(("*gpt-oss*",), ("low", "medium", "high")), Efforts(ALL, ("none",))),
@@ -334,6 +336,7 @@ DIALECTS: dict[str, Dialect] = {
             top_k=True,
             json_schema=True,
             named=False,
+            rules=schemas.GRAMMAR,
             efforts=(),
         ),
         Dialect(

@@ -3,11 +3,13 @@
 Everything here ends: references may go in circles, and may multiply what they name.
 """
 
+import re
 from typing import Any
 
 import msgspec
 
-from signalbox.translate.shapes import Object, as_list, as_object, as_objects
+from signalbox.translate.patterns import ANCHORED, PORTABLE, is_readable
+from signalbox.translate.shapes import Object, as_list, as_object, as_objects, as_text
 
 _ONE = frozenset(
     {
@@ -20,6 +22,21 @@ _NAMED = frozenset({"properties", "patternProperties", "dependentSchemas", "$def
 _BRANCHES = ("allOf", "anyOf", "oneOf")
 _NOT_AT_ROOT = frozenset({*_BRANCHES, "enum", "const", "not"})
 _STRING_FORMATS = ("enum", "date-time")
+_PATTERN = "Must match the regular expression {}"
+_NAMES = "Names may match the regular expression {}"
+_BOUNDS = {
+    "minLength": "At least {} characters",
+    "maxLength": "At most {} characters",
+    "minItems": "At least {} items",
+    "maxItems": "At most {} items",
+}
+_HINTS = {
+    "object": ("properties", "required", "additionalProperties", "minProperties", "maxProperties"),
+    "array": ("items", "minItems", "maxItems", "uniqueItems"),
+    "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+    "string": ("minLength", "maxLength", "pattern", "format"),
+}
+"""Keywords that mean something for one type only."""
 
 _MOST_INLINED = 500
 """References followed in one schema; any further one reads as any object."""
@@ -34,7 +51,11 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     inlined: bool = False
     """Whether `$ref` is replaced by what it names."""
     typed: bool = False
-    """Whether each schema needs a `type`."""
+    """Whether each schema needs a `type`, and one with alternatives has it in these."""
+    patterns: re.Pattern[str] = PORTABLE
+    """The regular expressions that it takes; what others say goes into the description."""
+    repeats: int | None = None
+    """The highest bound of a length that it takes; what higher ones say goes into the description."""
     narrow: bool = False
     """One `type` each with `nullable`; `enum` and `format` of strings only; no `const`, `oneOf`, `allOf`."""
 
@@ -54,7 +75,13 @@ GEMINI = Rules(
 )  # fmt: skip
 KIMI = Rules(inlined=True, typed=True)
 MISTRAL = Rules(refused=frozenset({"$id", "$schema", "additionalProperties", "strict"}), inlined=True)
-VLLM = Rules(refused=frozenset({"additionalProperties", "strict"}))
+_MOST_REPEATED = 1999
+"""Of llama.cpp; a built-in tool of Claude Code asks for at most 524288 characters:
+https://github.com/lemonade-sdk/lemonade/issues/2691, https://github.com/ggml-org/llama.cpp/issues/27087"""
+GRAMMAR = Rules(patterns=ANCHORED, repeats=_MOST_REPEATED)
+"""Of engines that make one grammar of all tools, to bind the model to it: llama.cpp, which is also inside LM
+Studio and Ollama, and which may stand behind any address."""
+VLLM = Rules(refused=frozenset({"additionalProperties", "strict"}), patterns=ANCHORED, repeats=_MOST_REPEATED)
 
 
 def parameters(schema: object, rules: Rules) -> Object:
@@ -65,13 +92,17 @@ def parameters(schema: object, rules: Rules) -> Object:
     root = as_object(schema)
     if rules.inlined or "$ref" in root:
         root = _Inliner(root).inlined(root)
-    properties: Object = {}
-    for word in _BRANCHES:
-        for branch in as_objects(root.get(word)):
-            properties |= as_object(branch.get("properties"))
-    properties |= as_object(root.get("properties"))
+    branches = [branch for word in _BRANCHES for branch in as_objects(root.get(word))]
     kept = {key: value for key, value in root.items() if key not in _NOT_AT_ROOT}
-    return _cleaned({**kept, "type": "object", "properties": properties}, rules)
+    return _cleaned(_one_object(kept, branches), rules)
+
+
+def _one_object(schema: Object, branches: list[Object]) -> Object:
+    """An object for its alternatives: with the properties of all, and requiring none of theirs."""
+    properties: Object = {}
+    for branch in (*branches, schema):
+        properties |= as_object(branch.get("properties"))
+    return {**schema, "type": "object", "properties": properties}
 
 
 def cleaned(schema: object, rules: Rules) -> Object:
@@ -131,12 +162,78 @@ class _Inliner:
         return target if isinstance(target, dict) else {"type": "object"}
 
 
-def _cleaned(schema: Any, rules: Rules) -> Object:
+def _cleaned(schema: Any, rules: Rules, *, invents: bool = True) -> Object:
+    """`invents`: whether what needs a type and does not tell one becomes a string."""
     schema = _narrowed(as_object(schema)) if rules.narrow else as_object(schema)
+    schema = _with_items(_in_words(schema, rules))
+    if rules.typed:
+        schema = _typed_alternatives(schema)
     kept = {key: _value(key, value, rules) for key, value in schema.items() if _is_known(key, value, rules)}
     if rules.typed and not any(word in kept for word in ("type", *_BRANCHES)):
-        kept["type"] = _type_of(kept)
-    return _fitted(kept) if rules.narrow else kept
+        kind = _type_of(kept) or ("string" if invents else "")
+        kept |= {"type": kind} if kind else {}
+    return _fitted(kept) if rules.narrow else _without_mere_words(kept)
+
+
+def _in_words(schema: Object, rules: Rules) -> Object:
+    """Says in the description what the provider would refuse to check."""
+    words, gone = [], set()
+    if "pattern" in schema and not _is_readable(schema["pattern"], rules):
+        gone.add("pattern")
+        words += [_PATTERN.format(schema["pattern"])] if as_text(schema["pattern"]) else []
+    for key, text in _BOUNDS.items():
+        bound = schema.get(key)
+        if rules.repeats is not None and isinstance(bound, int | float) and bound > rules.repeats:
+            gone.add(key)
+            words.append(text.format(bound))
+    names = as_object(schema.get("patternProperties"))
+    if strange := [name for name in names if not _is_readable(name, rules)]:
+        words += map(_NAMES.format, strange)
+        schema = schema | {"patternProperties": {n: one for n, one in names.items() if n not in strange}}
+        gone |= {"additionalProperties"} if schema.get("additionalProperties") is False else set()
+    return _described({key: value for key, value in schema.items() if key not in gone}, words)
+
+
+def _is_readable(pattern: object, rules: Rules) -> bool:
+    return isinstance(pattern, str) and is_readable(pattern, rules.patterns)
+
+
+def _described(schema: Object, words: list[str]) -> Object:
+    said = [text for text in (schema.get("description"), *words) if isinstance(text, str) and text]
+    return schema | {"description": "\n".join(said)} if words else schema
+
+
+def _without_mere_words(schema: Object) -> Object:
+    """Parts of `allOf` of which only a description is left say it in the schema itself."""
+    parts = as_list(schema.get("allOf"))
+    words = [as_text(part.get("description")) for part in as_objects(parts) if {*part} == {"description"}]
+    if not words:
+        return schema
+    left = [part for part in parts if {*as_object(part)} != {"description"}]
+    schema = {key: value for key, value in schema.items() if key != "allOf"}
+    return _described(schema | ({"allOf": left} if left else {}), words)
+
+
+def _with_items(schema: Object) -> Object:
+    """With one schema for the items of an array: `items` may be absent, or one for each place
+    (`array schema missing items`: https://github.com/ogx-ai/ogx/pull/3602)."""
+    kind, items = schema.get("type"), schema.get("items")
+    if isinstance(items, dict) or not ("items" in schema or kind == "array" or "array" in as_list(kind)):
+        return schema
+    several = as_objects(items)
+    return schema | {"items": several[0] if len(several) == 1 else {"anyOf": several} if several else {}}
+
+
+def _typed_alternatives(schema: Object) -> Object:
+    """With its type in those of its alternatives that have none, and not beside them
+    (https://github.com/MoonshotAI/kimi-code/issues/2661)."""
+    words = [word for word in _BRANCHES if as_objects(schema.get(word))]
+    if "type" not in schema or not words:
+        return schema
+    typed = {
+        word: [{"type": schema["type"], **branch} for branch in as_objects(schema[word])] for word in words
+    }
+    return {key: typed.get(key, value) for key, value in schema.items() if key != "type"}
 
 
 def _is_known(key: str, value: object, rules: Rules) -> bool:
@@ -149,21 +246,17 @@ def _value(key: str, value: Any, rules: Rules) -> Any:
     if key in _NAMED:
         return {name: _cleaned(one, rules) for name, one in as_object(value).items()}
     if key in _SEVERAL and isinstance(value, list):
-        return [_cleaned(one, rules) for one in value]
+        return [_cleaned(one, rules, invents=rules.narrow) for one in value]
     return _cleaned(value, rules) if key in _ONE and isinstance(value, dict) else value
 
 
 def _type_of(schema: Object) -> str:
-    """What an untyped schema most likely means."""
-    if "properties" in schema:
-        return "object"
-    if "items" in schema:
-        return "array"
+    """The type that an untyped schema is about; empty where it does not tell."""
     values = [schema["const"]] if "const" in schema else as_list(schema.get("enum"))
-    kinds = {type(value) for value in values if value is not None}
-    return {frozenset({int}): "integer", frozenset({bool}): "boolean", frozenset({float}): "number"}.get(
-        frozenset(kinds), "string"
-    )
+    if kinds := {type(value) for value in values if value is not None}:
+        named = {int: "integer", bool: "boolean", float: "number"}
+        return named.get(kinds.pop(), "string") if len(kinds) == 1 else "string"
+    return next((kind for kind, words in _HINTS.items() if any(word in schema for word in words)), "")
 
 
 def _narrowed(schema: Object) -> Object:
@@ -187,6 +280,8 @@ def _narrowed(schema: Object) -> Object:
     nullable = {"nullable": True} if len(meant) < len(branches) else {}
     if len(meant) == 1:
         return _narrowed(_merged(schema, meant[0])) | nullable
+    if meant and "properties" in schema and all(branch.get("type", "object") == "object" for branch in meant):
+        return _one_object(schema, meant) | nullable
     if meant:
         return {**schema, "anyOf": meant} | nullable
     return schema | nullable
@@ -195,6 +290,8 @@ def _narrowed(schema: Object) -> Object:
 def _merged(schema: Object, other: Object) -> Object:
     """Both at once; where they disagree the first."""
     merged = other | schema
+    if "pattern" in other and merged["pattern"] != other["pattern"]:
+        merged = _described(merged, [_PATTERN.format(other["pattern"])])
     if "properties" in schema and "properties" in other:
         merged["properties"] = as_object(other["properties"]) | as_object(schema["properties"])
     if "required" in schema and "required" in other:
@@ -205,7 +302,7 @@ def _merged(schema: Object, other: Object) -> Object:
 def _fitted(schema: Object) -> Object:
     """Without what Gemini refuses beside this `type`."""
     kind = schema.get("type")
-    values = as_list(schema.pop("enum", None))
+    values = [value for value in as_list(schema.pop("enum", None)) if value != ""]
     if values and kind == "string" and all(isinstance(value, str) for value in values):
         schema["enum"] = values
     if kind == "string" and schema.get("format") not in _STRING_FORMATS:
