@@ -159,13 +159,48 @@ def test_zero_input_is_shown_as_the_estimate_and_not_counted():
     assert start.usage.input_tokens == 0
 
 
+def _started(usage: str) -> bytes:
+    message = b'{"id":"m",%b"content":[]}' % (f'"usage":{usage},'.encode() if usage else b"")
+    return b'event: message_start\ndata: {"type":"message_start","message":%b}\n\n' % message
+
+
 @pytest.mark.parametrize("field", ["input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"])
 def test_reported_input_is_not_replaced_by_the_estimate(field):
-    raw = (
-        b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"%b":5}}}\n\n'
-        % field.encode()
-    )
+    raw = _started(json.dumps({"input_tokens": 0, "output_tokens": 1} | {field: 5}))
     assert _read([raw], estimate=lambda: pytest.fail("nobody needs it"))[1] == raw
+
+
+@pytest.mark.parametrize(
+    ("usage", "filled"),
+    [
+        ("", {"input_tokens": 7, "output_tokens": 0}),
+        ("null", {"input_tokens": 7, "output_tokens": 0}),
+        ("{}", {"input_tokens": 7, "output_tokens": 0}),
+        ('"none"', {"input_tokens": 7, "output_tokens": 0}),
+        ('{"input_tokens":null,"output_tokens":null}', {"input_tokens": 7, "output_tokens": 0}),
+        ('{"input_tokens":12}', {"input_tokens": 12, "output_tokens": 0}),
+        (
+            '{"cache_read_input_tokens":12,"x":1}',
+            {"cache_read_input_tokens": 12, "x": 1, "input_tokens": 0, "output_tokens": 0},
+        ),
+    ],
+)
+def test_what_a_client_reads_of_usage_is_there(usage, filled):
+    """Clients add to these counts without asking whether they are there; the tally is what was reported."""
+    one, passed = _read([_started(usage)], estimate=lambda: 7)
+    told = json.loads(passed.partition(b"data: ")[2])["message"]
+    assert told == {"id": "m", "usage": filled, "content": []}
+    assert one.usage.output_tokens == 0
+    assert one.usage.total_input == (12 if "12" in usage else 0)
+    whole = _started(usage).partition(b'"message":')[2].strip()[:-1]
+    one, passed = _read([whole], "application/json", estimate=lambda: 7)
+    assert json.loads(passed) == told
+    assert one.usage.total_input == (12 if "12" in usage else 0)
+
+
+def test_a_count_of_tokens_has_no_usage():
+    counted = b'{"input_tokens": 2048}'
+    assert _read([counted], "application/json", estimate=lambda: 7)[1] == counted
 
 
 def test_both_changes_go_together():

@@ -263,21 +263,29 @@ class Reader:
             self.stop_reason = body.get("stop_reason", str) or self.stop_reason
 
     def _changed(self, message: Body, at_start: bool = True) -> bytes:
-        """A message with the asked model and, at a stream's start, some input tokens."""
+        """A message with the asked model, and with usage where it has none."""
         change = {}
         if self._echo is not None and "model" in message and message.get("model", str) != self._echo:
             change["model"] = msgspec.json.encode(self._echo)
-        if at_start and (usage := self._estimated(message)) is not None:
+        if (usage := self._filled(message, at_start)) is not None:
             change["usage"] = usage
         return message.edited(change)
 
-    def _estimated(self, message: Body) -> bytes | None:
-        """The usage with some input tokens; None where it reports them itself, or none are to be shown."""
-        if self._estimate is None or (usage := message.inner("usage")) is None:
+    def _filled(self, message: Body, at_start: bool) -> bytes | None:
+        """The usage with what a client reads of it: counts of input and output tokens, and the estimate where
+        a stream begins with none of input, or a message has none. None where nothing is to be filled in."""
+        if self._estimate is None or not (at_start or "content" in message):
             return None
-        if any(usage.get(name, float) for name in NAMES if name != "output_tokens"):
-            return None
-        return usage.edited({"input_tokens": b"%d" % self._estimate()})
+        usage = message.inner("usage") or Body.parse(b"{}")
+        told = [usage.get(name, float) for name in NAMES if name != "output_tokens"]
+        change = {}
+        if not any(told) and (at_start or usage.get("input_tokens", float) is None):
+            change["input_tokens"] = b"%d" % self._estimate()
+        elif usage.get("input_tokens", float) is None:
+            change["input_tokens"] = b"0"
+        if usage.get("output_tokens", float) is None:
+            change["output_tokens"] = b"0"
+        return usage.edited(change) if change else None
 
 
 def _is_tool(body: Body) -> bool:
