@@ -22,6 +22,7 @@ from tests.wellformed import (
     check_extra,
     check_fields,
     check_roles,
+    check_server_tools,
     check_tools,
     content,
     rounds,
@@ -136,6 +137,27 @@ class LaxProvider(Provider):
         return [{"type": "thinking", "thinking": text, "signature": self.seal(text)}]
 
 
+class CarelessProvider(LaxProvider):
+    """Takes and says what Anthropic refuses: numbers its calls from 0 in each answer, as Kimi's templates do,
+    leaves blank texts, and runs tools of its own under ids of chat completions, as GLM does."""
+
+    def check(self, asked: Asked) -> None:
+        check_roles(asked)
+
+    def thoughts(self, asked: Asked, text: str) -> list[Block]:
+        own = {"type": "server_tool_use", "id": "call_fake0", "name": "analyze_image", "input": {}}
+        found = {
+            "type": "tool_result",
+            "tool_use_id": own["id"],
+            "content": [{"type": "text", "text": "a cat"}],
+        }
+        blank = {"type": "text", "text": "\n"}
+        return [*super().thoughts(asked, text), own, found, blank]
+
+    def _call(self, name: str) -> Block:
+        return super()._call(name) | {"id": f"functions.Read:{name.rpartition('_')[2]}"}
+
+
 class UnsignedProvider(Provider):
     """Thinks without signatures, takes no others, and wants its own back: as DeepSeek does."""
 
@@ -179,6 +201,7 @@ class StrictAnthropic(Provider):
     def check(self, asked: Asked) -> None:
         check_fields(asked)
         super().check(asked)
+        check_server_tools(asked)
         self._check_mode(asked)
         for n, m, _, block in asked.blocks():
             if block["type"] in THINKING:

@@ -26,7 +26,7 @@ from tests.answers import (
 )
 from tests.conversation import SESSION, Conversation
 from tests.running import Router
-from tests.strict import LaxProvider, StrictAnthropic, UnsignedProvider
+from tests.strict import CarelessProvider, LaxProvider, StrictAnthropic, UnsignedProvider, uncached
 from tests.upstream import Received, Upstream
 
 LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
@@ -78,6 +78,22 @@ def test_thirty_turns_switch_provider_at_every_turn_without_one_error(
     assert {*attempts} == {f"{name}:200" for name in PROVIDERS} | {"kimi:400 kimi:200"}
     for name, one in upstreams.items():
         assert any(SESSION.encode() in each.body for each in one.requests) is (name == "anthropic")
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_what_anthropic_refuses_of_the_answers_of_others_is_made_valid_for_forty_turns(
+    start_router, upstreams, stream
+):
+    """And the same each time: its thinking is bound to every block before it."""
+    upstreams["anthropic"].answer(StrictAnthropic(bound=True))
+    upstreams["kimi"].answer(CarelessProvider("kimi"))
+    router = start_router(upstreams["anthropic"].url, rules=rules(upstreams))
+    conversation = Conversation(sender(router), stream=stream)
+    for turn in range(40):
+        conversation.turn("kimi-model" if turn % 5 < 2 else "anthropic-model")
+    assert {record["attempts"] for record in router.records(40)} == {"kimi:200", "anthropic:200"}
+    earlier, later = (one.json["messages"] for one in upstreams["anthropic"].requests[-2:])
+    assert uncached(later[: len(earlier)]) == uncached(earlier)
 
 
 def test_two_routers_that_share_their_state_take_turns_in_one_conversation(start_router, upstreams, tmp_path):

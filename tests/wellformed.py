@@ -147,13 +147,31 @@ def check_blocks(asked: Asked) -> None:
             raise Refused(f"messages.{n}: all messages must have non-empty content")
     cached = 0
     for _, _, _, block in asked.blocks():
-        if block["type"] == "text" and not block["text"]:
-            raise Refused("messages: text content blocks must be non-empty")
+        for text in (inner["text"] for inner in (block, *shown(block)) if inner["type"] == "text"):
+            if not text.strip():
+                said = "contain non-whitespace text" if text else "be non-empty"
+                raise Refused(f"messages: text content blocks must {said}")
         cached += "cache_control" in block
     for block in [*content({"content": asked.body.get("system", [])}), *asked.body.get("tools", [])]:
         cached += "cache_control" in block
     if cached > 4:
         raise Refused(f"A maximum of 4 blocks with cache_control may be provided. Found {cached}.")
+
+
+def shown(block: Block) -> list[Block]:
+    """The blocks of a tool's result."""
+    return content(block) if block["type"] == "tool_result" and isinstance(block.get("content"), list) else []
+
+
+def check_server_tools(asked: Asked) -> None:
+    """Answers hold no results but those of Anthropic's own tools."""
+    for n, m, role, block in asked.blocks():
+        where = f"messages.{n}.content.{m}"
+        if block["type"] == "server_tool_use" and not re.fullmatch(r"srvtoolu_[a-zA-Z0-9_]+", block["id"]):
+            said = "String should match pattern '^srvtoolu_[a-zA-Z0-9_]+$'"
+            raise Refused(f"{where}.server_tool_use.id: {said}")
+        if block["type"] == "tool_result" and role != "user":
+            raise Refused(f"{where}: `tool_result` blocks can only be in `user` messages")
 
 
 def check_tools(asked: Asked) -> None:

@@ -7,6 +7,7 @@ import msgspec
 from signalbox.config.rules import Provider
 from signalbox.messages import betas
 from signalbox.messages.body import Body, Edit
+from signalbox.messages.history import made_valid
 from signalbox.messages.metadata import with_opaque_user
 from signalbox.messages.paths import MESSAGES
 from signalbox.messages.system import without_billing_block
@@ -46,6 +47,8 @@ def prepare_messages(
     kept = _betas(provider, facts, sent, lessons)
     body, notes = _body(choice, facts, incoming.body, lessons)
     body = without_fields(body, lessons.rejected | betas.dropped_with(sent, kept), notes)
+    if provider.is_anthropic:
+        body = _valid(body, incoming.body, notes)
     echo = facts.asked if choice.model != facts.asked else None
     headers = _headers(choice, incoming, key, sent, kept, notes)
     untouched = body is incoming.body.raw and provider.is_anthropic
@@ -98,6 +101,19 @@ def _body(choice: Choice, facts: Facts, body: Body, lessons: Lessons) -> tuple[b
     given, drop = by_the_rules(choice, notes)
     change = {name: value for name, value in change.items() if name not in drop} | given
     return body.edited(set=change, drop=drop, edits=edits), notes
+
+
+def _valid(raw: bytes, came: Body, notes: list[str]) -> bytes:
+    """The body without what answers of other providers left in the history and Anthropic itself refuses."""
+    body = came if raw is came.raw else Body.parse(raw)
+    valid = made_valid(body)
+    told = (
+        (valid.ids, "tool ids made valid"),
+        (valid.blank, "blank texts dropped"),
+        (valid.server, "server tool blocks of another provider dropped"),
+    )
+    notes += [f"{count} {what}" for count, what in told if count]
+    return body.edited(edits=valid.edits)
 
 
 def _headers(

@@ -1,0 +1,282 @@
+"""A history made valid for Anthropic itself, where answers of other providers left in it what it refuses.
+
+Anthropic checks the whole history of every request, so that one such block is a 400 for ever
+(reference/anthropic-messages.md, section 3; translation.md, 2 and 3):
+
+- ids of tool calls match `^[a-zA-Z0-9_-]+$` (Kimi: `functions.Bash:0`) and are unique in the conversation;
+- ids of `server_tool_use` match `^srvtoolu_[a-zA-Z0-9_]+$`, and the results of a search are encrypted
+  (https://github.com/decolua/9router/issues/3685: GLM runs tools of its own under `call_...`);
+- `tool_result` stands in messages of the user only; `input` is an object;
+- text is not blank, and no message is empty.
+
+What becomes of a block depends on what stands before it and in its own message only: a turn that is added
+changes no byte of the earlier ones, which the prompt cache and bound thinking (section 7) depend on.
+"""
+
+import re
+from collections.abc import Iterator
+from hashlib import blake2b
+
+import msgspec
+
+from .body import Body, BodyError, Edit, Place, cut, elements, members
+
+NO_CONTENT = "(no content)"
+"""Stands for a message, or a tool's result, of which nothing is left."""
+
+_ID = re.compile(r"[a-zA-Z0-9_-]+")
+_SERVER_ID = re.compile(r"srvtoolu_[a-zA-Z0-9_]+")
+_NOT_IN_ID = re.compile(r"[^a-zA-Z0-9_-]")
+_LONGEST_STEM = 40
+
+_IDS = re.compile(rb'"id"\s*:\s*"([^"]*)"')
+_LEGAL = re.compile(rb"[a-zA-Z0-9_-]+")
+_MAYBE_BLANK = rb"(?:\s|[\x80-\xff]|\\[nrtu][0-9a-fA-F]{0,4})*+"
+_SUSPECT = tuple(
+    re.compile(pattern)
+    for pattern in (
+        rb'"text"\s*:\s*"%b"' % _MAYBE_BLANK,
+        rb'"content"\s*:\s*(?:"%b"|\[\s*\])' % _MAYBE_BLANK,
+        rb'"input"\s*:\s*[^{\s]',
+        rb'"server_tool_use"',
+    )
+)
+"""Without any of these, and with legal ids that differ, there is nothing to change."""
+
+_FILLED = msgspec.json.encode([{"type": "text", "text": NO_CONTENT}])
+
+
+class Valid(msgspec.Struct, frozen=True):
+    """What `made_valid` would change; the edits go into `Body.edited`."""
+
+    edits: list[Edit]
+    ids: int = 0
+    """Ids replaced, each with all its results."""
+    blank: int = 0
+    """Blank texts dropped or filled."""
+    server: int = 0
+    """Blocks of another provider's own tools, dropped or told as text."""
+
+
+class _Block(msgspec.Struct):
+    type: str = ""
+    id: str | None = None
+    tool_use_id: str | None = None
+    text: str | None = None
+    title: str | None = None
+    url: str | None = None
+    encrypted_content: str | None = None
+    input: msgspec.Raw = msgspec.Raw()
+    content: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def is_blank(self) -> bool:
+        return self.type == "text" and self.text is not None and not self.text.strip()
+
+    @property
+    def is_server_result(self) -> bool:
+        """Whether it is the result of a tool that the provider runs, or one that an answer holds itself."""
+        return self.type.endswith("tool_result") and self.type != "mcp_tool_result"
+
+
+class _Message(msgspec.Struct):
+    role: str = ""
+
+
+_block = msgspec.json.Decoder(_Block)
+_message = msgspec.json.Decoder(_Message)
+_parts = msgspec.json.Decoder(str | list[_Block])
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+def made_valid(body: Body) -> Valid:
+    """What cannot be read stays as it is."""
+    place = body.place("messages")
+    if place is None or not _is_suspect(body.text, place):
+        return Valid([])
+    try:
+        places = elements(body.text, place.value, place.end)
+    except BodyError:
+        return Valid([])
+    walk = _Walk(body.text)
+    edits = [edit for at in places for edit in walk.message(at, is_last=at is places[-1])]
+    return Valid(edits, walk.ids.replaced, walk.blank, walk.server)
+
+
+def _is_suspect(text: bytes, place: Place) -> bool:
+    ids = _IDS.findall(text, place.value, place.end)
+    if len(set(ids)) < len(ids) or not all(map(_LEGAL.fullmatch, ids)):
+        return True
+    return any(pattern.search(text, place.value, place.end) for pattern in _SUSPECT)
+
+
+class _Ids:
+    """Gives each call an id that is legal and its own, and its result the same."""
+
+    def __init__(self) -> None:
+        self.replaced = 0
+        self._used: set[str] = set()
+        self._waiting: dict[str, list[str]] = {}
+        """Calls of the latest turn that have no result yet: id as it came, and as it is sent."""
+
+    def next_turn(self) -> None:
+        self._waiting.clear()
+
+    def of_call(self, came: str) -> str:
+        sent, number = came, 0
+        while not _ID.fullmatch(sent) or sent in self._used:
+            digest = blake2b(f"{came}\n{number}".encode(errors="surrogatepass"), digest_size=4).hexdigest()
+            sent, number = f"{_stem(came)}_{digest}", number + 1
+        self.replaced += sent != came
+        self._used.add(sent)
+        self._waiting.setdefault(came, []).append(sent)
+        return sent
+
+    def of_result(self, came: str) -> str:
+        """Of calls with one id, in their order; a result too many is the last one's."""
+        waiting = self._waiting.get(came)
+        if not waiting:
+            return came if _ID.fullmatch(came) else _stem(came)
+        return waiting.pop(0) if len(waiting) > 1 else waiting[0]
+
+
+def _stem(came: str) -> str:
+    return _NOT_IN_ID.sub("_", came)[:_LONGEST_STEM] or "call"
+
+
+class _Walk:
+    """Goes through the messages from the first to the last."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.ids = _Ids()
+        self.blank = self.server = 0
+        self._raw = raw
+        self._role = ""
+
+    def message(self, at: Place, *, is_last: bool) -> list[Edit]:
+        try:
+            content = members(self._raw, at.value, at.end)["content"]
+            role = _message.decode(memoryview(self._raw)[at.value : at.end]).role
+            if role == "assistant" != self._role:
+                self.ids.next_turn()
+            self._role = role if role != "system" else self._role
+            is_prefill = is_last and role == "assistant"
+            if self._raw.startswith(b"[", content.value):
+                return self._content(content, role, fills=not is_prefill)
+        except (BodyError, KeyError, *_UNREADABLE):
+            return []
+        return [] if is_prefill else self._text(content)
+
+    def _text(self, content: Place) -> list[Edit]:
+        try:
+            text = msgspec.json.decode(memoryview(self._raw)[content.value : content.end], type=str)
+        except _UNREADABLE:
+            return []
+        if text.strip():
+            return []
+        self.blank += 1
+        return [Edit(content.value, content.end, msgspec.json.encode(NO_CONTENT))]
+
+    def _content(self, content: Place, role: str, *, fills: bool) -> list[Edit]:
+        places = elements(self._raw, content.value, content.end)
+        blocks = [self._read(at) for at in places]
+        foreign = set(_foreign(blocks)) if role == "assistant" else set()
+        edits: list[Edit] = []
+        gone: set[int] = set()
+        for index, (at, block) in enumerate(zip(places, blocks, strict=True)):
+            if block.is_blank:
+                gone.add(index)
+                self.blank += 1
+            elif block.type == "tool_use":
+                edits += self._call(at, block)
+            elif role == "assistant" and {block.id, block.tool_use_id} & foreign:
+                self.server += 1
+                said = _said(block.content)
+                edits += [Edit(at.value, at.end, _as_text(said))] if said else []
+                gone |= set() if said else {index}
+            elif block.type == "tool_result":
+                edits += self._result(at, block)
+        if len(gone) == len(places):
+            self.blank += not places
+            return [Edit(content.value, content.end, _FILLED)] if fills else []
+        return edits + cut(places, gone)
+
+    def _read(self, at: Place) -> _Block:
+        try:
+            return _block.decode(memoryview(self._raw)[at.value : at.end])
+        except _UNREADABLE:
+            return _Block()
+
+    def _call(self, at: Place, block: _Block) -> Iterator[Edit]:
+        fields = members(self._raw, at.value, at.end)
+        if block.id is not None and (sent := self.ids.of_call(block.id)) != block.id:
+            yield _replaced(fields["id"], sent)
+        if bytes(block.input) and not bytes(block.input).startswith(b"{"):
+            yield Edit(fields["input"].value, fields["input"].end, _as_object(block.input))
+
+    def _result(self, at: Place, block: _Block) -> Iterator[Edit]:
+        fields = members(self._raw, at.value, at.end)
+        if (
+            block.tool_use_id is not None
+            and (sent := self.ids.of_result(block.tool_use_id)) != block.tool_use_id
+        ):
+            yield _replaced(fields["tool_use_id"], sent)
+        if bytes(block.content).startswith(b"["):
+            places = elements(self._raw, fields["content"].value, fields["content"].end)
+            gone = {index for index, inner in enumerate(places) if self._read(inner).is_blank}
+            self.blank += len(gone)
+            if gone and len(gone) == len(places):
+                yield Edit(fields["content"].value, fields["content"].end, _FILLED)
+            else:
+                yield from cut(places, gone)
+
+
+def _foreign(blocks: list[_Block]) -> Iterator[str | None]:
+    """Ids of an answer's blocks whose tools another provider ran."""
+    for block in blocks:
+        if block.type == "server_tool_use" and not _SERVER_ID.fullmatch(block.id or ""):
+            yield block.id
+        elif block.is_server_result and (
+            block.type == "tool_result"
+            or not _SERVER_ID.fullmatch(block.tool_use_id or "")
+            or any(part.type == "web_search_result" and not part.encrypted_content for part in _shown(block))
+        ):
+            yield block.tool_use_id
+
+
+def _shown(block: _Block) -> list[_Block]:
+    try:
+        parts = _parts.decode(block.content)
+    except _UNREADABLE:
+        return []
+    return parts if isinstance(parts, list) else []
+
+
+def _said(content: msgspec.Raw) -> str:
+    """What a result says: its texts, and titles and addresses of what was found."""
+    try:
+        parts = _parts.decode(content)
+    except _UNREADABLE:
+        return ""
+    if isinstance(parts, str):
+        return parts.strip()
+    lines = (" ".join(filter(None, (part.title, part.url, part.text))).strip() for part in parts)
+    return "\n".join(filter(None, lines))
+
+
+def _as_text(said: str) -> bytes:
+    return msgspec.json.encode({"type": "text", "text": said})
+
+
+def _as_object(value: msgspec.Raw) -> bytes:
+    """Arguments that came as text may hold the object."""
+    try:
+        text = msgspec.json.decode(value, type=str).encode()
+        msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    except _UNREADABLE:
+        return b"{}"
+    return text.strip()
+
+
+def _replaced(at: Place, id: str) -> Edit:
+    return Edit(at.value, at.end, msgspec.json.encode(id))
