@@ -329,3 +329,47 @@ def test_a_client_whose_secret_cannot_be_had_is_an_error(tmp_path):
     ) as caught:
         load(path, {})
     assert tmp_path / "gone" in caught.value.reads
+
+
+REFERENCES = [
+    "$KEY_OF_MINE", "%KEY_OF_MINE%", "env:KEY_OF_MINE", "$env:KEY_OF_MINE", "$Env:KEY_OF_MINE",
+    "${KEY_OF_MINE", "$(KEY_OF_MINE)", "{env:KEY_OF_MINE}", "{{ KEY_OF_MINE }}", "os.environ/KEY_OF_MINE",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("written", REFERENCES)
+@pytest.mark.parametrize(
+    "key",
+    [
+        "key: '{}'",
+        "keys: [fake, '{}']",
+        "headers: {{Authorization: 'Bearer {}'}}",
+        "quota: {{probe_key: '{}'}}",
+    ],
+)
+def test_a_variable_named_as_elsewhere_is_an_error_that_says_how_it_is_written(written, key):
+    (error,) = errors_of(
+        "providers:\n  a:\n    url: https://h\n    " + key.format(written), KEY_OF_MINE="key-for-tests"
+    )
+    assert error.startswith("rules.yaml:4: ")
+    assert "${KEY_OF_MINE}" in error or "${NAME}" in error
+    assert "key-for-tests" not in error
+
+
+def test_a_clients_secret_is_looked_at_in_the_same_way():
+    assert errors_of("clients:\n  me: $SECRET") == (
+        "rules.yaml:2: a variable is written ${SECRET} here (at $.clients.me)",
+    )
+
+
+@pytest.mark.parametrize("key", ["fake$KEY", "fake-%20-%", "env:1x", "$", "a:b", "fake{{x}}", "$$x"])
+def test_other_keys_with_such_characters_are_keys(key):
+    rules = parse(f"providers: {{a: {{url: https://h, key: '{key}'}}}}", file=FILE, environ={})
+    assert rules.providers["a"].key == key
+
+
+def test_a_variable_whose_value_names_another_makes_the_provider_unavailable(tmp_path):
+    (tmp_path / ".env").write_text("A=$OTHER\n")
+    (tmp_path / "rules.yaml").write_text("providers: {a: {url: https://h, key: '${A}'}}\n")
+    rules = load(tmp_path / "rules.yaml", {})
+    assert rules.providers["a"].unavailable == "the key is the name of a variable instead of its value"

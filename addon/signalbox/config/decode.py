@@ -82,6 +82,8 @@ class Decoder:
 
     def _scalar(self, shape: Shape, node: Scalar, path: str) -> Any:
         try:
+            if shape.reads and shape.reads.written:
+                shape.reads.written(node.text)
             text = expanded(node.text, self._variables)
         except UnsetError as unset:
             if shape.kind is Secret:

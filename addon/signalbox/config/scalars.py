@@ -55,15 +55,21 @@ type BaseUrl = Annotated[
 ]
 type UrlPath = Annotated[str, Reads("a path that begins with /", values.path, _text(values.PATH))]
 type Location = Annotated[Path, Reads("a file or folder", values.location, _text())]
-type KeyText = Annotated[rules.Secret, Reads("a key", values.secret, _text(), shown=False)]
-type ClientSecret = Annotated[str, Reads("a secret", values.client_secret, _text(), shown=False)]
+type KeyText = Annotated[
+    rules.Secret, Reads("a key", values.secret, _text(), shown=False, written=values.no_reference)
+]
+type ClientSecret = Annotated[
+    str, Reads("a secret", values.client_secret, _text(), shown=False, written=values.no_reference)
+]
 type HeaderName = Annotated[
     str,
     Reads(
         "the name of a header", values.header_name, {"type": "string", "pattern": f"^{values.HEADER_NAME}$"}
     ),
 ]
-type HeaderValue = Annotated[str, Reads("the value of a header", values.header_value, _LOOSE, shown=False)]
+type HeaderValue = Annotated[
+    str, Reads("the value of a header", values.header_value, _LOOSE, shown=False, written=values.no_reference)
+]
 type Beta = Annotated[str, Reads("the name of a beta", values.token, _text(values.HEADER_NAME))]
 type Status = Annotated[
     int,

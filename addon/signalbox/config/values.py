@@ -35,6 +35,14 @@ _TIMES = {"": 1, "k": 1_000, "m": 1_000_000}
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _FRAMING = {"connection", "content-length", "transfer-encoding"}
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
+_REFERENCE = re.compile(
+    r"(?:Bearer\s+)?(?:"
+    r"\$(?:env:)?(?P<a>NAME)|\$\((?P<b>NAME)\)|%(?P<c>NAME)%|env:(?P<d>NAME)|os\.environ/(?P<e>NAME)"
+    r"|\{\s*env:\s*(?P<f>NAME)\s*\}|\{\{\s*(?P<g>NAME)\s*\}\}"
+    r")".replace("NAME", "[A-Za-z_][A-Za-z0-9_]*"),
+    re.ASCII | re.IGNORECASE,
+)
+"""How shells, Windows and other programs' settings name a variable."""
 _GLOB_CLASS = re.compile(r"\[!?\]?+[^\]]*\]")
 
 
@@ -165,9 +173,17 @@ def secret(written: str) -> Secret:
     value = written.strip()
     if not value:
         return Secret(None, "the key is empty")
+    if _REFERENCE.fullmatch(value):
+        return Secret(None, "the key is the name of a variable instead of its value")
     if not _may_stand_in_header(value):
         return Secret(None, "the key holds characters that a header cannot carry")
     return Secret(value)
+
+
+def no_reference(written: str) -> None:
+    """Refuses a variable that is named as elsewhere: `$NAME`, `%NAME%`, `env:NAME`, also after `Bearer`."""
+    if found := _REFERENCE.fullmatch(written.strip()):
+        raise ValueError(f"a variable is written ${{{found.group(found.lastgroup or 0)}}} here")
 
 
 def client_secret(written: str) -> str:
