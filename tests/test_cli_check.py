@@ -1,9 +1,12 @@
 """`signalbox check`."""
 
+import socket
+
 import pytest
 from click.testing import CliRunner
 
 from signalbox.cli.check import check, check_command
+from tests.running import free_ports
 
 PROVIDERS = "providers:\n  a: {url: https://h}\n"
 
@@ -168,3 +171,27 @@ def test_one_that_nobody_takes_is_told_but_anthropics_go_to_the_upstream(rules, 
         f"  c: {{url: https://api.anthropic.com, auth: client, models: [claude-w]}}\nrules: [{rule}]\n",
     )
     assert f"routed to {to} " in told
+
+
+def test_a_rule_that_is_never_reached_is_told_with_its_line(rules):
+    path = rules(PROVIDERS + "rules:\n  - {match: '*', to: a}\n  - {match: x, to: a}\n")
+    assert [line[:13] for line in check(path, {})[1]] == ["rules.yaml:4:"]
+    text = "rules:\n  - {match: 'x*', to: a}\n  - {match: xy, to: a}\n  - {match: '*', to: a}\n"
+    (warning,) = check(rules(PROVIDERS + text), {})[1]
+    assert warning.startswith("rules.yaml:5: this rule is never reached: rule #1 on line 4 takes ")
+
+
+def test_a_port_that_nobody_listens_on_is_told_with_its_line(rules):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        used, (port,) = server.getsockname()[1], free_ports(1)
+        text = "rules:\n  - {match: {port: [8082, USED]}, to: a}\n  - {match: {port: FREE}, to: a}\n"
+        text = text.replace("USED", str(used)).replace("FREE", str(port))
+        lines = check(rules(PROVIDERS + text + "  - {match: '*', to: a}\n"), {})[1]
+    message = f"nobody listens on port {port} now: it takes a --mode ...@127.0.0.1:{port} at start"
+    assert lines == [f"rules.yaml:5: {message} (at $.rules[1].match.port)"]
+
+
+def test_a_port_of_a_named_listener_is_listened_on(rules):
+    (port,) = free_ports(1)
+    text = f"listen: {{work: '127.0.0.1:{port}'}}\nrules: [{{match: {{port: work}}, to: a}}]"
+    assert [line for line in check(rules(PROVIDERS + text), {})[1] if "nobody" in line] == []

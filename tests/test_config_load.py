@@ -278,7 +278,7 @@ def test_files_are_read_and_named(tmp_path):
     (tmp_path / "rules.yaml").write_text(
         "providers:\n  a: {url: https://h, key: '${ZAI}'}\n  b: {url: https://h, key: {file: key}}\n"
     )
-    rules = load(tmp_path / "rules.yaml", {"LOG_LEVEL": "warn"})
+    rules = load(tmp_path / "rules.yaml", {"LOG_LEVEL": "warn"}, project=tmp_path)
     assert [rules.providers[name].key for name in "ab"] == ["from-dotenv", "file-key-for-tests"]
     assert rules.reads == (tmp_path / ".env", tmp_path / "key")
     assert (rules.log.level, rules.environment) == ("warn", {"LOG_LEVEL": "warn"})
@@ -311,8 +311,61 @@ def test_a_folder_in_the_place_of_a_file_is_an_error(tmp_path, name):
     (tmp_path / name).mkdir()
     if name == ".env":
         (tmp_path / "rules.yaml").write_text("")
-    with pytest.raises(RulesError, match="cannot be read: Is a directory"):
+    with pytest.raises(
+        RulesError, match=f"^{name}:1: .* cannot be read: Is a directory|^{tmp_path}/.env:1: "
+    ):
         load(tmp_path / "rules.yaml", {})
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project's folder, and rules in another one: `project("text of .env", "text of rules.yaml")`."""
+    (tmp_path / "examples").mkdir()
+
+    def written(dotenv: str | bytes, rules: str) -> Rules:
+        (tmp_path / ".env").write_bytes(dotenv if isinstance(dotenv, bytes) else dotenv.encode())
+        (tmp_path / "examples" / "rules.yaml").write_text(rules)
+        return load(tmp_path / "examples" / "rules.yaml", {}, project=tmp_path)
+
+    return written
+
+
+KEYED = "providers: {zai: {url: https://h, key: '${ZAI}'}}\n"
+
+
+def test_the_projects_dotenv_is_read_too(project, tmp_path):
+    rules = project("ZAI=key-for-tests\n", KEYED)
+    assert rules.providers["zai"].key == "key-for-tests"
+    assert rules.reads == (tmp_path / "examples" / ".env", tmp_path / ".env")
+
+
+def test_the_dotenv_beside_the_rules_comes_first(project, tmp_path):
+    (tmp_path / "examples" / ".env").write_text("ZAI=first\n")
+    assert project("ZAI=second\n", KEYED).providers["zai"].key == "first"
+
+
+def test_errors_in_a_dotenv_name_the_file_and_the_line(project, tmp_path):
+    file = tmp_path / ".env"
+    with pytest.raises(RulesError) as caught:
+        project(b"A=1\nB=\xff\n", KEYED)
+    assert caught.value.errors == (f"{file}:2: this is not UTF-8 text: save the file as UTF-8",)
+    with pytest.raises(RulesError) as caught:
+        project("\nHOST_OF_ZAI=ftp://h\n", "providers: {zai: {url: '${HOST_OF_ZAI}'}}")
+    (error,) = caught.value.errors
+    assert error.startswith(
+        "rules.yaml:1: expected a URL such as https://api.example.com: it must begin with "
+    )
+    assert error.endswith(f" (HOST_OF_ZAI is set in {file}:2) (at $.providers.zai.url)")
+
+
+def test_odd_lines_and_values_of_a_dotenv_are_warnings_that_name_it(project, tmp_path):
+    file = tmp_path / ".env"
+    rules = project("LOG_LEVEL=loud\nZAI=k\u2028y\nwhat is this?\n", KEYED)
+    level, key, odd = rules.warnings
+    assert level.endswith(f"warn, error, silent (LOG_LEVEL is set in {file}:1) (at $.log.level)")
+    assert f"header cannot carry (ZAI is set in {file}:2): provider" in key
+    assert odd == f"{file}:3: this line is ignored: expected NAME=VALUE"
+    assert rules.providers["zai"].unavailable == "the key holds characters that a header cannot carry"
 
 
 def test_a_windows_file_with_byte_order_mark_loads(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.config.variables import UnsetError, expanded, from_dotenv, in_force
+from signalbox.config.variables import UnsetError, expanded, from_dotenv, in_force, origins
 
 VARIABLES = {"HOST": "example.com", "DOLLAR": "${HOST}"}
 
@@ -44,8 +44,23 @@ def test_text_without_a_dollar_stays(text):
 
 def test_dotenv_is_taken_as_it_stands():
     text = "A=1\nexport B='two words'\n# C=3\nD=\nE\nF=${A}\n"
-    assert from_dotenv(text) == {"A": "1", "B": "two words", "F": "${A}"}
+    found = from_dotenv(text)
+    assert found.values == {"A": "1", "B": "two words", "F": "${A}"}
+    assert (found.lines["A"], found.lines["F"], found.ignored) == (1, 6, ())
+
+
+def test_lines_of_dotenv_that_set_nothing_are_told_by_number():
+    found = from_dotenv("A=1\n\n\nthis is no setting\nB=2\n'\n")
+    assert (found.values, found.lines["B"], found.ignored) == ({"A": "1", "B": "2"}, 5, (4, 6))
 
 
 def test_the_environment_wins_over_dotenv_unless_it_is_empty():
-    assert in_force({"A": "env", "B": ""}, {"A": "file", "B": "file"}) == {"A": "env", "B": "file"}
+    file = from_dotenv("A=file\nB=file")
+    assert in_force({"A": "env", "B": ""}, file) == {"A": "env", "B": "file"}
+    assert origins({"A": "env", "B": ""}, file) == {"B": ".env:2"}
+
+
+def test_the_first_file_wins_over_the_second_unless_it_is_empty_there():
+    first, second = from_dotenv("A=1\nB=\n", "first"), from_dotenv("A=2\nB=2\nC=2", "second")
+    assert in_force({}, first, second) == {"A": "1", "B": "2", "C": "2"}
+    assert origins({}, first, second) == {"A": "first:1", "B": "second:2", "C": "second:3"}

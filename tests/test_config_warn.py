@@ -52,3 +52,87 @@ def test_a_log_level_that_is_none_is_told():
     assert warnings_of("", LOG_LEVEL="loud") == (
         'rules.yaml:1: LOG_LEVEL is "loud": expected debug, info, warn, error, silent (at $.log.level)',
     )
+
+
+def provider(written: str) -> str:
+    return "providers:\n  a:\n    " + written.replace("; ", "\n    ") + "\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "line"),
+    [
+        ("url: http://api.z.ai; key: fake", 3),
+        ("key: fake; url: http://8.8.8.8:8080/x", 4),
+        ("keys: [fake]; url: http://[2606:4700::1111]", 4),
+        ("url: http://api.anthropic.com; auth: client", 3),
+    ],
+)
+def test_a_credential_that_leaves_the_house_unencrypted_is_told(written, line):
+    (warning,) = warnings_of(provider(written))
+    assert warning.startswith(f"rules.yaml:{line}: the ")
+    assert "unencrypted: write https:// (at $.providers.a.url)" in warning
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost:1",
+        "127.0.0.1",
+        "[::1]",
+        "10.1.2.3",
+        "192.168.0.9",
+        "[fd00::1]",
+        "gpu",
+        "gpu.local",
+        "x.internal.",
+    ],
+)
+def test_within_the_house_it_may_go_unencrypted(host):
+    assert warnings_of(provider(f"url: http://{host}; key: fake")) == ()
+
+
+def test_without_a_credential_it_may_go_unencrypted():
+    assert warnings_of(provider("url: http://api.z.ai")) == ()
+
+
+@pytest.mark.parametrize(
+    ("auth", "url"),
+    [
+        ("client", "https://api.z.ai"),
+        ("client", "https://api.anthropic.com.evil.example"),
+        ("claude-login", "https://h"),
+    ],
+)
+def test_a_login_for_others_than_anthropic_is_told(auth, url):
+    (warning,) = warnings_of(provider(f"url: {url}; auth: {auth}"))
+    assert warning.startswith("rules.yaml:4: ")
+    assert f"goes to {url[8:]}, which is not Anthropic's" in warning
+    assert warning.endswith("(at $.providers.a.auth)")
+
+
+def test_a_login_for_anthropic_is_fine():
+    assert warnings_of(provider("url: https://api.anthropic.com; auth: client")) == ()
+
+
+@pytest.mark.parametrize("tokens", ["tokens_over: 2k, tokens_under: 1k", "tokens_over: 5, tokens_under: 6"])
+def test_conditions_that_no_request_meets_are_told(tokens):
+    (warning,) = warnings_of(PROVIDER + f"rules:\n  - match: {{{tokens}}}\n    to: a\n")
+    assert warning.startswith("rules.yaml:4: this rule is never reached: no request has more than ")
+
+
+def test_one_count_that_meets_both_is_enough():
+    assert warnings_of(PROVIDER + "rules: [{match: {tokens_over: 5, tokens_under: 7}, to: a}]") == ()
+
+
+def test_a_client_that_there_is_not_is_told():
+    text = (
+        PROVIDER + "clients: {laptop: s1, build: s2}\nrules:\n  - {match: {client: [lap*, bulid]}, to: a}\n"
+    )
+    assert warnings_of(text) == ('rules.yaml:5: no client is called "bulid" (at $.rules[0].match.client)',)
+
+
+def test_a_name_given_to_two_rules_is_told():
+    text = PROVIDER + "rules:\n  - {name: x, match: a, to: a}\n  - {name: x, match: b, to: a}\n"
+    assert warnings_of(text) == (
+        'rules.yaml:5: the rule on line 4 has the name "x" too (at $.rules[1].name)',
+    )

@@ -117,7 +117,10 @@ def test_there_is_nothing_to_say_against_it_but_what_comes_later(name):
     errors, warnings = check(EXAMPLES[name], SECRETS)
     assert errors == []
     later = {f"{pending.what} is not yet in effect" for pending in PENDING}
-    assert [line for line in warnings if line.partition(": ")[2].partition(" (at ")[0] not in later] == []
+    said = [line.partition(": ")[2].partition(" (at ")[0] for line in warnings]
+    assert [
+        line for line in said if line not in later and not line.startswith("nobody listens on port ")
+    ] == []
 
 
 @pytest.mark.parametrize(("case", "targets"), EXPECTED.items(), ids=lambda value: " ".join(value))

@@ -8,17 +8,20 @@ from pathlib import Path
 import click
 from msgspec.structs import replace
 
+from signalbox.cli.listed import PORT as USUAL_PORT
 from signalbox.cli.listed import routed_elsewhere
+from signalbox.cli.reach import never_reached
 from signalbox.config import document
 from signalbox.config.faults import Fault
-from signalbox.config.load import RulesError, load
+from signalbox.config.load import PROJECT, RulesError, load
 from signalbox.config.pending import not_yet
 from signalbox.config.rules import Match, Provider, Rules, Target
 from signalbox.config.watch import counted
 from signalbox.translate.dialects import dialect_of
 from signalbox.upkeep.keychain import logins_of
+from signalbox.upkeep.ports import is_free
 
-PROJECT_RULES = Path(__file__).parents[3] / "rules.yaml"
+PROJECT_RULES = PROJECT / "rules.yaml"
 MAKERS = {"openai", "gemini", "kimi", "glm", "minimax", "deepseek", "mistral"}
 """Dialects of providers that serve no models but their own."""
 TIERS = {"haiku": "claude-haiku-4-5", "sonnet": "claude-sonnet-4-5", "opus": "claude-opus-4-5"}
@@ -57,7 +60,21 @@ def _checked(path: Path, environ: Mapping[str, str]) -> tuple[list[str], list[st
         return list(error.errors), [], None
     root, _ = document.read(document.decoded(path.read_bytes()))
     found = [*rules.warnings, *not_yet(root, path.name), *routed_elsewhere(rules, root)]
+    found += [fault.within(path.name) for fault in sorted([*never_reached(rules.rules), *_unheard(rules)])]
     return [], [*found, *_unserved(rules), *_falling_through(rules), *_logged_out(rules)], rules
+
+
+def _unheard(rules: Rules) -> Iterator[Fault]:
+    """Ports that rules ask for and on which nobody listens, neither by the rules nor just now."""
+    listening = {USUAL_PORT, *(listener.port for listener in rules.listen.values())}
+    for i, rule in enumerate(rules.rules):
+        for port in sorted(set(rule.match.port) - listening):
+            listening.add(port)  # said once
+            if is_free(port):
+                message = (
+                    f"nobody listens on port {port} now: it takes a --mode ...@127.0.0.1:{port} at start"
+                )
+                yield Fault(rule.line, message, f"$.rules[{i}].match.port")
 
 
 def _falling_through(rules: Rules) -> Iterator[str]:

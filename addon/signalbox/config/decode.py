@@ -12,7 +12,7 @@ from .document import Node, Scalar
 from .faults import Fault, MisfitError, nearest, shown, step, unknown
 from .rules import Secret
 from .shapes import Shape, keys, shapes
-from .variables import UnsetError, expanded
+from .variables import UnsetError, expanded, set_in
 
 _JSON_PLAIN = re.compile(r"true|false|null|-?(0|[1-9]\d{0,29})(\.\d{1,30})?([eE][+-]?\d{1,2})?")
 
@@ -20,10 +20,14 @@ _JSON_PLAIN = re.compile(r"true|false|null|-?(0|[1-9]\d{0,29})(\.\d{1,30})?([eE]
 class Decoder:
     """Decodes one document. What it returns is of use only while `faults` is empty."""
 
-    def __init__(self, root: document.Mapping, variables: Mapping[str, str]) -> None:
+    def __init__(
+        self, root: document.Mapping, variables: Mapping[str, str], places: Mapping[str, str] | None = None
+    ) -> None:
+        """`places` has `FILE:LINE` for each of the variables that an `.env` file sets."""
         self.faults: list[Fault] = []
         self._root = root
         self._variables = variables
+        self._places = places or {}
 
     def decode(self, kind: Any, node: Node, path: str = "$") -> Any:
         """The node as a `kind` (a struct of `schema` or what such a struct's keys may hold)."""
@@ -103,7 +107,9 @@ class Decoder:
         except ValueError as error:
             got = f", got {shown(written) if written else 'nothing'}" if shape.reads.shown else ""
             why = f": {error}" if str(error) else ""
-            return self._fault(line, f"expected {shape.reads.what}{got}{why}", path)
+            return self._fault(
+                line, f"expected {shape.reads.what}{got}{why}{set_in(written, self._places)}", path
+            )
         self._follow(shape, value, line, path)
         return value
 

@@ -1,6 +1,6 @@
 """rules.yaml, `.env`, and the environment: the rules in force, or every fault with its line."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -11,8 +11,11 @@ from .decode import Decoder
 from .faults import Fault, MisfitError
 from .rules import Rules, Secret
 from .secrets import Vault
-from .variables import from_dotenv, in_force
+from .variables import Dotenv, from_dotenv, in_force, origins
 from .warn import warnings
+
+PROJECT = Path(__file__).parents[3]
+"""The folder that holds `addon/`."""
 
 
 class RulesError(Exception):
@@ -25,20 +28,29 @@ class RulesError(Exception):
         """Files beside the rules in which the remedy may appear."""
 
 
-def load(path: Path, environ: Mapping[str, str], *, may_be_empty: bool = True) -> Rules:
+def dotenv_files(rules: Path, project: Path = PROJECT) -> tuple[Path, ...]:
+    """Where variables may be set: beside the rules, and in the project's folder. The first one wins."""
+    beside, second = rules.parent / ".env", project / ".env"
+    return (beside,) if beside.resolve() == second.resolve() else (beside, second)
+
+
+def load(
+    path: Path, environ: Mapping[str, str], *, may_be_empty: bool = True, project: Path = PROJECT
+) -> Rules:
     """Reads the file at `path` and what it names, and runs its commands. Raises RulesError."""
-    beside = path.parent / ".env"
-    reads: tuple[Path, ...] = (beside,)
+    reads = dotenv_files(path, project)
     try:
-        dotenv = from_dotenv(_text_beside(beside))
-        vault = Vault(path.parent, in_force(environ, dotenv))
+        dotenvs = [_dotenv(file) for file in reads]
+        vault = Vault(path.parent, in_force(environ, *dotenvs))
         text = _text(path)
         if not may_be_empty and not document.read(text)[0].items:
             raise document.BrokenError(Fault(1, "the file is empty: the rules in force stay"))
         try:
-            found = parse(text, file=path, environ=environ, dotenv=dotenv, fetch=vault.fetch)
+            found = parse(text, file=path, environ=environ, dotenvs=dotenvs, fetch=vault.fetch)
         finally:
             reads += tuple(vault.reads)
+    except DotenvError as error:
+        raise RulesError((str(error),), reads) from None
     except document.BrokenError as broken:
         raise RulesError((broken.fault.within(path.name),), reads) from None
     except RulesError as error:
@@ -52,7 +64,7 @@ def parse(
     *,
     file: Path,
     environ: Mapping[str, str],
-    dotenv: Mapping[str, str] | None = None,
+    dotenvs: Sequence[Dotenv] = (),
     fetch: Fetch | None = None,
 ) -> Rules:
     """The rules that `text` holds. Reads no file: `fetch` gets secrets kept elsewhere. Raises RulesError."""
@@ -60,8 +72,8 @@ def parse(
         root, faults = document.read(text)
     except document.BrokenError as broken:
         raise RulesError((broken.fault.within(file.name),)) from None
-    variables = in_force(environ, dotenv or {})
-    decoder = Decoder(root, variables)
+    variables, places = in_force(environ, *dotenvs), origins(environ, *dotenvs)
+    decoder = Decoder(root, variables, places)
     written = decoder.decode(schema.RulesFile, root)
     faults += decoder.faults
     if faults:
@@ -71,7 +83,12 @@ def parse(
     except MisfitError as misfit:
         decoder.blame(misfit, root)
         raise _error(decoder.faults, file) from None
-    return replace(found, warnings=warnings(found, root, variables))
+    odd = [
+        f"{one.file}:{line}: this line is ignored: expected NAME=VALUE"
+        for one in dotenvs
+        for line in one.ignored
+    ]
+    return replace(found, warnings=(*warnings(found, root, variables, places), *odd))
 
 
 def _error(faults: list[Fault], file: Path) -> RulesError:
@@ -88,16 +105,20 @@ def _text(path: Path) -> str:
         raise document.BrokenError(Fault(1, f"{path} cannot be read: {error.strerror}")) from None
 
 
-def _text_beside(path: Path) -> str:
-    """What `.env` holds; nothing where there is none."""
+class DotenvError(Exception):
+    """An `.env` file cannot be used; the text is a line for people that begins with the file."""
+
+
+def _dotenv(path: Path) -> Dotenv:
+    """What the file sets; nothing where there is none. Raises DotenvError."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        return ""
+        return from_dotenv(document.decoded(path.read_bytes()), str(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return Dotenv(str(path))
     except OSError as error:
-        raise document.BrokenError(Fault(1, f"{path} cannot be read: {error.strerror}")) from None
-    except UnicodeDecodeError:
-        raise document.BrokenError(Fault(1, f"{path} is not UTF-8 text: save it as UTF-8")) from None
+        raise DotenvError(f"{path}:1: this file cannot be read: {error.strerror}") from None
+    except document.BrokenError as broken:
+        raise DotenvError(f"{path}:{broken.fault.line}: {broken.fault.message}") from None
 
 
 def _unfetched(_source: schema.SecretSource) -> Secret:

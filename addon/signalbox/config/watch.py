@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .load import RulesError, load
+from .load import RulesError, dotenv_files, load
 from .rules import Level, Rules
 
 POLL = 0.2
@@ -30,7 +30,7 @@ class Live:
         self._path = path
         self._environ = environ
         self._log = log
-        self._reads: tuple[Path, ...] = (path.parent / ".env",)
+        self._reads = dotenv_files(path)
         self._settled: Stamp = {}
         """The files as they were when last loaded or complained about."""
         self._seen: Stamp = {}

@@ -17,7 +17,7 @@ from mitmproxy.proxy.layers import TCPLayer
 from mitmproxy.proxy.layers.tls import parse_client_hello
 from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, ReverseMode, Socks5Mode, UpstreamMode
 
-from signalbox.config.load import RulesError
+from signalbox.config.load import PROJECT, RulesError
 from signalbox.config.rules import ANTHROPIC_HOST, Rules
 from signalbox.gateway.arrival import is_anthropic
 from signalbox.gateway.gateway import WALL, Gateway
@@ -28,7 +28,6 @@ from signalbox.record import log as record_log
 
 log = logging.getLogger("signalbox")
 
-PROJECT = Path(__file__).parents[3]
 QUIET = {"connection_strategy": "lazy", "flow_detail": 0}
 """Options set unless the user has set them: nothing is asked of an upstream before a rule says so, and the
 console has one line a request, ours."""
