@@ -21,6 +21,7 @@ TOOLS = [
     },
 ]
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+CLEARS = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
 _CACHED = {"cache_control": {"type": "ephemeral"}}
 
 type Send = Callable[[bytes, dict[str, str]], tuple[int, bytes]]
@@ -31,12 +32,17 @@ class Conversation:
     """Its history, and what it does with each answer."""
 
     def __init__(
-        self, send: Send, *, thinking: str = "adaptive", stream: bool = True, display: str | None = None
+        self,
+        send: Send,
+        *,
+        thinking: str | None = "adaptive",
+        stream: bool = True,
+        display: str | None = None,
     ) -> None:
         self.history: list[dict[str, Any]] = []
         self._send = send
-        self._thinking = {"type": thinking, **({"display": display} if display else {})}
-        if thinking == "enabled":
+        self._thinking = {"type": thinking, **({"display": display} if display else {})} if thinking else None
+        if self._thinking and thinking == "enabled":
             self._thinking["budget_tokens"] = 2000
         self._stream = stream
         self._requests = 0
@@ -69,8 +75,7 @@ class Conversation:
                 "user_id": json.dumps({"device_id": "fake", "account_uuid": "", "session_id": SESSION})
             },
             "max_tokens": 32000,
-            "thinking": self._thinking,
-            "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+            **({"thinking": self._thinking, "context_management": CLEARS} if self._thinking else {}),
             "output_config": {"effort": "high"},
             "stream": self._stream,
         }

@@ -158,6 +158,25 @@ class CarelessProvider(LaxProvider):
         return super()._call(name) | {"id": f"functions.Read:{name.rpartition('_')[2]}"}
 
 
+class DefaultThinker(LaxProvider):
+    """Thinks unless `thinking` is disabled, and wants the text of thinking back with each answer, as DeepSeek
+    and Kimi do. `words` are those of its refusal. `again`: what it says where it is sent placeholders."""
+
+    def __init__(self, name: str, words: str, *, again: str = "") -> None:
+        super().__init__(name)
+        self.words = words
+        self.again = again
+
+    def check(self, asked: Asked) -> None:
+        super().check(asked)
+        for message in asked.messages if asked.thinking != "disabled" else ():
+            told = [block["thinking"] for block in content(message) if block["type"] == "thinking"]
+            if message["role"] == "assistant" and not any(told):
+                raise Refused(self.words)
+            if self.again and " " in told:
+                raise Refused(self.again)
+
+
 class UnsignedProvider(Provider):
     """Thinks without signatures, takes no others, and wants its own back: as DeepSeek does."""
 

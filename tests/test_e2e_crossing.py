@@ -26,7 +26,14 @@ from tests.answers import (
 )
 from tests.conversation import SESSION, Conversation
 from tests.running import Router
-from tests.strict import CarelessProvider, LaxProvider, StrictAnthropic, UnsignedProvider, uncached
+from tests.strict import (
+    CarelessProvider,
+    DefaultThinker,
+    LaxProvider,
+    StrictAnthropic,
+    UnsignedProvider,
+    uncached,
+)
 from tests.upstream import Received, Upstream
 
 LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
@@ -94,6 +101,45 @@ def test_what_anthropic_refuses_of_the_answers_of_others_is_made_valid_for_forty
     assert {record["attempts"] for record in router.records(40)} == {"kimi:200", "anthropic:200"}
     earlier, later = (one.json["messages"] for one in upstreams["anthropic"].requests[-2:])
     assert uncached(later[: len(earlier)]) == uncached(earlier)
+
+
+WANTED = "The `content[].thinking` in the thinking mode must be passed back to the API."
+
+
+@pytest.mark.parametrize("thinking", ["adaptive", "enabled", None])
+def test_thinking_that_a_provider_wants_back_of_the_answers_of_others_has_placeholders(
+    router, upstreams, thinking
+):
+    upstreams["anthropic"].answer(StrictAnthropic())
+    upstreams["deepseek"].answer(DefaultThinker("deepseek", WANTED))
+    conversation = Conversation(sender(router), thinking=thinking)
+    for model in ("anthropic", "anthropic", "deepseek", "deepseek", "anthropic", "deepseek"):
+        conversation.turn(f"{model}-model")
+    attempts = [record["attempts"] for record in router.records(6)]
+    assert attempts[2] == "deepseek:400 deepseek:200"
+    assert set(attempts[3:]) == {"deepseek:200", "anthropic:200"}
+    assert [one.json.get("thinking", {}).get("type") for one in upstreams["deepseek"].requests] == [
+        None if thinking == "enabled" else thinking,
+        *[thinking] * 3,
+    ]
+
+
+def test_a_provider_that_takes_no_placeholders_is_told_not_to_think_where_it_says_so(router, upstreams):
+    """Each kind of refusal is mended once."""
+    missing = "Expected `thinking` or `redacted_thinking`. To avoid this requirement, disable `thinking`."
+    for words, again, statuses in [
+        (WANTED, missing, "deepseek:400 deepseek:400 deepseek:200"),
+        (missing, "", "deepseek:400 deepseek:200"),
+        (WANTED, WANTED, "deepseek:400 deepseek:400"),
+    ]:
+        upstreams["deepseek"].reset()
+        upstreams["deepseek"].answer(DefaultThinker("deepseek", words, again=again))
+        body = json.loads(history("deepseek-x", "Zm9yZWlnbg"))
+        sender(router)(json.dumps(body | {"thinking": {"type": "adaptive"}}).encode(), {})
+        assert router.records(1)[-1]["attempts"] == statuses
+        router.forget()
+        last = upstreams["deepseek"].requests[-1].json
+        assert last["thinking"] == {"type": "adaptive" if again == WANTED else "disabled"}
 
 
 def test_two_routers_that_share_their_state_take_turns_in_one_conversation(start_router, upstreams, tmp_path):

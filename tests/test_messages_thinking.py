@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from signalbox.messages.body import Body
 from signalbox.messages.issued import Block, Keeps, kept_by
 from signalbox.messages.reader import Reader
-from signalbox.messages.thinking import Stripped, is_refused, nothing, without_thinking
+from signalbox.messages.thinking import (
+    Stripped,
+    is_refused,
+    is_wanted_back,
+    nothing,
+    with_placeholders,
+    without_thinking,
+)
 
 GOLDEN = sorted((Path(__file__).parent / "golden/messages/thinking").glob("*.txt"))
 CROSSING = sorted((Path(__file__).parent / "golden/messages/crossing").glob("*.txt"))
@@ -273,3 +280,76 @@ def test_what_goes_on_being_wrong_without_thinking_is_no_such_refusal(message):
 
 def test_what_is_no_error_refuses_nothing():
     assert not is_refused(400, REFUSALS[0].encode())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "The `content[].thinking` in the thinking mode must be passed back to the API.",
+        "The content[].thinking in the thinking mode must be passed back to the API.",
+        "The `reasoning_content` in the thinking mode must be passed back to the API.",
+        (
+            "Error from provider (Console Go): Upstream request failed: [invalid_request_error] The"
+            " reasoning_content in the thinking mode must be passed back to the API."
+        ),
+        "The reasoning_text in the thinking mode must be passed back to the API",
+        "messages[3]: the thinking must be passed back",
+        "thinking is enabled but reasoning_content is missing in assistant tool call message at index 7",
+        "thinking is enabled but reasoning_content is missing in assistant tool call message",
+        "Failed to deserialize: messages[1]: missing field `thinking`",
+    ],
+)
+def test_thinking_is_wanted_back(message):
+    assert is_wanted_back(400, _error(message))
+    assert is_wanted_back(422, json.dumps({"code": 20015, "message": message, "data": None}).encode())
+    assert not is_wanted_back(500, _error(message))
+    assert not is_refused(400, _error(message))
+
+
+@pytest.mark.parametrize("message", [*REFUSALS, "max_tokens must be greater than thinking.budget_tokens"])
+def test_thinking_that_is_refused_is_not_wanted_back(message):
+    assert not is_wanted_back(400, _error(message))
+
+
+PLACEHOLDER = {"type": "thinking", "thinking": " "}
+
+
+def _placed(content: Any, **more: Any) -> Any:
+    before = {"role": "user", "content": "a"}
+    raw = json.dumps({"messages": [before, {"role": "assistant", "content": content}], **more}).encode()
+    body = Body.parse(raw)
+    first, answer = json.loads(body.edited(edits=with_placeholders(body)))["messages"]
+    assert first == before
+    return answer["content"]
+
+
+@pytest.mark.parametrize(
+    ("content", "placed"),
+    [
+        ("b", [PLACEHOLDER, {"type": "text", "text": "b"}]),
+        ([], [PLACEHOLDER]),
+        ([{"type": "text", "text": "b"}], [PLACEHOLDER, {"type": "text", "text": "b"}]),
+        ([BLOCKS[0], {"type": "text", "text": "b"}], [BLOCKS[0], {"type": "text", "text": "b"}]),
+        ([BLOCKS[4]], [BLOCKS[4]]),
+        ([{"type": "thinking", "signature": "s"}], [PLACEHOLDER]),
+        (5, 5),
+    ],
+)
+def test_an_answer_without_thinking_gets_a_placeholder(content, placed):
+    assert _placed(content) == placed
+    assert _placed(content, thinking={"type": "adaptive"}) == placed
+    assert _placed(content, thinking={"type": "disabled"}) == content
+
+
+@given(BODIES, st.sampled_from([None, 2]))
+def test_placeholders_change_no_other_byte_and_are_set_once(body, indent):
+    raw = json.dumps(body, indent=indent).encode()
+    once = Body.parse(raw).edited(edits=with_placeholders(Body.parse(raw)))
+    assert with_placeholders(Body.parse(once)) == []
+    left = json.loads(once)
+    for message, before in zip(left["messages"], body["messages"], strict=True):
+        if message["role"] == "assistant" and isinstance(before["content"], str):
+            before["content"] = [{"type": "text", "text": before["content"]}]
+        message["content"] = [block for block in message["content"] if block != PLACEHOLDER]
+        before["content"] = [block for block in before["content"] if block != PLACEHOLDER]
+    assert left == body

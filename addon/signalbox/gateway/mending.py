@@ -7,7 +7,15 @@ from signalbox.messages import betas
 from signalbox.messages.body import Body, BodyError
 from signalbox.messages.issued import Block
 from signalbox.messages.rejected import rejected_by
-from signalbox.messages.thinking import is_missing, is_refused, switched_off, without_thinking
+from signalbox.messages.thinking import (
+    is_missing,
+    is_off,
+    is_refused,
+    is_wanted_back,
+    switched_off,
+    with_placeholders,
+    without_thinking,
+)
 from signalbox.routing.course import Attempt
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import Lessons
@@ -28,6 +36,10 @@ class Mending:
         self._counts = counts
         self._refusing: set[str] = set()
         """Providers that refused the thinking they were sent."""
+        self._disabling: set[str] = set()
+        """Those of them that said that it is to be disabled."""
+        self._wanting: set[str] = set()
+        """Providers that wanted thinking back."""
         self._named: set[str] = set()
         """Fields and betas that refusals have named."""
 
@@ -40,23 +52,53 @@ class Mending:
             issued.issuer_of,
             self._known.learned.rejected(provider.name, choice.model or "") if learns else frozenset(),
             refuses_thinking=provider.name in self._refusing,
+            disables_thinking=provider.name in self._disabling,
+            wants_thinking=self._wants_thinking(provider.name),
             refused=self._known.sessions.refused(self._conversation, provider.name),
             key=issued.key,
         )
 
     def mend(self, attempt: Attempt, status: int, said: bytes) -> bool:
         """Whether the target, which said this, would be sent something else now."""
+        if attempt.provider.api == "anthropic" and is_wanted_back(status, said):
+            return self._with_placeholders(attempt)
         if is_refused(status, said):
             return self._without_thinking(attempt, is_wrong=not is_missing(said))
         return not self._counts and self._without_fields(attempt, status, said)
 
+    def _wants_thinking(self, name: str) -> bool:
+        return name in self._wanting or self._known.sessions.wants_thinking(self._conversation, name)
+
+    def _with_placeholders(self, attempt: Attempt) -> bool:
+        """Where the answers of others have none that could go back."""
+        name = attempt.provider.name
+        if (
+            attempt.provider.is_anthropic
+            or name in self._wanting
+            or not with_placeholders(self._sent(attempt))
+        ):
+            return False
+        self._wanting.add(name)
+        self._known.sessions.wanted_thinking(self._conversation, name)
+        return True
+
+    def _sent(self, attempt: Attempt) -> Body:
+        try:
+            return Body.parse(attempt.outgoing.body)
+        except BodyError:  # compressed, as it came
+            return self._body
+
     def _without_thinking(self, attempt: Attempt, *, is_wrong: bool) -> bool:
         """`is_wrong`: what was sent of it is not to be sent there again."""
         name = attempt.provider.name
-        refused = _thinking_sent(attempt, self._body, self._known.issued.key)
-        if name in self._refusing or refused is None:
+        sent = self._sent(attempt)
+        count, refused = _thinking_in(sent, self._known.issued.key)
+        disables = not (is_wrong or attempt.provider.is_anthropic)
+        if name in self._refusing or not (count or switched_off(sent) or (disables and not is_off(sent))):
             return False
         self._refusing.add(name)
+        if disables:
+            self._disabling.add(name)
         if is_wrong:
             self._known.sessions.refused_thinking(self._conversation, name, refused)
         return True
@@ -73,20 +115,15 @@ class Mending:
         return is_news
 
 
-def _thinking_sent(attempt: Attempt, came: Body, key: bytes) -> frozenset[bytes] | None:
-    """Digests of the thinking blocks that the attempt sent; None where it can do without nothing."""
-    try:
-        sent = Body.parse(attempt.outgoing.body)
-    except BodyError:  # compressed, as it came
-        sent = came
+def _thinking_in(sent: Body, key: bytes) -> tuple[int, frozenset[bytes]]:
+    """How many thinking blocks were sent, and their digests."""
     digests: set[bytes] = set()
 
     def note(block: Block) -> bool:
         digests.add(block.digest(key) or b"")
         return False
 
-    count = without_thinking(sent, note).count
-    return frozenset(digests) - {b""} if count or switched_off(sent) else None
+    return without_thinking(sent, note).count, frozenset(digests) - {b""}
 
 
 def _rejected(attempt: Attempt, status: int, said: bytes) -> frozenset[str]:

@@ -6,7 +6,7 @@ https://docs.claude.com/en/docs/build-with-claude/extended-thinking
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import groupby
 
 import msgspec
@@ -14,6 +14,10 @@ import msgspec
 from .body import Body, BodyError, Edit, Place, cut, elements, members
 from .errors import read_error
 from .issued import MARK, Block, Keeps, read_block
+
+PLACEHOLDER = b'{"type":"thinking","thinking":" "}'
+"""Stands for thinking that a provider wants back and another one wrote. Unsigned, as DeepSeek's own is, and a
+space, since some take an empty text for none (providers.md; translation.md, 4)."""
 
 _INSTEAD = msgspec.json.encode([{"type": "text", "text": "(thinking omitted)"}])
 _CLEARS_THINKING = "clear_thinking_"
@@ -67,6 +71,18 @@ def without_thinking(body: Body, keeps: Keeps = nothing, *, keeps_mode: bool = F
     return Stripped(edits + off, sum(dropped.values()), bool(off))
 
 
+def with_placeholders(body: Body) -> list[Edit]:
+    """Puts a placeholder into each assistant message without thinking, unless thinking is disabled; what
+    cannot be read stays."""
+    place = body.place("messages")
+    if place is None or is_off(body):
+        return []
+    try:
+        return list(_Messages(body.text, place).with_placeholders())
+    except BodyError:
+        return []
+
+
 class _Messages:
     def __init__(self, raw: bytes, place: Place) -> None:
         self._raw = raw
@@ -91,6 +107,35 @@ class _Messages:
         removed = emptied.keys() - set(self._needed(emptied))
         edits += [Edit(at.value, at.end, _INSTEAD) for index, at in emptied.items() if index not in removed]
         return edits + cut(self._places, removed), dropped
+
+    def with_placeholders(self) -> Iterator[Edit]:
+        for index in (index for index, role in enumerate(self._roles) if role == "assistant"):
+            message = self._places[index]
+            try:
+                content = members(self._raw, message.value, message.end)["content"]
+                if self._raw.startswith(b"[", content.value):
+                    yield from self._first(content, elements(self._raw, content.value, content.end))
+                elif self._raw.startswith(b'"', content.value):
+                    text = self._raw[content.value : content.end]
+                    new = b'[%b,{"type":"text","text":%b}]' % (PLACEHOLDER, text)
+                    yield Edit(content.value, content.end, new)
+            except (BodyError, KeyError):
+                continue
+
+    def _first(self, content: Place, places: list[Place]) -> Iterator[Edit]:
+        """Thinking at the beginning of these blocks where none of them is any."""
+        blocks = [read_block(memoryview(self._raw)[at.value : at.end]) for at in places]
+        thoughts = [at for at, block in zip(places, blocks, strict=True) if block.is_thinking]
+        without_text = [
+            at
+            for at, block in zip(places, blocks, strict=True)
+            if block.type == "thinking" and block.thinking is None
+        ]
+        yield from (Edit(at.value, at.end, PLACEHOLDER) for at in without_text)
+        if not places:
+            yield Edit(content.value, content.end, b"[%b]" % PLACEHOLDER)
+        elif not thoughts:
+            yield Edit(places[0].start, places[0].start, PLACEHOLDER + b",")
 
     def _content(self, index: int, mark: bytes) -> tuple[Place, list[Place]]:
         """Where a message has its content, with its blocks; none where nothing in it is of that type."""
@@ -147,6 +192,25 @@ def is_refused(status: int, error: bytes) -> bool:
     return told is not None and _REFUSED.search(told[1]) is not None
 
 
+_WANTED = re.compile(
+    r"(?:thinking|reasoning).{0,80}must be (?:passed|sent) back"
+    r"|(?:thinking|reasoning)\w*[`'\"]? (?:is|are) missing in (?:an? |the )?assistant"
+    r"|missing field [`'\"](?:thinking|reasoning_content)[`'\"]",
+    re.IGNORECASE | re.DOTALL,
+)
+"""DeepSeek's and Kimi's endpoints in the Messages format, also through gateways: the words of
+https://github.com/NousResearch/hermes-agent/issues/16748, https://github.com/leookun/cursor-byok/issues/268,
+https://github.com/YishenTu/claudian/issues/759, https://github.com/agentscope-ai/QwenPaw/issues/433 and
+https://github.com/esengine/DeepSeek-Reasonix/pull/8927, where placeholders were tried."""
+
+
+def is_wanted_back(status: int, error: bytes) -> bool:
+    """Whether an error says that answers of the history lack the thinking that the provider, which thinks
+    unless it is told not to, wants back with them."""
+    told = read_error(error) if status in (400, 422) else None
+    return told is not None and _WANTED.search(told[1]) is not None
+
+
 _MISSING = re.compile(r"Expected `?thinking`? or `?redacted_thinking", re.IGNORECASE)
 
 
@@ -156,10 +220,16 @@ def is_missing(error: bytes) -> bool:
     return told is not None and _MISSING.search(told[1]) is not None
 
 
-def switched_off(body: Body) -> list[Edit]:
-    """Turns manual thinking off, where a request without thinking in its history could not have it, and with
-    it the clearing of thinking, which the API refuses without."""
-    if body.get("thinking", _Typed) != _Typed("enabled"):
+def is_off(body: Body) -> bool:
+    """Whether the request says that the model is not to think."""
+    return body.get("thinking", _Typed) == _Typed("disabled")
+
+
+def switched_off(body: Body, modes: Collection[str] = ("enabled",)) -> list[Edit]:
+    """Takes these modes of thinking out, and with them the clearing of thinking, which the API refuses alone.
+    Manual thinking is not possible where the history of a tool loop has lost its own."""
+    mode = body.get("thinking", _Typed)
+    if mode is None or mode.type not in modes:
         return []
     edits = [edit for edit in (body.drop("thinking"),) if edit]
     context = body.inner("context_management")

@@ -38,6 +38,10 @@ class Lessons(msgspec.Struct, frozen=True):
     """Fields and betas that it has said it does not take; see `messages.fields`."""
     refuses_thinking: bool = False
     """Whether it has just refused the thinking that it was sent, so that none goes now."""
+    disables_thinking: bool = False
+    """Whether it has just said that thinking is to be disabled."""
+    wants_thinking: bool = False
+    """Whether it wants thinking back with each answer of the history, whoever wrote that."""
     refused: Collection[bytes] = frozenset()
     """Digests, under `key`, of thinking blocks that it refused before."""
     key: bytes = b""

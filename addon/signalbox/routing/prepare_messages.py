@@ -11,7 +11,7 @@ from signalbox.messages.history import made_valid
 from signalbox.messages.metadata import with_opaque_user
 from signalbox.messages.paths import MESSAGES
 from signalbox.messages.system import without_billing_block
-from signalbox.messages.thinking import switched_off, without_thinking
+from signalbox.messages.thinking import switched_off, with_placeholders, without_thinking
 from signalbox.routing.credentials import forwarded, with_key
 from signalbox.routing.facts import Facts
 from signalbox.routing.names import without_long_context
@@ -31,6 +31,8 @@ from signalbox.routing.outgoing import (
 )
 from signalbox.routing.plan import Choice
 
+_DISABLED = b'{"type":"disabled"}'
+
 
 def prepare_messages(
     choice: Choice,
@@ -49,6 +51,8 @@ def prepare_messages(
     body = without_fields(body, lessons.rejected | betas.dropped_with(sent, kept), notes)
     if provider.is_anthropic:
         body = _valid(body, incoming.body, notes)
+    elif lessons.wants_thinking:
+        body = _with_placeholders(body, notes)
     echo = facts.asked if choice.model != facts.asked else None
     headers = _headers(choice, incoming, key, sent, kept, notes)
     untouched = body is incoming.body.raw and provider.is_anthropic
@@ -78,22 +82,26 @@ def _body(choice: Choice, facts: Facts, body: Body, lessons: Lessons) -> tuple[b
     provider = choice.provider
     keeps = kept_thinking(provider, lessons)
     edits: list[Edit] = []
+    change: dict[str, bytes] = {}
     notes = []
     if keeps is not None:
-        thinking = without_thinking(body, keeps)
+        thinking = without_thinking(body, keeps, keeps_mode=lessons.wants_thinking)
         edits += thinking.edits
         if thinking.count:
             notes.append(f"dropped {thinking.count} thinking blocks")
-        mended = switched_off(body) if lessons.refuses_thinking and not thinking.switched_off else []
+        disables = lessons.disables_thinking and not provider.is_anthropic
+        modes = ("adaptive", "enabled") if disables else ("enabled",)
+        mended = switched_off(body, modes) if lessons.refuses_thinking and not thinking.switched_off else []
         edits += mended
-        if thinking.switched_off or mended:
+        if disables:  # it thinks unless it is told not to
+            change["thinking"] = _DISABLED
+        if thinking.switched_off or mended or disables:
             notes.append("switched thinking off")
     if not provider.is_anthropic:
         edits += without_billing_block(body)
         if users := with_opaque_user(body, lessons.key):
             edits += users
             notes.append("metadata.user_id replaced")
-    change: dict[str, bytes] = {}
     if choice.model is not None and choice.model != facts.asked:
         change["model"] = msgspec.json.encode(choice.model)
         notes.append(f"model remap: {facts.asked} → {choice.model}")
@@ -101,6 +109,14 @@ def _body(choice: Choice, facts: Facts, body: Body, lessons: Lessons) -> tuple[b
     given, drop = by_the_rules(choice, notes)
     change = {name: value for name, value in change.items() if name not in drop} | given
     return body.edited(set=change, drop=drop, edits=edits), notes
+
+
+def _with_placeholders(raw: bytes, notes: list[str]) -> bytes:
+    body = Body.parse(raw)
+    edits = with_placeholders(body)
+    if edits:
+        notes.append(f"{len(edits)} placeholders for thinking")
+    return body.edited(edits=edits)
 
 
 def _valid(raw: bytes, came: Body, notes: list[str]) -> bytes:

@@ -21,6 +21,7 @@ class Sessions:
         self._limit = limit
         self._calibrations: OrderedDict[Conversation, Calibration] = OrderedDict()
         self._refused: OrderedDict[tuple[Conversation, str], frozenset[bytes]] = OrderedDict()
+        self._wanting: OrderedDict[tuple[Conversation, str], None] = OrderedDict()
 
     def answered(
         self, conversation: Conversation | None, model: str | None, measured: Measured, input_tokens: int
@@ -58,6 +59,18 @@ class Sessions:
     def refused(self, conversation: Conversation | None, provider: str) -> frozenset[bytes]:
         """The digests of those blocks."""
         return self._refused.get((conversation, provider), frozenset()) if conversation else frozenset()
+
+    def wanted_thinking(self, conversation: Conversation | None, provider: str) -> None:
+        """Notes that a provider wants thinking back with each answer of this conversation."""
+        if conversation is not None:
+            self._wanting[conversation, provider] = None
+            self._wanting.move_to_end((conversation, provider))
+            if len(self._wanting) > self._limit:
+                self._wanting.popitem(last=False)
+
+    def wants_thinking(self, conversation: Conversation | None, provider: str) -> bool:
+        """Whether it said so."""
+        return conversation is not None and (conversation, provider) in self._wanting
 
 
 def _ratio(estimated: int, input_tokens: int) -> float | None:
