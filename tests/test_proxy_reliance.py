@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from signalbox.proxy import handlers, layers
+from signalbox.proxy import handlers, http1, layers
 from signalbox.proxy.answering import AnsweringStream
 from signalbox.proxy.asking import AskingStream
 from signalbox.proxy.failover import FailoverStream
@@ -51,6 +51,7 @@ def parts() -> dict[str, Any]:
             "layer": parent,
             "stream": in_http("HttpStream")(parent.context.fork(), 1),
             "HTTP/1 client": in_http("Http1Client")(context.fork()),
+            "HTTP/1 server": in_http("Http1Server")(context.fork()),
             "HTTP/2 client": in_http("Http2Client")(context.fork()),
             "options": master.options,
             "add-on manager": master.master.addons,
@@ -75,7 +76,8 @@ OBJECTS = {
         " state_wait_for_response_headers state_stream_response_body state_done state_errored"
         " state_uninitialized"
     ),
-    "HTTP/1 client": "conn buf state stream_id response read_headers mark_done",
+    "HTTP/1 client": "conn buf state stream_id request response read_headers read_body done",
+    "HTTP/1 server": "conn buf state stream_id read_headers read_body wait done send",
     "HTTP/2 client": "our_stream_id their_stream_id stream_queue",
     "options": "_options update",
     "add-on manager": "chain get register remove clear",
@@ -109,7 +111,14 @@ SIGNATURES = {
     f"{HTTP}:HttpStream.handle_protocol_error": "self event",
     f"{HTTP}:HttpStream.state_wait_for_response_headers": "self event",
     f"{HTTP}:HttpStream.state_stream_response_body": "self event",
-    f"{HTTP}:Http1Client.mark_done": "self request response",
+    f"{HTTP}:HttpStream.check_invalid": "self request",
+    f"{HTTP}:Http1Client.read_headers": "self event",
+    f"{HTTP}:Http1Client.read_body": "self event",
+    f"{HTTP}:Http1Server.read_headers": "self event",
+    f"{HTTP}:Http1Server.read_body": "self event",
+    f"{HTTP}:Http1Server.send": "self event",
+    f"{HTTP}:validate_request": "mode request validate_inbound_headers",
+    "mitmproxy.proxy.commands:CloseTcpConnection.__init__": "self connection half_close",
     "mitmproxy.proxy.layers:TCPLayer.__init__": "self context ignore",
     "mitmproxy.proxy.layers.tls:parse_client_hello": "data",
     "mitmproxy.net.tls:starts_like_tls_record": "d",
@@ -191,7 +200,14 @@ def test_a_stream_waits_for_a_command_or_does_not(kind, blocks):
 
 @pytest.mark.parametrize(
     ("name", "status"),
-    [("CONNECT_FAILED", 502), ("GENERIC_SERVER_ERROR", 502), ("KILL", None), ("CANCEL", None)],
+    [
+        ("CONNECT_FAILED", 502),
+        ("GENERIC_SERVER_ERROR", 502),
+        ("REQUEST_VALIDATION_FAILED", 400),
+        ("DESTINATION_UNKNOWN", 400),
+        ("KILL", None),
+        ("CANCEL", None),
+    ],
 )
 def test_a_broken_connection_has_a_code_and_that_a_status(name, status):
     assert resolve_name(f"{HTTP}._events:ErrorCode.{name}").http_status_code() == status
@@ -209,7 +225,8 @@ def test_what_waits_for_a_connection_or_a_hook_is_kept_where_it_is_looked_for(pa
 def test_nothing_of_ours_hides_what_it_does_not_mean_to():
     """A new release may use a name that the router's own classes have taken."""
     streams = (RouterStream, TimedStream, AskingStream, AnsweringStream, FailoverStream, TranslatingStream)
-    classes = (*streams, layers.RouterLayer, handlers.KeepingManager)
+    connections = (http1.ClientHttp1, http1.UpstreamHttp1)
+    classes = (*streams, *connections, layers.RouterLayer, handlers.KeepingManager)
     theirs = {
         kind: next(base for base in kind.__mro__ if not base.__module__.startswith("signalbox"))
         for kind in classes
@@ -218,11 +235,12 @@ def test_nothing_of_ours_hides_what_it_does_not_mean_to():
         name
         for kind in classes
         for name in vars(kind)
-        if not name.startswith("__") and hasattr(theirs[kind], name)
+        if not name.startswith("__") and name != "_abc_impl" and hasattr(theirs[kind], name)
     }
     assert hidden == {
         "_handle_event",
         "check_body_size",
+        "check_invalid",
         "check_killed",
         "clear",
         "get_connection",
@@ -230,9 +248,12 @@ def test_nothing_of_ours_hides_what_it_does_not_mean_to():
         "handle_protocol_error",
         "make_server_connection",
         "make_stream",
+        "read_body",
+        "read_headers",
         "register",
         "register_connection",
         "remove",
+        "send",
         "state_stream_response_body",
         "state_wait_for_response_headers",
         "trigger_event",
@@ -283,6 +304,19 @@ def test_bodies_are_read_by_h11_in_a_way_that_can_be_wrapped():
     h11 = resolve_name("h11")
     assert h11.Data(data=b"x").data == b"x"
     assert issubclass(h11.RemoteProtocolError, h11.ProtocolError)
+    make = resolve_name(f"{HTTP}._http1:make_body_reader")
+    assert type(make(None)) is resolve_name("h11._readers:ChunkedReader")
+
+
+def test_what_cannot_be_parsed_is_answered_by_the_reading_of_heads_alone(parts):
+    """The one thing that is sent while a head is read is mitmproxy's page of what it refuses."""
+    from mitmproxy.proxy import commands, events
+
+    server = parts["HTTP/1 server"]
+    assert list(server.handle_event(events.Start())) == []
+    assert server.state == server.read_headers
+    told = list(server.handle_event(events.DataReceived(server.conn, b"POST\r\n\r\n")))
+    assert [type(one) for one in told[:2]] == [commands.SendData, commands.CloseConnection]
 
 
 def test_a_message_can_be_given_the_bytes_that_are_shown():

@@ -12,6 +12,7 @@ from signalbox.config.rules import Provider
 from signalbox.messages.reader import Reader
 from signalbox.pages.health import Observed
 from signalbox.proxy.faults import place
+from signalbox.proxy.heads import has_body
 from signalbox.record import console
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.mask import masked_value
@@ -49,7 +50,7 @@ def deliver(flow: http.HTTPFlow, exchange: Exchange, observed: Observed, issued:
         response.headers.pop("content-encoding", None)
     if flow.request.http_version == "HTTP/1.0":  # it knows no chunks: mitmproxy ends the answer by closing
         response.headers.pop("transfer-encoding", None)
-    if reader.changes and "content-length" in response.headers:
+    if reader.changes and "content-length" in response.headers and has_body(response):
         del response.headers["content-length"]
         if flow.request.http_version == "HTTP/1.1":
             response.headers["transfer-encoding"] = "chunked"

@@ -27,6 +27,7 @@ from signalbox.messages.usage import Usage
 from signalbox.proxy import release
 from signalbox.proxy.answering import AnsweringStream
 from signalbox.proxy.faults import in_words
+from signalbox.proxy.heads import fault
 from signalbox.proxy.held import Held
 from signalbox.proxy.hooks import SignalboxAttemptHook
 from signalbox.proxy.requests import address, show
@@ -114,19 +115,19 @@ class FailoverStream(AnsweringStream):
             return (yield from self._make_pipe())
         while True:
             self.connect_limit = exchange.timeout.connect
-            fault = yield from self._meet()
+            failed = yield from self._meet()
             if (yield from self.check_killed(True)):
                 return False
-            if not fault:
+            if not failed:
                 self.deadlines.set("first_byte", exchange.first_byte_limit)
                 if not self._is_last:
                     self._open_in_time()
                 return True
-            if fault == TOO_LATE:
+            if failed == TOO_LATE:
                 late = f"no connection within {self.connect_limit:g} s"
                 status, failure = 504, outcomes.TIMEOUT.because(late)
             else:
-                status, failure = 502, outcomes.CONNECT.because(in_words(fault))
+                status, failure = 502, outcomes.CONNECT.because(in_words(failed))
             step = yield from self._move_on(failure)
             if step == "stays":
                 what = f"could not be reached {self._where}: {failure.detail}"
@@ -197,13 +198,17 @@ class FailoverStream(AnsweringStream):
 
     def state_wait_for_response_headers(self, event: ResponseHeaders) -> Commands[None]:
         exchange = self._ours
-        if exchange is None or event.response.status_code < 200:
+        if exchange is None:
             yield from super().state_wait_for_response_headers(event)
             return
         self.deadlines.clear("first_byte")
         self.deadlines.set("idle", exchange.timeout.idle)
-        if fault := self._invalid(event.response):
-            broken = ResponseProtocolError(self.stream_id, fault, ErrorCode.GENERIC_SERVER_ERROR)
+        status = event.response.status_code
+        if wrong := fault(status, self.flow.request, may_switch=False):
+            yield from self._failed(502, wrong, outcomes.no_answer(status).because(wrong))
+            return
+        if malformed := self._invalid(event.response):
+            broken = ResponseProtocolError(self.stream_id, malformed, ErrorCode.GENERIC_SERVER_ERROR)
             yield from self.handle_protocol_error(broken)
             return
         assert exchange.provider is not None
@@ -229,8 +234,8 @@ class FailoverStream(AnsweringStream):
         if self.context.options.validate_inbound_headers:
             try:
                 validate_headers(response)
-            except ValueError as fault:
-                return str(fault)
+            except ValueError as error:
+                return str(error)
         return ""
 
     def state_hold(self, event: Answered) -> Commands[None]:

@@ -13,6 +13,8 @@ from mitmproxy.proxy.layers.http import GetHttpConnection, HttpLayer, RegisterHt
 from signalbox.proxy import kept, release
 from signalbox.proxy.faults import place
 from signalbox.proxy.gathering import gathered
+from signalbox.proxy.http1 import adopt
+from signalbox.proxy.speaker import speaker
 from signalbox.proxy.stream import Commands, Pause, Tick
 from signalbox.proxy.translating import TranslatingStream
 
@@ -61,6 +63,7 @@ class RouterLayer(HttpLayer):
     def register_connection(self, command: RegisterHttpConnection) -> Commands[None]:
         """A connection has come about, or not; nobody may be waiting for it any more."""
         kept.made(command.connection)
+        adopt(speaker(self, command.connection))
         if command.connection in self.waiting_for_establishment:
             yield from super().register_connection(command)
         elif release.never_opened(command.connection):
@@ -75,6 +78,8 @@ class RouterLayer(HttpLayer):
                 yield from self._sort_out(self._tick())
             else:
                 yield from self._sort_out(super()._handle_event(event))
+            if isinstance(event, events.Start):
+                adopt(self.connections[self.context.client])
             yield from self._set_alarm()
         except Exception as fault:
             log.error("connection closed after a fault in the proxy: %s", place(fault))

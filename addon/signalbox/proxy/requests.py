@@ -48,11 +48,11 @@ def mask_headers(headers: http.Headers) -> dict[str, tuple[list[str], list[str]]
     return hidden
 
 
-def copied(request: http.Request) -> http.Request:
+def copied[M: http.Message](message: M) -> M:
     """With headers of its own. mitmproxy's way to copy checks the type of every field anew."""
-    other = copy(request)
-    other.data = copy(request.data)
-    other.headers = http.Headers(request.headers.fields)
+    other = copy(message)
+    other.data = copy(message.data)
+    other.headers = http.Headers(message.headers.fields)
     return other
 
 

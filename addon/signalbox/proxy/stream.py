@@ -18,6 +18,7 @@ from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.http import (
     DropStream,
     Http1Client,
+    HttpConnectHook,
     HttpErrorHook,
     HttpLayer,
     HttpRequestHeadersHook,
@@ -26,20 +27,23 @@ from mitmproxy.proxy.layers.http import (
     RequestEndOfMessage,
     RequestHeaders,
     RequestProtocolError,
+    RequestTrailers,
     ResponseData,
     ResponseEndOfMessage,
     ResponseHeaders,
     ResponseProtocolError,
+    ResponseTrailers,
     SendHttp,
+    validate_request,
 )
 from mitmproxy.proxy.layers.http._events import ErrorCode
 
 from signalbox.proxy.answers import error, too_large
 from signalbox.proxy.faults import in_words, place
 from signalbox.proxy.flows import exchanges
-from signalbox.proxy.informational import skip_informational
+from signalbox.proxy.heads import fault, handed_on
 from signalbox.proxy.merging import merge_chunks
-from signalbox.proxy.requests import copied, plain_headers
+from signalbox.proxy.requests import copied, mask_headers, plain_headers
 from signalbox.proxy.speaker import speaker
 from signalbox.routing.exchange import Exchange
 
@@ -89,14 +93,18 @@ class RouterStream(HttpStream):
             if isinstance(event, Tick):
                 yield from self._watched(self.on_tick(event.now))
             else:
+                if isinstance(event, RequestTrailers | ResponseTrailers):
+                    return  # an HTTP/1 connection cannot send them
                 if isinstance(event, ResponseHeaders):
                     self._hear(event.response)
+                    head = handed_on(event.response, self.flow.request)
+                    event = ResponseHeaders(event.stream_id, head, event.end_stream)
                 yield from self._watched(self.on_event(event))
         except LeakError as leak:
             log.error("request not sent: %s", leak)
             yield from self._fail(500, str(leak))
-        except Exception as fault:
-            log.error("fault in the proxy: %s", place(fault))
+        except Exception as error:
+            log.error("fault in the proxy: %s", place(error))
             yield from self._fail(500, "The router failed; its log says where.")
 
     def _hear(self, response: http.Response) -> None:
@@ -138,6 +146,8 @@ class RouterStream(HttpStream):
             reply = yield command
             if isinstance(command, SendHttp) and isinstance(command.event, RequestEndOfMessage):
                 self._was_sent()
+            if isinstance(command, HttpConnectHook):  # no flow of a CONNECT goes further than this
+                mask_headers(self.flow.request.headers)
             if isinstance(command, HttpRequestHeadersHook) and self._is_refused():
                 inner.close()
                 yield from self._refuse()
@@ -184,19 +194,22 @@ class RouterStream(HttpStream):
         yield from super().state_stream_response_body(event)
 
     def state_wait_for_response_headers(self, event: ResponseHeaders) -> Commands[None]:
-        if 100 <= event.response.status_code < 200 and event.response.status_code != 101:
-            if isinstance(upstream := speaker(self._parent, self.context.server), Http1Client):
-                skip_informational(upstream)
-            self.server_state = self.state_informational
-            return
-        yield from super().state_wait_for_response_headers(event)
-
-    def state_informational(self, _: events.Event) -> Commands[None]:
-        """The end of a 103 or the like; the answer itself is still to come."""
-        self.server_state = self.state_wait_for_response_headers
-        yield from ()
+        if wrong := fault(event.response.status_code, self.flow.request, may_switch=True):
+            yield commands.CloseConnection(self.context.server)
+            broken = ResponseProtocolError(self.stream_id, wrong, ErrorCode.GENERIC_SERVER_ERROR)
+            yield from self.handle_protocol_error(broken)
+        else:
+            yield from super().state_wait_for_response_headers(event)
 
     # refusing
+
+    def check_invalid(self, request: bool) -> Commands[bool]:
+        """What mitmproxy refuses meets no hook of the router's, but is shown and saved."""
+        if request and validate_request(
+            self.mode, self.flow.request, self.context.options.validate_inbound_headers
+        ):
+            mask_headers(self.flow.request.headers)
+        return (yield from super().check_invalid(request))
 
     def _is_refused(self) -> bool:
         exchange = self.exchange

@@ -35,7 +35,7 @@ class TranslatingStream(FailoverStream):
     """The attempt that it answers."""
 
     def on_event(self, event: events.Event) -> Commands[None]:
-        if isinstance(event, ResponseHeaders) and event.response.status_code >= 200:
+        if isinstance(event, ResponseHeaders):
             self._begin(event.response)
         if self._answer.content_type is None:
             yield from super().on_event(event)

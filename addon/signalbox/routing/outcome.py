@@ -122,6 +122,11 @@ def success(status: int) -> Outcome:
     return Outcome(str(status), "success", status)
 
 
+def no_answer(status: int) -> Outcome:
+    """An answer whose status is none of a final answer, such as 101: what came counts as a 502."""
+    return Outcome(str(status), "server", 502)
+
+
 def classify(
     status: int, headers: Mapping[str, str], body: bytes, *, now: datetime, own_key: bool, provider: str
 ) -> Outcome:
