@@ -195,3 +195,11 @@ def test_a_port_of_a_named_listener_is_listened_on(rules):
     (port,) = free_ports(1)
     text = f"listen: {{work: '127.0.0.1:{port}'}}\nrules: [{{match: {{port: work}}, to: a}}]"
     assert [line for line in check(rules(PROVIDERS + text), {})[1] if "nobody" in line] == []
+
+
+def test_an_expression_that_a_long_text_makes_slow_is_warned_of(rules):
+    path = rules(PROVIDERS + "rules:\n- {match: {prompt: ['\\s+$', fix]}, to: a}\n- {match: '*', to: a}\n")
+    errors, warnings = check(path, {})
+    assert errors == []
+    assert len(warnings) == 1
+    assert warnings[0].startswith(r"rules.yaml:4: /\s+$/ cannot be searched in linear time")

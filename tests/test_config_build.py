@@ -133,7 +133,7 @@ def test_what_a_match_asks(match, expected):
 
 def test_regexes_are_compiled():
     match = rule_of('{match: {system: "^You", prompt: [a, b]}, to: a}').match
-    assert [pattern.pattern for pattern in (*match.system, *match.prompt)] == ["^You", "a", "b"]
+    assert [pattern.text for pattern in (*match.system, *match.prompt)] == ["^You", "a", "b"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from signalbox.config.regexes import Regex
 from signalbox.config.rules import Failover, Glob, Match, Rule, Rules
 from signalbox.messages.body import Body
 from signalbox.routing.facts import Facts
@@ -47,8 +48,8 @@ HOLD = [
     Match(stream=True),
     Match(tools=globs("WebSearch", "mcp__*")),
     Match(tokens_over=5, tokens_under=5000),
-    Match(system=(re.compile("nothing"), re.compile("careful"))),
-    Match(prompt=(re.compile("flaky|slow"),)),
+    Match(system=(Regex("nothing"), Regex("careful"))),
+    Match(prompt=(Regex("flaky|slow"),)),
     Match(quota=(("anthropic", "7d", ">=", 80.0), ("anthropic", "7d", "<", 80.5))),
 ]
 
@@ -68,8 +69,8 @@ FAIL = [
     (Match(images=True), "images is not true"),
     (Match(stream=False), "stream is not false"),
     (Match(tools=globs("Web*")), "no tool is Web*"),
-    (Match(system=(re.compile("^careful"),)), "system text has no /^careful/"),
-    (Match(prompt=(re.compile("You are"),)), "prompt has no /You are/"),
+    (Match(system=(Regex("^careful"),)), "system text has no /^careful/"),
+    (Match(prompt=(Regex("You are"),)), "prompt has no /You are/"),
     (Match(quota=(("anthropic", "7d", ">", 80.0),)), "quota anthropic.7d is 80%, not >80"),
     (Match(quota=(("anthropic", "5h", "<", 80.0),)), "quota anthropic.5h is unknown, not <80"),
 ]
@@ -112,7 +113,7 @@ def test_what_the_request_lacks_matches_no_glob():
 
 def test_dear_facts_are_not_asked_for_where_a_cheap_condition_fails():
     facts = request()
-    match = Match(model=globs("glm-*"), prompt=(re.compile("Fix"),), tools=globs("Bash"), tokens_over=1)
+    match = Match(model=globs("glm-*"), prompt=(Regex("Fix"),), tools=globs("Bash"), tokens_over=1)
     assert not matches(match, facts)
     assert not {"prompt", "tools", "tokens", "images"} & vars(facts).keys()
 

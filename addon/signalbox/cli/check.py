@@ -15,6 +15,7 @@ from signalbox.config import document
 from signalbox.config.faults import Fault
 from signalbox.config.load import PROJECT, RulesError, load
 from signalbox.config.pending import not_yet
+from signalbox.config.regexes import LIMIT
 from signalbox.config.rules import Match, Provider, Rules, Target
 from signalbox.config.watch import counted
 from signalbox.translate.dialects import dialect_of
@@ -60,8 +61,22 @@ def _checked(path: Path, environ: Mapping[str, str]) -> tuple[list[str], list[st
         return list(error.errors), [], None
     root, _ = document.read(document.decoded(path.read_bytes()))
     found = [*rules.warnings, *not_yet(root, path.name), *routed_elsewhere(rules, root)]
-    found += [fault.within(path.name) for fault in sorted([*never_reached(rules.rules), *_unheard(rules)])]
+    faults = [*never_reached(rules.rules), *_unheard(rules), *_slow(rules)]
+    found += [fault.within(path.name) for fault in sorted(faults)]
     return [], [*found, *_unserved(rules), *_falling_through(rules), *_logged_out(rules)], rules
+
+
+def _slow(rules: Rules) -> Iterator[Fault]:
+    """Regular expressions that a long text can make so slow that they count as not found."""
+    for i, rule in enumerate(rules.rules):
+        for key in ("system", "prompt"):
+            for pattern in getattr(rule.match, key):
+                if pattern.is_slow():
+                    message = (
+                        f"/{pattern.text}/ cannot be searched in linear time: where a text takes longer than "
+                        f"{LIMIT * 1000:g} ms it counts as not found"
+                    )
+                    yield Fault(rule.line, message, f"$.rules[{i}].match.{key}")
 
 
 def _unheard(rules: Rules) -> Iterator[Fault]:

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from .regexes import Regex
+
 type Api = Literal["anthropic", "openai"]
 type Auth = Literal["key", "client", "claude-login", "none"]
 type KeyHeader = Literal["x-api-key", "authorization", "api-key"]
@@ -183,8 +185,8 @@ class Match(msgspec.Struct, frozen=True):
     tools: tuple[Glob, ...] = ()
     tokens_over: int | None = None
     tokens_under: int | None = None
-    system: tuple[re.Pattern[str], ...] = ()
-    prompt: tuple[re.Pattern[str], ...] = ()
+    system: tuple[Regex, ...] = ()
+    prompt: tuple[Regex, ...] = ()
     quota: tuple[tuple[str, str, Literal[">", ">=", "<", "<="], float], ...] = ()
     """(provider, window, operator, percent)."""
 
@@ -265,6 +267,11 @@ class Rules(msgspec.Struct, frozen=True):
     """What `check` has to say beside errors, each one line with its place."""
     environment: Mapping[str, str] = {}
     """What the environment, else `.env`, says of `ANTHROPIC_DEFAULT_*_MODEL` and the like."""
+
+    @property
+    def searches_text(self) -> bool:
+        """Whether any rule asks for what a request's text holds."""
+        return any(rule.match.system or rule.match.prompt for rule in self.rules)
 
     @property
     def lists_models(self) -> bool:

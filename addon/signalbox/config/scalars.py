@@ -5,11 +5,10 @@ true/false as such, so these are let through where they are meant.
 """
 
 import operator
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from . import rules, values
+from . import regexes, rules, values
 from .shapes import Reads, Refers
 
 
@@ -48,7 +47,7 @@ type Count = Annotated[int, Reads("a count such as 2000, 500k or 1.5M", values.c
 type GlobText = Annotated[rules.Glob, Reads("a glob", values.glob, _text())]
 type GlobKey = Annotated[str, Reads("a glob", values.glob_text, _text())]
 type ModelGlob = Annotated[rules.Glob, Reads("a glob", values.model_glob, _text())]
-type Regex = Annotated[re.Pattern[str], Reads("a regular expression", values.regex, _text())]
+type Regex = Annotated[regexes.Regex, Reads("a regular expression", values.regex, _text())]
 type BaseUrl = Annotated[
     rules.Url,
     Reads("a URL such as https://api.example.com", values.url, _text(r"https?://[^\s?#@]+"), shown=False),

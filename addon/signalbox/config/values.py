@@ -8,11 +8,12 @@ import fnmatch
 import ipaddress
 import re
 import urllib.parse
-import warnings
 import zoneinfo
 from pathlib import Path
 from typing import Literal
 
+from . import regexes
+from .regexes import Regex
 from .rules import Glob, Listen, Secret, Target, Url
 
 NAME = r"[A-Za-z0-9_-]+"
@@ -117,15 +118,10 @@ def glob_text(written: str) -> str:
     return glob(written).text
 
 
-def regex(written: str) -> re.Pattern[str]:
+def regex(written: str) -> Regex:
     if not written:
         raise ValueError
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # `[[` may mean something else one day
-            return re.compile(written)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(str(error)) from None
+    return regexes.parse(written)
 
 
 def url(written: str) -> Url:

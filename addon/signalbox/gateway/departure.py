@@ -1,5 +1,6 @@
 """A request is routed: the plan is made, and the flow becomes the request for its target."""
 
+import asyncio
 import logging
 import time
 from dataclasses import replace
@@ -21,6 +22,7 @@ from signalbox.record import console
 from signalbox.routing.course import Course
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.facts import Facts
+from signalbox.routing.match import first_match
 from signalbox.routing.outgoing import Incoming, Outgoing
 from signalbox.routing.plan import LASTING, UNTRANSLATABLE, Choice, Plan, plan
 from signalbox.routing.prepare import prepare
@@ -35,7 +37,7 @@ NO_COUNT = (
 )
 
 
-def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
+async def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
     """Decide who answers. Either sets `flow.response` or leaves in the flow the request to send."""
     wire = flow.request.raw_content or b""
     try:
@@ -58,11 +60,14 @@ def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
         has_login=caller.has_login or not exchange.rules.clients,
     )
     exchange.facts = facts = replace(facts, calibration=known.sessions.calibration(facts.conversation))
+    quota = known.meters.used(exchange.rules, caller)
+    if exchange.rules.searches_text:  # the facts keep what is found: the plan searches nothing again
+        await asyncio.to_thread(first_match, exchange.rules, facts, quota)
     now = time.monotonic()
     chosen = plan(
         exchange.rules,
         facts,
-        quota=known.meters.used(exchange.rules, caller),
+        quota=quota,
         refusals=(
             lambda choice, _: known.meters.refusal(choice.provider, choice.model, caller),
             lambda choice, _: known.standing.refusal(choice.provider, choice.model, now),

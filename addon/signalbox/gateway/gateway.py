@@ -117,7 +117,7 @@ class Gateway:
         try:
             if exchange.label == "fail-open":
                 return
-            departure.route(flow, exchange, self._known())
+            await departure.route(flow, exchange, self._known())
         except Exception as fault:
             log.error("fault when a request was routed: %s", place(fault))
             self._fail_open(flow, exchange)

@@ -5,12 +5,13 @@ Bodies come from anywhere: a field of the wrong type counts as absent, and nothi
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
 
 import msgspec
 
+from signalbox.config.regexes import Regex
 from signalbox.messages.body import Body
 from signalbox.messages.system import BILLING
 from signalbox.messages.tokenizers import DEFAULT, Tokenizer, tokenizer_of
@@ -88,6 +89,8 @@ class Facts:
     has_login: bool = True
     """Whether the caller sent a credential of its own, beside a client's secret."""
     calibration: Calibration = UNTOLD
+    _searched: dict[tuple[str, Regex], bool] = field(default_factory=dict, init=False)
+    """What was searched for in which text, and whether it was found."""
 
     @cached_property
     def asked(self) -> str | None:
@@ -160,6 +163,18 @@ class Facts:
                 if text := "\n".join(spoken).strip():
                     return text
         return ""
+
+    def system_holds(self, pattern: Regex) -> bool:
+        return self._holds("system", self.system_text, pattern)
+
+    def prompt_holds(self, pattern: Regex) -> bool:
+        return self._holds("prompt", self.prompt, pattern)
+
+    def _holds(self, name: str, text: str, pattern: Regex) -> bool:
+        """Each expression is searched for once."""
+        if (name, pattern) not in self._searched:
+            self._searched[name, pattern] = pattern.found_in(text)
+        return self._searched[name, pattern]
 
     @property
     def snippet(self) -> str:

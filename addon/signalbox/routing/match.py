@@ -1,10 +1,10 @@
 """Whether a rule's conditions hold for a request."""
 
 import operator
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
+from signalbox.config.regexes import Regex
 from signalbox.config.rules import Glob, Match, Rule, Rules
 from signalbox.routing.facts import Facts
 
@@ -73,9 +73,9 @@ def _of_the_body(match: Match, facts: Facts) -> Iterator[str]:
         yield f"about {facts.tokens} tokens are not under {match.tokens_under}"
     if match.tools and not any(_any(match.tools, tool) for tool in facts.tools):
         yield f"no tool is {_globs(match.tools)}"
-    if match.system and not any(pattern.search(facts.system_text) for pattern in match.system):
+    if match.system and not any(facts.system_holds(pattern) for pattern in match.system):
         yield f"system text has no {_patterns(match.system)}"
-    if match.prompt and not any(pattern.search(facts.prompt) for pattern in match.prompt):
+    if match.prompt and not any(facts.prompt_holds(pattern) for pattern in match.prompt):
         yield f"prompt has no {_patterns(match.prompt)}"
 
 
@@ -91,8 +91,8 @@ def _globs(globs: Iterable[Glob]) -> str:
     return _or(glob.text for glob in globs)
 
 
-def _patterns(patterns: Iterable[re.Pattern[str]]) -> str:
-    return _or(f"/{pattern.pattern}/" for pattern in patterns)
+def _patterns(patterns: Iterable[Regex]) -> str:
+    return _or(f"/{pattern.text}/" for pattern in patterns)
 
 
 def _quoted(text: str | None) -> str:

@@ -1,0 +1,87 @@
+"""The regular expressions of `system` and `prompt`, searched in bounded time.
+
+Prompts come from anywhere, and a backtracking engine may take minutes for 100 KB of them. So a search reads
+the beginning of a text only, ends after a time limit, and lets other threads run meanwhile.
+"""
+
+import logging
+import time
+import warnings
+from functools import cache
+from typing import Any
+
+import msgspec
+import regex
+
+log = logging.getLogger("signalbox")
+
+LONGEST = 100_000
+"""Characters of a text that are searched."""
+LIMIT = 0.1
+"""Seconds of processor time for one search; after that the expression counts as not found."""
+QUIET = 60.0
+"""Seconds between two lines about the same expression."""
+PROBES = 12
+"""Texts on which `is_slow` tries an expression."""
+
+_told: dict[str, float] = {}
+
+
+class Regex(msgspec.Struct, frozen=True):
+    """`text` is what the user wrote, in the syntax of Python's `re`."""
+
+    text: str
+
+    def found_in(self, text: str) -> bool:
+        """Whether it is found in the first LONGEST characters; False too where that takes too long."""
+        found = _search(self.text, text[:LONGEST])
+        if found is None:
+            self._tell(min(len(text), LONGEST))
+        return bool(found)
+
+    def is_slow(self) -> bool:
+        """Whether there is a text, among those that backtracking engines are slow on, that takes too long."""
+        return any(_search(self.text, text) is None for text in _probes(self.text))
+
+    def _tell(self, length: int) -> None:
+        now = time.monotonic()
+        if now - _told.get(self.text, -QUIET) >= QUIET:
+            _told[self.text] = now
+            log.warning(
+                "the regular expression /%s/ takes longer than %g ms on a text of %d characters: not found",
+                self.text,
+                LIMIT * 1000,
+                length,
+            )
+
+
+def parse(written: str) -> Regex:
+    """Raises ValueError that says what is wrong with it."""
+    try:
+        _compiled(written)
+    except (regex.error, OverflowError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    return Regex(written)
+
+
+def _search(pattern: str, text: str) -> bool | None:
+    """None where the time is over."""
+    try:
+        return _compiled(pattern).search(text, timeout=LIMIT, concurrent=True) is not None
+    except TimeoutError:
+        return None
+
+
+@cache
+def _compiled(text: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # `[[` may mean something else one day
+        return regex.compile(text)
+
+
+def _probes(pattern: str) -> list[str]:
+    """Long texts that nearly match: what the expression names, again and again, but never all of it."""
+    literal = "".join(char for char in pattern if char.isalnum())
+    units = [" ", "\n", "x", "0", literal[:-1], literal, *literal, *literal.swapcase()]
+    distinct = list(dict.fromkeys(unit for unit in units if unit))[:PROBES]
+    return [(unit * (LONGEST // len(unit)))[: LONGEST - 1] + "\0" for unit in distinct]

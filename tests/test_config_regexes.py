@@ -1,0 +1,59 @@
+"""Regular expressions from rules.yaml: found as `re` finds them, in bounded time."""
+
+import logging
+import re
+import time
+
+import pytest
+
+from signalbox.config.regexes import LONGEST, Regex, parse
+
+SLOW = {
+    r"\s+$": "x" + " " * 99_998 + "x",
+    "a.*b.*c.*d": "abc" * 70_000,
+    "(x+x+)+y": "x" * 200_000,
+}
+
+
+@pytest.mark.parametrize("pattern", SLOW)
+def test_a_search_ends_in_time(pattern, caplog):
+    began = time.monotonic()
+    with caplog.at_level(logging.WARNING, "signalbox"):
+        assert not parse(pattern).found_in(SLOW[pattern])
+    assert time.monotonic() - began < 2
+    assert pattern in caplog.text
+
+
+@pytest.mark.parametrize("pattern", SLOW)
+def test_what_a_long_text_makes_slow_is_known_before(pattern):
+    assert parse(pattern).is_slow()
+
+
+@pytest.mark.parametrize(
+    "pattern", ["fix|mend", r"\bübersetze\b", "(?i)^you are", r"\d{4}-\d\d", r"^/deploy\b.*prod"]
+)
+def test_usual_expressions_are_not_slow(pattern):
+    assert not parse(pattern).is_slow()
+
+
+def test_an_expression_means_what_it_means_to_re():
+    text = "Über\nYou are careful.\n"
+    for pattern in (
+        r"(?m)^you",
+        r"(?i)über",
+        r"careful\.$",
+        r"\bYou\b(?! is)",
+        r"(?P<a>e).*(?P=a)",
+        r"\A[^a-z]",
+    ):
+        assert parse(pattern).found_in(text) == bool(re.search(pattern, text)), pattern
+
+
+def test_only_the_beginning_of_a_text_is_searched():
+    assert Regex("needle").found_in("x" * (LONGEST - 6) + "needle")
+    assert not Regex("needle").found_in("x" * LONGEST + "needle")
+
+
+def test_what_is_no_expression_is_an_error():
+    with pytest.raises(ValueError, match="missing"):
+        parse("(")
