@@ -49,6 +49,9 @@ class Router:
     def signalbox_attempt(self, flow: http.HTTPFlow) -> None:
         house.gateway.signalbox_attempt(flow)
 
+    async def signalbox_renew(self, flow: http.HTTPFlow) -> None:
+        await house.gateway.signalbox_renew(flow)
+
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         house.gateway.responseheaders(flow)
 

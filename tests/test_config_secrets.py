@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -44,12 +45,14 @@ def test_a_missing_file_gives_a_reason_and_is_watched(vault, tmp_path):
 
 
 def test_a_command_prints_the_key_and_knows_the_variables(vault):
-    assert vault.fetch(command("import os; print(os.environ['FROM_DOTENV'])")) == Secret("variable-for-tests")
+    found = vault.fetch(command("import os; print(os.environ['FROM_DOTENV'])"))
+    assert found.value == "variable-for-tests"
 
 
 def test_a_command_runs_once_a_load(vault, tmp_path):
     source = command("open('ran', 'a').write('x'); print('key')")
-    assert vault.fetch(source) == vault.fetch(source) == Secret("key")
+    assert vault.fetch(source) == vault.fetch(source)
+    assert vault.fetch(source).value == "key"
     assert (tmp_path / "ran").read_text() == "x"
 
 
@@ -75,3 +78,27 @@ def test_a_command_that_does_not_exist_gives_a_reason(vault):
 def test_a_command_that_takes_too_long_is_ended(vault, monkeypatch):
     monkeypatch.setattr(secrets, "COMMAND_LIMIT", 0.05)
     assert "took longer than 0.05 s" in vault.fetch(command("import time; time.sleep(60)")).reason
+
+
+def test_a_command_that_prints_without_end_is_ended(vault):
+    began = time.monotonic()
+    secret = vault.fetch(command("while True: print('x' * 1000000)"))
+    assert secret.value is None
+    assert "printed more than 65536 bytes" in secret.reason
+    assert time.monotonic() - began < 5
+
+
+def test_a_child_that_holds_the_output_open_holds_nobody_up(vault, monkeypatch):
+    monkeypatch.setattr(secrets, "COMMAND_LIMIT", 0.5)
+    script = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(5)'])"
+    assert "took longer than 0.5 s" in vault.fetch(command(script)).reason
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+def test_a_pipe_or_an_endless_file_in_the_place_of_a_key_gives_a_reason(vault, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert (
+        "pipe cannot be read: it is not a regular file" in vault.fetch(SecretSource(file=Path("pipe"))).reason
+    )
+    (tmp_path / "large").write_bytes(b"x" * 100_000)
+    assert "it is larger than 65536 bytes" in vault.fetch(SecretSource(file=Path("large"))).reason

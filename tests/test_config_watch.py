@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from signalbox.config import watch
 from signalbox.config.load import RulesError
+from signalbox.config.secrets import commands_of
 from signalbox.config.watch import Live
 
 GOOD = "providers:\n  zai: {url: https://h, key: '${ZAI:-none}'}\nrules:\n  - {match: '*', to: zai/one}\n"
@@ -242,6 +244,8 @@ def test_reload_tells_what_is_wrong_at_once(desk):
 
 COUNTER = "import pathlib; p = pathlib.Path('n'); p.write_text(p.read_text() + 'x'); print(p.read_text())"
 
+CONSTANT = "import pathlib; p = pathlib.Path('n'); p.write_text(p.read_text() + 'x'); print('fake-key')"
+
 
 @pytest.fixture
 def counting(tmp_path):
@@ -251,21 +255,54 @@ def counting(tmp_path):
     return Desk(tmp_path / "rules.yaml", text)
 
 
-def test_commands_run_again_after_a_refusal_but_not_too_often(counting, monkeypatch):
-    def key() -> str | None:
-        return counting.live.rules.providers["zai"].key
+def refusals(desk: Desk, since: float, count: int = 1) -> str | None:
+    """The key after so many refusals at once, to requests sent at `since`."""
 
-    async def refusals() -> None:
-        await asyncio.gather(*(counting.live.refresh_commands() for _ in range(3)))
+    async def refused() -> None:
+        await asyncio.gather(*(desk.live.renew(*commands_of(desk.live.rules), since) for _ in range(count)))
 
-    assert key() == "x"
-    asyncio.run(refusals())
-    assert key() == "xx"
-    asyncio.run(refusals())
-    assert key() == "xx"
-    monkeypatch.setattr(watch, "COMMANDS_REST", 0.0)
-    asyncio.run(counting.live.refresh_commands())
-    assert key() == "xxx"
+    asyncio.run(refused())
+    return desk.live.rules.providers["zai"].key
+
+
+def test_a_command_runs_again_after_a_refusal_and_once_for_many(counting):
+    sent = time.monotonic()
+    assert refusals(counting, sent, count=3) == "xx"
+    assert refusals(counting, sent) == "xx"
+    assert refusals(counting, time.monotonic()) == "xxx"
+
+
+def test_a_command_that_prints_the_same_again_rests(counting):
+    counting.write(GOOD.replace("'${ZAI:-none}'", f"{{command: ['{sys.executable}', -c, \"{CONSTANT}\"]}}"))
+    counting.look()
+    for _ in range(3):
+        assert refusals(counting, time.monotonic()) == "fake-key"
+    assert (counting.path.parent / "n").read_text() == "xxx"
+
+
+def test_a_command_that_fails_leaves_the_key(counting, tmp_path):
+    (tmp_path / "n").unlink()
+    assert refusals(counting, time.monotonic()) == "x"
+    assert "what it printed before stays in use" in counting.said[-1][1]
+
+
+def test_a_command_runs_ahead_of_each_period(counting, monkeypatch):
+    monkeypatch.setattr(watch, "POLL", 0.01)
+    counting.write(counting.path.read_text().replace("{command:", "{every: 1s, command:"))
+    counting.look()
+
+    async def scenario() -> None:
+        watching = asyncio.create_task(counting.live.watch())
+        began, before = time.monotonic(), counting.live.rules.providers["zai"].key
+        changed = asyncio.Event()
+        counting.live.on_change.append(lambda _: changed.set())
+        await asyncio.wait_for(changed.wait(), 5)
+        assert counting.live.rules.providers["zai"].key != before
+        assert 0.5 < time.monotonic() - began < 5
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+    asyncio.run(scenario())
 
 
 def test_a_look_after_the_start_runs_no_command_again(counting):
@@ -273,7 +310,20 @@ def test_a_look_after_the_start_runs_no_command_again(counting):
     assert counting.live.rules.providers["zai"].key == "x"
 
 
-def test_a_refresh_during_a_fault_keeps_the_rules(counting):
+def test_a_refusal_during_a_fault_still_runs_the_command(counting):
     counting.write("rules: [")
-    asyncio.run(counting.live.refresh_commands())
-    assert counting.live.rules.providers["zai"].key == "x"
+    counting.look()
+    assert refusals(counting, time.monotonic()) == "xx"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+@pytest.mark.parametrize("name", ["rules.yaml", ".env"])
+def test_a_pipe_in_the_place_of_a_file_is_told_and_the_next_edit_seen(desk, name, tmp_path):
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    desk.look()
+    assert "it is not a regular file" in desk.live.error
+    (tmp_path / name).unlink()
+    desk.write(OTHER)
+    desk.look()
+    assert (desk.live.error, desk.model) == ("", "two")

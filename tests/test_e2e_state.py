@@ -1,18 +1,25 @@
 """Nothing that users, files or other processes do beside a request holds the others up."""
 
 import json
+import sys
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
+from tests.answers import Answer, error_json, message_json
 from tests.running import OPENER, Router
-from tests.upstream import Upstream
+from tests.upstream import Received, Upstream
 
 KEY = "key-for-tests-0000000001"
 PASTED = {r"\s+$": "x" + " " * 90_000 + "x", "a.*b.*c.*d": "abc" * 33_000}
+
+COUNTER = (
+    "import pathlib, time; time.sleep(0.3); p = pathlib.Path('runs'); "
+    "n = p.stat().st_size if p.exists() else 0; p.write_text('x' * (n + 1)); print('key-%08d' % (n + 1))"
+)
+"""Prints another key each time it is run."""
 
 
 def rules(home: Upstream, up: Upstream) -> str:
@@ -20,7 +27,9 @@ def rules(home: Upstream, up: Upstream) -> str:
 providers:
   anthropic: {{url: "{home.url}", auth: client}}
   other: {{url: "{up.url}", key: {KEY}}}
+  printed: {{url: "{up.url}", key: {{command: ["{sys.executable}", -c, "{COUNTER}"]}}}}
 rules:
+  - {{match: "printed-*", to: printed}}
   - {{match: {{model: "slow-*", prompt: ['\\s+$', a.*b.*c.*d]}}, to: other}}
   - {{match: "*", to: anthropic}}
 """
@@ -56,3 +65,32 @@ def test_a_slow_expression_holds_nobody_up(router: Router, pattern: str):
 def test_an_expression_decides_as_before(router: Router, up: Upstream):
     assert ask(router, "slow-2", "a b c d") == 200
     assert up.wait_for(1)
+
+
+def refuse_all_but(key: int):
+    def answer(request: Received) -> Answer:
+        if request.header("x-api-key") == f"key-{key:08}":
+            return message_json("printed-1")
+        return error_json(401, "authentication_error", "invalid x-api-key")
+
+    return answer
+
+
+def test_a_refused_key_is_printed_again_and_the_same_target_asked_once_more(router: Router, up: Upstream):
+    first = keys_of_runs(router)
+    up.answer(refuse_all_but(first + 1))
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: ask(router, "printed-1"), range(4))) == [200] * 4
+    assert keys_of_runs(router) == first + 1, "requests in parallel share a run"
+    assert {record["attempts"] for record in router.records(4)} <= {
+        "printed:401 printed:200",
+        "printed:200",
+    }
+    up.answer(refuse_all_but(0))
+    assert ask(router, "printed-1") in (401, 403)
+    assert keys_of_runs(router) == first + 2
+    assert router.records(5)[4]["attempts"] == "printed:401 printed:401"
+
+
+def keys_of_runs(router: Router) -> int:
+    return (router.folder / "runs").stat().st_size

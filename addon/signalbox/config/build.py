@@ -1,6 +1,6 @@
 """From the file as written to the rules in force: defaults, one shape for what has several spellings."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -40,6 +40,7 @@ def assemble(
     failover = merged(rules.Failover(), written.failover)
     listen = written.listen or {}
     settings = given(written)
+    clients = {name: _client(name, one, fetch) for name, one in (written.clients or {}).items()}
     limit = written.limits.body if written.limits else None
     return Rules(
         providers={
@@ -50,7 +51,8 @@ def assemble(
             for number, (one, line) in enumerate(zip(written.rules or (), _lines(root), strict=True), 1)
         ),
         failover=failover,
-        clients={name: _client(name, one, fetch) for name, one in (written.clients or {}).items()},
+        clients={name: secret.value or "" for name, secret in clients.items()},
+        client_commands={name: secret.command for name, secret in clients.items() if secret.command},
         week=rules.Week(**given(written.week)),
         ledger=ledger(written.ledger),
         log=rules.Log(**given(written.log) | _level(variables)),
@@ -104,7 +106,7 @@ def provider(name: str, written: schema.Provider, folder: Path, fetch: Fetch) ->
         max_tokens=_by_glob(
             {"*": written.max_tokens} if isinstance(written.max_tokens, int) else written.max_tokens
         ),
-        unavailable=_unavailable(api, auth, keys),
+        unavailable=rules.unavailable(auth, keys),
     )
 
 
@@ -155,13 +157,11 @@ def _level(variables: Mapping[str, str]) -> dict[str, str]:
     return {"level": level} if level in LEVELS else {}
 
 
-def _client(name: str, written: str | schema.SecretSource, fetch: Fetch) -> str:
-    if isinstance(written, str):
-        return written
-    secret = fetch(written)
+def _client(name: str, written: str | schema.SecretSource, fetch: Fetch) -> Secret:
+    secret = Secret(written) if isinstance(written, str) else fetch(written)
     if secret.value is None:
         raise MisfitError(secret.reason, "clients", name)
-    return secret.value
+    return secret
 
 
 def _many(value: Any) -> tuple[Any, ...]:
@@ -173,12 +173,6 @@ def _many(value: Any) -> tuple[Any, ...]:
 
 def _secret(written: Secret | schema.SecretSource, fetch: Fetch) -> Secret:
     return written if isinstance(written, Secret) else fetch(written)
-
-
-def _unavailable(api: rules.Api, auth: rules.Auth, keys: Iterable[Secret]) -> str:
-    if auth == "key" and not any(key.value for key in keys):
-        return next(key.reason for key in keys)
-    return ""
 
 
 def _body(written: schema.Body | None) -> rules.BodyEdit:

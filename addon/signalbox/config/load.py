@@ -5,7 +5,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from . import document, schema
+from . import document, files, schema
 from .build import Fetch, assemble
 from .decode import Decoder
 from .faults import Fault, MisfitError
@@ -97,7 +97,7 @@ def _error(faults: list[Fault], file: Path) -> RulesError:
 
 def _text(path: Path) -> str:
     try:
-        return document.decoded(path.read_bytes())
+        return document.decoded(files.read(path))
     except FileNotFoundError:
         remedy = "create it (an empty one forwards everything), or name another with --set router_rules=PATH"
         raise document.BrokenError(Fault(1, f"{path} does not exist: {remedy}")) from None
@@ -112,7 +112,7 @@ class DotenvError(Exception):
 def _dotenv(path: Path) -> Dotenv:
     """What the file sets; nothing where there is none. Raises DotenvError."""
     try:
-        return from_dotenv(document.decoded(path.read_bytes()), str(path))
+        return from_dotenv(document.decoded(files.read(path)), str(path))
     except (FileNotFoundError, NotADirectoryError):
         return Dotenv(str(path))
     except OSError as error:

@@ -5,7 +5,7 @@ seconds, sizes bytes, globs compiled, `${NAME}` replaced. Nothing here reads a f
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,14 +51,36 @@ class Url(msgspec.Struct, frozen=True):
         return f"{self.scheme}://{self.authority}{self.path}"
 
 
+class Command(msgspec.Struct, frozen=True):
+    """A program that prints a secret, and the environment that it is given."""
+
+    argv: tuple[str, ...]
+    folder: Path
+    environ: Mapping[str, str] = {}
+    every: float | None = None
+    """Seconds after which what it printed is no longer good; None where that is not known."""
+
+    def __repr__(self) -> str:
+        return f"Command({self.argv[0]!r})"
+
+
 class Secret(msgspec.Struct, frozen=True):
     """A key as resolved at load. `value` is None where it could not be had; `reason` then says why."""
 
     value: str | None
     reason: str = ""
+    command: Command | None = None
+    """What printed it, if anything did."""
 
     def __repr__(self) -> str:
         return "Secret(***)" if self.value else f"Secret(reason={self.reason!r})"
+
+
+def unavailable(auth: Auth, keys: Iterable[Secret]) -> str:
+    """Why a provider with these keys cannot be asked, else empty."""
+    if auth == "key" and not any(key.value for key in keys):
+        return next(key.reason for key in keys)
+    return ""
 
 
 class BodyEdit(msgspec.Struct, frozen=True):
@@ -250,6 +272,8 @@ class Rules(msgspec.Struct, frozen=True):
     failover: Failover = Failover()
     clients: Mapping[str, str] = {}
     """Name to secret; empty means that only this machine may connect."""
+    client_commands: Mapping[str, Command] = {}
+    """The commands that printed these secrets, where any did."""
     body_limit: int = 32 * 1024 * 1024
     """Bytes, after decoding, on the two messages paths."""
     week: Week = Week()

@@ -69,10 +69,17 @@ class SecretSource(msgspec.Struct, frozen=True):
         Annotated[list[Text], Meta(min_length=1)] | None,
         "Program and arguments that print it; run at load and after a 401, for at most 10 s.",
     ] = None
+    every: Annotated[
+        Duration | None, "With command: how long what it prints is good; it is run again before that."
+    ] = None
 
     def __post_init__(self) -> None:
         if (self.file is None) == (self.command is None):
             raise MisfitError("give either file or command")
+        if self.every is not None and self.command is None:
+            raise MisfitError("every goes with command; a file is read again when it changes", "every")
+        if self.every is not None and self.every < 1:
+            raise MisfitError("every is 1s at least", "every")
 
 
 type Key = KeyText | SecretSource

@@ -4,17 +4,38 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+from . import files
 from .load import RulesError, dotenv_files, load
-from .rules import Level, Rules
+from .rules import Command, Level, Rules
+from .secrets import commands_of, run, with_printed
 
 POLL = 0.2
 """Seconds between two looks at the files."""
 COMMANDS_REST = 10.0
-"""Seconds between two runs of the commands that print keys."""
+"""Seconds in which a command that printed what it had printed before is not run again after a refusal."""
+AHEAD = 60.0
+"""Seconds before the end of a command's `every` at which it is run again; a tenth of it if that is less."""
+AGAIN = 30.0
+"""Seconds, and a tenth of `every` at the most, after which a command that failed is run again."""
 
-type Stamp = dict[Path, tuple[int, int, int, int] | None]
+type FileStamp = tuple[int, int, int, int]
+type Stamp = dict[Path, FileStamp | None]
+
+
+class _Ran(NamedTuple):
+    """When a command was last run, on the monotonic clock, and what came of it."""
+
+    at: float
+    failed: bool = False
+    changed_nothing: bool = False
+
+    def due(self, every: float) -> float:
+        """When it is to be run again."""
+        return self.at + (min(AGAIN, every / 10) if self.failed else every - min(AHEAD, every / 10))
 
 
 class Live:
@@ -36,18 +57,21 @@ class Live:
         self._seen: Stamp = {}
         """The files as they were at the last look."""
         self._told: tuple[str, ...] = ()
-        self._refreshing = asyncio.Lock()
-        self._refreshed = float("-inf")
+        self._commands: dict[tuple[str, ...], _Ran] = {}
+        self._running: dict[tuple[str, ...], asyncio.Task[None]] = {}
 
     def start(self) -> None:
         """Loads for the first time. Raises RulesError; an empty file is a pure pipe."""
         stamp = self._stamp()
+        began = time.monotonic()
         self._put_in_force(load(self._path, self._environ), stamp)
+        self._ran_all(began)
 
     async def watch(self) -> None:
         """Looks for changes until cancelled."""
         while True:
             await asyncio.sleep(POLL)
+            self._run_due()
             await self.look()
 
     async def look(self) -> None:
@@ -59,37 +83,76 @@ class Live:
 
     def reload(self) -> str:
         """Loads now, in the caller's thread. Returns the first line of what is wrong, or nothing."""
-        stamp = self._stamp()
+        stamp, began = self._stamp(), time.monotonic()
         try:
             self._replace(self._load(), stamp)
         except RulesError as error:
             self._complain(error, stamp)
+        else:
+            self._ran_all(began)
         return self.error
 
-    async def refresh_commands(self) -> None:
-        """Runs the commands that print keys again, after a 401; at most every 10 s."""
-        async with self._refreshing:
-            if time.monotonic() - self._refreshed < COMMANDS_REST:
-                return
-            stamp = self._stamp()
-            try:
-                self._replace(await asyncio.to_thread(self._load), stamp)
-            except RulesError:
-                return  # the watcher tells, once the file has rested
-            finally:
-                self._refreshed = time.monotonic()
+    async def renew(self, command: Command, since: float) -> None:
+        """Runs a command that prints a key, which was refused to a request sent at `since` (monotonic).
+
+        Not if it was run after that, or is running: requests in parallel share a run.
+        """
+        ran = self._commands.get(command.argv, _Ran(float("-inf")))
+        rests = ran.changed_nothing and time.monotonic() - ran.at < COMMANDS_REST
+        if ran.at <= since and not rests:
+            await asyncio.shield(self._run(command))
+
+    def _run_due(self) -> None:
+        """Runs each command with `every` ahead of the end of what it printed last."""
+        now = time.monotonic()
+        for command in commands_of(self.rules):
+            ran = self._commands.get(command.argv)
+            if command.every is not None and ran is not None and now >= ran.due(command.every):
+                self._run(command)
+
+    def _run(self, command: Command) -> asyncio.Task[None]:
+        running = self._running.get(command.argv)
+        if running is None:
+            running = asyncio.get_running_loop().create_task(self._renew(command))
+            self._running[command.argv] = running
+            running.add_done_callback(lambda _: self._running.pop(command.argv, None))
+        return running
+
+    async def _renew(self, command: Command) -> None:
+        """What it prints is used from now on; where it fails, what it printed before still is."""
+        began = time.monotonic()
+        secret = await files.apart(partial(run, command))
+        if secret.value is None:
+            self._commands[command.argv] = _Ran(began, failed=True)
+            self._log("warn", f"{secret.reason}; what it printed before stays in use")
+            return
+        rules = with_printed(self.rules, secret)
+        changed_nothing = rules == self.rules
+        self._commands[command.argv] = _Ran(began, changed_nothing=changed_nothing)
+        if not changed_nothing:
+            self.rules = rules
+            for callback in self.on_change:
+                self._call(callback)
+            self._log("info", f"key command {command.argv[0]} printed another key")
+
+    def _ran_all(self, began: float) -> None:
+        self._commands = {command.argv: _Ran(began) for command in commands_of(self.rules)}
 
     async def _look(self) -> None:
-        stamp = self._stamp()
+        stamp = await files.apart(self._stamp)
         if stamp == self._settled:
             return
         if stamp != self._seen:  # it may still be being written: let it rest for one look
             self._seen = stamp
             return
+        began = time.monotonic()
         try:
-            self._replace(await asyncio.to_thread(self._load), stamp)
+            rules = await files.apart(self._load)
         except RulesError as error:
             self._complain(error, stamp)
+        else:
+            self._replace(rules, stamp)
+            self._ran_all(began)
 
     def _load(self) -> Rules:
         """A file that lost all it held is a save half done, or a mistake."""
@@ -134,7 +197,8 @@ class Live:
         self._settled = {path: stamp.get(path, now) for path, now in self._stamp().items()}
 
     def _stamp(self) -> Stamp:
-        return {path: _stamp_of(path) for path in (self._path, *self._reads)}
+        """A disk that does not answer changes nothing."""
+        return {path: _stamp_of(path, self._settled.get(path)) for path in (self._path, *self._reads)}
 
 
 def counted(rules: Rules) -> str:
@@ -146,9 +210,11 @@ def _plural(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def _stamp_of(path: Path) -> tuple[int, int, int, int] | None:
+def _stamp_of(path: Path, before: FileStamp | None) -> FileStamp | None:
     try:
-        stat = path.stat()
+        stat = files.stat(path)
+    except TimeoutError:
+        return before
     except OSError:
         return None
     return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino

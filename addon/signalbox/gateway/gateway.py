@@ -4,7 +4,6 @@ mitmproxy may load `router.py` again at any time; what flows in flight, rules an
 depend on that file, so it is all held here.
 """
 
-import asyncio
 import logging
 import os
 import time
@@ -53,7 +52,6 @@ class Gateway:
         """Whether the user lets any machine in, with `block_private=false`."""
         self.closing = False
         """Whether mitmproxy is ending: what fails from now on is nobody's failure (mitmproxy.md, 7)."""
-        self._refreshing: asyncio.Task[None] | None = None
         self.journal = Journal(state)
         self._state = state
         self.metering = Metering(state, lambda: self.rules, self.journal.ledger.used)
@@ -130,10 +128,22 @@ class Gateway:
         try:
             if flow.response is not None:
                 self.observed.answered(exchange.provider.name, flow.response.status_code)
-                self._refresh_keys(flow.response.status_code)
             reporting.failed_over(flow, exchange)
         except Exception as fault:
             log.error("fault when an attempt had failed: %s", place(fault))
+
+    async def signalbox_renew(self, flow: http.HTTPFlow) -> None:
+        """Not mitmproxy's: a key that a command printed was refused (the contract, section 2)."""
+        exchange = exchanges.get(flow)
+        course = exchange.course if exchange is not None else None
+        if exchange is None or course is None or exchange.provider is None:
+            return
+        try:
+            if (command := course.key_command) is not None:
+                await self.live.renew(command, exchange.tried[-1].began)
+                exchange.renewed = self.rules.providers.get(exchange.provider.name)
+        except Exception as fault:
+            log.error("fault when a key was renewed: %s", place(fault))
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         exchange = exchanges.get(flow)
@@ -145,7 +155,6 @@ class Gateway:
                 self.metering.hear_pipe(flow, exchange)
             elif exchange.ours and arrival.came_from_upstream(flow):
                 delivery.deliver(flow, exchange, self.observed, self.issued)
-                self._refresh_keys(flow.response.status_code)
         except Exception as fault:
             log.error("fault when an answer came: %s", place(fault))
             flow.response.stream = True
@@ -231,11 +240,6 @@ class Gateway:
         except Exception as fault:  # the upstream's own list is better than none
             log.error("fault when models were listed: %s", place(fault))
             exchange.kind = "pipe"
-
-    def _refresh_keys(self, status: int) -> None:
-        """After a 401 a key that a command prints may have changed (the contract, section 2)."""
-        if status == 401 and (self._refreshing is None or self._refreshing.done()):
-            self._refreshing = asyncio.get_running_loop().create_task(self.live.refresh_commands())
 
     def _fail_open(self, flow: http.HTTPFlow, exchange: Exchange | None) -> None:
         """Nothing was sent yet: let a caller with its own credentials through unchanged, or say so."""

@@ -39,6 +39,10 @@ class Guard:
         if self.on_duty and self.gateway is not None:
             self.gateway.signalbox_attempt(flow)
 
+    async def signalbox_renew(self, flow: http.HTTPFlow) -> None:
+        if self.on_duty and self.gateway is not None:
+            await self.gateway.signalbox_renew(flow)
+
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         if self.on_duty and self.gateway is not None:
             self.gateway.responseheaders(flow)

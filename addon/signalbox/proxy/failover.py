@@ -29,7 +29,7 @@ from signalbox.proxy.answering import AnsweringStream
 from signalbox.proxy.faults import in_words
 from signalbox.proxy.heads import fault
 from signalbox.proxy.held import Held
-from signalbox.proxy.hooks import SignalboxAttemptHook
+from signalbox.proxy.hooks import SignalboxAttemptHook, SignalboxRenewHook
 from signalbox.proxy.requests import address, show
 from signalbox.proxy.stream import Commands
 from signalbox.proxy.timed import TOO_LATE
@@ -161,6 +161,11 @@ class FailoverStream(AnsweringStream):
         if refusal is not None:
             status, said = refusal.response.status_code, refusal.body()
             following = exchange.course.mended(status, said, time.monotonic())
+        if following is None and failure.status == 401 and exchange.course.key_command is not None:
+            yield SignalboxRenewHook(self.flow)
+            if (yield from self.check_killed(True)):
+                return "over"
+            following = exchange.course.renewed(exchange.renewed, time.monotonic())
         if following is None:
             following = exchange.course.failed(failure, time.monotonic())
         if following is None:
@@ -213,7 +218,7 @@ class FailoverStream(AnsweringStream):
             return
         assert exchange.provider is not None
         if exchange.provider.is_anthropic:
-            is_read = event.response.status_code in MENDABLE
+            is_read = event.response.status_code in MENDABLE or self._is_renewable(event.response)
         else:  # what is no stream may be an error, whatever its status
             is_read = not self._is_stream
         if exchange.course is None or not (is_read or self._may_wait):
@@ -228,6 +233,11 @@ class FailoverStream(AnsweringStream):
             self.deadlines.set("judge", JUDGED_AFTER)
         elif self._held.is_stream or not self._is_last:
             self._open_in_time()
+
+    def _is_renewable(self, response: http.Response) -> bool:
+        """Whether a command may print a better key than the one that this answer refuses."""
+        course = self.exchange.course if self.exchange is not None else None
+        return response.status_code == 401 and course is not None and course.key_command is not None
 
     def _invalid(self, response: http.Response) -> str:
         """What makes a head that could mean two things; mitmproxy would refuse it when it is delivered."""

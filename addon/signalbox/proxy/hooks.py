@@ -1,4 +1,4 @@
-"""The hook of our own that mitmproxy runs for the router."""
+"""The hooks of our own that mitmproxy runs for the router."""
 
 from dataclasses import dataclass
 
@@ -9,5 +9,12 @@ from mitmproxy.proxy.commands import StartHook
 @dataclass
 class SignalboxAttemptHook(StartHook):
     """An attempt has failed and another one follows. The flow still shows the failed one."""
+
+    flow: http.HTTPFlow
+
+
+@dataclass
+class SignalboxRenewHook(StartHook):
+    """The key of the current attempt was refused, and the command that printed it is to run again."""
 
     flow: http.HTTPFlow

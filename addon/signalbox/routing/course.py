@@ -7,8 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
+from msgspec.structs import replace
 
-from signalbox.config.rules import Failover, Provider
+from signalbox.config.rules import Command, Failover, Provider
 from signalbox.config.rules import Reject as Reject
 from signalbox.routing.facts import Conversation
 from signalbox.routing.outcome import CANCELLED, Outcome, success
@@ -84,6 +85,8 @@ class Course:
         self._patience = 0.0
         self._tried: frozenset[int | None] = frozenset()
         """Keys of the current target that were used."""
+        self._is_renewed = False
+        """Whether the key of the current target was printed anew for this request."""
         self._verdict: Outcome | None = None
         """How the current attempt was judged, if it was."""
         self.current: Attempt | None = None
@@ -118,6 +121,31 @@ class Course:
             return None
         self._judge(None, now)
         return Next(self._begin(attempt.choice, attempt.ticket.key_index, now))
+
+    @property
+    def key_command(self) -> Command | None:
+        """What printed the current attempt's key, unless it was run again for this target already."""
+        attempt = self.current
+        if attempt is None or attempt.ticket.key_index is None or self._is_renewed:
+            return None
+        return attempt.provider.keys[attempt.ticket.key_index].command
+
+    def renewed(self, provider: Provider | None, now: float) -> Next | None:
+        """The key's command was run again after a refusal: the same target is asked once more. `provider` is
+        what the rules in force have under this name now; another place gets nothing of this request."""
+        attempt = self.current
+        if attempt is None or self._verdict is not None:
+            return None
+        self._is_renewed = True
+        choice, index = attempt.choice, attempt.ticket.key_index
+        if (
+            provider is not None
+            and provider.url == choice.provider.url
+            and [key.command for key in provider.keys] == [key.command for key in choice.provider.keys]
+        ):
+            choice = replace(choice, provider=replace(choice.provider, keys=provider.keys))
+        self._judge(None, now)
+        return Next(self._begin(choice, index, now))
 
     def failed(self, outcome: Outcome, now: float) -> Next | Reject | None:
         """The attempt failed before its answer began. None: nobody takes over, what failed is delivered."""
@@ -165,6 +193,7 @@ class Course:
     def _turn_to(self, choice: Choice, now: float) -> Attempt:
         self._retries, self._patience = self._failover.retries, self._failover.wait
         self._tried = frozenset()
+        self._is_renewed = False
         return self._begin(choice, self._standing.pick_key(choice.provider, self._conversation, now), now)
 
     def _begin(self, choice: Choice, index: int | None, now: float) -> Attempt:

@@ -71,6 +71,8 @@ class Exchange:
         """Whether the client wants its connection closed after the answer."""
         self.course: Course | None = None
         """The attempts, where a rule decided."""
+        self.renewed: Provider | None = None
+        """The provider that is asked, as the rules have it after a command printed another key."""
         self.outcome: Outcome | None = None
         """How the last attempt ended, where that was told by anything but its answer."""
         self.error_body = bytearray()

@@ -1,0 +1,165 @@
+"""Files looked at with a time limit: a disk that hangs, or a pipe in the place of a file, holds nobody up.
+
+Each path has a thread of its own while it is in use. Nobody else ever waits for the disk.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import stat as modes
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+log = logging.getLogger("signalbox")
+
+LIMIT = 5.0
+"""Seconds for one look at a file."""
+SOON = 0.05
+"""Seconds that the event loop waits for one at the most."""
+LARGEST = 16 * 1024 * 1024
+"""Bytes of a file that are read; a larger one is an error."""
+IDLE = 10.0
+"""Seconds after which a thread without work ends."""
+
+_OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""To open a pipe that nobody writes to would wait for ever."""
+
+
+def read(path: Path, *, most: int = LARGEST, limit: float = LIMIT) -> bytes:
+    """What a regular file holds. Raises OSError, which TimeoutError is one of."""
+    return within(path, partial(_read, path, most), limit)
+
+
+def stat(path: Path, *, limit: float = LIMIT) -> os.stat_result:
+    """Raises OSError, which TimeoutError is one of."""
+    return within(path, path.stat, limit)
+
+
+def within[T](path: Path, do: Callable[[], T], limit: float = LIMIT) -> T:
+    """What `do` gives, which is called in the thread of `path`.
+
+    Raises TimeoutError after `limit` seconds, and at once while an earlier call hangs; else what `do` raises.
+    """
+    return _worker(path).call(do, limit)
+
+
+async def apart[T](do: Callable[[], T]) -> T:
+    """What `do` gives, which is called in a thread that holds up neither the event loop nor the end."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(set_outcome: Callable[[Any], None], outcome: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(lambda: None if future.done() else set_outcome(outcome))
+
+    def run() -> None:
+        try:
+            result = do()
+        except BaseException as fault:
+            settle(future.set_exception, fault)
+        else:
+            settle(future.set_result, result)
+
+    threading.Thread(target=run, name="signalbox-apart", daemon=True).start()
+    return await future
+
+
+class _Call:
+    def __init__(self, do: Callable[[], Any]) -> None:
+        self.do = do
+        self.over = threading.Event()
+        self.abandoned = False
+        self.result: Any = None
+        self.fault: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.result = self.do()
+        except BaseException as fault:
+            self.fault = fault
+        self.over.set()
+
+
+class _Worker:
+    """Calls one function after another in a thread, which starts with the first and ends when idle."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._calls: SimpleQueue[_Call] = SimpleQueue()
+        self._running = False
+        self._hangs: float | None = None
+        """Since when the present call has lasted too long for somebody."""
+        self._told = False
+
+    def call[T](self, do: Callable[[], T], limit: float) -> T:
+        call, began = _Call(do), time.monotonic()
+        with self._lock:
+            if self._hangs is not None:
+                raise self._late()
+            self._calls.put(call)
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._run, name="signalbox-file", daemon=True).start()
+        if not call.over.wait(limit):
+            with self._lock:
+                if not call.over.is_set():
+                    call.abandoned = True
+                    self._hangs = began if self._hangs is None else self._hangs
+                    raise self._late()
+        if call.fault is not None:
+            raise call.fault
+        result: T = call.result
+        return result
+
+    def _late(self) -> TimeoutError:
+        if not self._told and self._hangs is not None and time.monotonic() - self._hangs >= LIMIT:
+            self._told = True
+            log.warning("%s: the disk does not answer; it is left out until it does", self._path)
+        return TimeoutError(errno.ETIMEDOUT, "the disk does not answer", str(self._path))
+
+    def _run(self) -> None:
+        while True:
+            try:
+                call = self._calls.get(timeout=IDLE)
+            except Empty:
+                with self._lock:
+                    if not self._calls.empty():
+                        continue
+                    self._running = False
+                    return
+            if not call.abandoned:
+                call.run()
+            with self._lock:
+                if self._calls.empty():
+                    self._hangs = None
+                    if self._told:
+                        self._told = False
+                        log.info("%s: the disk answers again", self._path)
+
+
+_workers: dict[Path, _Worker] = {}
+
+
+def _worker(path: Path) -> _Worker:
+    return _workers.setdefault(path, _Worker(path))
+
+
+def _read(path: Path, most: int) -> bytes:
+    with os.fdopen(os.open(path, _OPEN), "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if modes.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not modes.S_ISREG(mode) and str(path) != os.devnull:
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most} bytes", str(path))
+    return data

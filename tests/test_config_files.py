@@ -1,0 +1,98 @@
+"""Looks at files that end in time, whatever the disk does."""
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from signalbox.config import files
+
+
+@pytest.fixture
+def hanging(tmp_path):
+    """A path whose disk does not answer until the event is set."""
+    gate = threading.Event()
+    yield tmp_path / "gone", gate
+    gate.set()
+
+
+def test_what_a_call_gives_and_raises_is_passed_on(tmp_path):
+    (tmp_path / "file").write_bytes(b"text")
+    assert files.read(tmp_path / "file") == b"text"
+    assert files.stat(tmp_path / "file").st_size == 4
+    with pytest.raises(FileNotFoundError):
+        files.read(tmp_path / "none")
+    with pytest.raises(IsADirectoryError):
+        files.read(tmp_path)
+
+
+def test_a_disk_that_hangs_is_waited_for_once_and_seen_again(hanging):
+    path, gate = hanging
+    began = time.monotonic()
+    with pytest.raises(TimeoutError, match="the disk does not answer"):
+        files.within(path, gate.wait, 0.05)
+    late = time.monotonic()
+    for _ in range(10):
+        with pytest.raises(TimeoutError):
+            files.within(path, lambda: "never", 5.0)
+    assert time.monotonic() - late < 1
+    assert late - began < 1
+    gate.set()
+    while True:
+        try:
+            assert files.within(path, lambda: "again", 1.0) == "again"
+            break
+        except TimeoutError:
+            assert time.monotonic() - late < 5
+
+
+def test_what_is_stuck_is_told_once(hanging, monkeypatch, caplog):
+    path, gate = hanging
+    monkeypatch.setattr(files, "LIMIT", 0.1)
+    with caplog.at_level(logging.WARNING, "signalbox"):
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                files.within(path, gate.wait, 0.1)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: the disk does not answer; it is left out until it does"
+    ]
+
+
+def test_another_path_is_not_held_up(hanging, tmp_path):
+    path, gate = hanging
+    with pytest.raises(TimeoutError):
+        files.within(path, gate.wait, 0.01)
+    assert files.within(tmp_path, lambda: "well", 1.0) == "well"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="it is not a regular file"):
+        files.read(tmp_path / "pipe")
+    assert files.read(Path(os.devnull)) == b""
+
+
+def test_a_file_is_read_to_a_bound(tmp_path):
+    (tmp_path / "file").write_bytes(b"12345")
+    assert files.read(tmp_path / "file", most=5) == b"12345"
+    with pytest.raises(OSError, match="larger than 4 bytes"):
+        files.read(tmp_path / "file", most=4)
+
+
+def test_the_event_loop_goes_on_beside_a_call(hanging):
+    _, gate = hanging
+
+    async def scenario() -> str:
+        waiting = asyncio.create_task(files.apart(lambda: gate.wait() and "done"))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        gate.set()
+        return await waiting
+
+    assert asyncio.run(scenario()) == "done"
