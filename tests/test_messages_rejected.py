@@ -101,6 +101,112 @@ def test_a_list_of_details_is_read():
     assert rejected(json.dumps(error), 422) == {"tools.strict"}
 
 
+ABOVE_HIGH = {"none", "minimal", "xhigh", "max"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "text", "refused"),
+    [
+        (
+            {"reasoning_effort": "xhigh"},
+            "'reasoning_effort' does not support 'xhigh'. Supported values are: 'low', 'medium', and 'high'.",
+            ABOVE_HIGH,
+        ),
+        (
+            {"reasoning_effort": "xhigh"},
+            "`reasoning_effort`: expected one of 'low' | 'medium' | 'high', received 'xhigh'",
+            ABOVE_HIGH,
+        ),
+        (
+            {"reasoning_effort": "xhigh"},
+            "'loc': ('body', 'reasoning_effort'), 'msg': \"Input should be 'low', 'medium' or 'high'\"",
+            ABOVE_HIGH,
+        ),
+        (
+            {"reasoning_effort": "max"},
+            'level "max" not supported, valid levels: low, medium, high, xhigh',
+            {"none", "minimal", "max"},
+        ),
+        (
+            {"reasoning_effort": "medium"},
+            "Reasoning effort medium is not supported, supported values: ['low', 'high', 'max']",
+            {"none", "minimal", "medium", "xhigh"},
+        ),
+        (
+            {"reasoning": {"effort": "high"}},
+            "Unexpected reasoning effort high. Supported types are xhigh (default), medium, and low.",
+            {"none", "minimal", "high", "max"},
+        ),
+        (
+            {"reasoning_effort": "none"},
+            'invalid reasoning value: "none" (must be "high", "medium" or "low")',
+            ABOVE_HIGH,
+        ),
+        ({"reasoning_effort": "xhigh"}, "Invalid value for reasoning_effort: xhigh", {"xhigh"}),
+        ({"thinking": {"type": "enabled", "effort": "max"}}, "thinking.effort `max` is invalid", {"max"}),
+        (
+            {"output_config": {"effort": "max"}},
+            "output_config.effort: Input should be 'low', 'medium' or 'high'",
+            ABOVE_HIGH,
+        ),
+        (
+            {"reasoning": {"effort": "none"}},
+            "Reasoning is mandatory for this endpoint and cannot be disabled.",
+            {"none"},
+        ),
+    ],
+    ids=str,
+)
+def test_a_refusal_of_an_effort_names_all_that_are_not_taken(sent, text, refused):
+    error = json.dumps({"error": {"message": text}}).encode()
+    body = Body.parse(json.dumps(sent).encode())
+    [[name, value]] = [[name, value] for name, value in sent.items()]
+    effort = f"{name}.effort" if isinstance(value, dict) else name
+    assert rejected_by(400, error, body, []) == {f"{effort}={word}" for word in refused}
+
+
+@pytest.mark.parametrize(
+    ("sent", "text", "field"),
+    [
+        (
+            {"thinking": {"type": "disabled"}},
+            "Reasoning is mandatory and cannot be disabled",
+            "thinking.type=disabled",
+        ),
+        ({"reasoning_effort": "high"}, '"gemma3" does not support thinking', "reasoning_effort"),
+        (
+            {"reasoning_effort": "high"},
+            "Model x does not support parameter reasoningEffort.",
+            "reasoning_effort",
+        ),
+        ({"temperature": 0.5}, "invalid temperature: only 1 is allowed for this model", "temperature"),
+        (
+            {"temperature": 0.5},
+            "Unsupported value: 'temperature' does not support 0.5 with this model.",
+            "temperature",
+        ),
+    ],
+    ids=str,
+)
+def test_a_refusal_names_what_a_model_cannot_be_asked(sent, text, field):
+    error = json.dumps({"error": {"message": text}}).encode()
+    assert rejected_by(400, error, Body.parse(json.dumps({"model": "x", **sent}).encode()), []) == {field}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Reasoning effort high is supported",
+        "The max context is 200 tokens, effort or not",
+        "reasoning_effort: expected one of 'low', 'high'",
+        "invalid image",
+    ],
+)
+def test_an_effort_that_is_taken_is_not_refused(text):
+    error = json.dumps({"error": {"message": text}}).encode()
+    assert rejected_by(400, error, Body.parse(b'{"reasoning_effort": "high"}'), []) == set()
+
+
 @pytest.mark.parametrize(
     "text",
     [

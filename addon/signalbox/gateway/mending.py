@@ -20,6 +20,7 @@ from signalbox.routing.course import Attempt
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import Lessons
 from signalbox.routing.plan import Choice
+from signalbox.translate.refusals import refusals
 
 log = logging.getLogger("signalbox")
 
@@ -130,6 +131,8 @@ def _rejected(attempt: Attempt, status: int, said: bytes) -> frozenset[str]:
     headers = attempt.outgoing.headers
     sent = betas.split(value for name, value in headers if name.lower() == "anthropic-beta")
     try:
-        return rejected_by(status, said, Body.parse(attempt.outgoing.body), sent)
+        body = Body.parse(attempt.outgoing.body)
     except BodyError:  # what was sent is compressed
         return frozenset()
+    named = rejected_by(status, said, body, sent)
+    return named.union(refusals(status, said, body)) if attempt.provider.api == "openai" else named

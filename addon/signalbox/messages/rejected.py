@@ -5,6 +5,8 @@ Go and JSON Schema, as reported by users of Claude Code behind such providers, f
 https://github.com/anthropics/claude-code/issues/31033 (an extra input),
 https://github.com/QuantumNous/new-api/issues/2975 (beta values) and
 https://github.com/anthropics/claude-code/issues/63544 (a role).
+Values of effort: https://github.com/router-for-me/CLIProxyAPI/issues/1307 and 1572,
+https://github.com/mistralai/mistral-vibe/issues/1117, https://github.com/musistudio/claude-code-router/issues/1238.
 """
 
 import re
@@ -15,7 +17,7 @@ from .body import Body
 from .errors import read_error
 from .fields import SYSTEM, is_essential, without
 
-_STATUSES = (400, 422)
+STATUSES = (400, 422)
 _HEAD = 16 * 1024
 _PATH = r"(?<![\w.])([A-Za-z_][\w.\[\]-]{0,200})"
 
@@ -38,6 +40,42 @@ _SENTENCES = (
     (re.compile(r"does not support the effort parameter"), "output_config.effort"),
     (re.compile(r"adaptive thinking is not supported"), "thinking.type=adaptive"),
     (re.compile(r"Unexpected role .?system|System messages are not allowed", re.IGNORECASE), SYSTEM),
+    (re.compile(r"does not support (?:thinking|reasoning)\b", re.IGNORECASE), "reasoning_effort"),
+    (re.compile(r"does not support (?:thinking|reasoning)\b", re.IGNORECASE), "reasoning"),
+    (
+        re.compile(
+            r"does not support (?:parameter )?.?reasoning_?effort"
+            r"|reasoning_?effort.? (?:parameter )?is not (?:supported|enabled)",
+            re.IGNORECASE,
+        ),
+        "reasoning_effort",
+    ),
+    (
+        re.compile(r"temperature['\"`]?:? (?:does not support|may only|must be|only 1)", re.IGNORECASE),
+        "temperature",
+    ),
+)
+
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""All words for effort that are known, lowest first."""
+_EFFORT_FIELDS = ("reasoning_effort", "reasoning.effort", "thinking.effort", "output_config.effort")
+_IS_OF_EFFORT = re.compile(r"effort|reasoning|think|\blevel", re.IGNORECASE)
+_NOT_TAKEN = re.compile(
+    r"unsupported|not support|invalid|unknown|unexpected|unrecognized|not (?:a )?valid|not allowed",
+    re.IGNORECASE,
+)
+_WORD = rf"['\"`]?\b(?:{'|'.join(EFFORTS)})\b['\"`]?"
+_TAKEN = re.compile(
+    r"(?<!not )(?<![a-z])"
+    r"(?:supported|supports|valid|allowed|accepted|available|expected|must be|should be|one of)\b"
+    rf"[^.;\n]{{0,60}}?((?:{_WORD}(?: \(default\))?[\s,|/]*(?:or\s|and\s)?\s*)+)",
+    re.IGNORECASE,
+)
+"""A list of the words that are."""
+_MANDATORY = re.compile(
+    r"(?:reasoning|thinking)\b.{0,60}"
+    r"(?:is mandatory|is required|(?:cannot|can't|can not) be (?:disabled|turned off))",
+    re.IGNORECASE,
 )
 
 
@@ -45,22 +83,48 @@ def rejected_by(status: int, error: bytes, request: Body, sent: Collection[str])
     """Fields as `fields.without` takes them, and values out of `sent`; empty where nothing is to be left out.
 
     `error` is the decoded body of the answer, `request` what it answers, `sent` the values of its
-    `anthropic-beta`. Only what stands in the request is named, and never an essential field.
+    `anthropic-beta`. Only what stands in the request is named, and never an essential field; where a value of
+    effort is refused, with it all values that a list of accepted ones leaves out (`reasoning_effort=xhigh`).
     """
-    if status not in _STATUSES:
+    if status not in STATUSES:
         return frozenset()
-    text = _text(error)
+    text = text_of(error)
     listed = {beta for found in _BETAS.finditer(text) for beta in _parts(found[1])}
     fields = {name for way in _ways(text) for name in _names(way, request)}
     stand = {name for name in fields if not is_essential(name) and without(request, {name})}
-    return frozenset(stand | (listed & set(sent)))
+    return frozenset(stand | (listed & set(sent)) | set(_efforts(text, request)))
 
 
-def _text(error: bytes) -> str:
+def text_of(error: bytes) -> str:
     """What it says; gateways put the error of another, in JSON, into their own."""
     told = read_error(error[:_HEAD])
     text = told[1] if told else error[:_HEAD].decode(errors="replace")
     return re.sub(r"\\+(['\"])", r"\1", text)
+
+
+def _efforts(text: str, request: Body) -> Iterator[str]:
+    """Values of effort that are not taken. One that is sent and is not in a list of accepted ones is refused;
+    without such a list one that the refusal repeats."""
+    if not _IS_OF_EFFORT.search(text):
+        return
+    mandatory = _MANDATORY.search(text) is not None
+    if mandatory and _value(request, "thinking.type") == "disabled":
+        yield "thinking.type=disabled"
+    for field in _EFFORT_FIELDS:
+        sent = _value(request, field)
+        taken = {word for found in _TAKEN.finditer(text) for word in _parts(found[1].lower())} & {*EFFORTS}
+        if sent == "none" and mandatory:
+            yield f"{field}=none"
+        elif sent and taken and sent not in taken:
+            yield from (f"{field}={word}" for word in (*EFFORTS, sent) if word not in taken)
+        elif sent and not taken and _NOT_TAKEN.search(text) and re.search(rf"\b{re.escape(sent)}\b", text):
+            yield f"{field}={sent}"
+
+
+def _value(request: Body, field: str) -> str | None:
+    above, _, name = field.rpartition(".")
+    place = request.inner(above) if above else request
+    return place.get(name, str) if place else None
 
 
 def _ways(text: str) -> Iterator[list[str]]:

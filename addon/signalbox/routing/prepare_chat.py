@@ -29,6 +29,7 @@ from signalbox.routing.outgoing import (
 from signalbox.routing.plan import Choice
 from signalbox.translate.chat import Chat
 from signalbox.translate.dialects import Dialect, dialect_of
+from signalbox.translate.refusals import taught
 from signalbox.translate.request import ChatRequest, to_chat
 
 PATH = "/chat/completions"
@@ -43,7 +44,8 @@ def prepare_chat(
     choice: Choice, facts: Facts, incoming: Incoming, *, key: str | None, lessons: Lessons, seed: str
 ) -> Outgoing:
     """The request for one target; see `prepare`. Raises UntranslatableError."""
-    provider, model, row = choice.provider, choice.model or facts.asked or "", dialect(choice.provider)
+    provider, model = choice.provider, choice.model or facts.asked or ""
+    row = taught(dialect(provider), model, lessons.rejected)
     notes: list[str] = []
     raw = _for_this_provider(choice, incoming.body, lessons, notes)
     if model != facts.asked:
@@ -97,7 +99,8 @@ def _for_this_provider(choice: Choice, body: Body, lessons: Lessons, notes: list
 def _continuing(provider: Provider, row: Dialect) -> Provider:
     """Where on its own host a provider continues the assistant's last message."""
     url, path = provider.url, row.prefill.path
-    is_elsewhere = path and provider.path is None and dialect_of(None, url.host, url.port) is row
+    at_home = dialect_of(None, url.host, url.port).name == row.name
+    is_elsewhere = path and provider.path is None and at_home
     return replace(provider, url=replace(url, path=path)) if is_elsewhere else provider
 
 

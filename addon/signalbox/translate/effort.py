@@ -2,11 +2,12 @@
 
 import msgspec
 
+from signalbox.messages.rejected import EFFORTS
 from signalbox.translate.dialects import Dialect, matches
 from signalbox.translate.shapes import Object, as_object, as_text
 
-OFF = "none"
-_ORDER = (OFF, "minimal", "low", "medium", "high", "xhigh", "max")
+_ORDER = EFFORTS
+OFF = EFFORTS[0]
 _SHOWN = ("enabled", "adaptive")
 _LITTLE, _SOME = 4_000, 16_000
 """Tokens of a budget below which the effort is low, and medium."""

@@ -1,0 +1,83 @@
+"""What the refusals of a provider of chat completions teach about its dialect.
+
+A refusal is read into names that are remembered like those of fields (`messages.rejected`), and these change
+the row of the dialect table that the next request is written by.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+
+from msgspec.structs import replace
+
+from signalbox.messages.body import Body
+from signalbox.messages.rejected import EFFORTS, STATUSES, text_of
+from signalbox.translate.dialects import ALL, Dialect, Efforts, matches
+
+_OFF = EFFORTS[0]
+_SWITCHED_OFF = "thinking.type=disabled"
+_TOOLS_WITH_EFFORT = "tools with reasoning_effort"
+_NO_REASONING = "messages without reasoning_content"
+_MAX_TOKENS, _COMPLETION_TOKENS = "max_tokens", "max_completion_tokens"
+_TOOL_CHOICE = "tool_choice"
+_EFFORT_FIELDS = {"reasoning_effort": "reasoning_effort", "reasoning": "reasoning.effort"}
+
+_SIGNS = (
+    # an effort beside tools, or none where only `none` is taken (openai-chat.md, 1)
+    (
+        re.compile(r"tools with .?reasoning_effort.? are not supported", re.IGNORECASE),
+        "tools",
+        _TOOLS_WITH_EFFORT,
+    ),
+    # DeepSeek and Kimi, also behind gateways (translation.md, 4)
+    (
+        re.compile(r"reasoning_content\b.{0,60}(?:must be passed back|is missing)", re.IGNORECASE),
+        "messages",
+        _NO_REASONING,
+    ),
+    (re.compile(r"max_tokens\b.{0,120}max_completion_tokens", re.IGNORECASE), _MAX_TOKENS, _MAX_TOKENS),
+    (
+        re.compile(r"max_completion_tokens\b.{0,120}max_tokens", re.IGNORECASE),
+        _COMPLETION_TOKENS,
+        _COMPLETION_TOKENS,
+    ),
+    (
+        re.compile(
+            r"tool_choice\b.{0,80}(?:not support|unsupported|incompatible|not allowed)"
+            r"|not support.{0,40}tool_choice",
+            re.IGNORECASE,
+        ),
+        _TOOL_CHOICE,
+        _TOOL_CHOICE,
+    ),
+)
+"""A wording, the field that the request must have had, and what is remembered."""
+
+
+def refusals(status: int, error: bytes, request: Body) -> Iterator[str]:
+    """What the answer to a chat request says of its dialect. `error` is the decoded body."""
+    if status in STATUSES:
+        text = text_of(error)
+        yield from (name for sign, field, name in _SIGNS if field in request and sign.search(text))
+
+
+def taught(dialect: Dialect, model: str, refused: Collection[str]) -> Dialect:
+    """The dialect as this model of the provider speaks it. `refused` are the names remembered of it."""
+    if not refused:
+        return dialect
+    words = next((row.words for row in dialect.efforts if matches(model, row.models)), ())
+    has_switch = bool(dialect.switch) and matches(model, dialect.switched)
+    field = "thinking.effort" if has_switch else _EFFORT_FIELDS[dialect.effort_field]
+    left = tuple(word for word in words if f"{field}={word}" not in refused)
+    changed = replace(dialect, efforts=(Efforts(ALL, left),))
+    if _SWITCHED_OFF in refused:
+        changed = replace(changed, unstoppable=ALL)
+    if _TOOLS_WITH_EFFORT in refused:
+        others = tuple(word for word in left if word != _OFF)
+        changed = replace(changed, efforts=(Efforts(ALL, (_OFF, *others)),), tools_without_effort=ALL)
+    if _NO_REASONING in refused:
+        changed = replace(changed, replay="every", placeholder=" ")
+    if _MAX_TOKENS in refused or _COMPLETION_TOKENS in refused:
+        changed = replace(changed, completion_tokens=ALL if _MAX_TOKENS in refused else ())
+    if _TOOL_CHOICE in refused:
+        changed = replace(changed, forced="", no_tool=False)
+    return changed
