@@ -24,12 +24,13 @@ def rules(home: Upstream, up: Upstream) -> str:
         "providers:",
         f"  home: {{url: '{home.url}', key: home-key-for-tests-01}}",
         *(
-            f"  {name}: {{url: '{up.url}/{name}', api: openai, dialect: {name}, key: {name}-key-for-tests-01}}"
+            f"  {name}: {{url: '{up.url}/{name}', api: openai, dialect: {name}, key: {name}-key-for-tests}}"
             for name in DIALECTS
         ),
         "rules:",
         *(f"  - {{match: '{name}-*', to: {name}}}" for name in DIALECTS),
         "  - {match: 'home-*', to: home}",
+        "  - {match: 'chain-*', to: [glm, generic], failover: {on: [500]}}",
     ]
     return "\n".join(lines)
 
@@ -220,6 +221,20 @@ def test_an_effort_that_is_taken_from_no_list_is_lowered_step_by_step(router, up
     up.answer(answer)
     assert _ask(router, "generic-gpt-5.2-plain", [QUESTION]).status == 200
     assert [asked.json["reasoning_effort"] for asked in up.requests] == ["xhigh", "high", "medium"]
+
+
+def test_each_provider_of_a_chain_is_mended_for_itself(router, up):
+    """What one has refused and was mended says nothing of the next one, which is mended too."""
+
+    def answer(received: Received) -> Answer:
+        if "stream_options" in received.json:
+            return chat.error(400, "Unknown parameter: 'stream_options'.")
+        return chat.error(500, "down") if received.path.startswith("/glm") else usual
+
+    usual = chat.stream(chat.text_stream())
+    up.answer(answer)
+    answered = _ask(router, "chain-x", [QUESTION])
+    assert answered.headers["x-signalbox-attempts"] == "glm:400 glm:500 generic:400 generic:200"
 
 
 def test_a_field_that_is_refused_is_mended_once_and_remembered(router, up):

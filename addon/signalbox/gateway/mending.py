@@ -41,8 +41,8 @@ class Mending:
         """Those of them that said that it is to be disabled."""
         self._wanting: set[str] = set()
         """Providers that wanted thinking back."""
-        self._named: set[str] = set()
-        """Fields and betas that refusals have named."""
+        self._named: set[tuple[str, str, str]] = set()
+        """Provider and model, and a field or beta that their refusal has named."""
 
     def lessons(self, choice: Choice) -> Lessons:
         """What is known of what this target takes."""
@@ -111,8 +111,9 @@ class Mending:
         if new := named - learned.rejected(provider.name, model):
             learned.learn(provider.name, model, new)
             log.warning("%s does not take %s: left out from now on", provider.name, ", ".join(sorted(new)))
-        is_news = not named <= self._named
-        self._named |= named
+        told = {(provider.name, model, name) for name in named}
+        is_news = not told <= self._named
+        self._named |= told
         return is_news
 
 
