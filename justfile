@@ -1,33 +1,48 @@
 set windows-shell := ["powershell.exe", "-NoLogo", "-Command"]
 
+# Other ports: just port=8090 web_port=8091 web
+port := "8082"
+web_port := "8081"
+
 bin := if os_family() == "windows" { ".venv\\Scripts\\" } else { ".venv/bin/" }
 python := if os_family() == "windows" { "python" } else { "python3" }
-router := "-s addon/router.py --mode reverse:https://api.anthropic.com@127.0.0.1:8082"
+start := bin + "python -m signalbox.cli.start " + bin
+router := "-s addon/router.py --mode reverse:https://api.anthropic.com@127.0.0.1:" + port
 schema := "addon/rules.schema.json"
 
 # List the recipes
 _default:
     @{{just_executable()}} --list --unsorted
 
-# The router on 127.0.0.1:8082, before Anthropic; further arguments go to mitmdump
+# The router on 127.0.0.1:8082, before Anthropic: just run, just run my.yaml, just port=8090 run
+[no-exit-message]
 run *args: _env
-    {{bin}}mitmdump {{router}} {{args}}
+    @{{start}}mitmdump {{router}} {{args}}
 
 # The same with mitmweb, whose pages are on 127.0.0.1:8081
+[no-exit-message]
 web *args: _env
-    {{bin}}mitmweb {{router}} {{args}}
+    @{{start}}mitmweb {{router}} --web-port {{web_port}} {{args}}
 
 # The same as run, started anew whenever the code changes
+[no-exit-message]
 dev *args: _env
-    {{bin}}python -m signalbox.cli.dev {{bin}}mitmdump {{router}} {{args}}
+    @{{bin}}python -m signalbox.cli.dev {{start}}mitmdump {{router}} {{args}}
 
 # Fake providers, the router before them, a few requests: needs no key and no network
+[no-exit-message]
 demo *args: _env
-    {{bin}}signalbox demo {{args}}
+    @{{bin}}signalbox demo {{args}}
+
+# The command line: just signalbox check, just signalbox explain claude-haiku-4-5
+[no-exit-message]
+signalbox *args: _env
+    @{{bin}}signalbox {{args}}
 
 # Tokens and times of the requests so far
+[no-exit-message]
 stats *args: _env
-    {{bin}}signalbox stats {{args}}
+    @{{bin}}signalbox stats {{args}}
 
 # All tests, several files at a time; with arguments those that pytest is told by them, one by one
 test *args: _env

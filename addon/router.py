@@ -14,9 +14,9 @@ from signalbox.gateway.house import house
 
 class Router:
     def load(self, loader: Loader) -> None:
+        house.set_up(ctx.master)
         loader.add_option("router_rules", str, "", "Path of the rules; default: rules.yaml beside addon/.")
         loader.add_option("router_state", str, "", "Folder for logs and learned facts; default: per user.")
-        house.set_up(ctx.master)
 
     def configure(self, updated: set[str]) -> None:
         if updated & {"router_rules", "router_state"}:

@@ -42,7 +42,7 @@ def test_the_python_we_develop_with_is_one_that_is_supported():
 
 def test_all_recipes_are_there():
     recipes = set(re.findall(r"^([a-z]+)[^:=\n]*:(?!=)", JUSTFILE, re.MULTILINE))
-    wanted = "run web dev test check lint typecheck fmt demo stats schema lock"
+    wanted = "run web dev signalbox test check lint typecheck fmt demo stats schema lock"
     assert recipes >= set(wanted.split())
 
 

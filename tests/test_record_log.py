@@ -45,7 +45,7 @@ def entry(status: Literal["success", "error", "cancelled"] = "success") -> Entry
 
 
 def test_a_line_is_the_time_and_the_text():
-    assert re.fullmatch(r"\d\d:\d\d:\d\d rules loaded\n", printed(logging.INFO, "rules loaded"))
+    assert re.fullmatch(r"\[\d\d:\d\d:\d\d\.\d{3}\] rules loaded\n", printed(logging.INFO, "rules loaded"))
 
 
 def test_a_message_is_one_line_without_control_characters():
@@ -67,7 +67,7 @@ def test_a_traceback_follows_its_line():
 def test_warnings_are_yellow_and_errors_red_on_a_terminal():
     assert printed(logging.WARNING, "failover", Terminal()).endswith(" \x1b[33mfailover\x1b[0m\n")
     assert printed(logging.ERROR, "fault", Terminal()).endswith(" \x1b[31mfault\x1b[0m\n")
-    assert "\x1b" not in printed(logging.INFO, "rules loaded", Terminal())
+    assert printed(logging.INFO, "rules loaded", Terminal()).endswith("]\x1b[0m rules loaded\n")
 
 
 @pytest.mark.parametrize(("outcome", "colour"), [("success", 32), ("error", 31), ("cancelled", 33)])

@@ -182,6 +182,8 @@ class Live:
         if error.errors != self._told:
             for line in error.errors:
                 self._log("error", line)
+            since = self.loaded_at.astimezone()
+            self._log("error", f"the rules loaded at {since:%H:%M:%S} stay in force until the file is mended")
         self.error, self._told = error.errors[0], error.errors
         self._settle((*self.rules.reads, *error.reads), stamp)
 

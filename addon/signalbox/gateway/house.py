@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import os
+import shlex
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, ReverseMode, Sock
 
 from signalbox.config.load import PROJECT, RulesError
 from signalbox.config.rules import ANTHROPIC_HOST, Rules
+from signalbox.gateway import usage
 from signalbox.gateway.arrival import is_anthropic
 from signalbox.gateway.gateway import WALL, Gateway
 from signalbox.gateway.guard import Guard
@@ -31,6 +34,8 @@ log = logging.getLogger("signalbox")
 QUIET = {"connection_strategy": "lazy", "flow_detail": 0}
 """Options set unless the user has set them: nothing is asked of an upstream before a rule says so, and the
 console has one line a request, ours."""
+
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  they are read, not bound
 
 
 class House:
@@ -65,6 +70,8 @@ class House:
                 termlog.logger.formatter = MitmFormatter(colorize=False)
         for name in ("mitmproxy.proxy.server", "httpx", "httpcore"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        for line in (*usage.faults(ctx.options), *usage.taken_ports(_ports())):
+            log.error("%s", line)
 
     def open(self, rules: str, state: str) -> None:
         """Start with these rules, or go on with them where they are the ones in force.
@@ -115,6 +122,8 @@ class House:
         if self._watching is None and self._opened is not None:
             self._watching = asyncio.get_running_loop().create_task(self._look_after(self.gateway))
             _warn_of_upstreams()
+            for line in _ways_in():
+                log.info("%s", line)
 
     async def _look_after(self, gateway: Gateway) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -157,6 +166,34 @@ def _warn_of_upstreams() -> None:
     for mode in map(ProxyMode.parse, ctx.options.mode):
         if isinstance(mode, ReverseMode) and mode.address[0] != ANTHROPIC_HOST:
             log.warning("%s: what no rule matches goes there with the caller's own login", mode.full_spec)
+
+
+def _ports() -> Iterator[int]:
+    """The ports that mitmproxy is told to listen on."""
+    for mode in map(ProxyMode.parse, ctx.options.mode):
+        if (port := mode.listen_port(ctx.options.listen_port)) is not None:
+            yield port
+
+
+def _ways_in() -> Iterator[str]:
+    """How Claude Code gets to each listener, as a command of the shell."""
+    for server in ctx.master.addons.get("proxyserver").servers:
+        host, port, *_ = next(iter(server.listen_addrs), ("", 0))
+        if not isinstance(server.mode, ReverseMode | RegularMode) or not port:
+            continue
+        if host in WILDCARDS:
+            host = "127.0.0.1"
+        host = f"[{host}]" if ":" in host else host
+        url = f"http://{host}:{port}"
+        variables = {"ANTHROPIC_BASE_URL": url}
+        if isinstance(server.mode, RegularMode):
+            ca = Path(ctx.options.confdir).expanduser() / "mitmproxy-ca-cert.pem"
+            variables = {"HTTPS_PROXY": url, "NODE_EXTRA_CA_CERTS": str(ca)}
+        if os.name == "nt":
+            command = "".join(f'$env:{name}="{value}"; ' for name, value in variables.items())
+        else:
+            command = "".join(f"{name}={shlex.quote(value)} " for name, value in variables.items())
+        yield f"point Claude Code here: {command}claude"
 
 
 def _is_set(option: str) -> bool:

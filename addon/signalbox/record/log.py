@@ -52,7 +52,10 @@ def log_request(entry: Entry, prompts: bool) -> None:
 
 
 class Console(logging.Handler):
-    """Prints `HH:MM:SS text` to stdout, or to the stream given; coloured where that is a terminal."""
+    """Prints `[HH:MM:SS.mmm] text` to stdout, or to the stream given; coloured where that is a terminal.
+
+    Time and colours are mitmproxy's, whose lines stand between ours.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__()
@@ -90,7 +93,9 @@ def _line(record: logging.LogRecord, colour: bool) -> str:
     text = escaped(record.getMessage())
     if colour:
         text = _coloured(text, record)
-    clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+    clock = time.strftime("[%H:%M:%S", time.localtime(record.created)) + f".{int(record.msecs):03d}]"
+    if colour:
+        clock = f"\x1b[36m\x1b[2m{clock}\x1b[0m"
     return f"{clock} {text}{_traceback(record)}"
 
 
