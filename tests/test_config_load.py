@@ -228,11 +228,11 @@ def test_a_thousand_rules_load_in_well_under_a_second():
     rules = "".join(
         f'  - match: {{model: ["*m{i}*"], thinking: true}}\n    to: [zai/m{i}]\n' for i in range(1000)
     )
-    began = time.perf_counter()
+    began = time.process_time()
     loaded = parse(ONE_PROVIDER + "rules:\n" + rules, file=FILE, environ={})
     assert len(loaded.rules) == 1000
     assert loaded.rules[-1].line == 2 + 1 + 1999
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
 
 
 WORDS = st.sampled_from(
