@@ -66,7 +66,7 @@ def test_every_recipe_is_in_it():
 
 def test_its_commands_are_those_that_exist():
     assert set(re.findall(r"\| `signalbox ([a-z-]+)", TEXT)) == set(COMMANDS)
-    assert set(re.findall(r"\bsignalbox ([a-z-]+)", "\n".join([SHELL, *INLINE])) <= set(COMMANDS)
+    assert set(re.findall(r"\bsignalbox ([a-z-]+)", "\n".join([SHELL, *INLINE]))) <= set(COMMANDS)
 
 
 @pytest.mark.parametrize(
