@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from signalbox.proxy import handlers, http1, layers
+from signalbox.proxy import connections, handlers, http1, layers
 from signalbox.proxy.answering import AnsweringStream
 from signalbox.proxy.asking import AskingStream
 from signalbox.proxy.failover import FailoverStream
@@ -122,6 +122,9 @@ SIGNATURES = {
     "mitmproxy.proxy.layers:TCPLayer.__init__": "self context ignore",
     "mitmproxy.proxy.layers.tls:parse_client_hello": "data",
     "mitmproxy.net.tls:starts_like_tls_record": "d",
+    "mitmproxy.proxy.mode_servers:ProxyConnectionHandler.open_connection": "self command",
+    "mitmproxy.proxy.mode_servers:ProxyConnectionHandler.handle_hook": "self hook",
+    "mitmproxy.proxy.mode_servers:ProxyConnectionHandler.server_event": "self event",
     "mitmproxy.net.http.http1.read:connection_close": "http_version headers",
     "mitmproxy.net.http.http1:expected_http_body_size": "request response",
     "mitmproxy.addons.next_layer:NextLayer.next_layer": "self nextlayer",
@@ -225,8 +228,8 @@ def test_what_waits_for_a_connection_or_a_hook_is_kept_where_it_is_looked_for(pa
 def test_nothing_of_ours_hides_what_it_does_not_mean_to():
     """A new release may use a name that the router's own classes have taken."""
     streams = (RouterStream, TimedStream, AskingStream, AnsweringStream, FailoverStream, TranslatingStream)
-    connections = (http1.ClientHttp1, http1.UpstreamHttp1)
-    classes = (*streams, *connections, layers.RouterLayer, handlers.KeepingManager)
+    wire = (http1.ClientHttp1, http1.UpstreamHttp1, connections.RouterConnectionHandler)
+    classes = (*streams, *wire, layers.RouterLayer, handlers.KeepingManager)
     theirs = {
         kind: next(base for base in kind.__mro__ if not base.__module__.startswith("signalbox"))
         for kind in classes
@@ -248,6 +251,7 @@ def test_nothing_of_ours_hides_what_it_does_not_mean_to():
         "handle_protocol_error",
         "make_server_connection",
         "make_stream",
+        "open_connection",
         "read_body",
         "read_headers",
         "register",

@@ -25,6 +25,7 @@ from signalbox.gateway import usage
 from signalbox.gateway.arrival import is_anthropic
 from signalbox.gateway.gateway import WALL, Gateway
 from signalbox.gateway.guard import Guard
+from signalbox.proxy.connections import adopt_handler
 from signalbox.proxy.handlers import look_up_once
 from signalbox.proxy.layers import take_over
 from signalbox.record import log as record_log
@@ -36,6 +37,7 @@ QUIET = {"connection_strategy": "lazy", "flow_detail": 0}
 console has one line a request, ours."""
 
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  they are read, not bound
+STARTING = "The router is starting."
 
 
 class House:
@@ -146,7 +148,11 @@ class House:
             self._watching = None
 
     def admit(self, client: Client) -> None:
-        if not self.gateway.admits(client):
+        """Listeners are bound before mitmproxy has started everything that a request needs."""
+        adopt_handler(client)
+        if not self._is_running:
+            client.error = STARTING
+        elif not self.gateway.admits(client):
             client.error = WALL
             log.warning("connection from %s refused: %s", client.peername[0], WALL)
 

@@ -26,7 +26,7 @@ from signalbox.messages.errors import read_error
 from signalbox.messages.usage import Usage
 from signalbox.proxy import release
 from signalbox.proxy.answering import AnsweringStream
-from signalbox.proxy.faults import in_words
+from signalbox.proxy.faults import in_words, is_exhausted
 from signalbox.proxy.heads import fault
 from signalbox.proxy.held import Held
 from signalbox.proxy.hooks import SignalboxAttemptHook, SignalboxRenewHook
@@ -126,11 +126,15 @@ class FailoverStream(AnsweringStream):
             if failed == TOO_LATE:
                 late = f"no connection within {self.connect_limit:g} s"
                 status, failure = 504, outcomes.TIMEOUT.because(late)
+            elif is_exhausted(failed):
+                status, failure = 503, outcomes.EXHAUSTED.because(in_words(failed))
             else:
                 status, failure = 502, outcomes.CONNECT.because(in_words(failed))
             step = yield from self._move_on(failure)
             if step == "stays":
                 what = f"could not be reached {self._where}: {failure.detail}"
+                if failure.kind == "local":
+                    what = f"was not asked: the router can open no more connections: {failure.detail}"
                 yield from self._give_up(status, what, failure)
             if step != "moved":
                 return False

@@ -39,7 +39,7 @@ from mitmproxy.proxy.layers.http import (
 from mitmproxy.proxy.layers.http._events import ErrorCode
 
 from signalbox.proxy.answers import error, too_large
-from signalbox.proxy.faults import in_words, place
+from signalbox.proxy.faults import in_words, is_exhausted, place
 from signalbox.proxy.flows import exchanges
 from signalbox.proxy.heads import fault, handed_on
 from signalbox.proxy.merging import merge_chunks
@@ -265,7 +265,9 @@ class RouterStream(HttpStream):
         status = event.code.http_status_code() or 502
         where = f"{self.flow.request.host}:{self.flow.request.port}"
         said = in_words(event.message)
-        if event.code is ErrorCode.CONNECT_FAILED:
+        if event.code is ErrorCode.CONNECT_FAILED and is_exhausted(event.message):
+            status, said = 503, f"the router can open no more connections: {said}"
+        elif event.code is ErrorCode.CONNECT_FAILED:
             said = f"the upstream could not be reached at {where}: {said}"
         elif status == 502:
             said = f"the upstream at {where} broke off before it answered: {said}"

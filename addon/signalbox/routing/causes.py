@@ -8,7 +8,7 @@ from signalbox.routing.report import Report
 
 type Kind = Literal[
     "success", "auth", "quota", "throttle", "request", "overload", "server",
-    "connect", "timeout", "stream_error", "client",
+    "connect", "timeout", "stream_error", "local", "client",
 ]  # fmt: skip
 
 LOGIN_STATUSES = (401, 402, 403)

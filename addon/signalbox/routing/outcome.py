@@ -8,6 +8,7 @@ What the providers send in which case is told, with sources, by the recorded cas
     request    this provider or model will not serve this very request: leave, without rest
     overload   the model is busy: a short rest, then one trial
     auth       the router's own key is refused
+    local      the router could not ask: that says nothing about the provider
     client     the request is at fault, or credentials that the caller brought: the answer is the caller's
 
 The other kinds are what their names say; none of them asks for a rest.
@@ -95,7 +96,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
     def counts(self) -> bool:
         """Whether it is a failure to the circuit breaker (the contract, section 2, `circuit`)."""
-        return self.kind not in ("request", "quota") and self.moves_on(_DEFAULT_ON)
+        return self.kind not in ("request", "quota", "local") and self.moves_on(_DEFAULT_ON)
 
     def _names(self) -> set[str]:
         """All that `failover.on` may call it."""
@@ -111,6 +112,8 @@ class Outcome(msgspec.Struct, frozen=True):
 
 CONNECT = Outcome("connect", "connect")
 """Refused, reset or unreachable, no such host, TLS failed."""
+EXHAUSTED = Outcome("connect", "local")
+"""The router itself can open no more connections."""
 TIMEOUT = Outcome("timeout", "timeout")
 STREAM_ERROR = Outcome("stream_error", "stream_error")
 """The answer broke off, or could not be read, before it began."""
