@@ -51,7 +51,7 @@ _SENTENCES = (
         "reasoning_effort",
     ),
     (
-        re.compile(r"temperature['\"`]?:? (?:does not support|may only|must be|only 1)", re.IGNORECASE),
+        re.compile(r"temperature['\"`]?:? (?:does not support|only 1)", re.IGNORECASE),
         "temperature",
     ),
 )
