@@ -1,8 +1,8 @@
 """Answers of chat completions and what becomes of them, as the golden files write them down.
 
 `tests/golden/chat-streams/NAME.txt`: what a provider sends, a dashed line, what the client gets. A comment at
-the start gives the options (`dialect`, `shows_thinking`, `streams`, `names`, `model`), one at the end says
-that the answer was cut or what error was reported.
+the start gives the options (`dialect`, `shows_thinking`, `streams`, `names`, `model`, `stops`), one at the
+end says that the answer was cut or what error was reported.
 """
 
 import json
@@ -54,6 +54,7 @@ def chat(
     streams: bool = True,
     shows_thinking: bool = True,
     names: dict[str, str] | None = None,
+    stops: Iterable[str] = (),
 ) -> Chat:
     request = ChatRequest(
         body=b"{}",
@@ -61,6 +62,7 @@ def chat(
         stream=streams,
         shows_thinking=shows_thinking,
         notes=(),
+        stops=tuple(stops),
     )
     return Chat(request=request, dialect=DIALECTS[dialect], provider="fake", model=model, seed="Seed")
 

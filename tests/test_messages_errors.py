@@ -88,6 +88,11 @@ def test_what_is_written_is_read_again(status, message):
         ({"detail": "Not Found"}, ("", "Not Found")),
         ({"error": {"message": {"deep": 1}, "type": 5}}, ("5", '{"deep":1}')),
         ({"error": {"type": "t"}}, ("t", "")),
+        ({"choices": None, "error_message": "m"}, ("", "m")),
+        ({"code": 1302, "msg": "m", "success": False}, ("1302", "m")),
+        ({"errors": [{"code": "c", "detail": "m"}, {"code": "d"}]}, ("c", "m")),
+        ({"errors": ["m"]}, ("", "m")),
+        ({"base_resp": {"status_code": 1008, "status_msg": "m"}}, ("minimax_1008", "m")),
     ],
 )
 def test_errors_of_all_kinds_are_understood(body, error):

@@ -15,12 +15,13 @@ LEGAL = re.compile(r"[a-zA-Z0-9_-]+")
 @settings(deadline=None)
 @given(st.lists(st.text() | st.sampled_from(["call_0", "call_9f8e7d6c"])), st.sampled_from(["", "c2ln+/="]))
 def test_ids_are_legal_unique_and_lead_back(owns, signature):
-    ids = CallIds("Seed")
-    given = [ids.given(own, "Read", signature) for own in owns]
+    ids = CallIds("Seed", "fake")
+    given = [ids.given(own, "Read", {"google": signature} if signature else {}) for own in owns]
     assert len(set(given)) == len(given)
     for own, id in zip(owns, given, strict=True):
         assert LEGAL.fullmatch(id)
         back, extra = unpack(id)
+        assert extra.pop("by", "fake") == "fake"
         assert extra == ({"google": signature} if signature else {})
         assert back == own or (not own and back.startswith("toolu_Seed"))
 
@@ -30,7 +31,7 @@ def test_ids_are_legal_unique_and_lead_back(owns, signature):
     ["call_aB3dE5fG7h", "Xy9zK2mQ4", "call_00_Kq8vR2", "call_0123456789abcdef01_readToolCall_0", "toolu_01A"],
 )
 def test_ids_that_no_other_answer_has_stay_as_they_are(own):
-    assert CallIds("Seed").given(own, "Read") == own
+    assert CallIds("Seed", "fake").given(own, "Read") == own
 
 
 @pytest.mark.parametrize(
@@ -46,4 +47,6 @@ def test_ids_that_no_other_answer_has_stay_as_they_are(own):
     ],
 )
 def test_ids_that_another_answer_may_have_become_its_own(own):
-    assert CallIds("One").given(own, "mcp__context7") != CallIds("Two").given(own, "mcp__context7")
+    assert CallIds("One", "fake").given(own, "mcp__context7") != CallIds("Two", "fake").given(
+        own, "mcp__context7"
+    )

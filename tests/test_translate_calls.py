@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from signalbox.translate import calls as module
 from signalbox.translate.calls import CallError, Calls
@@ -17,7 +18,7 @@ from tests.wellformed import check_events
 def _run(parts: list[Fragment], *, signed: bool = False, is_cut: bool = False) -> list[dict]:
     writer = Writer("msg_fake", "m", lambda text: text)
     writer.begin("m")
-    calls = Calls(writer, {}, "Seed", signed=signed)
+    calls = Calls(writer, {}, "Seed", provider="fake", signed=signed)
     for part in parts:
         calls.take(part)
     calls.finish(is_cut=is_cut)
@@ -119,7 +120,7 @@ def test_an_id_alone_is_no_call():
 def test_the_first_call_streams_and_the_others_wait():
     writer = Writer("msg_fake", "m", str)
     writer.begin("m")
-    calls = Calls(writer, {}, "Seed", signed=False)
+    calls = Calls(writer, {}, "Seed", provider="fake", signed=False)
     calls.take(Fragment(0, "call_1a2b3c", "Read"))
     calls.take(Fragment(1, "call_4d5e6f", "Bash", '{"command":"ls"}'))
     calls.take(Fragment(0, arguments='{"path":'))
@@ -134,7 +135,7 @@ def test_the_first_call_streams_and_the_others_wait():
 def test_a_signed_call_waits_for_what_belongs_to_it():
     writer = Writer("msg_fake", "m", str)
     writer.begin("m")
-    calls = Calls(writer, {}, "Seed", signed=True)
+    calls = Calls(writer, {}, "Seed", provider="fake", signed=True)
     calls.take(Fragment(0, "call_1a2b3c", "Read", "{}"))
     assert len(writer.taken()) == 1
     calls.take(Fragment(signature="c2ln"))
@@ -144,7 +145,7 @@ def test_a_signed_call_waits_for_what_belongs_to_it():
 
 def test_a_signed_call_is_not_begun_before_it_is_complete():
     writer = Writer("msg_fake", "m", str)
-    calls = Calls(writer, {}, "Seed", signed=True)
+    calls = Calls(writer, {}, "Seed", provider="fake", signed=True)
     calls.take(Fragment(0, "call_1a2b3c", "Read", '{"path":'))
     calls.release()
     assert writer.taken() == []
@@ -164,11 +165,30 @@ def test_a_second_object_is_of_the_next_call_that_has_none():
     ]
 
 
+@pytest.mark.parametrize("placeholder", ["{}", "{ }", "{}{}", "null", '""', "{}" * 99_999])
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_placeholder_gives_way_to_the_arguments_that_follow(placeholder, signed):
+    head = Fragment(0, "call_1a2b3c", "Read")
+    first, *rest = (Fragment(0, arguments=text) for text in ('{"pa', 'th":"a"}'))
+    for heads in ([replace(head, arguments=placeholder)], [head, Fragment(0, arguments=placeholder)]):
+        assert _told(_run([*heads, first, *rest], signed=signed)) == [("Read", '{"path":"a"}')]
+
+
+def test_placeholders_of_several_calls_give_way_to_the_arguments_of_each():
+    heads = [Fragment(n, f"call_{n}x9y8z7", "Read", "{}") for n in range(2)]
+    parts = [Fragment(n, arguments=text) for n, text in ((0, '{"path":'), (1, '{"path":"b"}'), (0, '"a"}'))]
+    assert _told(_run([*heads, *parts])) == [("Read", '{"path":"a"}'), ("Read", '{"path":"b"}')]
+
+
+@pytest.mark.parametrize("last", [[], [Fragment(0, arguments=" ")]])
+def test_a_call_without_arguments_has_none(last):
+    assert _told(_run([Fragment(0, "call_1a2b3c", "List", "{}"), *last])) == [("List", "{}")]
+
+
 @pytest.mark.parametrize(
     ("parts", "why"),
     [
         ([Fragment(0, "call_1a2b3c", "", "{}")], "a tool call has no name"),
-        ([Fragment(0, "call_1a2b3c", "Read", "{}" * 9999)], "a tool call has no name"),
         ([Fragment(0, "call_1a2b3c", "Read", '{"a":1}{"a":2}{"a":3}')], "a tool call has no name"),
         (
             [Fragment(0, "call_1a2b3c", "Read", '{"a"'), Fragment(0, arguments=":x}")],

@@ -78,8 +78,8 @@ def test_every_answer_can_be_part_of_the_next_request(path):
 
 LONG = {
     "Gemini's": pack("function-call-1", {"google": "c2ln" * 500}),
-    "Kimi's": CallIds("Seed").given("functions.Read:0", "Read"),
-    "a proxy's": CallIds("Seed").given("call_" + "f" * 300, "Read"),
+    "Kimi's": CallIds("Seed", "provider").given("functions.Read:0", "Read"),
+    "a proxy's": CallIds("Seed", "provider").given("call_" + "f" * 300, "Read"),
     "Anthropic's": "toolu_vrtx_" + "0Aa" * 20,
     "packed and cut": pack("call_1", {"google": "c2ln" * 500})[:200],
 }

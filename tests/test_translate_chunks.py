@@ -14,9 +14,11 @@ from signalbox.translate.chunks import (
     Done,
     Fault,
     Finish,
+    Foreign,
     Fragment,
     Reasoning,
     Refusal,
+    Said,
     Spent,
     Text,
     read,
@@ -104,7 +106,7 @@ def test_nothing_is_said_by_an_empty_field(delta):
 def test_calls_of_a_whole_answer_are_counted():
     calls = [{"function": {"name": "a"}}, {"function": {"name": "a"}}]
     told = _steps({"choices": [{"message": {"tool_calls": calls}}]})
-    assert told[1:] == [Fragment(0, name="a"), Fragment(1, name="a")]
+    assert told == [Begun(""), Said((Fragment(0, name="a"), Fragment(1, name="a")))]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +116,13 @@ def test_calls_of_a_whole_answer_are_counted():
         {"error": "x"},
         {"object": "error", "message": "x"},
         {"type": "error"},
+        {"choices": None, "error_message": "x"},
+        {"code": "InvalidParameter", "message": "x"},
+        {"choices": [], "code": 429, "message": "x"},
+        {"code": 401, "msg": "x", "success": False},
+        {"errors": [{"message": "x"}]},
+        {"type": "message_start", "message": {}},
+        {"type": "response.created", "response": {}},
         {"base_resp": {"status_code": 1008}},
         {"detail": "x"},
         {"choices": [{"finish_reason": "error", "error": {"message": "x"}}]},
@@ -125,10 +134,19 @@ def test_errors_are_told_with_their_bytes(error):
 
 @pytest.mark.parametrize(
     "fine",
-    [{"error": None}, {"error": ""}, {"base_resp": {"status_code": 0}}, {"choices": [], "detail": "x"}],
+    [
+        {"error": None},
+        {"error": ""},
+        {"base_resp": {"status_code": 0}},
+        {"choices": [], "detail": "x"},
+        {"message": "queued"},
+        {"code": 0, "msg": "success"},
+        {"choices": [{"delta": {}}], "code": 1, "message": "x"},
+        {"model": "m", "message": {"role": "assistant", "content": "Hi"}, "done": True},
+    ],
 )
 def test_what_is_no_error(fine):
-    assert _steps(fine) == []
+    assert not any(isinstance(step, Fault) for step in _steps(fine))
 
 
 @pytest.mark.parametrize(
@@ -138,6 +156,10 @@ def test_what_is_no_error(fine):
         (Event("", b" [DONE] "), [Done()]),
         (Event("", b""), []),
         (Event("", b"ping"), []),
+        (Event("", b"no error"), []),
+        (Event("", b"[ERROR] out of memory"), [Fault(b"[ERROR] out of memory")]),
+        (Event("", b'"Error: busy"'), [Fault(b'"Error: busy"')]),
+        (Event("", b'{"progress": 3}'), [Foreign(b'{"progress": 3}')]),
         (Event("", b"[]"), []),
         (Event("", b"{"), [Broken()]),
         (Event("", b"[{"), [Broken()]),
@@ -154,7 +176,8 @@ def test_events_are_read_by_their_data(event, told):
 @pytest.mark.parametrize(
     ("data", "value"),
     [
-        (b'{"a":"\\ud83d"}', {"a": "?"}),
+        (b'{"a":"\\ud83d"}', {"a": "\ud83d"}),
+        (b'{"a":"\xed\xa0\xbd"}', {"a": "\ud83d"}),
         (b'{"a":"\xff"}', {"a": "\ufffd"}),
         (b'{"a":1e999}', {"a": float("inf")}),
         (b'{"a":"b\nc"}', {"a": "b\nc"}),

@@ -1,7 +1,7 @@
 """Errors: Anthropic's shape, and what the errors of others say."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -56,12 +56,66 @@ def without_secrets(said: bytes, secrets: Iterable[str]) -> bytes:
     return said
 
 
-def read_error(body: bytes) -> tuple[str, str] | None:
-    """Type (empty where none is named) and message of an error body; None where it is not one.
+_TEXTS = ("message", "msg", "detail", "error_message", "error_msg", "errorMessage", "errorMsg", "title")
+_ERROR_TEXTS = ("error_message", "error_msg", "errorMessage", "errorMsg")
+"""Those of them that only errors have."""
+_CODES = ("code", "error_code", "errorCode", "statusCode", "status_code")
+_FINE = ("", "0", "200", "ok", "success")
+"""Codes that tell of no error."""
+_KEYS = ("error", "errors", "base_resp", "object", "type", "status", "success", "choices", *_TEXTS, *_CODES)
 
-    Understood are `{"error": {"type", "message"}}` (Anthropic, OpenAI; Gemini in an array and with
-    `status`; a bare `code`), `{"error": "text"}`, and flat `{"message"}` or `{"detail"}`. Never raises.
+
+def error_of(value: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The error that an object holds, with its text as `message` and its code as `code`; None where it holds
+    none.
+
+    Understood are `{"error": {"type", "message"}}` (Anthropic, OpenAI, Gemini with `status`), `{"error":
+    "text"}`, `{"errors": [...]}`, MiniMax's `base_resp`, and flat `{"message"}`, `{"detail"}`, `{"code",
+    "msg"}`, `{"error_message"}` (openai-chat.md, 5).
     """
+    base = value.get("base_resp")
+    if isinstance(base, dict) and base.get("status_code"):
+        return {"code": f"minimax_{base['status_code']}", "message": base.get("status_msg")}
+    for nested in (value.get("error"), value.get("errors")):
+        first = next(iter(nested), None) if isinstance(nested, list) else nested
+        if isinstance(first, str) and first:
+            return {"code": _code(value), "message": first}
+        if isinstance(first, dict) and first:
+            return {
+                **first,
+                "code": _code(first),
+                "message": _said(first) or first.get("message") or first.get("error"),
+            }
+    text = _said(value)
+    return {**value, "code": _code(value), "message": text} if text else None
+
+
+def shows_error(value: Mapping[str, Any]) -> bool:
+    """Whether an object that came with a good status is an error all the same."""
+    base = value.get("base_resp")
+    if value.get("error") or value.get("errors") or "error" in (value.get("object"), value.get("type")):
+        return True
+    if (isinstance(base, dict) and base.get("status_code")) or any(map(value.get, _ERROR_TEXTS)):
+        return True
+    if value.get("choices") or not _said(value):
+        return False
+    is_bad = str(_code(value) or "").lower() not in _FINE or value.get("success") is False
+    return is_bad or ("choices" not in value and "detail" in value)
+
+
+def _said(value: Mapping[str, Any]) -> object:
+    """A text, or a list of faults."""
+    told = (value.get(name) for name in _TEXTS)
+    return next((one for one in told if one and isinstance(one, str | list)), None)
+
+
+def _code(value: Mapping[str, Any]) -> object:
+    return next((value[name] for name in _CODES if value.get(name) is not None), None)
+
+
+def read_error(body: bytes) -> tuple[str, str] | None:
+    """Type (empty where none is named) and message of an error body, in the shapes of `error_of`; None where
+    it is not one. Never raises."""
     try:
         return error_in(Body.parse(_first(body)))
     except BodyError:
@@ -74,19 +128,21 @@ def _first(body: bytes) -> bytes:
     return next((body[place.value : place.end] for place in elements(body)), b"")
 
 
-def error_in(body: Body) -> tuple[str, str] | None:
-    """The same of an object that is parsed already."""
-    if error := body.get("error", dict[str, Any]):
-        return _named(error), _text(error.get("message"))
-    named = _named({name: body.get(name, str) for name in ("type", "code")})
-    for name in ("error", "message", "detail"):
-        if text := body.get(name, str):
-            return "" if named == "error" else named, text
-    return None
+def error_in(body: Body, *, of_any_status: bool = True) -> tuple[str, str] | None:
+    """The same of an object that is parsed already. Without `of_any_status` it must show that it is one."""
+    told = {name: body.get(name, Any) for name in _KEYS if name in body}
+    error = error_of(told)
+    if error is None or not (of_any_status or shows_error(told)):
+        return None
+    is_nested = bool(told.get("error") or told.get("errors"))
+    return (
+        (_named(error), _text(error["message"])) if is_nested or isinstance(error["message"], str) else None
+    )
 
 
-def _named(error: dict[str, Any]) -> str:
-    return next((_text(error[name]) for name in ("type", "status", "code") if error.get(name)), "")
+def _named(error: Mapping[str, Any]) -> str:
+    names = (_text(error[name]) for name in ("type", "status", "code") if error.get(name))
+    return next((name for name in names if name != "error"), "")
 
 
 def _text(value: object) -> str:

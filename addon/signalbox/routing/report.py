@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from signalbox.messages.errors import ERROR_TYPES
+from signalbox.messages.errors import ERROR_TYPES, error_of, shows_error
 from signalbox.routing.resets import duration
 
 HEAD = 64 * 1024
@@ -78,13 +78,9 @@ def read(body: bytes) -> Report:
 
 
 def _of_object(told: dict[str, Any]) -> Report:
-    error, base = told.get("error"), told.get("base_resp")
-    if isinstance(base, dict) and base.get("status_code"):
-        return Report((f"minimax_{base['status_code']}",), _text(base.get("status_msg")))
-    source = error if isinstance(error, dict) else told
-    message = error if isinstance(error, str) else source.get("message") or source.get("detail")
-    is_error = bool(error) or "error" in (told.get("type"), told.get("object"))
-    return Report(tuple(_types(source)), _text(message), _delay(source.get("details")), is_error)
+    error = error_of(told)
+    source, message = (told, "") if error is None else (error, _text(error["message"]))
+    return Report(tuple(_types(source)), message, _delay(source.get("details")), shows_error(told))
 
 
 def _types(source: dict[str, Any]) -> Iterator[str]:

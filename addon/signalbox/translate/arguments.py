@@ -14,6 +14,9 @@ _STRING = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _BETWEEN = re.compile(r'[^"{}\[\]]*+')
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _CLOSES = {"{": "}", "[": "]"}
+_NOTHING = ("", "null", '""')
+"""What stands for no arguments."""
+_NOTHING_YET = re.compile(r'\s*+(?:\{\s*+\}?|null|"")?\s*+\Z')
 _MOST_SPACE = 500
 """White space in a row between two tokens; more of it never ends (openai-chat.md, 3, Copilot)."""
 
@@ -46,10 +49,18 @@ class Arguments:
     def begun(self) -> bool:
         return bool(self._first)
 
+    @property
+    def is_placeholder(self) -> bool:
+        """Whether nothing is in them yet: an empty object may stand for those that are still to come."""
+        return _NOTHING_YET.match(self.text) is not None
+
     def feed(self, text: str) -> tuple[str, str]:
         """What of it belongs to the object, mended; and what comes after, from the `{` of another one on."""
         if self.complete:
             return "", _another(text)
+        if self.begun and not self.is_object and text.lstrip()[:1] == "{" and self.is_placeholder:
+            self._pieces.clear()
+            self._first = ""
         if not self._first:
             begun = text.lstrip()
             self._count_space(text[: len(text) - len(begun)])
@@ -66,7 +77,7 @@ class Arguments:
     def settled(self) -> str | None:
         """All of it, no more being to come; None where it is not a JSON object."""
         text = self.text
-        if text.strip() in ("", "null"):
+        if text.strip() in _NOTHING:
             return "{}"
         if self.is_object:
             if not self.complete and text.rstrip()[-1:] in ('"', "}", "]"):

@@ -4,15 +4,21 @@ Providers number, name and cut their calls in many ways (openai-chat.md, 3, "Too
 call that is not over streams to the client as it comes in; the others wait for their turn.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 from signalbox.translate.arguments import Arguments
 from signalbox.translate.callids import CallIds
 from signalbox.translate.chunks import Fragment
+from signalbox.translate.details import Details
+from signalbox.translate.halves import Halves
+from signalbox.translate.shapes import Object
 from signalbox.translate.writer import Writer
 
 _MOST = 1000
 """Calls of one answer."""
+_EMPTY = re.compile(r"\A(?:\s*\{\s*\})+(?=\s*\{)")
+"""Placeholders before what they stand for."""
 _NOT_JSON = "[The arguments of the call to {} were not valid JSON and were left out.]"
 
 
@@ -21,6 +27,8 @@ class Call:
         self.id = ""
         self.name = name
         self.signature = ""
+        self.halves = Halves(escaped=True)
+        """Of the arguments."""
         self.arguments = Arguments()
         self.waiting = ""
         """What of the arguments the client has not got yet."""
@@ -35,15 +43,22 @@ class CallError(Exception):
 
 class Calls:
     """`names` are tool names as sent to what the client calls them. Where calls are `signed`, what belongs
-    to one may come after it: each waits until something else follows."""
+    to one may come after it: each waits until something else follows.
 
-    def __init__(self, writer: Writer, names: Mapping[str, str], seed: str, *, signed: bool) -> None:
+    The id of a call carries what its `provider` wants back with it: its own id, Gemini's signature, and what
+    `carry` was given since the last one.
+    """
+
+    def __init__(
+        self, writer: Writer, names: Mapping[str, str], seed: str, *, provider: str, signed: bool
+    ) -> None:
         self._writer = writer
         self._names = names
-        self._ids = CallIds(seed)
+        self._ids = CallIds(seed, provider)
         self._signed = signed
         self._signature = ""
         """One that came before its call."""
+        self._details = Details()
         self._by_index: dict[int, Call] = {}
         self._by_id: dict[str, Call] = {}
         self._last: Call | None = None
@@ -62,6 +77,16 @@ class Calls:
         """Whether there are some, and nothing of any is missing."""
         return bool(self._whole) and not self._queue
 
+    def carry(self, details: Iterable[Object]) -> None:
+        """Thinking that is not shown: the next call that is begun carries it."""
+        self._details.add(details)
+
+    def left(self) -> Object:
+        """What no call carries, as the signature of a block of thinking carries it."""
+        left = self._carried(self._signature)
+        self._signature = ""
+        return left
+
     def take(self, fragment: Fragment) -> None:
         """Raises CallError."""
         if fragment == Fragment(signature=fragment.signature):
@@ -79,11 +104,14 @@ class Calls:
         if fragment.arguments:
             self._add(call, fragment)
         if not self._signed:
-            self.release()
+            self._write(is_all=False)
 
     def release(self) -> None:
-        """Writes what can be written now. Raises CallError."""
-        while self._queue and self._advance(self._queue[0]):
+        """Writes what can be written now that something else follows. Raises CallError."""
+        self._write(is_all=True)
+
+    def _write(self, *, is_all: bool) -> None:
+        while self._queue and self._advance(self._queue[0], is_all=is_all):
             self._end(self._queue.pop(0))
 
     def finish(self, *, is_cut: bool) -> None:
@@ -146,10 +174,13 @@ class Calls:
             self._signature = signature
 
     def _add(self, call: Call, fragment: Fragment) -> None:
-        own, rest = self._feed(call, fragment.arguments)
+        halves = call.halves
+        own, rest = self._feed(call, halves.feed(fragment.arguments))
         name = "" if own else fragment.name
+        rest = _EMPTY.sub("", rest)
         while rest and rest.strip() != call.arguments.text:
             call, name = self._next(call, name), ""
+            call.halves = halves
             if fragment.index is not None:
                 self._by_index[fragment.index] = call
             _, rest = self._feed(call, rest)
@@ -163,14 +194,22 @@ class Calls:
         return own, rest
 
     def _next(self, call: Call, name: str) -> Call:
-        """Whose a second object in the place of one is: of the next call without any, or of a new one."""
+        """Whose a second object in the place of one is: of the next call without any, of the same one where
+        the first was but a placeholder, or of a new one."""
+        waits = call in self._queue
+        later = self._queue[self._queue.index(call) + 1 :] if waits else self._queue
+        if (following := next((one for one in later if not one.arguments.begun), None)) is not None:
+            return following
+        if waits and not call.sent and call.arguments.is_placeholder:
+            call.arguments, call.waiting = Arguments(), ""
+            return call
         if not call.name:
             raise CallError("a tool call has no name")
-        later = self._queue[self._queue.index(call) + 1 :] if call in self._queue else self._queue
-        return next((one for one in later if not one.arguments.begun), None) or self._new(name)
+        return self._new(name)
 
-    def _advance(self, call: Call) -> bool:
-        """Writes what has come of the first call; tells whether it is over."""
+    def _advance(self, call: Call, *, is_all: bool) -> bool:
+        """Writes what has come of the first call; tells whether it is over. `is_all`: no more of it comes if
+        it is whole."""
         arguments = call.arguments
         if not call.started and not self._may_start(call):
             return False
@@ -178,6 +217,8 @@ class Calls:
             self._without_arguments(call)
             return True
         self._begin(call)
+        if not (is_all or call.sent) and arguments.is_placeholder:
+            return False
         self._writer.arguments(call.waiting)
         call.sent += len(call.waiting)
         call.waiting = ""
@@ -193,9 +234,16 @@ class Calls:
     def _begin(self, call: Call) -> None:
         if not call.started:
             call.started = True
-            self._writer.call(
-                self._ids.given(call.id, call.name, call.signature), self._names.get(call.name, call.name)
-            )
+            id = self._ids.given(call.id, call.name, self._carried(call.signature))
+            self._writer.call(id, self._names.get(call.name, call.name))
+
+    def _carried(self, signature: str) -> Object:
+        """What is to go back; each part of it once."""
+        extra: Object = {"google": signature} if signature else {}
+        if self._details.is_opaque:
+            extra |= self._details.payload()
+        self._details = Details()
+        return extra
 
     def _without_arguments(self, call: Call) -> None:
         """The model is told by its tool what is missing, and the reader by a note why."""

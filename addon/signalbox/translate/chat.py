@@ -33,6 +33,7 @@ class Chat(msgspec.Struct, frozen=True):
             model=self.model,
             seed=self.seed,
             request_id=request_id,
+            stops=self.request.stops,
             secrets=self.secrets,
         )
         streamed = content_type.strip().lower().startswith("text/event-stream")

@@ -5,12 +5,15 @@ here (openai-chat.md, 2 to 4). Nothing is assumed of any field's type.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
+from signalbox.messages.errors import shows_error
 from signalbox.messages.sse import Event
+from signalbox.translate.halves import joined
 from signalbox.translate.shapes import Object, as_object, as_objects, as_text
 
 
@@ -49,9 +52,18 @@ class Fragment(msgspec.Struct, frozen=True):
     """Gemini's, without which it does not take the call back."""
 
 
+class Said(msgspec.Struct, frozen=True):
+    """A whole message: in a stream some send it last, after its pieces, or as far as it goes in each chunk.
+    Only what was not said before counts."""
+
+    steps: "tuple[Step, ...]"
+
+
 class Finish(msgspec.Struct, frozen=True):
     reason: str
     """In lower case."""
+    stop: str = ""
+    """The stop sequence that the provider says was met."""
 
 
 class Spent(msgspec.Struct, frozen=True):
@@ -64,6 +76,12 @@ class Fault(msgspec.Struct, frozen=True):
     body: bytes
 
 
+class Foreign(msgspec.Struct, frozen=True):
+    """An object that is no chunk, and no error either."""
+
+    body: bytes
+
+
 class Done(msgspec.Struct, frozen=True):
     """Nothing follows."""
 
@@ -72,20 +90,27 @@ class Broken(msgspec.Struct, frozen=True):
     """Something that should be a chunk and cannot be read."""
 
 
-type Step = Begun | Text | Refusal | Reasoning | Fragment | Finish | Spent | Fault | Done | Broken
+type Step = (
+    Begun | Text | Refusal | Reasoning | Fragment | Said | Finish | Spent | Fault | Foreign | Done | Broken
+)
 
 _REASONING = ("reasoning_content", "reasoning_details", "reasoning", "thinking")
 """Several may hold the same text: the first counts (openai-chat.md, 3)."""
+_ERROR = re.compile(rb'["\[(*\s]*error\b', re.IGNORECASE)
+"""An error that is no JSON, as some proxies write it into a stream."""
+_OTHER_PROTOCOLS = ("message_start", "response.")
+"""Types of the events of the Messages and the Responses API."""
 _FUNCTION_CALL = -1
 """The index of the one call in the old field `function_call`."""
 
 
 def steps_of(event: Event) -> list[Step]:
-    """The steps of one event of a stream; none for comments and what is no JSON at all."""
+    """The steps of one event of a stream; none for comments and what is no JSON at all, unless it is an error
+    in plain words."""
     data = event.data.strip()
     if data == b"[DONE]":
         return [Done()]
-    if event.name == "error":
+    if event.name == "error" or _ERROR.match(data):
         return [Fault(data)]
     if not data.startswith((b"{", b"[")):
         return []
@@ -94,16 +119,15 @@ def steps_of(event: Event) -> list[Step]:
 
 
 def read(data: bytes) -> Object | None:
-    """A JSON object, or the first one of an array, as Gemini sends errors. Faults that do not matter to the
-    text are passed over: lone surrogates, NaN, bytes that are no UTF-8. Other JSON is an empty object, and
-    what is none is None."""
+    """A JSON object, or the first one of an array, as Gemini sends errors. Other JSON is an empty object, and
+    what is none is None. Faults that do not matter to the text are passed over: NaN, bytes that are no UTF-8,
+    halves of characters, which stay as they are (`halves`)."""
     value: object
     try:
         value = msgspec.json.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         try:
-            value = json.loads(data.decode(errors="replace"), strict=False)
-            value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+            value = json.loads(_decoded(data), strict=False)
         except (ValueError, RecursionError):
             return None
     if isinstance(value, list):
@@ -111,42 +135,49 @@ def read(data: bytes) -> Object | None:
     return as_object(value)
 
 
+def _decoded(data: bytes) -> str:
+    """Some write each half of a character as if it were one (CESU-8)."""
+    try:
+        return data.decode(errors="surrogatepass")
+    except UnicodeDecodeError:
+        return data.decode(errors="replace")
+
+
 def steps(value: Object, raw: bytes) -> Iterator[Step]:
     """`raw` is what it was read from, and is told where it is an error."""
     is_error = tells_error(value)
     for choice in as_objects(value.get("choices")):
         if choice.get("index") in (None, 0):
-            yield from _choice(choice, as_text(value.get("model")), is_error)
+            yield from _choice(choice, joined(as_text(value.get("model"))), is_error)
     if usage := as_object(value.get("usage")):
         yield Spent(usage)
-    if is_error:
+    if is_error or as_text(value.get("type")).startswith(_OTHER_PROTOCOLS):
         yield Fault(raw)
+    elif value and not usage and "choices" not in value:
+        yield Foreign(raw)
 
 
 def tells_error(value: Object) -> bool:
-    """MiniMax tells errors in `base_resp`, old vLLM in an object of type error, OpenRouter in the choice."""
-    return bool(
-        value.get("error")
-        or value.get("object") == "error"
-        or value.get("type") == "error"
-        or as_object(value.get("base_resp")).get("status_code")
-        or ("choices" not in value and "detail" in value)
-        or any(choice.get("error") for choice in as_objects(value.get("choices")))
-    )
+    """OpenRouter tells errors in the choice too."""
+    return shows_error(value) or any(choice.get("error") for choice in as_objects(value.get("choices")))
 
 
 def _choice(choice: Object, model: str, is_error: bool) -> Iterator[Step]:
     """Azure sends choices without a delta, with what its filter found."""
-    is_whole = not isinstance(choice.get("delta"), dict)
-    delta = as_object(choice.get("message")) if is_whole else choice["delta"]
-    if delta:
+    delta, message = as_object(choice.get("delta")), as_object(choice.get("message"))
+    if delta or message:
         yield Begun(model)
+    if delta:
         yield from _said(delta)
-        yield from _calls(delta, is_whole)
+        yield from _calls(delta, is_whole=False)
+    if message:
+        yield Said((*_said(message), *_calls(message, is_whole=True)))
     if usage := as_object(choice.get("usage")):
         yield Spent(usage)
     if (reason := as_text(choice.get("finish_reason"))) and not is_error:
-        yield Finish(reason.lower())
+        yield Finish(
+            joined(reason).lower(), as_text(choice.get("stop_reason")) or as_text(choice.get("matched_stop"))
+        )
 
 
 def _said(delta: Object) -> Iterator[Step]:
@@ -182,21 +213,21 @@ def _parts(content: list[Any]) -> Iterator[Step]:
             yield Reasoning(text)
 
 
-def _calls(delta: Object, is_whole: bool) -> Iterator[Step]:
+def _calls(delta: Object, *, is_whole: bool) -> Iterator[Step]:
     """Within a whole answer each entry is a call; in a stream those without index may be of any."""
     for place, call in enumerate(as_objects(delta.get("tool_calls"))):
         index = call.get("index")
         function = as_object(call.get("function"))
         yield Fragment(
             place if is_whole else index if type(index) is int else None,
-            as_text(call.get("id")),
-            as_text(function.get("name")),
+            joined(as_text(call.get("id"))),
+            joined(as_text(function.get("name"))),
             _arguments(function.get("arguments")),
             _signature(call),
         )
     if function := as_object(delta.get("function_call")):
         yield Fragment(
-            _FUNCTION_CALL, "", as_text(function.get("name")), _arguments(function.get("arguments"))
+            _FUNCTION_CALL, "", joined(as_text(function.get("name"))), _arguments(function.get("arguments"))
         )
     if signature := _signature(delta):
         yield Fragment(signature=signature)
@@ -210,4 +241,5 @@ def _arguments(value: object) -> str:
 
 
 def _signature(holder: Object) -> str:
-    return as_text(as_object(as_object(holder.get("extra_content")).get("google")).get("thought_signature"))
+    told = as_object(as_object(holder.get("extra_content")).get("google")).get("thought_signature")
+    return joined(as_text(told))

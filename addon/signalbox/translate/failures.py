@@ -6,18 +6,21 @@ Their shapes are those of openai-chat.md, 5; GLM's codes: https://docs.z.ai/api-
 import re
 from collections.abc import Mapping
 from html import unescape
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from signalbox.messages.context import too_long
-from signalbox.messages.errors import error_type
+from signalbox.messages.errors import error_of, error_type
 from signalbox.translate.chunks import read, tells_error
+from signalbox.translate.halves import joined
 from signalbox.translate.shapes import as_list, as_object, as_objects
 
 _LONGEST = 300
 """Characters of a text that is no JSON."""
 _HEAD = 64 * 1024
+_WHOLE = 1024 * 1024
+"""Bytes that are read of a text, and of JSON."""
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<(?:style|script).*?</(?:style|script)>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 
@@ -112,31 +115,23 @@ def _status(status: int, said: _Said) -> int:
 
 
 def _said(body: bytes) -> _Said:
-    value = read(body[:_HEAD])
+    value = read(body[:_WHOLE])
     if value is None:
-        return _Said((), None, _text_of(body[:_HEAD]))
+        return _Said((), None, "" if body.lstrip().startswith(b"{") else _text_of(body[:_HEAD]))
     first = next(iter(as_objects(value.get("choices"))), {})
-    held = value.get("error") or first.get("error") or value
-    base = as_object(value.get("base_resp"))
-    if base.get("status_code"):
-        return _Said((f"minimax_{base['status_code']}",), None, _string(base.get("status_msg")))
-    if not isinstance(held, dict):
-        return _Said((), None, _string(held))
-    kind = as_object(held.get("metadata")).get("error_type")
-    told = (kind, held.get("code"), held.get("status"), held.get("type"))
+    found = error_of(first if first.get("error") else value)
+    error = found or value
+    kind = as_object(error.get("metadata")).get("error_type")
+    told = (kind, error.get("code"), error.get("status"), error.get("type"))
     names = tuple(str(name).lower() for name in told)
     status = next((int(name) for name in names if re.fullmatch(r"[45]\d\d", name, re.ASCII)), None)
-    return _Said(names, status, _message(held))
-
-
-def _message(error: Mapping[str, Any]) -> str:
-    return next((_string(error[name]) for name in ("message", "detail", "error") if error.get(name)), "")
+    return _Said(names, status, "" if found is None else _string(found["message"]))
 
 
 def _string(value: object) -> str:
     """FastAPI tells faults as `[{type, loc, msg}]`."""
     if isinstance(value, str):
-        return value
+        return joined(value)
     if isinstance(value, list) and value and all(isinstance(one, dict) and "msg" in one for one in value):
         return "; ".join(
             f"{_string(one['msg'])} (at {'.'.join(map(str, as_list(one.get('loc'))))})" for one in value

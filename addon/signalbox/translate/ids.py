@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from signalbox.translate.halves import joined
+
 _MARK = "__sb_"
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_-]")
 _LEGAL = re.compile(r"[a-zA-Z0-9_-]+")
@@ -42,7 +44,7 @@ def unpack(id: str) -> tuple[str, dict[str, Any]]:
 
 def encode(value: dict[str, Any]) -> str:
     """base64url without padding of compact JSON."""
-    text = json.dumps(value, separators=(",", ":"))
+    text = joined(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
     return urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
@@ -64,10 +66,11 @@ class Ids:
         self._form = form
         self._used: set[str] = set()
 
-    def sent(self, own: str) -> str:
-        """For the next call in the conversation, so that the same history always gives the same ids."""
+    def sent(self, own: str, *, is_its: bool = False) -> str:
+        """For the next call in the conversation, so that the same history always gives the same ids.
+        `is_its`: the provider gave this id itself, so that it takes it whatever its form."""
         found, again = own, 0
-        while found in self._used or not self._legal.fullmatch(found):
+        while found in self._used or not (is_its or self._legal.fullmatch(found)):
             digest = sha256(f"{own}#{again}".encode(errors="surrogatepass")).hexdigest()
             found, again = self._form.format(digest), again + 1
         self._used.add(found)

@@ -35,6 +35,8 @@ class ChatRequest(msgspec.Struct, frozen=True):
     """Whether the client asked for thinking."""
     notes: tuple[str, ...]
     """For the debug log: names and counts, never values."""
+    stops: tuple[str, ...] = ()
+    """The stop sequences in it."""
     continues: bool = False
     """Whether the last message is the assistant's, for the model to continue."""
 
@@ -99,6 +101,7 @@ class _Writing:
             names=self._names.changed,
             stream=stream,
             shows_thinking=thinking.is_shown,
+            stops=tuple(body.get("stop", ())),
             continues=continues,
             notes=self._told(dropped(self._raw, asked, body)),
         )

@@ -1,9 +1,11 @@
 """An answer of chat completions on its way to Anthropic's events: steps in, events out, no I/O."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
+from msgspec.structs import replace
 
 from signalbox.messages.errors import without_secrets
 from signalbox.translate.calls import CallError, Calls
@@ -13,25 +15,33 @@ from signalbox.translate.chunks import (
     Done,
     Fault,
     Finish,
+    Foreign,
     Fragment,
     Reasoning,
     Refusal,
+    Said,
     Spent,
     Step,
     Text,
 )
-from signalbox.translate.endings import fault_of, is_cut, stop_reason
+from signalbox.translate.details import Details
+from signalbox.translate.endings import fault_of, is_cut, is_known, meaning, stop_reason, stop_sequence
 from signalbox.translate.failures import failure
+from signalbox.translate.halves import Halves, joined
 from signalbox.translate.shapes import Object
 from signalbox.translate.signature import sign
 from signalbox.translate.spending import estimated, usage_of
 from signalbox.translate.thinktags import ThinkTags
 from signalbox.translate.writer import Event, Writer
 
+log = logging.getLogger("signalbox")
+
 LARGEST = 64 * 1024 * 1024
 """Characters of one answer."""
 _EACH = 100
 """That each piece counts for beside its own."""
+_LONGEST = 64
+"""Characters of a `finish_reason`."""
 _EMPTY = b'{"error":{"type":"overloaded_error","message":"the answer is empty"}}'
 """As a provider might say it: most give nothing where they cannot keep up."""
 
@@ -39,7 +49,8 @@ _EMPTY = b'{"error":{"type":"overloaded_error","message":"the answer is empty"}}
 class Stream:
     """Feed it steps, then call `end`; what they give is to be taken after each.
 
-    `names` are tool names as sent to what the client calls them, `seed` is the random part of all ids.
+    `names` are tool names as sent to what the client calls them, `seed` is the random part of all ids,
+    `stops` are the stop sequences that were asked for.
     An answer without anything in it is an error, unless its `finish_reason` tells why (translation.md, 8).
     """
 
@@ -53,6 +64,7 @@ class Stream:
         model: str,
         seed: str,
         request_id: str,
+        stops: tuple[str, ...] = (),
         secrets: tuple[str, ...] = (),
     ) -> None:
         self.error: bytes | None = None
@@ -62,18 +74,27 @@ class Stream:
         self._provider = provider
         self._model = model
         self._request_id = request_id
+        self._stops = stops
         self._secrets = secrets
         self._shows_thinking = shows_thinking
         self._writer = Writer(f"msg_{seed}", model, self._signature)
-        self._calls = Calls(self._writer, names, seed, signed=signed)
+        self._calls = Calls(self._writer, names, seed, provider=provider, signed=signed)
         self._tags = ThinkTags()
+        self._halves: defaultdict[type[Step], Halves] = defaultdict(Halves)
+        """Of text and of thinking."""
+        self._said: defaultdict[type[Step], list[str]] = defaultdict(list)
+        """All text of each kind, to know what a whole message says again."""
         self._waiting: list[Text | Reasoning] = []
         """What came while a call was in progress."""
         self._blank = ""
         """White space that a text block would begin with: alone it is none."""
-        self._key = ""
-        self._details: list[Object] = []
-        self._finish = ""
+        self._payload: Object = {}
+        """What the open block of thinking is signed with."""
+        self._details = Details()
+        """Those of the open block."""
+        self._foreign = b""
+        """The first of what came that is no chunk."""
+        self._finish = self._stop = ""
         self._finished = False
         """Whether nothing was said since the `finish_reason`."""
         self._refused = False
@@ -109,7 +130,12 @@ class Stream:
         after a call that is whole."""
         if self._over:
             return
-        if self._finish or (self._calls.all_over and not self._writer.open):
+        try:
+            self._calls.release()
+        except CallError as error:
+            self._cut(str(error))
+        is_foreign = bool(self._foreign) and not self._writer.begun
+        if self._finish or is_foreign or (self._calls.all_over and not self._writer.open):
             self.take([Done()])
         else:
             self._cut("the stream ended in the middle")
@@ -119,36 +145,75 @@ class Stream:
             case Begun(model):
                 self._writer.begin(model)
             case Text(text):
-                self._grow(text)
-                self._spread(self._tags.feed(text))
+                self._grow(step, text)
+                self._spread(self._tags.feed(self._halves[Text].feed(text)))
             case Refusal(text):
                 self._refused = True
-                self._grow(text)
-                self._spread([Text(text)])
-            case Reasoning(text, _, details):
+                self._grow(step, text)
+                self._spread([Text(self._halves[Text].feed(text))])
+            case Reasoning(text, key, details):
                 self._size += sum(
                     len(value) for one in details for value in one.values() if isinstance(value, str)
                 )
-                self._grow(text)
-                self._spread([step])
+                self._grow(step, text)
+                if self._shows_thinking:
+                    self._spread([Reasoning(self._halves[Reasoning].feed(text), key, details)])
+                else:
+                    self._calls.carry(details)
             case Fragment():
-                self._grow(step.arguments)
+                self._grow(step, step.arguments)
                 self._call(step)
-            case Finish(reason):
-                self._finish, self._finished = reason, True
-                if kind := fault_of(reason):
-                    error = {"type": kind, "code": reason, "message": f"the answer ended with {reason}"}
-                    self._fail(msgspec.json.encode({"error": error}))
+            case Said(steps):
+                for one in list(self._unsaid(steps)):
+                    self._take(one)
+            case Finish():
+                self._end(step)
             case Spent(usage):
                 self._usage = usage_of(usage) or self._usage
             case Fault(body):
                 self._fail(body)
+            case Foreign(body):
+                self._foreign = self._foreign or body
             case Broken():
                 self._cut("a chunk is not JSON")
             case Done():
                 self._close()
 
-    def _grow(self, text: str) -> None:
+    def _unsaid(self, steps: Iterable[Step]) -> Iterator[Step]:
+        """What a whole message adds to what was said: the rest of a text that goes on, and no second call."""
+        said = {kind: joined("".join(pieces)) for kind, pieces in self._said.items()}
+        whole: defaultdict[type[Step], str] = defaultdict(str)
+        for step in steps:
+            if isinstance(step, Text | Refusal | Reasoning):
+                whole[type(step)] += step.text
+        skipped = {
+            kind: len(text) if joined(whole[kind]).startswith(text) else len(whole[kind])
+            for kind, text in said.items()
+        }
+        for step in steps:
+            if type(step) not in said:
+                if not (isinstance(step, Reasoning) and Text in said):  # maybe it stood in the text
+                    yield step
+            elif isinstance(step, Text | Refusal | Reasoning):
+                text = step.text[skipped[type(step)] :]
+                skipped[type(step)] = max(skipped[type(step)] - len(step.text), 0)
+                if text:
+                    yield replace(step, text=text)
+
+    def _end(self, finish: Finish) -> None:
+        """Why it ends; more may come all the same."""
+        reason = finish.reason[:_LONGEST]
+        self._finish, self._finished = reason, True
+        self._stop = stop_sequence(reason, finish.stop, self._stops) or self._stop
+        if not is_known(reason):
+            shown = without_secrets(reason.encode(), self._secrets).decode()
+            log.debug("%s: unknown finish_reason %r, taken for %s", self._provider, shown, meaning(reason))
+        if kind := fault_of(reason):
+            error = {"type": kind, "code": reason, "message": f"the answer ended with {reason}"}
+            self._fail(msgspec.json.encode({"error": error}))
+
+    def _grow(self, step: Step, text: str) -> None:
+        self._said[type(step)].append(text if not isinstance(step, Fragment) else "")
         self._finished = self._finished and not text
         self._characters += len(text)
         self._size += len(text) + _EACH
@@ -169,17 +234,21 @@ class Stream:
 
     def _spread(self, said: Iterable[Text | Reasoning]) -> None:
         """Writes it, or keeps it until the call in progress is over: one block is open at a time."""
+        said = list(said)
+        if said:
+            self._calls.release()
         if self._calls.running:
             self._waiting += said
             return
         for one in said:
-            self._calls.release()
             if isinstance(one, Text):
                 self._say(one.text)
             elif self._shows_thinking:
                 self._think(one)
 
     def _say(self, text: str) -> None:
+        if not text:
+            return
         if self._blank or self._writer.open != "text":
             text = self._blank + text
             self._blank = "" if text.strip() else text
@@ -189,22 +258,22 @@ class Stream:
     def _think(self, thought: Reasoning) -> None:
         if self._writer.open != "thinking":
             self._writer.close()
-            self._key, self._details = thought.key, []
+            self._payload, self._details = {"key": thought.key} if thought.key else {}, Details()
         self._blank = ""
-        for detail in thought.details:
-            _merge(self._details, detail)
+        self._details.add(thought.details)
         self._writer.thinking(thought.text)
 
     def _signature(self, text: str) -> str:
-        payload: dict[str, Any] = {"key": self._key} if self._key else {}
-        if self._details:
-            payload["reasoning_details"] = self._details
-        return sign(self._provider, text, payload)
+        return sign(self._provider, text, self._payload | self._details.payload())
+
+    def _held_back(self) -> list[Text | Reasoning]:
+        """Text that waited for more of a tag or of a character."""
+        return [*self._tags.feed(self._halves[Text].end()), *self._tags.end()]
 
     # tool calls
 
     def _call(self, fragment: Fragment) -> None:
-        self._spread(self._tags.end())
+        self._spread(self._held_back())
         self._blank = ""
         self._calls.take(fragment)
         self._catch_up()
@@ -217,25 +286,22 @@ class Stream:
 
     def _close(self) -> None:
         self._over = True
-        self._spread(self._tags.end())
+        self._spread(self._held_back())
         self._blank = ""
         self._calls.finish(is_cut=is_cut(self._finish))
         self._catch_up()
-        reason = stop_reason(self._finish, called=self._writer.calls > 0, refused=self._refused)
+        self._carry_late()
+        stopped, called = bool(self._stop), self._writer.calls > 0
+        reason = stop_reason(self._finish, called=called, refused=self._refused, stopped=stopped)
         if reason == "end_turn" and not self._writer.blocks:
-            self._fail(_EMPTY)
+            self._fail(_EMPTY if self._writer.begun else self._foreign or _EMPTY)
         else:
-            self._writer.stop(reason, self._usage or estimated(self._characters))
+            stop = self._stop if reason == "stop_sequence" else None
+            self._writer.stop(reason, self._usage or estimated(self._characters), stop)
 
-
-def _merge(details: list[Object], detail: Object) -> None:
-    """OpenRouter streams each entry of `reasoning_details` in pieces, which its `index` tells apart."""
-    last = details[-1] if details else {}
-    if detail.get("index") is None or any(last.get(name) != detail.get(name) for name in ("index", "type")):
-        details.append(dict(detail))
-        return
-    for name, value in detail.items():
-        if name in ("text", "summary", "data") and isinstance(value, str) and isinstance(last.get(name), str):
-            last[name] += value
-        elif value is not None:
-            last[name] = value
+    def _carry_late(self) -> None:
+        """State that came when the ids of all calls were out already: a block without text carries it."""
+        if (late := self._calls.left()) and self._writer.calls:
+            self._writer.close()
+            self._payload, self._details = late, Details()
+            self._writer.thinking("")

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from signalbox.messages.encoding import Decoder, EncodingError
-from signalbox.messages.sse import Splitter, parse_event
+from signalbox.messages.sse import Event, Splitter, parse_event
 from signalbox.translate.chunks import Broken, Done, Fault, Step, read, steps, steps_of
 from signalbox.translate.stream import LARGEST, Stream
 from signalbox.translate.whole import Message
@@ -14,6 +14,13 @@ from signalbox.translate.writer import encode
 EVENTS = "text/event-stream; charset=utf-8"
 JSON = "application/json"
 _PAGE = "the answer is a web page; look at the provider's url"
+
+
+def _event(block: bytes) -> Event:
+    """Some proxies write an error into a stream as it is, without `data:`."""
+    event = parse_event(block)
+    bare = block.lstrip()
+    return Event(event.name, bare) if not event.data and bare.startswith(b"{") else event
 
 
 class Translated:
@@ -78,7 +85,7 @@ class Translated:
             self._form = self._form_of(piece)
         if self._form == "events":
             return self._taken(
-                step for block in self._splitter.feed(piece) for step in steps_of(parse_event(block))
+                step for block in self._splitter.feed(piece) for step in steps_of(_event(block))
             )
         if self._form == "json":
             self._held += piece
@@ -103,7 +110,7 @@ class Translated:
             self.cut = "the answer has no body"
             return b""
         else:
-            last = (step for block in self._splitter.end() for step in steps_of(parse_event(block)))
+            last = (step for block in self._splitter.end() for step in steps_of(_event(block)))
             out = self._taken(step for step in last if not isinstance(step, Broken))
             self._stream.end()
             out += self._taken(())

@@ -43,7 +43,8 @@ class Writer:
         self._model = model
         self._sign = sign
         self._events: list[Event] = []
-        self._begun = False
+        self.begun = False
+        """Whether the message has been started."""
         self._ended = False
         self._thought: list[str] = []
 
@@ -53,9 +54,9 @@ class Writer:
         return events
 
     def begin(self, model: str = "") -> None:
-        if self._begun or self._ended:
+        if self.begun or self._ended:
             return
-        self._begun = True
+        self.begun = True
         message: Event = {
             "id": self._id,
             "type": "message",
@@ -98,9 +99,10 @@ class Writer:
             self.open = ""
             self._write({"type": "content_block_stop", "index": self.blocks - 1})
 
-    def stop(self, reason: str, usage: dict[str, int]) -> None:
+    def stop(self, reason: str, usage: dict[str, int], sequence: str | None = None) -> None:
+        """`sequence` is the stop sequence that was met."""
         self.close()
-        delta = {"stop_reason": reason, "stop_sequence": None}
+        delta = {"stop_reason": reason, "stop_sequence": sequence}
         self._write({"type": "message_delta", "delta": delta, "usage": usage})
         self._write({"type": "message_stop"})
         self._ended = True
