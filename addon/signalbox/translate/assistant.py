@@ -9,7 +9,7 @@ from signalbox.translate.dialects import Dialect, matches
 from signalbox.translate.ids import Ids, unpack
 from signalbox.translate.incoming import Block, Message, Piece, pieces
 from signalbox.translate.parts import Part, Parts, content_of
-from signalbox.translate.shapes import as_list, as_text
+from signalbox.translate.shapes import as_objects, as_text
 from signalbox.translate.signature import payload_of
 from signalbox.translate.texts import is_said
 from signalbox.translate.tools import Names
@@ -55,13 +55,17 @@ class Assistant:
         said = [part for piece in blocks if not _is_call(piece) for part in self._said(piece)]
         if not uses and not said:
             return None
-        calls, written = self._calls(uses)
+        payloads = [self._carried(block) for block in thoughts]
+        late = next((as_text(payload["google"]) for payload in payloads if "google" in payload), "")
+        calls, written, renamed = self._calls(uses, late)
         message: dict[str, Any] = {"role": "assistant"}
         if said:
             message["content"] = content_of(said)
         elif self._dialect.empty_content:
             message["content"] = None
-        message |= self._thinking(thoughts, called=bool(calls))
+        message |= _details(map(self._carried, blocks), renamed) or self._thinking(
+            thoughts, payloads, called=bool(calls)
+        )
         if calls:
             message["tool_calls"] = written
         return Said(message, calls)
@@ -70,36 +74,41 @@ class Assistant:
         """Text only: an assistant message holds no media."""
         return (part if not part.media else Part("[media omitted]") for part in self._parts.of(piece))
 
-    def _calls(self, blocks: list[Block]) -> tuple[list[Call], list[dict[str, Any]]]:
-        calls, written = [], []
+    def _calls(
+        self, blocks: list[Block], late: str
+    ) -> tuple[list[Call], list[dict[str, Any]], dict[str, str]]:
+        """The calls, how they are written, and which of the provider's own ids are sent as others. `late` is
+        a signature that came when the id of its call was out already."""
+        calls, written, renamed = [], [], {}
         for index, block in enumerate(blocks):
             asked = as_text(block.id)
             own, extra = unpack(asked)
-            sent, name = self._ids.sent(own), self._names.sent(block.name)
+            sent, name = (
+                self._ids.sent(own, is_its=extra.get("by") == self._provider),
+                self._names.sent(block.name),
+            )
+            renamed[own] = sent
             calls.append(Call(asked, sent, block.name))
             call: dict[str, Any] = {
                 "id": sent,
                 "type": "function",
                 "function": {"name": name, "arguments": block.arguments},
             }
-            if self._signs and (signature := self._signature(extra, first=index == 0)):
+            signature = as_text(self._carried(block).get("google"))
+            if index == 0:  # it alone must have one
+                signature = signature or late or (_UNSIGNED if self._signs else "")
+            if signature:
                 call["extra_content"] = {"google": {"thought_signature": signature}}
             written.append(call)
-        return calls, written
+        return calls, written, renamed
 
-    def _signature(self, extra: dict[str, Any], *, first: bool) -> str:
-        """Of the first call of a step, which alone must have one."""
-        return as_text(extra.get("google")) or (_UNSIGNED if first else "")
-
-    def _thinking(self, blocks: list[Block], *, called: bool) -> dict[str, Any]:
+    def _thinking(
+        self, blocks: list[Block], payloads: list[dict[str, Any]], *, called: bool
+    ) -> dict[str, Any]:
         """The field that holds it (translation.md, 4)."""
         replay = self._dialect.replay
-        if replay == "never":
+        if replay in ("never", "details"):
             return {}
-        payloads = [self._payload(block) for block in blocks]
-        details = [one for payload in payloads for one in as_list(payload.get("reasoning_details"))]
-        if details or replay == "details":
-            return {"reasoning_details": details} if details else {}
         key = next((payload["key"] for payload in payloads if _names_field(payload)), "")
         text = "".join(as_text(block.thinking) for block in blocks)
         if is_said(text) and (key or replay != "told"):
@@ -107,9 +116,25 @@ class Assistant:
         wanted = replay == "every" or (replay == "calls" and called)
         return {self._dialect.reasoning: self._dialect.placeholder} if wanted and not self._off else {}
 
-    def _payload(self, block: Block) -> dict[str, Any]:
-        """What the answer of this same provider left in its signature."""
-        return payload_of(as_text(block.signature), self._provider)
+    def _carried(self, piece: Piece) -> dict[str, Any]:
+        """What the answer of this same provider left in the signature of its thinking or the id of a call."""
+        if isinstance(piece, Block) and piece.type == "thinking":
+            return payload_of(as_text(piece.signature), self._provider)
+        if not _is_call(piece):
+            return {}
+        extra = unpack(as_text(piece.id))[1]
+        return extra if extra.get("by", self._provider) == self._provider else {}
+
+
+def _details(carried: Iterable[dict[str, Any]], renamed: dict[str, str]) -> dict[str, Any]:
+    """What was told in `reasoning_details`, which may name calls, goes back in the same field, whoever it is
+    that sends them."""
+    told = [one for extra in carried for one in as_objects(extra.get("reasoning_details"))]
+    details = [
+        one | {"id": renamed[one["id"]]} if isinstance(one.get("id"), str) and one["id"] in renamed else one
+        for one in told
+    ]
+    return {"reasoning_details": details} if details else {}
 
 
 def _is_call(piece: Piece) -> TypeGuard[Block]:

@@ -136,7 +136,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     new_id: str = "call_{:.24}"
     """One of these, made from the hex digits of a hash."""
     signed_calls: Globs = ()
-    """Models that want `extra_content.google.thought_signature` with the first call of each step."""
+    """Models that want `extra_content.google.thought_signature` with the first call of each step, of other
+    providers' calls too; what a provider itself gave with a call goes back whatever its model."""
 
     replay: Literal["never", "told", "kept", "calls", "every", "details"] = "told"
     """Which thinking goes back: none; what came with the name of its field; all; all, and something on
@@ -214,7 +215,7 @@ DIALECTS: dict[str, Dialect] = {
             pdf="image_url",
             tool_name=r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}",
             rules=schemas.GEMINI,
-            signed_calls=("*gemini-[3-9]*",),
+            signed_calls=("*gemini-[3-9]*", "*gemini-*latest*"),
             replay="never",
             efforts=(
                 Efforts(("*gemini-2.5-flash*",), ("none", "low", "medium", "high")),
