@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests import chat
-from tests.answers import Answer, json_answer
+from tests.answers import USAGE, Answer, json_answer, message_events, message_sse, sse, text_block
 from tests.callers import Caller, Whole, both
 from tests.running import Router
 from tests.upstream import Upstream
@@ -22,7 +22,10 @@ providers:
   anthropic: {{url: "{home.url}", auth: client}}
   up: {{url: "{up.url}/v1", api: openai, circuit: {{open_after: 1000}}}}
   keyed: {{url: "{up.url}/v1", api: openai, key: key-for-tests-0001}}
+  mislabelled: {{url: "{up.url}", key: key-for-tests-0002, circuit: {{open_after: 1000}}}}
 rules:
+  - {{match: "mislabelled-then-home-*", to: [mislabelled, anthropic]}}
+  - {{match: "mislabelled-*", to: mislabelled}}
   - {{match: "keyed-*", to: keyed}}
   - {{match: "up-then-home-*", to: [up, anthropic]}}
   - {{match: "home-then-up-*", to: [anthropic, up]}}
@@ -193,6 +196,78 @@ def test_json_that_is_no_chat_completion_fails_over(router, up, stream):
     up.answer(json_answer({}))
     answer = ask(router, "up-then-home-none", stream=stream)
     assert answer.headers["x-signalbox-attempts"] == "up:stream_error anthropic:200"
+
+
+SHAPES = {
+    "choices-null": {"choices": None, "error_message": "out of memory"},
+    "flat": {"code": 1234, "msg": "out of memory", "success": False},
+    "list": {"errors": [{"message": "out of memory"}]},
+}
+
+
+@both
+@pytest.mark.parametrize("provider", ["up", "mislabelled"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_error_of_any_shape_with_status_200_fails_over(router, up, provider, shape, stream):
+    up.answer(json_answer(SHAPES[shape]))
+    answer = ask(router, f"{provider}-then-home-{shape}-{stream}", stream=stream)
+    assert answer.headers["x-signalbox-attempts"] == f"{provider}:stream_error anthropic:200"
+
+
+@both
+@pytest.mark.parametrize(("provider", "status"), [("up", 500), ("mislabelled", 502)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_error_of_any_shape_with_status_200_is_told(router, up, provider, status, shape, stream):
+    up.answer(json_answer(SHAPES[shape]))
+    answer = ask(router, f"{provider}-told-{shape}-{stream}", stream=stream)
+    assert (answer.status, answer.headers["x-signalbox-attempts"]) == (status, f"{provider}:stream_error")
+    assert error(answer)["type"] == "api_error"
+    assert "out of memory" in error(answer)["message"]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_error_of_any_shape_ends_an_answer_that_has_begun(router, up, shape):
+    fault = b"data: " + json.dumps(SHAPES[shape]).encode() + b"\n\n"
+    up.answer(chat.stream([chat.chunk({"content": "Hel"}), fault, chat.DONE]))
+    *_, event, data = ask(router, f"begun-{shape}").body.rstrip().splitlines()
+    assert event == b"event: error"
+    assert b'"up: out of memory"' in data
+    assert router.records(1, session=f"begun-{shape}")[0]["status"] == "error"
+
+
+def test_a_stream_of_messages_is_no_chat_completion_and_says_so(router, up):
+    up.answer(message_sse())
+    answer = ask(router, "messages-stream")
+    *_, event, data = answer.body.rstrip().splitlines()
+    assert (answer.status, event) == (200, b"event: error")
+    assert b"up: the answer is no chat completion; look at the provider's url and api" in data
+    assert router.records(1, session="messages-stream")[0]["status"] == "error"
+
+
+def test_a_stream_of_messages_fails_over_before_it_ends(router, up, never):
+    up.answer(sse(*message_events("m", [text_block("Hi")], [], USAGE, USAGE)[:2], never))
+    answer = ask(router, "up-then-home-messages")
+    assert answer.headers["x-signalbox-attempts"] == "up:stream_error anthropic:200"
+
+
+@both
+def test_a_chat_completion_is_no_message_and_fails_over(router, up, stream):
+    up.answer(chat.stream(chat.text_stream()) if stream else chat.completion())
+    answer = ask(router, f"mislabelled-then-home-chat-{stream}", stream=stream)
+    assert answer.headers["x-signalbox-attempts"] == "mislabelled:stream_error anthropic:200"
+
+
+@pytest.mark.parametrize(("streamed", "stream"), [(True, True), (False, True), (False, False)])
+def test_a_chat_completion_is_no_message_and_says_so(router, up, streamed, stream):
+    up.answer(chat.stream(chat.text_stream()) if streamed else chat.completion())
+    session = f"mislabelled-chat-{streamed}-{stream}"
+    answer = ask(router, session, stream=stream)
+    said = answer.body if answer.status == 502 else answer.body.rstrip().splitlines()[-1]
+    assert answer.status == (200 if streamed else 502)
+    assert b"mislabelled gave no answer: " in said
+    assert b"the answer is a chat completion and no message; look at the provider's api" in said
+    assert b"Hello" not in answer.body
+    assert router.records(1, session=session)[0]["status"] == "error"
 
 
 @both

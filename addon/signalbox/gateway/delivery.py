@@ -9,6 +9,7 @@ from functools import partial
 from mitmproxy import http
 
 from signalbox.config.rules import Provider
+from signalbox.messages.errors import error_event
 from signalbox.messages.reader import Reader
 from signalbox.pages.health import Observed
 from signalbox.proxy.faults import place
@@ -70,16 +71,18 @@ def _passing(
     exchange: Exchange, reader: Reader, learn: Callable[[], None], *, is_error: bool
 ) -> Callable[[bytes], list[bytes]]:
     """mitmproxy's stream callable: bytes as they arrive, empty at the end. No fault may cost a byte."""
-    told = begun = False
+    told = begun = foreign = False
 
     def passing(data: bytes) -> list[bytes]:
-        nonlocal told, begun
+        nonlocal told, begun, foreign
         if exchange.first_byte is None:
             exchange.first_byte = time.monotonic()
         if is_error and len(exchange.error_body) < HEAD:
             exchange.error_body += data
         try:
             out = reader.feed(data) if data else reader.end()
+            if reader.foreign and reader.events and reader.changes:
+                out, foreign = b"" if foreign else _foreign(exchange, reader), True
             learn()
             if exchange.course is not None and reader.began and not begun:
                 begun = True
@@ -91,6 +94,13 @@ def _passing(
         return [out] if out else []  # an empty chunk in mid-stream would end the answer
 
     return passing
+
+
+def _foreign(exchange: Exchange, reader: Reader) -> bytes:
+    """What the client of a stream is told instead of what it could not read."""
+    assert exchange.provider is not None
+    said = f"{exchange.provider.name} gave no answer: {reader.foreign}"
+    return error_event("api_error", said, exchange.request_id)
 
 
 def judge(flow: http.HTTPFlow, exchange: Exchange) -> None:

@@ -56,6 +56,9 @@ class Reader:
         self.stop_reason: str | None = None
         self.error: tuple[str, str] | None = None
         """Type and message of an `event: error` or of a JSON error body."""
+        self.foreign = ""
+        """Why it is nothing that a client of Anthropic's could read, for people: another protocol, or an
+        error of another shape. Then there is an `error`."""
         self.complete = False
         """Whether `message_stop` or a whole JSON answer was seen."""
         self.events = 0
@@ -205,6 +208,8 @@ class Reader:
             self.fault = self.fault or "an event is not a JSON object"
         kind = body.get("type", str) or event.name
         self.began = self.began or kind in _BEGINS or _is_tool(body)
+        if not self.began:
+            self._tell_foreign(body, None if kind else error_in(body, of_any_status=False))
         self._take_usage(body)
         if kind == "message_start":
             self._message_start(event.data, body)
@@ -240,6 +245,7 @@ class Reader:
             return
         self.error = error_in(body)
         self.complete = True
+        self._tell_foreign(body, self.error if body.get("type", str) != "error" else None)
         self.began = self.error is None
         if self.began:
             self._take_message(body)
@@ -247,6 +253,13 @@ class Reader:
                 self._trace.take_whole(body)
             self.usage.take({"input_tokens": body.get("input_tokens", int)})
             self._held[:] = self._changed(body, at_start=False)
+
+    def _tell_foreign(self, body: Body, error: tuple[str, str] | None) -> None:
+        """`error` is one of another shape that it reports."""
+        if error is None and (protocol := _other_protocol(body)):
+            error = "api_error", f"the answer is {protocol} and no message; look at the provider's api"
+        if error is not None and not self.foreign:
+            self.error, self.foreign = error, error[1] or "an error without a message"
 
     def _take_message(self, message: Body) -> None:
         self.model = message.get("model", str) or self.model
@@ -286,6 +299,16 @@ class Reader:
         if usage.get("output_tokens", float) is None:
             change["output_tokens"] = b"0"
         return usage.edited(change) if change else None
+
+
+def _other_protocol(body: Body) -> str:
+    """What an answer or an event is instead of one of the Messages API; empty where it may be one."""
+    kind = body.get("type", str) or ""
+    if kind.startswith("response.") or body.get("object", str) == "response":
+        return "one of the Responses API"
+    if kind or body.get("choices", list[Any]) is None or "content" in body:
+        return ""
+    return "a chat completion"
 
 
 def _is_tool(body: Body) -> bool:

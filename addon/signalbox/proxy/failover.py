@@ -287,8 +287,12 @@ class FailoverStream(AnsweringStream):
                 id = exchange.request_id
                 if translated := held.translate(translation, told, id, datetime.now(UTC)):
                     exchange.outcome = told
-                if (held.reworded(id) or translated) and not self._read_to_end:
+                reworded = held.reworded(id)
+                if (reworded or translated) and not self._read_to_end:
                     yield from self._let_go()
+                if held.reader.foreign and not (reworded or translated or held.is_error):
+                    yield from self._give_up(502, f"gave no answer: {told.detail}", told)
+                    return
                 self._told = read_error(held.body()) or self._told
         self._held = None
         if self._opened and told.kind != "success":

@@ -92,6 +92,8 @@ class Held:
     def _whole(self, now: datetime) -> Outcome | None:
         if self.complete:
             told = self.judged(now)
+            if told.kind == "success" and self.reader.foreign:
+                return STREAM_ERROR.because(self.reader.foreign)
             return EMPTY if told.kind == "success" and not self.reader.understood else told
         return success(self.response.status_code) if self._size > WHOLE else None
 
