@@ -18,10 +18,10 @@ from signalbox.translate.shapes import as_list, as_object, as_objects
 
 _LONGEST = 300
 """Characters of a text that is no JSON."""
-_HEAD = 64 * 1024
+_HEAD = 8 * 1024
 _WHOLE = 1024 * 1024
 """Bytes that are read of a text, and of JSON."""
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
+_TITLE = re.compile(r"<title[^<>]*>([^<]*)", re.IGNORECASE)
 _TAG = re.compile(r"<(?:style|script).*?</(?:style|script)>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 
 _STATUSES: Mapping[int, int] = {
