@@ -120,6 +120,42 @@ def test_garbage_never_raises_and_passes(chunks, type, encoding, change):
         assert one.fault == "" or passed
 
 
+CHUNK = b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (CHUNK, "the answer is a chat completion and no message; look at the provider's api"),
+        (b'{"choices":[{"message":{"content":"Hi"}}]}', "the answer is a chat completion and no message; "),
+        (b'data: {"type":"response.created"}\n\n', "the answer is one of the Responses API and no message; "),
+        (b'data: {"error":{"message":"no memory"}}\n\n', "no memory"),
+        (b'{"code":401,"msg":"token expired","success":false}', "token expired"),
+    ],
+)
+def test_what_no_client_of_anthropics_could_read_is_an_error_that_says_so(raw, said):
+    one, _ = _read([raw])
+    assert one.foreign.startswith(said)
+    assert one.error is not None
+    assert not one.began
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        ANTHROPIC,
+        ZEROS,
+        WHOLE,
+        b'{"input_tokens":3}',
+        b'{"type":"error","error":{"type":"api_error","message":"no"}}',
+        b'data: {"message":"queued"}\n\n',
+        b"event: error\ndata: {}\n\n",
+    ],
+)
+def test_what_a_client_of_anthropics_reads_is_not_foreign(raw):
+    assert _read([raw])[0].foreign == ""
+
+
 @pytest.mark.parametrize("name", ["gzip", "br", "zstd"])
 def test_a_compressed_answer_is_counted_and_passes_compressed(name):
     wire = ENCODERS[name](ANTHROPIC)

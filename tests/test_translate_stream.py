@@ -201,3 +201,13 @@ def test_the_last_usage_that_tells_something_counts():
 def test_the_model_is_the_providers_word():
     assert _run(Begun("told"), Text("x"), Done())[1][0]["message"]["model"] == "told"
     assert _run(Begun(""), Text("x"), Done())[1][0]["message"]["model"] == "m"
+
+
+def test_a_finish_reason_never_seen_before_is_told_at_debug(caplog):
+    caplog.set_level("DEBUG", "signalbox")
+    for reason in ("stop", "eosFound", "sk-fake-key-for-tests " + "x" * 999):
+        _run(Text("x"), Finish(reason.lower()), secrets=("sk-fake-key-for-tests",))
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first == "fake: unknown finish_reason 'eosfound', taken for end_turn"
+    assert second.startswith("fake: unknown finish_reason '*** xxx")
+    assert len(second) < 200

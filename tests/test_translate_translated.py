@@ -1,5 +1,6 @@
 """Answers of chat completions as Anthropic's, whole and in pieces, as clients read them."""
 
+import asyncio
 import gzip
 import json
 from collections.abc import Callable
@@ -108,6 +109,44 @@ def test_the_official_client_reads_every_message(path):
             model="m-0", max_tokens=9, messages=[{"role": "user", "content": "x"}]
         )
     assert message.to_dict() == result.message()
+
+
+def test_the_official_asynchronous_client_reads_every_answer():
+    asyncio.run(_read_all())
+
+
+async def _read_all() -> None:
+    def answered(request: httpx2.Request) -> httpx2.Response:
+        given = translated(case(next(path for path in GOLDEN if path.stem == request.headers["x-name"]))[0])
+        kind = "text/event-stream" if given.out.startswith(b"event") else "application/json"
+        return httpx2.Response(200, headers={"content-type": kind}, content=given.out)
+
+    transport = httpx2.AsyncClient(transport=httpx2.MockTransport(answered))
+    ask = {"model": "m-0", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
+    async with anthropic.AsyncAnthropic(
+        api_key="sk-ant-fake", http_client=transport, max_retries=0
+    ) as client:
+        for path in GOLDEN:
+            raw, headers = case(path)[0], {"x-name": path.stem}
+            result, whole = translated(raw), translated(raw, streams=False)
+            if result.cut or (path in WHOLE and whole.error is not None):
+                continue
+            if path in WHOLE:
+                message = await client.messages.create(**ask, extra_headers=headers)
+                assert message.to_dict() == whole.message()
+                continue
+            async with client.messages.stream(**ask, extra_headers=headers) as stream:
+                if result.error is not None:
+                    with pytest.raises(anthropic.APIStatusError):
+                        await stream.get_final_message()
+                    continue
+                message = await stream.get_final_message()
+            assert (message.stop_reason, message.stop_sequence) == (
+                whole.message()["stop_reason"],
+                whole.message()["stop_sequence"],
+            )
+            inputs = [block.input for block in message.content if block.type == "tool_use"]
+            assert inputs == [b["input"] for b in whole.message()["content"] if b["type"] == "tool_use"]
 
 
 def _client(answer: bytes, content_type: str) -> anthropic.Anthropic:

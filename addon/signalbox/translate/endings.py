@@ -25,10 +25,10 @@ _MEANINGS: Mapping[str, str] = {
 _RULES: Mapping[str, re.Pattern[str]] = {
     meaning: re.compile("|".join(parts.split()))
     for meaning, parts in {
-        "overloaded_error": "overload shed capacity resource unavailable rate.?limit throttl",
+        "overloaded_error": "overload load.?shed capacity resource unavailable rate.?limit throttl",
         "timeout_error": "time.?d?.?out deadline expired",
         "refusal": "filter safety sensitiv policy prohibit block refus guardrail moderat toxic unsafe",
-        "api_error": "error abort cancel fail malform unexpected invalid interrupt disconnect crash kill"
+        "api_error": "error abort cancel fail malform unexpected invalid interrupt disconnect crash killed"
         " exception missing unload too_many",
         "model_context_window_exceeded": "context",
         "max_tokens": "length max limit trunc incomplete",
