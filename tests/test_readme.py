@@ -44,7 +44,7 @@ def pending_keys(parent: str) -> set[str]:
     return {path.removeprefix(parent) for path in whole if re.fullmatch(re.escape(parent) + r"\w+", path)}
 
 
-KEYS = dict.fromkeys(("ZAI_API_KEY", "OPENROUTER_API_KEY"), "key-for-tests")
+KEYS = dict.fromkeys(re.findall(r"\$\{(\w+_(?:KEY|SECRET))\b", TEXT), "key-for-tests")
 
 
 @pytest.mark.parametrize("text", [text for _, text in YAML], ids=[name for name, _ in YAML])
