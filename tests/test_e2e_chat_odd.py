@@ -235,6 +235,19 @@ def test_an_error_of_any_shape_ends_an_answer_that_has_begun(router, up, shape):
     assert router.records(1, session=f"begun-{shape}")[0]["status"] == "error"
 
 
+@both
+def test_a_context_error_of_another_shape_is_told_in_anthropics_words(router, up, stream):
+    said = {
+        "code": 400,
+        "msg": "This model's maximum context length is 1000 tokens, you requested 2000 tokens.",
+    }
+    raw = b"data: " + json.dumps(said).encode() + b"\n\n"
+    up.answer(chat.stream([raw]) if stream else json_answer(said))
+    answer = ask(router, f"mislabelled-long-{stream}", stream=stream)
+    assert answer.status == (200 if stream else 400)
+    assert b"prompt is too long: 2000 tokens > 1000 maximum" in answer.body
+
+
 def test_a_stream_of_messages_is_no_chat_completion_and_says_so(router, up):
     up.answer(message_sse())
     answer = ask(router, "messages-stream")

@@ -9,7 +9,8 @@ from functools import partial
 from mitmproxy import http
 
 from signalbox.config.rules import Provider
-from signalbox.messages.errors import error_event
+from signalbox.messages.context import too_long
+from signalbox.messages.errors import error_event, error_type
 from signalbox.messages.reader import Reader
 from signalbox.pages.health import Observed
 from signalbox.proxy.faults import place
@@ -99,6 +100,9 @@ def _passing(
 def _foreign(exchange: Exchange, reader: Reader) -> bytes:
     """What the client of a stream is told instead of what it could not read."""
     assert exchange.provider is not None
+    names = reader.error[:1] if reader.error is not None else ()
+    if in_other_words := too_long(reader.foreign, *names):
+        return error_event(error_type(400), in_other_words, exchange.request_id)
     said = f"{exchange.provider.name} gave no answer: {reader.foreign}"
     return error_event("api_error", said, exchange.request_id)
 
