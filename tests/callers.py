@@ -51,7 +51,7 @@ class Caller:
 
     def head(self, length: int, **headers: str) -> bytes:
         fields = {
-            "Host": "x",
+            "Host": "127.0.0.1",
             "Authorization": LOGIN,
             "X-Claude-Code-Session-Id": self.session,
             "Content-Length": str(length),

@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -150,3 +151,12 @@ def no_tls() -> Iterator[int]:
     """The port of a server that speaks no TLS."""
     with speaks_no_tls() as port:
         yield port
+
+
+@pytest.fixture(scope="session")
+def own_address() -> str:
+    """An address of this machine that is not loopback; where there is none, the test is skipped."""
+    found = subprocess.run(["hostname", "-I"], capture_output=True, text=True, timeout=5, check=False).stdout
+    if (address := next((address for address in found.split() if "." in address), None)) is None:
+        pytest.skip("this machine has no address but loopback")
+    return address

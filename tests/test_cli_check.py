@@ -36,10 +36,10 @@ def test_errors_are_those_of_the_loader(rules):
 
 
 def test_warnings_are_those_of_the_rules_and_what_is_not_yet_in_effect(rules):
-    path = rules("providers:\n  a:\n    url: https://h\n    key: ${A}\nui: {}\n")
+    path = rules("providers:\n  a:\n    url: https://h\n    key: ${A}\nlisten: {}\n")
     assert check(path, {})[1] == [
         'rules.yaml:4: A is not set: provider "a" is unavailable (at $.providers.a.key)',
-        "rules.yaml:5: ui is not yet in effect (at $.ui)",
+        "rules.yaml:5: listen is not yet in effect (at $.listen)",
     ]
     assert len(check(path, {"A": "key-for-tests"})[1]) == 1
 

@@ -188,7 +188,7 @@ log: {level: debug, file: x.jsonl, keep: 1h, prompts: false}
 picker: true
 fail: closed
 inspect: {keep: 5, bodies: 1KB, secrets: show}
-ui: {hosts: [box.lan]}
+ui: {hosts: [Box.LAN.]}
 listen: {work: 127.0.0.1:8083}
 """
     found = rules_of(text)

@@ -13,7 +13,6 @@ def told(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("ui: {}", "1: ui is not yet in effect (at $.ui)"),
         ("ledger: postgresql+psycopg://h/d", "1: ledger: URL is not yet in effect (at $.ledger)"),
         ("ledger:\n  url: postgresql://h/d", "2: ledger: URL is not yet in effect (at $.ledger.url)"),
         ("\ninspect: {keep: 5}", "2: inspect.keep is not yet in effect (at $.inspect.keep)"),
@@ -33,6 +32,7 @@ def test_a_key_whose_effect_comes_later_is_told(text, expected):
         "providers: {a: {budget: {tokens: 1M, per: day}}}\nweek: {starts: monday 00:00}",
         "ledger: sqlite",
         "ledger: {url: sqlite, keep: 30d}",
+        "ui: {hosts: [router.lan]}",
     ],
 )
 def test_what_is_in_effect_or_not_given_is_not_told(text):
@@ -40,7 +40,7 @@ def test_what_is_in_effect_or_not_given_is_not_told(text):
 
 
 def test_all_are_told_in_the_order_of_the_file():
-    text = "ledger: postgresql://h/d\nproviders:\n  b: {}\ninspect: {keep: 1, bodies: 1MB}\nui: {}\n"
+    text = "ledger: postgresql://h/d\nproviders:\n  b: {}\ninspect: {keep: 1, bodies: 1MB}\nlisten: {}\n"
     assert [line.split(":")[1] for line in told(text)] == ["1", "4", "4", "5"]
 
 

@@ -3,7 +3,6 @@
 import http.client
 import json
 import socket
-import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -72,7 +71,7 @@ def test_nobody_else_gets_in(shared, path, headers):
 
 def test_a_large_body_of_nobody_is_not_waited_for(shared):
     with socket.create_connection(("127.0.0.1", shared.router.ports[0]), timeout=5) as client:
-        client.sendall(b"POST /elsewhere HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n{")
+        client.sendall(b"POST /elsewhere HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999\r\n\r\n{")
         assert client.recv(100).startswith(b"HTTP/1.1 401 ")
 
 
@@ -113,12 +112,6 @@ def test_health_and_the_warming_requests_need_no_secret(shared):
     assert not shared.upstream.requests
 
 
-def own_address() -> str | None:
-    """An address of this machine that is not loopback, if it has one."""
-    found = subprocess.run(["hostname", "-I"], capture_output=True, text=True, timeout=5, check=False).stdout
-    return next((address for address in found.split() if "." in address), None)
-
-
 def on_all_addresses(
     start_router: Callable[..., Router], upstream: Upstream, text: str
 ) -> tuple[Router, int]:
@@ -127,29 +120,22 @@ def on_all_addresses(
     return start_router(upstream.url, rules=text, options=wide), port
 
 
-@pytest.fixture
-def address() -> str:
-    if (address := own_address()) is None:
-        pytest.skip("this machine has no address but loopback")
-    return address
-
-
-def test_without_clients_a_wildcard_bind_serves_this_machine_only(start_router, upstream, address):
+def test_without_clients_a_wildcard_bind_serves_this_machine_only(start_router, upstream, own_address):
     router, port = on_all_addresses(start_router, upstream, "providers: {}\nrules: []\n")
     assert ask(port, "HEAD", "/")[0] == 200
     with pytest.raises((ConnectionError, http.client.HTTPException)):
-        ask(port, "HEAD", "/", host=address)
+        ask(port, "HEAD", "/", host=own_address)
     router.wait_log("connection from .* refused: Only this machine may connect")
 
 
 def test_with_clients_other_machines_get_in_and_see_of_health_only_the_status(
-    start_router, upstream, second, address
+    start_router, upstream, second, own_address
 ):
     _, port = on_all_addresses(start_router, upstream, rules(upstream, second))
-    assert ask(port, host=address, **{"x-api-key": SECRET})[0] == 200
-    assert ask(port, host=address)[0] == 401
-    assert json.loads(ask(port, "GET", "/health", host=address)[1]) == {"status": "healthy"}
-    assert "version" in json.loads(ask(port, "GET", "/health", host=address, **{"x-api-key": SECRET})[1])
+    assert ask(port, host=own_address, **{"x-api-key": SECRET})[0] == 200
+    assert ask(port, host=own_address)[0] == 401
+    assert json.loads(ask(port, "GET", "/health", host=own_address)[1]) == {"status": "healthy"}
+    assert "version" in json.loads(ask(port, "GET", "/health", host=own_address, **{"x-api-key": SECRET})[1])
 
 
 def test_health_tells_what_keeps_it_from_being_healthy(start_router, upstream):

@@ -121,7 +121,7 @@ def test_what_is_only_passed_on_gets_its_502_in_anthropics_shape_too(start_route
 
 def test_a_body_that_is_announced_too_large_is_refused_before_it_is_sent(router):
     with socket.create_connection(("127.0.0.1", router.ports[0]), timeout=5) as client:
-        client.sendall(b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n{")
+        client.sendall(b"POST /v1/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999\r\n\r\n{")
         assert client.recv(100).startswith(b"HTTP/1.1 413 ")
 
 

@@ -79,6 +79,37 @@ def test_other_paths_and_hosts_pass_untouched(router, second):
     assert asked.path == "/health"
 
 
+def test_a_clients_secret_is_taken_out_of_every_request(start_router, upstream, second):
+    text = rules(f"http://127.0.0.1:{upstream.port}", second) + "clients: {ann: secret-of-a-client}\n"
+    router = start_router(rules=text, options=("-w", "flows.mitm"))
+    secret = {
+        "X-Api-Key": "secret-of-a-client",
+        "Proxy-Authorization": "Basic YW5uOnNlY3JldC1vZi1hLWNsaWVudA==",
+    }
+    for url in (
+        f"{upstream.url}/v1/messages",
+        f"{upstream.url}/v1/elsewhere?key=secret-of-a-client&a=1",
+        f"http://localhost:{second.port}/v1/messages",
+    ):
+        answer, _ = through(router, "POST", url, {"model": "other"}, Authorization=LOGIN, **secret)
+        assert answer.status == 200
+    received = [*upstream.wait_for(2), *second.wait_for(1)]
+    assert {one.path for one in received} == {"/v1/messages", "/v1/elsewhere?a=1"}
+    for one in received:
+        assert one.header("authorization") == LOGIN
+        assert one.header("x-api-key") is None
+        assert one.header("proxy-authorization") is None
+    router.stop()
+    assert b"secret-of-a-client" not in (router.folder / "flows.mitm").read_bytes()
+
+
+def test_paths_that_are_not_routed_ask_for_no_clients_secret(start_router, upstream, second):
+    text = rules(f"http://127.0.0.1:{upstream.port}", second) + "clients: {ann: secret-of-a-client}\n"
+    router = start_router(rules=text)
+    assert through(router, "GET", f"{upstream.url}/elsewhere", Authorization=LOGIN)[0].status == 200
+    assert through(router, "POST", f"{upstream.url}/v1/messages", {}, Authorization=LOGIN)[0].status == 401
+
+
 def test_the_listeners_own_address_has_the_health_page(router, upstream):
     assert router.health()["status"] == "healthy"
     assert not upstream.requests

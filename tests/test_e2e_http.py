@@ -37,7 +37,9 @@ rules:
 
 
 def head(path: str = "/v1/messages", version: str = "1.1", **headers: str) -> bytes:
-    fields = {"Host": "x", "Authorization": LOGIN} | {k.replace("_", "-"): v for k, v in headers.items()}
+    fields = {"Host": "127.0.0.1", "Authorization": LOGIN} | {
+        k.replace("_", "-"): v for k, v in headers.items()
+    }
     lines = [f"POST {path} HTTP/{version}", *(f"{name}: {value}" for name, value in fields.items())]
     return "\r\n".join([*lines, "", ""]).encode()
 

@@ -187,7 +187,9 @@ def test_an_upload_under_way_when_router_py_breaks_goes_nowhere(tmp_path, upstre
         with socket.create_connection(("127.0.0.1", router.ports[0]), timeout=10) as client:
             body = b'{"model":"claude-haiku-4-5"}'
             login = b"Authorization: Bearer sk-ant-fake-login-of-nobody\r\n"
-            client.sendall(b"POST /v1/messages HTTP/1.1\r\nHost: x\r\n%sContent-Length: 28\r\n\r\n{" % login)
+            client.sendall(
+                b"POST /v1/messages HTTP/1.1\r\nHost: 127.0.0.1\r\n%sContent-Length: 28\r\n\r\n{" % login
+            )
             script.write_text("raise RuntimeError('no')")
             wait_until(lambda: status(router) == 503, 10, lambda: f"the guard\n{router.log()}")
             before = len(second.requests)

@@ -5,7 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.config.rules import Provider, Secret, Url
-from signalbox.routing.credentials import forwarded, identify, leak, secrets_of, with_key
+from signalbox.routing.credentials import (
+    forwarded,
+    forwarded_query,
+    identify,
+    is_secret,
+    leak,
+    less_clients,
+    masked_path,
+    path_less_clients,
+    secrets_of,
+    with_key,
+)
 
 URL = Url("https", "api.example.com", 443)
 LOGIN = "Bearer sk-ant-oat-fake-login-of-nobody"
@@ -45,7 +56,7 @@ def test_the_providers_key_goes_in_the_header_it_wants(key_header, expected):
 
 def test_what_a_request_is_sent_with_is_known_by_its_names():
     headers = [*HEADERS, ("authorization", "Bearer ollama"), ("api-key", KEY), ("x-max", "100000000")]
-    assert set(secrets_of(headers, {"api-version": "2024-10-21", "sig-token": "of-the-query"})) == {
+    assert set(secrets_of(headers, "/v1?api-version=2024-10-21&sig-token=of%2Dthe-query")) == {
         "sk-ant-oat-fake-login-of-nobody",
         "sk-ant-api-fake",
         "session=1",
@@ -53,6 +64,100 @@ def test_what_a_request_is_sent_with_is_known_by_its_names():
         KEY,
         "of-the-query",
     }
+
+
+SECRET_HEADERS = [
+    ("Authorization", "Bearer x"),
+    ("x-api-key", "1"),
+    ("X_Api_Key", "1"),
+    ("apikey", "1"),
+    ("X-ApiKey", "1"),
+    ("XApiKey", "1"),
+    ("Ocp-Apim-Subscription-Key", "1"),
+    ("x-portkey-api-key", "1"),
+    ("x-portkey-virtual-key", "1"),
+    ("cf-aig-authorization", "1"),
+    ("Proxy-Authorization", "1"),
+    ("Helicone-Auth", "1"),
+    ("X-Authentication", "1"),
+    ("X-OAuth2", "1"),
+    ("x-amz-security-token", "1"),
+    ("X-CSRF-Token", "1"),
+    ("authtoken", "1"),
+    ("accessToken", "1"),
+    ("x-client-secret", "1"),
+    ("X-Password", "1"),
+    ("x-credentials", "1"),
+    ("Cookie", "a=b"),
+    ("Cookie2", "$Version=1"),
+    ("Set-Cookie", "a=b"),
+    ("x-signalbox-client", "1"),
+    ("X-Note", "Bearer abc"),
+    ("X-Note", "use bearer abc"),
+    ("X-Note", "Basic YTpi"),
+    ("X-Note", "sk-ant-fake"),
+    ("X-Note", "see SK-ANT-fake"),
+    ("X-Note", "sk%2Dant%2Dfake"),
+    ("X-Note", "%73k%252dant%252dfake"),
+    ("X-Note", "sk-or-v1-fake-0123456789"),
+]
+HARMLESS_HEADERS = [
+    ("Accept", "application/json"),
+    ("User-Agent", "claude-cli/2.1.0 (external, cli)"),
+    ("anthropic-version", "2023-06-01"),
+    ("anthropic-beta", "claude-code-20250219,fine-grained-tool-streaming-2025-05-14"),
+    ("anthropic-dangerous-direct-browser-access", "true"),
+    ("X-Stainless-Runtime-Version", "v22.0.0"),
+    ("x-app", "cli"),
+    ("x-max-tokens", "64000"),
+    ("X-RateLimit-Limit-Tokens", "1"),
+    ("x-author", "somebody"),
+    ("x-authority", "localhost"),
+    ("x-keyboard", "us"),
+    ("x-monkey", "1"),
+    ("x-secretary", "1"),
+    ("x-tokenizer", "o200k"),
+    ("X-Title", "task-of-a-basic-kind"),
+    ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+]
+
+
+@pytest.mark.parametrize("header", SECRET_HEADERS)
+def test_a_credential_under_any_name_is_masked_and_stays_home(header):
+    assert is_secret(*header)
+    assert forwarded((header,), THIRD) == []
+    assert forwarded((header,), HOME) == [header]
+
+
+@pytest.mark.parametrize("header", HARMLESS_HEADERS)
+def test_a_header_that_only_sounds_like_a_credential_goes_to_every_provider(header):
+    assert not is_secret(*header)
+    assert forwarded((header,), THIRD) == [header]
+
+
+@pytest.mark.parametrize(
+    ("query", "sent", "shown"),
+    [
+        ("beta=true", "beta=true", "beta=true"),
+        ("beta=true&key=1&n=%2d", "beta=true&n=%2d", "beta=true&key=***&n=%2d"),
+        ("note=sk-ant-fake", "", "note=***"),
+        ("note=%73k%2Dant-fake&a", "a", "note=***&a"),
+        ("note=%2573k-ant-fake", "", "note=***"),
+        ("a+b=Bearer+1", "", "a+b=***"),
+        ("access%5Ftoken=1", "", "access%5Ftoken=***"),
+        ("sk-ant-fake", "", "***"),
+        ("", "", ""),
+    ],
+)
+def test_credentials_of_a_query_stay_home_and_are_shown_masked(query, sent, shown):
+    assert forwarded_query(query, THIRD) == sent
+    assert forwarded_query(query, HOME) == query
+    assert masked_path(f"/v1/messages?{query}") == f"/v1/messages?{shown}"
+
+
+def test_the_secrets_of_a_request_are_also_those_within_a_header():
+    headers = [("Cookie", "a=cookie-one; b=cookie-two"), ("X-Auth", "Basic dXNlcjpwYXNzLW9mLW5vYm9keQ==")]
+    assert {"cookie-one", "cookie-two", "pass-of-nobody"} <= set(secrets_of(headers))
 
 
 def test_without_clients_anyone_is_let_in_with_what_they_bring():
@@ -78,6 +183,31 @@ def test_a_client_proves_itself_in_one_of_three_headers_and_that_one_goes_no_fur
     assert not caller.has_login
 
 
+CLIENTS = {"ann": "secret-of-ann", "bob": "s3"}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("x-api-key", "secret-of-ann"),
+        ("X-Other", "Bearer secret-of-ann"),
+        ("Cookie", "router=secret-of-ann; a=b"),
+        ("Proxy-Authorization", "Basic YW5uOnNlY3JldC1vZi1hbm4="),
+        ("Referer", "http://localhost/?key=secret%2Dof%2Dann"),
+        ("x-api-key", "s3"),
+        ("x-signalbox-client", "anything"),
+    ],
+)
+def test_a_clients_secret_goes_no_further_whatever_header_it_is_in(header):
+    assert less_clients((header, ("X-Kept", "s3-like text")), CLIENTS) == (("X-Kept", "s3-like text"),)
+
+
+def test_a_clients_secret_goes_no_further_in_the_query():
+    assert path_less_clients("/x?a=%20&key=secret%2Dof-ann", CLIENTS) == "/x?a=%20"
+    assert path_less_clients("/x?key=secret-of-ann", CLIENTS) == "/x"
+    assert path_less_clients("/x?&a=b", CLIENTS) == "/x?&a=b"
+
+
 def test_credentials_beside_a_clients_secret_are_the_callers_own_login():
     caller = identify((("x-signalbox-client", "s3"), ("Authorization", LOGIN)), {"ann": "s3"})
     assert caller is not None
@@ -94,6 +224,23 @@ def test_the_last_look_finds_a_foreign_anthropic_credential_anywhere():
     assert leak(THIRD, "/v1/messages", [("x-note", "sk-ant-fake")]) == "x-note"
     assert leak(THIRD, "/v1/messages?key=sk-ant-fake", []) == "path"
     assert leak(HOME, "/v1/messages", [("authorization", LOGIN)]) is None
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/messages?a=sk%2dant%2dfake", "/v1/messages?a=%2573k-ant-fake", "/sk-ant-x"]
+)
+def test_the_last_look_reads_percent_escapes(path):
+    assert leak(THIRD, path, []) == "path"
+    assert leak(THIRD, "/", [("x-note", path)]) == "x-note"
+
+
+def test_what_the_rules_give_a_provider_is_its_own():
+    given = Provider(
+        name="p", url=URL, headers={"x-up": "Bearer sk-ant-fake-up"}, query={"key": "sk-ant-fake-query"}
+    )
+    headers = [("x-up", "Bearer sk-ant-fake-up"), ("x-target", "sk-ant-fake-target")]
+    assert leak(given, "/v1?key=sk-ant-fake-query", headers, ("sk-ant-fake-target",)) is None
+    assert leak(given, "/v1?key=sk-ant-fake-query", headers) == "x-target"
 
 
 def test_the_last_look_lets_the_providers_own_anthropic_key_pass():

@@ -26,7 +26,6 @@ class Pending(msgspec.Struct, frozen=True):
 PENDING = (
     Pending("ledger", "ledger: URL", _is_not("sqlite")),
     Pending("ledger.url", "ledger: URL", _is_not("sqlite")),
-    Pending("ui", "ui"),
     Pending("listen", "listen"),
     Pending("inspect.keep", "inspect.keep"),
     Pending("inspect.bodies", "inspect.bodies"),

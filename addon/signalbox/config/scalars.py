@@ -119,6 +119,10 @@ type Port = Annotated[
 type Address = Annotated[
     rules.Listen, Reads("HOST:PORT such as 127.0.0.1:8082", values.listen, _text(values.LISTEN))
 ]
+type HostName = Annotated[
+    str,
+    Reads("the name of a host such as router.lan", values.host_name, _text(r"[^\s:/]+|\[?[0-9A-Fa-f:.]+\]?")),
+]
 type WeekTime = Annotated[
     tuple[int, int, int],
     Reads("a day and time such as monday 00:00", values.week_start, _text(values.WEEKTIME)),

@@ -26,6 +26,7 @@ from .scalars import (
     GlobText,
     HeaderName,
     HeaderValue,
+    HostName,
     KeyText,
     LedgerUrl,
     Location,
@@ -363,9 +364,11 @@ class Inspect(msgspec.Struct, frozen=True):
 
 
 class Ui(msgspec.Struct, frozen=True):
-    """Who may see the pages."""
+    """By which names browsers may ask."""
 
-    hosts: Annotated[list[Text] | None, "Further Host names under which /ui and /metrics answer."] = None
+    hosts: Annotated[
+        list[HostName] | None, "Further Host names under which the router and its pages answer."
+    ] = None
 
 
 class RulesFile(msgspec.Struct, frozen=True):
@@ -391,5 +394,5 @@ class RulesFile(msgspec.Struct, frozen=True):
         Literal["open", "closed"] | None, "What a request gets where the router itself fails. Default open."
     ] = None
     inspect: Annotated[Inspect | None, "What mitmweb holds."] = None
-    ui: Annotated[Ui | None, "Who may see the pages."] = None
+    ui: Annotated[Ui | None, "By which names browsers may ask."] = None
     listen: Annotated[dict[NewName, Address] | None, "Listeners for signalbox run, by name."] = None

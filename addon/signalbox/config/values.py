@@ -242,6 +242,11 @@ def listen(written: str) -> Listen:
     return Listen(_host(host.strip("[]")), _port(int(port)))
 
 
+def host_name(written: str) -> str:
+    """A name or an address as clients write it in `Host`, without the port."""
+    return _host(written.strip("[]").lower().rstrip("."))
+
+
 def week_start(written: str) -> tuple[int, int, int]:
     day, hour, minute = re.split("[ :]", _full(WEEKTIME, written.lower())[0])
     return _DAYS.index(day), int(hour), int(minute)

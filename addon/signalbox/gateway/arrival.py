@@ -1,7 +1,5 @@
 """A request comes in: is it for us, whose is it, what of it may be shown."""
 
-from ipaddress import ip_address
-
 from mitmproxy import ctx, http
 from mitmproxy.net.http.http1 import expected_http_body_size
 from mitmproxy.proxy.mode_specs import ReverseMode
@@ -10,8 +8,11 @@ from signalbox.config.rules import ANTHROPIC_HOST, Rules
 from signalbox.messages.paths import COUNT_TOKENS, MESSAGES, MODELS
 from signalbox.pages.health import Listener
 from signalbox.proxy import answers
+from signalbox.proxy.flows import hosts
 from signalbox.proxy.requests import hide, to_headers
-from signalbox.routing.credentials import Caller, Headers
+from signalbox.routing import browsers
+from signalbox.routing.browsers import is_loopback as is_loopback
+from signalbox.routing.credentials import Caller, Headers, less_clients, path_less_clients
 from signalbox.routing.exchange import Exchange, Kind
 
 ROUTED: dict[str, Kind] = {MESSAGES: "messages", COUNT_TOKENS: "count_tokens"}
@@ -78,9 +79,33 @@ def is_trusted(flow: http.HTTPFlow, caller: Caller | None) -> bool:
     return has_secret or is_loopback(flow.client_conn.peername[0])
 
 
-def is_loopback(address: str) -> bool:
-    ip = ip_address(address.partition("%")[0])
-    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
+def page_refusal(flow: http.HTTPFlow, exchange: Exchange, headers: Headers, *, any_host: bool) -> str | None:
+    """Why a request, which came with `headers`, is refused as one that a web page sent or may have sent.
+
+    `any_host`: its peer is another machine that the user lets in without a secret, which may know this one
+    by any name; but a page there must still be one of the router's own.
+    """
+    if exchange.kind != "own" and (exchange.rules.clients or not is_api(flow)):
+        return None
+    if browsers.is_preflight(flow.request.method, headers):
+        return "it asks whether a page of another origin may send one"
+    known = exchange.rules.ui_hosts
+    if not is_reverse(flow) and exchange.kind != "own":
+        asked = f"{flow.request.pretty_host}:{flow.request.port}"
+        return browsers.page_refusal(headers, asked, known, by_site=False)
+    host = hosts.get(flow.request)
+    refused = browsers.page_refusal(headers, host, known, by_site=True)
+    if refused is None and (not any_host or browsers.is_of_a_page(headers)):
+        refused = browsers.host_refusal(host, known, flow.client_conn.sockname[0])
+    return refused
+
+
+def drop_foreign_headers(flow: http.HTTPFlow, exchange: Exchange) -> None:
+    """Take out of an answer what tells a browser that pages of other origins may read it."""
+    assert flow.response is not None
+    if exchange.kind != "pipe" or is_api(flow):
+        for name in {name for name in flow.response.headers if name.lower().startswith("access-control-")}:
+            del flow.response.headers[name]
 
 
 def announced_size(flow: http.HTTPFlow) -> int:
@@ -93,10 +118,22 @@ def announced_size(flow: http.HTTPFlow) -> int:
 
 def mask(flow: http.HTTPFlow, exchange: Exchange, headers: Headers) -> None:
     """Take the caller's secrets out of what is shown and saved, and a client's secret out altogether."""
-    kept = exchange.caller.headers
-    if kept != headers:
-        flow.request.headers = to_headers(kept)
+    _keep(flow.request, headers, exchange.caller.headers, exchange.rules)
     hide(flow, exchange)
+
+
+def let_pass(request: http.Request, rules: Rules) -> None:
+    """A request that is not routed goes on as it came, less the secrets of clients of this router."""
+    headers = tuple(request.headers.items(multi=True))
+    _keep(request, headers, less_clients(headers, rules.clients), rules)
+
+
+def _keep(request: http.Request, came: Headers, kept: Headers, rules: Rules) -> None:
+    """Leave of the headers that `came` those that are `kept`, and of the query what is no client's secret."""
+    if kept != came:
+        request.headers = to_headers(kept)
+    if (path := path_less_clients(request.path, rules.clients)) != request.path:
+        request.path = path
 
 
 def refuse(flow: http.HTTPFlow, exchange: Exchange, response: http.Response) -> None:

@@ -25,6 +25,10 @@ from signalbox.upkeep.issued import Issued
 
 log = logging.getLogger("signalbox")
 
+NOT_PASSED = ("location", "set-cookie", "set-cookie2")
+"""Headers of providers that are not Anthropic itself: a client would follow the first with its own
+credentials, and give a cookie to whoever is asked next."""
+
 
 def deliver(flow: http.HTTPFlow, exchange: Exchange, observed: Observed, issued: Issued) -> None:
     """Set up the way of an upstream's answer to the client."""
@@ -45,7 +49,8 @@ def deliver(flow: http.HTTPFlow, exchange: Exchange, observed: Observed, issued:
         key=issued.key,
     )
     if not provider.is_anthropic:
-        response.headers.pop("location", None)  # a client would follow it with its own credentials
+        for name in NOT_PASSED:
+            response.headers.pop(name, None)
     if exchange.closes:
         response.headers["connection"] = "close"
     if reader.decodes:
@@ -137,7 +142,7 @@ def _outcome(flow: http.HTTPFlow, exchange: Exchange) -> Outcome | None:
             provider=host,
         )
     if reader.error is not None:
-        kind, said = (exchange.told(one.encode(errors="replace")).decode() for one in reader.error)
+        kind, said = map(exchange.told_text, reader.error)
         return classify_event(kind, said, now=now, provider=host)
     if exchange.ending == "error":
         return STREAM_ERROR

@@ -82,7 +82,7 @@ async def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
     elif not chosen.choices:
         flow.response = _nobody(chosen, exchange)
     else:
-        incoming = Incoming(flow.request.path, exchange.caller.headers, wire, body)
+        incoming = Incoming(exchange.path, exchange.caller.headers, wire, body)
         _go(flow, exchange, chosen, incoming, known)
 
 

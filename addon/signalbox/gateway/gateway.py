@@ -24,10 +24,11 @@ from signalbox.pages import health
 from signalbox.proxy import answers
 from signalbox.proxy.faults import place
 from signalbox.proxy.flows import exchanges
+from signalbox.record import console
 from signalbox.record.console import request_line
 from signalbox.record.journal import Journal
 from signalbox.record.log import LEVELS
-from signalbox.routing.credentials import Caller, identify
+from signalbox.routing.credentials import Caller, Headers, identify, less_clients
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.sessions import Sessions
 from signalbox.routing.standing import Standing
@@ -37,6 +38,7 @@ from signalbox.upkeep.learned import Learned
 log = logging.getLogger("signalbox")
 
 WALL = "Only this machine may connect while rules.yaml has no clients."
+PAGE = "Web pages may not use this router"
 FAULT = "The router failed; its log says where."
 
 
@@ -95,6 +97,8 @@ class Gateway:
                 self._receive(flow, rules)
             elif not self._may_go_elsewhere(flow.client_conn):
                 flow.response = elsewhere()
+            else:
+                arrival.let_pass(flow.request, rules)
         except Exception as fault:
             log.error("fault when a request came in: %s", place(fault))
             self._fail_open(flow, exchanges.get(flow))
@@ -158,6 +162,7 @@ class Gateway:
         except Exception as fault:
             log.error("fault when an answer came: %s", place(fault))
             flow.response.stream = True
+        arrival.drop_foreign_headers(flow, exchange)
         flow.response.headers.update(exchange.headers())
 
     def response(self, flow: http.HTTPFlow) -> None:
@@ -194,7 +199,9 @@ class Gateway:
 
     def _receive(self, flow: http.HTTPFlow, rules: Rules) -> None:
         headers = tuple(flow.request.headers.items(multi=True))
-        caller = identify(headers, rules.clients if arrival.is_api(flow) else {})
+        caller = identify(headers, rules.clients)
+        if caller is None and not arrival.is_api(flow):
+            caller = Caller(less_clients(headers, rules.clients))
         exchange = Exchange(
             rules,
             arrival.kind(flow, rules),
@@ -208,6 +215,9 @@ class Gateway:
         arrival.mask(flow, exchange, headers)
         if not self.admits(flow.client_conn):  # connected while there were clients in the rules
             arrival.refuse(flow, exchange, answers.error(403, WALL, exchange))
+        elif refused := self._page_refusal(flow, exchange, headers):
+            log.warning("%s", console.refused_line(flow.request.method, exchange.shown_path, refused))
+            arrival.refuse(flow, exchange, answers.error(403, f"{PAGE}: {refused}.", exchange))
         elif exchange.kind == "own":
             flow.response = self._own_answer(flow, full=arrival.is_trusted(flow, caller))
         elif caller is None:
@@ -216,6 +226,10 @@ class Gateway:
             arrival.refuse(flow, exchange, answers.too_large(exchange))
         else:
             flow.request.stream = exchange.kind == "pipe"
+
+    def _page_refusal(self, flow: http.HTTPFlow, exchange: Exchange, headers: Headers) -> str | None:
+        any_host = self.unwalled and not arrival.is_loopback(flow.client_conn.peername[0])
+        return arrival.page_refusal(flow, exchange, headers, any_host=any_host)
 
     def _own_answer(self, flow: http.HTTPFlow, *, full: bool) -> http.Response:
         if arrival.path(flow) != "/health":
@@ -236,6 +250,7 @@ class Gateway:
     async def _list(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         try:
             await self.listing.answer(flow, exchange)
+            arrival.drop_foreign_headers(flow, exchange)
             exchange.forget()
         except Exception as fault:  # the upstream's own list is better than none
             log.error("fault when models were listed: %s", place(fault))

@@ -7,7 +7,7 @@ script, and stays.
 
 from mitmproxy import http
 
-from signalbox.gateway.arrival import ROUTED, is_reverse, path
+from signalbox.gateway.arrival import ROUTED, is_reverse, let_pass, path
 from signalbox.gateway.gateway import Gateway
 from signalbox.messages.paths import MODELS
 from signalbox.proxy.answers import error
@@ -29,6 +29,8 @@ class Guard:
             mask_headers(flow.request.headers)
             flow.request.stream = False
             flow.response = error(503, AWAY)
+        elif self.on_duty and self.gateway is not None:
+            let_pass(flow.request, self.gateway.rules)
 
     def request(self, flow: http.HTTPFlow) -> None:
         """For one whose head came before the router went."""

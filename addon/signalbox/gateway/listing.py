@@ -43,7 +43,7 @@ class Listing:
 
     async def answer(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """Answer with the merged list, or with what Anthropic says of this caller's credentials."""
-        _, _, query = flow.request.path.partition("?")
+        _, _, query = exchange.path.partition("?")
         gathered = await self._lists.gather(
             exchange.rules,
             exchange.caller,

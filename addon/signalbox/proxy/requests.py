@@ -5,7 +5,7 @@ from copy import copy
 
 from mitmproxy import ctx, http
 
-from signalbox.routing.credentials import is_secret
+from signalbox.routing.credentials import is_secret, masked_path
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.mask import masked_value
 from signalbox.routing.outgoing import Outgoing
@@ -17,8 +17,7 @@ def address(flow: http.HTTPFlow, exchange: Exchange, outgoing: Outgoing) -> None
     request.scheme, request.port, request.host = url.scheme, url.port, url.host
     if request.authority:
         request.authority = url.authority
-    hidden = exchange.rules.inspect.secrets == "mask"
-    request.path = outgoing.shown_path if hidden else outgoing.path
+    request.path = outgoing.path
     request.headers = headers
     request.raw_content = outgoing.body
     request.trailers = None
@@ -33,8 +32,11 @@ def show(flow: http.HTTPFlow) -> None:
 
 def hide(flow: http.HTTPFlow, exchange: Exchange) -> None:
     """Put masked credentials in the flow; the exchange keeps the real ones for the moment of sending."""
-    shown = exchange.rules.inspect.secrets == "show"
-    exchange.hidden = {} if shown else mask_headers(flow.request.headers)
+    request, masks = flow.request, exchange.rules.inspect.secrets == "mask"
+    shown = masked_path(request.path) if masks else request.path
+    exchange.path, exchange.shown_path = request.path, shown
+    request.path = shown
+    exchange.hidden = mask_headers(request.headers) if masks else {}
 
 
 def mask_headers(headers: http.Headers) -> dict[str, tuple[list[str], list[str]]]:
@@ -46,6 +48,15 @@ def mask_headers(headers: http.Headers) -> dict[str, tuple[list[str], list[str]]
         hidden[name] = shown, secrets
         headers.set_all(name, shown)
     return hidden
+
+
+def mask_repeated(headers: http.Headers, exchange: Exchange) -> None:
+    """Mask a key of the router's that its provider repeats in a header of its answer."""
+    if exchange.outgoing is None or exchange.outgoing.provider.auth == "client":
+        return
+    fields = [(name, exchange.told(value)) for name, value in headers.fields]
+    if fields != list(headers.fields):
+        headers.fields = tuple(fields)
 
 
 def copied[M: http.Message](message: M) -> M:

@@ -40,10 +40,10 @@ from mitmproxy.proxy.layers.http._events import ErrorCode
 
 from signalbox.proxy.answers import error, too_large
 from signalbox.proxy.faults import in_words, is_exhausted, place
-from signalbox.proxy.flows import exchanges
+from signalbox.proxy.flows import exchanges, hosts
 from signalbox.proxy.heads import fault, handed_on
 from signalbox.proxy.merging import merge_chunks
-from signalbox.proxy.requests import copied, mask_headers, plain_headers
+from signalbox.proxy.requests import copied, mask_headers, mask_repeated, plain_headers
 from signalbox.proxy.speaker import speaker
 from signalbox.routing.exchange import Exchange
 
@@ -99,6 +99,8 @@ class RouterStream(HttpStream):
                     self._hear(event.response)
                     head = handed_on(event.response, self.flow.request)
                     event = ResponseHeaders(event.stream_id, head, event.end_stream)
+                elif isinstance(event, ResponseProtocolError) and self.exchange is not None:
+                    event.message = self.exchange.told_text(event.message)  # which may quote what came
                 yield from self._watched(self.on_event(event))
         except LeakError as leak:
             log.error("request not sent: %s", leak)
@@ -110,6 +112,7 @@ class RouterStream(HttpStream):
     def _hear(self, response: http.Response) -> None:
         """Every answer is heard once, whether it is delivered or not."""
         if self.exchange is not None and response.status_code >= 200:
+            mask_repeated(response.headers, self.exchange)
             self.exchange.hear(response.status_code, plain_headers(response), time.monotonic())
 
     def on_tick(self, now: float) -> Commands[None]:
@@ -153,6 +156,11 @@ class RouterStream(HttpStream):
                 yield from self._refuse()
                 return
 
+    def state_wait_for_request_headers(self, event: RequestHeaders) -> Commands[None]:
+        if (host := event.request.host_header) is not None:
+            hosts[event.request] = host
+        yield from super().state_wait_for_request_headers(event)
+
     def _was_sent(self) -> None:
         """The provider thinks now: time to work out what its answer may be read with. But not at once, since
         what of a long request the network has not taken yet leaves from the event loop too."""
@@ -176,9 +184,8 @@ class RouterStream(HttpStream):
         for name, (shown, secrets) in exchange.hidden.items():
             if real.headers.get_all(name) == shown:
                 real.headers.set_all(name, secrets)
-        outgoing = exchange.outgoing
-        if outgoing is not None and real.path == outgoing.shown_path:
-            real.path = outgoing.path
+        if real.path == exchange.shown_path:
+            real.path = exchange.path
         if leak := exchange.leak(real.path, list(real.headers.items(multi=True))):
             name = exchange.provider.name if exchange.provider else "the provider"
             raise LeakError(f"{leak} holds an Anthropic credential that is not {name}'s own")

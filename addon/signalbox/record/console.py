@@ -48,6 +48,11 @@ def failed_line(provider: str, label: str, detail: str) -> str:
     return f"✗ {name(provider)} {name(label)}" + (f": {escaped(detail)}" if detail else "")
 
 
+def refused_line(method: str, path: str, why: str) -> str:
+    """`refused: POST /v1/messages: a page of another origin sent it`, without the query."""
+    return f"refused: {name(method)} {name(path.partition('?')[0])}: {name(why)}"
+
+
 def transition_line(before: str, after: str, stand: str) -> str:
     """`[proxy] mode transition: anthropic -> litellm (5h=91%, 7d=40%, overage=0%)`."""
     return f"[proxy] mode transition: {name(before)} -> {name(after)} ({name(stand)})"

@@ -2,7 +2,10 @@
 
 import hmac
 import re
-from collections.abc import Iterable, Mapping
+from base64 import b64decode
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
@@ -12,26 +15,25 @@ type Headers = tuple[tuple[str, str], ...]
 
 CLIENT_HEADER = "x-signalbox-client"
 
-CREDENTIALS = frozenset(
-    {
-        "authorization",
-        "x-api-key",
-        "api-key",
-        "x-goog-api-key",
-        "proxy-authorization",
-        "cookie",
-        CLIENT_HEADER,
-    }
+_WORD = re.compile(
+    r"auth|authn|authz|authori[sz](?:ation|ed)|authenticat(?:ion|ed)|keys?|jwt|bearer|pass|sig|signature"
+    r"|.*(?:token|secrets?|password|passwd|passphrase|credentials?|cookies?|oauth|(?:api|access|auth|secret"
+    r"|private|session|subscription|client|user|account|master|virtual|service|license)keys?)"
 )
-"""Headers that hold a secret of the caller, lower case."""
-
-_SECRET_NAME = re.compile(r"key|token|secret|auth|passw|credential|cookie", re.IGNORECASE)
+"""Words of a name, whole, that say that its value is a secret; those after `.*` also at the end of words that
+are written as one (`authtoken`). Counts are none: `max-tokens`."""
+_WORDS_OF_NAME = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_VALUE = re.compile(r"sk-ant-|\bsk-[\w-]{16,}|\bbearer\s+\S|^\s*basic\s+\S", re.IGNORECASE)
+"""A key as Anthropic and most others write theirs, or the schemes of RFC 6750 and RFC 7617."""
 
 LOGIN = ("authorization", "x-api-key")
 """Those by which Anthropic knows its callers (reference/anthropic-messages.md, section 1)."""
 
 _SHORTEST = 8
 """Characters of what is taken for a secret in the words of others."""
+
+_DEEPEST = 5
+"""Times that percent escapes are undone."""
 
 _STAYS_HOME = frozenset({"anthropic-workspace-id"})
 _STAYS_HOME_PREFIXES = ("x-claude-code-", "x-signalbox-")
@@ -65,20 +67,70 @@ class Caller(msgspec.Struct, frozen=True):
 
 
 def is_secret(name: str, value: str = "") -> bool:
-    """Whether a header or query parameter is shown masked."""
-    return _SECRET_NAME.search(name) is not None or name.lower() in CREDENTIALS or _ANTHROPIC_SECRET in value
+    """Whether a header or query parameter holds a credential: it is shown masked, and of the caller's it
+    goes to no provider but one with `auth: client`.
+
+    A name says so by one of its words (`X_Api_Key`, `apiKey`, `Cookie2`, but not `x-max-tokens`), a value by
+    what stands in it, percent-encoded too.
+    """
+    words = (word.lower() for word in _WORDS_OF_NAME.findall(name))
+    return (
+        name.lower() == CLIENT_HEADER
+        or any(_WORD.fullmatch(word) for word in words)
+        or _VALUE.search(decoded(value)) is not None
+    )
+
+
+def decoded(text: str) -> str:
+    """Without its percent escapes, however often they were escaped themselves."""
+    for _ in range(_DEEPEST):
+        if (plain := unquote(text)) == text:
+            break
+        text = plain
+    return text
+
+
+def masked_path(path: str) -> str:
+    """A path with its query's credentials as they may be shown."""
+    route, mark, query = path.partition("?")
+    return f"{route}{mark}{'&'.join(map(_masked_parameter, query.split('&')))}"
+
+
+def _is_secret_parameter(part: str) -> bool:
+    name, _, value = part.replace("+", " ").partition("=")
+    return is_secret(decoded(name), value) or _VALUE.search(decoded(name)) is not None
+
+
+def _masked_parameter(part: str) -> str:
+    if not _is_secret_parameter(part):
+        return part
+    name = part.partition("=")[0]
+    return "***" if _VALUE.search(decoded(name)) else f"{name}=***"
 
 
 def identify(headers: Headers, clients: Mapping[str, str]) -> Caller | None:
     """The caller, or None where clients are configured and none of their secrets was presented."""
-    rest: list[tuple[str, str]] = []
-    client = None
-    for header, value in headers:
-        known = _client(bare(value), clients) if header.lower() in (*LOGIN, CLIENT_HEADER) else None
-        client = client or known
-        if known is None and header.lower() != CLIENT_HEADER:
-            rest.append((header, value))
-    return None if clients and client is None else Caller(tuple(rest), client)
+    proofs = (_client(bare(v), clients) for name, v in headers if name.lower() in (*LOGIN, CLIENT_HEADER))
+    client = next((name for name in list(proofs) if name is not None), None)
+    return None if clients and client is None else Caller(less_clients(headers, clients), client)
+
+
+def less_clients(headers: Headers, clients: Mapping[str, str]) -> Headers:
+    """The headers less those by which a client proves itself, whatever their names: a client's secret goes
+    no further than to this router."""
+    return tuple(
+        (name, value)
+        for name, value in headers
+        if name.lower() != CLIENT_HEADER and not _tells_client(value, clients)
+    )
+
+
+def path_less_clients(path: str, clients: Mapping[str, str]) -> str:
+    """A path less the parameters of its query that hold a client's secret."""
+    route, mark, query = path.partition("?")
+    parts = query.split("&") if clients else []
+    kept = [part for part in parts if not _tells_client(part.partition("=")[2], clients)]
+    return path if len(kept) == len(parts) else f"{route}{mark if kept else ''}{'&'.join(kept)}"
 
 
 def forwarded(headers: Headers, provider: Provider) -> list[tuple[str, str]]:
@@ -94,12 +146,18 @@ def forwarded(headers: Headers, provider: Provider) -> list[tuple[str, str]]:
     return [
         (name, value)
         for name, value in headers
-        if (lower := name.lower()) not in CREDENTIALS
-        and lower not in hop_by_hop
+        if not is_secret(name, value)
+        and (lower := name.lower()) not in hop_by_hop
         and lower not in _STAYS_HOME
         and not lower.startswith(_STAYS_HOME_PREFIXES)
-        and _ANTHROPIC_SECRET not in value
     ]
+
+
+def forwarded_query(query: str, provider: Provider) -> str:
+    """The parameters of the caller's query that may go to this provider, as they came."""
+    if provider.auth == "client":
+        return query
+    return "&".join(part for part in query.split("&") if not _is_secret_parameter(part))
 
 
 def with_key(headers: list[tuple[str, str]], provider: Provider, key: str | None) -> list[tuple[str, str]]:
@@ -111,31 +169,42 @@ def with_key(headers: list[tuple[str, str]], provider: Provider, key: str | None
     return [*headers, (provider.key_header, key)]
 
 
-def secrets_of(headers: Iterable[tuple[str, str]], query: Mapping[str, str]) -> tuple[str, ...]:
-    """The credentials that a request is sent with, as its provider may repeat them in an error.
+def secrets_of(headers: Iterable[tuple[str, str]], path: str = "") -> tuple[str, ...]:
+    """The credentials that a request is sent with, in its headers and its path's query, as its provider may
+    repeat them in an error.
 
     Very short ones are none that anybody keeps secret, but words that an error may hold anyway (`ollama`).
     """
-    told = (bare(value) for name, value in (*headers, *query.items()) if is_secret(name, value))
-    return tuple(secret for secret in told if len(secret) >= _SHORTEST)
+    parameters = parse_qsl(path.partition("?")[2])
+    told = (one for name, value in (*headers, *parameters) if is_secret(name, value) for one in _bare(value))
+    return tuple(dict.fromkeys(secret for secret in told if len(secret) >= _SHORTEST))
 
 
 def leak(
-    provider: Provider, path: str, headers: Iterable[tuple[str, str]], login: str | None = None
+    provider: Provider, path: str, headers: Iterable[tuple[str, str]], own: Collection[str | None] = ()
 ) -> str | None:
     """What is about to leave for a provider though it is not the provider's: a header's name, or `path`.
 
-    `login` is the token of its own login, where it has one. This is the last look before a request is sent.
-    It does not trust that the headers were chosen above.
+    `own` are, beside its keys, what else the rules give it: the token of its login, values of headers. This
+    is the last look before a request is sent. It does not trust that the headers were chosen above.
     """
     if provider.auth == "client":
         return None
-    own = {login, *(secret.value for secret in provider.keys)}
-    if _ANTHROPIC_SECRET in path:
+    mine = {*own, *(secret.value for secret in provider.keys), *provider.headers.values()}
+    mine |= set(provider.query.values())
+    route, _, query = path.partition("?")
+    parameters = parse_qsl(query, keep_blank_values=True)
+    if _is_anthropics(route) or any(
+        _is_anthropics(name) or (_is_anthropics(value) and value not in mine) for name, value in parameters
+    ):
         return "path"
     return next(
-        (name for name, value in headers if _ANTHROPIC_SECRET in value and bare(value) not in own), None
+        (n for n, value in headers if _is_anthropics(value) and not mine & {value, bare(value)}), None
     )
+
+
+def _is_anthropics(text: str) -> bool:
+    return _ANTHROPIC_SECRET in decoded(text).lower()
 
 
 def _client(presented: str, clients: Mapping[str, str]) -> str | None:
@@ -144,10 +213,36 @@ def _client(presented: str, clients: Mapping[str, str]) -> str | None:
     return found[0] if found else None
 
 
+def _tells_client(value: str, clients: Mapping[str, str]) -> bool:
+    """Whether a value is or holds the secret of a client. Very short ones are looked for as whole values, as
+    they may stand in any text."""
+    if not clients:
+        return False
+    texts = [decoded(value), *_bare(value)]
+    return any(
+        _same(text, secret) or (len(secret) >= _SHORTEST and secret in text)
+        for text in texts
+        for secret in clients.values()
+    )
+
+
 def bare(value: str) -> str:
     """The secret in a credential header's value."""
     scheme, _, rest = value.strip().partition(" ")
     return rest.strip() if scheme.lower() == "bearer" else value.strip()
+
+
+def _bare(value: str) -> Iterator[str]:
+    """The secrets in the value of any header that holds some: less its scheme, of Basic the password, of
+    cookies the value of each."""
+    yield (whole := bare(value))
+    scheme, _, rest = whole.partition(" ")
+    if scheme.lower() == "basic":
+        yield rest.strip()
+        with suppress(ValueError):
+            yield b64decode(rest).decode(errors="replace").partition(":")[2]
+    elif "=" in whole:
+        yield from (pair.partition("=")[2].strip() for pair in whole.split(";"))
 
 
 def _same(presented: str, secret: str) -> bool:

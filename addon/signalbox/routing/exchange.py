@@ -11,7 +11,7 @@ from signalbox.messages.errors import without_secrets
 from signalbox.messages.reader import Reader
 from signalbox.messages.usage import Usage
 from signalbox.routing.course import Attempt, Course
-from signalbox.routing.credentials import LOGIN, Caller, leak
+from signalbox.routing.credentials import LOGIN, Caller, leak, secrets_of
 from signalbox.routing.facts import Facts
 from signalbox.routing.outcome import CANCELLED, Outcome
 from signalbox.routing.outgoing import Outgoing
@@ -67,6 +67,8 @@ class Exchange:
         self.reader: Reader | None = None
         self.hidden: dict[str, tuple[list[str], list[str]]] = {}
         """Header to what a person sees of its values, and the values: put back when the request is sent."""
+        self.path = self.shown_path = ""
+        """Path and query of the flow's request, and what a person sees of them."""
         self.closes = False
         """Whether the client wants its connection closed after the answer."""
         self.course: Course | None = None
@@ -113,7 +115,18 @@ class Exchange:
 
     def told(self, said: bytes) -> bytes:
         """What the provider that is asked said, less the credentials that it was asked with."""
-        return without_secrets(said, self.outgoing.secrets) if self.outgoing is not None else said
+        return without_secrets(said, self.secrets)
+
+    def told_text(self, said: str) -> str:
+        """The same of a text."""
+        return self.told(said.encode(errors="surrogateescape")).decode(errors="surrogateescape")
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The credentials that whoever is asked gets: the target's, else those that the caller sent."""
+        if self.outgoing is not None:
+            return self.outgoing.secrets
+        return secrets_of(self.caller.headers, self.path)
 
     def take(self, attempt: Attempt, now: float) -> None:
         """This attempt is made now."""
@@ -190,11 +203,11 @@ class Exchange:
     def forget(self) -> None:
         """The request is over: mitmweb may keep its flow for long, and with it this."""
         self.facts = self.outgoing = self.course = None
-        self.hidden = {}
+        self.hidden, self.path = {}, self.shown_path
         self.caller = Caller(())
 
     def leak(self, path: str, headers: list[tuple[str, str]]) -> str | None:
         """What must not leave for the provider chosen; see `credentials.leak`."""
         if self.outgoing is None:
             return None
-        return leak(self.outgoing.provider, path, headers, self.outgoing.login)
+        return leak(self.outgoing.provider, path, headers, self.outgoing.own)

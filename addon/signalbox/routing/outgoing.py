@@ -10,7 +10,7 @@ from signalbox.messages import fields
 from signalbox.messages.body import Body
 from signalbox.messages.issued import Issuer, Keeps, kept_by
 from signalbox.messages.thinking import nothing
-from signalbox.routing.credentials import Headers, is_secret, secrets_of
+from signalbox.routing.credentials import Headers, forwarded_query, masked_path, secrets_of
 from signalbox.routing.plan import Choice
 from signalbox.translate.translation import PASSING, Translation
 
@@ -66,15 +66,15 @@ class Outgoing(msgspec.Struct, frozen=True):
     """Whether input tokens are estimated where the provider reports none at the start of a stream."""
     notes: tuple[str, ...] = ()
     """What was changed, for the debug log: names and counts, never values."""
-    login: str | None = None
-    """The token of the provider's own login, where it is among the headers."""
+    own: tuple[str, ...] = ()
+    """Secrets that this target alone gets: the token of its own login, values of the target's `headers`."""
     translation: Translation = PASSING
     """What its answer goes through."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must not be told of it where its provider repeats it."""
-        return secrets_of(self.headers, self.provider.query)
+        return secrets_of(self.headers, self.path)
 
 
 def kept_thinking(provider: Provider, lessons: Lessons) -> Keeps | None:
@@ -133,13 +133,20 @@ def with_headers_of_the_rules(
     return headers
 
 
+def own_secrets(choice: Choice, token: str | None) -> tuple[str, ...]:
+    """As `Outgoing.own`; `token` is that of the provider's login, or its key."""
+    return tuple(filter(None, (token, *choice.target.headers.values())))
+
+
 def paths(provider: Provider, path: str, query: str = "") -> tuple[str, str]:
-    """The path to send, with the provider's prefix and query, and the same without secrets of its query."""
-    shown = {name: "***" if is_secret(name) else value for name, value in provider.query.items()}
+    """The path to send, with the provider's prefix and query, and the same without secrets of its query.
+
+    `query` is the caller's.
+    """
     base = f"{provider.url.path}{quote(path, safe=_PATH_SAFE)}"
-    queries = ("&".join(filter(None, (query, urlencode(more, safe="*")))) for more in (provider.query, shown))
-    sent, visible = (f"{base}?{query}" if query else base for query in queries)
-    return sent, visible
+    query = "&".join(filter(None, (forwarded_query(query, provider), urlencode(provider.query, safe="*"))))
+    sent = f"{base}?{query}" if query else base
+    return sent, masked_path(sent)
 
 
 def with_header(headers: Iterable[tuple[str, str]], name: str, value: str) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ from signalbox.routing.outgoing import (
     by_the_rules,
     kept_thinking,
     lowered_max_tokens,
+    own_secrets,
     paths,
     with_headers_of_the_rules,
     without_fields,
@@ -78,8 +79,9 @@ def prepare_chat(
             provider=provider.name,
             model=model,
             seed=seed,
-            secrets=secrets_of(headers, provider.query),
+            secrets=secrets_of(headers, sent_path),
         ),
+        own=own_secrets(choice, key),
     )
 
 

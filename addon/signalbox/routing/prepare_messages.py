@@ -23,6 +23,7 @@ from signalbox.routing.outgoing import (
     by_the_rules,
     kept_thinking,
     lowered_max_tokens,
+    own_secrets,
     paths,
     with_header,
     with_headers_of_the_rules,
@@ -74,7 +75,7 @@ def prepare_messages(
         echo,
         not provider.is_anthropic,
         tuple(notes),
-        login=key if provider.auth == "claude-login" else None,
+        own=own_secrets(choice, key),
     )
 
 

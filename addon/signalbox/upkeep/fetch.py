@@ -16,7 +16,15 @@ from signalbox.messages import betas, models
 from signalbox.messages.encoding import EncodingError, TooLarge, decode
 from signalbox.messages.models import Entry
 from signalbox.messages.paths import MODELS
-from signalbox.routing.credentials import HOP_BY_HOP, Caller, Headers, forwarded, leak, with_key
+from signalbox.routing.credentials import (
+    HOP_BY_HOP,
+    Caller,
+    Headers,
+    forwarded,
+    forwarded_query,
+    leak,
+    with_key,
+)
 from signalbox.routing.outgoing import BETA
 
 LIMIT = 2.0
@@ -107,7 +115,7 @@ class _Asking:
         self._provider = provider
         self._headers = _headers(provider, credential)
         self._login = credential if isinstance(credential, str) else None
-        self._query = query
+        self._query = forwarded_query(query, provider)
         self._hear = hear
 
     async def pages(self) -> list[Entry]:
@@ -127,7 +135,7 @@ class _Asking:
         """One page. A redirect is not followed: whoever gets a credential stands in the rules."""
         provider = self._provider
         path = _path(provider, self._query, after)
-        if name := leak(provider, path, self._headers.multi_items(), self._login):
+        if name := leak(provider, path, self._headers.multi_items(), (self._login,)):
             raise FailedError(f"{name} holds an Anthropic credential that is not its own")
         url = f"{provider.url.scheme}://{provider.url.authority}{path}"
         request = httpx.Request("GET", url, headers=self._headers)  # which adds none of the client's own
