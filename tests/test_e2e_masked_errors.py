@@ -1,5 +1,6 @@
 """A provider that repeats the router's key in an error: whoever has no right to see the key does not."""
 
+import http.client
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import chat
-from tests.answers import Answer, Chunk, error_json, event, sse
+from tests.answers import Answer, Chunk, error_json, event, json_answer, sse
 from tests.callers import Caller
 from tests.running import Router
 from tests.upstream import Upstream
@@ -136,3 +137,63 @@ def test_the_callers_own_login_is_masked_in_records_too(router, caller, upstream
     assert LOGIN.encode() in caller.answer().body
     router.records(1)
     assert_nowhere(router, LOGIN)
+
+
+def test_a_key_in_what_is_no_http_is_told_nowhere(router, caller, up):
+    for raw in (f"{ZAI}\r\n\r\n", f"HTTP/1.1 200 {ZAI}\nno header {ZAI}\r\n\r\n", f"the key is {ZAI}"):
+        up.answer(Answer(framing="raw", chunks=(raw.encode(),), cut="close"))
+        with Caller(router, "masked") as one:
+            one.ask("zai-no-http")
+            answer = one.answer()
+        assert answer.status == 502
+        assert ZAI.encode() not in answer.body
+    router.records(3)
+    assert_nowhere(router, ZAI)
+
+
+def test_a_key_is_known_with_its_escapes_and_in_headers(router, caller, up):
+    written = KEY.replace("-", "%2D").replace("/", "\\u002f").replace(".", "\\u002E")
+    fault = b'{"error": {"message": "no such key: %b", "code": "x"}}' % written.encode()
+    json_type = ("Content-Type", "application/json")
+    up.answer(Answer(400, (json_type, ("X-Seen", f"Bearer {KEY}")), (fault,)))
+    caller.ask("up-x")
+    answer = caller.answer()
+    assert b"no such key: ***" in answer.body
+    assert answer.headers["x-seen"] == "Bearer ***"
+    router.records(1)
+    assert_nowhere(router, KEY, written)
+
+
+def test_the_callers_own_login_is_masked_where_no_rule_decided(router, upstream):
+    said = LOGIN.replace(".", "\\u002e")
+    body = b'{"error": {"message": "no such login: %b"}}' % said.encode()
+    upstream.answer(Answer(401, (("Content-Type", "application/json"),), (body,)))
+    connection = http.client.HTTPConnection("127.0.0.1", router.ports[0], timeout=10)
+    headers = {"x-api-key": LOGIN}
+    connection.request("POST", f"/v1/messages?key={LOGIN}", b"no JSON", headers)
+    assert connection.getresponse().read() == body
+    connection.close()
+    assert upstream.wait_for(1)[0].path == f"/v1/messages?key={LOGIN}"
+    router.wait_log(r"no such login: \*\*\*")
+    router.records(1)
+    assert_nowhere(router, LOGIN)
+
+
+def test_a_prompt_that_an_error_quotes_is_kept_in_no_record(router, caller, up, upstream):
+    prompt = "the-diary of nobody"
+    fault = {"type": "string_type", "loc": ["body", "messages"], "msg": "Input should be a list"}
+    detail = {"detail": [{**fault, "input": [{"role": "user", "content": prompt * 5000}]}]}
+    up.answer(
+        json_answer(detail, 422),
+        json_answer({"error": {"message": detail["detail"]}}, 500),
+        json_answer(detail, 422),
+        sse(event("error", error={"type": "overloaded_error", "message": f"cannot read '{prompt}'"})),
+    )
+    for model in ("zai-x", "up-then-home", "up-x", "zai-then-home-x"):
+        caller.ask(model)
+        caller.answer()
+    router.records(4)
+    router.wait_log("Input should be a list")
+    router.stop()
+    kept_too = [router.log().encode(), *(f.read_bytes() for f in router.state.rglob("*") if f.is_file())]
+    assert not [one for one in kept_too if b"the-diary" in one]

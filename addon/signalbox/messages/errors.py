@@ -1,9 +1,9 @@
 """Errors: Anthropic's shape, and what the errors of others say."""
 
-import json
+import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
@@ -47,13 +47,32 @@ def error_event(type: str, message: str, request_id: str) -> bytes:
 
 
 def without_secrets(said: bytes, secrets: Iterable[str]) -> bytes:
-    """What a provider said, with `***` for each of these, also as JSON and URLs may write it."""
+    """What a provider said, with `***` for each of these, whatever characters of them are escaped: as JSON,
+    URLs or HTML do it, also one within another."""
     for secret in sorted(secrets, key=len, reverse=True):
-        quoted = json.dumps(secret)[1:-1]
-        in_url = quote(secret, safe="", errors="surrogateescape")
-        for written in (secret, quoted, quoted.replace("/", "\\/"), in_url):
-            said = said.replace(written.encode(errors="surrogateescape"), b"***")
+        said = said.replace(secret.encode(errors="surrogateescape"), b"***")
+        if any(mark in said for mark in (b"\\", b"%", b"&#")):
+            said = _any_spelling(secret).sub(b"***", said)
     return said
+
+
+@lru_cache(64)
+def _any_spelling(secret: str) -> re.Pattern[bytes]:
+    return re.compile("".join(map(_spellings, secret)).encode(errors="surrogateescape"), re.IGNORECASE)
+
+
+def _spellings(char: str) -> str:
+    """A pattern for a character, itself or escaped; IGNORECASE is for hexadecimal digits alone."""
+    code, in_url = ord(char), char.encode(errors="surrogateescape").hex()
+    itself = f"(?-i:{re.escape(char)})"
+    return "|".join(
+        (
+            rf"(?:\\{{0,8}}{itself}" if char in "/\"'\\" else f"(?:{itself}",
+            rf"\\{{1,8}}u{code:04x}",
+            "".join(f"%(?:25){{0,4}}{in_url[i : i + 2]}" for i in range(0, len(in_url), 2)),
+            f"&#(?:0{{0,4}}{code}|x0{{0,4}}{code:x});)",
+        )
+    )
 
 
 _TEXTS = ("message", "msg", "detail", "error_message", "error_msg", "errorMessage", "errorMsg", "title")

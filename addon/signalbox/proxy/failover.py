@@ -229,9 +229,8 @@ class FailoverStream(AnsweringStream):
             yield from self._accept(event)
             return
         own_key = exchange.provider.auth != "client"
-        secrets = exchange.outgoing.secrets if exchange.outgoing is not None else ()
         host = exchange.provider.url.host
-        self._held = Held(event, own_key=own_key, provider=host, secrets=secrets)
+        self._held = Held(event, own_key=own_key, provider=host, secrets=exchange.secrets)
         self.server_state = self.state_hold
         if self._held.is_error:
             self.deadlines.set("judge", JUDGED_AFTER)

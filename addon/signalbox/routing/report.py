@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -18,16 +19,44 @@ _MINIMAX_CODE = re.compile(r"\(([12]\d{3})\)\s*\Z", re.ASCII)
 _TITLE = re.compile(r"<title[^<>]*>([^<]*)", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]*>")
 _SECRET = re.compile(r"\bbearer\s+[^\s\"']+|sk-[^\s\"',]*|[\w.+=-]{36,}|\b[0-9a-f]{32,}", re.IGNORECASE)
+_QUOTED = re.compile(r"(?<![\w\\])b?(?P<mark>\\*[\"'`])(?P<said>.*?)(?:(?<!\\)(?P=mark)(?!\w)|\Z)", re.DOTALL)
+_KEY = re.compile(
+    r"\b(?:(?P<says>msg|message)|input|input_value|ctx|content|text|prompt|value|arguments)\\{0,8}[\"']?\s{0,9}[:=]\s{0,9}"
+)
+_INPUT_VALUE = re.compile(r"\binput(_value)?=(?:.(?!, input_type=))*.", re.DOTALL)
+"""pydantic: `[type=string_type, input_value=['what was sent'], input_type=list]`."""
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.?)*+(?:"|\Z)|[{}\[\],]', re.DOTALL)
+_SAYS = ("message", "msg", "detail", "error", "reason")
+_DEEPEST = 5
+_NESTED = 100
+_MOST = 10
+"""Faults of a list that are told, and parts of a place."""
 _LINE = 200
 _READ = 4000
 """Characters of a text of any length that are looked at."""
 
 
 def one_line(text: str) -> str:
-    """Text for people: one line of at most 200 characters, keys and tokens masked."""
+    """Text for people: one line of at most 200 characters, without keys, tokens, and quoted input."""
     printable = "".join(char if char.isprintable() else " " for char in text[:_READ])
-    line = _SECRET.sub("***", " ".join(printable.split()))
+    line = _unquoted(_SECRET.sub("***", " ".join(printable.split())))
     return line if len(line) <= _LINE else line[: _LINE - 1] + "…"
+
+
+def _unquoted(text: str) -> str:
+    """With `…` for what an error quotes of a prompt: the input that it names, and any quotation of more than
+    one word. Names of fields, models and values stay."""
+    text = _INPUT_VALUE.sub(r"input\1=…", text)
+
+    keys = {found.end(): found["says"] is not None for found in _KEY.finditer(text)}
+    input_from = next((end for end, says in keys.items() if not says), len(text))
+
+    def shown(found: re.Match[str]) -> str:
+        is_message = keys.get(found.start())
+        is_told = found.start() < input_from if is_message else len(found["said"].split()) < 2
+        return found[0] if is_told and is_message is not False else f"{found['mark']}…{found['mark']}"
+
+    return _QUOTED.sub(shown, text)
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -59,22 +88,50 @@ class Report(msgspec.Struct, frozen=True):
 
     @property
     def detail(self) -> str:
-        return one_line(": ".join(filter(None, (*self.types[:1], self.message))))
+        """For people; never what the error quotes of the request, which is a prompt."""
+        said = _decoded(self.message) if self.message[:1] in ("[", "{") else None
+        message = self.message if said is None else _text(said)
+        return one_line(": ".join(filter(None, (*self.types[:1], message))))
 
 
 def read(body: bytes) -> Report:
     """What a body says: Anthropic's shape, OpenAI's, Google's arrays, Z.ai's and MiniMax's codes, flat
     objects, a bare text, an HTML page (its title), or nothing. Never raises."""
     text = body[:HEAD].decode("utf-8", "replace")
-    try:
-        told = msgspec.json.decode(text)
-        if isinstance(told, list):
-            told = next(iter(told), None)
-        if isinstance(told, dict):
-            return _of_object(told)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        pass  # cut short, too deep, or no JSON: a text like any other
+    told = _decoded(text)
+    if isinstance(told, list):
+        told = next(iter(told), None)
+    if isinstance(told, dict):
+        return _of_object(told)
     return Report(message=_plain(text), is_error=False)
+
+
+def _decoded(text: str) -> object:
+    """The JSON value, where it was cut short as far as it goes; None where it is too deep, or no JSON."""
+    with suppress(msgspec.MsgspecError, ValueError, RecursionError):
+        return msgspec.json.decode(text)
+    with suppress(msgspec.MsgspecError, ValueError, RecursionError):
+        return msgspec.json.decode(_closed(text))
+    return None
+
+
+def _closed(text: str) -> str:
+    """JSON that was cut short, up to its last whole member, with its brackets closed."""
+    closing, ends = "", (0, "")
+    for found in _TOKEN.finditer(text):
+        if len(closing) > _NESTED:
+            break
+        match found[0][0]:
+            case "{":
+                closing = "}" + closing
+            case "[":
+                closing = "]" + closing
+            case ",":
+                ends = found.start(), closing
+            case "}" | "]":
+                closing = closing[1:]
+                ends = found.end(), closing
+    return text[: ends[0]] + ends[1]
 
 
 def _of_object(told: dict[str, Any]) -> Report:
@@ -103,10 +160,18 @@ def _status(name: str) -> int | None:
     return _STATUS.get(name)
 
 
-def _text(value: object) -> str:
-    if value is None:
+def _text(value: object, depth: int = 0) -> str:
+    """What a value says: of objects, as FastAPI lists its faults, the messages and their places alone."""
+    if value is None or depth > _DEEPEST:
         return ""
-    return value[:_READ] if isinstance(value, str) else msgspec.json.encode(value).decode()[:_READ]
+    if isinstance(value, list):
+        return "; ".join(filter(None, (_text(one, depth + 1) for one in value[:_MOST])))[:_READ]
+    if isinstance(value, dict):
+        said = next(filter(None, (_text(value.get(name), depth + 1) for name in _SAYS)), "")
+        place = value.get("loc")
+        where = ".".join(map(str, place[:_MOST])) if said and isinstance(place, list) else ""
+        return f"{said} (at {where})" if where else said
+    return str(value)[:_READ]
 
 
 def _plain(text: str) -> str:
