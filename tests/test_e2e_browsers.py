@@ -147,6 +147,9 @@ def test_with_clients_only_the_routers_own_pages_are_judged(start_router, upstre
         assert send(caller, Origin=EVIL).status == 401
     with Caller(router) as caller:
         assert send(caller, Origin=EVIL, Host="any.example", X_Api_Key=secret).status == 200
+    with Caller(router) as caller:
+        caller.socket.sendall(b"HEAD / HTTP/1.1\r\nHost: router.example\r\n\r\n")
+        caller.until(b"HTTP/1.1 200 ")
     for headers in ({"Origin": EVIL}, {"Host": "evil.example"}, {"Sec_Fetch_Site": "cross-site"}):
         with Caller(router) as caller:
             assert send(caller, "GET /health", X_Api_Key=secret, **headers).status == 403

@@ -234,15 +234,6 @@ def test_the_last_look_reads_percent_escapes(path):
     assert leak(THIRD, "/", [("x-note", path)]) == "x-note"
 
 
-def test_what_the_rules_give_a_provider_is_its_own():
-    given = Provider(
-        name="p", url=URL, headers={"x-up": "Bearer sk-ant-fake-up"}, query={"key": "sk-ant-fake-query"}
-    )
-    headers = [("x-up", "Bearer sk-ant-fake-up"), ("x-target", "sk-ant-fake-target")]
-    assert leak(given, "/v1?key=sk-ant-fake-query", headers, ("sk-ant-fake-target",)) is None
-    assert leak(given, "/v1?key=sk-ant-fake-query", headers) == "x-target"
-
-
 def test_the_last_look_lets_the_providers_own_anthropic_key_pass():
     provider = Provider(name="mine", url=URL, auth="key", keys=(Secret("sk-ant-api-fake-own"),))
     assert leak(provider, "/", [("x-api-key", "sk-ant-api-fake-own")]) is None

@@ -85,7 +85,8 @@ def page_refusal(flow: http.HTTPFlow, exchange: Exchange, headers: Headers, *, a
     `any_host`: its peer is another machine that the user lets in without a secret, which may know this one
     by any name; but a page there must still be one of the router's own.
     """
-    if exchange.kind != "own" and (exchange.rules.clients or not is_api(flow)):
+    is_page = exchange.kind == "own" and flow.request.method != "HEAD"  # whose answers hold nothing
+    if not is_page and (exchange.rules.clients or (exchange.kind != "own" and not is_api(flow))):
         return None
     if browsers.is_preflight(flow.request.method, headers):
         return "it asks whether a page of another origin may send one"

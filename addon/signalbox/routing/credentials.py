@@ -3,7 +3,7 @@
 import hmac
 import re
 from base64 import b64decode
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from urllib.parse import parse_qsl, unquote
 
@@ -181,26 +181,19 @@ def secrets_of(headers: Iterable[tuple[str, str]], path: str = "") -> tuple[str,
 
 
 def leak(
-    provider: Provider, path: str, headers: Iterable[tuple[str, str]], own: Collection[str | None] = ()
+    provider: Provider, path: str, headers: Iterable[tuple[str, str]], login: str | None = None
 ) -> str | None:
     """What is about to leave for a provider though it is not the provider's: a header's name, or `path`.
 
-    `own` are, beside its keys, what else the rules give it: the token of its login, values of headers. This
-    is the last look before a request is sent. It does not trust that the headers were chosen above.
+    `login` is the token of its own login, where it has one. This is the last look before a request is sent.
+    It does not trust that the headers were chosen above.
     """
     if provider.auth == "client":
         return None
-    mine = {*own, *(secret.value for secret in provider.keys), *provider.headers.values()}
-    mine |= set(provider.query.values())
-    route, _, query = path.partition("?")
-    parameters = parse_qsl(query, keep_blank_values=True)
-    if _is_anthropics(route) or any(
-        _is_anthropics(name) or (_is_anthropics(value) and value not in mine) for name, value in parameters
-    ):
+    own = {login, *(secret.value for secret in provider.keys)}
+    if _is_anthropics(path):
         return "path"
-    return next(
-        (n for n, value in headers if _is_anthropics(value) and not mine & {value, bare(value)}), None
-    )
+    return next((name for name, value in headers if _is_anthropics(value) and bare(value) not in own), None)
 
 
 def _is_anthropics(text: str) -> bool:

@@ -210,4 +210,4 @@ class Exchange:
         """What must not leave for the provider chosen; see `credentials.leak`."""
         if self.outgoing is None:
             return None
-        return leak(self.outgoing.provider, path, headers, self.outgoing.own)
+        return leak(self.outgoing.provider, path, headers, self.outgoing.login)

@@ -66,8 +66,8 @@ class Outgoing(msgspec.Struct, frozen=True):
     """Whether input tokens are estimated where the provider reports none at the start of a stream."""
     notes: tuple[str, ...] = ()
     """What was changed, for the debug log: names and counts, never values."""
-    own: tuple[str, ...] = ()
-    """Secrets that this target alone gets: the token of its own login, values of the target's `headers`."""
+    login: str | None = None
+    """The token of the provider's own login, where it is among the headers."""
     translation: Translation = PASSING
     """What its answer goes through."""
 
@@ -131,11 +131,6 @@ def with_headers_of_the_rules(
             headers = with_header(headers, name, value) if value else without_headers(headers, name)
             notes.append(f"header {name} {'set' if value else 'dropped'}")
     return headers
-
-
-def own_secrets(choice: Choice, token: str | None) -> tuple[str, ...]:
-    """As `Outgoing.own`; `token` is that of the provider's login, or its key."""
-    return tuple(filter(None, (token, *choice.target.headers.values())))
 
 
 def paths(provider: Provider, path: str, query: str = "") -> tuple[str, str]:

@@ -22,7 +22,6 @@ from signalbox.routing.outgoing import (
     by_the_rules,
     kept_thinking,
     lowered_max_tokens,
-    own_secrets,
     paths,
     with_headers_of_the_rules,
     without_fields,
@@ -81,7 +80,6 @@ def prepare_chat(
             seed=seed,
             secrets=secrets_of(headers, sent_path),
         ),
-        own=own_secrets(choice, key),
     )
 
 

@@ -23,7 +23,6 @@ from signalbox.routing.outgoing import (
     by_the_rules,
     kept_thinking,
     lowered_max_tokens,
-    own_secrets,
     paths,
     with_header,
     with_headers_of_the_rules,
@@ -75,7 +74,7 @@ def prepare_messages(
         echo,
         not provider.is_anthropic,
         tuple(notes),
-        own=own_secrets(choice, key),
+        login=key if provider.auth == "claude-login" else None,
     )
 
 

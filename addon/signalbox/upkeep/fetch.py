@@ -135,7 +135,7 @@ class _Asking:
         """One page. A redirect is not followed: whoever gets a credential stands in the rules."""
         provider = self._provider
         path = _path(provider, self._query, after)
-        if name := leak(provider, path, self._headers.multi_items(), (self._login,)):
+        if name := leak(provider, path, self._headers.multi_items(), self._login):
             raise FailedError(f"{name} holds an Anthropic credential that is not its own")
         url = f"{provider.url.scheme}://{provider.url.authority}{path}"
         request = httpx.Request("GET", url, headers=self._headers)  # which adds none of the client's own
