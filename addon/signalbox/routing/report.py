@@ -136,7 +136,7 @@ def _closed(text: str) -> str:
 
 def _of_object(told: dict[str, Any]) -> Report:
     error = error_of(told)
-    source, message = (told, "") if error is None else (error, _text(error["message"]))
+    source, message = (told, _text(told)) if error is None else (error, _text(error["message"]))
     return Report(tuple(_types(source)), message, _delay(source.get("details")), shows_error(told))
 
 
