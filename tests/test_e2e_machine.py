@@ -116,7 +116,7 @@ def test_a_client_that_comes_before_the_router_is_ready_is_refused_and_harms_not
     def ask() -> None:
         while not over.is_set():
             with suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as client:
-                client.sendall(b"GET /v1/elsewhere HTTP/1.1\r\nHost: x\r\n\r\n")
+                client.sendall(b"GET /v1/elsewhere HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
                 told.append(client.recv(100))
 
     thread = threading.Thread(target=ask)

@@ -49,7 +49,7 @@ def attempts(caller: Caller, model: str, *, stream: bool = False) -> str:
 
 def passed_on(caller: Caller, *lines: str, body: bytes = b"", path: str = "/v1/elsewhere") -> None:
     """Send a request that no rule is about."""
-    head = [f"POST {path} HTTP/1.1", "Host: x", *lines, "", ""]
+    head = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", *lines, "", ""]
     caller.socket.sendall("\r\n".join(head).encode() + body)
 
 
@@ -257,7 +257,7 @@ def test_a_head_just_below_the_limit_is_read(home, caller):
 
 
 def test_a_clients_chunk_header_without_end_ends_its_connection(home, caller):
-    first = b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;"
+    first = b"POST /v1/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n1;"
     assert send_for_ever(caller, first) == b""
     assert not home.requests
 
@@ -286,7 +286,7 @@ MALFORMED = {
 @pytest.mark.parametrize("lines", MALFORMED.values(), ids=MALFORMED)
 def test_what_is_no_valid_request_gets_400_in_anthropics_shape(home, up, caller, lines):
     line, *fields = lines
-    head = [line, "Host: x", f"X-Api-Key: {SECRET}", *fields, "", ""]
+    head = [line, "Host: 127.0.0.1", f"X-Api-Key: {SECRET}", *fields, "", ""]
     caller.socket.sendall("\r\n".join(head).encode() + b"{}")
     answer, _, body = caller.until_closed().partition(b"\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400 ")
@@ -301,7 +301,13 @@ def test_what_is_no_valid_request_is_saved_with_masked_secrets(start_router, ups
     router: Router = start_router(*upstreams, rules="", options=("-w", "flows.mitm"))
     for line, *fields in MALFORMED.values():
         with Caller(router) as caller:
-            head = [line, "Host: x", f"X-Api-Key: {SECRET}", f"Proxy-Authorization: Bearer {SECRET}", *fields]
+            head = [
+                line,
+                "Host: 127.0.0.1",
+                f"X-Api-Key: {SECRET}",
+                f"Proxy-Authorization: Bearer {SECRET}",
+                *fields,
+            ]
             caller.socket.sendall("\r\n".join([*head, "", ""]).encode() + b"{}")
             caller.socket.shutdown(socket.SHUT_WR)
             caller.until_closed()
