@@ -34,12 +34,14 @@ _STATUSES: Mapping[int, Kind] = {
 
 _KINDS: Mapping[Kind, str] = {
     "quota": "insufficient_quota exceeded_current_quota_error budget_exceeded resource_exhausted"
+    " payment_required insufficient_balance billing_error organization_on_hold"
     f" {MONTHLY} contract_spend_limit_reached 1113 {DAILY} 1308 1309 1310 minimax_1008 minimax_2056",
-    "throttle": "1302 1303 1313 minimax_1002",
-    "overload": "overloaded_error engine_overloaded_error provider_overloaded 1305 1312",
+    "throttle": "1302 1303 1313 minimax_1002 minimax_1039",
+    "overload": "overloaded_error engine_overloaded engine_overloaded_error provider_overloaded 1305 1312",
     "request": f"content_filter content_policy_violation 1300 1301 {NOT_IN_PLAN} minimax_1026 minimax_1027",
     "auth": "1000 1001 1002 1003 1004 1110 1111 1112 1121 minimax_1004 minimax_2049",
     "server": "1234",
+    "timeout": "minimax_1001",
     "client": "1210 1211 1213 1214 1261 minimax_2013",
 }
 """What types and codes mean, whatever the status. Four digits are Z.ai's business codes:
@@ -63,7 +65,11 @@ _WORDINGS = (
         "quota",
         "^you have reached your specified api usage limits",
         "^your credit balance is too low",
-    ),
+        "^(?:you're|you are) out of (?:extra usage|usage credits)",
+        "^(?:this|your) (?:organization|account) (?:has been|is|was) (?:currently |temporarily )?"
+        "(?:disabled|suspended|on hold)",
+    ),  # the account is at fault and not the request, though Anthropic says so with 400
+    _wording((400,), "request", "^third-party apps now draw from your extra usage"),  # by what it holds
     _wording((403,), "request", "only available for coding agents"),  # asks for the client, not the key
     _wording(
         (429,),

@@ -13,7 +13,12 @@ from signalbox.routing.resets import duration
 HEAD = 64 * 1024
 """Bytes of a body that are read."""
 
-_STATUS = {name: status for status, name in ERROR_TYPES.items()}
+_STATUS = {name: status for status, name in ERROR_TYPES.items()} | {
+    "rate_limit_exceeded": 429,
+    "rate_limit_reached_error": 429,
+    "deadline_exceeded": 504,
+}
+"""Anthropic's types; OpenAI's, Kimi's and Google's codes, for errors that come with a 200."""
 _NAMES = ("type", "code", "status", "error_code", "error_type")
 _MINIMAX_CODE = re.compile(r"\(([12]\d{3})\)\s*\Z", re.ASCII)
 _TITLE = re.compile(r"<title[^<>]*>([^<]*)", re.IGNORECASE)
@@ -157,7 +162,7 @@ def _delay(details: object) -> float | None:
 def _status(name: str) -> int | None:
     if re.fullmatch(r"[45]\d\d", name, re.ASCII):
         return int(name)
-    return _STATUS.get(name)
+    return _STATUS.get(name.lower())
 
 
 def _text(value: object, depth: int = 0) -> str:
