@@ -227,7 +227,7 @@ def test_who_rests_is_passed_over_and_the_log_says_so(shared, ask):
     shared.second.answer(error_json(529, "overloaded_error"))
     ask("single")
     assert ask("single").attempts == "home:200"
-    shared.router.wait_log(r"dispatch: home reason=resting model=single")
+    shared.router.wait_log(r"dispatch: home reason=cooldown model=single")
 
 
 # circuits

@@ -50,6 +50,16 @@ OPTIONS = with_scripts("haste.py")
 SPARE = message_sse("claude-opus-4-5").body
 
 
+def test_a_client_that_wants_its_connection_closed_has_it_closed_after_an_early_head(
+    shared, caller, named, gate
+):
+    shared.second.answer(sse(EARLY, gate, REST))
+    caller.ask(named("patient"), Connection="close")
+    caller.until(b"event: ping")
+    gate.set()
+    assert b"from-zai" in caller.until_closed()
+
+
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 def test_nothing_is_sent_before_an_answer_has_begun(shared, caller, named, gate, stream):
     whole = message_json("glm", "from-zai")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import urllib.request
 from contextlib import closing
 from dataclasses import replace
 from http.client import HTTPConnection
@@ -103,6 +104,50 @@ def test_mitmweb_can_show_what_a_failed_attempt_said(web):
     assert json.loads(body(web, failed["id"], "request"))["model"] == "glm-4.7"
 
 
+def test_a_replay_of_a_routed_flow_is_refused_and_leaves_it_as_it_was(web, upstream, overloaded):
+    def flows() -> list[dict[str, Any]]:
+        shown: list[dict[str, Any]] = json.loads(web.shown())
+        return [flow for flow in shown if flow["request"]["path"] == "/v1/messages"]
+
+    def post(path: str) -> None:
+        asked = urllib.request.Request(
+            f"http://127.0.0.1:{web.web}{path}",
+            method="POST",
+            headers={
+                "Authorization": "Bearer for-tests",
+                "Cookie": "_mitmproxy_xsrf=616263",
+                "X-XSRFToken": "616263",
+            },
+        )
+        with OPENER.open(asked, timeout=5) as answer:
+            answer.read()
+
+    ask(web)
+    wait_until(lambda: len(flows()) == 3, 5, lambda: f"three flows in {flows()}")
+    post(f"/flows/{flows()[-1]['id']}/duplicate")
+    wait_until(lambda: len(flows()) == 4, 5, lambda: f"four flows in {flows()}")
+    before = flows()
+    for number, flow in enumerate(before, 1):
+        post(f"/flows/{flow['id']}/replay")
+        wait_until(lambda n=number: web.log().count("Can't replay a flow that Signalbox") == n, 5, web.log)
+    assert [flow.get("response") for flow in flows()] == [flow.get("response") for flow in before]
+    assert len(flows()) == 4
+    assert (len(upstream.requests), len(overloaded.requests)) == (1, 1)
+
+
+def test_a_saved_flow_that_was_routed_is_not_replayed_at_a_start(
+    start_router, upstream, overloaded, tmp_path
+):
+    saved = tmp_path / "saved.flows"
+    text = rules(upstream, overloaded)
+    router = start_router(upstream.url, rules=text, options=("--set", f"save_stream_file={saved}"))
+    ask(router)
+    router.stop()
+    again = start_router(upstream.url, rules=text, options=("--set", f"client_replay={saved}"))
+    again.wait_log("Can't replay a flow that Signalbox has handled")
+    assert (len(upstream.requests), len(overloaded.requests)) == (1, 1)
+
+
 def test_a_flow_is_shown_with_who_is_asked_before_there_is_an_answer(
     start_router, upstream, overloaded, gate
 ):
@@ -145,7 +190,9 @@ def test_at_debug_the_log_tells_who_is_passed_over_and_why(start_router, upstrea
     with Caller(router) as caller:
         caller.ask("claude-opus-4-5", stream=False)
         assert caller.answer().headers["x-signalbox-attempts"] == "dead:connect anthropic:200"
-    router.wait_log(r"passed over: zai/glm-4.7, resting \(rests for another \d s: .*all lines are busy\)")
+    router.wait_log(
+        r"passed over: zai/glm-4.7, cooldown \(in cooldown for another \d s: .*all lines are busy\)"
+    )
 
 
 def test_saved_flows_and_the_log_hold_no_secret_of_any_attempt(start_router, upstream, overloaded):

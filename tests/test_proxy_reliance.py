@@ -84,7 +84,7 @@ OBJECTS = {
     "proxyserver": "connections servers",
     "termlog": "logger",
     "view": "add update",
-    "flow": "client_conn server_conn request response error live marked comment is_replay copy",
+    "flow": "client_conn server_conn request response error live marked comment is_replay copy metadata",
 }
 
 
@@ -128,6 +128,7 @@ SIGNATURES = {
     "mitmproxy.net.http.http1.read:connection_close": "http_version headers",
     "mitmproxy.net.http.http1:expected_http_body_size": "request response",
     "mitmproxy.addons.next_layer:NextLayer.next_layer": "self nextlayer",
+    "mitmproxy.addons.clientplayback:ClientPlayback.check": "self f",
     "mitmproxy.addons.view:View.add": "self flows",
     "mitmproxy.addons.view:View.update": "self flows",
     "mitmproxy.addonmanager:AddonManager.trigger_event": "self event",

@@ -52,6 +52,7 @@ class Request:
         standing: Standing | None = None,
         reject: Reject | None = None,
         against: tuple[Provider, ...] = (),
+        chain: tuple[Choice, ...] = (),
         **failover: Any,
     ) -> None:
         self.standing = standing or Standing()
@@ -70,7 +71,8 @@ class Request:
             HERE,
             self.told.append,
             reject,
-            against=lambda choice: "quota" if choice.provider in against else None,
+            against=lambda choice: ("quota", "used up") if choice.provider in against else None,
+            chain=chain,
         )
 
     def _prepare(self, choice: Choice, key: str | None, lone: bool) -> Outgoing:
@@ -160,11 +162,13 @@ def test_a_target_that_came_to_rest_meanwhile_is_passed_over():
     assert [name for name, _ in request.sent] == ["kimi", "zai"]
 
 
-def test_a_target_of_the_same_provider_is_passed_over_where_the_failure_was_the_providers():
+def test_a_target_of_the_same_provider_comes_last_where_the_failure_was_the_providers():
+    request = Request(choice(KIMI, "big"), choice(KIMI, "small"), choice(LOCAL))
+    assert [name for name, _ in request.run(DOWN, BROKEN, BROKEN)] == ["kimi", "local", "kimi"]
+    down = msgspec.structs.replace(DOWN, rest=61.0)
     request = Request(choice(KIMI, "big"), choice(KIMI, "small"))
     request.start()
-    assert request.course.may_follow(0)
-    assert request.fails(DOWN) is None
+    assert request.fails(down) is None
     assert request.failed == []
 
 
@@ -199,6 +203,85 @@ def test_before_the_last_target_others_may_take_over_and_after_it_none():
     request.run(BROKEN)
     assert request.lone == [False, True]
     assert not request.course.may_follow(0)
+
+
+# when all have failed
+
+
+def passed_over(*choices: Choice, standing: Standing, available: Choice, **settings: Any) -> Request:
+    return Request(available, standing=standing, chain=choices, **settings)
+
+
+def rested(asked: Provider, outcome: Outcome, standing: Standing, model: str = "glm") -> None:
+    standing.end(standing.begin(asked, model, None, 0), outcome, 0)
+
+
+def test_those_in_a_short_cooldown_or_with_an_open_circuit_are_asked_when_all_others_have_failed():
+    standing = Standing()
+    broken = provider("broken", circuit=Circuit(degraded_after=1, open_after=1, cooldown=3600.0))
+    spent = provider("spent")
+    rested(KIMI, OVERLOADED, standing)
+    rested(broken, BROKEN, standing)
+    rested(spent, msgspec.structs.replace(THROTTLED, rest=60.5), standing)
+    targets = [choice(one) for one in (KIMI, broken, spent, LOCAL)]
+    request = passed_over(*targets, standing=standing, available=targets[-1], retries=1, wait=10.0)
+    assert request.start().provider is LOCAL
+    assert request.lone == [False]
+    for expected in (LOCAL, KIMI, broken):
+        assert request.course.may_follow(request.now)
+        following = request.fails(BROKEN)
+        assert isinstance(following, Next)
+        assert following.attempt.provider is expected
+    assert not request.course.may_follow(request.now)
+    assert request.fails(THROTTLED) is None, "once each: no retries, no waits"
+    assert request.course.not_asked(request.now) == [("spent", "cooldown, in cooldown for another 61 s: 429")]
+
+
+def test_what_is_against_a_target_beside_its_cooldown_still_is_when_all_others_have_failed():
+    standing = Standing()
+    rested(KIMI, OVERLOADED, standing)
+    targets = choice(KIMI), choice(LOCAL)
+    request = passed_over(*targets, standing=standing, available=targets[1], against=(KIMI,))
+    request.start()
+    assert not request.course.may_follow(0)
+    assert request.fails(BROKEN) is None
+
+
+def test_the_rules_own_answer_comes_after_those_that_were_passed_over():
+    standing = Standing()
+    rested(KIMI, OVERLOADED, standing)
+    targets = choice(KIMI), choice(LOCAL)
+    request = passed_over(*targets, standing=standing, available=targets[1], reject=REJECT)
+    assert [name for name, _ in request.run(BROKEN)] == ["local", "kimi"]
+    assert request.fails(BROKEN) is REJECT
+
+
+def test_nobody_is_asked_again_for_what_is_the_requests_own_fault():
+    standing = Standing()
+    rested(KIMI, OVERLOADED, standing)
+    targets = choice(KIMI), choice(LOCAL)
+    request = passed_over(*targets, standing=standing, available=targets[1])
+    request.start()
+    assert request.fails(NONSENSE) is None
+
+
+def test_who_was_passed_over_may_be_sent_what_no_other_can_be():
+    standing = Standing()
+    rested(KIMI, OVERLOADED, standing)
+    targets = choice(KIMI), choice(LOCAL)
+    request = passed_over(*targets, standing=standing, available=targets[1])
+    request.untranslatable = LOCAL
+    assert request.start().provider is KIMI
+
+
+def test_of_keys_that_are_all_in_cooldown_the_first_to_be_well_is_used():
+    standing = Standing()
+    for index, rest in ((0, 50.0), (2, 3.0)):
+        outcome = msgspec.structs.replace(THROTTLED, rest=rest)
+        standing.end(standing.begin(ZAI, "glm", index, 0), outcome, 0)
+    targets = choice(ZAI), choice(LOCAL)
+    request = passed_over(*targets, standing=standing, available=targets[1])
+    assert request.run(BROKEN) == [("local", None), ("zai", "zai-key-2")]
 
 
 # keys
@@ -254,7 +337,7 @@ def test_a_retry_after_within_the_limit_is_waited_out_at_the_same_target():
     assert isinstance(following, Next)
     assert (following.attempt.provider, following.wait) == (KIMI, 7.0)
     request.now = 7.0
-    request.course.began(200, request.now)
+    request.course.began()
     assert refusal(request, KIMI) is None
 
 
@@ -321,31 +404,43 @@ def test_each_attempt_is_judged_once():
     assert failures(request, one) == "degraded"
 
 
-def test_an_answer_that_began_is_a_success_at_once():
+def test_an_answer_counts_as_well_only_when_it_has_ended():
     one = provider("one", circuit=Circuit(degraded_after=1, open_after=3))
     request = Request(choice(one), choice(one))
     request.run(BROKEN)
-    request.course.began(200, 0)
+    request.course.began()
+    assert failures(request, one) == "degraded"
+    request.course.ended(success(200), 60)
     assert failures(request, one) == "closed"
 
 
-def test_an_answer_that_ends_well_says_nothing_that_its_beginning_did_not_say():
-    one = provider("one", circuit=Circuit(degraded_after=1, open_after=3))
-    slow = Request(choice(one))
-    slow.start()
-    slow.course.began(200, 0)
-    Request(choice(one), standing=slow.standing).run(BROKEN)
-    slow.course.ended(success(200), 60)
-    assert failures(slow, one) == "degraded"
+def test_answers_that_begin_and_then_break_off_open_the_circuit():
+    one = provider("one", circuit=Circuit(degraded_after=3, open_after=5))
+    standing = Standing()
+    states = []
+    for _ in range(5):
+        request = Request(choice(one), standing=standing)
+        request.start()
+        request.course.began()
+        request.course.ended(CUT, 1)
+        states.append(failures(request, one))
+    assert states == ["closed", "closed", "degraded", "degraded", "open"]
 
 
-def test_an_answer_that_breaks_off_is_a_failure_after_all():
-    one = provider("one", circuit=Circuit(degraded_after=1, open_after=3))
-    request = Request(choice(one))
-    request.start()
-    request.course.began(200, 0)
-    request.course.ended(CUT, 1)
-    assert failures(request, one) == "degraded"
+def test_an_answer_that_begins_ends_the_cooldown_before_it_ends():
+    """A long answer would otherwise keep all others away for its whole length."""
+    request = Request(choice(KIMI))
+    request.run(OVERLOADED)
+    request.now = 5.0
+    following = Request(choice(KIMI), standing=request.standing)
+    following.now = 5.0
+    following.start()
+    assert refusal(following, KIMI) is not None, "one trial"
+    following.course.began()
+    assert refusal(following, KIMI) is None
+    following.course.ended(OVERLOADED, 20)
+    following.now = 20.0
+    assert refusal(following, KIMI) is not None
 
 
 @pytest.mark.parametrize("began", [False, True], ids=["before the answer", "in mid-answer"])
@@ -357,10 +452,11 @@ def test_a_client_that_leaves_says_nothing_of_the_provider(began):
     request.start()
     assert refusal(request, one) == ("circuit", "half-open, being tried again")
     if began:
-        request.course.began(200, 10.0)
+        request.course.began()
+        assert refusal(request, one) == ("circuit", "half-open, being tried again")
     request.course.ended(None, 11.0)
     assert refusal(request, one) is None
-    assert failures(request, one) == ("closed" if began else "half-open")
+    assert failures(request, one) == "half-open"
 
 
 def test_what_cannot_be_prepared_was_never_sent():
@@ -377,7 +473,7 @@ def test_what_cannot_be_prepared_was_never_sent():
 def test_changes_are_told():
     request = Request(choice(KIMI), choice(LOCAL))
     request.run(DOWN)
-    assert request.told == [("resting", "kimi", "provider", "for 30 s: 503")]
+    assert request.told == [("cooldown", "kimi", "provider", "for 30 s: 503")]
 
 
 OUTCOMES = [REFUSED_KEY, THROTTLED, OVERLOADED, DOWN, BROKEN, NONSENSE, CUT, CONNECT]

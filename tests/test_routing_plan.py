@@ -66,21 +66,34 @@ def model_to(receiver: Provider, asked: str, model: str | None = None) -> str | 
 
 
 def resting(choice: Choice, facts: Facts) -> tuple[str, str]:
-    return "resting", "asked to wait"
+    return "cooldown", "asked to wait"
 
 
 def test_a_rules_targets_are_tried_in_order():
     rules = rules_of((ANTHROPIC, ZAI), "zai/glm-4.7", "anthropic")
+    targets = (
+        Choice(ZAI, Target("zai", "glm-4.7"), "glm-4.7"),
+        Choice(ANTHROPIC, Target("anthropic"), "claude-sonnet-4-5"),
+    )
     assert plan(rules, request()) == Plan(
         rule=rules.rules[0],
         label="coding",
         reason="rule:coding",
-        choices=(
-            Choice(ZAI, Target("zai", "glm-4.7"), "glm-4.7"),
-            Choice(ANTHROPIC, Target("anthropic"), "claude-sonnet-4-5"),
-        ),
+        choices=targets,
+        chain=targets,
         is_first=True,
     )
+
+
+def test_the_chain_holds_who_may_still_be_asked_and_nobody_who_never_can():
+    def waits(choice: Choice, facts: Facts) -> tuple[str, str] | None:
+        return ("cooldown", "for 3 s") if choice.provider.name in ("zai", "last") else None
+
+    rules = rules_of((ANTHROPIC, ZAI, keyless("kimi"), keyed("last")), "zai", "kimi", "anthropic", "last")
+    planned = plan(rules, request(), refusals=[waits])
+    assert providers_of(planned) == ["anthropic"]
+    assert [choice.provider.name for choice in planned.chain] == ["zai", "anthropic", "last"]
+    assert [skip.why for skip in planned.skipped] == ["cooldown, for 3 s", NO_KEY, "cooldown, for 3 s"]
 
 
 def test_a_target_without_a_key_is_passed_over():
@@ -130,7 +143,7 @@ def test_refusals_of_the_moment_come_after_lasting_ones():
     planned = plan(rules, request(), refusals=[zai_rests])
     assert [(skip.provider, skip.reason) for skip in planned.skipped] == [
         ("kimi", "no-key"),
-        ("zai", "resting"),
+        ("zai", "cooldown"),
     ]
     assert providers_of(planned) == ["anthropic"]
 
@@ -139,7 +152,7 @@ def test_where_all_are_passed_over_the_last_one_is_tried_anyway():
     planned = plan(rules_of((ANTHROPIC, ZAI), "zai", "anthropic"), request(), refusals=[resting])
     assert providers_of(planned) == ["anthropic"]
     assert [skip.provider for skip in planned.skipped] == ["zai"]
-    assert (planned.reason, planned.is_first) == ("resting", False)
+    assert (planned.reason, planned.is_first) == ("cooldown", False)
 
 
 def test_a_lone_target_that_is_tried_anyway_is_still_the_first():
@@ -151,14 +164,14 @@ def test_a_lone_target_that_is_tried_anyway_is_still_the_first():
 def test_the_last_one_is_not_tried_without_a_key():
     planned = plan(rules_of((ZAI, keyless("kimi")), "zai", "kimi"), request(), refusals=[resting])
     assert (planned.choices, planned.reject) == ((), None)
-    assert [skip.reason for skip in planned.skipped] == ["resting", "no-key"]
-    assert planned.reason == "resting"
+    assert [skip.reason for skip in planned.skipped] == ["cooldown", "no-key"]
+    assert planned.reason == "cooldown"
 
 
 def test_the_last_one_is_not_tried_where_the_list_ends_in_reject():
     reject = Reject(429, "come back later")
     planned = plan(rules_of((ZAI,), "zai", reject=reject), request(), refusals=[resting])
-    assert (planned.choices, planned.reject, planned.reason) == ((), reject, "resting")
+    assert (planned.choices, planned.reject, planned.reason) == ((), reject, "cooldown")
 
 
 def test_a_rule_that_only_rejects_goes_to_its_first_target():

@@ -120,12 +120,12 @@ def test_a_rest_is_told_with_its_cause():
         *ask(standing, LOCAL, DOWN),
     ]
     assert told == [
-        ("resting", "kimi", "model glm-4.7", "for 5 s: overloaded_error"),
-        ("resting", "zai", "key 2", "for 5 s: rate_limit_error"),
-        ("resting", "local", "provider", "for 30 s: 503"),
+        ("cooldown", "kimi", "model glm-4.7", "for 5 s: overloaded_error"),
+        ("cooldown", "zai", "key 2", "for 5 s: rate_limit_error"),
+        ("cooldown", "local", "provider", "for 30 s: 503"),
     ]
-    assert standing.refusal(KIMI, GLM, 1.5) == ("resting", "rests for another 4 s: overloaded_error")
-    assert standing.resting(5) == [("local", "provider", "rests for another 25 s: 503")]
+    assert standing.refusal(KIMI, GLM, 1.5) == ("cooldown", "in cooldown for another 4 s: overloaded_error")
+    assert standing.resting(5) == [("local", "provider", "in cooldown for another 25 s: 503")]
 
 
 METERED = Outcome(
@@ -146,13 +146,13 @@ def test_of_several_keys_the_one_whose_windows_are_used_up_rests():
     assert well_keys(standing, 1) == {1, 2}
     for key in (1, 2):
         ask(standing, ZAI, METERED, key=key)
-    assert standing.refusal(ZAI, GLM, 1) == ("quota:5h", "rests for another 120 min: limit reached")
+    assert standing.refusal(ZAI, GLM, 1) == ("quota:5h", "in cooldown for another 120 min: limit reached")
 
 
 def test_spent_quota_has_a_reason_of_its_own():
     standing = Standing()
-    assert ask(standing, LOCAL, SPENT) == [("resting", "local", "key", "for 2 h: weekly limit")]
-    assert standing.refusal(LOCAL, None, 60) == ("quota", "rests for another 119 min: weekly limit")
+    assert ask(standing, LOCAL, SPENT) == [("cooldown", "local", "key", "for 2 h: weekly limit")]
+    assert standing.refusal(LOCAL, None, 60) == ("quota", "in cooldown for another 119 min: weekly limit")
 
 
 def test_an_outcome_without_rest_or_scope_lays_nothing_to_rest():
@@ -167,7 +167,7 @@ def test_of_several_rests_the_longest_holds(outcomes):
     standing = Standing()
     for outcome in outcomes:
         ask(standing, KIMI, outcome)
-    assert standing.refusal(KIMI, GLM, 1) == ("quota", "rests for another 120 min: weekly limit")
+    assert standing.refusal(KIMI, GLM, 1) == ("quota", "in cooldown for another 120 min: weekly limit")
 
 
 def test_a_rest_that_is_prolonged_while_it_runs_is_told_once():
@@ -182,8 +182,8 @@ def test_a_success_ends_the_rests_of_what_succeeded_and_no_others():
     ask(standing, ZAI, BAD_KEY, key=0)
     ask(standing, ZAI, BAD_KEY, key=1)
     assert ask(standing, ZAI, OK, now=1, key=1) == [
-        ("well", "zai", "model glm-4.7", ""),
-        ("well", "zai", "key 2", ""),
+        ("recovered", "zai", "model glm-4.7", ""),
+        ("recovered", "zai", "key 2", ""),
     ]
     assert well_keys(standing, 1) == {1, 2}
     assert standing.refusal(ZAI, GLM, 1) is None
@@ -213,11 +213,30 @@ def test_a_herd_is_spared_the_failure_and_sends_one_trial_when_the_rest_is_over(
         if standing.refusal(KIMI, GLM, 5) is None:
             sent.append(standing.begin(KIMI, GLM, 0, 5))
     assert len(sent) == 1
-    assert standing.refusal(KIMI, GLM, 6) == ("resting", "being tried again: overloaded_error")
+    assert standing.refusal(KIMI, GLM, 6) == ("cooldown", "being tried again: overloaded_error")
     standing.end(sent[0], OK, 7)
     assert standing.refusal(KIMI, GLM, 7) is None
     standing.begin(KIMI, GLM, 0, 7)
     assert standing.refusal(KIMI, GLM, 7) is None
+
+
+def test_an_answer_that_begins_frees_the_model_and_leaves_the_circuit_to_its_end():
+    standing, kimi = Standing(), provider("kimi", "kimi-key", circuit=Circuit(1, 2, 60.0))
+    ask(standing, kimi, OVERLOADED)
+    trial = standing.begin(kimi, GLM, 0, 5)
+    assert standing.began(trial) == [("recovered", "kimi", "model glm-4.7", "")]
+    assert standing.began(trial) == []
+    assert (standing.refusal(kimi, GLM, 5), standing.circuits(5)) == (None, {"kimi": "degraded"})
+    assert standing.end(trial, OK, 300) == [("circuit", "kimi", "degraded", "closed")]
+
+
+def test_a_trial_of_an_open_circuit_keeps_its_place_until_its_answer_ends():
+    standing, kimi = Standing(), provider("kimi", "kimi-key", circuit=Circuit(1, 1, 60.0))
+    ask(standing, kimi, BROKEN)
+    trial = standing.begin(kimi, GLM, 0, 60)
+    standing.began(trial)
+    assert standing.refusal(kimi, GLM, 61) == ("circuit", "half-open, being tried again")
+    assert standing.end(trial, BROKEN, 62) == [("circuit", "kimi", "half-open", "open")]
 
 
 @pytest.mark.parametrize(
@@ -276,7 +295,7 @@ def test_when_all_keys_rest_the_provider_is_refused_until_the_first_returns():
         assert standing.refusal(ZAI, GLM, 0) is None
         ask(standing, ZAI, outcome, key=key)
     assert standing.pick_key(ZAI, HERE, 0) is None
-    assert standing.refusal(ZAI, GLM, 0) == ("resting", "rests for another 5 s: rate_limit_error")
+    assert standing.refusal(ZAI, GLM, 0) == ("cooldown", "in cooldown for another 5 s: rate_limit_error")
     assert standing.pick_key(ZAI, HERE, 5) == 1
     assert standing.refusal(ZAI, GLM, 5) is None
 
@@ -296,14 +315,14 @@ def test_one_key_or_none_rests_like_one_of_many(asked):
     assert key == (0 if asked.keys else None)
     ask(standing, asked, THROTTLED, key=key)
     assert standing.pick_key(asked, HERE, 0) is None
-    assert standing.refusal(asked, GLM, 0) == ("resting", "rests for another 5 s: rate_limit_error")
+    assert standing.refusal(asked, GLM, 0) == ("cooldown", "in cooldown for another 5 s: rate_limit_error")
     assert standing.refusal(asked, GLM, 5) is None
 
 
 def test_without_a_conversation_or_a_named_key_it_is_the_first():
     standing = Standing()
     assert standing.pick_key(ZAI, None, 0) == 0
-    assert ask(standing, ZAI, BAD_KEY) == [("resting", "zai", "key 1", "for 60 s: authentication_error")]
+    assert ask(standing, ZAI, BAD_KEY) == [("cooldown", "zai", "key 1", "for 60 s: authentication_error")]
     assert standing.pick_key(ZAI, None, 0) == 1
 
 
@@ -394,6 +413,13 @@ class Herd(RuleBasedStateMachine):
             assert not set(map(id, met)) & set(map(id, attempt.met)), "one trial at once"
             self.trials.append((self.now, attempt))
         return attempt
+
+    @rule(attempt=running)
+    def its_answer_begins(self, attempt: Attempt) -> None:
+        """Any number of times, and for some that are over too late to matter."""
+        circuits = self.standing.circuits(self.now)
+        self.standing.began(attempt)
+        assert self.standing.circuits(self.now) == circuits, "what may still break off says nothing"
 
     @rule(attempt=consumes(running), outcome=st.none() | st.just(OK) | OUTCOMES)
     def it_ends(self, attempt: Attempt, outcome: Outcome | None) -> None:

@@ -48,6 +48,21 @@ def test_what_is_learned_outlives_the_router(start):
     assert (again.issuer(ONE), again.issuer(TWO)) == ("zai", "deepseek")
 
 
+def test_what_is_learned_while_it_is_closed_is_known_at_once_and_written_when_it_resumes(start):
+    memory = start()
+    memory.close()
+    memory.close()
+    before = time.monotonic()
+    memory.learn([ONE], "zai")
+    assert time.monotonic() - before < issued.SOON
+    assert memory.issuer(ONE) == "zai"
+    memory.resume()
+    memory.learn([TWO], "zai")
+    memory.close()
+    again = start()
+    assert (again.issuer(ONE), again.issuer(TWO)) == ("zai", "zai")
+
+
 def test_a_block_is_known_by_its_digest_under_the_key(start):
     memory = start()
     block = Block("thinking", "unsigned")

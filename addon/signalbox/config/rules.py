@@ -133,6 +133,16 @@ class Price(msgspec.Struct, frozen=True):
     cache_write: float = 0.0
 
 
+def unlisted(name: str) -> str:
+    """A name for who is not in the rules, as no provider there can have it: `(anthropic)`."""
+    return f"({name})"
+
+
+def shown(name: str) -> str:
+    """A provider's name as headers, console and request log tell it: `anthropic` for `(anthropic)`."""
+    return name.strip("()")
+
+
 class Provider(msgspec.Struct, frozen=True):
     """Who serves models, with what it is asked with. See the contract, section 2, for each key."""
 
@@ -162,6 +172,10 @@ class Provider(msgspec.Struct, frozen=True):
     max_tokens: tuple[tuple[Glob, int], ...] = ()
     unavailable: str = ""
     """Why no request can go there as far as the rules tell (`ZAI_API_KEY is not set`), else empty."""
+
+    @property
+    def shown(self) -> str:
+        return shown(self.name)
 
     @property
     def is_anthropic(self) -> bool:

@@ -1,5 +1,7 @@
 """A request comes in: is it for us, whose is it, what of it may be shown."""
 
+from collections.abc import Callable
+
 from mitmproxy import ctx, http
 from mitmproxy.net.http.http1 import expected_http_body_size
 from mitmproxy.proxy.mode_specs import ReverseMode
@@ -137,10 +139,10 @@ def _keep(request: http.Request, came: Headers, kept: Headers, rules: Rules) -> 
         request.path = path
 
 
-def refuse(flow: http.HTTPFlow, exchange: Exchange, response: http.Response) -> None:
-    """Answer before the body is in; see `RouterStream`."""
+def refuse(flow: http.HTTPFlow, exchange: Exchange, answer: Callable[[Exchange], http.Response]) -> None:
+    """Answer before the body is in (see `RouterStream`), and say nothing of how it would be routed."""
     exchange.kind = "refused"
-    flow.response = response
+    flow.response = answer(exchange)
 
 
 def no_secret(exchange: Exchange) -> http.Response:

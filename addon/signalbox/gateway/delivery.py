@@ -12,13 +12,20 @@ from signalbox.config.rules import Provider
 from signalbox.messages.context import too_long
 from signalbox.messages.errors import error_event, error_type
 from signalbox.messages.reader import Reader
-from signalbox.pages.health import Observed
 from signalbox.proxy.faults import place
 from signalbox.proxy.heads import has_body
 from signalbox.record import console
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.mask import masked_value
-from signalbox.routing.outcome import EMPTY, STREAM_ERROR, Outcome, classify, classify_event, success
+from signalbox.routing.outcome import (
+    EMPTY,
+    STREAM_ERROR,
+    UNFINISHED,
+    Outcome,
+    classify,
+    classify_event,
+    success,
+)
 from signalbox.routing.report import HEAD
 from signalbox.routing.sessions import Sessions
 from signalbox.upkeep.issued import Issued
@@ -30,14 +37,13 @@ NOT_PASSED = ("location", "set-cookie", "set-cookie2")
 credentials, and give a cookie to whoever is asked next."""
 
 
-def deliver(flow: http.HTTPFlow, exchange: Exchange, observed: Observed, issued: Issued) -> None:
+def deliver(flow: http.HTTPFlow, exchange: Exchange, issued: Issued) -> None:
     """Set up the way of an upstream's answer to the client."""
     response, provider = flow.response, exchange.provider
     assert response is not None
     assert provider is not None
     status = response.status_code
     exchange.attempted(str(status) if exchange.outcome is None else exchange.outcome.label)
-    observed.answered(provider.name, status)
     outgoing = exchange.outgoing if status < 300 else None
     exchange.reader = reader = Reader(
         response.headers.get("content-type", ""),
@@ -51,8 +57,6 @@ def deliver(flow: http.HTTPFlow, exchange: Exchange, observed: Observed, issued:
     if not provider.is_anthropic:
         for name in NOT_PASSED:
             response.headers.pop(name, None)
-    if exchange.closes:
-        response.headers["connection"] = "close"
     if reader.decodes:
         response.headers.pop("content-encoding", None)
     if flow.request.http_version == "HTTP/1.0":  # it knows no chunks: mitmproxy ends the answer by closing
@@ -92,7 +96,7 @@ def _passing(
             learn()
             if exchange.course is not None and reader.began and not begun:
                 begun = True
-                exchange.course.began(200, time.monotonic())
+                exchange.course.began()
         except Exception as fault:
             if not told:
                 log.error("fault when an answer was read: %s", place(fault))
@@ -116,12 +120,12 @@ def judge(flow: http.HTTPFlow, exchange: Exchange) -> None:
     """Tell how the attempt that was delivered went; the circuit and the next requests go by that."""
     outcome, now = _outcome(flow, exchange), time.monotonic()
     if exchange.course is not None:
-        if outcome is EMPTY:
+        if outcome is not None and outcome.kind == "stream_error":
             exchange.ending = "error"
         exchange.course.ended(outcome, now)
     exchange.over(outcome, now)
     if exchange.provider is not None and outcome is not None and outcome.kind != "success":
-        log.debug("%s", console.failed_line(exchange.provider.name, outcome.label, outcome.detail))
+        log.debug("%s", console.failed_line(exchange.provider.shown, outcome.label, outcome.detail))
 
 
 def _outcome(flow: http.HTTPFlow, exchange: Exchange) -> Outcome | None:
@@ -146,7 +150,11 @@ def _outcome(flow: http.HTTPFlow, exchange: Exchange) -> Outcome | None:
         return classify_event(kind, said, now=now, provider=host)
     if exchange.ending == "error":
         return STREAM_ERROR
-    return success(response.status_code) if reader.understood else EMPTY
+    if reader.broken:
+        return STREAM_ERROR.because(reader.fault)
+    if not reader.understood:
+        return EMPTY
+    return success(response.status_code) if reader.ended else UNFINISHED
 
 
 def remember(exchange: Exchange, sessions: Sessions) -> None:
@@ -165,7 +173,7 @@ def remember(exchange: Exchange, sessions: Sessions) -> None:
 def received(exchange: Exchange, provider: Provider, status: int) -> None:
     """At `debug`: that an answer came."""
     took, key = milliseconds(exchange), shown_key(exchange, provider)
-    log.debug("%s", console.received_line(provider.name, status, took, key))
+    log.debug("%s", console.received_line(provider.shown, status, took, key))
 
 
 def shown_key(exchange: Exchange, provider: Provider) -> str | None:

@@ -4,12 +4,13 @@ import asyncio
 import logging
 import time
 from dataclasses import replace
+from functools import partial
 from secrets import token_hex
 
 from mitmproxy import http
 from mitmproxy.net.http.http1.read import connection_close
 
-from signalbox.config.rules import ANTHROPIC_HOST, Provider, Rules, Url
+from signalbox.config.rules import ANTHROPIC_HOST, Provider, Rules, Url, unlisted
 from signalbox.gateway import reporting
 from signalbox.gateway.arrival import path
 from signalbox.gateway.known import Known
@@ -74,7 +75,7 @@ async def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
         ),
     )
     known.meters.saw(exchange.rules, chosen, caller)
-    exchange.label, exchange.reason = chosen.label, chosen.reason
+    exchange.label, exchange.reason, exchange.skipped = chosen.label, chosen.reason, chosen.skipped
     for skip in chosen.skipped:
         log.debug("%s", console.skip_line(skip.provider, skip.model, skip.reason, skip.detail))
     if chosen.rule is None:
@@ -94,11 +95,12 @@ def pass_on(flow: http.HTTPFlow, exchange: Exchange, reason: str) -> None:
 
 
 def upstream(flow: http.HTTPFlow, rules: Rules) -> Provider:
-    """Who gets the requests that no rule decides about, under the name it has in the rules if any."""
+    """Who gets the requests that no rule decides about: the provider of the rules that is the same, else one
+    whose name no provider of the rules can have, so that what it allows, costs and answers stays apart."""
     request = flow.request
     url = Url("https" if request.scheme == "https" else "http", request.host, request.port)
     known = (p for p in rules.providers.values() if p.auth == "client" and p.url == url)
-    name = "anthropic" if request.host == ANTHROPIC_HOST else "upstream"
+    name = unlisted("anthropic" if request.host == ANTHROPIC_HOST else "upstream")
     return next(known, Provider(name=name, url=url, auth="client", beta="forward"))
 
 
@@ -106,13 +108,18 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
     facts = exchange.facts
     assert facts is not None
     exchange.provider = provider = chosen.choices[0].provider
-    choices = chosen.choices
+    choices, chain = chosen.choices, chosen.chain
+    warms_up = incoming.body.get("max_tokens", int) == 0
     if exchange.kind == "count_tokens":
         if provider.count_tokens != "forward":
             flow.response = _counted_here(choices[0], facts, exchange)
             return
-        choices = choices[:1]
-    elif provider.api == "openai" and incoming.body.get("max_tokens", int) == 0:
+        choices = chain = choices[:1]
+    elif (
+        warms_up and provider.api != "openai"
+    ):  # elsewhere there is no such cache, and it would cost a prompt
+        choices, chain = (tuple(c for c in all if c.provider.api != "openai") for all in (choices, chain))
+    elif warms_up:
         said, kind = warmed_up(
             facts.asked or "", facts.tokens_at(choices[0].model), seed=token_hex(8), stream=facts.stream
         )
@@ -136,10 +143,11 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
         known.standing,
         prepared,
         facts.conversation,
-        reporting.changed,
+        partial(reporting.changed, counts=exchange.kind == "count_tokens"),
         chosen.reject if exchange.kind == "messages" else None,
         mending.mend,
         lambda choice: known.meters.refusal(choice.provider, choice.model, caller),
+        chain,
     )
     now = time.monotonic()
     try:
@@ -157,7 +165,7 @@ def _nobody(chosen: Plan, exchange: Exchange) -> http.Response:
     """What a rule says whose targets are all passed over, or that has none."""
     if chosen.reject is not None:
         return answers.error(chosen.reject.status, chosen.reject.message, exchange)
-    why = "; ".join(f"{skip.provider}: {skip.detail}" for skip in chosen.skipped)
+    why = "; ".join(f"{skip.provider}: {skip.why}" for skip in chosen.skipped)
     if all(skip.reason == UNTRANSLATABLE for skip in chosen.skipped):
         return answers.error(400, why, exchange)
     lasting = all(skip.reason in LASTING for skip in chosen.skipped)
@@ -183,5 +191,5 @@ def _tell(exchange: Exchange, *, is_first: bool) -> None:
         return
     asked = exchange.facts.asked if exchange.facts is not None else None
     rewrite = outgoing.model if outgoing is not None and outgoing.model != asked else None
-    log.log(level, "%s", console.dispatch_line(provider.name, exchange.reason, asked or "-", rewrite))
+    log.log(level, "%s", console.dispatch_line(provider.shown, exchange.reason, asked or "-", rewrite))
     reporting.sent(exchange, provider, outgoing)

@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from mitmproxy import http
@@ -21,7 +22,7 @@ from signalbox.gateway.listing import Listing
 from signalbox.gateway.metering import Metering
 from signalbox.gateway.recording import entry
 from signalbox.pages import health
-from signalbox.proxy import answers
+from signalbox.proxy import answers, replays
 from signalbox.proxy.faults import place
 from signalbox.proxy.flows import exchanges
 from signalbox.record import console
@@ -49,6 +50,8 @@ class Gateway:
         self.live = Live(rules, os.environ, log=_say)
         self.sessions = Sessions()
         self.standing = Standing()
+        self.counting = Standing(metered=False)
+        """The same for count_tokens, which has limits of its own and says nothing of messages."""
         self.observed = health.Observed()
         self.unwalled = False
         """Whether the user lets any machine in, with `block_private=false`."""
@@ -66,6 +69,7 @@ class Gateway:
         self.live.on_change += [
             self.journal.follow,
             lambda rules: self.standing.forget(rules.providers),
+            lambda rules: self.counting.forget(rules.providers),
             self.metering.follow,
         ]
         self.live.start()
@@ -93,7 +97,12 @@ class Gateway:
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         rules = self.rules
         try:
-            if arrival.is_for_us(flow, rules):
+            if flow.is_replay and replays.is_refused(
+                flow
+            ):  # one that was queued before the router was loaded
+                log.warning("%s", replays.REFUSAL)
+                flow.response = answers.error(403, replays.REFUSAL)
+            elif arrival.is_for_us(flow, rules):
                 self._receive(flow, rules)
             elif not self._may_go_elsewhere(flow.client_conn):
                 flow.response = elsewhere()
@@ -119,7 +128,7 @@ class Gateway:
         try:
             if exchange.label == "fail-open":
                 return
-            await departure.route(flow, exchange, self._known())
+            await departure.route(flow, exchange, self._known(exchange))
         except Exception as fault:
             log.error("fault when a request was routed: %s", place(fault))
             self._fail_open(flow, exchange)
@@ -131,7 +140,7 @@ class Gateway:
             return
         try:
             if flow.response is not None:
-                self.observed.answered(exchange.provider.name, flow.response.status_code)
+                self._answered(exchange, flow.response.status_code)
             reporting.failed_over(flow, exchange)
         except Exception as fault:
             log.error("fault when an attempt had failed: %s", place(fault))
@@ -158,7 +167,8 @@ class Gateway:
                 flow.response.stream = True
                 self.metering.hear_pipe(flow, exchange)
             elif exchange.ours and arrival.came_from_upstream(flow):
-                delivery.deliver(flow, exchange, self.observed, self.issued)
+                delivery.deliver(flow, exchange, self.issued)
+                self._answered(exchange, flow.response.status_code)
         except Exception as fault:
             log.error("fault when an answer came: %s", place(fault))
             flow.response.stream = True
@@ -183,7 +193,7 @@ class Gateway:
         if self.closing:
             self.closing = False
             self.journal.follow(self.rules)
-            self.issued = Issued(self._state)
+            self.issued.resume()
 
     def done(self) -> None:
         self.closing = True
@@ -194,8 +204,9 @@ class Gateway:
 
     # behind them
 
-    def _known(self) -> Known:
-        return Known(self.metering, self.sessions, self.standing, self.issued, self.learned)
+    def _known(self, exchange: Exchange) -> Known:
+        standing = self.standing if exchange.kind == "messages" else self.counting
+        return Known(self.metering, self.sessions, standing, self.issued, self.learned)
 
     def _receive(self, flow: http.HTTPFlow, rules: Rules) -> None:
         headers = tuple(flow.request.headers.items(multi=True))
@@ -213,17 +224,19 @@ class Gateway:
         exchange.listener = self.metering.hear
         exchanges[flow] = exchange
         arrival.mask(flow, exchange, headers)
+        if exchange.ours or exchange.hidden:
+            flow.metadata[replays.MARK] = {}
         if not self.admits(flow.client_conn):  # connected while there were clients in the rules
-            arrival.refuse(flow, exchange, answers.error(403, WALL, exchange))
+            arrival.refuse(flow, exchange, partial(answers.error, 403, WALL))
         elif refused := self._page_refusal(flow, exchange, headers):
             log.warning("%s", console.refused_line(flow.request.method, exchange.shown_path, refused))
-            arrival.refuse(flow, exchange, answers.error(403, f"{PAGE}: {refused}.", exchange))
+            arrival.refuse(flow, exchange, partial(answers.error, 403, f"{PAGE}: {refused}."))
         elif exchange.kind == "own":
             flow.response = self._own_answer(flow, full=arrival.is_trusted(flow, caller))
         elif caller is None:
-            arrival.refuse(flow, exchange, arrival.no_secret(exchange))
+            arrival.refuse(flow, exchange, arrival.no_secret)
         elif exchange.ours and arrival.announced_size(flow) > rules.body_limit:
-            arrival.refuse(flow, exchange, answers.too_large(exchange))
+            arrival.refuse(flow, exchange, answers.too_large)
         else:
             flow.request.stream = exchange.kind == "pipe"
 
@@ -255,6 +268,11 @@ class Gateway:
         except Exception as fault:  # the upstream's own list is better than none
             log.error("fault when models were listed: %s", place(fault))
             exchange.kind = "pipe"
+
+    def _answered(self, exchange: Exchange, status: int) -> None:
+        """What a provider's answer to a message says of its key."""
+        if exchange.kind == "messages":
+            self.observed.answered(exchange.tried[-1].provider, status)
 
     def _fail_open(self, flow: http.HTTPFlow, exchange: Exchange | None) -> None:
         """Nothing was sent yet: let a caller with its own credentials through unchanged, or say so."""

@@ -11,6 +11,7 @@ from signalbox.gateway.arrival import ROUTED, is_reverse, let_pass, path
 from signalbox.gateway.gateway import Gateway
 from signalbox.messages.paths import MODELS
 from signalbox.proxy.answers import error
+from signalbox.proxy.flows import exchanges
 from signalbox.proxy.requests import mask_headers
 
 AWAY = "The router is being loaded again, or router.py is broken: see its log."
@@ -35,7 +36,7 @@ class Guard:
     def request(self, flow: http.HTTPFlow) -> None:
         """For one whose head came before the router went."""
         if self.on_duty and not flow.response and (is_reverse(flow) or path(flow) in ROUTED):
-            flow.response = error(503, AWAY)
+            flow.response = error(503, AWAY, exchanges.get(flow))
 
     def signalbox_attempt(self, flow: http.HTTPFlow) -> None:
         if self.on_duty and self.gateway is not None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,7 +25,9 @@ from signalbox.gateway import usage
 from signalbox.gateway.arrival import is_anthropic
 from signalbox.gateway.gateway import WALL, Gateway
 from signalbox.gateway.guard import Guard
+from signalbox.proxy import replays
 from signalbox.proxy.connections import adopt_handler
+from signalbox.proxy.faults import place
 from signalbox.proxy.handlers import look_up_once
 from signalbox.proxy.layers import take_over
 from signalbox.record import log as record_log
@@ -38,6 +40,10 @@ console has one line a request, ours."""
 
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  they are read, not bound
 STARTING = "The router is starting."
+
+
+AGAIN = 10.0
+"""Seconds after which a watch that failed starts again."""
 
 
 class House:
@@ -61,6 +67,7 @@ class House:
         master.addons.register(guard)
         master.addons.chain.insert(0, guard)
         look_up_once(master.addons)
+        replays.refuse(master.addons)
         self._private = ctx.options.block_private if _is_set("block_private") else None
         for name, value in QUIET.items():
             if name in ctx.options and not _is_set(name):
@@ -105,8 +112,11 @@ class House:
         self.gateway.resume()
 
     def _take(self, gateway: Gateway) -> None:
+        """Go on with this one. Requests in flight end with it; the one before writes no more."""
         self._stop_watching()
         assert self._guard is not None
+        if self._guard.gateway is not None:
+            self._guard.gateway.done()
         self.gateway = self._guard.gateway = gateway
         gateway.unwalled = self._private is False
         gateway.live.on_change.append(self._wall)
@@ -129,10 +139,13 @@ class House:
 
     async def _look_after(self, gateway: Gateway) -> None:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(gateway.live.watch())
-            tasks.create_task(gateway.journal.watch())
-            tasks.create_task(gateway.metering.prober.run())
-            tasks.create_task(gateway.listing.watch())
+            for what, watch in (
+                ("rules", gateway.live.watch),
+                ("request log", gateway.journal.watch),
+                ("quota", gateway.metering.prober.run),
+                ("model list", gateway.listing.watch),
+            ):
+                tasks.create_task(_go_on(what, watch))
 
     def close(self) -> None:
         """The addon is taken away, or the process ends."""
@@ -200,6 +213,16 @@ def _ways_in() -> Iterator[str]:
         else:
             command = "".join(f"{name}={shlex.quote(value)} " for name, value in variables.items())
         yield f"point Claude Code here: {command}claude"
+
+
+async def _go_on(what: str, watch: Callable[[], Awaitable[None]]) -> None:
+    """Watch until cancelled: one that fails is told and starts again, and the others go on meanwhile."""
+    while True:
+        try:
+            await watch()
+        except Exception as fault:
+            log.error("error in the watch of the %s: %s", what, place(fault))
+            await asyncio.sleep(AGAIN)
 
 
 def _is_set(option: str) -> bool:

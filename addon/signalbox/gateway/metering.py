@@ -104,8 +104,9 @@ class Metering:
     # after its head has come back
 
     def hear(self, exchange: Exchange, status: int, headers: Mapping[str, str]) -> None:
-        """An answer of an attempt, as `Exchange.listener`."""
-        if exchange.provider is not None:
+        """An answer of an attempt, as `Exchange.listener`. Counting tokens has limits of its own: that it is
+        refused says nothing of messages."""
+        if exchange.provider is not None and (exchange.kind == "messages" or status < 400):
             self._hear(exchange.provider, exchange.caller, status, headers, exchange.model or "")
 
     def hear_pipe(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
@@ -140,7 +141,8 @@ class Metering:
 
     def _take(self, provider: Provider, account: str, status: int, told: windows.Told, model: str) -> None:
         now = time.time()
-        meter = self.quotas.hear(provider.name, account, told, now, model if status == 429 else None)
+        refused = model if status == 429 and model else None  # a model list's refusal is that of no model
+        meter = self.quotas.hear(provider.name, account, told, now, refused)
         self._settle()
         self._files.put(self._file, self.quotas.saved())
         if (file := file_of(provider.quota, account)) is not None:

@@ -25,7 +25,7 @@ def entry(exchange: Exchange, http_status: int | None) -> Entry:
     return Entry(
         ts=exchange.ts,
         model=(facts.asked if facts is not None else None) or "",
-        backend=provider.name if provider is not None else "",
+        backend=provider.shown if provider is not None else "",
         input_tokens=tokens[0],
         output_tokens=tokens[1],
         cache_creation_input_tokens=tokens[2],

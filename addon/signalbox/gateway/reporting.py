@@ -18,15 +18,17 @@ from signalbox.translate.translation import PASSING
 log = logging.getLogger("signalbox")
 
 
-def changed(event: Event) -> None:
-    """A circuit opened or closed, something rests or is well again."""
+def changed(event: Event, *, counts: bool = False) -> None:
+    """A circuit opened or closed, a cooldown has begun or something has recovered; with `counts` for
+    count_tokens alone."""
     kind, provider, before, after = event
+    provider += " (count_tokens)" if counts else ""
     if kind == "circuit":
         log.warning("circuit of %s: %s → %s", provider, before, after)
-    elif kind == "resting":
-        log.warning("%s: %s rests %s", provider, before, after)
+    elif kind == "cooldown":
+        log.warning("%s: %s in cooldown %s", provider, before, after)
     else:
-        log.info("%s: %s is well again", provider, before)
+        log.info("%s: %s recovered", provider, before)
 
 
 def sent(exchange: Exchange, provider: Provider, outgoing: Outgoing | None) -> None:
@@ -36,7 +38,7 @@ def sent(exchange: Exchange, provider: Provider, outgoing: Outgoing | None) -> N
     where = MESSAGES if exchange.kind == "messages" else COUNT_TOKENS
     if outgoing is not None and outgoing.translation is not PASSING:
         where = outgoing.shown_path
-    log.debug("%s", console.sent_line(provider.name, "POST", where, shown_key(exchange, provider)))
+    log.debug("%s", console.sent_line(provider.shown, "POST", where, shown_key(exchange, provider)))
 
 
 def failed_over(flow: http.HTTPFlow, exchange: Exchange) -> None:
@@ -46,15 +48,15 @@ def failed_over(flow: http.HTTPFlow, exchange: Exchange) -> None:
         return
     number = len(exchange.tried)
     following = exchange.course.current
-    to = following.provider.name if following is not None else "reject"
+    to = following.provider.shown if following is not None else "reject"
     if flow.response is not None:
         received(exchange, provider, flow.response.status_code)
-    log.warning("%s", console.failover_line(provider.name, outcome.label, outcome.detail, to))
+    log.warning("%s", console.failover_line(provider.shown, outcome.label, outcome.detail, to))
     if following is not None:
         sent(exchange, following.provider, following.outgoing)
     if (view := ctx.master.addons.get("view")) is not None:
         attempt = flow.copy()
-        attempt.comment = f"attempt {number}: {provider.name} {outcome.label} {outcome.detail}".rstrip()
+        attempt.comment = f"attempt {number}: {provider.shown} {outcome.label} {outcome.detail}".rstrip()
         attempt.marked = ":repeat:"
         attempt.live = False
         now, tried = time.time(), exchange.tried[-1]

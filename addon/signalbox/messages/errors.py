@@ -40,6 +40,13 @@ def with_request_id(error: bytes, id: str) -> bytes:
     return Body.parse(error).edited({"request_id": msgspec.json.encode(id)})
 
 
+def refused_key(provider: str, said: bytes) -> bytes:
+    """The body of the 403 to tell instead of a provider's 401 for the router's own key: on a 401 Claude Code
+    takes the user's login for refused, and renews or asks for it."""
+    _, message = read_error(said) or ("", "")
+    return error_body(403, f"{provider}: {message or 'the key was refused'}")
+
+
 def error_event(type: str, message: str, request_id: str) -> bytes:
     """An error inside a stream (reference/anthropic-messages.md, section 6)."""
     error = {"type": "error", "error": {"type": type, "message": message}, "request_id": request_id}

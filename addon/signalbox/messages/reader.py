@@ -94,6 +94,12 @@ class Reader:
         """Whether there is an answer, or may be one that cannot be read for its content-encoding."""
         return self.complete or self.began or "content-encoding" in self.fault
 
+    @property
+    def ended(self) -> bool:
+        """Whether what was read is a whole answer. A stream whose connection just closes, which HTTP cannot
+        always tell from its end, has neither a stop reason nor `message_stop`. True where it was not read."""
+        return self.complete or self.stop_reason is not None or bool(self.fault)
+
     def feed(self, data: bytes) -> bytes:
         """What the client gets now."""
         if self.broken:

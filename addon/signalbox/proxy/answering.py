@@ -1,5 +1,7 @@
 """A stream and the client that waits for its answer: heard from early, told that nobody answers, or gone."""
 
+import time
+
 from mitmproxy.flow import Error
 from mitmproxy.proxy.layers.http import (
     DropStream,
@@ -107,7 +109,7 @@ class AnsweringStream(AskingStream):
             self._told = (error_type(status), message)
             yield from self._end_opened(failure)
         else:
-            self.flow.response = error(status, message, exchange, exchange.headers())
+            self.flow.response = error(status, message, exchange)
             yield from self._send(self.flow.response)
             yield from self._over(failure, message)
 
@@ -116,7 +118,9 @@ class AnsweringStream(AskingStream):
         exchange = self._ours
         assert exchange is not None
         assert exchange.provider is not None
-        message = f"{exchange.provider.name} {what}"
+        message = f"{exchange.provider.shown} {what}"
+        if others := exchange.others(time.monotonic()):
+            message += f"; {others}"
         exchange.attempted(failure.label)
         yield from self._let_go()
         self._held = None

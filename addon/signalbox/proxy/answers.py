@@ -21,12 +21,12 @@ def error(
     exchange: Exchange | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> http.Response:
-    """An error with the `type` that belongs to its status (reference/anthropic-messages.md, section 8), and
-    with the id of the request that it answers."""
+    """An error with the `type` that belongs to its status (reference/anthropic-messages.md, section 8), with
+    the id of the request that it answers, and with the headers that tell how that was routed."""
     body, fields = error_body(status, message), dict(headers or {})
     if exchange is not None:
         body = with_request_id(body, exchange.request_id)
-        fields["request-id"] = exchange.request_id
+        fields |= exchange.headers() | {"request-id": exchange.request_id}
     return answer(status, body, fields)
 
 

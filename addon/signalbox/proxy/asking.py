@@ -19,8 +19,15 @@ from mitmproxy.proxy.layers.http import (
 from mitmproxy.proxy.layers.http._events import ErrorCode
 
 from signalbox.proxy import release
+from signalbox.proxy.http1 import UpstreamHttp1
+from signalbox.proxy.speaker import speaker
 from signalbox.proxy.stream import Commands
 from signalbox.proxy.timed import TimedStream
+
+STALE = 1.0
+"""Seconds after a request was sent on a kept connection in which a break means that the provider had closed
+that connection before: its reset takes one round trip, 0.6 s by satellite. A provider that breaks off
+later had the request, and may have worked on it."""
 
 _OF_AN_ANSWER = (ResponseHeaders, ResponseData, ResponseTrailers, ResponseEndOfMessage, ResponseProtocolError)
 
@@ -30,6 +37,8 @@ class AskingStream(TimedStream):
     """Whether a request of ours is under way at `context.server`."""
     _reused = False
     """Whether that connection had served an earlier request."""
+    _sent = 0.0
+    """When that request began to be sent, on the monotonic clock."""
     _read_to_end = False
     """Whether its answer was."""
     _unsent: int | None = None
@@ -43,6 +52,7 @@ class AskingStream(TimedStream):
         if isinstance(connection, Server):
             self.context.server = self.flow.server_conn = connection
             self._talks, self._read_to_end, self._unsent = True, False, None
+            self._sent = time.monotonic()
             self._reused = (connection.timestamp_start or asked) < asked
         return fault or ""
 
@@ -53,6 +63,13 @@ class AskingStream(TimedStream):
         if content:
             yield SendHttp(RequestData(self.stream_id, content), server)
         yield SendHttp(RequestEndOfMessage(self.stream_id), server)
+
+    def _was_stale(self) -> bool:
+        """Whether a connection that just broke was closed before the request came: it had served an earlier
+        one, and broke at once, without a byte of an answer."""
+        upstream = speaker(self._parent, self.context.server)
+        was_heard = isinstance(upstream, UpstreamHttp1) and upstream.heard
+        return self._reused and not was_heard and time.monotonic() - self._sent < STALE
 
     def _is_sending(self) -> bool:
         """Whether the request is still on its way: a long one takes its time, but it has to get on."""

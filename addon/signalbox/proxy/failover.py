@@ -221,14 +221,15 @@ class FailoverStream(AnsweringStream):
             yield from self.handle_protocol_error(broken)
             return
         assert exchange.provider is not None
+        own_key = exchange.provider.auth != "client"
         if exchange.provider.is_anthropic:
-            is_read = event.response.status_code in MENDABLE or self._is_renewable(event.response)
+            status = event.response.status_code
+            is_read = status in MENDABLE or (status == 401 and own_key)
         else:  # what is no stream may be an error, whatever its status
             is_read = not self._is_stream
         if exchange.course is None or not (is_read or self._may_wait):
             yield from self._accept(event)
             return
-        own_key = exchange.provider.auth != "client"
         host = exchange.provider.url.host
         self._held = Held(event, own_key=own_key, provider=host, secrets=exchange.secrets)
         self.server_state = self.state_hold
@@ -236,11 +237,6 @@ class FailoverStream(AnsweringStream):
             self.deadlines.set("judge", JUDGED_AFTER)
         elif self._held.is_stream or not self._is_last:
             self._open_in_time()
-
-    def _is_renewable(self, response: http.Response) -> bool:
-        """Whether a command may print a better key than the one that this answer refuses."""
-        course = self.exchange.course if self.exchange is not None else None
-        return response.status_code == 401 and course is not None and course.key_command is not None
 
     def _invalid(self, response: http.Response) -> str:
         """What makes a head that could mean two things; mitmproxy would refuse it when it is delivered."""
@@ -281,17 +277,14 @@ class FailoverStream(AnsweringStream):
             if is_cut:
                 yield from self._let_go()
                 held.finish()
-            if exchange.provider is not None and not exchange.provider.is_anthropic:
-                translation = exchange.outgoing.translation if exchange.outgoing is not None else PASSING
-                id = exchange.request_id
-                if translated := held.translate(translation, told, id, datetime.now(UTC)):
-                    exchange.outcome = told
-                reworded = held.reworded(id)
-                if (reworded or translated) and not self._read_to_end:
-                    yield from self._let_go()
-                if held.reader.foreign and not (reworded or translated or held.is_error):
-                    yield from self._give_up(502, f"gave no answer: {told.detail}", told)
-                    return
+            reworded = self._reword(held, told)
+            if reworded and not self._read_to_end:
+                yield from self._let_go()
+            is_anthropic = exchange.provider is not None and exchange.provider.is_anthropic
+            if held.reader.foreign and not (is_anthropic or reworded or held.is_error):
+                yield from self._give_up(502, f"gave no answer: {told.detail}", told)
+                return
+            if reworded or not is_anthropic:
                 self._told = read_error(held.body()) or self._told
         self._held = None
         if self._opened and told.kind != "success":
@@ -301,6 +294,19 @@ class FailoverStream(AnsweringStream):
         yield from self._accept(held.head)
         for kept in held.events:
             yield from self.server_state(kept)
+
+    def _reword(self, held: Held, told: Outcome) -> bool:
+        """Say an error that is delivered as Anthropic would; says whether that changes anything."""
+        exchange = self._ours
+        assert exchange is not None
+        assert exchange.provider is not None
+        id, outgoing = exchange.request_id, exchange.outgoing
+        translation = outgoing.translation if outgoing is not None else PASSING
+        changed = held.translate(translation, told, id, datetime.now(UTC))
+        changed = changed or held.refuses_key(exchange.provider.shown, id)
+        if changed:
+            exchange.outcome = told
+        return (not exchange.provider.is_anthropic and held.reworded(id)) or changed
 
     def _accept(self, head: ResponseHeaders) -> Commands[None]:
         """Deliver this answer: from here on nothing is tried again."""
@@ -332,7 +338,7 @@ class FailoverStream(AnsweringStream):
             yield from super().handle_protocol_error(event)
         elif self._held is not None and self._held.is_error:
             yield from self._decide(self._held.judged(datetime.now(UTC)), is_cut=True)
-        elif self._reused and self._held is None and not self._renewed:
+        elif self._held is None and not self._renewed and self._was_stale():
             self._renewed = True  # a connection that was kept too long: no fault of the provider
             yield from self._let_go()
             yield from self._ask()

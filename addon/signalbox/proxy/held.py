@@ -14,7 +14,7 @@ from mitmproxy.proxy.layers.http import (
 
 from signalbox.messages.context import in_anthropics_words
 from signalbox.messages.encoding import EncodingError, TooLarge, decode
-from signalbox.messages.errors import error_body, with_request_id, without_secrets
+from signalbox.messages.errors import error_body, refused_key, with_request_id, without_secrets
 from signalbox.messages.reader import Reader
 from signalbox.routing.outcome import EMPTY, STREAM_ERROR, Outcome, classify, classify_event, success
 from signalbox.routing.report import HEAD
@@ -133,6 +133,17 @@ class Held:
         wait = told.wait or limits(response.headers, now)
         if response.status_code in (429, 529) and wait is not None:
             response.headers["retry-after"] = str(ceil(wait))
+        self._becomes(with_request_id(said, request_id))
+        return True
+
+    def refuses_key(self, provider: str, request_id: str) -> bool:
+        """Where this is a 401 for the router's own key, say it with 403 and the provider's name. Says whether
+        that was so."""
+        if self.response.status_code != 401 or not self._own_key:
+            return False
+        said = refused_key(provider, without_secrets(self.body(), self._secrets))
+        self.response.status_code, self.response.reason = 403, "Forbidden"
+        self.response.headers["content-type"] = "application/json"
         self._becomes(with_request_id(said, request_id))
         return True
 

@@ -17,6 +17,7 @@ from mitmproxy.proxy.layers.http import (
     Http1Client,
     Http1Server,
     ReceiveHttp,
+    RequestHeaders,
     RequestProtocolError,
     ResponseProtocolError,
 )
@@ -108,6 +109,14 @@ class ClientHttp1(Http1Server):
 class UpstreamHttp1(Http1Client):
     """To an upstream."""
 
+    heard = False
+    """Whether a byte has come since the last request was sent, be it of a 1xx."""
+
+    def send(self, event: HttpEvent) -> Commands:
+        if isinstance(event, RequestHeaders):
+            self.heard = False
+        yield from super().send(event)
+
     def _handle_event(self, event: events.Event) -> Commands:
         yield from super()._handle_event(event)
         if self.state in (self.read_headers, self.read_body) and len(self.buf) > HEAD_LIMIT:
@@ -121,6 +130,7 @@ class UpstreamHttp1(Http1Client):
                 )
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
+        self.heard = self.heard or isinstance(event, events.DataReceived)
         self._skip_informational()
         yield from super().read_headers(event)
 

@@ -140,6 +140,8 @@ class RouterStream(HttpStream):
                     if self._answered:
                         continue  # the client has the head of a stream already
                     self._answered = True
+                    if self.exchange is not None and self.exchange.closes:
+                        event.response.headers["connection"] = "close"
                 elif isinstance(event, ResponseEndOfMessage) and self._is_broken():
                     cut = ResponseProtocolError(self.stream_id, "broken answer", ErrorCode.KILL)
                     command = SendHttp(cut, command.connection)
@@ -187,7 +189,7 @@ class RouterStream(HttpStream):
         if real.path == exchange.shown_path:
             real.path = exchange.path
         if leak := exchange.leak(real.path, list(real.headers.items(multi=True))):
-            name = exchange.provider.name if exchange.provider else "the provider"
+            name = exchange.provider.shown if exchange.provider else "the provider"
             raise LeakError(f"{leak} holds an Anthropic credential that is not {name}'s own")
         return real
 
@@ -286,8 +288,7 @@ class RouterStream(HttpStream):
         if exchange is not None:
             exchange.ending = "error"
         if not self._answered and hasattr(self, "flow"):
-            headers = exchange.headers() if exchange is not None else {}
-            self.flow.response = error(status, message, exchange, headers | {"connection": "close"})
+            self.flow.response = error(status, message, exchange, {"connection": "close"})
             yield from self._send(self.flow.response)
         else:
             yield SendHttp(

@@ -3,7 +3,7 @@
 Decides and keeps count; sending and waiting are the proxy's business. `now` is seconds of a monotonic clock.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import msgspec
@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from signalbox.config.rules import Command, Failover, Provider
 from signalbox.config.rules import Reject as Reject
 from signalbox.routing.facts import Conversation
-from signalbox.routing.outcome import CANCELLED, Outcome, success
+from signalbox.routing.outcome import CANCELLED, Outcome
 from signalbox.routing.outgoing import Outgoing
 from signalbox.routing.plan import Choice
 from signalbox.routing.standing import Attempt as Ticket
@@ -42,8 +42,9 @@ class Next(msgspec.Struct, frozen=True):
     wait: float = 0.0
 
 
-type Against = Callable[[Choice], object]
-"""Says what there is against a target now beside how it stands, such as quota that is used up; or None."""
+type Against = Callable[[Choice], tuple[str, str] | None]
+"""Says what there is against a target now beside circuits and cooldowns, such as quota that is used up, as in
+`plan.Refusal`."""
 
 type Prepare = Callable[[Choice, str | None, bool], Outgoing]
 """Makes what a target is sent: with this key, and whether it is the only one that could answer."""
@@ -56,7 +57,7 @@ type Mend = Callable[[Attempt, int, bytes], bool]
 class Course:
     """`start` gives the first attempt, `failed` the one after a failure, `ended` closes the last.
 
-    Each attempt is judged once: when its answer begins, when it fails, or when the request is over.
+    Each attempt is judged once: when it fails, or when its answer is over.
     """
 
     def __init__(
@@ -70,9 +71,14 @@ class Course:
         reject: Reject | None = None,
         mend: Mend | None = None,
         against: Against = lambda _: None,
+        chain: tuple[Choice, ...] = (),
     ) -> None:
-        """`choices` are those that the plan found available, one at least; after them comes `reject`."""
+        """`choices` are those that the plan found available, one at least. When all of them have failed,
+        those of the `chain` that were passed over are asked, as far as they are last resorts, and then
+        `reject` answers."""
         self._waiting = list(choices)
+        self._chain = chain or choices
+        self._asked: list[Choice] = []
         self._failover = failover
         self._standing = standing
         self._prepare = prepare
@@ -100,6 +106,8 @@ class Course:
                 return self._turn_to(self._waiting.pop(0), now)
             except UntranslatableError:
                 if not self._waiting:
+                    self._waiting = self._last_resorts(now)
+                if not self._waiting:
                     raise
 
     def may_follow(self, now: float) -> bool:
@@ -111,7 +119,8 @@ class Course:
             or self._retries > 0
             or self._patience > 0
             or self._other_key(self.current.provider, now) is not None
-            or any(not self._refused(choice, now) for choice in self._waiting)
+            or any(self._refusal(choice, now) is None for choice in self._waiting)
+            or bool(self._last_resorts(now))
         )
 
     def mended(self, status: int, body: bytes, now: float) -> Next | None:
@@ -158,15 +167,15 @@ class Course:
             self.current = None
         return following
 
-    def began(self, status: int, now: float) -> None:
+    def began(self) -> None:
         """The answer that is delivered has begun; it may still break off."""
-        if self._verdict is None:
-            self._judge(success(status), now)
+        if self.current is not None and self._verdict is None:
+            for event in self._standing.began(self.current.ticket):
+                self._tell(event)
 
     def ended(self, outcome: Outcome | None, now: float) -> None:
         """What is delivered is over; None where the client left."""
-        broke_off = outcome is not None and outcome.kind != "success"
-        if self._verdict is None or (self._verdict.kind == "success" and broke_off):
+        if self._verdict is None:
             self._judge(outcome, now)
 
     def _following(self, attempt: Attempt, outcome: Outcome, now: float) -> Next | Reject | None:
@@ -185,22 +194,51 @@ class Course:
             return Next(self._begin(choice, index, now))
         while self._waiting:
             choice = self._waiting.pop(0)
-            if not self._refused(choice, now):
+            if self._refusal(choice, now) is None:
                 with suppress(UntranslatableError):
                     return Next(self._turn_to(choice, now))
+        for choice in self._last_resorts(now):
+            with suppress(UntranslatableError):
+                return Next(self._turn_to(choice, now, retries=0, patience=0.0))
         return self._reject
 
-    def _turn_to(self, choice: Choice, now: float) -> Attempt:
-        self._retries, self._patience = self._failover.retries, self._failover.wait
+    def _last_resorts(self, now: float) -> list[Choice]:
+        """Who was passed over and is asked once, in order, before the client gets an error: those with an
+        open circuit, and those that recover soon."""
+        return [
+            choice
+            for choice in self._not_asked()
+            if not any(choice is one for one in self._waiting)
+            and self._against(choice) is None
+            and self._standing.is_last_resort(choice.provider, choice.model, now)
+        ]
+
+    def _not_asked(self) -> Iterator[Choice]:
+        return (choice for choice in self._chain if not any(choice is one for one in self._asked))
+
+    def not_asked(self, now: float) -> list[tuple[str, str]]:
+        """Provider, and for people why it is not asked, of each target of the chain that has not been."""
+        return [
+            (choice.provider.name, ", ".join(self._refusal(choice, now) or ("not asked",)))
+            for choice in self._not_asked()
+        ]
+
+    def _turn_to(
+        self, choice: Choice, now: float, *, retries: int | None = None, patience: float | None = None
+    ) -> Attempt:
+        """Retries and patience are those of the rule unless given."""
+        self._retries = self._failover.retries if retries is None else retries
+        self._patience = self._failover.wait if patience is None else patience
         self._tried = frozenset()
         self._is_renewed = False
+        self._asked.append(choice)
         return self._begin(choice, self._standing.pick_key(choice.provider, self._conversation, now), now)
 
     def _begin(self, choice: Choice, index: int | None, now: float) -> Attempt:
-        """`index` None: with the first key, if there is one."""
+        """`index` None: with the key that is first to be well again, if there is one."""
         keys = choice.provider.keys
         if index is None:
-            index = next((i for i, secret in enumerate(keys) if secret.value), None)
+            index = self._standing.next_key(choice.provider, now)
         key = keys[index].value if index is not None else None
         self._tried |= {index}
         outgoing = self._prepare(choice, key, self._is_lone(choice.provider))
@@ -212,15 +250,15 @@ class Course:
     def _is_lone(self, provider: Provider) -> bool:
         """Whether nothing could ever take over, however others stand by then."""
         keys = sum(secret.value is not None for secret in provider.keys)
-        return not (self._waiting or self._reject or self._retries or self._patience or keys > 1)
+        others = self._waiting or any(self._not_asked())
+        return not (others or self._reject or self._retries or self._patience or keys > 1)
 
     def _other_key(self, provider: Provider, now: float) -> int | None:
         """A key that is well and was not used yet."""
         return self._standing.pick_key(provider, self._conversation, now, without=self._tried)
 
-    def _refused(self, choice: Choice, now: float) -> bool:
-        standing = self._standing.refusal(choice.provider, choice.model, now)
-        return standing is not None or self._against(choice) is not None
+    def _refusal(self, choice: Choice, now: float) -> tuple[str, str] | None:
+        return self._standing.refusal(choice.provider, choice.model, now) or self._against(choice)
 
     def _judge(self, outcome: Outcome | None, now: float) -> None:
         if self.current is None:

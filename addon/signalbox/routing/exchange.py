@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal
 from urllib.parse import quote
 
-from signalbox.config.rules import Provider, Rules, Timeout
+from signalbox.config.rules import Provider, Rules, Timeout, shown
 from signalbox.messages.errors import without_secrets
 from signalbox.messages.reader import Reader
 from signalbox.messages.usage import Usage
@@ -15,6 +15,7 @@ from signalbox.routing.credentials import LOGIN, Caller, leak, secrets_of
 from signalbox.routing.facts import Facts
 from signalbox.routing.outcome import CANCELLED, Outcome
 from signalbox.routing.outgoing import Outgoing
+from signalbox.routing.plan import LASTING, Skip
 from signalbox.routing.tried import Tried
 
 type Kind = Literal["messages", "count_tokens", "models", "pipe", "own", "refused"]
@@ -75,6 +76,8 @@ class Exchange:
         """The attempts, where a rule decided."""
         self.renewed: Provider | None = None
         """The provider that is asked, as the rules have it after a command printed another key."""
+        self.skipped: tuple[Skip, ...] = ()
+        """Targets that the plan passed over."""
         self.outcome: Outcome | None = None
         """How the last attempt ended, where that was told by anything but its answer."""
         self.error_body = bytearray()
@@ -168,7 +171,18 @@ class Exchange:
     @property
     def attempts(self) -> tuple[str, ...]:
         """`zai:429`, one each."""
-        return tuple(f"{tried.provider}:{tried.label}" for tried in self.tried if tried.label)
+        return tuple(f"{shown(tried.provider)}:{tried.label}" for tried in self.tried if tried.label)
+
+    def others(self, now: float) -> str:
+        """Why the targets of the chain beside the one under way did not answer, for people: `zai: 429,
+        rate_limit_error; kimi: circuit, open for another 42 s`. Each failure is told once. Empty where there
+        are none."""
+        told = [
+            (shown(tried.provider), f"{tried.label}, {tried.detail}") for tried in self.tried if tried.ended
+        ]
+        told += self.course.not_asked(now) if self.course is not None else []
+        told += [(skip.provider, skip.why) for skip in self.skipped if skip.reason in LASTING]
+        return "; ".join(dict.fromkeys(f"{name}: {why.rstrip(', ')}" for name, why in told))
 
     @property
     def timeout(self) -> Timeout:
@@ -181,12 +195,16 @@ class Exchange:
         return self.timeout.first_byte if streamed else self.timeout.first_byte_whole
 
     def headers(self) -> dict[str, str]:
-        """What every answer on the messages paths tells (the contract, section 3)."""
+        """What every answer on the messages paths tells (the contract, section 3), as far as it is known.
+        Where nobody was asked, provider and model are those of the last target that was passed over."""
         if not self.ours:
             return {}
+        provider, model = self.provider.shown if self.provider else "", self.model
+        if self.provider is None and self.skipped:
+            provider, model = self.skipped[-1].provider, self.skipped[-1].model
         told = {
-            "x-signalbox-provider": self.provider.name if self.provider else "",
-            "x-signalbox-model": self.model or "",
+            "x-signalbox-provider": provider,
+            "x-signalbox-model": model or "",
             "x-signalbox-rule": self.label,
             "x-signalbox-attempts": " ".join(self.attempts),
             "request-id": self.request_id,

@@ -118,6 +118,7 @@ TIMEOUT = Outcome("timeout", "timeout")
 STREAM_ERROR = Outcome("stream_error", "stream_error")
 """The answer broke off, or could not be read, before it began."""
 EMPTY = STREAM_ERROR.because("the stream ended without an answer")
+UNFINISHED = STREAM_ERROR.because("the stream ended before the message did")
 CANCELLED = Outcome("cancelled", "client", detail="the client left")
 
 

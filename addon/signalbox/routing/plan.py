@@ -38,6 +38,11 @@ class Skip(msgspec.Struct, frozen=True):
     reason: str
     detail: str
 
+    @property
+    def why(self) -> str:
+        """For people: `ZAI_API_KEY is not set`, `circuit, open for another 42 s`."""
+        return self.detail if self.reason in LASTING else f"{self.reason}, {self.detail}"
+
 
 class Plan(msgspec.Struct, frozen=True):
     """What to do with one request. No choices and no `reject` means that nobody is available."""
@@ -49,6 +54,9 @@ class Plan(msgspec.Struct, frozen=True):
     """As in the line `dispatch:` (contract, section 8)."""
     choices: tuple[Choice, ...] = ()
     """Available ones, in order."""
+    chain: tuple[Choice, ...] = ()
+    """These and the ones passed over for a reason that passes by itself, in order: who may still be asked
+    when the available ones have failed."""
     skipped: tuple[Skip, ...] = ()
     reject: Reject | None = None
     is_first: bool = False
@@ -66,15 +74,17 @@ def plan(
         )
     chain = _chain(rules, rule, facts, facts.asked)
     available, skipped = _sorted_out(chain, facts, (*REFUSALS, *refusals))
-    if chain and not available and not rule.reject and skipped[-1].reason not in LASTING:
+    lasting = {id(choice) for choice, skip in skipped if skip.reason in LASTING}
+    if chain and not available and not rule.reject and id(chain[-1]) not in lasting:
         available, skipped = chain[-1:], skipped[:-1]
     is_first = available[:1] == chain[:1]
     return Plan(
         rule=rule,
         label=rule.label,
-        reason=f"rule:{rule.label}" if is_first else skipped[0].reason,
+        reason=f"rule:{rule.label}" if is_first else skipped[0][1].reason,
         choices=available,
-        skipped=skipped,
+        chain=tuple(choice for choice in chain if id(choice) not in lasting),
+        skipped=tuple(skip for _, skip in skipped),
         reject=rule.reject,
         is_first=is_first,
     )
@@ -115,13 +125,13 @@ def model_sent(provider: Provider, target: Target, asked: str) -> str:
 
 def _sorted_out(
     chain: Sequence[Choice], facts: Facts, refusals: Sequence[Refusal]
-) -> tuple[tuple[Choice, ...], tuple[Skip, ...]]:
+) -> tuple[tuple[Choice, ...], tuple[tuple[Choice, Skip], ...]]:
     """The available ones, and the others each with the first refusal it met."""
     available, skipped = [], []
     for choice in chain:
         refused = next((refused for refusal in refusals if (refused := refusal(choice, facts))), None)
         if refused:
-            skipped.append(Skip(choice.provider.name, choice.model, *refused))
+            skipped.append((choice, Skip(choice.provider.name, choice.model, *refused)))
         else:
             available.append(choice)
     return tuple(available), tuple(skipped)

@@ -15,16 +15,19 @@ from signalbox.routing.circuit import Breaker, Gate, State, Ticket
 from signalbox.routing.facts import Conversation
 from signalbox.routing.outcome import Outcome
 
+BRIEF = 60.0
+"""Seconds of cooldown after which, at most, a target is asked all the same when all others have failed (the
+contract, section 4)."""
 MODELS_LIMIT = 1000
 """Resting models that are remembered: callers name them."""
 
-type Event = tuple[Literal["circuit", "resting", "well"], str, str, str]
+type Event = tuple[Literal["circuit", "cooldown", "recovered"], str, str, str]
 """What an attempt changed, in one of three forms, all text for people:
 
 - `("circuit", provider, state before, state after)`
-- `("resting", provider, what of it, "for 30 s: rate_limit_error")`, what being `provider`, `model glm-4.7`
+- `("cooldown", provider, what of it, "for 30 s: rate_limit_error")`, what being `provider`, `model glm-4.7`
   or `key 2`
-- `("well", provider, what of it, "")`
+- `("recovered", provider, what of it, "")`
 """
 
 
@@ -51,12 +54,12 @@ class Rest(Gate):
         if until > self.until:
             self.until = until
             window = f":{outcome.window}" if outcome.window is not None else ""
-            self.reason = f"quota{window}" if outcome.kind == "quota" else "resting"
+            self.reason = f"quota{window}" if outcome.kind == "quota" else "cooldown"
             self.cause = outcome.detail or outcome.label
 
     def refusal(self, now: float) -> tuple[str, str]:
         remaining = self.remaining(now)
-        when = f"rests for another {span(remaining)}" if remaining else "being tried again"
+        when = f"in cooldown for another {span(remaining)}" if remaining else "being tried again"
         return self.reason, f"{when}: {self.cause}"
 
 
@@ -75,23 +78,44 @@ class Attempt(msgspec.Struct, frozen=True, eq=False):
 class Standing:
     """The circuits of all providers and the rests of providers, models and keys."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, metered: bool = True) -> None:
+        """`metered`: `quota.Quotas` hears the same answers, and knows until when a window is used up."""
+        self._metered = metered
         self._breakers: dict[str, Breaker] = {}
         self._rests: dict[Place, Rest] = {}
 
     def refusal(self, provider: Provider, model: str | None, now: float) -> tuple[str, str] | None:
-        """Why this target cannot be asked now, as in `plan.Refusal`: `circuit`, `resting`, `quota` or
+        """Why this target cannot be asked now, as in `plan.Refusal`: `circuit`, `cooldown`, `quota` or
         `quota:7d`."""
         breaker = self._breakers.get(provider.name)
         if breaker is not None and not breaker.allows(now):
             remaining = breaker.remaining(now)
             detail = f"open for another {span(remaining)}" if remaining else "half-open, being tried again"
             return "circuit", detail
+        longest = self._longest(provider, model, now)
+        return longest.refusal(now) if longest is not None else None
+
+    def is_last_resort(self, provider: Provider, model: str | None, now: float) -> bool:
+        """Whether there is nothing against this target but an open circuit or a cooldown that is over within
+        a minute: then it is asked when all others have failed."""
+        longest = self._longest(provider, model, now)
+        return longest is None or longest.remaining(now) <= BRIEF
+
+    def _longest(self, provider: Provider, model: str | None, now: float) -> Rest | None:
+        """Of the cooldowns that shut this target out the one that ends last; of its keys one is enough."""
         shut = [rest for place in _places(provider, model) if (rest := self._shut(place, now))]
         keys = [self._shut(place, now) for place in _keys(provider).values()]
         if all(keys):
             shut.append(min(filter(None, keys), key=lambda rest: rest.remaining(now)))
-        return max(shut, key=lambda rest: rest.remaining(now)).refusal(now) if shut else None
+        return max(shut, key=lambda rest: rest.remaining(now), default=None)
+
+    def next_key(self, provider: Provider, now: float) -> int | None:
+        """Of keys that are all in cooldown the one that recovers first; None where there is no key."""
+        ends = {
+            index: rest.remaining(now) if (rest := self._rests.get(place)) else 0.0
+            for index, place in _keys(provider).items()
+        }
+        return min(ends, key=lambda index: ends[index])
 
     def pick_key(
         self,
@@ -134,8 +158,14 @@ class Standing:
             rest.enter(ticket, now)
         return Attempt(provider, model, key_index, breaker, ticket, met)
 
+    def began(self, attempt: Attempt) -> list[Event]:
+        """The attempt's answer has begun. That ends the cooldowns that the attempt met: the provider accepts
+        this model and key again. It says nothing to the circuit, for the answer may still break off."""
+        return self._wake(attempt)
+
     def end(self, attempt: Attempt, outcome: Outcome | None, now: float) -> list[Event]:
-        """The attempt is judged: its answer has begun, or it failed. None: it was abandoned.
+        """The attempt is judged, once: its answer has ended, or it failed. None: it was abandoned, as when
+        the client leaves, and nothing is learned.
 
         To abandon what was judged before changes nothing.
         """
@@ -151,7 +181,7 @@ class Standing:
         return {name: breaker.state(now) for name, breaker in self._breakers.items()}
 
     def resting(self, now: float) -> list[tuple[str, str, str]]:
-        """(provider, `model glm-4.7`, `rests for another 5 s: rate_limit_error`) for each running rest."""
+        """(provider, `model glm-4.7`, `in cooldown for another 5 s: 429`) for each running cooldown."""
         return [
             (rest.place.provider, rest.what, rest.refusal(now)[1])
             for rest in self._rests.values()
@@ -176,13 +206,13 @@ class Standing:
         ended = [rest for rest in attempt.met if self._rests.get(rest.place) is rest]
         for rest in ended:
             del self._rests[rest.place]
-        return [("well", rest.place.provider, rest.what, "") for rest in ended]
+        return [("recovered", rest.place.provider, rest.what, "") for rest in ended]
 
     def _rest(self, attempt: Attempt, outcome: Outcome, now: float) -> list[Event]:
         """Note the rest that an outcome asks for. Many that ask for the same at once are one event."""
         if not outcome.rest or outcome.scope == "none":
             return []
-        if outcome.window is not None and len(attempt.provider.keys) <= 1:
+        if self._metered and outcome.window is not None and len(attempt.provider.keys) <= 1:
             return []  # the windows of the account are used up: `quota` knows until when
         place, what = _blamed(attempt, outcome)
         rest = self._rests.pop(place, None) or Rest(place, what)
@@ -192,7 +222,7 @@ class Standing:
         self._bound_models()
         if was_running:
             return []
-        return [("resting", place.provider, what, f"for {span(outcome.rest)}: {rest.cause}")]
+        return [("cooldown", place.provider, what, f"for {span(outcome.rest)}: {rest.cause}")]
 
     def _bound_models(self) -> None:
         models = [place for place in self._rests if place.scope == "model"]

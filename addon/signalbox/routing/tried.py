@@ -25,4 +25,10 @@ class Tried(msgspec.Struct):
     """As in `x-signalbox-attempts`; empty until something can be told."""
     outcome: Outcome | None = None
     ended: float | None = None
+    """When it had failed, or when its answer was over."""
     usage: Usage = msgspec.field(default_factory=Usage)
+
+    @property
+    def detail(self) -> str:
+        """Why it failed, for people."""
+        return self.outcome.detail if self.outcome is not None else ""

@@ -54,6 +54,10 @@ class Issued:
         self._queue: SimpleQueue[_Batch | None] = SimpleQueue()
         self._shared.transact(self._found, wait=BUSY)
         self.refresh()
+        self.resume()
+
+    def resume(self) -> None:
+        """Write again after `close`: answers that were under way learn from the same memory as before."""
         self._writer = threading.Thread(target=self._write_behind, name="signalbox-issued", daemon=True)
         self._writer.start()
 
@@ -72,7 +76,8 @@ class Issued:
         if new:
             tried = threading.Event()
             self._queue.put((new, tried))
-            tried.wait(SOON)
+            if self._writer.is_alive():
+                tried.wait(SOON)
 
     def refresh(self) -> None:
         """Know what other routers have written by now. Takes microseconds where that is nothing, and never
@@ -89,9 +94,10 @@ class Issued:
                 self._version = version
 
     def close(self) -> None:
-        """Returns when all is written, or cannot be."""
-        self._queue.put(None)
-        self._writer.join()
+        """Returns when all is written, or cannot be. What is learned after that waits until `resume`."""
+        if self._writer.is_alive():
+            self._queue.put(None)
+            self._writer.join()
         self._stop_reading()
 
     def _stop_reading(self) -> None:

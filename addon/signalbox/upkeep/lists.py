@@ -12,6 +12,7 @@ import msgspec
 
 from signalbox.config.rules import Provider, Rules
 from signalbox.messages import models
+from signalbox.messages.errors import refused_key
 from signalbox.messages.models import Entry, Part
 from signalbox.routing.credentials import Caller
 from signalbox.upkeep.fetch import Answer, FailedError, RefusedError, ask, nobody
@@ -79,7 +80,7 @@ class Lists:
             assert home is not None
             missing.insert(0, home.name)
             if isinstance(first, RefusedError) and named is not None and caller is not None:
-                return Gathered([], tuple(missing), first.answer)
+                return Gathered([], tuple(missing), _refusal(named, first.answer))
             first = None
         if first:
             self._remember(first)
@@ -136,6 +137,14 @@ class Lists:
             except (OSError, ValueError):
                 continue
         return []
+
+
+def _refusal(provider: Provider, answer: Answer) -> Answer:
+    """What a client is told: its own login is not at fault where the router's key was refused."""
+    if answer.status != 401 or provider.auth == "client":
+        return answer
+    said = refused_key(provider.name, answer.body)
+    return Answer(403, (("content-type", "application/json"),), said)
 
 
 def _has_no_key(provider: Provider) -> bool:
