@@ -183,12 +183,13 @@ def router(start_router: Callable[..., Router], upstreams: dict[str, Upstream]) 
     return start_router(upstreams["anthropic"].url, rules=rules(upstreams))
 
 
-def history(model: str, signature: str) -> bytes:
+def history(model: str, signature: str, *, stream: bool = False) -> bytes:
     thinking = {"type": "thinking", "thinking": "hm", "signature": signature}
     return json.dumps(
         {
             "model": model,
             "max_tokens": 64,
+            "stream": stream,
             "messages": [
                 {"role": "user", "content": "a"},
                 {"role": "assistant", "content": [thinking, {"type": "text", "text": "b"}]},
@@ -278,7 +279,7 @@ def test_a_context_error_in_a_stream_is_said_in_those_words_before_anything_of_a
     router, upstreams, before
 ):
     upstreams["zai"].answer(sse(*before, TOO_LONG_EVENT))
-    status, body = sender(router)(history("zai-x", "c2ln"), {})
+    status, body = sender(router)(history("zai-x", "c2ln", stream=True), {})
     *_, last = body.strip().split(b"\n\n")
     name, data = last.split(b"\n")
     assert (status, name) == (200, b"event: error")
@@ -297,7 +298,7 @@ def test_a_context_error_in_a_stream_that_was_held_is_a_400(start_router, upstre
     router = start_router(upstreams["anthropic"].url, rules=text)
     never = threading.Event()
     upstreams["zai"].answer(sse(*START, TOO_LONG_EVENT, *([] if ends else [never])), message_json("zai-x"))
-    status, body = sender(router)(history("zai-x", "c2ln"), {})
+    status, body = sender(router)(history("zai-x", "c2ln", stream=True), {})
     assert status == 400
     assert json.loads(body)["error"]["message"].startswith("prompt is too long: 250000 tokens > 200000")
     assert not upstreams["kimi"].requests
@@ -308,14 +309,14 @@ def test_a_context_error_in_a_stream_that_was_held_is_a_400(start_router, upstre
 def test_an_error_after_the_beginning_of_an_answer_passes_as_it_was_said(router, upstreams):
     begun = message_events("glm", [text_block("")], ["begun"], USAGE, USAGE)[:4]
     upstreams["zai"].answer(sse(*begun, TOO_LONG_EVENT))
-    _, body = sender(router)(history("zai-x", "c2ln"), {})
+    _, body = sender(router)(history("zai-x", "c2ln", stream=True), {})
     assert body.endswith(TOO_LONG_EVENT)
 
 
 def test_a_context_error_in_a_stream_of_anthropic_passes_unmodified(router, upstreams):
     said = sse(*START, TOO_LONG_EVENT)
     upstreams["anthropic"].answer(said)
-    assert sender(router)(history("anthropic-x", "c2ln"), {}) == (200, said.body)
+    assert sender(router)(history("anthropic-x", "c2ln", stream=True), {}) == (200, said.body)
 
 
 def test_a_lone_stream_that_does_not_say_that_it_is_one_is_not_held(router, upstreams):
@@ -323,7 +324,7 @@ def test_a_lone_stream_that_does_not_say_that_it_is_one_is_not_held(router, upst
     start, ping, *rest = message_events("zai-x", [text_block("")], ["late"], USAGE, USAGE)
     upstreams["zai"].answer(Answer(200, (), (start, ping, go_on, *rest), "chunked"))
     with closing(http.client.HTTPConnection("127.0.0.1", router.ports[0], timeout=15)) as connection:
-        connection.request("POST", "/v1/messages", history("zai-x", "c2ln"))
+        connection.request("POST", "/v1/messages", history("zai-x", "c2ln", stream=True))
         answer = connection.getresponse()
         assert b"message_start" in answer.read1()
         go_on.set()

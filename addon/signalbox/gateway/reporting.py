@@ -13,7 +13,6 @@ from signalbox.record import console
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.outgoing import Outgoing
 from signalbox.routing.standing import Event
-from signalbox.translate.translation import PASSING
 
 log = logging.getLogger("signalbox")
 
@@ -36,7 +35,7 @@ def sent(exchange: Exchange, provider: Provider, outgoing: Outgoing | None) -> N
     for note in outgoing.notes if outgoing is not None else ():
         log.debug("%s", note)
     where = MESSAGES if exchange.kind == "messages" else COUNT_TOKENS
-    if outgoing is not None and outgoing.translation is not PASSING:
+    if outgoing is not None and not outgoing.translation.passes:
         where = outgoing.shown_path
     log.debug("%s", console.sent_line(provider.shown, "POST", where, shown_key(exchange, provider)))
 

@@ -52,6 +52,8 @@ type Answered = ResponseData | ResponseTrailers | ResponseEndOfMessage
 class FailoverStream(AnsweringStream):
     _is_stream = False
     """Whether what comes says that it is a stream, and so does what the client would get."""
+    _is_reshaped = False
+    """Whether it is of the other form than was asked for."""
     _renewed = False
     """Whether the current attempt was sent anew already, because its connection had been kept too long."""
 
@@ -224,7 +226,7 @@ class FailoverStream(AnsweringStream):
         own_key = exchange.provider.auth != "client"
         if exchange.provider.is_anthropic:
             status = event.response.status_code
-            is_read = status in MENDABLE or (status == 401 and own_key)
+            is_read = status in MENDABLE or (status == 401 and own_key) or self._is_reshaped
         else:  # what is no stream may be an error, whatever its status
             is_read = not self._is_stream
         if exchange.course is None or not (is_read or self._may_wait):

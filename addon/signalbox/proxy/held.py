@@ -19,7 +19,7 @@ from signalbox.messages.reader import Reader
 from signalbox.routing.outcome import EMPTY, STREAM_ERROR, Outcome, classify, classify_event, success
 from signalbox.routing.report import HEAD
 from signalbox.routing.resets import limits
-from signalbox.translate.translation import PASSING, Translation
+from signalbox.translate.translation import Translation
 
 WHOLE = 1024 * 1024
 """Bytes after which a JSON answer that has shown no error counts as begun, and up to which one is decoded."""
@@ -123,11 +123,13 @@ class Held:
         """Where this is an error in another protocol, say it in Anthropic's shape, and with a status that is
         one; and when to come back, however the provider says that (translation.md, 9). Says whether that was
         so."""
-        response = self.response
-        said = self.body() if self.is_error else self.reported
-        if said is None or translation is PASSING:
+        response, status = self.response, self.response.status_code
+        said = self.body() if self.is_error and not translation.passes else self.reported
+        if said is None:
             return False
-        response.status_code, said = translation.error(response.status_code, said)
+        if translation.passes:  # an error in an answer of the other form than was asked for
+            status = told.status or 500
+        response.status_code, said = translation.error(status, said)
         response.reason = status_codes.RESPONSES.get(response.status_code, "")
         response.headers["content-type"] = "application/json"
         wait = told.wait or limits(response.headers, now)

@@ -92,7 +92,7 @@ class TranslatingStream(FailoverStream):
         exchange = self._ours
         outgoing = exchange.outgoing if exchange is not None else None
         self._answer = Passed()
-        self._is_stream = is_stream(response)
+        self._is_stream, self._is_reshaped = is_stream(response), False
         if exchange is None or outgoing is None or not 200 <= response.status_code < 300:
             return
         headers = response.headers
@@ -102,6 +102,7 @@ class TranslatingStream(FailoverStream):
         )
         if self._answer.content_type is None:
             return
+        self._is_reshaped = outgoing.translation.passes
         for name in ("content-length", "content-encoding", "transfer-encoding"):
             headers.pop(name, None)
         headers["content-type"] = self._answer.content_type

@@ -30,6 +30,8 @@ from signalbox.routing.outgoing import (
     without_headers,
 )
 from signalbox.routing.plan import Choice
+from signalbox.translate.reshaped import Reshaping
+from signalbox.translate.translation import PASSING
 
 _DISABLED = b'{"type":"disabled"}'
 
@@ -75,6 +77,7 @@ def prepare_messages(
         not provider.is_anthropic,
         tuple(notes),
         login=key if provider.auth == "claude-login" else None,
+        translation=Reshaping(facts.stream) if facts.path == MESSAGES else PASSING,
     )
 
 

@@ -1,5 +1,7 @@
 """A provider that speaks chat completions: what it is sent, and the way back of its answer."""
 
+from typing import ClassVar
+
 import msgspec
 
 from signalbox.messages.errors import error_body, without_secrets
@@ -14,6 +16,7 @@ from signalbox.translate.translation import Answer
 class Chat(msgspec.Struct, frozen=True):
     """A `Translation`."""
 
+    passes: ClassVar[bool] = False
     request: ChatRequest
     dialect: Dialect
     provider: str

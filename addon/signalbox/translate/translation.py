@@ -43,6 +43,11 @@ class Answer(Protocol):
 class Translation(Protocol):
     """One attempt's; immutable."""
 
+    @property
+    def passes(self) -> bool:
+        """Whether the provider speaks the Messages protocol: then its errors are the client's as they are."""
+        ...
+
     def answer(self, content_type: str, content_encoding: str, request_id: str) -> Answer:
         """The way back of an answer with a 2xx status and this head. `request_id` is told with an error."""
         ...
@@ -69,6 +74,8 @@ class Passed:
 
 class Passing:
     """No translation: the provider speaks the Messages protocol."""
+
+    passes = True
 
     def answer(self, content_type: str, content_encoding: str, request_id: str) -> Answer:
         return Passed()

@@ -1,0 +1,163 @@
+"""An answer in the Messages format that is whole where a stream was asked for, or the other way round.
+
+Clients read only what they asked for: Claude Code fails on a stream that answers `stream: false`, and gives
+up streaming on a whole message (claude-code-observed.md; translation.md, 6).
+"""
+
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from signalbox.messages.body import Body, BodyError, elements, members
+from signalbox.messages.encoding import Decoder, EncodingError
+from signalbox.messages.errors import error_in
+from signalbox.messages.sse import Splitter, parse_event
+from signalbox.translate.stream import LARGEST
+from signalbox.translate.translated import EVENTS, JSON
+from signalbox.translate.translation import Answer, Passed
+from signalbox.translate.whole import Message, events_of
+from signalbox.translate.writer import encode
+
+_ENDS = (b"\n\n", b"\r\n\r\n")
+"""Of an event."""
+
+_object = msgspec.json.Decoder(dict[str, Any])
+
+
+class Reshaping(msgspec.Struct, frozen=True):
+    """A `Translation` that changes nothing but the form, where that is not the one asked for."""
+
+    stream: bool
+    passes: ClassVar[bool] = True
+
+    def answer(self, content_type: str, content_encoding: str, request_id: str) -> Answer:
+        is_stream = "event-stream" in content_type.lower()
+        return Passed() if is_stream is self.stream else Reshaped(content_encoding, streams=self.stream)
+
+    def error(self, status: int, body: bytes) -> tuple[int, bytes]:
+        return status, body
+
+
+class Reshaped:
+    """Becomes events where `streams`, else one message. The first byte tells which of them comes, whatever
+    the head says: what was asked for after all passes as it came, of events only whole ones at a time."""
+
+    error: bytes | None = None
+    cut = ""
+
+    def __init__(self, content_encoding: str, *, streams: bool) -> None:
+        self.content_type: str | None = EVENTS if streams else JSON
+        self._streams = streams
+        self._form: Literal["unknown", "events", "json"] = "unknown"
+        self._held = bytearray()
+        self._splitter = Splitter()
+        self._message = Message()
+        self._decoder = Decoder("")
+        try:
+            self._decoder = Decoder(content_encoding)
+        except EncodingError as fault:
+            self.cut = str(fault)
+
+    @property
+    def over(self) -> bool:
+        return self.finished
+
+    @property
+    def finished(self) -> bool:
+        return self._message.ended or self.error is not None
+
+    def feed(self, data: bytes) -> bytes:
+        out = b""
+        if not self.cut:
+            try:
+                out = b"".join(map(self._through, self._decoder.pieces(data)))
+            except EncodingError as fault:
+                self.cut = f"its content-encoding is {fault}"
+            except Exception as fault:
+                self.cut = f"{type(fault).__name__} while it was put into the form asked for"
+        return b"" if self.cut else out
+
+    def end(self) -> bytes:
+        out = b""
+        if not self.cut:
+            try:
+                self._decoder.end()
+                out = self._last()
+            except EncodingError as fault:
+                self.cut = f"its content-encoding is {fault}"
+            except Exception as fault:
+                self.cut = f"{type(fault).__name__} while it was put into the form asked for"
+        return b"" if self.cut else out
+
+    def _through(self, piece: bytes) -> bytes:
+        self._held += piece
+        if self._form == "unknown" and (first := self._held.lstrip()[:1]):
+            self._form = "json" if first in b"{[" else "events"
+        if self._form == "events" and self._streams:
+            ends = [at + len(mark) for mark in _ENDS if (at := self._held.rfind(mark)) >= 0]
+            return self._taken(max(ends)) if ends else b""
+        if self._form == "events":
+            self._add(self._splitter.feed(self._taken(len(self._held))))
+        elif len(self._held) > LARGEST:
+            self.cut = "the answer is too large"
+        return b""
+
+    def _taken(self, size: int) -> bytes:
+        out = bytes(self._held[:size])
+        del self._held[:size]
+        return out
+
+    def _add(self, blocks: list[bytes]) -> None:
+        for block in blocks:
+            name, data = parse_event(block)
+            if not data or self.finished:
+                continue
+            event = _object.decode(data)
+            if "choices" in event:
+                self.cut = "the answer is a chat completion and no message; look at the provider's api"
+                return
+            event.setdefault("type", name)
+            self._message.add([event])
+            if event["type"] == "error":
+                self.error = data
+
+    def _last(self) -> bytes:
+        if self._form == "events" and self._streams:
+            return self._taken(len(self._held))
+        if self._form == "events":
+            self._add(self._splitter.end())
+            if not (self.finished or self._message.stopped):
+                self.cut = self.cut or "the stream ended before its message did"
+            return self._message.encoded()
+        return self._whole(bytes(self._held))
+
+    def _whole(self, said: bytes) -> bytes:
+        """What is neither a message nor an error stays as it is, as in an answer of the form asked for."""
+        if not self._streams:
+            return said
+        try:
+            body = Body.parse(said)
+        except BodyError:
+            return said
+        if body.get("type", str) == "error":
+            self.error = said
+            return b"event: error\n" + _data(said)
+        if "choices" in body or error_in(body) is not None:
+            return _data(said)  # another protocol's, which the reader of events tells
+        if "content" not in body:
+            return said
+        return encode(list(events_of(_with_arguments_as_written(body))))
+
+
+def _data(said: bytes) -> bytes:
+    return b"data: " + msgspec.json.encode(msgspec.json.decode(said)) + b"\n\n"
+
+
+def _with_arguments_as_written(body: Body) -> dict[str, Any]:
+    message, place = _object.decode(body.text), body.place("content")
+    assert place is not None
+    for block, at in zip(message["content"], elements(body.text, place.value, place.end), strict=True):
+        if "input" in block:
+            input = members(body.text, at.value, at.end)["input"]
+            block["input"] = msgspec.Raw(body.text[input.value : input.end])
+    return message
