@@ -97,6 +97,8 @@ def _passing(
             if exchange.course is not None and reader.began and not begun:
                 begun = True
                 exchange.course.began()
+                if exchange.answered is not None and reader.message_id:
+                    exchange.answered(reader.message_id)
         except Exception as fault:
             if not told:
                 log.error("fault when an answer was read: %s", place(fault))

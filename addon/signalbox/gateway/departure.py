@@ -5,6 +5,7 @@ import logging
 import time
 from dataclasses import replace
 from functools import partial
+from hashlib import blake2b
 from secrets import token_hex
 
 from mitmproxy import http
@@ -20,13 +21,15 @@ from signalbox.messages.encoding import EncodingError, TooLarge, decode
 from signalbox.proxy import answers
 from signalbox.proxy.requests import address, to_headers
 from signalbox.record import console
-from signalbox.routing.course import Course
+from signalbox.routing.course import Attempt, Course
+from signalbox.routing.credentials import Caller, bare
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.facts import Facts
 from signalbox.routing.match import first_match
 from signalbox.routing.outgoing import Incoming, Outgoing
 from signalbox.routing.plan import LASTING, UNTRANSLATABLE, Choice, Plan, plan
 from signalbox.routing.prepare import prepare
+from signalbox.routing.threads import ELSEWHERE, Owner, counts_all, for_owner, names_thread
 from signalbox.translate.translation import UntranslatableError
 from signalbox.translate.warmup import warmed_up
 
@@ -74,6 +77,15 @@ async def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
             lambda choice, _: known.standing.refusal(choice.provider, choice.model, now),
         ),
     )
+    owner = None
+    if facts.continues is not None:
+        owner = known.sessions.owner(facts.conversation, facts.continues)
+        only = for_owner(chosen, owner)
+        if only is None:
+            exchange.label, exchange.reason = chosen.label, chosen.reason
+            flow.response = answers.error(400, ELSEWHERE, exchange)
+            return
+        chosen = only
     known.meters.saw(exchange.rules, chosen, caller)
     exchange.label, exchange.reason, exchange.skipped = chosen.label, chosen.reason, chosen.skipped
     for skip in chosen.skipped:
@@ -84,7 +96,7 @@ async def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
         flow.response = _nobody(chosen, exchange)
     else:
         incoming = Incoming(exchange.path, exchange.caller.headers, wire, body)
-        _go(flow, exchange, chosen, incoming, known)
+        _go(flow, exchange, chosen, incoming, known, owner)
 
 
 def pass_on(flow: http.HTTPFlow, exchange: Exchange, reason: str) -> None:
@@ -104,13 +116,25 @@ def upstream(flow: http.HTTPFlow, rules: Rules) -> Provider:
     return next(known, Provider(name=name, url=url, auth="client", beta="forward"))
 
 
-def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incoming, known: Known) -> None:
+def _go(
+    flow: http.HTTPFlow,
+    exchange: Exchange,
+    chosen: Plan,
+    incoming: Incoming,
+    known: Known,
+    owner: Owner | None,
+) -> None:
+    """`owner` is who alone may get a turn of a thread, where that is known."""
     facts = exchange.facts
     assert facts is not None
+    is_thread = facts.continues is not None
     exchange.provider = provider = chosen.choices[0].provider
     choices, chain = chosen.choices, chosen.chain
     warms_up = incoming.body.get("max_tokens", int) == 0
     if exchange.kind == "count_tokens":
+        if is_thread and not counts_all(provider):
+            flow.response = answers.error(400, ELSEWHERE, exchange)
+            return
         if provider.count_tokens != "forward":
             flow.response = _counted_here(choices[0], facts, exchange)
             return
@@ -145,20 +169,48 @@ def _go(flow: http.HTTPFlow, exchange: Exchange, chosen: Plan, incoming: Incomin
         facts.conversation,
         partial(reporting.changed, counts=exchange.kind == "count_tokens"),
         chosen.reject if exchange.kind == "messages" else None,
-        mending.mend,
+        mending.mend if not is_thread else None,
         lambda choice: known.meters.refusal(choice.provider, choice.model, caller),
         chain,
+        one_key=is_thread,
     )
     now = time.monotonic()
     try:
-        exchange.take(course.start(now), now)
+        attempt = course.start(now)
     except UntranslatableError as why:
         flow.response = answers.error(400, str(why), exchange)
         return
+    if is_thread:
+        is_same = owner is None or owner == owner_of(attempt, caller, known.issued.key)
+        if not (is_same and names_thread(attempt.outgoing, incoming.wire)):
+            course.ended(None, now)
+            exchange.course = None
+            flow.response = answers.error(400, ELSEWHERE, exchange)
+            return
+    exchange.take(attempt, now)
+
+    def answered(message: str) -> None:
+        if course.current is not None and course.current.provider.api == "anthropic":
+            owner = owner_of(course.current, caller, known.issued.key)
+            known.sessions.answered_by(facts.conversation, message, owner)
+
+    exchange.answered = answered if exchange.kind == "messages" else None
     exchange.closes = connection_close(flow.request.http_version, flow.request.headers)
     assert exchange.outgoing is not None
     address(flow, exchange, exchange.outgoing)
     _tell(exchange, is_first=chosen.is_first)
+
+
+def owner_of(attempt: Attempt, caller: Caller, key: bytes) -> Owner:
+    """The provider that this attempt asks, and its account: a key, or the caller's login."""
+    provider, index = attempt.provider, attempt.ticket.key_index
+    secret = ""
+    if provider.auth == "client":
+        secret = bare(caller.login[1]) if caller.login is not None else ""
+    elif index is not None:
+        secret = provider.keys[index].value or ""
+    told = secret.encode(errors="surrogateescape")
+    return Owner(provider.name, blake2b(told, digest_size=16, key=key).digest())
 
 
 def _nobody(chosen: Plan, exchange: Exchange) -> http.Response:

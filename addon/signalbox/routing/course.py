@@ -72,10 +72,12 @@ class Course:
         mend: Mend | None = None,
         against: Against = lambda _: None,
         chain: tuple[Choice, ...] = (),
+        *,
+        one_key: bool = False,
     ) -> None:
         """`choices` are those that the plan found available, one at least. When all of them have failed,
         those of the `chain` that were passed over are asked, as far as they are last resorts, and then
-        `reject` answers."""
+        `reject` answers. `one_key`: no other key takes over either."""
         self._waiting = list(choices)
         self._chain = chain or choices
         self._asked: list[Choice] = []
@@ -87,6 +89,7 @@ class Course:
         self._reject = reject
         self._mend = mend
         self._against = against
+        self._one_key = one_key
         self._retries = 0
         self._patience = 0.0
         self._tried: frozenset[int | None] = frozenset()
@@ -249,12 +252,14 @@ class Course:
 
     def _is_lone(self, provider: Provider) -> bool:
         """Whether nothing could ever take over, however others stand by then."""
-        keys = sum(secret.value is not None for secret in provider.keys)
+        keys = 1 if self._one_key else sum(secret.value is not None for secret in provider.keys)
         others = self._waiting or any(self._not_asked())
         return not (others or self._reject or self._retries or self._patience or keys > 1)
 
     def _other_key(self, provider: Provider, now: float) -> int | None:
         """A key that is well and was not used yet."""
+        if self._one_key:
+            return None
         return self._standing.pick_key(provider, self._conversation, now, without=self._tried)
 
     def _refusal(self, choice: Choice, now: float) -> tuple[str, str] | None:

@@ -90,6 +90,8 @@ class Exchange:
         self.ending: Ending = "done"
         self.recorded = False
         self.listener: Listener | None = None
+        self.answered: Callable[[str], None] | None = None
+        """Told the id of the answer that is delivered, once it has begun."""
 
     @property
     def ours(self) -> bool:
@@ -220,7 +222,7 @@ class Exchange:
 
     def forget(self) -> None:
         """The request is over: mitmweb may keep its flow for long, and with it this."""
-        self.facts = self.outgoing = self.course = None
+        self.facts = self.outgoing = self.course = self.answered = None
         self.hidden, self.path = {}, self.shown_path
         self.caller = Caller(())
 

@@ -69,6 +69,11 @@ class _Typed(msgspec.Struct):
     name: str = ""
 
 
+class _Thread(msgspec.Struct):
+    type: str = ""
+    previous_message_id: str = ""
+
+
 class _Metadata(msgspec.Struct):
     user_id: str = ""
 
@@ -136,6 +141,13 @@ class Facts:
     def thinking(self) -> bool:
         mode = self._field("thinking", _Typed)
         return mode is not None and mode.type in ("enabled", "adaptive")
+
+    @cached_property
+    def continues(self) -> str | None:
+        """Of a request that holds only the new turn of a thread, the id of the answer before it (empty where
+        it is not told); None where all turns are there."""
+        thread = self._field("thread", _Thread)
+        return thread.previous_message_id if thread is not None and thread.type == "continue" else None
 
     @cached_property
     def images(self) -> bool:

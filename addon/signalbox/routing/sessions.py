@@ -5,6 +5,7 @@ from collections import OrderedDict
 from signalbox.messages.tokenizers import tokenizer_of
 from signalbox.messages.tokens import Measured
 from signalbox.routing.facts import UNTOLD, Calibration, Conversation
+from signalbox.routing.threads import Owner
 
 LIMIT = 10_000
 RATIO_RANGE = (0.25, 4.0)
@@ -21,6 +22,7 @@ class Sessions:
         self._limit = limit
         self._calibrations: OrderedDict[Conversation, Calibration] = OrderedDict()
         self._refused: OrderedDict[tuple[Conversation, str], frozenset[bytes]] = OrderedDict()
+        self._owners: OrderedDict[tuple[Conversation | None, str], Owner] = OrderedDict()
         self._wanting: OrderedDict[tuple[Conversation, str], None] = OrderedDict()
 
     def answered(
@@ -59,6 +61,17 @@ class Sessions:
     def refused(self, conversation: Conversation | None, provider: str) -> frozenset[bytes]:
         """The digests of those blocks."""
         return self._refused.get((conversation, provider), frozenset()) if conversation else frozenset()
+
+    def answered_by(self, conversation: Conversation | None, message: str, owner: Owner) -> None:
+        """Notes who gave an answer, by its id: a thread goes on only there."""
+        self._owners[conversation, message] = owner
+        self._owners.move_to_end((conversation, message))
+        if len(self._owners) > self._limit:
+            self._owners.popitem(last=False)
+
+    def owner(self, conversation: Conversation | None, message: str) -> Owner | None:
+        """Who gave that answer, as far as that is known."""
+        return self._owners.get((conversation, message))
 
     def wanted_thinking(self, conversation: Conversation | None, provider: str) -> None:
         """Notes that a provider wants thinking back with each answer of this conversation."""
