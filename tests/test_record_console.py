@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from signalbox.record.console import (
     count,
@@ -60,6 +61,23 @@ def test_a_request_that_failed_over_says_how_often_it_was_tried():
 def test_an_error_shows_its_status_and_type():
     error = entry(status="error", http_status=429, error_type="rate_limit_error", latency_ms=312)
     assert request_line(error, prompts=True) == "[sonnet|zai] 429 rate_limit_error 312ms"
+
+
+def test_an_error_shows_why():
+    error = entry(status="error", http_status=400, error_type="invalid_request_error", latency_ms=4)
+    why = replace(error, why="invalid_request_error: messages: none\x1b[2J")
+    line = "[sonnet|zai] 400 invalid_request_error: messages: none\\x1b[2J 4ms"
+    assert request_line(why, prompts=True) == line
+
+
+def test_a_request_whose_body_was_not_read_shows_its_path():
+    passed = entry(model="", tier=None, http_status=200, passed="GET /v1/models", latency_ms=4, snippet="")
+    assert request_line(passed, prompts=True) == "[-|zai] 200 GET /v1/models 4ms"
+    refused = replace(passed, backend="", status="error", http_status=401, peer="192.0.2.7")
+    refused = replace(refused, error_type="authentication_error")
+    assert request_line(refused, prompts=True) == (
+        "[-|-] 401 authentication_error from 192.0.2.7 GET /v1/models 4ms"
+    )
 
 
 def test_an_error_shows_what_is_known_of_it():

@@ -20,7 +20,8 @@ from signalbox.gateway import arrival, delivery, departure, reporting
 from signalbox.gateway.known import Known
 from signalbox.gateway.listing import Listing
 from signalbox.gateway.metering import Metering
-from signalbox.gateway.recording import entry
+from signalbox.gateway.recording import entry, passed
+from signalbox.messages.paths import MESSAGES
 from signalbox.pages import health
 from signalbox.proxy import answers, replays
 from signalbox.proxy.faults import place
@@ -291,15 +292,19 @@ class Gateway:
 
     def _record(self, flow: http.HTTPFlow) -> None:
         exchange = exchanges.get(flow)
-        if exchange is None or exchange.recorded or not exchange.ours:
+        if exchange is None or exchange.recorded or exchange.kind in ("own", "models"):
             return
         exchange.recorded = True
+        if not exchange.ours:
+            self._record_passed(flow, exchange)
+            exchange.forget()
+            return
         try:
             delivery.judge(flow, exchange)
             delivery.remember(exchange, self.sessions)
             if exchange.reader is not None and exchange.reader.fault:
                 log.warning("an answer could not be read for its usage: %s", exchange.reader.fault)
-            recorded = entry(exchange, flow.response.status_code if flow.response else None)
+            recorded = entry(exchange, flow.response)
             if exchange.kind == "messages":
                 self.journal.enter(recorded)
             elif log.isEnabledFor(logging.DEBUG):
@@ -307,6 +312,24 @@ class Gateway:
         except Exception as fault:
             log.error("fault when a request was recorded: %s", place(fault))
         exchange.forget()
+
+    def _record_passed(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """Of what is only passed on a line where there are no rules, or where it failed; of what is refused
+        always. Who has no secret leaves no record: strangers must not fill the disk."""
+        is_refused = exchange.kind == "refused"
+        try:
+            provider = None if is_refused else departure.upstream(flow, exchange.rules)
+            recorded = passed(exchange, flow, provider)
+            failed = exchange.ending == "error" or not arrival.came_from_upstream(flow)
+            if not (is_refused or failed or not exchange.rules.rules):
+                return
+            is_message = flow.request.method == "POST" and arrival.path(flow) == MESSAGES
+            if is_message and recorded.http_status not in (401, 403):
+                self.journal.enter(recorded)
+            else:
+                self.journal.tell(recorded)
+        except Exception as fault:
+            log.error("fault when a request was recorded: %s", place(fault))
 
 
 def _left(flow: http.HTTPFlow) -> bool:

@@ -1,17 +1,27 @@
 """What is written down of one request."""
 
 from datetime import timedelta
+from http import HTTPStatus
 
+from mitmproxy import http
+from msgspec.structs import replace
+
+from signalbox.config.rules import Provider
 from signalbox.gateway.delivery import milliseconds
-from signalbox.messages.errors import error_type
+from signalbox.messages.errors import error_type, read_error
 from signalbox.messages.usage import Usage
 from signalbox.record.cost import cost
 from signalbox.record.entry import Attempt, Entry, Status
 from signalbox.routing.exchange import Exchange
+from signalbox.routing.report import one_line
 from signalbox.routing.tried import Tried
 
+SHOWN = 60
+"""Characters of an error's message on the console."""
 
-def entry(exchange: Exchange, http_status: int | None) -> Entry:
+
+def entry(exchange: Exchange, response: http.Response | None) -> Entry:
+    http_status = response.status_code if response is not None else None
     facts, provider, reader = exchange.facts, exchange.provider, exchange.reader
     usage = reader.usage if reader is not None else Usage()
     model = exchange.model or ""
@@ -47,8 +57,46 @@ def entry(exchange: Exchange, http_status: int | None) -> Entry:
         stream=facts.stream if facts is not None else None,
         request_id=exchange.request_id,
         tried=tuple(_attempt(exchange, tried) for tried in exchange.tried if tried.label),
+        why=_why(exchange, response),
         snippet=facts.snippet if facts is not None and exchange.rules.log.prompts else "",
     )
+
+
+def passed(exchange: Exchange, flow: http.HTTPFlow, provider: Provider | None) -> Entry:
+    """One whose body was not read, because it was refused or only passed on to `provider`."""
+    exchange.provider = provider
+    made = entry(exchange, flow.response)
+    path = flow.request.path.partition("?")[0]
+    is_stranger = provider is None and made.http_status == HTTPStatus.UNAUTHORIZED
+    return replace(
+        made,
+        passed=f"{flow.request.method} {path}",
+        **{"why": "", "peer": flow.client_conn.peername[0]} if is_stranger else {},
+    )
+
+
+def _why(exchange: Exchange, response: http.Response | None) -> str:
+    """What the last attempt, or else the router, says of an error; empty where nothing is known."""
+    outcome = exchange.outcome
+    if exchange.tried and exchange.tried[-1].outcome is not None:
+        outcome = exchange.tried[-1].outcome
+    if outcome is not None and outcome.status is None and exchange.provider is not None:
+        where = f"{exchange.provider.name} at {exchange.provider.url.host}:{exchange.provider.url.port}"
+        return f"{outcome.detail[:1].lower()}{outcome.detail[1:]} ({where})" if outcome.detail else ""
+    if outcome is not None:
+        return "" if outcome.kind == "success" else _said(outcome.detail, exchange, response)
+    if response is None or response.status_code < HTTPStatus.BAD_REQUEST:
+        return ""
+    said = read_error(response.get_content(strict=False) or b"")
+    return _said(one_line(": ".join(filter(None, said))), exchange, response) if said is not None else ""
+
+
+def _said(detail: str, exchange: Exchange, response: http.Response | None) -> str:
+    """`rate_limit_error: slow down`: the type, and SHOWN characters of the message."""
+    kind = _error_type(exchange, response.status_code if response is not None else None) or ""
+    message = detail.removeprefix(kind).removeprefix(": ") if detail.startswith(kind) else detail
+    short = message if len(message) <= SHOWN else f"{message[:SHOWN]}…"
+    return ": ".join(filter(None, (kind, short)))
 
 
 def _attempt(exchange: Exchange, tried: Tried) -> Attempt:

@@ -45,6 +45,7 @@ from signalbox.proxy.heads import fault, handed_on
 from signalbox.proxy.merging import merge_chunks
 from signalbox.proxy.requests import copied, mask_headers, mask_repeated, plain_headers
 from signalbox.proxy.speaker import speaker
+from signalbox.routing import outcome as outcomes
 from signalbox.routing.exchange import Exchange
 
 log = logging.getLogger("signalbox")
@@ -257,6 +258,8 @@ class RouterStream(HttpStream):
         elif exchange is not None and exchange.ending != "cancelled":
             exchange.ending = "error"
             exchange.attempted("stream_error")
+            if not exchange.ours:
+                exchange.outcome = outcomes.CONNECT.because(in_words(event.message))
             if self._can_answer(event):
                 self.flow.response = self._failure(event)
         yield from super().handle_protocol_error(event)

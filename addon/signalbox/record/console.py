@@ -8,18 +8,26 @@ LONGEST_NAME = 120
 
 
 def request_line(entry: Entry, prompts: bool) -> str:
-    """The line that every request gets: `[sonnet|zai] 1.3k→890 3421ms "Write hello world in Python"`."""
+    """The line that every request gets: `[sonnet|zai] 1.3k→890 3421ms "Write hello world in Python"`.
+
+    Of an error: `[sonnet|zai] 400 invalid_request_error: messages: at least one is needed 312ms`.
+    Of a request whose body was not read: `[-|anthropic] 200 GET /v1/models 12ms`.
+    """
     head = f"[{name(entry.tier or entry.model or '-')}|{name(entry.backend or '-')}]"
     attempts = len(entry.attempts.split())
     tried = f"↻ {attempts} attempts" if attempts > 1 else ""
     said = f'"{snippet(entry.snippet)}"' if prompts and entry.snippet and entry.status != "error" else ""
-    return " ".join(part for part in (head, _outcome(entry), f"{entry.latency_ms}ms", tried, said) if part)
+    parts = (head, _outcome(entry), name(entry.passed), f"{entry.latency_ms}ms", tried, said)
+    return " ".join(part for part in parts if part)
 
 
 def _outcome(entry: Entry) -> str:
     if entry.status == "error":
-        known = (str(entry.http_status or ""), name(entry.error_type or ""))
+        why = escaped(entry.why) or name(entry.error_type or "")
+        known = (str(entry.http_status or ""), why, f"from {entry.peer}" if entry.peer else "")
         return " ".join(part for part in known if part) or "error"
+    if entry.passed:
+        return "cancelled" if entry.status == "cancelled" else str(entry.http_status or "")
     used = entry.input_tokens + entry.cache_creation_input_tokens + entry.cache_read_input_tokens
     tokens = f"{count(used)}→{count(entry.output_tokens)}"
     return f"cancelled {tokens}" if entry.status == "cancelled" else tokens

@@ -107,6 +107,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     tried: tuple[Attempt, ...] = ()
 
     # For the console only.
+    why: str = ""
+    """Of an error, in one line and without secrets: `rate_limit_error: slow down`."""
+    passed: str = ""
+    """Method and path of a request whose body was not read: it was refused, or only passed on."""
+    peer: str = ""
+    """Where a request came from that was refused for its want of a secret."""
     snippet: str = ""
     """The last user text, whole or its beginning."""
 

@@ -35,8 +35,12 @@ class Journal:
             self._requests.reconfigure(rules.log.file, rules.log.keep)
         self.ledger.follow(rules.ledger.keep)
 
-    def enter(self, entry: Entry) -> None:
+    def tell(self, entry: Entry) -> None:
+        """On the console alone."""
         log.log_request(entry, self._prompts)
+
+    def enter(self, entry: Entry) -> None:
+        self.tell(entry)
         if self._requests is not None:
             self._requests.write(entry)
         self.ledger.enter(entry)
