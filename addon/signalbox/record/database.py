@@ -7,7 +7,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,15 @@ ATTEMPTS = Table(
 )
 """One row an attempt, numbered from 1; what the columns mean stands in `Attempt`."""
 
+SPOOLED = Table(
+    "spooled",
+    _TABLES,
+    Column("name", String, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("ts", Integer, nullable=False),
+)
+"""Up to which number the entries of a router's spool are here, and when that was noted."""
+
 type Fault = SQLAlchemyError | sqlite3.Error | OSError
 """Whatever a disk, or another program, does to the file."""
 FAULTS = (SQLAlchemyError, sqlite3.Error, OSError)
@@ -122,10 +131,26 @@ class Database:
                 connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
 
-    def write(self, entries: Sequence[Entry]) -> None:
-        """All of them, or none."""
-        added = insert(REQUESTS).returning(REQUESTS.c.id, sort_by_parameter_order=True)
+    def write(self, entries: Sequence[Entry], spool: str = "", number: int = 0) -> None:
+        """All of them, or none; with them the number of the last one in that spool."""
         with self._begun() as connection:
+            self._insert(connection, entries)
+            if spool:
+                _note(connection, spool, number)
+
+    def adopt(self, spool: str, entries: Sequence[tuple[int, Entry]]) -> list[Entry]:
+        """Write what is not here yet of a spool whose router is gone; gives that."""
+        with self._begun() as connection:
+            written = connection.scalar(select(SPOOLED.c.number).where(SPOOLED.c.name == spool)) or 0
+            missing = [entry for number, entry in entries if number > written]
+            if missing:
+                self._insert(connection, missing)
+                _note(connection, spool, entries[-1][0])
+        return missing
+
+    def _insert(self, connection: Connection, entries: Sequence[Entry]) -> None:
+        added = insert(REQUESTS).returning(REQUESTS.c.id, sort_by_parameter_order=True)
+        if entries:
             ids = connection.execute(added, [_request(entry) for entry in entries]).scalars()
             attempts = [
                 {"request": request, "number": number, **_attempt(attempt)}
@@ -160,6 +185,9 @@ class Database:
                 connection.execute(delete(ATTEMPTS).where(ATTEMPTS.c.request.in_(old)))
                 gone = connection.execute(delete(REQUESTS).where(REQUESTS.c.id.in_(old))).rowcount
 
+        with self._begun() as connection:
+            connection.execute(delete(SPOOLED).where(SPOOLED.c.ts < before))
+
     def close(self) -> None:
         """It is connected to anew at its next use."""
         if self._connection is not None:
@@ -178,6 +206,12 @@ class Database:
                 _create(self._connection)
         with self._connection.begin():
             yield self._connection
+
+
+def _note(connection: Connection, spool: str, number: int) -> None:
+    connection.execute(delete(SPOOLED).where(SPOOLED.c.name == spool))
+    row = {"name": spool, "number": number, "ts": milliseconds(datetime.now(UTC))}
+    connection.execute(insert(SPOOLED), [row])
 
 
 def reason(fault: Fault) -> str:

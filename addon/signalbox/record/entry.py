@@ -1,7 +1,7 @@
 """One request as it is recorded."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -124,8 +124,13 @@ def json_line(entry: Entry) -> bytes:
     try:
         return msgspec.json.encode(fields) + b"\n"
     except UnicodeEncodeError:  # a header with bytes that are no UTF-8 gives lone surrogates
-        return msgspec.json.encode({name: _encodable(value) for name, value in fields.items()}) + b"\n"
+        return msgspec.json.encode(encodable(fields)) + b"\n"
 
 
-def _encodable(value: object) -> object:
+def encodable(value: Any) -> Any:
+    """The value with `?` for lone surrogates in its texts."""
+    if isinstance(value, dict):
+        return {name: encodable(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [encodable(one) for one in value]
     return value.encode(errors="replace").decode() if isinstance(value, str) else value

@@ -8,7 +8,8 @@ from signalbox.config.rules import Rules
 from signalbox.record import log
 from signalbox.record.entry import Entry
 from signalbox.record.ledger import Ledger
-from signalbox.record.requests import RequestLog
+from signalbox.record.spool import Spool
+from signalbox.record.writer import Writer
 
 TICK = 30.0
 """Seconds between two looks at the date."""
@@ -17,22 +18,20 @@ TICK = 30.0
 class Journal:
     """The console, the request log and the ledger together.
 
-    `follow` is called with the first rules and each new ones.
+    Only the console is written by the caller's thread. `follow` is called with the first rules and each
+    new ones.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
         self._prompts = True
-        self._requests: RequestLog | None = None
-        self.ledger = Ledger(folder)
+        self._spool = Spool(folder)
+        self.ledger = Ledger(folder, spool=self._spool.name, restored=self._restore)
+        self._writer = Writer(folder, self._spool, self.ledger, now=datetime.now)
 
     def follow(self, rules: Rules) -> None:
         log.set_level(rules.log.level)
         self._prompts = rules.log.prompts
-        if self._requests is None:
-            self._requests = RequestLog(self._folder, rules.log.file, rules.log.keep, now=datetime.now)
-        else:
-            self._requests.reconfigure(rules.log.file, rules.log.keep)
+        self._writer.follow(rules.log.file, rules.log.keep)
         self.ledger.follow(rules.ledger.keep)
 
     def tell(self, entry: Entry) -> None:
@@ -41,18 +40,19 @@ class Journal:
 
     def enter(self, entry: Entry) -> None:
         self.tell(entry)
-        if self._requests is not None:
-            self._requests.write(entry)
-        self.ledger.enter(entry)
+        self._writer.write(self.ledger.enter(entry), entry)
 
     async def watch(self) -> None:
         """Turns the request log over at midnight though nobody asks for anything; until cancelled."""
         while True:
             await asyncio.sleep(TICK)
-            if self._requests is not None:
-                self._requests.turn_over()
+            self._writer.turn_over()
 
     def close(self) -> None:
-        if self._requests is not None:
-            self._requests.close()
+        """Returns when all is written, or cannot be."""
+        self._writer.close()
         self.ledger.close()
+        self._writer.end_spool()
+
+    def _restore(self, entries: list[Entry]) -> None:
+        self._writer.restore(entries)

@@ -11,12 +11,14 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 from signalbox.config import rules
 from signalbox.record.database import BUSY, FAULTS, FILE, Database, Fault, milliseconds, reason
 from signalbox.record.entry import Entry
+from signalbox.record.spool import orphans
 from signalbox.record.tally import Tally
 
 log = logging.getLogger("signalbox")
@@ -40,15 +42,39 @@ LAST = 3.0
 """Seconds for which it is tried at the end."""
 
 
+PATIENCE = 1.0
+"""Seconds for which an entry waits for the spool: what is in the ledger alone is missing in the request log
+after a SIGKILL."""
+
+
+class _Waiting(NamedTuple):
+    number: int
+    since: float
+    """On the monotonic clock."""
+    entry: Entry
+
+
 class Ledger:
     """The ledger of one router. `follow` starts it.
 
     What is entered after `close` is written too, before the process ends.
     """
 
-    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
-        """`clock` gives Unix seconds."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        spool: str = "",
+        restored: Callable[[list[Entry]], None] = lambda _: None,
+    ) -> None:
+        """`clock` gives Unix seconds, `spool` is the name of this router's, if it has one; `restored` is told
+        of entries that were found in the spool of another whose router is gone."""
+        self._folder = folder
         self._file = folder / FILE
+        self._spool = spool
+        self._restored = restored
+        self._adopted = False
         self._clock = clock
         self._keep = rules.Ledger().keep
         self._wanted = threading.Event()
@@ -59,7 +85,13 @@ class Ledger:
         self._lock = threading.Lock()
         """Of what follows, which the thread shares with the event loop."""
         self._thread: threading.Thread | None = None
-        self._waiting: deque[Entry] = deque()
+        self._waiting: deque[_Waiting] = deque()
+        self._number = 0
+        """Of the entry that came last."""
+        self.written = 0
+        """Up to which number all are on file, or lost."""
+        self.spooled = 0
+        """Up to which number all are in the spool; set by who writes that."""
         self._lost = 0
         self._tally = Tally()
         self._give_up = 0.0
@@ -79,14 +111,23 @@ class Ledger:
             self._start()
         self._wanted.set()
 
-    def enter(self, entry: Entry) -> None:
+    def enter(self, entry: Entry) -> int:
+        """Gives its number, from 1."""
         with self._lock:
+            self._number += 1
             if len(self._waiting) < MOST:
-                self._waiting.append(entry)
+                self._waiting.append(_Waiting(self._number, time.monotonic(), entry))
             else:
                 self._lost += 1
             self._tally.add(entry)
             self._start()
+            number = self._number
+        self._wanted.set()
+        return number
+
+    def has_spooled(self, number: int) -> None:
+        """All up to this number are in the spool, or will never be."""
+        self.spooled = number
         self._wanted.set()
 
     def used(self, provider: str, since: datetime) -> int:
@@ -97,7 +138,7 @@ class Ledger:
         moment = milliseconds(since)
         with self._lock:
             if self._tally.since.get(provider) != moment:
-                self._tally.ask(provider, moment, self._waiting)
+                self._tally.ask(provider, moment, self._unwritten())
                 self._known.clear()
                 self._start()
                 self._wanted.set()
@@ -129,7 +170,7 @@ class Ledger:
     def _run(self) -> None:
         with closing(Database(self._file)) as database:
             while True:
-                self._wanted.wait(EVERY if self._tally.since else HOUR)
+                self._wanted.wait(PATIENCE if self._waiting else EVERY if self._tally.since else HOUR)
                 if self._known.is_set():
                     self._closing.wait(LINGER)
                 self._wanted.clear()
@@ -143,6 +184,7 @@ class Ledger:
     def _settle(self, database: Database) -> bool:
         """Whether all is done that there is to do."""
         try:
+            self._adopt(database)
             self._write(database)
             self._forget(database)
             self._look(database)
@@ -157,14 +199,43 @@ class Ledger:
             self._lost = 0
         return True
 
+    def _adopt(self, database: Database) -> None:
+        """Write what other routers, which were killed, had no time to write; once."""
+        if self._adopted:
+            return
+        for orphan in orphans(self._folder):
+            remove = False
+            try:
+                missing = database.adopt(orphan.name, orphan.entries)
+                remove = True
+                if missing:
+                    log.info(
+                        "%s: %d requests of a router that was killed are recorded", self._file, len(missing)
+                    )
+                    self._restored(missing)
+            except FAULTS:
+                raise
+            except Exception as fault:  # whatever it is, the others must still be recorded
+                log.error("%s cannot be recorded: %s", orphan.path, type(fault).__name__)
+            finally:
+                orphan.release(remove=remove)
+        self._adopted = True
+
+    def _may_be_written(self, one: "_Waiting") -> bool:
+        is_spooled = not self._spool or one.number <= self.spooled or self._closing.is_set()
+        return is_spooled or time.monotonic() - one.since > PATIENCE
+
+    def _unwritten(self) -> list[Entry]:
+        return [one.entry for one in self._waiting]
+
     def _write(self, database: Database) -> None:
         while True:
             with self._lock:
-                batch = list(islice(self._waiting, BATCH))
+                batch = list(takewhile(self._may_be_written, islice(self._waiting, BATCH)))
             if not batch:
                 return
             try:
-                database.write(batch)
+                database.write([one.entry for one in batch], self._spool, batch[-1].number)
             except FAULTS:
                 raise
             except Exception as fault:  # whatever it is, what comes after them must still be written
@@ -174,6 +245,7 @@ class Ledger:
             with self._lock:
                 for _ in batch:
                     self._waiting.popleft()
+                self.written = batch[-1].number
 
     def _forget(self, database: Database) -> None:
         """What a running budget still counts stays in any case."""
@@ -197,7 +269,7 @@ class Ledger:
         read = database.used(since)
         self._version = version
         with self._lock:
-            self._tally.refresh(read, self._waiting)
+            self._tally.refresh(read, self._unwritten())
             if since == self._tally.since:
                 self._known.set()
 

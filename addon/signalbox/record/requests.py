@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date, datetime
 from pathlib import Path
 from threading import Thread
@@ -10,6 +10,9 @@ from threading import Thread
 from signalbox.record import turnover
 from signalbox.record.entry import Entry, json_line
 from signalbox.record.log import logger
+
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+"""To open a pipe that nobody reads would wait for ever."""
 
 
 class RequestLog:
@@ -33,8 +36,11 @@ class RequestLog:
         self._torn = False
         self.turn_over()
 
-    def write(self, entry: Entry) -> None:
-        """Appends the entry; of a row of failures only the first one is logged."""
+    def write(self, entry: Entry) -> bool:
+        """Appends the entry; of a row of failures only the first one is logged.
+
+        False where another process holds the lock: then it may be written later.
+        """
         self.turn_over()
         try:
             self._append(json_line(entry))
@@ -42,10 +48,22 @@ class RequestLog:
             if not self._failing:
                 logger.error(f"requests are not recorded: {self._path}: {error.strerror or error}")
             self._failing = True
-        else:
-            if self._failing:
-                logger.info(f"requests are recorded again: {self._path}")
-            self._failing = False
+            return not isinstance(error, TimeoutError)
+        if self._failing:
+            logger.info(f"requests are recorded again: {self._path}")
+        self._failing = False
+        return True
+
+    def restore(self, entries: Iterable[Entry]) -> None:
+        """Appends those of today that the end of the log lacks: their router was killed before it did."""
+        try:
+            held = set(turnover.tail(self._path).splitlines(keepends=True))
+        except OSError:
+            held = set()
+        for entry in entries:
+            is_todays = entry.ts.astimezone(self._now().tzinfo).date() == self._day
+            if is_todays and json_line(entry) not in held:
+                self.write(entry)
 
     def turn_over(self) -> None:
         """Where a new day has begun, sets the last one's file aside and tidies up behind the scenes.
@@ -60,6 +78,8 @@ class RequestLog:
             turnover.set_aside(self._path, now)
             self._torn = turnover.ends_torn(self._path)
             self._tidy(now)
+        except TimeoutError:
+            self._day = None  # another process holds the lock: the next write tells, and tries again
         except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
             logger.warning(f"the request log could not be turned over: {error}")
 
@@ -72,7 +92,7 @@ class RequestLog:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         data = b"\n" + line if self._torn else line
         with turnover.lock(self._path, exclusive=False):
-            file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            file = os.open(self._path, _APPEND, 0o600)
             try:
                 written = os.write(file, data)
             finally:

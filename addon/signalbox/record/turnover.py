@@ -5,12 +5,14 @@ can be done twice, or again after a crash: the same file gives the same archive,
 that is safe on the disk.
 """
 
+import errno
 import gzip
 import os
 import re
 import shutil
 import sys
 import tempfile
+import time as clock
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import date, datetime, time, tzinfo
@@ -24,7 +26,9 @@ from signalbox.record.log import logger
 if sys.platform != "win32":
     import fcntl
 
-TAIL = 64 * 1024
+TAIL = 1024 * 1024
+PATIENCE = 1.0
+"""Seconds that a lock is waited for, which others hold for moments."""
 DATED = r"-(?P<day>\d{4}-\d\d-\d\d)(?:\.(?P<number>\d+))?"
 BACKGROUND_LOG = re.compile(rf"signalbox[\w.-]*?{DATED}\.log(?:\.gz)?")
 
@@ -52,11 +56,26 @@ def lock(path: Path, *, exclusive: bool) -> Iterator[None]:
         return
     file = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        with suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(file, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        _take(file, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
         yield
     finally:
         os.close(file)
+
+
+def _take(file: int, how: int) -> None:
+    """Raises TimeoutError where another process holds the lock for longer than PATIENCE."""
+    ends = clock.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if clock.monotonic() > ends:
+                raise TimeoutError(errno.ETIMEDOUT, "another process holds the lock of the log") from None
+            clock.sleep(0.01)
+        except OSError:
+            return  # some network file systems have no locks
+        else:
+            return
 
 
 def set_aside(path: Path, now: datetime) -> None:
@@ -106,7 +125,7 @@ def ends_torn(path: Path) -> bool:
     with suppress(FileNotFoundError):  # another process may set it aside
         if path.exists():
             with lock(path, exclusive=True):  # a line that is just being written only looks torn
-                return _tail(path)[-1:] not in (b"", b"\n")
+                return tail(path)[-1:] not in (b"", b"\n")
     return False
 
 
@@ -116,13 +135,16 @@ def _last_day(path: Path, zone: tzinfo | None) -> date:
     Not the last entry's: a clock that was set back for a while would make the file look outdated.
     """
     days = []
-    for line in _tail(path).splitlines():
+    for line in tail(path).splitlines():
         with suppress(ValueError, OverflowError):
             days.append(msgspec.json.decode(line, type=_Stamp).ts.astimezone(zone).date())
     return max(days) if days else datetime.fromtimestamp(path.stat().st_mtime, zone).date()
 
 
-def _tail(path: Path) -> bytes:
+def tail(path: Path) -> bytes:
+    """The last TAIL bytes. Raises OSError, also where it is a pipe, which would be waited for for ever."""
+    if not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     with path.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
         return file.read()

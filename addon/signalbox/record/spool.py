@@ -1,0 +1,133 @@
+"""Requests that are not in the ledger yet, in an append-only file that survives a SIGKILL.
+
+Each router has a file of its own, `spool-ID.jsonl`, whose lines are `{"number": ..., "entry": {...}}`. The
+ledger notes, with the rows themselves, up to which number it has them: none is lost, none is doubled. A file
+whose router is gone is read by the next one that starts (`orphans`), which writes what is missing.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from secrets import token_hex
+
+import msgspec
+
+from signalbox.record.entry import Entry, encodable
+
+if sys.platform != "win32":
+    import fcntl
+
+NAMES = "spool-*.jsonl"
+TRIMMED = 1024 * 1024
+"""Bytes from which on the file is emptied once the ledger has all of it."""
+
+type Numbered = tuple[int, Entry]
+
+
+class _Line(msgspec.Struct):
+    number: int
+    entry: Entry
+
+
+class Spool:
+    """The file of this router; it is made with the first entry. All methods raise OSError."""
+
+    def __init__(self, folder: Path) -> None:
+        self.name = token_hex(8)
+        self._path = folder / f"spool-{self.name}.jsonl"
+        self._file: int | None = None
+        self._size = 0
+
+    def append(self, entries: Sequence[Numbered]) -> None:
+        if self._file is None:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            _lock(self._file)
+        data = b"".join(_line(number, entry) for number, entry in entries)
+        while data:
+            written = os.write(self._file, data)
+            self._size += written
+            data = data[written:]
+
+    def is_long(self) -> bool:
+        return self._size > TRIMMED
+
+    def empty(self) -> None:
+        """The ledger has all of it."""
+        if self._file is not None:
+            os.ftruncate(self._file, 0)
+            self._size = 0
+
+    def close(self, *, remove: bool) -> None:
+        if self._file is not None:
+            if remove and sys.platform != "win32":  # before another router can take it for an orphan
+                self._path.unlink(missing_ok=True)
+            os.close(self._file)
+            if remove and sys.platform == "win32":
+                self._path.unlink(missing_ok=True)
+            self._file, self._size = None, 0
+
+
+class Orphan(msgspec.Struct):
+    """A file whose router is gone. Nobody else takes it before `release`."""
+
+    path: Path
+    file: int
+    entries: list[Numbered]
+
+    @property
+    def name(self) -> str:
+        return self.path.stem.removeprefix("spool-")
+
+    def release(self, *, remove: bool) -> None:
+        if remove:
+            with suppress(OSError):
+                self.path.unlink()
+        os.close(self.file)
+
+
+def orphans(folder: Path) -> Iterator[Orphan]:
+    """Raises OSError. Of a line that was cut off nothing is told."""
+    for path in sorted(folder.glob(NAMES)):
+        try:
+            file = os.open(path, os.O_RDWR | getattr(os, "O_NONBLOCK", 0))
+        except OSError:
+            continue  # another router took it, or it is no file
+        if _lock(file):
+            yield Orphan(path, file, list(_entries(file)))
+        else:
+            os.close(file)
+
+
+def _entries(file: int) -> Iterator[Numbered]:
+    with os.fdopen(os.dup(file), "rb") as lines:
+        for line in lines:
+            with suppress(ValueError):
+                told = msgspec.json.decode(line, type=_Line)
+                yield told.number, told.entry
+
+
+def _line(number: int, entry: Entry) -> bytes:
+    """Without what is for the console only: prompts stand in no file."""
+    kept = msgspec.structs.replace(entry, snippet="", why="", passed="", peer="")
+    try:
+        return msgspec.json.encode(_Line(number, kept)) + b"\n"
+    except UnicodeEncodeError:  # a header with bytes that are no UTF-8 gives lone surrogates
+        return msgspec.json.encode({"number": number, "entry": encodable(msgspec.to_builtins(kept))}) + b"\n"
+
+
+def _lock(file: int) -> bool:
+    """Whether the file is this process's alone; the lock ends with the process."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(file, 0, os.SEEK_SET)
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
