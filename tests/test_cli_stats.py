@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from click.testing import CliRunner, Result
 
 from signalbox.cli.stats import stats_command
 from signalbox.record.entry import Entry, json_line
+from signalbox.record.ledger import Ledger
 from signalbox.routing.quota import Quotas
 from signalbox.routing.windows import Told
+from tests.running import wait_until
 
 NOON = datetime(2026, 11, 19, 12, tzinfo=UTC)
 TABLE = """\
@@ -171,3 +174,48 @@ def test_a_log_that_cannot_be_opened_is_a_clear_error(tmp_path):
     result = stats(tmp_path)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {tmp_path / 'requests.jsonl'}: ")
+
+
+def write(folder: Path, entries: list[Entry]) -> None:
+    with closing(Ledger(folder)) as ledger:
+        for one in entries:
+            ledger.enter(one)
+
+
+def test_the_ledger_is_what_is_added_up(tmp_path):
+    write(tmp_path, ENTRIES)
+    result = stats(tmp_path)
+    assert [line.rstrip() for line in result.stdout.splitlines()] == TABLE.splitlines()
+
+
+def test_what_the_log_kept_from_before_the_ledger_counts_once(state):
+    write(
+        state,
+        [entry(ts=NOON + timedelta(days=2), model="new"), entry(ts=NOON + timedelta(days=9), model="new")],
+    )
+    told = json.loads(stats(state, "--json").stdout)
+    assert {group["model"]: group["requests"] for group in told["groups"]} == {
+        "glm-4.7": 2,
+        "new": 2,
+        "[bold]\x1b": 1,
+    }
+
+
+def test_a_week_back_is_read_from_the_ledger(tmp_path):
+    now = datetime.now(UTC)
+    write(tmp_path, [entry(ts=now - timedelta(days=days), model=f"d{days}") for days in (1, 6, 8)])
+    told = json.loads(stats(tmp_path, "--since", "7d", "--json").stdout)
+    assert {group["model"] for group in told["groups"]} == {"d1", "d6"}
+
+
+def test_it_reads_while_a_router_writes(tmp_path):
+    with closing(Ledger(tmp_path)) as ledger:
+        ledger.enter(ENTRIES[0])
+        wait_until(lambda: "glm" in stats(tmp_path).stdout, 5, lambda: "the first row")
+
+
+def test_a_damaged_ledger_is_a_clear_error(tmp_path):
+    (tmp_path / "ledger.sqlite").write_bytes(b"no database" * 1000)
+    result = stats(tmp_path)
+    assert result.exit_code == 1
+    assert "ledger.sqlite: file is not a database" in result.stderr

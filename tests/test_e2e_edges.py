@@ -67,7 +67,7 @@ def test_a_provider_that_cannot_be_reached_is_named_with_the_cause(router, model
     assert error(body)["message"].startswith(f"{model} could not be reached at ")
     assert "Errno" not in error(body)["message"]
     assert headers["x-signalbox-attempts"] == f"{model}:connect"
-    router.wait_log(rf"\[{model}\|{model}\] 502 api_error \d+ms")
+    router.wait_log(rf"\[{model}\|{model}\] 502 .+ \({model} at [\w.]+:\d+\) \d+ms")
 
 
 def test_a_provider_that_speaks_no_tls_is_one_that_cannot_be_reached(start_router, upstream, second, no_tls):

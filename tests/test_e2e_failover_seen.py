@@ -245,4 +245,4 @@ def test_an_answer_that_nobody_gives_shows_who_was_asked(start_router, upstream,
         assert connection.getresponse().status == 503
     (row,) = router.records(1)
     assert (row["attempts"], row["status"]) == ("dead:connect zai:connect anthropic:503", "error")
-    router.wait_log(r"\[opus\|anthropic\] 503 api_error \d+ms ↻ 3 attempts")
+    router.wait_log(r"\[opus\|anthropic\] 503 api_error: scripted \d+ms ↻ 3 attempts")

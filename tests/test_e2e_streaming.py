@@ -249,7 +249,7 @@ def test_an_error_inside_a_stream_passes_and_counts_as_one(router, second, post,
     second.answer(sse(*events[:3], failed))
     assert post(asked("claude-haiku-4-5")).read().endswith(failed)
     assert record()["status"] == "error"
-    router.wait_log(r"\[haiku\|zai\] 200 overloaded_error \d+ms")
+    router.wait_log(r"\[haiku\|zai\] 200 overloaded_error: Overloaded \d+ms")
 
 
 @pytest.mark.parametrize("model", ["claude-haiku-4-5", "claude-opus-4-5"])
@@ -261,7 +261,7 @@ def test_a_providers_own_error_passes_unmodified(router, upstream, second, model
     assert answer.status == 429
     assert answer.headers["retry-after"] == "7"
     assert answer.read() == wrong.body
-    router.wait_log(r"\] 429 rate_limit_error \d+ms")
+    router.wait_log(r"\] 429 rate_limit_error: scripted \d+ms")
     assert record()["status"] == "error"
 
 

@@ -1,9 +1,10 @@
-"""`signalbox stats`: what the request log adds up to."""
+"""`signalbox stats`: what the ledger adds up to."""
 
 import csv
 import json
 import math
 import os
+import sqlite3
 import statistics
 import sys
 import time
@@ -26,8 +27,9 @@ from signalbox.config.rules import Log
 from signalbox.config.values import duration
 from signalbox.pages.quota import forecast
 from signalbox.record.console import count, escaped
+from signalbox.record.database import FILE
 from signalbox.record.entry import Entry
-from signalbox.record.reading import entries
+from signalbox.record.reading import recorded
 from signalbox.routing.quota import Quotas
 from signalbox.upkeep import quota
 
@@ -122,7 +124,7 @@ def moment_ago(ctx: click.Context, param: click.Parameter, value: str | None) ->
 )
 @click.option("--json", "form", flag_value="json", help="Print JSON.")
 @click.option("--csv", "form", flag_value="csv", help="Print CSV.")
-@state_option("Folder of the request log.")
+@state_option("Folder of the ledger and the request log.")
 @click.option(
     "--rules", type=click.Path(path_type=Path), help="Rules that name the log; default: as for `check`."
 )
@@ -130,9 +132,11 @@ def stats_command(since: datetime | None, by: By, form: str | None, state: Path,
     """Add up the requests on record: tokens, cost, errors, latency."""
     broken: list[None] = []
     try:
-        found = list(entries(state, _log_file(rules or default_rules()), since, lambda: broken.append(None)))
+        found = list(recorded(state, _log_file(rules or default_rules()), since, lambda: broken.append(None)))
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+    except sqlite3.Error as error:
+        raise click.ClickException(f"{state / FILE}: {error}") from error
     if broken:
         click.echo(f"Lines that cannot be read, left out: {len(broken)}", err=True)
     groups = {key: totals(group) for key, group in grouped(found, by).items()}
