@@ -61,7 +61,7 @@ def test_a_week_later_the_provider_is_tried_again(tmp_path, clock):
     clock.now += 1
     assert learned.rejected("zai", "m") == frozenset()
     learned.learn("kimi", "m", ["speed"])
-    assert Learned(tmp_path, clock=lambda: 1_000_001.0).all() == [Fact("kimi", "m", "speed", clock.now)]
+    assert Learned(tmp_path, clock=clock).all() == [Fact("kimi", "m", "speed", clock.now)]
 
 
 @pytest.mark.parametrize(
@@ -188,3 +188,13 @@ def test_without_a_folder_a_router_knows_what_it_learned_itself(tmp_path, clock,
     clock.now += EVERY
     learned.all()
     assert Learned(tmp_path / "none", clock=clock).rejected("zai", "m") == {"a", "b"}
+
+
+def test_a_clock_that_jumps_ahead_deletes_nothing(tmp_path, clock):
+    learned = Learned(tmp_path, clock=clock)
+    learned.learn("zai", "m", ["speed"])
+    clock.now += 100 * WEEK
+    learned.learn("zai", "m", ["effort"])
+    assert learned.rejected("zai", "m") == {"effort"}
+    clock.now -= 100 * WEEK
+    assert learned.rejected("zai", "m") == {"speed"}, "what was learned in the future is not believed"

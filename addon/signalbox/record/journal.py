@@ -9,6 +9,7 @@ from signalbox.record import log
 from signalbox.record.entry import Entry
 from signalbox.record.ledger import Ledger
 from signalbox.record.spool import Spool
+from signalbox.record.steady import SteadyClock, last_use
 from signalbox.record.writer import Writer
 
 TICK = 30.0
@@ -25,8 +26,9 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self._prompts = True
         self._spool = Spool(folder)
-        self.ledger = Ledger(folder, spool=self._spool.name, restored=self._restore)
-        self._writer = Writer(folder, self._spool, self.ledger, now=datetime.now)
+        steady = SteadyClock(last_use(folder))
+        self.ledger = Ledger(folder, clock=steady.now, spool=self._spool.name, restored=self._restore)
+        self._writer = Writer(folder, self._spool, self.ledger, now=datetime.now, kept_by=steady.now)
 
     def follow(self, rules: Rules) -> None:
         log.set_level(rules.log.level)

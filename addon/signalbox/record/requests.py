@@ -22,8 +22,18 @@ class RequestLog:
     losing the record is better than losing the request.
     """
 
-    def __init__(self, folder: Path, file: str, keep: float, *, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        file: str,
+        keep: float,
+        *,
+        now: Callable[[], datetime],
+        kept_by: Callable[[], float] | None = None,
+    ) -> None:
+        """`kept_by` gives the Unix seconds by which files are too old, where that is not `now`."""
         self._folder = folder
+        self._kept_by = kept_by
         self._now = now
         self._tidying: Thread | None = None
         self._failing = False
@@ -103,12 +113,14 @@ class RequestLog:
 
     def _tidy(self, now: datetime) -> None:
         before, path, folder, keep = self._tidying, self._path, self._folder, self._keep
+        kept_by = self._kept_by
 
         def tidy() -> None:
             if before:
                 before.join()
             turnover.compress_all(path)
-            turnover.delete_outdated(path, folder, keep, now)
+            by = now if kept_by is None else datetime.fromtimestamp(kept_by(), now.tzinfo)
+            turnover.delete_outdated(path, folder, keep, by)
 
         self._tidying = Thread(target=tidy, name="signalbox-turnover", daemon=True)
         self._tidying.start()

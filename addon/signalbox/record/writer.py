@@ -30,11 +30,21 @@ type _Job = Callable[[], None] | Numbered
 class Writer:
     """What is written after `close` is written too, before the process ends."""
 
-    def __init__(self, folder: Path, spool: Spool, ledger: Ledger, *, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        spool: Spool,
+        ledger: Ledger,
+        *,
+        now: Callable[[], datetime],
+        kept_by: Callable[[], float],
+    ) -> None:
+        """Of `now` the local time is taken; `kept_by` gives the Unix seconds by which files are too old."""
         self._folder = folder
         self._spool = spool
         self._ledger = ledger
         self._now = now
+        self._kept_by = kept_by
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -122,7 +132,7 @@ class Writer:
 
     def _open(self, file: str, keep: float) -> None:
         if self._log is None:
-            self._log = RequestLog(self._folder, file, keep, now=self._now)
+            self._log = RequestLog(self._folder, file, keep, now=self._now, kept_by=self._kept_by)
         else:
             self._log.reconfigure(file, keep)
 

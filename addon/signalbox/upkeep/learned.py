@@ -14,6 +14,7 @@ from signalbox.upkeep.shared import FILE, Shared, connect
 
 WEEK = 7 * 86400.0
 """Seconds after which a provider is given another try."""
+DAY = 86400.0
 MOST = 1000
 """Facts kept: models are named by whoever asks."""
 EVERY = 3.0
@@ -27,9 +28,10 @@ LAST = 1.0
 _ALL = "SELECT provider, model, field, at FROM rejected"
 _LEARN = "INSERT OR REPLACE INTO rejected (provider, model, field, at) VALUES (?, ?, ?, ?)"
 _TIDY = (
-    "DELETE FROM rejected WHERE at <= ?"
-    " OR rowid NOT IN (SELECT rowid FROM rejected ORDER BY at DESC, rowid DESC LIMIT ?)"
+    "DELETE FROM rejected"
+    " WHERE rowid NOT IN (SELECT rowid FROM rejected ORDER BY at DESC, rowid DESC LIMIT ?)"
 )
+"""By their number alone: a clock that is wrong for a moment deletes nothing."""
 _FORGET = "DELETE FROM rejected WHERE provider = ? AND model = ? AND field = ?"
 
 
@@ -83,7 +85,7 @@ class Learned:
 
     def _share(self, wait: float) -> None:
         """Write what this router learned, and read what all did, less what was forgotten."""
-        self._looked = now = self._clock()
+        self._looked = self._clock()
         if not (self._unwritten or self._shared.file.exists()):
             return
         facts: _Facts = {}
@@ -91,7 +93,7 @@ class Learned:
         def share(database: sqlite3.Connection) -> None:
             if self._unwritten:
                 database.executemany(_LEARN, [(*key, at) for key, at in self._unwritten.items()])
-                database.execute(_TIDY, (now - WEEK, MOST))
+                database.execute(_TIDY, (MOST,))
             facts.update(_read(database))
 
         if self._shared.transact(share, wait=wait):
@@ -126,4 +128,5 @@ def _read(database: sqlite3.Connection) -> _Facts:
 
 
 def _fresh(facts: _Facts, now: float) -> list[Fact]:
-    return [Fact(*key, at) for key, at in sorted(facts.items()) if at > now - WEEK]
+    """Those of the last week; what is said to be of tomorrow was learned while the clock was wrong."""
+    return [Fact(*key, at) for key, at in sorted(facts.items()) if now - WEEK < at < now + DAY]
