@@ -3,11 +3,13 @@
 import asyncio
 import logging
 import time
+from functools import partial
 from pathlib import Path
 
 from mitmproxy import ctx, http
 from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
 
+from signalbox.config import files
 from signalbox.config.watch import Live
 from signalbox.gateway import arrival, departure
 from signalbox.gateway.metering import Metering
@@ -78,7 +80,8 @@ class Listing:
         """Whether nothing was missing."""
         rules = self._live.rules
         gathered = await self._lists.gather(rules, tls=trusted())
-        written = picker.write(rules, gathered, base_url(), now=time.time())
+        write = partial(picker.write, rules, gathered, base_url(), now=time.time())
+        written = await files.apart(write)
         for one in written:
             if one not in self._told:
                 log.log(logging.WARNING if one.fault else logging.INFO, "%s", one.line)

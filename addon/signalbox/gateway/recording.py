@@ -81,7 +81,7 @@ def _why(exchange: Exchange, response: http.Response | None) -> str:
     if exchange.tried and exchange.tried[-1].outcome is not None:
         outcome = exchange.tried[-1].outcome
     if outcome is not None and outcome.status is None and exchange.provider is not None:
-        where = f"{exchange.provider.name} at {exchange.provider.url.host}:{exchange.provider.url.port}"
+        where = f"{shown(exchange.provider.name)} at {exchange.provider.url.host}:{exchange.provider.url.port}"
         return f"{outcome.detail[:1].lower()}{outcome.detail[1:]} ({where})" if outcome.detail else ""
     if outcome is not None:
         return "" if outcome.kind == "success" else _said(outcome.detail, exchange, response)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+from signalbox.config import files
 from signalbox.messages.issued import Block
 from signalbox.upkeep.shared import Shared
 
@@ -22,6 +23,8 @@ BUSY = 1.0
 SOON = 0.05
 """Seconds that an answer waits at most for its blocks to be written. Mostly a fraction of a millisecond is
 enough, and then any router with this file knows them before the client does."""
+LAST = 5.0
+"""Seconds that the end waits for a disk."""
 AGAIN = 1.0
 """Seconds after which a write that failed is tried again."""
 
@@ -51,8 +54,12 @@ class Issued:
         self._reader: sqlite3.Connection | None = None
         self._inode = self._version = self._seen = 0
         """Of the file that is read, of what was read, and the number of its last row."""
+        self._tried = threading.Event()
+        """Set once what was learned last was written, or could not be."""
+        self._tried.set()
         self._queue: SimpleQueue[_Batch | None] = SimpleQueue()
-        self._shared.transact(self._found, wait=BUSY)
+        with suppress(TimeoutError):
+            files.within(self._shared.file, lambda: self._shared.transact(self._found, wait=BUSY))
         self.refresh()
         self.resume()
 
@@ -74,30 +81,34 @@ class Issued:
         for digest, _ in new:
             self._note(digest, provider)
         if new:
-            tried = threading.Event()
-            self._queue.put((new, tried))
-            if self._writer.is_alive():
-                tried.wait(SOON)
+            before, self._tried = self._tried, threading.Event()
+            self._queue.put((new, self._tried))
+            if before.is_set() and self._writer.is_alive():  # else the disk is slow: nobody waits again
+                self._tried.wait(SOON)
 
     def refresh(self) -> None:
-        """Know what other routers have written by now. Takes microseconds where that is nothing, and never
-        waits; faults are the writer's to tell."""
+        """Know what other routers have written by now. Takes little where that is nothing, and waits for no
+        disk for long; faults are the writer's to tell."""
         with suppress(sqlite3.Error, OSError):
-            inode = self._shared.file.stat().st_ino
-            if self._reader is None or inode != self._inode:  # the file was lost or set aside
-                self._stop_reading()
-                self._reader = sqlite3.connect(self._shared.file, timeout=0)
-                self._inode, self._version, self._seen = inode, 0, 0
-            (version,) = self._reader.execute("PRAGMA data_version").fetchone()
-            if version != self._version:
-                self._read(self._reader)
-                self._version = version
+            files.within(self._shared.file, self._refresh, files.SOON)
+
+    def _refresh(self) -> None:
+        inode = self._shared.file.stat().st_ino
+        if self._reader is None or inode != self._inode:  # the file was lost or set aside
+            self._stop_reading()
+            self._reader = sqlite3.connect(self._shared.file, timeout=0, check_same_thread=False)
+            self._inode, self._version, self._seen = inode, 0, 0
+        (version,) = self._reader.execute("PRAGMA data_version").fetchone()
+        if version != self._version:
+            self._read(self._reader)
+            self._version = version
 
     def close(self) -> None:
-        """Returns when all is written, or cannot be. What is learned after that waits until `resume`."""
+        """Returns when all is written, or cannot be, or after LAST. What is learned after that waits until
+        `resume`."""
         if self._writer.is_alive():
             self._queue.put(None)
-            self._writer.join()
+            self._writer.join(LAST)
         self._stop_reading()
 
     def _stop_reading(self) -> None:

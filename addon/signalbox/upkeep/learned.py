@@ -6,10 +6,11 @@ There are few such facts, so the whole table is read again every few seconds.
 import sqlite3
 import time
 from collections.abc import Callable, Collection
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from signalbox.config import files
 from signalbox.upkeep.shared import FILE, Shared, connect
 
 WEEK = 7 * 86400.0
@@ -86,19 +87,23 @@ class Learned:
     def _share(self, wait: float) -> None:
         """Write what this router learned, and read what all did, less what was forgotten."""
         self._looked = self._clock()
-        if not (self._unwritten or self._shared.file.exists()):
-            return
-        facts: _Facts = {}
+        unwritten = [(*key, at) for key, at in self._unwritten.items()]
+        found: _Facts = {}
 
         def share(database: sqlite3.Connection) -> None:
-            if self._unwritten:
-                database.executemany(_LEARN, [(*key, at) for key, at in self._unwritten.items()])
+            if unwritten:
+                database.executemany(_LEARN, unwritten)
                 database.execute(_TIDY, (MOST,))
-            facts.update(_read(database))
+            found.update(_read(database))
 
-        if self._shared.transact(share, wait=wait):
-            self._facts = facts
-            self._unwritten.clear()
+        def transact() -> bool:
+            is_there = bool(unwritten) or self._shared.file.exists()
+            return is_there and self._shared.transact(share, wait=wait)
+
+        with suppress(TimeoutError):  # a disk that hangs: it is tried again with the next look
+            if files.within(self._shared.file, transact, wait + files.SOON):
+                self._facts = found
+                self._unwritten.clear()
 
 
 def facts(folder: Path) -> list[Fact]:

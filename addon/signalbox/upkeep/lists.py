@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from signalbox.config import files
 from signalbox.config.rules import Provider, Rules
 from signalbox.messages import models
 from signalbox.messages.errors import refused_key
@@ -122,9 +123,13 @@ class Lists:
 
     def _remember(self, entries: Sequence[Entry]) -> None:
         data = msgspec.json.encode({"data": entries})
-        try:
-            if not self._file.exists() or self._file.read_bytes() != data:
+
+        def write() -> None:
+            if not self._file.is_file() or self._file.read_bytes() != data:
                 replace(self._file, data)
+
+        try:
+            files.within(self._file, write, files.SOON)
         except OSError as fault:
             log.warning("%s cannot be written: %s", self._file, fault.strerror or fault)
 
@@ -132,7 +137,7 @@ class Lists:
         """Anthropic's part as it last came, else the stock list."""
         for file in (self._file, STOCK):
             try:
-                if entries := models.read(file.read_bytes()).entries:
+                if entries := models.read(files.read(file, limit=files.SOON)).entries:
                     return entries
             except (OSError, ValueError):
                 continue

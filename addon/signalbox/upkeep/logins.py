@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from signalbox.config import values
+from signalbox.config import files, values
 from signalbox.config.rules import Provider
 
 FILE = ".credentials.json"
@@ -70,7 +70,14 @@ class Logins:
         return None if login.token is not None else ("no-login", login.reason)
 
     def kept(self, folder: Path) -> Login:
-        """The login that is there, expired or not."""
+        """The login that is there, expired or not; where the disk does not answer, the one that was."""
+        try:
+            return files.within(folder / FILE, lambda: self._look(folder), files.SOON)
+        except TimeoutError as fault:
+            _, before = self._read.get(folder, (None, None))
+            return before or Login(None, f"the login in {folder} cannot be read: {fault.strerror}")
+
+    def _look(self, folder: Path) -> Login:
         stamp = _stamp(folder / FILE)
         if stamp is None:
             kept = self._keychain.read(folder) if self._keychain is not None else None

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from signalbox.config import files
 from signalbox.config.rules import Rules
 from signalbox.messages.models import Entry
 from signalbox.upkeep.lists import Gathered
@@ -69,7 +70,7 @@ def base_url(folder: Path, rules: Rules, listener: str | None) -> str | None:
     """What Claude Code calls the gateway in this account; its settings win over the environment
     (claude-code-gateway.md, 6)."""
     try:
-        settings = msgspec.json.decode((folder / "settings.json").read_bytes(), type=_Settings)
+        settings = msgspec.json.decode(files.read(folder / "settings.json"), type=_Settings)
     except (OSError, ValueError, RecursionError):
         settings = _Settings()
     return settings.env.base_url or rules.environment.get(BASE_URL) or listener
@@ -104,6 +105,6 @@ def _encoded(url: str, entries: Sequence[Entry], now: float) -> bytes:
 
 def _is_good(file: Path) -> bool:
     try:
-        return bool(msgspec.json.decode(file.read_bytes(), type=_Picker).models)
+        return bool(msgspec.json.decode(files.read(file), type=_Picker).models)
     except (OSError, ValueError, RecursionError):
         return False

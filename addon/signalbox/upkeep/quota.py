@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from signalbox.config import files
 from signalbox.routing.quota import Quotas
 
 FILE = "quota.json"
@@ -11,6 +12,6 @@ FILE = "quota.json"
 def read(state: Path) -> Quotas:
     """What the last answers told; nothing where there is no such file."""
     try:
-        return Quotas((state / FILE).read_bytes())
+        return Quotas(files.read(state / FILE))
     except OSError:
         return Quotas()

@@ -12,6 +12,9 @@ log = logging.getLogger("signalbox")
 EVERY = 0.1
 """Seconds between two rounds of writing; of what comes meanwhile for one file only the last is written."""
 
+LAST = 5.0
+"""Seconds that the end waits for a disk."""
+
 
 class Replacer:
     """Writes in a thread of its own, which lives while there is something to write."""
@@ -33,10 +36,10 @@ class Replacer:
                 self._writer.start()
 
     def close(self) -> None:
-        """Returns when all is written. More may be put in after that."""
+        """Returns when all is written, or after LAST. More may be put in after that."""
         self._closing.set()
         if (writer := self._writer) is not None:
-            writer.join()
+            writer.join(LAST)
 
     def _write(self) -> None:
         while True:
