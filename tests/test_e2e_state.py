@@ -68,7 +68,7 @@ def test_a_slow_expression_holds_nobody_up(router: Router, pattern: str):
             assert ask(router, "quick") == 200
             waits.append(time.monotonic() - began)
         assert [one.result() for one in slow] == [200] * 3
-    assert sorted(waits)[len(waits) // 2] < 0.5
+    assert sorted(waits)[len(waits) // 2] < 2, "seconds, on a busy machine too"
     router.wait_log("regular expression .* takes longer")
 
 
