@@ -134,8 +134,15 @@ class Router:
 
     def forget(self) -> None:
         """From now on `log` and `records` tell only what comes; for tests that share one router."""
+        wait_until(self._is_quiet, 2, lambda: "the request log to be written")
         log, records = self._seen
         self._seen = (log + len(self.log()), records + len(self._records()))
+
+    def _is_quiet(self) -> bool:
+        """Whether no record came for a moment: they are written beside the requests."""
+        before = len(self._records())
+        time.sleep(2 * POLL)
+        return len(self._records()) == before
 
     def log(self) -> str:
         """All it has printed so far."""

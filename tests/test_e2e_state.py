@@ -45,8 +45,10 @@ rules:
 """
 
 
-def ask(router: Router, model: str, prompt: str = "Hi", **headers: str) -> int:
+def ask(router: Router, model: str, prompt: str = "Hi", session: str = "", **headers: str) -> int:
     """The status of the answer to a request that is not streamed."""
+    if session:
+        headers["x-claude-code-session-id"] = session
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": prompt}]}).encode()
     asked = urllib.request.Request(
         f"{router.url}/v1/messages", body, {"authorization": "Bearer x", **headers}
@@ -90,16 +92,16 @@ def test_a_refused_key_is_printed_again_and_the_same_target_asked_once_more(rout
     first = keys_of_runs(router)
     up.answer(refuse_all_but(first + 1))
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda _: ask(router, "printed-1"), range(4))) == [200] * 4
+        assert list(pool.map(lambda _: ask(router, "printed-1", session="keys"), range(4))) == [200] * 4
     assert keys_of_runs(router) == first + 1, "requests in parallel share a run"
-    assert {record["attempts"] for record in router.records(4)} <= {
+    assert {record["attempts"] for record in router.records(4, session="keys")} <= {
         "printed:401 printed:200",
         "printed:200",
     }
     up.answer(refuse_all_but(0))
-    assert ask(router, "printed-1") in (401, 403)
+    assert ask(router, "printed-1", session="keys") in (401, 403)
     assert keys_of_runs(router) == first + 2
-    assert router.records(5)[4]["attempts"] == "printed:401 printed:401"
+    assert router.records(5, session="keys")[4]["attempts"] == "printed:401 printed:401"
 
 
 def keys_of_runs(router: Router) -> int:
@@ -154,16 +156,16 @@ def test_what_is_refused_or_only_passed_on_leaves_a_line(start_router, upstream:
 
 @posix
 def test_a_lock_that_another_process_holds_is_waited_for_by_nobody(router: Router):
-    assert ask(router, "m") == 200
-    before = len(router.records(1))
+    assert ask(router, "m", session="lock") == 200
+    before = len(router.records(1, session="lock"))
     with (router.state / ".requests.jsonl.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         began = time.monotonic()
-        assert [ask(router, "m") for _ in range(5)] == [200] * 5
+        assert [ask(router, "m", session="lock") for _ in range(5)] == [200] * 5
         assert time.monotonic() - began < 5
         router.wait_log("requests are not recorded: .*another process holds the lock of the log")
-        assert len(router.records()) == before
-    assert len(router.records(before + 5)) == before + 5
+        assert len(router.records(session="lock")) == before
+    assert len(router.records(before + 5, session="lock")) == before + 5
     router.wait_log("requests are recorded again")
 
 

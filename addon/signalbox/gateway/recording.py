@@ -6,7 +6,7 @@ from http import HTTPStatus
 from mitmproxy import http
 from msgspec.structs import replace
 
-from signalbox.config.rules import Provider
+from signalbox.config.rules import Provider, shown
 from signalbox.gateway.delivery import milliseconds
 from signalbox.messages.errors import error_type, read_error
 from signalbox.messages.usage import Usage
@@ -81,7 +81,9 @@ def _why(exchange: Exchange, response: http.Response | None) -> str:
     if exchange.tried and exchange.tried[-1].outcome is not None:
         outcome = exchange.tried[-1].outcome
     if outcome is not None and outcome.status is None and exchange.provider is not None:
-        where = f"{shown(exchange.provider.name)} at {exchange.provider.url.host}:{exchange.provider.url.port}"
+        where = (
+            f"{shown(exchange.provider.name)} at {exchange.provider.url.host}:{exchange.provider.url.port}"
+        )
         return f"{outcome.detail[:1].lower()}{outcome.detail[1:]} ({where})" if outcome.detail else ""
     if outcome is not None:
         return "" if outcome.kind == "success" else _said(outcome.detail, exchange, response)
