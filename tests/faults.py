@@ -12,7 +12,7 @@ from signalbox.proxy.stream import RouterStream
 BREAK_HEALTH = Path("break-health")
 """A file in the current folder: while it is there the page fails."""
 
-prepare, feed, handle = departure.prepare, Reader.feed, RouterStream.state_consume_request_body
+prepare, feed, handle = departure.prepare, Reader.pieces, RouterStream.state_consume_request_body
 tell = departure._tell
 
 
@@ -53,6 +53,6 @@ def load(loader):
     departure.prepare = broken_prepare
     departure._tell = broken_tell
     health.page = broken_page(health.page)
-    Reader.feed = broken_feed
+    Reader.pieces = broken_feed
     RouterStream.state_consume_request_body = broken_handle
     assert ctx.options

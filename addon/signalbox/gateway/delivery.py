@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 
@@ -79,31 +79,36 @@ def _learn(reader: Reader, provider: str, issued: Issued) -> None:
 
 def _passing(
     exchange: Exchange, reader: Reader, learn: Callable[[], None], *, is_error: bool
-) -> Callable[[bytes], list[bytes]]:
-    """mitmproxy's stream callable: bytes as they arrive, empty at the end. No fault may cost a byte."""
+) -> Callable[[bytes], Iterator[bytes]]:
+    """mitmproxy's stream callable: bytes as they arrive, empty at the end. No fault may cost a byte.
+
+    What is empty of what it gives is not sent: it lets others go first (see `RouterStream`).
+    """
     told = begun = foreign = False
 
-    def passing(data: bytes) -> list[bytes]:
+    def passing(data: bytes) -> Iterator[bytes]:
         nonlocal told, begun, foreign
         if exchange.first_byte is None:
             exchange.first_byte = time.monotonic()
         if is_error and len(exchange.error_body) < HEAD:
             exchange.error_body += data
         try:
-            out = reader.feed(data) if data else reader.end()
-            if reader.foreign and reader.events and reader.changes:
-                out, foreign = b"" if foreign else _foreign(exchange, reader), True
-            learn()
-            if exchange.course is not None and reader.began and not begun:
-                begun = True
-                exchange.course.began()
-                if exchange.answered is not None and reader.message_id:
-                    exchange.answered(reader.message_id)
+            for piece in reader.pieces(data) if data else (reader.end(),):
+                out = piece
+                if reader.foreign and reader.events and reader.changes:
+                    out, foreign = b"" if foreign else _foreign(exchange, reader), True
+                learn()
+                if exchange.course is not None and reader.began and not begun:
+                    begun = True
+                    exchange.course.began()
+                    if exchange.answered is not None and reader.message_id:
+                        exchange.answered(reader.message_id)
+                yield out
         except Exception as fault:
             if not told:
                 log.error("fault when an answer was read: %s", place(fault))
-            told, out = True, data
-        return [out] if out else []  # an empty chunk in mid-stream would end the answer
+            told = True
+            yield data
 
     return passing
 

@@ -10,6 +10,7 @@ import zstandard
 _SLICE = 256
 """Bytes decoded at once: the worst zstd bomb makes 8 MB of them, gzip 260 KB."""
 _PIECE = 1 << 18
+"""Bytes that are given at once at the most."""
 _WINDOW = 1 << 23
 """The largest zstd window that HTTP allows: https://www.rfc-editor.org/rfc/rfc9659"""
 _MOST = 4
@@ -132,7 +133,8 @@ class Decoder:
         return b"".join(self.pieces(data))
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """What `data` decodes to, a few megabytes at a time at most, however well it was compressed."""
+        """What `data` decodes to, 256 KB at a time at most, however well it was compressed. What is not asked
+        for is not decoded."""
         try:
             yield from self._decoded(data, 0)
         except (zlib.error, brotli.error, zstandard.ZstdError) as error:
@@ -147,7 +149,8 @@ class Decoder:
         """`data` with this many encodings taken off, and then the others."""
         self._count(level, len(data))
         if level == len(self._stages):
-            yield data
+            for at in range(0, len(data), _PIECE):
+                yield data[at : at + _PIECE] if len(data) > _PIECE else data
             return
         for piece in self._stages[level].feed(data):
             if piece:

@@ -1,7 +1,7 @@
 """What reads one answer on its way to the client: usage on the side, and the few things that may change."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from .issued import MARK, Trace
 from .sse import Event, Splitter, parse_event
 from .usage import NAMES, Usage
 
-WHOLE_LIMIT = 64 * 1024 * 1024
+WHOLE_LIMIT = 16 * 1024 * 1024
 """Bytes of a JSON answer that are kept to be read at its end; a larger one passes unread."""
 
 _START_LIMIT = 1024 * 1024
@@ -61,6 +61,8 @@ class Reader:
         error of another shape. Then there is an `error`."""
         self.complete = False
         """Whether `message_stop` or a whole JSON answer was seen."""
+        self.size = 0
+        """Decoded bytes that were read."""
         self.events = 0
         self.began = False
         """Whether there is something of the answer itself: a tool's start, a delta, a whole message."""
@@ -102,18 +104,26 @@ class Reader:
 
     def feed(self, data: bytes) -> bytes:
         """What the client gets now."""
+        given = [piece for piece in self.pieces(data) if piece]
+        return given[0] if len(given) == 1 else b"".join(given)
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """The same in pieces of bounded size, however well `data` is compressed. Each is decoded when it is
+        asked for; an empty one says that there is nothing to give yet."""
         if self.broken:
-            return b""
-        if not self.changes and self._form == "unread":
-            return data
-        out = bytearray()
+            return
         try:
             for piece in self._decoder.pieces(data):
-                out += self._through(piece)
+                if not self.changes and self._form == "unread":
+                    break
+                self.size += len(piece)
+                out = self._through(piece)
+                yield out if self.changes else b""
         except EncodingError as error:
             self._undecodable(error)
-            out += self._released()
-        return bytes(out) if self.changes else data
+            yield self._released() if self.changes else b""
+        if not self.changes:
+            yield data
 
     def end(self) -> bytes:
         """What the client still gets."""

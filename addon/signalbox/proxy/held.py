@@ -46,7 +46,6 @@ class Held:
         self._own_key = own_key
         self._provider = provider
         self._secrets = secrets
-        self._size = 0
         headers = head.response.headers
         self._coding = headers.get("content-encoding", "")
         self.reader = Reader(headers.get("content-type", ""), self._coding)
@@ -63,13 +62,17 @@ class Held:
     def feed(self, event: Event, now: datetime) -> Outcome | None:
         self.events.append(event)
         if isinstance(event, ResponseData):
-            self._size += len(event.data)
-            self.reader.feed(event.data)
+            for _ in self.reader.pieces(event.data):  # none is decoded that need not be
+                if (told := self._told(now)) is not None:
+                    return told
         elif isinstance(event, ResponseEndOfMessage):
             self.complete = True
             self.reader.end()
+        return self._told(now)
+
+    def _told(self, now: datetime) -> Outcome | None:
         if self.is_error:
-            return self.judged(now) if self.complete or self._size > HEAD else None
+            return self.judged(now) if self.complete or self.reader.size > HEAD else None
         self.is_stream = self.is_stream or bool(self.reader.events)  # some do not say that it is one
         if self.is_stream:
             return self._stream(now)
@@ -87,7 +90,7 @@ class Held:
             return classify_event(kind, said, now=now, provider=self._provider)
         if self.complete:
             return EMPTY
-        return success(self.response.status_code) if self._size > WHOLE else None
+        return success(self.response.status_code) if self.reader.size > WHOLE else None
 
     def _whole(self, now: datetime) -> Outcome | None:
         if self.complete:
@@ -95,7 +98,7 @@ class Held:
             if told.kind == "success" and self.reader.foreign:
                 return STREAM_ERROR.because(self.reader.foreign)
             return EMPTY if told.kind == "success" and not self.reader.understood else told
-        return success(self.response.status_code) if self._size > WHOLE else None
+        return success(self.response.status_code) if self.reader.size > WHOLE else None
 
     def judged(self, now: datetime) -> Outcome:
         told = classify(

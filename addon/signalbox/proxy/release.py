@@ -50,6 +50,19 @@ def abort(client: Client, server: Connection) -> None:
         transport.abort()
 
 
+def hold(client: Client, server: Connection) -> None:
+    """Read nothing more from this upstream until `go_on`."""
+    transport = _transport(client, server)
+    if isinstance(transport, asyncio.Transport) and not transport.is_closing():
+        transport.pause_reading()
+
+
+def go_on(client: Client, server: Connection) -> None:
+    transport = _transport(client, server)
+    if isinstance(transport, asyncio.Transport) and not transport.is_closing():
+        transport.resume_reading()
+
+
 def unsent(client: Client, peer: Connection) -> int:
     """Bytes that wait to be taken by this peer, which may be the client itself."""
     transport = _transport(client, peer)

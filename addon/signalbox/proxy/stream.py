@@ -116,6 +116,12 @@ class RouterStream(HttpStream):
             mask_repeated(response.headers, self.exchange)
             self.exchange.hear(response.status_code, plain_headers(response), time.monotonic())
 
+    def breathe(self) -> Commands[bool]:
+        """A piece of an answer was handled: let others go first, where much comes of little. False where the
+        client has left meanwhile."""
+        yield from ()
+        return True
+
     def on_tick(self, now: float) -> Commands[None]:
         """One of `deadlines` has come."""
         yield from ()
@@ -143,6 +149,13 @@ class RouterStream(HttpStream):
                     self._answered = True
                     if self.exchange is not None and self.exchange.closes:
                         event.response.headers["connection"] = "close"
+                elif isinstance(event, ResponseData) and command.connection is self.context.client:
+                    if event.data:  # an empty chunk in mid-stream would end the answer
+                        yield command
+                    if not (yield from self.breathe()):
+                        inner.close()
+                        return
+                    continue
                 elif isinstance(event, ResponseEndOfMessage) and self._is_broken():
                     cut = ResponseProtocolError(self.stream_id, "broken answer", ErrorCode.KILL)
                     command = SendHttp(cut, command.connection)

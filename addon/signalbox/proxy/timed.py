@@ -1,5 +1,7 @@
 """A stream with a clock: it waits no longer than it means to, whatever mitmproxy is doing meanwhile."""
 
+import time
+
 from mitmproxy.connection import Server
 from mitmproxy.proxy import events
 from mitmproxy.proxy.context import Context
@@ -15,6 +17,10 @@ from signalbox.proxy.stream import Commands, Pause, PauseCompleted, RouterStream
 
 TOO_LATE = "the time for it is over"
 """Why a connection did not come about, where it is the limit on it."""
+BUSY = 0.02
+"""Seconds for which one stream may work before others are served."""
+UNSENT = 1024 * 1024
+"""Bytes for a client beyond which no more are made of what is there."""
 SOON = 0.1
 """Seconds until a deadline is looked at again that came while a hook was running."""
 
@@ -23,6 +29,8 @@ class TimedStream(RouterStream):
     at_once: frozenset[str] = frozenset()
     """Deadlines that need not wait until a hook is over or a connection has come about."""
     connect_limit = 0.0
+    _since = 0.0
+    """When the stream began to work on what came last."""
 
     def __init__(self, context: Context, stream_id: int) -> None:
         super().__init__(context, stream_id)
@@ -38,6 +46,7 @@ class TimedStream(RouterStream):
 
     def handle_event(self, event: events.Event) -> Commands[None]:
         """While the stream waits for a connection or a hook, events queue up; two of them cannot wait."""
+        self._since = time.monotonic()
         if self._paused is None:
             yield from super().handle_event(event)
         elif isinstance(event, Tick):
@@ -69,6 +78,30 @@ class TimedStream(RouterStream):
         elif isinstance(command, GetHttpConnection):
             yield from release.withdraw(self._parent, command)
             yield from super().handle_event(GetHttpConnectionCompleted(command, (None, why)))
+
+    def breathe(self) -> Commands[bool]:
+        """Decoded, a few bytes may become hundreds of megabytes: others are served in between, and no more is
+        made of them than the client takes. Meanwhile nothing is read from the upstream."""
+        client, server = self.context.client, self.context.server
+        is_own = self.server_state in (self.state_wait_for_response_headers, self.state_done)
+        if is_own or time.monotonic() - self._since < BUSY:  # an answer of the router's own is small
+            return True
+        holds = not release.is_shared(self._parent, server)
+        if holds:
+            release.hold(client, server)
+        yield from self.pause(0)
+        while not self._has_left() and release.unsent(client, client) > UNSENT:
+            yield from self.pause(SOON)
+        if self._has_left():
+            return False
+        if holds:
+            release.go_on(client, server)
+        self._since = time.monotonic()
+        return True
+
+    def _has_left(self) -> bool:
+        """Whether the client has, which is handled when what waits is over."""
+        return any(isinstance(event, RequestProtocolError) for event in self._paused_event_queue)
 
     def pause(self, seconds: float) -> Commands[None]:
         """Ends early where the client leaves."""

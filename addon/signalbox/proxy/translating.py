@@ -13,6 +13,7 @@ from mitmproxy.proxy.layers.http import (
     ResponseHeaders,
     ResponseProtocolError,
     ResponseTrailers,
+    SendHttp,
 )
 
 from signalbox.proxy import answering
@@ -45,7 +46,10 @@ class TranslatingStream(FailoverStream):
         for translated in self._translated(event):
             if self._held is not None:
                 self._held.reported = self._answer.error
-            yield from super().on_event(translated)
+            if isinstance(translated, ResponseData) and not translated.data:
+                yield SendHttp(translated, self.context.client)  # which is not sent
+            else:
+                yield from super().on_event(translated)
             if not self._is_current or self.server_state == self.state_done:
                 return  # that attempt has failed, and another one is on or nobody takes over
             self._ping_when_silent()
@@ -113,10 +117,10 @@ class TranslatingStream(FailoverStream):
 
     def _translated(self, event: events.Event) -> Iterator[events.Event]:
         if isinstance(event, ResponseData):
-            if data := self._answer.feed(event.data):
-                yield ResponseData(self.stream_id, data)
-            elif self._ours is not None:
+            if self._ours is not None:
                 self.deadlines.set("idle", self._ours.timeout.idle)
+            for data in self._answer.pieces(event.data):
+                yield ResponseData(self.stream_id, data)
         elif isinstance(event, ResponseEndOfMessage):
             if data := self._answer.end():
                 yield ResponseData(self.stream_id, data)

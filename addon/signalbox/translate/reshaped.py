@@ -4,6 +4,7 @@ Clients read only what they asked for: Claude Code fails on a stream that answer
 up streaming on a whole message (claude-code-observed.md; translation.md, 6).
 """
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -67,15 +68,22 @@ class Reshaped:
         return self._message.ended or self.error is not None
 
     def feed(self, data: bytes) -> bytes:
-        out = b""
-        if not self.cut:
+        return b"".join(self.pieces(data))
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        decoded = self._decoder.pieces(data)
+        while not self.cut:
+            out = b""
             try:
-                out = b"".join(map(self._through, self._decoder.pieces(data)))
+                if (piece := next(decoded, None)) is None:
+                    return
+                out = self._through(piece)
             except EncodingError as fault:
                 self.cut = f"its content-encoding is {fault}"
             except Exception as fault:
                 self.cut = f"{type(fault).__name__} while it was put into the form asked for"
-        return b"" if self.cut else out
+            if not self.cut:
+                yield out
 
     def end(self) -> bytes:
         out = b""

@@ -54,13 +54,18 @@ class Translated:
         return self._stream.finished
 
     def feed(self, data: bytes) -> bytes:
-        out = bytearray()
-        with self._kept_from_the_client():
-            for piece in self._decoder.pieces(data):
-                if self.cut:
-                    break
-                out += self._through(piece)
-        return bytes(out)
+        return b"".join(self.pieces(data))
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        decoded = self._decoder.pieces(data)
+        while not self.cut:
+            out = None
+            with self._kept_from_the_client():
+                if (piece := next(decoded, None)) is None:
+                    return
+                out = self._through(piece)
+            if out is not None:
+                yield out
 
     def end(self) -> bytes:
         with self._kept_from_the_client():

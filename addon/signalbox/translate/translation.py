@@ -4,6 +4,7 @@ A request that was sent in the Messages protocol has one too (`PASSING`), so tha
 which.
 """
 
+from collections.abc import Iterator
 from typing import Protocol
 
 
@@ -37,6 +38,11 @@ class Answer(Protocol):
 
     def feed(self, data: bytes) -> bytes: ...
 
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """What `feed` gives in pieces, each made of a bounded amount of the answer when it is asked for; an
+        empty one says that there is nothing to give yet."""
+        ...
+
     def end(self) -> bytes: ...
 
 
@@ -67,6 +73,9 @@ class Passed:
 
     def feed(self, data: bytes) -> bytes:
         return data
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        yield data
 
     def end(self) -> bytes:
         return b""
