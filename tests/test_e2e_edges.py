@@ -228,7 +228,8 @@ def test_a_fault_gives_an_error_where_the_rules_say_closed(closed_router, upstre
 
 def test_a_fault_of_the_reader_costs_no_byte(broken_router, second):
     second.answer(message_sse("glm", ["BREAK-READER"]))
-    status, _, body = ask(broken_router.ports[0], "claude-haiku-4-5")
+    asked = json.dumps({"model": "claude-haiku-4-5", "stream": True, "messages": []}).encode()
+    status, _, body = ask(broken_router.ports[0], "", body=asked)
     assert status == 200
     assert b"BREAK-READER" in body
     assert body.endswith(b'data: {"type":"message_stop"}\n\n')
