@@ -1,6 +1,7 @@
 """A history made valid for Anthropic itself."""
 
 import json
+from time import process_time
 from typing import Any
 
 import pytest
@@ -207,3 +208,10 @@ def test_any_history_becomes_one_that_anthropic_accepts_and_then_stays(told):
 def test_what_is_added_changes_nothing_before_it(told, more):
     start, both = (valid(json.dumps({"messages": one}).encode())[0] for one in (told, told + more))
     assert both.startswith(start[:-2])
+
+
+def test_an_id_used_in_each_turn_is_replaced_in_linear_time():
+    told = [answer(call("call_0")), results(result("call_0", "x"))] * 3000
+    raw, start = json.dumps({"messages": told}).encode(), process_time()
+    assert valid(raw)[1].ids == 2999
+    assert process_time() - start < 3

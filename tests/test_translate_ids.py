@@ -1,6 +1,7 @@
 """Ids of tool calls that carry what the provider needs back."""
 
 import re
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -65,3 +66,10 @@ def test_a_legal_id_is_sent_as_it_is():
     ids = Ids(DIALECTS["openai"].call_id, DIALECTS["openai"].new_id)
     assert ids.sent("functions.Bash:0") == "functions.Bash:0"
     assert ids.sent("functions.Bash:0") != "functions.Bash:0"
+
+
+@pytest.mark.parametrize("dialect", ["openai", "mistral"])
+def test_an_id_used_again_and_again_is_replaced_in_linear_time(dialect):
+    ids, start = Ids(DIALECTS[dialect].call_id, DIALECTS[dialect].new_id), process_time()
+    assert len({ids.sent("call_0") for _ in range(5000)}) == 5000
+    assert process_time() - start < 1

@@ -428,3 +428,29 @@ def test_a_schema_is_strict_where_each_object_names_all_it_has(schema, strict):
 
 def test_rules_are_data():
     assert parameters(_properties(a={"x": 1}), Rules(refused=frozenset({"x"}))) == _properties(a={})
+
+
+def test_types_within_types_do_not_multiply():
+    schema: dict[str, Any] = STRING
+    for _ in range(40):
+        schema = {"type": ["object", "array", "null"], "properties": {"a": schema}}
+    assert len(json.dumps(parameters(_properties(a=schema), GEMINI))) < 10_000
+
+
+def test_each_of_several_types_keeps_its_own_keywords():
+    types = {"type": ["object", "integer", "array"]}
+    several = _properties(a=STRING) | types | {"minimum": 3, "maxItems": 2}
+    assert parameters(_properties(x=several), GEMINI)["properties"]["x"]["anyOf"] == [
+        _properties(a=STRING),
+        {"type": "integer", "minimum": 3},
+        {"type": "array", "maxItems": 2, "items": STRING},
+    ]
+
+
+@pytest.mark.parametrize("word", ["unevaluatedItems", "unevaluatedProperties", "contentSchema"])
+def test_schemas_in_seldom_used_places_are_cleaned_too(word):
+    inner = {"type": "string", "pattern": r"\p{L}"}
+    words = {"type": "string", "description": r"Must match the regular expression \p{L}"}
+    assert parameters({**_properties(), word: inner}, Rules())[word] == words
+    told = {"dependencies": {"a": ["b"], "c": inner}}
+    assert parameters({**_properties(), **told}, Rules())["dependencies"] == {"a": ["b"], "c": words}

@@ -14,6 +14,7 @@ changes no byte of the earlier ones, which the prompt cache and bound thinking (
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from hashlib import blake2b
 
@@ -116,6 +117,8 @@ class _Ids:
     def __init__(self) -> None:
         self.replaced = 0
         self._used: set[str] = set()
+        self._made: Counter[str] = Counter()
+        """How many ids were made of each that came."""
         self._waiting: dict[str, list[str]] = {}
         """Calls of the latest turn that have no result yet: id as it came, and as it is sent."""
 
@@ -123,10 +126,11 @@ class _Ids:
         self._waiting.clear()
 
     def of_call(self, came: str) -> str:
-        sent, number = came, 0
+        sent = came
         while not _ID.fullmatch(sent) or sent in self._used:
-            digest = blake2b(f"{came}\n{number}".encode(errors="surrogatepass"), digest_size=4).hexdigest()
-            sent, number = f"{_stem(came)}_{digest}", number + 1
+            text = f"{came}\n{self._made[came]}".encode(errors="surrogatepass")
+            sent = f"{_stem(came)}_{blake2b(text, digest_size=4).hexdigest()}"
+            self._made[came] += 1
         self.replaced += sent != came
         self._used.add(sent)
         self._waiting.setdefault(came, []).append(sent)

@@ -8,6 +8,7 @@ Anthropic's clients accept `^[a-zA-Z0-9_-]+$` of any length (translation.md, 10)
 import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections import Counter
 from hashlib import sha256
 from typing import Any
 
@@ -65,13 +66,16 @@ class Ids:
         self._legal = re.compile(legal)
         self._form = form
         self._used: set[str] = set()
+        self._made: Counter[str] = Counter()
+        """How many ids were made of each that came."""
 
     def sent(self, own: str, *, is_its: bool = False) -> str:
         """For the next call in the conversation, so that the same history always gives the same ids.
         `is_its`: the provider gave this id itself, so that it takes it whatever its form."""
-        found, again = own, 0
+        found = own
         while found in self._used or not (is_its or self._legal.fullmatch(found)):
-            digest = sha256(f"{own}#{again}".encode(errors="surrogatepass")).hexdigest()
-            found, again = self._form.format(digest), again + 1
+            text = f"{own}#{self._made[own]}".encode(errors="surrogatepass")
+            found = self._form.format(sha256(text).hexdigest())
+            self._made[own] += 1
         self._used.add(found)
         return found

@@ -14,11 +14,13 @@ from signalbox.translate.shapes import Object, as_list, as_object, as_objects, a
 _ONE = frozenset(
     {
         "items", "additionalProperties", "additionalItems", "not", "contains", "propertyNames", "if", "then",
-        "else",
+        "else", "unevaluatedItems", "unevaluatedProperties", "contentSchema",
     }
 )  # fmt: skip
 _SEVERAL = frozenset({"anyOf", "oneOf", "allOf", "prefixItems", "items"})
-_NAMED = frozenset({"properties", "patternProperties", "dependentSchemas", "$defs", "definitions"})
+_NAMED = frozenset(
+    {"properties", "patternProperties", "dependentSchemas", "dependencies", "$defs", "definitions"}
+)
 _BRANCHES = ("allOf", "anyOf", "oneOf")
 _NOT_AT_ROOT = frozenset({*_BRANCHES, "enum", "const", "not"})
 _STRING_FORMATS = ("enum", "date-time")
@@ -244,7 +246,10 @@ def _is_known(key: str, value: object, rules: Rules) -> bool:
 
 def _value(key: str, value: Any, rules: Rules) -> Any:
     if key in _NAMED:
-        return {name: _cleaned(one, rules) for name, one in as_object(value).items()}
+        return {
+            name: one if isinstance(one, list) else _cleaned(one, rules)  # `dependencies` may list names
+            for name, one in as_object(value).items()
+        }
     if key in _SEVERAL and isinstance(value, list):
         return [_cleaned(one, rules, invents=rules.narrow) for one in value]
     return _cleaned(value, rules) if key in _ONE and isinstance(value, dict) else value
@@ -270,7 +275,7 @@ def _narrowed(schema: Object) -> Object:
         schema |= {"enum": [value for value in schema["enum"] if value is not None], "nullable": True}
     branches = as_objects(schema.pop("anyOf", None)) + as_objects(schema.pop("oneOf", None))
     if isinstance(types := schema.get("type"), list):
-        branches = [{**schema, "type": name} for name in types] or branches
+        branches = [_of_type(name, schema) for name in types] or branches
         schema = {key: value for key, value in schema.items() if key in ("title", "description")}
     elif types == "null":
         schema |= {"type": "string", "nullable": True}
@@ -285,6 +290,14 @@ def _narrowed(schema: Object) -> Object:
     if meant:
         return {**schema, "anyOf": meant} | nullable
     return schema | nullable
+
+
+def _of_type(name: object, schema: Object) -> Object:
+    """One type of several, without the keywords of the others: what these hold would be there once for each
+    type, and that again within itself."""
+    kind = "number" if name == "integer" else name
+    others = {word for other, words in _HINTS.items() if other != kind for word in words}
+    return {key: value for key, value in schema.items() if key not in others} | {"type": name}
 
 
 def _merged(schema: Object, other: Object) -> Object:
