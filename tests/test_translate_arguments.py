@@ -2,6 +2,7 @@
 
 import json
 from itertools import pairwise
+from time import process_time
 
 import pytest
 from hypothesis import given, settings
@@ -132,3 +133,12 @@ def test_white_space_without_end_is_noticed():
 def test_white_space_in_strings_may_be_long():
     arguments = _fed('{"a":"' + " " * 9999, " " * 9999 + '"', *['\n  , "b": 1'] * 300)
     assert not arguments.endless
+
+
+@pytest.mark.parametrize("piece", ["{a", "  ", "[]"])
+def test_what_is_no_object_is_read_in_linear_time(piece):
+    arguments, start = _fed('"'), process_time()
+    for _ in range(20_000):
+        arguments.feed(piece)
+        assert not arguments.is_placeholder
+    assert process_time() - start < 1

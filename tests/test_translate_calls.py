@@ -165,7 +165,7 @@ def test_a_second_object_is_of_the_next_call_that_has_none():
     ]
 
 
-@pytest.mark.parametrize("placeholder", ["{}", "{ }", "{}{}", "null", '""', "{}" * 99_999])
+@pytest.mark.parametrize("placeholder", ["{}", "{ }", "{}{}", "null", '""', "[]", "{}" * 99_999])
 @pytest.mark.parametrize("signed", [False, True])
 def test_a_placeholder_gives_way_to_the_arguments_that_follow(placeholder, signed):
     head = Fragment(0, "call_1a2b3c", "Read")
@@ -181,8 +181,9 @@ def test_placeholders_of_several_calls_give_way_to_the_arguments_of_each():
 
 
 @pytest.mark.parametrize("last", [[], [Fragment(0, arguments=" ")]])
-def test_a_call_without_arguments_has_none(last):
-    assert _told(_run([Fragment(0, "call_1a2b3c", "List", "{}"), *last])) == [("List", "{}")]
+@pytest.mark.parametrize("arguments", ["{}", "[]"])
+def test_a_call_without_arguments_has_none(arguments, last):
+    assert _told(_run([Fragment(0, "call_1a2b3c", "List", arguments), *last])) == [("List", "{}")]
 
 
 @pytest.mark.parametrize(

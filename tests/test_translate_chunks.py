@@ -103,6 +103,12 @@ def test_nothing_is_said_by_an_empty_field(delta):
     assert _delta(**delta) == [Begun("")]
 
 
+@pytest.mark.parametrize("message", [{"role": "assistant"}, {"role": "assistant", "content": ""}])
+def test_a_message_that_says_nothing_is_nothing_said_again(message):
+    choice = {"index": 0, "delta": {"content": "a"}, "message": message}
+    assert _steps({"choices": [choice]}) == [Begun(""), Text("a")]
+
+
 def test_calls_of_a_whole_answer_are_counted():
     calls = [{"function": {"name": "a"}}, {"function": {"name": "a"}}]
     told = _steps({"choices": [{"message": {"tool_calls": calls}}]})
@@ -159,7 +165,7 @@ def test_what_is_no_error(fine):
         (Event("", b"no error"), []),
         (Event("", b"[ERROR] out of memory"), [Fault(b"[ERROR] out of memory")]),
         (Event("", b'"Error: busy"'), [Fault(b'"Error: busy"')]),
-        (Event("", b'{"progress": 3}'), [Foreign(b'{"progress": 3}')]),
+        (Event("", b'{"progress": 3}'), [Foreign(b'{"progress": 3}', says=False)]),
         (Event("", b"[]"), []),
         (Event("", b"{"), [Broken()]),
         (Event("", b"[{"), [Broken()]),

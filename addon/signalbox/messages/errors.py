@@ -125,8 +125,18 @@ def shows_error(value: Mapping[str, Any]) -> bool:
         return True
     if value.get("choices") or not _said(value):
         return False
-    is_bad = str(_code(value) or "").lower() not in _FINE or value.get("success") is False
+    is_bad = (_code(value) is not None and not _is_fine(value)) or value.get("success") is False
     return is_bad or ("choices" not in value and "detail" in value)
+
+
+def says_more(value: Mapping[str, Any]) -> bool:
+    """Whether an object has a text as errors have it, and no code that tells of success."""
+    return bool(_said(value)) and not _is_fine(value)
+
+
+def _is_fine(value: Mapping[str, Any]) -> bool:
+    code = _code(value)
+    return code is not None and str(code or "").lower() in _FINE
 
 
 def _said(value: Mapping[str, Any]) -> object:

@@ -14,9 +14,9 @@ _STRING = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _BETWEEN = re.compile(r'[^"{}\[\]]*+')
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _CLOSES = {"{": "}", "[": "]"}
-_NOTHING = ("", "null", '""')
-"""What stands for no arguments."""
-_NOTHING_YET = re.compile(r'\s*+(?:\{\s*+\}?|null|"")?\s*+\Z')
+_NOTHING = ("", "null", '""', "[]")
+"""What stands for no arguments; the last is PHP's, whose empty maps and lists are one."""
+_NOTHING_YET = re.compile(r'\s*+(?:\{\s*+\}?|null|""|\[\])?\s*+\Z')
 _MOST_SPACE = 500
 """White space in a row between two tokens; more of it never ends (openai-chat.md, 3, Copilot)."""
 
@@ -35,6 +35,7 @@ class Arguments:
         self._strings: list[tuple[int, int]] = []
         """Where the strings of the last fragment stood in it."""
         self._space = 0
+        self._size = 0
         self._first = ""
 
     @property
@@ -52,7 +53,7 @@ class Arguments:
     @property
     def is_placeholder(self) -> bool:
         """Whether nothing is in them yet: an empty object may stand for those that are still to come."""
-        return _NOTHING_YET.match(self.text) is not None
+        return self._size <= 2 * _MOST_SPACE and _NOTHING_YET.match(self.text) is not None
 
     def feed(self, text: str) -> tuple[str, str]:
         """What of it belongs to the object, mended; and what comes after, from the `{` of another one on."""
@@ -60,19 +61,23 @@ class Arguments:
             return "", _another(text)
         if self.begun and not self.is_object and text.lstrip()[:1] == "{" and self.is_placeholder:
             self._pieces.clear()
-            self._first = ""
+            self._size, self._first = 0, ""
         if not self._first:
             begun = text.lstrip()
             self._count_space(text[: len(text) - len(begun)])
             text, self._first = begun, begun[:1]
         if not self.is_object:
-            self._pieces.append(text)
+            self._keep(text)
             return "", ""
         end = self._scan(text)
         own, rest = (text, "") if end < 0 else (text[:end], _another(text[end:]))
         own = self._mended(own)
-        self._pieces.append(own)
+        self._keep(own)
         return own, rest
+
+    def _keep(self, text: str) -> None:
+        self._pieces.append(text)
+        self._size += len(text)
 
     def settled(self) -> str | None:
         """All of it, no more being to come; None where it is not a JSON object."""

@@ -62,8 +62,7 @@ class Calls:
         self._by_index: dict[int, Call] = {}
         self._by_id: dict[str, Call] = {}
         self._last: Call | None = None
-        self._whole: list[str] = []
-        """The arguments of calls that are over."""
+        self._over: list[Call] = []
         self._queue: list[Call] = []
         """Calls that are not over, in order."""
 
@@ -75,7 +74,7 @@ class Calls:
     @property
     def all_over(self) -> bool:
         """Whether there are some, and nothing of any is missing."""
-        return bool(self._whole) and not self._queue
+        return bool(self._over) and not self._queue
 
     def carry(self, details: Iterable[Object]) -> None:
         """Thinking that is not shown: the next call that is begun carries it."""
@@ -105,6 +104,27 @@ class Calls:
             self._add(call, fragment)
         if not self._signed:
             self._write(is_all=False)
+
+    def unsaid(self, whole: Fragment) -> Fragment | None:
+        """What a call of a whole message adds to the one that came in pieces; None where that is nothing.
+
+        `index` is its place in that message.
+        """
+        place, calls = max(whole.index or 0, 0), [*self._over, *self._queue]
+        if place >= len(calls):
+            return whole
+        call = calls[place]
+        if whole.id and whole.id != call.id:
+            call = self._by_id.get(whole.id, call)
+        said, rest = call.arguments, ""
+        if said.is_placeholder:
+            rest = whole.arguments
+        elif not said.complete and whole.arguments.startswith(said.text):
+            rest = whole.arguments[len(said.text) :]
+        if not rest or call not in self._queue:
+            return None
+        index = next((index for index, one in self._by_index.items() if one is call), None)
+        return Fragment(index, call.id, "" if call.name else whole.name, rest)
 
     def release(self) -> None:
         """Writes what can be written now that something else follows. Raises CallError."""
@@ -159,7 +179,7 @@ class Calls:
         )
 
     def _new(self, name: str = "") -> Call:
-        if len(self._queue) + len(self._whole) >= _MOST:
+        if len(self._queue) + len(self._over) >= _MOST:
             raise CallError("there are too many tool calls")
         call = Call(name)
         call.signature, self._signature = self._signature, ""
@@ -261,10 +281,10 @@ class Calls:
     def _drop(self, call: Call) -> None:
         """A call without a name, unless it only says again what another one said."""
         text = call.arguments.text.strip()
-        if text and text not in self._whole:
+        if text and all(text != one.arguments.text for one in self._over):
             raise CallError("a tool call has no name")
 
     def _end(self, call: Call) -> None:
-        self._whole.append(call.arguments.text)
+        self._over.append(call)
         if call.started:
             self._writer.close()

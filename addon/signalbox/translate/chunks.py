@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from signalbox.messages.errors import shows_error
+from signalbox.messages.errors import says_more, shows_error
 from signalbox.messages.sse import Event
 from signalbox.translate.halves import joined
 from signalbox.translate.shapes import Object, as_object, as_objects, as_text
@@ -77,9 +77,11 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Foreign(msgspec.Struct, frozen=True):
-    """An object that is no chunk, and no error either."""
+    """An object that is no chunk, and shows no error either."""
 
     body: bytes
+    says: bool
+    """Whether it has a message for people, as an error has."""
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -153,8 +155,8 @@ def steps(value: Object, raw: bytes) -> Iterator[Step]:
         yield Spent(usage)
     if is_error or as_text(value.get("type")).startswith(_OTHER_PROTOCOLS):
         yield Fault(raw)
-    elif value and not usage and "choices" not in value:
-        yield Foreign(raw)
+    elif value and not usage and value.get("choices") is None:
+        yield Foreign(raw, says_more(value))
 
 
 def tells_error(value: Object) -> bool:
@@ -170,8 +172,8 @@ def _choice(choice: Object, model: str, is_error: bool) -> Iterator[Step]:
     if delta:
         yield from _said(delta)
         yield from _calls(delta, is_whole=False)
-    if message:
-        yield Said((*_said(message), *_calls(message, is_whole=True)))
+    if said := (*_said(message), *_calls(message, is_whole=True)):
+        yield Said(said)
     if usage := as_object(choice.get("usage")):
         yield Spent(usage)
     if (reason := as_text(choice.get("finish_reason"))) and not is_error:

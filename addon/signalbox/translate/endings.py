@@ -29,7 +29,7 @@ _RULES: Mapping[str, re.Pattern[str]] = {
         "timeout_error": "time.?d?.?out deadline expired",
         "refusal": "filter safety sensitiv policy prohibit block refus guardrail moderat toxic unsafe",
         "api_error": "error abort cancel fail malform unexpected invalid interrupt disconnect crash killed"
-        " exception missing unload too_many",
+        " exception missing unload too_many preempt evict shut.?down restart memory quota balance",
         "model_context_window_exceeded": "context",
         "max_tokens": "length max limit trunc incomplete",
     }.items()

@@ -92,8 +92,8 @@ class Stream:
         """What the open block of thinking is signed with."""
         self._details = Details()
         """Those of the open block."""
-        self._foreign = b""
-        """The first of what came that is no chunk."""
+        self._foreign: Foreign | None = None
+        """What came that is no chunk: the last with a message, else the first."""
         self._finish = self._stop = ""
         self._finished = False
         """Whether nothing was said since the `finish_reason`."""
@@ -134,7 +134,7 @@ class Stream:
             self._calls.release()
         except CallError as error:
             self._cut(str(error))
-        is_foreign = bool(self._foreign) and not self._writer.begun
+        is_foreign = self._foreign is not None and (self._foreign.says or not self._writer.begun)
         if self._finish or is_foreign or (self._calls.all_over and not self._writer.open):
             self.take([Done()])
         else:
@@ -172,15 +172,15 @@ class Stream:
                 self._usage = usage_of(usage) or self._usage
             case Fault(body):
                 self._fail(body)
-            case Foreign(body):
-                self._foreign = self._foreign or body
+            case Foreign():
+                self._foreign = step if step.says or self._foreign is None else self._foreign
             case Broken():
                 self._cut("a chunk is not JSON")
             case Done():
                 self._close()
 
     def _unsaid(self, steps: Iterable[Step]) -> Iterator[Step]:
-        """What a whole message adds to what was said: the rest of a text that goes on, and no second call."""
+        """What a whole message adds to what was said: the rest of a text, or of a call, that goes on."""
         said = {kind: joined("".join(pieces)) for kind, pieces in self._said.items()}
         whole: defaultdict[type[Step], str] = defaultdict(str)
         for step in steps:
@@ -199,6 +199,8 @@ class Stream:
                 skipped[type(step)] = max(skipped[type(step)] - len(step.text), 0)
                 if text:
                     yield replace(step, text=text)
+            elif isinstance(step, Fragment) and (rest := self._calls.unsaid(step)):
+                yield rest
 
     def _end(self, finish: Finish) -> None:
         """Why it ends; more may come all the same."""
@@ -286,6 +288,10 @@ class Stream:
 
     def _close(self) -> None:
         self._over = True
+        foreign = self._foreign.body if self._foreign else _EMPTY
+        if self._foreign and self._foreign.says and not self._finish:
+            self._fail(foreign)
+            return
         self._spread(self._held_back())
         self._blank = ""
         self._calls.finish(is_cut=is_cut(self._finish))
@@ -294,7 +300,7 @@ class Stream:
         stopped, called = bool(self._stop), self._writer.calls > 0
         reason = stop_reason(self._finish, called=called, refused=self._refused, stopped=stopped)
         if reason == "end_turn" and not self._writer.blocks:
-            self._fail(_EMPTY if self._writer.begun else self._foreign or _EMPTY)
+            self._fail(_EMPTY if self._writer.begun else foreign)
         else:
             stop = self._stop if reason == "stop_sequence" else None
             self._writer.stop(reason, self._usage or estimated(self._characters), stop)
