@@ -129,6 +129,12 @@ CHUNK = b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":
         (CHUNK, "the answer is a chat completion and no message; look at the provider's api"),
         (b'{"choices":[{"message":{"content":"Hi"}}]}', "the answer is a chat completion and no message; "),
         (b'data: {"type":"response.created"}\n\n', "the answer is one of the Responses API and no message; "),
+        (b'{"object":"chat.completion","choices":null}', "the answer is a chat completion and no message; "),
+        (b'{"candidates":[{"content":{}}]}', "the answer is one of the Gemini API and no message; "),
+        (
+            b'{"message":{"content":"Hi"},"done":true}',
+            "the answer is one of Ollama's own API and no message; ",
+        ),
         (b'data: {"error":{"message":"no memory"}}\n\n', "no memory"),
         (b'{"code":401,"msg":"token expired","success":false}', "token expired"),
     ],

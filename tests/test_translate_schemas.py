@@ -180,6 +180,16 @@ def test_kimi_gets_the_type_in_the_alternatives(word):
         ),
         ({"anyOf": [{"minimum": 1}, {}]}, {"anyOf": [{"minimum": 1, "type": "number"}, {}]}),
         (
+            {"type": "integer", "anyOf": [{"title": "any"}, {"minimum": 1}, True]},
+            {
+                "anyOf": [
+                    {"title": "any", "type": "integer"},
+                    {"minimum": 1, "type": "integer"},
+                    {"type": "integer"},
+                ]
+            },
+        ),
+        (
             {"type": "object", "anyOf": [{"anyOf": [A, B]}, B]},
             {
                 "anyOf": [

@@ -322,9 +322,14 @@ def _other_protocol(body: Body) -> str:
     kind = body.get("type", str) or ""
     if kind.startswith("response.") or body.get("object", str) == "response":
         return "one of the Responses API"
-    if kind or body.get("choices", list[Any]) is None or "content" in body:
+    if kind or "content" in body:
         return ""
-    return "a chat completion"
+    if body.get("candidates", list[Any]) is not None:
+        return "one of the Gemini API"
+    if body.get("done", bool) is not None:
+        return "one of Ollama's own API"
+    is_chat = (body.get("object", str) or "").startswith("chat.completion")
+    return "a chat completion" if is_chat or body.get("choices", list[Any]) is not None else ""
 
 
 def _is_tool(body: Body) -> bool:

@@ -229,11 +229,11 @@ def _with_items(schema: Object) -> Object:
 def _typed_alternatives(schema: Object) -> Object:
     """With its type in those of its alternatives that have none, and not beside them
     (https://github.com/MoonshotAI/kimi-code/issues/2661)."""
-    words = [word for word in _BRANCHES if as_objects(schema.get(word))]
+    words = [word for word in _BRANCHES if as_list(schema.get(word))]
     if "type" not in schema or not words:
         return schema
     typed = {
-        word: [{"type": schema["type"], **branch} for branch in as_objects(schema[word])] for word in words
+        word: [{"type": schema["type"], **as_object(branch)} for branch in schema[word]] for word in words
     }
     return {key: typed.get(key, value) for key, value in schema.items() if key != "type"}
 
