@@ -235,3 +235,11 @@ def test_other_statuses_name_nothing(status):
 )
 def test_any_body_can_be_read(error):
     assert rejected(error) == set()
+
+
+def test_the_field_of_a_refused_effort_may_stand_beside_the_message():
+    message = "Invalid value: 'xhigh'. Supported values are: 'none', 'low', 'medium' and 'high'."
+    request = Body.parse(b'{"model":"m","messages":[],"reasoning_effort":"xhigh"}')
+    for param, is_told in (("reasoning_effort", True), ("verbosity", False)):
+        error = json.dumps({"error": {"message": message, "param": param}}).encode()
+        assert ("reasoning_effort=xhigh" in rejected_by(400, error, request, ())) is is_told

@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Iterator
 
 from .betas import FIELDS
-from .body import Body
+from .body import Body, BodyError
 from .errors import read_error
 from .fields import SYSTEM, is_essential, without
 
@@ -92,7 +92,7 @@ def rejected_by(status: int, error: bytes, request: Body, sent: Collection[str])
     listed = {beta for found in _BETAS.finditer(text) for beta in _parts(found[1])}
     fields = {name for way in _ways(text) for name in _names(way, request)}
     stand = {name for name in fields if not is_essential(name) and without(request, {name})}
-    return frozenset(stand | (listed & set(sent)) | set(_efforts(text, request)))
+    return frozenset(stand | (listed & set(sent)) | set(_efforts(f"{_param(error)}: {text}", request)))
 
 
 def text_of(error: bytes) -> str:
@@ -100,6 +100,15 @@ def text_of(error: bytes) -> str:
     told = read_error(error[:_HEAD])
     text = told[1] if told else error[:_HEAD].decode(errors="replace")
     return re.sub(r"\\+(['\"])", r"\1", text)
+
+
+def _param(error: bytes) -> str:
+    """The field that OpenAI blames, beside a message that may not name it (openai-chat.md, 5)."""
+    try:
+        body = Body.parse(error[:_HEAD])
+    except BodyError:
+        return ""
+    return (body.inner("error") or body).get("param", str) or ""
 
 
 def _efforts(text: str, request: Body) -> Iterator[str]:
