@@ -155,7 +155,7 @@ ABOVE_HIGH = {"none", "minimal", "xhigh", "max"}
             {"none"},
         ),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_a_refusal_of_an_effort_names_all_that_are_not_taken(sent, text, refused):
     error = json.dumps({"error": {"message": text}}).encode()

@@ -247,7 +247,8 @@ def _is_known(key: str, value: object, rules: Rules) -> bool:
 def _value(key: str, value: Any, rules: Rules) -> Any:
     if key in _NAMED:
         return {
-            name: one if isinstance(one, list) else _cleaned(one, rules)  # `dependencies` may list names
+            # `dependencies` may list names of properties instead of holding schemas
+            name: one if key == "dependencies" and isinstance(one, list) else _cleaned(one, rules)
             for name, one in as_object(value).items()
         }
     if key in _SEVERAL and isinstance(value, list):
