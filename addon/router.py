@@ -4,6 +4,8 @@ Only options, hooks and commands are here. mitmproxy loads this file again whene
 what it knew, so whatever lasts is in `signalbox`.
 """
 
+from collections.abc import Awaitable
+
 from mitmproxy import ctx, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.connection import Client
@@ -42,9 +44,10 @@ class Router:
         if not flow.response and not flow.error and flow.live:
             house.gateway.requestheaders(flow)
 
-    async def request(self, flow: http.HTTPFlow) -> None:
+    def request(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         if not flow.response and not flow.error and flow.live:
-            await house.gateway.request(flow)
+            return house.gateway.request(flow)
+        return None
 
     def signalbox_attempt(self, flow: http.HTTPFlow) -> None:
         house.gateway.signalbox_attempt(flow)

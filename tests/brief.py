@@ -1,7 +1,9 @@
 """A second script for mitmdump with which an upstream connection that nobody uses is kept only briefly."""
 
-from signalbox.proxy import kept
+from signalbox.proxy import upstream
 
 KEPT = 0.8
 
-kept.KEPT = KEPT
+
+def load(_: object) -> None:
+    upstream.KEEPALIVE_EXPIRY = KEPT

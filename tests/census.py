@@ -6,12 +6,12 @@ import json
 
 from mitmproxy import ctx, http
 
-from signalbox.proxy.failover import FailoverStream
-from signalbox.proxy.held import Held
+from signalbox.proxy.answer import UpstreamAnswer
 from signalbox.proxy.layers import RouterLayer
+from signalbox.proxy.stream import RoutedStream
 from signalbox.routing.exchange import Exchange
 
-COUNTED = (RouterLayer, FailoverStream, Held, Exchange)
+COUNTED = (RouterLayer, RoutedStream, UpstreamAnswer, Exchange)
 
 
 def requestheaders(flow: http.HTTPFlow) -> None:

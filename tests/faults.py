@@ -7,12 +7,12 @@ from mitmproxy import ctx
 from signalbox.gateway import departure
 from signalbox.messages.reader import Reader
 from signalbox.pages import health
-from signalbox.proxy.stream import RouterStream
+from signalbox.proxy.stream import RoutedStream
 
 BREAK_HEALTH = Path("break-health")
 """A file in the current folder: while it is there the page fails."""
 
-prepare, feed, handle = departure.prepare, Reader.pieces, RouterStream.state_consume_request_body
+prepare, feed, handle = departure.prepare, Reader.pieces, RoutedStream.state_consume_request_body
 tell = departure._tell
 
 
@@ -54,5 +54,5 @@ def load(loader):
     departure._tell = broken_tell
     health.page = broken_page(health.page)
     Reader.pieces = broken_feed
-    RouterStream.state_consume_request_body = broken_handle
+    RoutedStream.state_consume_request_body = broken_handle
     assert ctx.options

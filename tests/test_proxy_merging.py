@@ -9,7 +9,7 @@ from h11._receivebuffer import ReceiveBuffer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.proxy.merging import Merged
+from signalbox.proxy.upstream import CoalescedReader as Merged
 
 
 def read(reader, *reads: bytes) -> list:

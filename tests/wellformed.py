@@ -54,7 +54,7 @@ _BLOCK = {
 }
 
 
-class Refused(Exception):  # noqa: N818  what the upstream says, no fault of the test
+class Refused(Exception):
     """The request is refused with 400 and this message."""
 
 

@@ -140,7 +140,7 @@ def _keep(request: http.Request, came: Headers, kept: Headers, rules: Rules) -> 
 
 
 def refuse(flow: http.HTTPFlow, exchange: Exchange, answer: Callable[[Exchange], http.Response]) -> None:
-    """Answer before the body is in (see `RouterStream`), and say nothing of how it would be routed."""
+    """Answer before the body is in (see `RoutedStream`), and say nothing of how it would be routed."""
     exchange.kind = "refused"
     flow.response = answer(exchange)
 

@@ -41,8 +41,8 @@ NO_COUNT = (
 )
 
 
-async def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
-    """Decide who answers. Either sets `flow.response` or leaves in the flow the request to send."""
+def read(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> Incoming | None:
+    """Read what the request is; None where it is answered or passed on already, as it cannot be read."""
     wire = flow.request.raw_content or b""
     try:
         raw = decode(wire, flow.request.headers.get("content-encoding", ""), exchange.rules.body_limit)
@@ -50,10 +50,10 @@ async def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
     except TooLarge:
         exchange.kind = "refused"
         flow.response = answers.too_large(exchange)
-        return
+        return None
     except (BodyError, EncodingError):
         pass_on(flow, exchange, "parse-failed-fail-safe")
-        return
+        return None
     caller = exchange.caller
     facts = Facts(
         path=path(flow),
@@ -64,14 +64,26 @@ async def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
         has_login=caller.has_login or not exchange.rules.clients,
     )
     exchange.facts = facts = replace(facts, calibration=known.sessions.calibration(facts.conversation))
-    quota = known.meters.used(exchange.rules, caller)
-    if exchange.rules.searches_text:  # the facts keep what is found: the plan searches nothing again
-        await asyncio.to_thread(first_match, exchange.rules, facts, quota)
+    return Incoming(exchange.path, caller.headers, wire, body)
+
+
+async def search(exchange: Exchange, known: Known) -> None:
+    """Search the texts of the request, which takes its time, in a thread. The facts keep what is found, so
+    that the plan searches nothing again."""
+    quota = known.meters.used(exchange.rules, exchange.caller)
+    assert exchange.facts is not None
+    await asyncio.to_thread(first_match, exchange.rules, exchange.facts, quota)
+
+
+def route(flow: http.HTTPFlow, exchange: Exchange, incoming: Incoming, known: Known) -> None:
+    """Decide who answers. Either sets `flow.response` or leaves in the flow the request to send."""
+    caller, facts = exchange.caller, exchange.facts
+    assert facts is not None
     now = time.monotonic()
     chosen = plan(
         exchange.rules,
         facts,
-        quota=quota,
+        quota=known.meters.used(exchange.rules, caller),
         refusals=(
             lambda choice, _: known.meters.refusal(choice.provider, choice.model, caller),
             lambda choice, _: known.standing.refusal(choice.provider, choice.model, now),
@@ -95,7 +107,6 @@ async def route(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> None:
     elif not chosen.choices:
         flow.response = _nobody(chosen, exchange)
     else:
-        incoming = Incoming(exchange.path, exchange.caller.headers, wire, body)
         _go(flow, exchange, chosen, incoming, known, owner)
 
 

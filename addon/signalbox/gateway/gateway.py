@@ -7,6 +7,7 @@ depend on that file, so it is all held here.
 import logging
 import os
 import time
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from signalbox.record.journal import Journal
 from signalbox.record.log import LEVELS
 from signalbox.routing.credentials import Caller, Headers, identify, less_clients
 from signalbox.routing.exchange import Exchange
+from signalbox.routing.outgoing import Incoming
 from signalbox.routing.sessions import Sessions
 from signalbox.routing.standing import Standing
 from signalbox.upkeep.issued import Issued
@@ -118,18 +120,32 @@ class Gateway:
         if not is_ours and not self._may_go_elsewhere(flow.client_conn):
             flow.response = elsewhere()
 
-    async def request(self, flow: http.HTTPFlow) -> None:
+    def request(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         exchange = exchanges.get(flow)
         if exchange is None or flow.response:
-            return
+            return None
         if exchange.kind == "models":
-            await self._list(flow, exchange)
+            return self._list(flow, exchange)
         if not exchange.ours:
-            return
+            return None
         try:
             if exchange.label == "fail-open":
-                return
-            await departure.route(flow, exchange, self._known(exchange))
+                return None
+            incoming = departure.read(flow, exchange, self._known(exchange))
+            if incoming is not None and exchange.rules.searches_text:
+                return self._route_after_search(flow, exchange, incoming)
+            if incoming is not None:
+                departure.route(flow, exchange, incoming, self._known(exchange))
+        except Exception as fault:
+            log.error("fault when a request was routed: %s", place(fault))
+            self._fail_open(flow, exchange)
+        return None
+
+    async def _route_after_search(self, flow: http.HTTPFlow, exchange: Exchange, incoming: Incoming) -> None:
+        """Regular expressions take their time on long texts, so they are searched off the event loop."""
+        try:
+            await departure.search(exchange, self._known(exchange))
+            departure.route(flow, exchange, incoming, self._known(exchange))
         except Exception as fault:
             log.error("fault when a request was routed: %s", place(fault))
             self._fail_open(flow, exchange)
@@ -168,7 +184,7 @@ class Gateway:
                 flow.response.stream = True
                 self.metering.hear_pipe(flow, exchange)
             elif exchange.ours and arrival.came_from_upstream(flow):
-                delivery.deliver(flow, exchange, self.issued)
+                delivery.deliver(flow, exchange)
                 self._answered(exchange, flow.response.status_code)
         except Exception as fault:
             log.error("fault when an answer came: %s", place(fault))
@@ -223,6 +239,7 @@ class Gateway:
             ts=datetime.now(UTC),
         )
         exchange.listener = self.metering.hear
+        exchange.provenance = self.issued
         exchanges[flow] = exchange
         arrival.mask(flow, exchange, headers)
         if exchange.ours or exchange.hidden:

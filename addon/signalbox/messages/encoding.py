@@ -21,7 +21,7 @@ class EncodingError(ValueError):
     """Unknown, corrupt or cut short."""
 
 
-class TooLarge(ValueError):  # noqa: N818  it says what, not that it is an error
+class TooLarge(ValueError):
     """More bytes than the limit allows."""
 
 

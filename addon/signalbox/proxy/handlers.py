@@ -15,7 +15,9 @@ from typing import Any
 from mitmproxy import hooks
 from mitmproxy.addonmanager import AddonManager, safecall, traverse
 from mitmproxy.exceptions import AddonHalt
+from mitmproxy.flow import Flow
 from mitmproxy.log import AddLogHook, LegacyLogEvents
+from mitmproxy.utils.asyncio_utils import create_task
 
 type Handlers = list[list[Callable[..., Any]]]
 """One list for each add-on of the chain: its own handler and those of the add-ons inside it."""
@@ -69,6 +71,22 @@ class KeepingManager(AddonManager):
                 with safecall():  # which tells of it, or passes it on
                     raise
 
+    def run_in_place(self, hook: hooks.Hook) -> bool:
+        """Run a hook as `handle_lifecycle` does, but now; False, and nothing was run, where a handler is
+        asynchronous."""
+        flow = hook.args()[0]
+        chain = [hook, *([hooks.UpdateHook([flow])] if isinstance(flow, Flow) else ())]
+        found = [self._handlers(one.name) for one in chain]
+        if any(inspect.iscoroutinefunction(handler) for one in found for group in one for handler in group):
+            return False
+        for one, groups in zip(chain, found, strict=True):
+            try:
+                for handlers in groups:
+                    _run(handlers, one)
+            except AddonHalt:
+                continue
+        return True
+
     def handles(self, name: str) -> bool:
         """Whether any add-on has a handler of this name."""
         return bool(self._handlers(name))
@@ -87,3 +105,21 @@ class KeepingManager(AddonManager):
             handler = getattr(one, name, None)
             if callable(handler):
                 yield one, handler
+
+
+def _run(handlers: list[Callable[..., Any]], hook: hooks.Hook) -> None:
+    try:
+        for handler in handlers:
+            if inspect.iscoroutine(result := handler(*hook.args())):
+                create_task(result, name=f"handler of {hook.name}", keep_ref=True)
+    except AddonHalt:
+        raise
+    except Exception:
+        with safecall():  # which tells of it, or passes it on
+            raise
+
+
+def runs_in_place(manager: AddonManager, hook: hooks.Hook) -> bool:
+    """Run a hook without a task and a turn of the event loop; False, and nothing was run, where that cannot
+    be."""
+    return isinstance(manager, KeepingManager) and manager.run_in_place(hook)

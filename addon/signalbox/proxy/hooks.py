@@ -1,4 +1,4 @@
-"""The hooks of our own that mitmproxy runs for the router."""
+"""Hooks of our own that mitmproxy runs for the router."""
 
 from dataclasses import dataclass
 
@@ -16,5 +16,12 @@ class SignalboxAttemptHook(StartHook):
 @dataclass
 class SignalboxRenewHook(StartHook):
     """The key of the current attempt was refused, and the command that printed it is to run again."""
+
+    flow: http.HTTPFlow
+
+
+@dataclass
+class SignalboxResumeHook(StartHook):
+    """A flow was intercepted in a hook that ran in place: mitmproxy waits until it is resumed."""
 
     flow: http.HTTPFlow

@@ -10,13 +10,12 @@ from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.layers.http import GetHttpConnection, HttpLayer, RegisterHttpConnection
 
-from signalbox.proxy import kept, release
+from signalbox.proxy import upstream
 from signalbox.proxy.faults import place
 from signalbox.proxy.gathering import gathered
 from signalbox.proxy.http1 import adopt
-from signalbox.proxy.speaker import speaker
-from signalbox.proxy.stream import Commands, Pause, Tick
-from signalbox.proxy.translating import TranslatingStream
+from signalbox.proxy.stream import RoutedStream, Tick
+from signalbox.proxy.upstream import Commands
 
 log = logging.getLogger("signalbox")
 
@@ -36,7 +35,7 @@ def take_over(top: layer.Layer | None) -> None:
 class RouterLayer(HttpLayer):
     """One client connection.
 
-    A stream says in `deadlines` when it wants a `Tick`. mitmproxy's wake-ups cannot be taken back and hold
+    A stream says in `wakes_at` when it wants a `Tick`. mitmproxy's wake-ups cannot be taken back and hold
     who asked for them (mitmproxy.md, 27), so the layer asks, where none comes before the earliest deadline.
     """
 
@@ -46,7 +45,7 @@ class RouterLayer(HttpLayer):
     """Upstream connections that are over but not forgotten yet."""
 
     def make_stream(self, stream_id: int) -> Commands[None]:
-        self.streams[stream_id] = TranslatingStream(self.context.fork(), stream_id)
+        self.streams[stream_id] = RoutedStream(self.context.fork(), stream_id)
         yield from self.event_to_child(self.streams[stream_id], events.Start())
 
     def get_connection(self, command: GetHttpConnection, *, reuse: bool = True) -> Commands[None]:
@@ -57,27 +56,27 @@ class RouterLayer(HttpLayer):
         """What was silent for long is not used again, unless another stream is waiting on it."""
         busy = {stream.context.server for stream in self.streams.values() if stream is not asker}
         for connection in self.connections.keys() - busy:
-            if connection.connected and kept.is_stale(connection):
+            if connection.connected and upstream.is_stale(connection):
                 yield commands.CloseConnection(connection)
 
     def register_connection(self, command: RegisterHttpConnection) -> Commands[None]:
         """A connection has come about, or not; nobody may be waiting for it any more."""
-        kept.made(command.connection)
-        adopt(speaker(self, command.connection))
+        upstream.opened(command.connection)
+        adopt(upstream.http_client(self, command.connection))
         if command.connection in self.waiting_for_establishment:
             yield from super().register_connection(command)
-        elif release.never_opened(command.connection):
+        elif upstream.never_opened(command.connection):
             self.connections.pop(command.connection, None)
 
     def _handle_event(self, event: events.Event) -> Commands[None]:
         if isinstance(event, events.DataReceived):
-            kept.heard(event.connection)
+            upstream.active(event.connection)
         try:
             if isinstance(event, events.Wakeup) and event.command not in self.command_sources:
                 self._alarms = {alarm: at for alarm, at in self._alarms.items() if alarm is not event.command}
-                yield from self._sort_out(self._tick())
+                yield from gathered(self._tick())
             else:
-                yield from self._sort_out(super()._handle_event(event))
+                yield from gathered(super()._handle_event(event))
             if isinstance(event, events.Start):
                 adopt(self.connections[self.context.client])
             yield from self._set_alarm()
@@ -88,23 +87,19 @@ class RouterLayer(HttpLayer):
             self._closed |= {event.connection}
         self._forget_closed()
 
-    def _sort_out(self, inner: Commands[None]) -> Commands[None]:
-        """The commands that go on to mitmproxy. A stream's pause ends by its own deadline."""
-        yield from gathered(command for command in inner if not isinstance(command, Pause))
-
     def _tick(self) -> Commands[None]:
         now = time.monotonic()
         for stream in self._waking():
-            if stream.deadlines.next <= now:
+            if stream.wakes_at <= now:
                 yield from self.event_to_child(stream, Tick(now))
 
-    def _waking(self) -> list[TranslatingStream]:
-        return [stream for stream in self.streams.values() if isinstance(stream, TranslatingStream)]
+    def _waking(self) -> list[RoutedStream]:
+        return [stream for stream in self.streams.values() if isinstance(stream, RoutedStream)]
 
     def _set_alarm(self) -> Commands[None]:
         """For the earliest deadline, and often enough meanwhile: mitmproxy closes a client on whose
         connection nothing at all happens for `tcp_timeout` seconds (mitmproxy.md, 28)."""
-        wanted = min((stream.deadlines.next for stream in self._waking()), default=inf)
+        wanted = min((stream.wakes_at for stream in self._waking()), default=inf)
         if wanted < inf:
             wanted = min(wanted, time.monotonic() + self.context.options.tcp_timeout / 2)
         if wanted < min(self._alarms.values(), default=inf):

@@ -1,29 +1,40 @@
-"""mitmproxy's HTTP stream with Signalbox's edges.
+"""The stream of one request: from its body to the end of its answer.
 
-Three things happen here because no hook can do them: the real credentials are put in when a request is
-sent, so that they never stand in a flow; a refusal leaves before the request's body is in; whatever goes
-wrong below the hooks becomes an answer in Anthropic's shape instead of an HTML page or a silent client.
+`RoutedStream.run` is one generator, read from top to bottom. It asks for its next event by `next`, which
+raises where the client has left or the time is up, so that an attempt is a function and the attempts are a
+loop. Requests that are not routed (every path but the two messages paths) take mitmproxy's own way through
+`HttpStream`.
+
+Three things are done here because no hook can do them: the real credentials are put in when a request is
+sent, so that they never stand in a flow; a refusal leaves before the request's body is in; what goes wrong
+below the hooks becomes an answer in Anthropic's shape instead of an HTML page or a silent client.
 """
 
-import asyncio
 import logging
 import time
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from math import inf
+from typing import Literal
 
-from mitmproxy import http
+from mitmproxy import ctx, http
 from mitmproxy.flow import Error
+from mitmproxy.net.http.validate import validate_headers
 from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import (
     DropStream,
-    Http1Client,
     HttpConnectHook,
     HttpErrorHook,
     HttpLayer,
     HttpRequestHeadersHook,
+    HttpRequestHook,
+    HttpResponseHeadersHook,
     HttpResponseHook,
     HttpStream,
+    RequestData,
     RequestEndOfMessage,
     RequestHeaders,
     RequestProtocolError,
@@ -36,24 +47,58 @@ from mitmproxy.proxy.layers.http import (
     SendHttp,
     validate_request,
 )
-from mitmproxy.proxy.layers.http._events import ErrorCode
+from mitmproxy.proxy.layers.http._events import ErrorCode, HttpEvent
 
-from signalbox.proxy.answers import error, too_large
+from signalbox.messages.errors import error_event, error_type, read_error
+from signalbox.messages.usage import Usage
+from signalbox.proxy.answer import UpstreamAnswer
+from signalbox.proxy.answers import error, stream_head, too_large
 from signalbox.proxy.faults import in_words, is_exhausted, place
 from signalbox.proxy.flows import exchanges, hosts
-from signalbox.proxy.heads import fault, handed_on
-from signalbox.proxy.merging import merge_chunks
-from signalbox.proxy.requests import copied, mask_headers, mask_repeated, plain_headers
-from signalbox.proxy.speaker import speaker
+from signalbox.proxy.handlers import runs_in_place
+from signalbox.proxy.heads import fault, handed_on, has_body
+from signalbox.proxy.hooks import SignalboxAttemptHook, SignalboxRenewHook, SignalboxResumeHook
+from signalbox.proxy.requests import address, copied, mask_headers, mask_repeated, plain_headers, show
+from signalbox.proxy.upstream import (
+    AttemptFailed,
+    ClientLeft,
+    Commands,
+    StaleConnection,
+    TimedOut,
+    UpstreamCall,
+    unsent,
+)
 from signalbox.routing import outcome as outcomes
+from signalbox.routing.course import Next, Reject
 from signalbox.routing.exchange import Exchange
+from signalbox.routing.outcome import Outcome
 
 log = logging.getLogger("signalbox")
 
-THINKS = 0.02
-"""Seconds after a request is sent in which hardly any provider answers."""
-
-type Commands[T] = Generator[commands.Command, Any, T]
+MAX_SILENCE = 10.0
+"""Seconds for which a client hears nothing at most while another target could take over, and between two
+pings after that (the contract, section 4). Claude Code gives up after 360 s without a status line, and never
+while pings come (claude-code-observed.md)."""
+ERROR_BODY_WAIT = 2.0
+"""Seconds for which an error's body is waited for, to tell what it means."""
+ESTIMATE_DELAY = 0.02
+"""Seconds after a request is sent in which hardly any provider answers: the upload leaves first, then tokens
+are estimated."""
+BUSY = 0.02
+"""Seconds for which one stream may work before others are served."""
+UNSENT = 1024 * 1024
+"""Bytes for a client beyond which no more are made of what is there."""
+SOON = 0.1
+"""Seconds until it is looked at again whether the client has taken them."""
+LINGER = 1.0
+"""Seconds that a provider has to end an answer in which it has said all: then its connection is kept."""
+USAGE_WAIT = 2.0
+"""Seconds that it has to tell the usage of an answer that has ended."""
+REPAIRABLE = (400, 422)
+"""Statuses of refusals that may name what a request can do without."""
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+TRAILERS = (RequestTrailers, ResponseTrailers)
+KILLED = Error.KILLED_MESSAGE
 
 
 class LeakError(Exception):
@@ -61,139 +106,770 @@ class LeakError(Exception):
 
 
 @dataclass(eq=False)
-class Pause(commands.Command):
-    """The stream waits for one of its deadlines; what happens meanwhile waits too."""
+class Receive(commands.Command):
+    """The stream waits for its next event, or for `wakes_at`. Never leaves the stream."""
 
     blocking = True
 
 
 @dataclass(repr=False)
-class PauseCompleted(events.CommandCompleted):
-    command: Pause
-    reply: None
+class Received(events.CommandCompleted):
+    command: Receive
+    reply: events.Event
 
 
 @dataclass
 class Tick(events.Event):
-    """A deadline that the stream named has come."""
+    """The moment that `wakes_at` named has come."""
 
     now: float
 
 
-class RouterStream(HttpStream):
-    _merges = False
-    _answered = False
-    """Whether the head of an answer is on its way to the client."""
+class RoutedStream(HttpStream):
+    def __init__(self, context: Context, stream_id: int) -> None:
+        super().__init__(context, stream_id)
+        self.wakes_at = inf
+        """When the layer is to send a `Tick`, on the monotonic clock."""
+        self._linear = False
+        """Whether `run` is on: it takes all events, one by one, by `next`."""
+        self._receiving: Receive | None = None
+        self._since = 0.0
+        """When this stream's turn began."""
+        self._call = UpstreamCall(self)
+        self._answer: UpstreamAnswer | None = None
+        """Of the attempt under way, as far as it has come."""
+        self._sent: Literal["nothing", "early head", "answer"] = "nothing"
+        """What the client has had."""
+        self._ping_at = inf
+        """When the client must hear something."""
+        self._last_error = ("api_error", "No provider answered.")
+        """Type and message of the last failure, for a client that cannot be told a status any more."""
 
     @property
-    def exchange(self) -> Exchange | None:
-        return exchanges.get(self.flow) if hasattr(self, "flow") else None
+    def exchange(self) -> Exchange:
+        return exchanges[self.flow]
+
+    @property
+    def http_layer(self) -> HttpLayer:
+        """The layer of the client's connection."""
+        parent = self.context.layers[self.context.layers.index(self) - 1]
+        assert isinstance(parent, HttpLayer)
+        return parent
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether this is a request to one of the two messages paths that the router answers for."""
+        exchange = exchanges.get(self.flow) if hasattr(self, "flow") else None
+        return exchange is not None and exchange.ours
+
+    # events
+
+    def handle_event(self, event: events.Event) -> Commands[None]:
+        if (waiting := self._receiving) is not None:
+            self._receiving = None
+            event = Received(waiting, event)
+        elif self._linear and self._paused is None:  # it came of what `run` is just sending
+            self._paused_event_queue.append(event)
+            return
+        for command in super().handle_event(event):
+            if isinstance(command, Receive):
+                self._receiving = command
+            else:
+                yield command
 
     def _handle_event(self, event: events.Event) -> Commands[None]:
+        if not isinstance(event, events.Start | HttpEvent) or isinstance(event, TRAILERS):
+            return  # a late tick or reply; an HTTP/1 connection cannot send trailers
         try:
-            if isinstance(event, Tick):
-                yield from self._watched(self.on_tick(event.now))
-            else:
-                if isinstance(event, RequestTrailers | ResponseTrailers):
-                    return  # an HTTP/1 connection cannot send them
-                if isinstance(event, ResponseHeaders):
-                    self._hear(event.response)
-                    head = handed_on(event.response, self.flow.request)
-                    event = ResponseHeaders(event.stream_id, head, event.end_stream)
-                elif isinstance(event, ResponseProtocolError) and self.exchange is not None:
-                    event.message = self.exchange.told_text(event.message)  # which may quote what came
-                yield from self._watched(self.on_event(event))
+            yield from self._guarded(super()._handle_event(event))
         except LeakError as leak:
             log.error("request not sent: %s", leak)
-            yield from self._fail(500, str(leak))
-        except Exception as error:
-            log.error("fault in the proxy: %s", place(error))
-            yield from self._fail(500, "The router failed; its log says where.")
+            yield from self._fail_internally(500, str(leak))
+        except Exception as fault:
+            log.error("error in the proxy: %s", place(fault))
+            yield from self._fail_internally(500, "The router failed; its log says where.")
 
-    def _hear(self, response: http.Response) -> None:
-        """Every answer is heard once, whether it is delivered or not."""
-        if self.exchange is not None and response.status_code >= 200:
-            mask_repeated(response.headers, self.exchange)
-            self.exchange.hear(response.status_code, plain_headers(response), time.monotonic())
+    def next(self, until: float = inf) -> Commands[events.Event]:
+        """The next event. Meanwhile a client that has waited long gets a head and pings. Raises TimedOut at
+        `until` (seconds of the monotonic clock), ClientLeft."""
+        while True:
+            event: events.Event
+            if self._paused_event_queue:
+                event = self._paused_event_queue.popleft()
+            else:
+                self.wakes_at = min(until, self._ping_at)
+                event = yield Receive()
+                self.wakes_at = inf
+                self._since = time.monotonic()
+            if isinstance(event, RequestProtocolError):
+                raise ClientLeft(event.message)
+            if self.flow.error is not None and self.flow.error.msg == KILLED:
+                raise ClientLeft(KILLED)
+            if isinstance(event, ResponseHeaders):
+                return self._heard(event)
+            if isinstance(event, ResponseProtocolError):
+                event.message = self.exchange.told_text(event.message)  # which may quote what came
+            if not isinstance(event, Tick):
+                return event
+            if event.now >= self._ping_at:
+                yield from self._keep_alive()
+            if event.now >= until:
+                raise TimedOut
 
-    def breathe(self) -> Commands[bool]:
-        """A piece of an answer was handled: let others go first, where much comes of little. False where the
-        client has left meanwhile."""
-        yield from ()
-        return True
+    def _heard(self, event: ResponseHeaders) -> ResponseHeaders:
+        """The head of an answer as it is handed on, once the exchange has heard of it."""
+        exchange = exchanges.get(self.flow)
+        if exchange is not None and event.response.status_code >= 200:
+            mask_repeated(event.response.headers, exchange)
+            headers = plain_headers(event.response)
+            exchange.hear(event.response.status_code, headers, time.monotonic())
+        head = handed_on(event.response, self.flow.request)
+        return ResponseHeaders(event.stream_id, head, event.end_stream)
 
-    def on_tick(self, now: float) -> Commands[None]:
-        """One of `deadlines` has come."""
-        yield from ()
+    def _let_others_go(self) -> Commands[None]:
+        """Decoded, a few bytes may become hundreds of megabytes: others are served in between, and no more is
+        made of them than the client takes. Meanwhile nothing is read from the upstream. Raises ClientLeft."""
+        if time.monotonic() - self._since < BUSY:
+            return
+        client, early, due = self.context.client, deque[events.Event](), 0.0
+        self._call.hold()
+        try:
+            while True:
+                try:
+                    early.append((yield from self.next(until=due)))
+                except TimedOut:
+                    if unsent(client, client) <= UNSENT:
+                        return
+                    due = time.monotonic() + SOON
+        finally:
+            self.put_back(early)
+            self._call.go_on()
 
-    def on_event(self, event: events.Event) -> Commands[None]:
-        """Something came from the client or from the upstream."""
-        yield from super()._handle_event(event)
+    def put_back(self, early: Iterable[events.Event]) -> None:
+        """Events that came too early for whoever waits now."""
+        self._paused_event_queue.extendleft(reversed(list(early)))
 
-    def _watched(self, inner: Commands[None]) -> Commands[None]:
-        """mitmproxy's own commands, with what is sent looked at on its way."""
-        reply = None
+    def drop_queued(self, kinds: tuple[type[events.Event], ...]) -> None:
+        kept = (event for event in self._paused_event_queue if not isinstance(event, kinds))
+        self._paused_event_queue = deque(kept)
+
+    def hook(self, hook: commands.StartHook) -> Commands[None]:
+        """Run a hook, in place where all its handlers are plain functions. Raises ClientLeft."""
+        if not runs_in_place(ctx.master.addons, hook):
+            yield hook
+        elif self.flow.intercepted:
+            yield SignalboxResumeHook(self.flow)
+        self._raise_if_gone()
+
+    def _raise_if_gone(self) -> None:
+        """After a wait of mitmproxy's: whether the client has left meanwhile, or the flow was killed."""
+        left = next((e for e in self._paused_event_queue if isinstance(e, RequestProtocolError)), None)
+        if left is not None:
+            raise ClientLeft(left.message)
+        if self.flow.error is not None and self.flow.error.msg == KILLED:
+            raise ClientLeft(KILLED)
+
+    # the request
+
+    def state_wait_for_request_headers(self, event: RequestHeaders) -> Commands[None]:
+        """mitmproxy's, with the hook in place, and a refusal that leaves before the body is in."""
+        if (host := event.request.host_header) is not None:
+            hosts[event.request] = host
+        inner, reply = super().state_wait_for_request_headers(event), None
         while True:
             try:
                 command = inner.send(reply)
             except StopIteration:
                 return
             reply = None
-            if isinstance(command, SendHttp):
-                event = command.event
-                if isinstance(event, RequestHeaders):
-                    event.request = self._with_secrets(event.request)
-                elif isinstance(event, ResponseHeaders) and event.response.status_code >= 200:
-                    if self._answered:
-                        continue  # the client has the head of a stream already
-                    self._answered = True
-                    if self.exchange is not None and self.exchange.closes:
-                        event.response.headers["connection"] = "close"
-                elif isinstance(event, ResponseData) and command.connection is self.context.client:
-                    if event.data:  # an empty chunk in mid-stream would end the answer
-                        yield command
-                    if not (yield from self.breathe()):
-                        inner.close()
-                        return
-                    continue
-                elif isinstance(event, ResponseEndOfMessage) and self._is_broken():
-                    cut = ResponseProtocolError(self.stream_id, "broken answer", ErrorCode.KILL)
-                    command = SendHttp(cut, command.connection)
-                elif isinstance(event, ResponseProtocolError) and self._can_answer(event):
-                    yield from self._send(self._failure(event))
-                    continue
-            reply = yield command
-            if isinstance(command, SendHttp) and isinstance(command.event, RequestEndOfMessage):
-                self._was_sent()
+            if not isinstance(command, HttpRequestHeadersHook):
+                reply = yield command
+            elif not runs_in_place(ctx.master.addons, command):
+                yield command
+            elif self.flow.intercepted:
+                yield SignalboxResumeHook(self.flow)
             if isinstance(command, HttpConnectHook):  # no flow of a CONNECT goes further than this
                 mask_headers(self.flow.request.headers)
-            if isinstance(command, HttpRequestHeadersHook) and self._is_refused():
+            if isinstance(command, HttpRequestHeadersHook) and self._is_refused:
                 inner.close()
                 yield from self._refuse()
                 return
 
-    def state_wait_for_request_headers(self, event: RequestHeaders) -> Commands[None]:
-        if (host := event.request.host_header) is not None:
-            hosts[event.request] = host
-        yield from super().state_wait_for_request_headers(event)
+    def state_consume_request_body(self, event: events.Event) -> Commands[None]:
+        if self._is_ours:
+            yield from self.run(event)
+        else:
+            yield from super().state_consume_request_body(event)
 
-    def _was_sent(self) -> None:
-        """The provider thinks now: time to work out what its answer may be read with. But not at once, since
-        what of a long request the network has not taken yet leaves from the event loop too."""
-        exchange = self.exchange
-        if exchange is not None and exchange.outgoing is not None and exchange.outgoing.estimates:
-            asyncio.get_running_loop().call_later(THINKS, exchange.estimate)
+    def check_body_size(self, request: bool) -> Commands[bool]:
+        """Of ours the size is checked as the body comes in."""
+        return False if self._is_ours else (yield from super().check_body_size(request))
 
-    def _is_broken(self) -> bool:
-        """Whether the answer could not be decoded to its end: the client must not take it for whole."""
+    def run(self, event: events.Event) -> Commands[None]:
+        """From the request's body to the end of its answer. `event` is the first after the head."""
+        self._linear = True
+        try:
+            yield from self._receive_body(event)
+            if self._is_refused:
+                yield from self._refuse()
+                return
+            if self.exchange.rules.searches_text:  # which takes its time, off the event loop
+                yield HttpRequestHook(self.flow)
+                self._raise_if_gone()
+            else:
+                yield from self.hook(HttpRequestHook(self.flow))
+            if self.flow.response is not None:
+                yield from self._respond(self.flow.response)
+            else:
+                yield from self._attempt_until_answered()
+        except ClientLeft as left:
+            yield from self._client_left(str(left))
+        finally:
+            self._linear = False
+
+    def _receive_body(self, event: events.Event) -> Commands[None]:
+        exchange, request = self.exchange, self.flow.request
+        while not isinstance(event, RequestEndOfMessage):
+            if isinstance(event, RequestData):
+                self.request_body_buf += event.data
+                if len(self.request_body_buf) > exchange.rules.body_limit:
+                    exchange.kind = "refused"
+                    self.flow.response = too_large(exchange)
+                    return
+            event = yield from self.next()
+        request.timestamp_end = time.time()
+        request.data.content = bytes(self.request_body_buf)
+        request.trailers = None
+        self.request_body_buf.clear()
+        self.client_state = self.state_done
+
+    # attempts
+
+    def _attempt_until_answered(self) -> Commands[None]:
+        while True:
+            try:
+                answer = yield from self._ask()
+            except AttemptFailed as failed:
+                following = yield from self._following(failed)
+                if following is None:
+                    yield from self._fail(failed)
+                    return
+                yield from self._abandon(failed)
+                if isinstance(following, Reject):
+                    yield from self._respond_error(following.status, following.message, failed.outcome)
+                    return
+                yield from self._turn_to(following)
+                continue
+            yield from self._deliver(answer)
+            return
+
+    def _following(self, failed: AttemptFailed) -> Commands[Next | Reject | None]:
+        """What to do after a failure; None: no other target takes over, the client is told of this one."""
+        course, now, answer = self.exchange.course, time.monotonic(), failed.answer
+        if course is None:
+            return None
+        if answer is not None and answer.response.status_code in REPAIRABLE:
+            repaired = course.mended(answer.response.status_code, answer.body(), now)
+            if repaired is not None:
+                return repaired
+        if self._is_renewable(failed.outcome.status):
+            yield SignalboxRenewHook(self.flow)
+            self._raise_if_gone()
+            renewed = course.renewed(self.exchange.renewed, time.monotonic())
+            if renewed is not None:
+                return renewed
+        return course.failed(failed.outcome, time.monotonic())
+
+    def _is_renewable(self, status: int | None) -> bool:
+        """Whether a command may print a better key than the one that is refused by this status."""
+        course = self.exchange.course
+        return status == 401 and course is not None and course.key_command is not None
+
+    def _abandon(self, failed: AttemptFailed) -> Commands[None]:
+        """Release the upstream and book the failure; where flows are looked at it becomes one of its own."""
+        exchange, answer = self.exchange, failed.answer or self._answer
+        usage = answer.reader.usage if answer is not None else Usage()
+        exchange.failed(failed.outcome, usage, time.monotonic())
+        yield from self._call.release()
+        if answer is not None:
+            self.flow.response = answer.response
+            hidden = exchange.rules.inspect.secrets == "mask"
+            said = answer.body()
+            self.flow.response.data.content = exchange.told(said) if hidden else said
+        self._answer = None
+        # Not in place: mitmproxy's HTTP client is done with an answer only after it has told its end.
+        yield SignalboxAttemptHook(self.flow)
+        self._raise_if_gone()
+        self.flow.response = self.flow.error = None
+
+    def _turn_to(self, following: Next) -> Commands[None]:
+        """Wait as long as the next attempt is to wait, and make the flow its request."""
+        if following.wait:
+            self._break_silence_in_time()
+            due = time.monotonic() + following.wait
+            while True:
+                try:
+                    yield from self.next(until=due)
+                except TimedOut:
+                    break
         exchange = self.exchange
-        return exchange is not None and exchange.reader is not None and exchange.reader.broken
+        exchange.take(following.attempt, time.monotonic())
+        address(self.flow, exchange, following.attempt.outgoing)
+        show(self.flow)
+
+    def _ask(self) -> Commands[UpstreamAnswer]:
+        """One attempt, until its answer has begun. Raises AttemptFailed."""
+        try:
+            return (yield from self._ask_once())
+        except StaleConnection:
+            yield from self._call.release()
+            return (yield from self._ask_once(again=True))
+
+    def _ask_once(self, *, again: bool = False) -> Commands[UpstreamAnswer]:
+        exchange = self.exchange
+        self._call = call = UpstreamCall(self)
+        self._answer = exchange.reader = None
+        self._watch_silence()
+        yield from call.connect(exchange.timeout.connect)
+        self._watch_silence()
+        first_byte = time.monotonic() + exchange.first_byte_limit
+        yield from call.send(self._with_secrets(self.flow.request))
+        response = yield from self._receive_head(first_byte, again=again)
+        outgoing = exchange.outgoing
+        self._answer = answer = UpstreamAnswer(
+            response,
+            exchange,
+            key=exchange.provenance_key,
+            lone=outgoing is None or (outgoing.lone and self._sent == "nothing"),
+        )
+        exchange.reader = answer.reader
+        if self._is_read_first(answer):
+            yield from self._read_until_begun(answer)
+        return answer
+
+    def _receive_head(self, until: float, *, again: bool) -> Commands[http.Response]:
+        exchange, call = self.exchange, self._call
+        estimates = exchange.outgoing is not None and exchange.outgoing.estimates
+        estimate_at = time.monotonic() + ESTIMATE_DELAY if estimates else inf
+        while True:
+            try:
+                event = yield from self.next(min(until, estimate_at))
+            except TimedOut:
+                if estimate_at < until:
+                    estimate_at = inf
+                    exchange.estimate()
+                    continue
+                if call.is_sending():
+                    until = time.monotonic() + exchange.first_byte_limit
+                    continue
+                what = f"sent no answer within {exchange.first_byte_limit:g} s"
+                raise AttemptFailed(outcomes.TIMEOUT.because(what), 504, what) from None
+            if isinstance(event, ResponseProtocolError):
+                if not again and call.was_stale():
+                    raise StaleConnection
+                raise self._broke_off(event.message, outcomes.CONNECT)
+            if isinstance(event, ResponseHeaders):
+                status = event.response.status_code
+                if wrong := fault(status, self.flow.request, may_switch=False):
+                    raise AttemptFailed(outcomes.no_answer(status).because(wrong), 502, wrong)
+                if invalid := self._invalid(event.response):
+                    raise self._broke_off(invalid, outcomes.CONNECT)
+                return event.response
+
+    def _invalid(self, response: http.Response) -> str:
+        """What makes a head that could mean two things; mitmproxy would refuse it."""
+        if self.context.options.validate_inbound_headers:
+            try:
+                validate_headers(response)
+            except ValueError as fault:
+                return str(fault)
+        return ""
+
+    def _broke_off(self, message: str, outcome: Outcome) -> AttemptFailed:
+        failure = outcome.because(in_words(message))
+        where = f"at {self.flow.request.host}:{self.flow.request.port}"
+        return AttemptFailed(failure, 502, f"{where} broke off before it answered: {failure.detail}")
+
+    def _is_read_first(self, answer: UpstreamAnswer) -> bool:
+        """Whether the answer is kept from the client until it has begun, or shows what it is."""
+        if self.exchange.course is None:
+            return False
+        if self._may_wait:
+            return True
+        if answer.provider.is_anthropic:
+            status, own_key = answer.response.status_code, answer.provider.auth != "client"
+            return status in REPAIRABLE or (status == 401 and own_key) or answer.is_reshaped
+        # What is no stream may be an error, whatever its status.
+        return not (answer.is_announced and answer.is_stream)
+
+    def _read_until_begun(self, answer: UpstreamAnswer) -> Commands[None]:
+        """Raises AttemptFailed where it turns out to be no answer."""
+        judged_at = time.monotonic() + ERROR_BODY_WAIT if answer.is_error else inf
+        if not answer.is_error and (answer.is_stream or not self._is_last):
+            self._break_silence_in_time()
+        over_at = inf
+        while (outcome := self._outcome(answer)) is None:
+            idle = self.exchange.timeout.idle
+            try:
+                event = yield from self.next(min(judged_at, over_at, time.monotonic() + idle))
+            except TimedOut:
+                if time.monotonic() >= over_at:
+                    yield from self._call.release()
+                    self._take_end(answer)
+                    continue
+                if answer.is_error:
+                    raise AttemptFailed(
+                        answer.judged(datetime.now(UTC)), answer=answer, is_cut=True
+                    ) from None
+                what = f"was silent for {idle:g} s"
+                raise AttemptFailed(outcomes.TIMEOUT.because(what), 504, what) from None
+            if isinstance(event, ResponseProtocolError):
+                if answer.translated.finished:
+                    self._take_end(answer)
+                elif answer.is_error:
+                    raise AttemptFailed(answer.judged(datetime.now(UTC)), answer=answer, is_cut=True)
+                else:
+                    raise self._broke_off(event.message, outcomes.STREAM_ERROR)
+            elif isinstance(event, ResponseData):
+                yield from self._take(answer, event.data)
+                over_at = self._over_at(answer, over_at)
+            elif isinstance(event, ResponseEndOfMessage):
+                self._call.read_to_end = True
+                self._take_end(answer)
+        if self._sent == "early head" and outcome.kind == "success" and not answer.is_stream:
+            outcome = outcomes.STREAM_ERROR.because("it answered without a stream")
+        if outcome.kind != "success":
+            self._last_error = read_error(self.exchange.told(answer.error())) or self._last_error
+            raise AttemptFailed(outcome, answer=answer)
+
+    def _outcome(self, answer: UpstreamAnswer) -> Outcome | None:
+        outcome = answer.outcome(datetime.now(UTC))
+        if answer.cut and not (answer.reader.began or answer.reader.error):
+            why = f"gave no whole answer: {answer.cut}"
+            raise AttemptFailed(outcomes.STREAM_ERROR.because(answer.cut), 502, why)
+        if outcome is None and answer.is_stream and answer.held and not self._may_wait:
+            return outcomes.success(answer.response.status_code)
+        return outcome
+
+    def _take(self, answer: UpstreamAnswer, data: bytes) -> Commands[None]:
+        """Keep what the client would get of this; no more of it is made than shows what it is."""
+        self._call.coalesce()
+        answer.rest = answer.pieces(data)
+        for piece in answer.rest:
+            if piece:
+                answer.held.append(piece)
+            if self._outcome(answer) is not None:
+                return
+            yield from self._let_others_go()
+
+    def _take_end(self, answer: UpstreamAnswer) -> None:
+        if data := answer.end():
+            answer.held.append(data)
+
+    @property
+    def _is_last(self) -> bool:
+        """Whether no other target could take over: what this one says is the client's at once."""
+        course = self.exchange.course
+        return course is None or not course.may_follow(time.monotonic())
+
+    @property
+    def _may_wait(self) -> bool:
+        """Whether an answer is held until it begins: another may take over, or the client gets pings."""
+        return self._sent == "early head" or not self._is_last
+
+    # the answer
+
+    def _deliver(self, answer: UpstreamAnswer) -> Commands[None]:
+        """Give the client this answer. From here on nothing is tried again."""
+        exchange, flow, call, client = self.exchange, self.flow, self._call, self.context.client
+        has_head = self._sent == "early head"
+        self._ping_at = inf
+        flow.response = response = answer.response
+        response.stream = True
+        yield from self.hook(HttpResponseHeadersHook(flow))
+        if not has_head:
+            self._frame(answer)
+            yield SendHttp(ResponseHeaders(self.stream_id, response, False), client)
+        self._sent = "answer"
+        self._ping_when_silent(answer)
+        for data in answer.held:
+            yield from self._pass(answer, data)
+        answer.held.clear()
+        yield from self._pass_all(answer)
+        over_at = inf
+        while not answer.complete:
+            if answer.cut:
+                break
+            idle = exchange.timeout.idle
+            try:
+                event = yield from self.next(min(over_at, time.monotonic() + idle))
+            except TimedOut:
+                if time.monotonic() >= over_at:
+                    yield from call.release()
+                    event = ResponseEndOfMessage(self.stream_id)
+                elif unsent(client, client):
+                    continue  # it is the client that does not read
+                else:
+                    what = f"was silent for {idle:g} s"
+                    yield from self._cut(outcomes.TIMEOUT.because(what), what)
+                    return
+            if isinstance(event, ResponseProtocolError):
+                if not answer.translated.finished:
+                    yield from self._cut(
+                        outcomes.STREAM_ERROR.because(in_words(event.message)), event.message
+                    )
+                    return
+                event = ResponseEndOfMessage(self.stream_id)
+            if isinstance(event, ResponseData):
+                call.coalesce()
+                answer.rest = answer.pieces(event.data)
+                yield from self._pass_all(answer)
+                over_at = self._over_at(answer, over_at)
+            elif isinstance(event, ResponseEndOfMessage):
+                call.read_to_end = True
+                yield from self._pass(answer, answer.end())
+        if answer.cut:
+            what = f"gave no whole answer: {answer.cut}"
+            yield from self._cut(outcomes.STREAM_ERROR.because(answer.cut), what)
+        else:
+            yield from self._end(answer)
+
+    def _pass_all(self, answer: UpstreamAnswer) -> Commands[None]:
+        for data in answer.rest:
+            yield from self._pass(answer, data)
+            yield from self._let_others_go()
+
+    def _pass(self, answer: UpstreamAnswer, data: bytes) -> Commands[None]:
+        """Bytes for the client. Whose thinking they hold is known before its next request may come."""
+        exchange = self.exchange
+        exchange.passing(answer.reader, time.monotonic())
+        if data:
+            if self.context.options.store_streamed_bodies:
+                self.response_body_buf += data
+            yield SendHttp(ResponseData(self.stream_id, data), self.context.client)
+            self._ping_when_silent(answer)
+
+    def _ping_when_silent(self, answer: UpstreamAnswer) -> None:
+        """Chat completions know no pings, and a model may think for long without a word."""
+        if answer.translated.content_type is not None and self.exchange.streams:
+            self._ping_at = inf if answer.translated.over else time.monotonic() + MAX_SILENCE
+
+    def _over_at(self, answer: UpstreamAnswer, over_at: float) -> float:
+        """When an answer counts as over although its connection stays open."""
+        if not answer.translated.finished:
+            return inf
+        return min(over_at, time.monotonic() + (LINGER if answer.translated.over else USAGE_WAIT))
+
+    def _frame(self, answer: UpstreamAnswer) -> None:
+        """Set what a head says of length, coding and connection by what the client gets."""
+        headers, version = answer.response.headers, self.flow.request.http_version
+        changes = answer.reader.changes or answer.translated.content_type is not None
+        if answer.reader.decodes:
+            headers.pop("content-encoding", None)
+        if version == "HTTP/1.0":  # it knows no chunks: the answer ends with its connection
+            headers.pop("transfer-encoding", None)
+        if changes and answer.complete:
+            headers.pop("transfer-encoding", None)
+            headers["content-length"] = str(sum(map(len, answer.held)))
+        elif changes and has_body(answer.response):
+            headers.pop("content-length", None)
+            if version == "HTTP/1.1":
+                headers["transfer-encoding"] = "chunked"
+        if self.exchange.closes:
+            headers["connection"] = "close"
+
+    def _end(self, answer: UpstreamAnswer) -> Commands[None]:
+        self._ping_at = inf
+        exchange, response = self.exchange, answer.response
+        if exchange.outcome is None:
+            exchange.outcome = answer.final(datetime.now(UTC))
+        if self.context.options.store_streamed_bodies:
+            response.data.content = bytes(self.response_body_buf)
+            self.response_body_buf.clear()
+        response.timestamp_end = time.time()
+        yield from self.hook(HttpResponseHook(self.flow))
+        self.client_state = self.server_state = self.state_errored
+        self.flow.live = False
+        yield DropStream(self.stream_id)
+        if answer.broken:
+            cut = ResponseProtocolError(self.stream_id, "broken answer", ErrorCode.KILL)
+            yield SendHttp(cut, self.context.client)
+        else:
+            yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
+
+    # a client that waits
+
+    def _watch_silence(self) -> None:
+        if self._sent == "early head":
+            return
+        if self._is_last:
+            self._ping_at = inf
+        else:
+            self._break_silence_in_time()
+
+    def _break_silence_in_time(self) -> None:
+        """From now on a client that wants a stream waits without a word for so long and no longer."""
+        if self.exchange.streams and self._ping_at == inf:
+            self._ping_at = time.monotonic() + MAX_SILENCE
+
+    def _keep_alive(self) -> Commands[None]:
+        """A ping; before the first one the head of a stream. Failover stays possible."""
+        client = self.context.client
+        if self._sent == "nothing":
+            exchange = self.exchange
+            exchange.head_given = True
+            if self._answer is not None:
+                exchange.attempted(str(self._answer.response.status_code))
+            head = stream_head(exchange.headers(), chunked=self.flow.request.http_version == "HTTP/1.1")
+            if exchange.closes:
+                head.headers["connection"] = "close"
+            yield SendHttp(ResponseHeaders(self.stream_id, head, False), client)
+            self._sent = "early head"
+        yield SendHttp(ResponseData(self.stream_id, PING), client)
+        self._ping_at = time.monotonic() + MAX_SILENCE
+
+    # failing
+
+    def _fail(self, failed: AttemptFailed) -> Commands[None]:
+        """No other target takes over: the client gets the provider's own error, or one of the router's."""
+        exchange, answer, now = self.exchange, failed.answer, datetime.now(UTC)
+        provider = exchange.provider
+        assert provider is not None
+        if answer is None:
+            exchange.attempted(failed.outcome.label)
+            yield from self._call.release()
+            yield from self._respond_error(failed.status, self._told_of_all(failed.message), failed.outcome)
+            return
+        if failed.is_cut:
+            answer.cut_short()
+        if is_changed := answer.translate_error(failed.outcome, now) or answer.refuse_key():
+            exchange.outcome = failed.outcome
+        is_changed = (not provider.is_anthropic and answer.reword_error()) or is_changed
+        exchange.reader = answer.reader
+        if answer.reader.foreign and not (provider.is_anthropic or is_changed or answer.is_error):
+            exchange.attempted(failed.outcome.label)
+            yield from self._call.release()
+            message = self._told_of_all(f"gave no answer: {failed.outcome.detail}")
+            yield from self._respond_error(502, message, failed.outcome)
+            return
+        if is_changed or not provider.is_anthropic:
+            self._last_error = read_error(answer.body()) or self._last_error
+        if answer.complete and not self._call.read_to_end:
+            yield from self._call.release()
+        if self._sent == "early head":
+            exchange.attempted(failed.outcome.label)
+            yield from self._end_with_event(failed.outcome)
+        else:
+            yield from self._deliver(answer)
+
+    def _told_of_all(self, message: str) -> str:
+        """What the last target did, and why the others of the chain did not answer."""
+        exchange = self.exchange
+        assert exchange.provider is not None
+        others = exchange.others(time.monotonic())
+        return f"{exchange.provider.shown} {message}" + (f"; {others}" if others else "")
+
+    def _respond_error(self, status: int, message: str, failure: Outcome) -> Commands[None]:
+        """An error of the router's own, as far as a status can still be told."""
+        exchange = self.exchange
+        if self._sent == "early head":
+            self._last_error = (error_type(status), message)
+            yield from self._end_with_event(failure)
+            return
+        self.flow.response = error(status, message, exchange)
+        yield from self._send(self.flow.response)
+        yield from self._over(failure, message)
+
+    def _end_with_event(self, failure: Outcome) -> Commands[None]:
+        """All have failed, and the client has had status 200 already."""
+        yield from self._call.release()
+        said = error_event(*self._last_error, self.exchange.request_id)
+        yield SendHttp(ResponseData(self.stream_id, said), self.context.client)
+        yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
+        yield from self._over(failure, self._last_error[1])
+
+    def _cut(self, failure: Outcome, what: str) -> Commands[None]:
+        """An answer that has begun ends too early: it is cut for the client too."""
+        exchange = self.exchange
+        exchange.attempted(failure.label)
+        yield from self._call.release()
+        name = exchange.provider.shown if exchange.provider is not None else "the provider"
+        cut = ResponseProtocolError(self.stream_id, f"{name} {what}", ErrorCode.GENERIC_SERVER_ERROR)
+        yield SendHttp(cut, self.context.client)
+        yield from self._over(failure, f"{name} {what}")
+
+    def _over(self, failure: Outcome, message: str) -> Commands[None]:
+        self.exchange.outcome, self.exchange.ending = failure, "error"
+        self.flow.error = Error(message)
+        yield from self._drop()
+
+    def _client_left(self, message: str) -> Commands[None]:
+        """No provider's failure: whoever is asked is released at once."""
+        exchange = self.exchange
+        exchange.ending = "cancelled"
+        exchange.attempted("cancelled")
+        yield from self._call.release()
+        if message == KILLED:
+            killed = ResponseProtocolError(self.stream_id, "killed", ErrorCode.KILL)
+            yield SendHttp(killed, self.context.client)
+        self.flow.error = Error(message)
+        yield from self._drop()
+
+    def _drop(self) -> Commands[None]:
+        self._ping_at = inf
+        self.client_state = self.server_state = self.state_errored
+        self.flow.live = False
+        yield HttpErrorHook(self.flow)
+        yield DropStream(self.stream_id)
+
+    # answers of the router's own
+
+    @property
+    def _is_refused(self) -> bool:
+        exchange = exchanges.get(self.flow)
+        return exchange is not None and exchange.kind == "refused"
+
+    def _refuse(self) -> Commands[None]:
+        """Answer now. What is still coming of the request is read and thrown away, so that the client,
+        which may read only after it has written, gets to see the answer."""
+        assert self.flow.response is not None
+        self.request_body_buf.clear()
+        self.flow.response.headers["connection"] = "close"
+        yield HttpResponseHook(self.flow)
+        yield from self._send(self.flow.response)
+        self.client_state = self.server_state = self.state_errored
+        self.flow.live = False
+        yield DropStream(self.stream_id)
+
+    def _respond(self, response: http.Response) -> Commands[None]:
+        """An answer that a hook has set."""
+        response.timestamp_start = time.time()
+        yield from self.hook(HttpResponseHeadersHook(self.flow))
+        response.timestamp_end = time.time()
+        yield from self.hook(HttpResponseHook(self.flow))
+        self.client_state = self.state_done
+        yield from self._send(response)
+        self.client_state = self.server_state = self.state_errored
+        self.flow.live = False
+        yield DropStream(self.stream_id)
+
+    def _send(self, response: http.Response) -> Commands[None]:
+        content = b"" if self.flow.request.method == "HEAD" else response.raw_content
+        client = self.context.client
+        exchange = exchanges.get(self.flow)
+        if self.client_state != self.state_done or (exchange is not None and exchange.closes):
+            response.headers["connection"] = "close"
+        yield SendHttp(ResponseHeaders(self.stream_id, response, not content), client)
+        self._sent = "answer"
+        if content:
+            yield SendHttp(ResponseData(self.stream_id, content), client)
+        yield SendHttp(ResponseEndOfMessage(self.stream_id), client)
 
     # sending
 
     def _with_secrets(self, request: http.Request) -> http.Request:
         """A copy that holds the real credentials; the flow keeps the masked ones (mitmproxy.md, 17)."""
-        exchange = self.exchange
+        exchange = exchanges.get(self.flow)
         if exchange is None:
             return request
         real = copied(request)
@@ -207,24 +883,63 @@ class RouterStream(HttpStream):
             raise LeakError(f"{leak} holds an Anthropic credential that is not {name}'s own")
         return real
 
-    # answers
+    # requests that are not routed
 
-    def state_stream_response_body(self, event: events.Event) -> Commands[None]:
-        if not self._merges:
-            self._merges = True
-            if isinstance(upstream := speaker(self._parent, self.context.server), Http1Client):
-                merge_chunks(upstream)
-        yield from super().state_stream_response_body(event)
+    def _guarded(self, inner: Commands[None]) -> Commands[None]:
+        """mitmproxy's own way: put in the credentials, and say its errors in Anthropic's shape."""
+        reply = None
+        while True:
+            try:
+                command = inner.send(reply)
+            except StopIteration:
+                return
+            reply = None
+            if isinstance(command, SendHttp) and not self._linear:
+                event = command.event
+                if isinstance(event, RequestHeaders):
+                    event.request = self._with_secrets(event.request)
+                elif isinstance(event, ResponseHeaders) and event.response.status_code >= 200:
+                    self._sent = "answer"
+                elif isinstance(event, ResponseProtocolError) and self._can_answer(event):
+                    yield from self._send(self._failure(event))
+                    continue
+            reply = yield command
+
+    def make_server_connection(self) -> Commands[bool]:
+        """Of a request that is not routed: with a limit on the time for it."""
+        exchange = exchanges.get(self.flow)
+        if exchange is None:
+            return (yield from super().make_server_connection())
+        self._linear = True
+        try:
+            yield from self._call.connect(exchange.timeout.connect)
+        except AttemptFailed as failed:
+            self._linear = False
+            message = failed.outcome.detail
+            broken = ResponseProtocolError(self.stream_id, message, ErrorCode.CONNECT_FAILED)
+            yield from self.handle_protocol_error(broken)
+            return False
+        except ClientLeft as left:
+            self._linear = False
+            gone = RequestProtocolError(self.stream_id, str(left), ErrorCode.CLIENT_DISCONNECTED)
+            yield from self.handle_protocol_error(gone)
+            return False
+        finally:
+            self._linear = False
+        return True
 
     def state_wait_for_response_headers(self, event: ResponseHeaders) -> Commands[None]:
+        event = self._heard(event)
         if wrong := fault(event.response.status_code, self.flow.request, may_switch=True):
             yield commands.CloseConnection(self.context.server)
             broken = ResponseProtocolError(self.stream_id, wrong, ErrorCode.GENERIC_SERVER_ERROR)
             yield from self.handle_protocol_error(broken)
-        else:
-            yield from super().state_wait_for_response_headers(event)
+            return
+        yield from super().state_wait_for_response_headers(event)
 
-    # refusing
+    def state_stream_response_body(self, event: events.Event) -> Commands[None]:
+        self._call.coalesce()
+        yield from super().state_stream_response_body(event)
 
     def check_invalid(self, request: bool) -> Commands[bool]:
         """What mitmproxy refuses meets no hook of the router's, but is shown and saved."""
@@ -234,37 +949,8 @@ class RouterStream(HttpStream):
             mask_headers(self.flow.request.headers)
         return (yield from super().check_invalid(request))
 
-    def _is_refused(self) -> bool:
-        exchange = self.exchange
-        return exchange is not None and exchange.kind == "refused"
-
-    def check_body_size(self, request: bool) -> Commands[bool]:
-        exchange = self.exchange
-        if not (request and exchange and exchange.ours):
-            return (yield from super().check_body_size(request))
-        if len(self.request_body_buf) <= exchange.rules.body_limit:
-            return False
-        exchange.kind = "refused"
-        self.flow.response = too_large(exchange)
-        yield from self._refuse()
-        return True
-
-    def _refuse(self) -> Commands[None]:
-        """Answer now. What is still coming of the request is read and thrown away, so that the client,
-        which may read only after it has written, gets to see the answer."""
-        assert self.flow.response
-        self.request_body_buf.clear()
-        self.flow.response.headers["connection"] = "close"
-        yield HttpResponseHook(self.flow)
-        yield from self._send(self.flow.response)
-        self.client_state = self.server_state = self.state_errored
-        self.flow.live = False
-        yield DropStream(self.stream_id)
-
-    # failing
-
     def handle_protocol_error(self, event: RequestProtocolError | ResponseProtocolError) -> Commands[None]:
-        exchange = self.exchange
+        exchange = exchanges.get(self.flow) if hasattr(self, "flow") else None
         if exchange is not None and isinstance(event, RequestProtocolError):
             exchange.ending = "cancelled"
             exchange.attempted("cancelled")
@@ -279,8 +965,9 @@ class RouterStream(HttpStream):
 
     def _can_answer(self, event: RequestProtocolError | ResponseProtocolError) -> bool:
         return (
-            not self._answered
-            and self.exchange is not None
+            self._sent == "nothing"
+            and hasattr(self, "flow")
+            and self.flow in exchanges
             and event.code.http_status_code() is not None
             and event.code is not ErrorCode.KILL
         )
@@ -296,48 +983,24 @@ class RouterStream(HttpStream):
             said = f"the upstream could not be reached at {where}: {said}"
         elif status == 502:
             said = f"the upstream at {where} broke off before it answered: {said}"
-        return error(status, said, self.exchange)
+        return error(status, said, exchanges.get(self.flow))
 
-    def _fail(self, status: int, message: str) -> Commands[None]:
+    def _fail_internally(self, status: int, message: str) -> Commands[None]:
         """The stream cannot go on: tell the client, or cut it where it already has part of an answer."""
-        exchange = self.exchange
+        self._linear = False
+        self._ping_at = inf
+        exchange = exchanges.get(self.flow) if hasattr(self, "flow") else None
         if exchange is not None:
             exchange.ending = "error"
-        if not self._answered and hasattr(self, "flow"):
+        yield from self._call.release()
+        if self._sent == "nothing" and hasattr(self, "flow"):
             self.flow.response = error(status, message, exchange, {"connection": "close"})
             yield from self._send(self.flow.response)
         else:
-            yield SendHttp(
-                ResponseProtocolError(self.stream_id, message, ErrorCode.KILL), self.context.client
-            )
+            cut = ResponseProtocolError(self.stream_id, message, ErrorCode.KILL)
+            yield SendHttp(cut, self.context.client)
         if hasattr(self, "flow"):
             self.flow.error = Error(message)
-            self.flow.live = False
-            yield HttpErrorHook(self.flow)
-        if self.context.server in self._parent.connections and self.server_state not in (
-            self.state_done,
-            self.state_errored,
-            self.state_uninitialized,
-        ):
-            cancelled = RequestProtocolError(self.stream_id, message, ErrorCode.CANCEL)
-            yield SendHttp(cancelled, self.context.server)
-        self.client_state = self.server_state = self.state_errored
-        yield DropStream(self.stream_id)
-
-    def _send(self, response: http.Response) -> Commands[None]:
-        content = b"" if self.flow.request.method == "HEAD" else response.raw_content
-        client = self.context.client
-        if self.client_state != self.state_done:
-            response.headers["connection"] = "close"
-        yield SendHttp(ResponseHeaders(self.stream_id, response, not content), client)
-        self._answered = True
-        if content:
-            yield SendHttp(ResponseData(self.stream_id, content), client)
-        yield SendHttp(ResponseEndOfMessage(self.stream_id), client)
-
-    @property
-    def _parent(self) -> HttpLayer:
-        """The layer of the client's connection."""
-        parent = self.context.layers[self.context.layers.index(self) - 1]
-        assert isinstance(parent, HttpLayer)
-        return parent
+            yield from self._drop()
+        else:
+            yield DropStream(self.stream_id)

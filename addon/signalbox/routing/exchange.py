@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Protocol
 from urllib.parse import quote
 
 from signalbox.config.rules import Provider, Rules, Timeout, shown
@@ -17,6 +17,15 @@ from signalbox.routing.outcome import CANCELLED, Outcome
 from signalbox.routing.outgoing import Outgoing
 from signalbox.routing.plan import LASTING, Skip
 from signalbox.routing.tried import Tried
+
+
+class Provenance(Protocol):
+    """`upkeep.issued.Issued`."""
+
+    key: bytes
+
+    def learn(self, digests: list[bytes], provider: str) -> None: ...
+
 
 type Kind = Literal["messages", "count_tokens", "models", "pipe", "own", "refused"]
 type Ending = Literal["done", "error", "cancelled"]
@@ -80,8 +89,6 @@ class Exchange:
         """Targets that the plan passed over."""
         self.outcome: Outcome | None = None
         """How the last attempt ended, where that was told by anything but its answer."""
-        self.error_body = bytearray()
-        """The head of an error's body."""
         self.tried: list[Tried] = []
         """Every attempt, in order; the last one may be under way."""
         self.first_byte: float | None = None
@@ -90,8 +97,35 @@ class Exchange:
         self.ending: Ending = "done"
         self.recorded = False
         self.listener: Listener | None = None
+        self.provenance: Provenance | None = None
+        """Where it is kept whose thinking is whose."""
+        self._began = False
         self.answered: Callable[[str], None] | None = None
         """Told the id of the answer that is delivered, once it has begun."""
+
+    @property
+    def provenance_key(self) -> bytes | None:
+        """Under which thinking blocks are known."""
+        return self.provenance.key if self.provenance is not None else None
+
+    @property
+    def streams(self) -> bool:
+        """Whether the client wants a stream."""
+        return self.facts is not None and self.facts.stream
+
+    def passing(self, reader: Reader, now: float) -> None:
+        """Something of the answer is about to go to the client. Block provenance is stored before, so that
+        its next request finds it, also where this answer is cut."""
+        if self.first_byte is None:
+            self.first_byte = now
+        if reader.issued and self.provenance is not None and self.provider is not None:
+            self.provenance.learn(reader.issued, self.provider.name)
+            reader.issued.clear()
+        if reader.began and not self._began and self.course is not None:
+            self._began = True
+            self.course.began()
+            if self.answered is not None and reader.message_id:
+                self.answered(reader.message_id)
 
     @property
     def ours(self) -> bool:

@@ -1,0 +1,288 @@
+"""One upstream's answer as it comes in: what the client gets of it, and how the attempt ended.
+
+An attempt has one of these. Until the answer has begun the stream keeps what `feed` gives; from then on it
+goes to the client at once.
+"""
+
+import logging
+from collections.abc import Iterator
+from datetime import datetime
+from math import ceil
+
+from mitmproxy import http
+from mitmproxy.net.http import status_codes
+
+from signalbox.messages.context import in_anthropics_words, too_long
+from signalbox.messages.encoding import EncodingError, TooLarge, decode
+from signalbox.messages.errors import error_body, error_event, error_type, refused_key, with_request_id
+from signalbox.messages.reader import Reader
+from signalbox.proxy.faults import place
+from signalbox.routing.exchange import Exchange
+from signalbox.routing.outcome import (
+    EMPTY,
+    STREAM_ERROR,
+    UNFINISHED,
+    Outcome,
+    classify,
+    classify_event,
+    success,
+)
+from signalbox.routing.report import HEAD
+from signalbox.routing.resets import limits
+from signalbox.translate.translation import PASSING
+
+log = logging.getLogger("signalbox")
+
+WHOLE = 1024 * 1024
+"""Bytes after which a JSON answer that has shown no error counts as begun, and up to which one is decoded."""
+
+
+def is_stream(response: http.Response) -> bool:
+    """Whether the head says that this is a stream of an answer."""
+    return response.status_code < 300 and "event-stream" in response.headers.get("content-type", "").lower()
+
+
+class UpstreamAnswer:
+    """`response` is the head that the client gets; where the answer is translated it is changed here."""
+
+    def __init__(self, response: http.Response, exchange: Exchange, *, key: bytes | None, lone: bool) -> None:
+        """`key` is the one under which thinking blocks are known; `lone` lets a compressed answer pass."""
+        assert exchange.provider is not None
+        self.response = response
+        self.exchange = exchange
+        self.provider = exchange.provider
+        self.is_error = response.status_code >= 300
+        self.is_announced = is_stream(response)
+        """Whether the provider says that it sends a stream."""
+        self.complete = False
+        """Whether the answer was read to its end."""
+        self.held: list[bytes] = []
+        """What the client gets, as long as it is kept back."""
+        self.rest: Iterator[bytes] = iter(())
+        """What is still to be made of what came, once the answer has begun."""
+        self._raw = bytearray()
+        """What came, as it came, while it may be an error's body."""
+        self._coding = response.headers.get("content-encoding", "")
+        self._told_of_fault = self._told_of_foreign = False
+
+        outgoing = None if self.is_error else exchange.outgoing
+        translation = outgoing.translation if outgoing is not None else PASSING
+        headers = response.headers
+        self.translated = translation.answer(
+            headers.get("content-type", ""), self._coding, exchange.request_id
+        )
+        if self.translated.content_type is not None:
+            self._become_translated(self.translated.content_type)
+        self.is_stream = is_stream(response)
+        """Whether the client gets a stream."""
+        self.reader = Reader(
+            headers.get("content-type", ""),
+            headers.get("content-encoding", ""),
+            echo_model=outgoing.echo_model if outgoing else None,
+            estimate=exchange.estimate if outgoing is not None and outgoing.estimates else None,
+            reword=outgoing is not None and not self.provider.is_anthropic,
+            decode=not lone,
+            key=key,
+        )
+
+    def _become_translated(self, content_type: str) -> None:
+        headers = self.response.headers
+        for name in ("content-length", "content-encoding", "transfer-encoding"):
+            headers.pop(name, None)
+        headers["content-type"] = content_type
+        self.response.status_code, self.response.reason = 200, "OK"  # a 204 could hold nothing of it
+
+    # as it comes
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """What the client gets of this, in pieces of bounded size, each made when it is asked for; an empty
+        one says that there is nothing to give yet. Never raises."""
+        if self.is_error or (not self.is_stream and len(self._raw) <= WHOLE):
+            self._raw += data
+        try:
+            for translated in self.translated.pieces(data):
+                for out in self.reader.pieces(translated) if translated else (b"",):
+                    self.is_stream = self.is_stream or (not self.is_error and self.reader.events > 0)
+                    yield self._without_foreign(out)
+        except Exception as fault:  # costs the tally, never a byte
+            self._tell_of(fault)
+            yield data
+
+    def end(self) -> bytes:
+        """What the client still gets. Never raises."""
+        self.complete = True
+        try:
+            translated = self.translated.end()
+            out = self.reader.feed(translated) if translated else b""
+            if not self.translated.cut:
+                out += self.reader.end()
+            return self._without_foreign(out)
+        except Exception as fault:
+            self._tell_of(fault)
+            return b""
+
+    def _tell_of(self, fault: Exception) -> None:
+        if not self._told_of_fault:
+            log.error("error while an answer was read: %s", place(fault))
+        self._told_of_fault = True
+
+    def _without_foreign(self, out: bytes) -> bytes:
+        """An error event in place of a stream in another protocol, which the client could not read."""
+        reader = self.reader
+        if not (reader.foreign and reader.events and reader.changes):
+            return out
+        is_told, self._told_of_foreign = self._told_of_foreign, True
+        if is_told:
+            return b""
+        names = reader.error[:1] if reader.error is not None else ()
+        if in_other_words := too_long(reader.foreign, *names):
+            return error_event(error_type(400), in_other_words, self.exchange.request_id)
+        said = f"{self.provider.name} gave no answer: {reader.foreign}"
+        return error_event("api_error", said, self.exchange.request_id)
+
+    @property
+    def is_reshaped(self) -> bool:
+        """Whether the answer is Anthropic's, but in the other form than was asked for."""
+        outgoing = self.exchange.outgoing
+        return (
+            self.translated.content_type is not None and outgoing is not None and outgoing.translation.passes
+        )
+
+    @property
+    def cut(self) -> str:
+        """Why a translated answer ended too early, for people; empty where it did not."""
+        return self.translated.cut
+
+    @property
+    def broken(self) -> bool:
+        """Whether what came cannot be decoded to its end: the client must not take it for whole."""
+        return self.reader.broken
+
+    # what it means
+
+    def outcome(self, now: datetime) -> Outcome | None:
+        """How the attempt ended, as soon as that can be told; success once the answer has begun."""
+        if self.is_error:
+            return self.judged(now) if self.complete or self.reader.size > HEAD else None
+        if self.is_stream:
+            return self._of_stream(now)
+        if self.complete:
+            told = self.judged(now)
+            if told.kind == "success" and self.reader.foreign:
+                return STREAM_ERROR.because(self.reader.foreign)
+            return EMPTY if told.kind == "success" and not self.reader.understood else told
+        return success(self.response.status_code) if self.reader.size > WHOLE else None
+
+    def _of_stream(self, now: datetime) -> Outcome | None:
+        if self.reader.began:
+            return success(self.response.status_code)
+        if self.reader.error is not None:
+            return self.judged(now) if self.translated.error is not None else self._of_error_event(now)
+        if self.complete:
+            return EMPTY
+        return success(self.response.status_code) if self.reader.size > WHOLE else None
+
+    def final(self, now: datetime) -> Outcome:
+        """How the attempt ended whose answer was delivered to its end."""
+        if self.is_error:
+            return self.judged(now)
+        if self.reader.error is not None:
+            return self._of_error_event(now)
+        if self.reader.broken:
+            return STREAM_ERROR.because(self.reader.fault)
+        if not self.reader.understood:
+            return EMPTY
+        return success(self.response.status_code) if self.reader.ended else UNFINISHED
+
+    def _of_error_event(self, now: datetime) -> Outcome:
+        assert self.reader.error is not None
+        kind, said = map(self.exchange.told_text, self.reader.error)
+        return classify_event(kind, said, now=now, provider=self.provider.url.host)
+
+    def judged(self, now: datetime) -> Outcome:
+        """By status, headers and what came of the body."""
+        reported = self.translated.error
+        told = classify(
+            self.response.status_code,
+            self.response.headers,
+            self.exchange.told(self.body() if reported is None else reported),
+            now=now,
+            own_key=self.provider.auth != "client",
+            provider=self.provider.url.host,
+        )
+        is_none = reported is not None and told.kind == "success"
+        return STREAM_ERROR.because("it is neither an answer nor an error") if is_none else told
+
+    def body(self) -> bytes:
+        """What came of the body so far, decoded as far as that goes."""
+        raw = bytes(self._raw)
+        try:
+            return decode(raw, self._coding, WHOLE)
+        except (EncodingError, TooLarge):
+            return raw
+
+    def error(self) -> bytes:
+        """What came as an error: a body, or the data of an `event: error`."""
+        told = self.reader.error
+        return error_body(500, told[1], told[0] or None) if told is not None else self.body()
+
+    # an error becomes Anthropic's
+
+    def translate_error(self, told: Outcome, now: datetime) -> bool:
+        """Where this is an error in another protocol, say it in Anthropic's shape, with a status that belongs
+        to it, and when to come back, however the provider says that (translation.md, 9)."""
+        outgoing, response, status = self.exchange.outgoing, self.response, self.response.status_code
+        translation = outgoing.translation if outgoing is not None else PASSING
+        said = self.body() if self.is_error and not translation.passes else self.translated.error
+        if said is None:
+            return False
+        if translation.passes:  # an error in an answer of the other form than was asked for
+            status = told.status or 500
+        response.status_code, said = translation.error(status, said)
+        response.reason = status_codes.RESPONSES.get(response.status_code, "")
+        wait = told.wait or limits(response.headers, now)
+        if response.status_code in (429, 529) and wait is not None:
+            response.headers["retry-after"] = str(ceil(wait))
+        self._becomes_error(with_request_id(said, self.exchange.request_id))
+        return True
+
+    def refuse_key(self) -> bool:
+        """Where this is a 401 for the router's own key, say it with 403 and the provider's name: Claude Code
+        would take a 401 for its own login's."""
+        if self.response.status_code != 401 or self.provider.auth == "client":
+            return False
+        said = refused_key(self.provider.shown, self.exchange.told(self.body()))
+        self.response.status_code, self.response.reason = 403, "Forbidden"
+        self._becomes_error(with_request_id(said, self.exchange.request_id))
+        return True
+
+    def reword_error(self) -> bool:
+        """Where this says that a prompt is too long, say it in the words on which Claude Code compacts, in a
+        whole answer with status 400."""
+        said = in_anthropics_words(self.response.status_code, self.error())
+        if said is not None:
+            self.response.status_code, self.response.reason = 400, "Bad Request"
+            self._becomes_error(with_request_id(said, self.exchange.request_id))
+        return said is not None
+
+    def cut_short(self) -> None:
+        """What has come is all that the client gets."""
+        if not self.complete:
+            self._becomes(self.body())
+
+    def _becomes(self, said: bytes) -> None:
+        headers = self.response.headers
+        for name in ("content-encoding", "transfer-encoding"):
+            headers.pop(name, None)
+        headers["content-length"] = str(len(said))
+        self.complete = True
+        self._coding = ""
+        self._raw[:] = said
+        self.held, self.rest = [said], iter(())
+
+    def _becomes_error(self, said: bytes) -> None:
+        self.response.headers["content-type"] = "application/json"
+        self._becomes(said)
+        self.reader = Reader("application/json")
+        self.reader.feed(said)
+        self.reader.end()

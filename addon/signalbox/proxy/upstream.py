@@ -1,0 +1,403 @@
+"""One attempt's side of an upstream: connect, send, release.
+
+Events of mitmproxy's HTTP layer carry a stream's number only, not their connection: closing alone or draining
+alone mixes bytes or kills the next attempt (mitmproxy.md, 20 to 25). `UpstreamCall.release` does all of it.
+"""
+
+import asyncio
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import h11
+from mitmproxy import ctx, http
+from mitmproxy.connection import Client, Connection, Server
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.layers.http import (
+    GetHttpConnection,
+    GetHttpConnectionCompleted,
+    Http1Client,
+    Http2Client,
+    HttpLayer,
+    RequestData,
+    RequestEndOfMessage,
+    RequestHeaders,
+    RequestProtocolError,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
+    ResponseTrailers,
+    SendHttp,
+)
+from mitmproxy.proxy.layers.http._events import ErrorCode
+
+from signalbox.proxy.faults import in_words, is_exhausted
+from signalbox.proxy.http1 import UpstreamHttp1
+from signalbox.routing import outcome as outcomes
+from signalbox.routing.outcome import Outcome
+
+if TYPE_CHECKING:
+    from signalbox.proxy.answer import UpstreamAnswer
+    from signalbox.proxy.stream import RoutedStream
+
+type Commands[T] = Generator[commands.Command, Any, T]
+
+KEEPALIVE_EXPIRY = 50.0
+"""Seconds of silence after which a connection is not used again. Less than where the usual front ends of
+providers begin: 60 s of AWS's load balancers
+(https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html),
+75 s of nginx (https://nginx.org/en/docs/http/ngx_http_core_module.html#keepalive_timeout). NATs and load
+balancers drop idle connections silently."""
+STALE_WITHIN = 1.0
+"""Seconds after a request was sent on a kept connection in which a break means that the provider had closed
+that connection before: its reset takes one round trip, 0.6 s by satellite. A provider that breaks off
+later had the request, and may have worked on it."""
+DETACHED = -1
+"""A stream number that no stream has."""
+
+_RESPONSE_EVENTS = (
+    ResponseHeaders,
+    ResponseData,
+    ResponseTrailers,
+    ResponseEndOfMessage,
+    ResponseProtocolError,
+)
+
+
+class AttemptFailed(Exception):
+    """An attempt ended before its answer began.
+
+    `status` and `message` are what the client is told where no other target takes over; `answer` is the
+    provider's own error, which is told instead where there is one. `is_cut`: no more of its body comes.
+    """
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        status: int = 502,
+        message: str = "",
+        answer: "UpstreamAnswer | None" = None,
+        *,
+        is_cut: bool = False,
+    ) -> None:
+        super().__init__(message or outcome.detail)
+        self.outcome = outcome
+        self.status = status
+        self.message = message
+        self.answer = answer
+        self.is_cut = is_cut
+
+
+class ClientLeft(Exception):
+    """The client has closed its connection or stream, or a person has killed the flow."""
+
+
+class TimedOut(Exception):
+    """The time for which a stream waits is over."""
+
+
+class StaleConnection(Exception):
+    """A connection that was kept open broke as soon as it was used again: no fault of the provider."""
+
+
+class UpstreamCall:
+    def __init__(self, stream: "RoutedStream") -> None:
+        self._stream = stream
+        self.server: Server | None = None
+        self.is_reused = False
+        """Whether the connection had served an earlier request."""
+        self._sent = 0.0
+        """When the request began to be sent, on the monotonic clock."""
+        self.read_to_end = False
+        """Whether the answer was, so that the connection may serve another request."""
+        self._unsent: int | None = None
+        self._coalesces = False
+
+    @property
+    def _layer(self) -> HttpLayer:
+        return self._stream.http_layer
+
+    def connect(self, limit: float) -> Commands[None]:
+        """Get a connection to where the flow's request goes, within `limit` seconds. Raises AttemptFailed and
+        ClientLeft."""
+        stream, flow = self._stream, self._stream.flow
+        where, asked = f"at {flow.request.host}:{flow.request.port}", time.time()
+        forget_failed(self._layer, (flow.request.host, flow.request.port))
+        command = GetHttpConnection(
+            (flow.request.host, flow.request.port),
+            flow.request.scheme == "https",
+            flow.server_conn.via,
+            flow.server_conn.transport_protocol,
+        )
+        command.blocking = stream  # type: ignore[assignment]  # its reply comes as an event, see `RoutedStream`
+        yield command
+        try:
+            connection, error = yield from self._connected(command, limit)
+        except TimedOut:
+            yield from withdraw(self._layer, command)
+            late = f"no connection within {limit:g} s"
+            failure = outcomes.TIMEOUT.because(late)
+            raise AttemptFailed(failure, 504, f"could not be reached {where}: {late}") from None
+        except ClientLeft:
+            yield from withdraw(self._layer, command)
+            raise
+        if connection is None and is_exhausted(error or ""):
+            failure = outcomes.EXHAUSTED.because(in_words(error or ""))
+            what = f"was not asked: the router can open no more connections: {failure.detail}"
+            raise AttemptFailed(failure, 503, what)
+        if connection is None:
+            failure = outcomes.CONNECT.because(in_words(error or ""))
+            raise AttemptFailed(failure, 502, f"could not be reached {where}: {failure.detail}")
+        stream.context.server = flow.server_conn = self.server = connection
+        self.is_reused = (connection.timestamp_start or asked) < asked
+
+    def _connected(
+        self, command: GetHttpConnection, limit: float
+    ) -> Commands[tuple[Server, None] | tuple[None, str]]:
+        due, early = time.monotonic() + limit, deque[events.Event]()
+        try:
+            while True:
+                try:
+                    event = yield from self._stream.next(until=due)
+                except TimedOut:
+                    if not is_queued(self._layer, command):
+                        raise
+                    due = time.monotonic() + limit  # mitmproxy's own queue is not the provider's doing
+                    continue
+                if isinstance(event, GetHttpConnectionCompleted) and event.command is command:
+                    return event.reply  # type: ignore[return-value]  # a Server, of a Connection
+                early.append(event)
+        finally:
+            self._stream.put_back(early)
+
+    def send(self, request: http.Request) -> Commands[None]:
+        """Send the whole request, which holds the real credentials."""
+        stream, server, content = self._stream, self.server, request.raw_content
+        assert server is not None
+        self._sent = time.monotonic()
+        yield SendHttp(RequestHeaders(stream.stream_id, request, not content), server)
+        if content:
+            yield SendHttp(RequestData(stream.stream_id, content), server)
+        yield SendHttp(RequestEndOfMessage(stream.stream_id), server)
+
+    def was_stale(self) -> bool:
+        """Whether a connection that just broke was closed before the request came: it had served an earlier
+        one, and broke at once, without a byte of an answer."""
+        client = http_client(self._layer, self.server) if self.server is not None else None
+        was_heard = isinstance(client, UpstreamHttp1) and client.heard
+        return self.is_reused and not was_heard and time.monotonic() - self._sent < STALE_WITHIN
+
+    def is_sending(self) -> bool:
+        """Whether the request is still on its way: a long one takes its time, but it has to get on."""
+        if self.server is None:
+            return False
+        before, self._unsent = self._unsent, unsent(self._stream.context.client, self.server)
+        return self._unsent > 0 if before is None else self._unsent < before
+
+    def hold(self) -> None:
+        """Read nothing more from this upstream until `go_on`, unless others are on its connection."""
+        transport = self._own_transport()
+        if transport is not None:
+            transport.pause_reading()
+
+    def go_on(self) -> None:
+        transport = self._own_transport()
+        if transport is not None:
+            transport.resume_reading()
+
+    def _own_transport(self) -> asyncio.Transport | None:
+        if self.server is None or isinstance(http_client(self._layer, self.server), Http2Client):
+            return None
+        transport = _transport(self._stream.context.client, self.server)
+        is_open = isinstance(transport, asyncio.Transport) and not transport.is_closing()
+        return transport if is_open and isinstance(transport, asyncio.Transport) else None
+
+    def release(self) -> Commands[None]:
+        """Nothing of this call reaches the stream any more. What is under way upstream is cancelled."""
+        stream, server, parent = self._stream, self.server, self._layer
+        if server is not None and server in parent.connections:
+            if not self.read_to_end:
+                shared = isinstance(http_client(parent, server), Http2Client)
+                cancelled = RequestProtocolError(stream.stream_id, "given up", ErrorCode.CANCEL)
+                yield SendHttp(cancelled, server)
+                if not shared:
+                    abort(stream.context.client, server)
+            detach(parent, server, stream.stream_id)
+        self.server = None
+        stream.drop_queued(_RESPONSE_EVENTS)
+
+    def coalesce(self) -> None:
+        """From now on what came in one read of the network comes in one piece. For when its body comes."""
+        if self._coalesces or self.server is None:
+            return
+        self._coalesces = True
+        if isinstance(client := http_client(self._layer, self.server), Http1Client):
+            coalesce_chunks(client)
+
+
+# mitmproxy's HTTP clients
+
+
+def http_client(parent: HttpLayer, server: Connection) -> Http1Client | Http2Client | None:
+    """The last of the layers that mitmproxy has put on a connection; None where there is none (any more)."""
+    found: layer.Layer | None = parent.connections.get(server)
+    while found is not None and not isinstance(found, Http1Client | Http2Client):
+        found = getattr(found, "child_layer", None)
+    return found
+
+
+def detach(parent: HttpLayer, server: Connection, stream_id: int) -> None:
+    """Late events of this connection go to no stream; another request may be sent on it."""
+    client = http_client(parent, server)
+    if isinstance(client, Http1Client) and client.stream_id == stream_id:
+        client.stream_id = DETACHED
+    elif isinstance(client, Http2Client):
+        ours = client.our_stream_id.pop(stream_id, None)
+        if ours is not None:
+            client.their_stream_id[ours] = DETACHED
+        client.stream_queue.pop(stream_id, None)
+
+
+def coalesce_chunks(client: Http1Client) -> None:
+    """One piece of an answer for each read from the network, not for each of its HTTP chunks.
+
+    Providers send a chunk for every event. mitmproxy makes an event, a callback and a send of each, though
+    dozens may have come in one read; none leaves later than it would.
+    """
+    if not isinstance(client.body_reader, CoalescedReader):
+        client.body_reader = CoalescedReader(client.body_reader)  # type: ignore[assignment]  # as a reader
+
+
+class CoalescedReader:
+    """A body reader of h11 that gives all the data that is there as one `Data`."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self._after: Any = None
+        """What came after data, or went wrong there: it is told next."""
+
+    def __call__(self, buffer: Any) -> Any:
+        if self._after is not None:
+            after, self._after = self._after, None
+            if isinstance(after, h11.ProtocolError):
+                raise after
+            return after
+        pieces: list[bytes] = []
+        try:
+            while isinstance(event := self._inner(buffer), h11.Data):
+                pieces.append(bytes(event.data))
+        except h11.ProtocolError as fault:
+            event = fault
+        if not pieces:
+            if isinstance(event, h11.ProtocolError):
+                raise event
+            return event
+        self._after = event
+        return h11.Data(data=b"".join(pieces))
+
+    def read_eof(self) -> Any:
+        return self._inner.read_eof()
+
+
+# connections
+
+
+def abort(client: Client, server: Connection) -> None:
+    """Reset the connection now; closing it would first finish what is being sent."""
+    transport = _transport(client, server)
+    if transport is None:
+        return
+    raw = transport.get_extra_info("socket")
+    if raw is not None:
+        with suppress(OSError):  # it was reset from the other side
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+
+
+def unsent(client: Client, peer: Connection) -> int:
+    """Bytes that wait to be taken by this peer, which may be the client itself."""
+    transport = _transport(client, peer)
+    return transport.get_write_buffer_size() if transport is not None else 0
+
+
+def forget_failed(parent: HttpLayer, address: tuple[str, int]) -> None:
+    """A connection that failed is not handed out again: the next request tries anew (mitmproxy.md, 24)."""
+    failed = [c for c in parent.connections if isinstance(c, Server) and c.error and c.address == address]
+    for server in failed:
+        if never_opened(server):
+            parent.connections.pop(server)
+        server.error = None
+
+
+def never_opened(server: Connection) -> bool:
+    """Whether no end of this connection will be told, by which it would be forgotten."""
+    return isinstance(server, Server) and server.timestamp_tcp_setup is None
+
+
+def is_queued(parent: HttpLayer, command: object) -> bool:
+    """Whether what this command waits for has not begun: mitmproxy opens a few connections at a time."""
+    server = _awaited(parent, command)
+    return server is not None and server.timestamp_start is None
+
+
+def withdraw(parent: HttpLayer, command: GetHttpConnection) -> Iterator[commands.Command]:
+    """The command is not waited for any more; where no other waits for its connection, that is given up.
+
+    A connection that has not begun ends without an event, so it is forgotten here.
+    """
+    if command not in parent.command_sources:
+        return
+    del parent.command_sources[command]
+    server = _awaited(parent, command)
+    if server is None:
+        return
+    others = [other for other in parent.waiting_for_establishment[server] if other is not command]
+    parent.waiting_for_establishment[server] = others
+    if others:
+        return
+    del parent.waiting_for_establishment[server]
+    if server.timestamp_start is None:
+        del parent.connections[server]
+        for source in [c for c in parent.command_sources if getattr(c, "connection", None) is server]:
+            del parent.command_sources[source]
+    yield commands.CloseConnection(server)
+
+
+def _awaited(parent: HttpLayer, command: object) -> Connection | None:
+    """Commands for the same address are equal; it is identity that counts."""
+    waiting = parent.waiting_for_establishment.items()
+    return next((server for server, those in waiting if any(one is command for one in those)), None)
+
+
+def _transport(client: Client, peer: Connection) -> asyncio.WriteTransport | None:
+    handler = ctx.master.addons.get("proxyserver").connections.get(client.id)
+    found = handler.transports.get(peer) if handler is not None else None
+    return found.writer.transport if found is not None and found.writer is not None else None
+
+
+# keep-alive
+
+_activity: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
+"""When something came last, by the wall clock, which goes on while a machine sleeps."""
+
+
+def opened(connection: Connection) -> None:
+    """It can be used from now on. Through another proxy it is that one's connection on which bytes come."""
+    if isinstance(connection, Server) and connection.via is None:
+        _activity[connection] = time.time()
+
+
+def active(connection: Connection) -> None:
+    """Something came on it."""
+    if connection in _activity:
+        _activity[connection] = time.time()
+
+
+def is_stale(connection: Connection) -> bool:
+    return connection in _activity and time.time() - _activity[connection] >= KEEPALIVE_EXPIRY
