@@ -45,6 +45,16 @@ def ask(
         connection.close()
 
 
+def test_a_stranger_to_the_health_page_has_its_connection_closed_as_it_asked(shared):
+    for method, path in (("GET", "/health"), ("HEAD", "/")):
+        with socket.create_connection(("127.0.0.1", shared.router.ports[0]), 10) as client:
+            client.sendall(
+                f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
+            )
+            answer = b"".join(iter(lambda: client.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 200 ")
+
+
 @pytest.mark.parametrize(
     "headers",
     [{"x-api-key": SECRET}, {"Authorization": f"Bearer {SECRET}"}, {"X-Signalbox-Client": SECRET}],

@@ -228,11 +228,12 @@ class Gateway:
     def _receive(self, flow: http.HTTPFlow, rules: Rules) -> None:
         headers = tuple(flow.request.headers.items(multi=True))
         caller = identify(headers, rules.clients)
-        if caller is None and not arrival.is_api(flow):
+        kind = arrival.kind(flow, rules)
+        if caller is None and (kind == "own" or not arrival.is_api(flow)):  # which ask for no secret
             caller = Caller(less_clients(headers, rules.clients))
         exchange = Exchange(
             rules,
-            arrival.kind(flow, rules),
+            kind,
             caller or Caller(()),
             id=flow.id,
             started=time.monotonic(),
