@@ -124,6 +124,12 @@ def test_a_provider_that_cannot_be_reached_is_named_with_the_reason(router: Rout
     router.wait_log(r"\[closed-1\|closed\] 502 connection refused \(closed at 127\.0\.0\.1:9\) \d+ms")
 
 
+def test_the_names_in_a_reason_keep_their_capitals(router: Router, up: Upstream):
+    up.answer(Answer(framing="raw", chunks=(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{",), cut="close"))
+    ask(router, "slow-3", "a b c d")
+    router.wait_log(r"\[slow-3\|other\] 502 HTTP/1 protocol error: .* \(other at 127\.0\.0\.1:\d+\) \d+ms")
+
+
 def test_what_is_refused_or_only_passed_on_leaves_a_line(start_router, upstream: Upstream):
     secret = "client-secret-for-tests"
     router: Router = start_router(

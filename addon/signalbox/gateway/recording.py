@@ -84,13 +84,19 @@ def _why(exchange: Exchange, response: http.Response | None) -> str:
         where = (
             f"{shown(exchange.provider.name)} at {exchange.provider.url.host}:{exchange.provider.url.port}"
         )
-        return f"{outcome.detail[:1].lower()}{outcome.detail[1:]} ({where})" if outcome.detail else ""
+        return f"{_within_a_line(outcome.detail)} ({where})" if outcome.detail else ""
     if outcome is not None:
         return "" if outcome.kind == "success" else _said(outcome.detail, exchange, response)
     if response is None or response.status_code < HTTPStatus.BAD_REQUEST:
         return ""
     said = read_error(response.get_content(strict=False) or b"")
     return _said(one_line(": ".join(filter(None, said))), exchange, response) if said is not None else ""
+
+
+def _within_a_line(sentence: str) -> str:
+    """`Connection refused` as `connection refused`; `HTTP/1 protocol error` and other names stay."""
+    first = sentence.partition(" ")[0]
+    return sentence if not first[1:].islower() else f"{sentence[0].lower()}{sentence[1:]}"
 
 
 def _said(detail: str, exchange: Exchange, response: http.Response | None) -> str:
