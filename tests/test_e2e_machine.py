@@ -3,12 +3,14 @@
 import itertools
 import resource
 import socket
+import statistics
 import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,6 +46,7 @@ def resetting() -> Iterator[int]:
 
 def rules(home: Upstream, up: Upstream, resetting: int) -> str:
     return f"""
+limits: {{body: 40MB}}
 providers:
   anthropic: {{url: "{home.url}", auth: client}}
   up: {{url: "{up.url}", key: up-key-for-tests-00001, circuit: {{open_after: 2}}}}
@@ -51,6 +54,7 @@ providers:
 rules:
   - {{match: "reset", to: [reset, anthropic]}}
   - {{match: "up", to: up}}
+  - {{match: "second", to: [reset, up]}}
   - {{match: "*", to: anthropic}}
 """
 
@@ -95,6 +99,73 @@ def test_no_provider_is_blamed_where_the_router_has_no_descriptors_left(router, 
     caller.ask("up", False)
     assert caller.answer().status == 200
     assert router.health()["providers"]["up"]["circuit"] == "closed"
+
+
+THINKING = b'{"type":"thinking","thinking":"hmm","signature":"%b"},' % (b"c2ln" * 16)
+"""Nobody knows whose, so that only Anthropic itself gets it."""
+
+
+def many_tool_calls(model: bytes, size: int) -> bytes:
+    """A body of about so many bytes: small messages, half of them with a thinking block."""
+    call = b'{"role":"assistant","content":[%b{"type":"tool_use","id":"toolu_%d","name":"Read","input":{}}]}'
+    result = b'{"role":"user","content":[{"type":"tool_result","tool_use_id":"toolu_%d","content":"%b"}]}'
+    pairs = (b"%b,%b" % (call % (THINKING, i), result % (i, b"ok " * 30)) for i in range(size // 400))
+    return b'{"model":"%b","max_tokens":9,"messages":[%b]}' % (model, b",".join(pairs))
+
+
+def latencies(router: Router, over: Callable[[], bool]) -> list[float]:
+    """Seconds that each of many small requests takes, one after another, until it is over."""
+    took = []
+    with Caller(router) as client:
+        while not over():
+            began = time.monotonic()
+            client.ask("claude-opus-4-5", False)
+            assert client.answer().status == 200
+            took.append(time.monotonic() - began)
+    return took
+
+
+@pytest.mark.timeout(180)
+def test_others_are_answered_at_once_while_a_body_of_30_mb_is_routed(router, up):
+    body = many_tool_calls(b"up", 30_000_000)
+    quiet_until = time.monotonic() + 0.5
+    quiet = latencies(router, lambda: time.monotonic() > quiet_until)
+    with ThreadPoolExecutor(1) as pool, Caller(router) as client:
+        client.socket.settimeout(120)
+
+        def ask() -> int:
+            client.socket.sendall(client.head(len(body)) + body)
+            return client.answer().status
+
+        answer = pool.submit(ask)
+        took = latencies(router, answer.done)
+        assert answer.result() == 200
+    assert up.requests[-1].body == body.replace(THINKING, b"")
+    assert statistics.median(took) < statistics.median(quiet) + 0.1
+    assert max(took) < 1.0, sorted(took)[-5:]
+
+
+@pytest.mark.timeout(60)
+def test_a_large_body_goes_whole_to_the_target_that_takes_over(router, up):
+    body = many_tool_calls(b"second", 3_000_000)
+    with Caller(router) as client:
+        client.socket.settimeout(60)
+        client.socket.sendall(client.head(len(body)) + body)
+        answer = client.answer()
+    assert answer.headers["x-signalbox-attempts"] == "reset:connect up:200"
+    assert up.requests[-1].body == body.replace(THINKING, b"")
+
+
+@pytest.mark.timeout(60)
+def test_a_client_that_leaves_while_its_large_body_is_routed_is_not_answered(router, up):
+    body = many_tool_calls(b"up", 6_000_000)
+    with Caller(router) as client:
+        client.socket.sendall(client.head(len(body)) + body)
+    with Caller(router) as client:
+        client.ask("up", False)
+        assert client.answer().status == 200
+    router.records(2, 30)
+    assert [len(one.body) < 1000 for one in up.requests] == [True]
 
 
 def test_a_client_that_comes_before_the_router_is_ready_is_refused_and_harms_nothing(tmp_path, upstream):

@@ -14,6 +14,7 @@ from signalbox.routing.outcome import CONNECT, Outcome, success
 from signalbox.routing.outgoing import Outgoing
 from signalbox.routing.plan import Choice
 from signalbox.routing.standing import Standing
+from signalbox.routing.work import Work, in_place
 from signalbox.translate.translation import UntranslatableError
 
 HERE = ("s-1", "")
@@ -75,7 +76,11 @@ class Request:
             chain=chain,
         )
 
-    def _prepare(self, choice: Choice, key: str | None, lone: bool) -> Outgoing:
+    def _prepare(self, choice: Choice, key: str | None, lone: bool) -> Work[Outgoing]:
+        outgoing: Outgoing = yield lambda: self._made(choice, key, lone)
+        return outgoing
+
+    def _made(self, choice: Choice, key: str | None, lone: bool) -> Outgoing:
         if choice.provider is self.untranslatable:
             raise UntranslatableError("too deep")
         self.sent.append((choice.provider.name, key))
@@ -83,11 +88,11 @@ class Request:
         return Outgoing(choice.provider, choice.model, "/v1/messages", "/v1/messages", (), b"")
 
     def start(self) -> Attempt:
-        return self.course.start(self.now)
+        return in_place(self.course.start(self.now))
 
     def fails(self, outcome: Outcome) -> Next | Reject | None:
         current = self.course.current
-        following = self.course.failed(outcome, self.now)
+        following = in_place(self.course.failed(outcome, self.now))
         if following is not None:
             assert current is not None
             self.failed.append((current.provider.name, outcome.label))

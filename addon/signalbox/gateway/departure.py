@@ -1,6 +1,5 @@
 """A request is routed: the plan is made, and the flow becomes the request for its target."""
 
-import asyncio
 import logging
 import time
 from dataclasses import replace
@@ -25,11 +24,12 @@ from signalbox.routing.course import Attempt, Course
 from signalbox.routing.credentials import Caller, bare
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.facts import Facts
-from signalbox.routing.match import first_match
+from signalbox.routing.match import Quota
 from signalbox.routing.outgoing import Incoming, Outgoing
 from signalbox.routing.plan import LASTING, UNTRANSLATABLE, Choice, Plan, plan
 from signalbox.routing.prepare import prepare
 from signalbox.routing.threads import ELSEWHERE, Owner, counts_all, for_owner, names_thread
+from signalbox.routing.work import Work
 from signalbox.translate.translation import UntranslatableError
 from signalbox.translate.warmup import warmed_up
 
@@ -41,20 +41,22 @@ NO_COUNT = (
 )
 
 
-def read(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> Incoming | None:
-    """Read what the request is; None where it is answered or passed on already, as it cannot be read."""
-    wire = flow.request.raw_content or b""
+def route(flow: http.HTTPFlow, exchange: Exchange, known: Known, *, is_long: bool) -> Work[None]:
+    """Decide who answers. Either sets `flow.response` or leaves in the flow the request to send.
+
+    `is_long`: looking into the body takes long, so that nothing of it is left for later.
+    """
+    wire, caller = flow.request.raw_content or b"", exchange.caller
+    coding, limit = flow.request.headers.get("content-encoding", ""), exchange.rules.body_limit
     try:
-        raw = decode(wire, flow.request.headers.get("content-encoding", ""), exchange.rules.body_limit)
-        body = Body.parse(raw)
+        body: Body = yield lambda: Body.parse(decode(wire, coding, limit))
     except TooLarge:
         exchange.kind = "refused"
         flow.response = answers.too_large(exchange)
-        return None
+        return
     except (BodyError, EncodingError):
         pass_on(flow, exchange, "parse-failed-fail-safe")
-        return None
-    caller = exchange.caller
+        return
     facts = Facts(
         path=path(flow),
         port=flow.client_conn.sockname[1],
@@ -64,21 +66,9 @@ def read(flow: http.HTTPFlow, exchange: Exchange, known: Known) -> Incoming | No
         has_login=caller.has_login or not exchange.rules.clients,
     )
     exchange.facts = facts = replace(facts, calibration=known.sessions.calibration(facts.conversation))
-    return Incoming(exchange.path, caller.headers, wire, body)
-
-
-async def search(exchange: Exchange, known: Known) -> None:
-    """Search the texts of the request, which takes its time, in a thread. The facts keep what is found, so
-    that the plan searches nothing again."""
-    quota = known.meters.used(exchange.rules, exchange.caller)
-    assert exchange.facts is not None
-    await asyncio.to_thread(first_match, exchange.rules, exchange.facts, quota)
-
-
-def route(flow: http.HTTPFlow, exchange: Exchange, incoming: Incoming, known: Known) -> None:
-    """Decide who answers. Either sets `flow.response` or leaves in the flow the request to send."""
-    caller, facts = exchange.caller, exchange.facts
-    assert facts is not None
+    incoming = Incoming(exchange.path, caller.headers, wire, body)
+    if is_long:
+        yield partial(_look_up, exchange.rules, facts, known.meters.used(exchange.rules, caller))
     now = time.monotonic()
     chosen = plan(
         exchange.rules,
@@ -107,7 +97,14 @@ def route(flow: http.HTTPFlow, exchange: Exchange, incoming: Incoming, known: Kn
     elif not chosen.choices:
         flow.response = _nobody(chosen, exchange)
     else:
-        _go(flow, exchange, chosen, incoming, known, owner)
+        yield from _go(flow, exchange, chosen, incoming, known, owner, is_long=is_long)
+
+
+def _look_up(rules: Rules, facts: Facts, quota: Quota) -> None:
+    """What the plan and the record ask of the facts, which keep what is found."""
+    plan(rules, facts, quota=quota)
+    if rules.log.prompts:
+        _ = facts.snippet
 
 
 def pass_on(flow: http.HTTPFlow, exchange: Exchange, reason: str) -> None:
@@ -134,7 +131,9 @@ def _go(
     incoming: Incoming,
     known: Known,
     owner: Owner | None,
-) -> None:
+    *,
+    is_long: bool,
+) -> Work[None]:
     """`owner` is who alone may get a turn of a thread, where that is known."""
     facts = exchange.facts
     assert facts is not None
@@ -147,7 +146,7 @@ def _go(
             flow.response = answers.error(400, ELSEWHERE, exchange)
             return
         if provider.count_tokens != "forward":
-            flow.response = _counted_here(choices[0], facts, exchange)
+            flow.response = yield from _counted_here(choices[0], facts, exchange)
             return
         choices = chain = choices[:1]
     elif (
@@ -155,20 +154,24 @@ def _go(
     ):  # elsewhere there is no such cache, and it would cost a prompt
         choices, chain = (tuple(c for c in all if c.provider.api != "openai") for all in (choices, chain))
     elif warms_up:
-        said, kind = warmed_up(
-            facts.asked or "", facts.tokens_at(choices[0].model), seed=token_hex(8), stream=facts.stream
-        )
+        tokens: int = yield partial(facts.tokens_at, choices[0].model)
+        said, kind = warmed_up(facts.asked or "", tokens, seed=token_hex(8), stream=facts.stream)
         flow.response = answers.answer(200, said, {"content-type": kind})
         return
 
     caller = exchange.caller
     mending = Mending(known, facts, incoming.body, counts=exchange.kind == "count_tokens")
 
-    def prepared(choice: Choice, key: str | None, lone: bool) -> Outgoing:
+    def prepared(choice: Choice, key: str | None, lone: bool) -> Work[Outgoing]:
         if choice.provider.auth == "claude-login":
             key = known.meters.token(choice.provider)
-        lessons = mending.lessons(choice)
-        return prepare(choice, facts, incoming, key=key, lessons=lessons, lone=lone, seed=token_hex(8))
+        lessons, seed = mending.lessons(choice), token_hex(8)
+        outgoing: Outgoing = yield lambda: prepare(
+            choice, facts, incoming, key=key, lessons=lessons, lone=lone, seed=seed
+        )
+        if is_long and (outgoing.estimates or choice.provider.count_tokens == "estimate"):
+            yield lambda: facts.measured
+        return outgoing
 
     assert chosen.rule is not None
     failover = chosen.rule.failover
@@ -187,13 +190,13 @@ def _go(
     )
     now = time.monotonic()
     try:
-        attempt = course.start(now)
+        attempt = yield from course.start(now)
     except UntranslatableError as why:
         flow.response = answers.error(400, str(why), exchange)
         return
     if is_thread:
         is_same = owner is None or owner == owner_of(attempt, caller, known.issued.key)
-        if not (is_same and names_thread(attempt.outgoing, incoming.wire)):
+        if not (is_same and (yield partial(names_thread, attempt.outgoing, incoming.wire))):
             course.ended(None, now)
             exchange.course = None
             flow.response = answers.error(400, ELSEWHERE, exchange)
@@ -240,10 +243,11 @@ def _nobody(chosen: Plan, exchange: Exchange) -> http.Response:
     )
 
 
-def _counted_here(choice: Choice, facts: Facts, exchange: Exchange) -> http.Response:
+def _counted_here(choice: Choice, facts: Facts, exchange: Exchange) -> Work[http.Response]:
     if choice.provider.count_tokens == "reject":
         return answers.error(501, NO_COUNT.format(choice.provider.name), exchange)
-    return answers.answer(200, b'{"input_tokens":%d}' % facts.tokens_at(choice.model))
+    tokens: int = yield partial(facts.tokens_at, choice.model)
+    return answers.answer(200, b'{"input_tokens":%d}' % tokens)
 
 
 def _tell(exchange: Exchange, *, is_first: bool) -> None:

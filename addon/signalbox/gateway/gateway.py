@@ -27,15 +27,16 @@ from signalbox.pages import health
 from signalbox.proxy import answers, replays
 from signalbox.proxy.faults import place
 from signalbox.proxy.flows import exchanges
+from signalbox.proxy.requests import takes_long
 from signalbox.record import console
 from signalbox.record.console import request_line
 from signalbox.record.journal import Journal
 from signalbox.record.log import LEVELS
 from signalbox.routing.credentials import Caller, Headers, identify, less_clients
 from signalbox.routing.exchange import Exchange
-from signalbox.routing.outgoing import Incoming
 from signalbox.routing.sessions import Sessions
 from signalbox.routing.standing import Standing
+from signalbox.routing.work import Work, in_place, in_thread
 from signalbox.upkeep.issued import Issued
 from signalbox.upkeep.learned import Learned
 
@@ -131,21 +132,19 @@ class Gateway:
         try:
             if exchange.label == "fail-open":
                 return None
-            incoming = departure.read(flow, exchange, self._known(exchange))
-            if incoming is not None and exchange.rules.searches_text:
-                return self._route_after_search(flow, exchange, incoming)
-            if incoming is not None:
-                departure.route(flow, exchange, incoming, self._known(exchange))
+            is_long = takes_long(flow.request, exchange)
+            routing = departure.route(flow, exchange, self._known(exchange), is_long=is_long)
+            if is_long:
+                return self._route_in_thread(flow, exchange, routing)
+            in_place(routing)
         except Exception as fault:
             log.error("fault when a request was routed: %s", place(fault))
             self._fail_open(flow, exchange)
         return None
 
-    async def _route_after_search(self, flow: http.HTTPFlow, exchange: Exchange, incoming: Incoming) -> None:
-        """Regular expressions take their time on long texts, so they are searched off the event loop."""
+    async def _route_in_thread(self, flow: http.HTTPFlow, exchange: Exchange, routing: Work[None]) -> None:
         try:
-            await departure.search(exchange, self._known(exchange))
-            departure.route(flow, exchange, incoming, self._known(exchange))
+            await in_thread(routing)
         except Exception as fault:
             log.error("fault when a request was routed: %s", place(fault))
             self._fail_open(flow, exchange)

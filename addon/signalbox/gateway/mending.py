@@ -1,6 +1,7 @@
 """What the attempts of one request may send, by what is known of a target and by what its refusals teach."""
 
 import logging
+from functools import partial
 
 from signalbox.gateway.known import Known
 from signalbox.messages import betas
@@ -20,6 +21,7 @@ from signalbox.routing.course import Attempt
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import Lessons
 from signalbox.routing.plan import Choice
+from signalbox.routing.work import Work
 from signalbox.translate.refusals import refusals
 
 log = logging.getLogger("signalbox")
@@ -59,25 +61,23 @@ class Mending:
             key=issued.key,
         )
 
-    def mend(self, attempt: Attempt, status: int, said: bytes) -> bool:
+    def mend(self, attempt: Attempt, status: int, said: bytes) -> Work[bool]:
         """Whether the target, which said this, would be sent something else now."""
         if attempt.provider.api == "anthropic" and is_wanted_back(status, said):
-            return self._with_placeholders(attempt)
+            return (yield from self._with_placeholders(attempt))
         if is_refused(status, said):
-            return self._without_thinking(attempt, is_wrong=not is_missing(said))
-        return not self._counts and self._without_fields(attempt, status, said)
+            return (yield from self._without_thinking(attempt, is_wrong=not is_missing(said)))
+        return not self._counts and (yield from self._without_fields(attempt, status, said))
 
     def _wants_thinking(self, name: str) -> bool:
         return name in self._wanting or self._known.sessions.wants_thinking(self._conversation, name)
 
-    def _with_placeholders(self, attempt: Attempt) -> bool:
+    def _with_placeholders(self, attempt: Attempt) -> Work[bool]:
         """Where the answers of others have none that could go back."""
         name = attempt.provider.name
-        if (
-            attempt.provider.is_anthropic
-            or name in self._wanting
-            or not with_placeholders(self._sent(attempt))
-        ):
+        if attempt.provider.is_anthropic or name in self._wanting:
+            return False
+        if not (yield lambda: with_placeholders(self._sent(attempt))):
             return False
         self._wanting.add(name)
         self._known.sessions.wanted_thinking(self._conversation, name)
@@ -89,11 +89,11 @@ class Mending:
         except BodyError:  # compressed, as it came
             return self._body
 
-    def _without_thinking(self, attempt: Attempt, *, is_wrong: bool) -> bool:
+    def _without_thinking(self, attempt: Attempt, *, is_wrong: bool) -> Work[bool]:
         """`is_wrong`: what was sent of it is not to be sent there again."""
         name = attempt.provider.name
-        sent = self._sent(attempt)
-        count, refused = _thinking_in(sent, self._known.issued.key)
+        sent: Body = yield partial(self._sent, attempt)
+        count, refused = yield partial(_thinking_in, sent, self._known.issued.key)
         disables = not (is_wrong or attempt.provider.is_anthropic)
         if name in self._refusing or not (count or switched_off(sent) or (disables and not is_off(sent))):
             return False
@@ -104,10 +104,12 @@ class Mending:
             self._known.sessions.refused_thinking(self._conversation, name, refused)
         return True
 
-    def _without_fields(self, attempt: Attempt, status: int, said: bytes) -> bool:
+    def _without_fields(self, attempt: Attempt, status: int, said: bytes) -> Work[bool]:
         """Remember the fields and betas of the attempt that the refusal names."""
         provider, model, learned = attempt.provider, attempt.choice.model or "", self._known.learned
-        named = _rejected(attempt, status, said) if provider.beta == "learn" else frozenset()
+        named: frozenset[str] = frozenset()
+        if provider.beta == "learn":
+            named = yield partial(_rejected, attempt, status, said)
         if new := named - learned.rejected(provider.name, model):
             learned.learn(provider.name, model, new)
             log.warning("%s does not take %s: left out from now on", provider.name, ", ".join(sorted(new)))

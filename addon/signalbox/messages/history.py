@@ -30,19 +30,21 @@ _SERVER_ID = re.compile(r"srvtoolu_[a-zA-Z0-9_]+")
 _NOT_IN_ID = re.compile(r"[^a-zA-Z0-9_-]")
 _LONGEST_STEM = 40
 
-_IDS = re.compile(rb'"id"\s*:\s*"([^"]*)"')
+_ID_KEY = b'"id"'
+_ID_FIELD = re.compile(rb'"id"\s*:\s*"([^"]*)"')
 _LEGAL = re.compile(rb"[a-zA-Z0-9_-]+")
 _MAYBE_BLANK = rb"(?:\s|[\x80-\xff]|\\[nrtu][0-9a-fA-F]{0,4})*+"
 _SUSPECT = tuple(
-    re.compile(pattern)
-    for pattern in (
-        rb'"text"\s*:\s*"%b"' % _MAYBE_BLANK,
-        rb'"content"\s*:\s*(?:"%b"|\[\s*\])' % _MAYBE_BLANK,
-        rb'"input"\s*:\s*[^{\s]',
-        rb'"server_tool_use"',
+    (key, re.compile(key + after))
+    for key, after in (
+        (b'"text"', rb'\s*:\s*"%b"' % _MAYBE_BLANK),
+        (b'"content"', rb'\s*:\s*(?:"%b"|\[\s*\])' % _MAYBE_BLANK),
+        (b'"input"', rb"\s*:\s*[^{\s]"),
+        (b'"server_tool_use"', b""),
     )
 )
-"""Without any of these, and with legal ids that differ, there is nothing to change."""
+"""Without any of these, and with legal ids that differ, there is nothing to change. The patterns begin with
+the key beside them."""
 
 _FILLED = msgspec.json.encode([{"type": "text", "text": NO_CONTENT}])
 
@@ -105,10 +107,20 @@ def made_valid(body: Body) -> Valid:
 
 
 def _is_suspect(text: bytes, place: Place) -> bool:
-    ids = _IDS.findall(text, place.value, place.end)
+    ids = [found[1] for found in _found(_ID_KEY, _ID_FIELD, text, place)]
     if len(set(ids)) < len(ids) or not all(map(_LEGAL.fullmatch, ids)):
         return True
-    return any(pattern.search(text, place.value, place.end) for pattern in _SUSPECT)
+    return any(any(_found(key, pattern, text, place)) for key, pattern in _SUSPECT)
+
+
+def _found(key: bytes, pattern: re.Pattern[bytes], text: bytes, place: Place) -> Iterator[re.Match[bytes]]:
+    """Where the pattern matches. It is asked where its key stands only: searching 30 MB for it would keep
+    other threads waiting for four times as long."""
+    at = text.find(key, place.value, place.end)
+    while at >= 0:
+        if found := pattern.match(text, at, place.end):
+            yield found
+        at = text.find(key, at + len(key), place.end)
 
 
 class _Ids:

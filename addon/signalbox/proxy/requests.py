@@ -10,6 +10,20 @@ from signalbox.routing.exchange import Exchange
 from signalbox.routing.mask import masked_value
 from signalbox.routing.outgoing import Outgoing
 
+LARGE = 1024 * 1024
+"""Bytes of a body beyond which work on it runs in a thread. Up to there it takes some 10 ms, and others wait
+as long for a thread: Python changes from one to the other every 5 ms."""
+
+
+def is_large(request: http.Request) -> bool:
+    """Whether work on the body of this request keeps others waiting. A compressed one may be of any size."""
+    return len(request.raw_content or b"") > LARGE or "content-encoding" in request.headers
+
+
+def takes_long(request: http.Request, exchange: Exchange) -> bool:
+    """Whether routing this request keeps others waiting: so do regular expressions, whatever the body."""
+    return exchange.rules.searches_text or is_large(request)
+
 
 def address(flow: http.HTTPFlow, exchange: Exchange, outgoing: Outgoing) -> None:
     request, url = flow.request, outgoing.provider.url

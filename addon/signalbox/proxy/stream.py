@@ -58,7 +58,16 @@ from signalbox.proxy.flows import exchanges, hosts
 from signalbox.proxy.handlers import runs_in_place
 from signalbox.proxy.heads import fault, handed_on, has_body
 from signalbox.proxy.hooks import SignalboxAttemptHook, SignalboxRenewHook, SignalboxResumeHook
-from signalbox.proxy.requests import address, copied, mask_headers, mask_repeated, plain_headers, show
+from signalbox.proxy.requests import (
+    address,
+    copied,
+    is_large,
+    mask_headers,
+    mask_repeated,
+    plain_headers,
+    show,
+    takes_long,
+)
 from signalbox.proxy.upstream import (
     AttemptFailed,
     ClientLeft,
@@ -72,6 +81,7 @@ from signalbox.routing import outcome as outcomes
 from signalbox.routing.course import Next, Reject
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.outcome import Outcome
+from signalbox.routing.work import Steps, Work, in_place, start
 
 log = logging.getLogger("signalbox")
 
@@ -313,7 +323,7 @@ class RoutedStream(HttpStream):
             if self._is_refused:
                 yield from self._refuse()
                 return
-            if self.exchange.rules.searches_text:  # which takes its time, off the event loop
+            if takes_long(self.flow.request, self.exchange):  # then a thread does it
                 yield HttpRequestHook(self.flow)
                 self._raise_if_gone()
             else:
@@ -369,16 +379,38 @@ class RoutedStream(HttpStream):
         if course is None:
             return None
         if answer is not None and answer.response.status_code in REPAIRABLE:
-            repaired = course.mended(answer.response.status_code, answer.body(), now)
+            repaired = yield from self._decide(course.mended(answer.response.status_code, answer.body(), now))
             if repaired is not None:
                 return repaired
         if self._is_renewable(failed.outcome.status):
             yield SignalboxRenewHook(self.flow)
             self._raise_if_gone()
-            renewed = course.renewed(self.exchange.renewed, time.monotonic())
+            renewed = yield from self._decide(course.renewed(self.exchange.renewed, time.monotonic()))
             if renewed is not None:
                 return renewed
-        return course.failed(failed.outcome, time.monotonic())
+        return (yield from self._decide(course.failed(failed.outcome, time.monotonic())))
+
+    def _decide[T](self, work: Work[T]) -> Commands[T]:
+        """Make a decision of the course; in a thread where the body is large. Raises what it raises, and
+        ClientLeft."""
+        if not is_large(self.flow.request):
+            return in_place(work)
+        steps, early = Steps(work), deque[events.Event]()
+        try:
+            while steps.job is not None:
+                running = start(steps.job)
+                while not running.done():
+                    try:
+                        early.append((yield from self.next(until=time.monotonic() + BUSY)))
+                    except TimedOut:
+                        continue
+                if isinstance(error := running.exception(), Exception):
+                    steps.raised(error)
+                else:
+                    steps.returned(running.result())
+        finally:
+            self.put_back(early)
+        return steps.result
 
     def _is_renewable(self, status: int | None) -> bool:
         """Whether a command may print a better key than the one that is refused by this status."""

@@ -1,6 +1,7 @@
 """The attempts of one request: which is made now, and which may follow when it fails.
 
-Decides and keeps count; sending and waiting are the proxy's business. `now` is seconds of a monotonic clock.
+Decides and keeps count; sending and waiting are the proxy's business, and so is where the slow parts of a
+decision run (`Work`). `now` is seconds of a monotonic clock.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from signalbox.routing.outgoing import Outgoing
 from signalbox.routing.plan import Choice
 from signalbox.routing.standing import Attempt as Ticket
 from signalbox.routing.standing import Event, Standing
+from signalbox.routing.work import Work
 from signalbox.translate.translation import UntranslatableError
 
 SHORTEST_WAIT = 1.0
@@ -46,11 +48,11 @@ type Against = Callable[[Choice], tuple[str, str] | None]
 """Says what there is against a target now beside circuits and cooldowns, such as quota that is used up, as in
 `plan.Refusal`."""
 
-type Prepare = Callable[[Choice, str | None, bool], Outgoing]
+type Prepare = Callable[[Choice, str | None, bool], Work[Outgoing]]
 """Makes what a target is sent: with this key, and whether it is the only one that could answer."""
 
 
-type Mend = Callable[[Attempt, int, bytes], bool]
+type Mend = Callable[[Attempt, int, bytes], Work[bool]]
 """Told the status and body of a refusal; says whether the same target would now be sent something else."""
 
 
@@ -101,12 +103,12 @@ class Course:
         self.current: Attempt | None = None
         """None before the first, and where the router answers itself after the last."""
 
-    def start(self, now: float) -> Attempt:
+    def start(self, now: float) -> Work[Attempt]:
         """The first attempt: the plan has seen to it that any of the choices may be asked. Raises
         UntranslatableError where none of them can be sent the request."""
         while True:
             try:
-                return self._turn_to(self._waiting.pop(0), now)
+                return (yield from self._turn_to(self._waiting.pop(0), now))
             except UntranslatableError:
                 if not self._waiting:
                     self._waiting = self._last_resorts(now)
@@ -126,13 +128,13 @@ class Course:
             or bool(self._last_resorts(now))
         )
 
-    def mended(self, status: int, body: bytes, now: float) -> Next | None:
+    def mended(self, status: int, body: bytes, now: float) -> Work[Next | None]:
         """The target refused something that the request can do without: it is asked once more, without."""
         attempt = self.current
-        if attempt is None or self._mend is None or not self._mend(attempt, status, body):
+        if attempt is None or self._mend is None or not (yield from self._mend(attempt, status, body)):
             return None
         self._judge(None, now)
-        return Next(self._begin(attempt.choice, attempt.ticket.key_index, now))
+        return Next((yield from self._begin(attempt.choice, attempt.ticket.key_index, now)))
 
     @property
     def key_command(self) -> Command | None:
@@ -142,7 +144,7 @@ class Course:
             return None
         return attempt.provider.keys[attempt.ticket.key_index].command
 
-    def renewed(self, provider: Provider | None, now: float) -> Next | None:
+    def renewed(self, provider: Provider | None, now: float) -> Work[Next | None]:
         """The key's command was run again after a refusal: the same target is asked once more. `provider` is
         what the rules in force have under this name now; another place gets nothing of this request."""
         attempt = self.current
@@ -157,15 +159,15 @@ class Course:
         ):
             choice = replace(choice, provider=replace(choice.provider, keys=provider.keys))
         self._judge(None, now)
-        return Next(self._begin(choice, index, now))
+        return Next((yield from self._begin(choice, index, now)))
 
-    def failed(self, outcome: Outcome, now: float) -> Next | Reject | None:
+    def failed(self, outcome: Outcome, now: float) -> Work[Next | Reject | None]:
         """The attempt failed before its answer began. None: nobody takes over, what failed is delivered."""
         attempt = self.current
         if attempt is None or self._verdict is not None:
             return None
         self._judge(outcome, now)
-        following = self._following(attempt, outcome, now)
+        following = yield from self._following(attempt, outcome, now)
         if isinstance(following, Reject):
             self.current = None
         return following
@@ -181,28 +183,28 @@ class Course:
         if self._verdict is None:
             self._judge(outcome, now)
 
-    def _following(self, attempt: Attempt, outcome: Outcome, now: float) -> Next | Reject | None:
+    def _following(self, attempt: Attempt, outcome: Outcome, now: float) -> Work[Next | Reject | None]:
         """A key that failed gives its place to another of the same provider at once, whatever the rule says
         of failover; then come a wait and retries, then the next target that is not passed over."""
         choice, index = attempt.choice, attempt.ticket.key_index
         if outcome.scope == "key" and (key := self._other_key(choice.provider, now)) is not None:
-            return Next(self._begin(choice, key, now))
+            return Next((yield from self._begin(choice, key, now)))
         if not outcome.moves_on(self._failover.on):
             return None
         if outcome.wait and outcome.wait <= self._patience:
             self._patience -= max(outcome.wait, SHORTEST_WAIT)
-            return Next(self._begin(choice, index, now + outcome.wait), outcome.wait)
+            return Next((yield from self._begin(choice, index, now + outcome.wait)), outcome.wait)
         if self._retries > 0:
             self._retries -= 1
-            return Next(self._begin(choice, index, now))
+            return Next((yield from self._begin(choice, index, now)))
         while self._waiting:
             choice = self._waiting.pop(0)
             if self._refusal(choice, now) is None:
                 with suppress(UntranslatableError):
-                    return Next(self._turn_to(choice, now))
+                    return Next((yield from self._turn_to(choice, now)))
         for choice in self._last_resorts(now):
             with suppress(UntranslatableError):
-                return Next(self._turn_to(choice, now, retries=0, patience=0.0))
+                return Next((yield from self._turn_to(choice, now, retries=0, patience=0.0)))
         return self._reject
 
     def _last_resorts(self, now: float) -> list[Choice]:
@@ -228,23 +230,24 @@ class Course:
 
     def _turn_to(
         self, choice: Choice, now: float, *, retries: int | None = None, patience: float | None = None
-    ) -> Attempt:
+    ) -> Work[Attempt]:
         """Retries and patience are those of the rule unless given."""
         self._retries = self._failover.retries if retries is None else retries
         self._patience = self._failover.wait if patience is None else patience
         self._tried = frozenset()
         self._is_renewed = False
         self._asked.append(choice)
-        return self._begin(choice, self._standing.pick_key(choice.provider, self._conversation, now), now)
+        key = self._standing.pick_key(choice.provider, self._conversation, now)
+        return (yield from self._begin(choice, key, now))
 
-    def _begin(self, choice: Choice, index: int | None, now: float) -> Attempt:
+    def _begin(self, choice: Choice, index: int | None, now: float) -> Work[Attempt]:
         """`index` None: with the key that is first to be well again, if there is one."""
         keys = choice.provider.keys
         if index is None:
             index = self._standing.next_key(choice.provider, now)
         key = keys[index].value if index is not None else None
         self._tried |= {index}
-        outgoing = self._prepare(choice, key, self._is_lone(choice.provider))
+        outgoing = yield from self._prepare(choice, key, self._is_lone(choice.provider))
         self._verdict = None
         ticket = self._standing.begin(choice.provider, choice.model, index, now)
         self.current = Attempt(choice, outgoing, ticket)

@@ -5,6 +5,7 @@ keys survive. A field of an unexpected type is no reason to fail: who reads it a
 """
 
 import re
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -115,10 +116,10 @@ class Offered(msgspec.Struct):
     compaction: Any = None
 
 
-class Incoming(Offered):
+class Incoming(Offered, dict=True):
     """The fields that mean something to others than Anthropic."""
 
-    messages: list[Message | Odd] | Unlisted = None
+    messages: msgspec.Raw = msgspec.Raw(b"null")
     system: Content = None
     max_tokens: Any = None
     stream: Any = None
@@ -130,9 +131,11 @@ class Incoming(Offered):
     output_config: Any = None
     output_format: Any = None
 
-    @property
+    @cached_property
     def turns(self) -> list[Message]:
-        return [message for message in as_list(self.messages) if isinstance(message, Message)]
+        """Decoded one by one, so that other threads run in between. Raises UntranslatableError."""
+        messages = (_decode(_message, raw) for raw in as_list(_decode(_list, self.messages)))
+        return [message for message in messages if isinstance(message, Message)]
 
 
 def _unescaped(found: re.Match[bytes]) -> bytes:
@@ -144,12 +147,16 @@ def _unescaped(found: re.Match[bytes]) -> bytes:
 
 _incoming = msgspec.json.Decoder(Incoming)
 _offered = msgspec.json.Decoder(Offered)
+_list: msgspec.json.Decoder[list[msgspec.Raw] | Unlisted] = msgspec.json.Decoder(list[msgspec.Raw] | Unlisted)
+_message: msgspec.json.Decoder[Message | Odd] = msgspec.json.Decoder(Message | Odd)
 
 
 def read(raw: bytes) -> Incoming:
     """Raises UntranslatableError for what is no JSON object, is nested too deeply, or holds a number that
     is too large."""
-    return _decode(_incoming, raw)
+    incoming = _decode(_incoming, raw)
+    _ = incoming.turns
+    return incoming
 
 
 def read_offered(raw: bytes) -> Offered:
@@ -157,7 +164,7 @@ def read_offered(raw: bytes) -> Offered:
     return _decode(_offered, raw)
 
 
-def _decode[T](decoder: msgspec.json.Decoder[T], raw: bytes) -> T:
+def _decode[T](decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw) -> T:
     try:
         return decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

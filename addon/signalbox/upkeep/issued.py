@@ -69,7 +69,7 @@ class Issued:
         self._writer.start()
 
     def issuer_of(self, block: Block) -> str | None:
-        """The provider that issued it, as far as that is known."""
+        """The provider that issued it, as far as that is known. May be asked in any thread."""
         digest = block.digest(self.key)
         return None if digest is None else self.issuer(digest)
 

@@ -1,0 +1,104 @@
+"""Decisions whose slow parts can run in a thread: all that takes long with a body of many megabytes.
+
+Such a decision is a generator. It yields functions that depend on nothing but what they were made with, and
+gets what they return, or has raised in it what they raise. Everything between two of them runs on the event
+loop, which alone reads and changes what requests share. Whoever drives the generator chooses where the
+functions run.
+"""
+
+import asyncio
+import gc
+import threading
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+type Work[T] = Generator[Callable[[], Any], Any, T]
+"""A decision that comes to a `T`."""
+
+_threads = ThreadPoolExecutor(thread_name_prefix="signalbox-work")
+_lock = threading.Lock()
+_running = 0
+"""Functions that run in threads now."""
+
+
+class Steps[T]:
+    """Drives a decision function by function, for whoever waits in a way of its own.
+
+    `job` is the function to call next; None once the decision is made, which is then `result`.
+    """
+
+    result: T
+
+    def __init__(self, work: Work[T]) -> None:
+        self._work = work
+        self.job: Callable[[], Any] | None = None
+        self.returned(None)
+
+    def returned(self, value: Any) -> None:
+        """Go on with what the function returned. Raises what the decision raises."""
+        self._go_on(lambda: self._work.send(value))
+
+    def raised(self, error: Exception) -> None:
+        """The same with what it raised."""
+        self._go_on(lambda: self._work.throw(error))
+
+    def _go_on(self, step: Callable[[], Callable[[], Any]]) -> None:
+        try:
+            self.job = step()
+        except StopIteration as end:
+            self.job, self.result = None, end.value
+
+
+def in_place[T](work: Work[T]) -> T:
+    """Make the decision now, without a thread. Raises what it raises."""
+    steps = Steps(work)
+    while steps.job is not None:
+        try:
+            value = steps.job()
+        except Exception as error:
+            steps.raised(error)
+        else:
+            steps.returned(value)
+    return steps.result
+
+
+def start(job: Callable[[], Any]) -> Future[Any]:
+    """Run a function of a decision in a thread."""
+    return _threads.submit(_run, job)
+
+
+def _run(job: Callable[[], Any]) -> Any:
+    with _without_collector():
+        return job()
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Python's cyclic collector stops every thread while it looks at all objects. A body of 30 MB can become
+    a million of them, which takes it a second, and they are in no cycles: it pauses until they are gone."""
+    global _running
+    with _lock:
+        _running += 1
+        gc.disable()
+    try:
+        yield
+    finally:
+        with _lock:
+            _running -= 1
+            if not _running:
+                gc.enable()
+
+
+async def in_thread[T](work: Work[T]) -> T:
+    """Make the decision with its functions in a thread. Raises what it raises."""
+    steps = Steps(work)
+    while steps.job is not None:
+        try:
+            value = await asyncio.wrap_future(start(steps.job))
+        except Exception as error:
+            steps.raised(error)
+        else:
+            steps.returned(value)
+    return steps.result
