@@ -142,7 +142,8 @@ def test_others_are_answered_at_once_while_a_body_of_30_mb_is_routed(router, up)
         assert answer.result() == 200
     assert up.requests[-1].body == body.replace(THINKING, b"")
     assert statistics.median(took) < statistics.median(quiet) + 0.1
-    assert max(took) < 1.0, sorted(took)[-5:]
+    assert statistics.quantiles(took, n=20)[-1] < 0.5, sorted(took)[-5:]
+    assert max(took) < 2.0, sorted(took)[-5:]  # beside other tests; 4 to 12 s without threads
 
 
 @pytest.mark.timeout(60)

@@ -422,6 +422,7 @@ class RoutedStream(HttpStream):
         exchange, answer = self.exchange, failed.answer or self._answer
         usage = answer.reader.usage if answer is not None else Usage()
         exchange.failed(failed.outcome, usage, time.monotonic())
+        exchange.reader = None
         yield from self._call.release()
         if answer is not None:
             self.flow.response = answer.response
@@ -768,6 +769,7 @@ class RoutedStream(HttpStream):
         provider = exchange.provider
         assert provider is not None
         if answer is None:
+            exchange.reader = None  # what the client gets is the router's own
             exchange.attempted(failed.outcome.label)
             yield from self._call.release()
             yield from self._respond_error(failed.status, self._told_of_all(failed.message), failed.outcome)
@@ -779,6 +781,7 @@ class RoutedStream(HttpStream):
         is_changed = (not provider.is_anthropic and answer.reword_error()) or is_changed
         exchange.reader = answer.reader
         if answer.reader.foreign and not (provider.is_anthropic or is_changed or answer.is_error):
+            exchange.reader = None
             exchange.attempted(failed.outcome.label)
             yield from self._call.release()
             message = self._told_of_all(f"gave no answer: {failed.outcome.detail}")
@@ -789,6 +792,7 @@ class RoutedStream(HttpStream):
         if answer.complete and not self._call.read_to_end:
             yield from self._call.release()
         if self._sent == "early head":
+            exchange.reader = None  # the client gets an event of the router's own
             exchange.attempted(failed.outcome.label)
             yield from self._end_with_event(failed.outcome)
         else:
