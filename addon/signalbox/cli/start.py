@@ -86,12 +86,12 @@ def main(command: Sequence[str]) -> int:
         print(error, file=sys.stderr)  # noqa: T201  to who started it
         return 2
     if line := refusal(program, arguments):
-        print(line, file=sys.stderr)  # noqa: T201
+        print(line, file=sys.stderr)  # noqa: T201  to who started it
         return 1
     if os.name == "posix":
         os.execv(program, [program, *arguments])  # noqa: S606  what the recipe asks for
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the child, which ends by it
-    return subprocess.call([program, *arguments])  # noqa: S603
+    return subprocess.call([program, *arguments])  # noqa: S603  what the recipe asks for
 
 
 if __name__ == "__main__":
