@@ -1,9 +1,11 @@
 """The scripted upstream does what tests rely on."""
 
+import gc
 import http.client
 import socket
 import threading
 import zlib
+from contextlib import ExitStack
 
 import pytest
 
@@ -118,3 +120,15 @@ def test_zai_reports_usage_at_the_end_alone():
     first, *_, last, _ = zai_sse().chunks
     assert b'"usage":{"input_tokens":0,"output_tokens":0}' in first
     assert b'"cache_read_input_tokens":500' in last
+
+
+def test_connections_that_are_open_at_the_end_are_closed():
+    for _ in range(5):
+        with ExitStack() as clients, Upstream() as upstream:
+            upstream.answer(Answer(200, (), (b"x" * 5_000_000,), "length"))
+            address = ("127.0.0.1", upstream.port)
+            reads_nothing = clients.enter_context(socket.create_connection(address))
+            reads_nothing.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            upstream.wait_for(1)
+            clients.enter_context(socket.create_connection(address))
+    gc.collect()  # an open socket would warn here

@@ -1,6 +1,5 @@
 """TLS on loopback: a certificate that signs itself, and the two ends."""
 
-import asyncio
 import datetime
 import ipaddress
 import socketserver
@@ -14,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.upstream import HEAD_LIMIT, Upstream
+from tests.upstream import Upstream
 
 
 def certify(file: Path) -> Path:
@@ -60,19 +59,8 @@ class TlsUpstream(Upstream):
     """A scripted provider that speaks HTTP/1.1 over TLS."""
 
     def __init__(self, certificate: Path) -> None:
-        super().__init__()
+        super().__init__(serving(certificate))
         self.url = self.url.replace("http:", "https:")
-        self._tls = serving(certificate)
-
-    async def _run(self) -> None:
-        server = await asyncio.start_server(
-            self._connected, sock=self._socket, limit=HEAD_LIMIT, ssl=self._tls
-        )
-        with self._changed:
-            self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-            self._changed.notify_all()
-        await self._stop.wait()
-        server.close()
 
 
 class SaysNoTls(socketserver.BaseRequestHandler):

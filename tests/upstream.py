@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -57,7 +58,8 @@ class Upstream:
     a count for count_tokens, an empty 200 for all else.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.requests: list[Received] = []
         self.left: list[Left] = []
         self.connections = 0
@@ -116,12 +118,19 @@ class Upstream:
                 raise TimeoutError(f"waited {timeout} s for {what}")
 
     async def _run(self) -> None:
-        server = await asyncio.start_server(self._connected, sock=self._socket, limit=HEAD_LIMIT)
+        server = await asyncio.start_server(
+            self._connected, sock=self._socket, limit=HEAD_LIMIT, ssl=self._tls
+        )
         with self._changed:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
             self._changed.notify_all()
         await self._stop.wait()
+        self._loop.remove_reader(self._socket)
+        await asyncio.sleep(0)  # for what was accepted last to become a connection that can be closed
+        await asyncio.sleep(0)
         server.close()
+        server.abort_clients()
+        await server.wait_closed()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number, self.connections = self.connections, self.connections + 1
