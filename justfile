@@ -9,6 +9,7 @@ python := if os_family() == "windows" { "python" } else { "python3" }
 start := bin + "python -m signalbox.cli.start " + bin
 router := "-s addon/router.py --mode reverse:https://api.anthropic.com@127.0.0.1:" + port
 schema := "addon/rules.schema.json"
+parallel := "-n auto --dist loadfile --no-loadscope-reorder"
 
 # List the recipes
 _default:
@@ -44,9 +45,13 @@ signalbox *args: _env
 stats *args: _env
     @{{bin}}signalbox stats {{args}}
 
-# All tests, several files at a time; with arguments those that pytest is told by them, one by one
+# The tests without the slow ones, several files at a time; or pytest with these arguments
 test *args: _env
-    {{bin}}pytest {{ if args == "" { "-n auto --dist loadfile --no-loadscope-reorder" } else { args } }}
+    {{bin}}pytest {{ if args == "" { parallel + ' -m "not slow"' } else { args } }}
+
+# All tests, the slow ones too
+test-all: _env
+    {{bin}}pytest {{parallel}}
 
 # All that is checked without running: format, lint, types, the schema
 check: _env && lint typecheck

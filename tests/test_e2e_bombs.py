@@ -16,9 +16,10 @@ from tests.answers import Answer, message_events, text_block
 from tests.callers import Caller
 from tests.upstream import Upstream
 
-pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="asks Linux what a process holds"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux what a process holds"),
+]
 
 SIZE = 200
 """Megabytes."""

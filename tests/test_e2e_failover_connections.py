@@ -247,6 +247,7 @@ FAILURES = [
 ]
 
 
+@pytest.mark.slow
 def test_three_hundred_failovers_on_one_connection_leave_nothing_behind(shared, caller):
     def failovers(count: int) -> None:
         for number in range(count):
@@ -265,6 +266,7 @@ def test_three_hundred_failovers_on_one_connection_leave_nothing_behind(shared, 
     assert after["bytes"] < before["bytes"] + 200_000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for what a process holds")
 def test_large_requests_that_are_over_are_not_held_until_their_time_limits_come(start_router, upstream):
     rules = f'providers: {{zai: {{url: "{upstream.url}", key: k}}}}\nrules: [{{match: "*", to: zai}}]'

@@ -299,6 +299,7 @@ def check_record(row: dict[str, Any], got: Got, one: Sent | None) -> None:
     assert not (one and whole) or row["output_tokens"] == one.usage["output_tokens"], (row, got, one)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for what a process holds")
 def test_a_storm_of_faults_leaves_every_answer_whole_and_nothing_behind(start_router):

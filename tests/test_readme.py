@@ -91,12 +91,12 @@ def test_it_says_what_is_not_yet_in_effect():
     assert said == {pending.what for pending in PENDING}
 
 
-def test_ci_installs_what_the_line_for_the_tests_installs():
+def test_ci_runs_the_line_for_the_tests_with_the_checks_and_the_slow_tests():
     (line,) = [line for line in SHELL.splitlines() if line.endswith("just test")]
     install, _, test = line.partition(" && ")
     ci = (ROOT / ".ci/run").read_text()
     assert install in ci
-    assert test.replace("test", "check test") in ci
+    assert test.replace("test", "check test-all") in ci
 
 
 @pytest.mark.parametrize("name", PAGES)

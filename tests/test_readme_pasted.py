@@ -16,7 +16,7 @@ import pytest
 
 from tests.running import ROOT, free_ports, wait_until
 
-pytestmark = [pytest.mark.clone, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.clone, pytest.mark.timeout(900)]
 
 LEFT_OUT = (
     ".git",
