@@ -13,7 +13,11 @@ from tests.litellm import LiteLLM
 from tests.running import Router
 from tests.upstream import Received, Upstream
 
-pytestmark = [pytest.mark.slow, pytest.mark.litellm, pytest.mark.timeout(420)]  # the first one may have to install it
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.litellm,
+    pytest.mark.timeout(420),
+]  # the first one may have to install it
 
 LOGIN = "sk-ant-oat01-fake-login-of-nobody"
 OPUS = "claude-opus-4-5"
