@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from signalbox.cli.explain import explain_command
 from signalbox.routing.quota import Quotas
-from signalbox.routing.windows import Told
+from signalbox.routing.rate_limit_headers import RateLimitHeaders
 
 RULES = """\
 providers:
@@ -124,7 +124,7 @@ def test_a_plan_that_was_nearly_used_up_at_the_last_answer_is_passed_over(file):
     text = RULES.replace("auth: client", marks, 1).replace("to: zai/glm-4.5-air", conditions)
     file.write_text(text.replace("to: anthropic", "to: [anthropic, zai]"))
     quotas, now = Quotas(), time.time()
-    quotas.hear("anthropic", "", Told({}, {"5h": 95.0}, {"5h": now + 3590}), now)
+    quotas.hear("anthropic", "", RateLimitHeaders({}, {"5h": 95.0}, {"5h": now + 3590}), now)
     (file.parent / "state").mkdir()
     (file.parent / "state" / "quota.json").write_bytes(quotas.saved())
     output = explain(file, "claude-opus-4-5").stdout
@@ -140,7 +140,7 @@ def test_the_plan_is_that_of_claude_code_here(file, monkeypatch):
     quota = f"auth: client\n    quota: {{redirect_at: {{5h: 90}}, accounts: [{work}]}}"
     file.write_text(RULES.replace("auth: client", quota, 1).replace("to: anthropic", "to: [anthropic, zai]"))
     quotas, now = Quotas(), time.time()
-    quotas.hear("anthropic", str(work), Told({}, {"5h": 95.0}, {"5h": now + 3590}), now)
+    quotas.hear("anthropic", str(work), RateLimitHeaders({}, {"5h": 95.0}, {"5h": now + 3590}), now)
     (file.parent / "state").mkdir()
     (file.parent / "state" / "quota.json").write_bytes(quotas.saved())
     assert "passed over" not in explain(file, "claude-opus-4-5").stdout

@@ -14,7 +14,7 @@ from signalbox.cli.stats import stats_command
 from signalbox.record.entry import Entry, json_line
 from signalbox.record.ledger import Ledger
 from signalbox.routing.quota import Quotas
-from signalbox.routing.windows import Told
+from signalbox.routing.rate_limit_headers import RateLimitHeaders
 from tests.running import wait_until
 
 NOON = datetime(2026, 11, 19, 12, tzinfo=UTC)
@@ -148,7 +148,7 @@ def test_nothing_on_record_is_still_json_and_csv(tmp_path):
 def test_it_ends_with_when_windows_will_be_full(state):
     quotas, now = Quotas(), time.time()
     for ago, percent in ((600, 40.0), (0, 80.0)):
-        told = Told({}, {"5h": percent, "7d": 10.0}, dict.fromkeys(("5h", "7d"), now + 9000))
+        told = RateLimitHeaders({}, {"5h": percent, "7d": 10.0}, dict.fromkeys(("5h", "7d"), now + 9000))
         for account in ("", "/home/x/.claude-work"):
             quotas.hear("anthropic", account, told, now - ago)
     (state / "quota.json").write_bytes(quotas.saved())

@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 
 from signalbox.messages.body import Body
 from signalbox.messages.tokens import Measured
-from signalbox.routing import names
-from signalbox.routing.facts import SESSION_LENGTH, SNIPPET_LENGTH, UNTOLD, Calibration, Facts
+from signalbox.routing.facts import (
+    SESSION_LENGTH,
+    SNIPPET_LENGTH,
+    UNTOLD,
+    Calibration,
+    Facts,
+    matched_name,
+    sent_name,
+)
 
 FACTS = [name for name, fact in vars(Facts).items() if isinstance(fact, property | cached_property)]
 FIELDS = ("model", "messages", "system", "tools", "metadata", "thinking", "stream")
@@ -60,13 +67,13 @@ IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png"
     ],
 )
 def test_names_lose_their_prefixes_and_for_matching_the_long_context_suffix(asked, matched, sent):
-    assert names.matched_name(asked) == matched
-    assert names.sent_name(asked) == sent
+    assert matched_name(asked) == matched
+    assert sent_name(asked) == sent
 
 
 @given(st.text(max_size=30))
 def test_a_name_is_never_empty_unless_it_was(asked):
-    assert bool(names.matched_name(asked)) == bool(names.sent_name(asked)) == bool(asked)
+    assert bool(matched_name(asked)) == bool(sent_name(asked)) == bool(asked)
 
 
 @pytest.mark.parametrize(

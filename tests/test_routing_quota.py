@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from signalbox.config.rules import Failover, Match, Provider, Quota, Reject, Rule, Rules, Secret, Target, Url
 from signalbox.routing.quota import MOST, Change, Meter, Quotas, following
-from signalbox.routing.windows import UNNAMED, Told
+from signalbox.routing.rate_limit_headers import UNNAMED, RateLimitHeaders
 
 NOW = 1795176000.0
 HOUR = 3600.0
@@ -22,15 +22,17 @@ REJECTED = "rejected"
 
 def told(
     percent: dict[str, float] | None = None, overall: str = "", in_use: bool = False, **status: str
-) -> Told:
+) -> RateLimitHeaders:
     """An answer by which all windows it names reset in an hour; `w5h` names the window `5h`."""
     statuses = {name.removeprefix("w"): value for name, value in status.items()}
     percents = percent or {}
     resets = dict.fromkeys({*percents, *statuses}, NOW + HOUR)
-    return Told(statuses, percents, resets, overall, overage_in_use=in_use)
+    return RateLimitHeaders(statuses, percents, resets, overall, overage_in_use=in_use)
 
 
-def meter(*answers: Told, policy: Quota = MARKS, now: float = NOW, refused: str | None = None) -> Meter:
+def meter(
+    *answers: RateLimitHeaders, policy: Quota = MARKS, now: float = NOW, refused: str | None = None
+) -> Meter:
     found = Meter()
     for answer in answers:
         found.hear(answer, now, refused)
@@ -120,7 +122,7 @@ def test_a_window_of_one_family_binds_that_family_only():
 
 
 def test_of_several_the_one_that_is_open_last_is_named():
-    found = meter(Told({"5h": REJECTED, "7d": REJECTED}, {}, {"5h": NOW + 60, "7d": NOW + 99}))
+    found = meter(RateLimitHeaders({"5h": REJECTED, "7d": REJECTED}, {}, {"5h": NOW + 60, "7d": NOW + 99}))
     assert found.refusal(MARKS, SONNET, NOW) == ("quota:7d", "7d is used up, resets in 99 s")
     assert reason(found, now=NOW + 98) == "quota:7d"
     assert reason(found, now=NOW + 99) == ""
@@ -156,9 +158,9 @@ def test_a_refused_model_is_bound_by_a_family_of_any_name():
 
 
 def test_an_open_plan_lifts_what_only_the_plan_had_said():
-    found = meter(Told({"plan": REJECTED}, {}, {}, REJECTED), policy=WATCHED, refused=SONNET)
+    found = meter(RateLimitHeaders({"plan": REJECTED}, {}, {}, REJECTED), policy=WATCHED, refused=SONNET)
     assert found.refusal(WATCHED, SONNET, NOW) == ("quota:plan", "plan is used up")
-    found.hear(Told({}, {}, {}, "allowed"), NOW)
+    found.hear(RateLimitHeaders({}, {}, {}, "allowed"), NOW)
     assert reason(found, WATCHED) == ""
 
 
@@ -169,7 +171,7 @@ def test_an_open_plan_does_not_lift_a_family_of_which_it_says_nothing():
 
 
 def test_without_a_reset_it_is_asked_again_soon():
-    found = meter(Told({"5h": REJECTED}, {}, {}))
+    found = meter(RateLimitHeaders({"5h": REJECTED}, {}, {}))
     assert (reason(found, now=NOW + UNNAMED - 1), reason(found, now=NOW + UNNAMED)) == ("quota:5h", "")
 
 
@@ -222,7 +224,7 @@ def test_below_the_mark_and_its_hysteresis_nobody_is_passed_over(steps):
     found, now = Meter(), NOW
     for percent, later in steps:
         now += later
-        found.hear(Told({}, {"5h": percent}, {"5h": now + HOUR}), now)
+        found.hear(RateLimitHeaders({}, {"5h": percent}, {"5h": now + HOUR}), now)
         found.settle(MARKS, now)
         assert (reason(found, now=now) != "") >= (percent >= 90)
         assert (reason(found, now=now) == "") >= (percent < 85)

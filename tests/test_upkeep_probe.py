@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from signalbox.config.rules import Failover, Match, Provider, Quota, Rule, Rules, Secret, Target, Url
-from signalbox.routing import windows
+from signalbox.routing import rate_limit_headers
 from signalbox.routing.quota import Quotas
-from signalbox.routing.windows import Told
+from signalbox.routing.rate_limit_headers import RateLimitHeaders
 from signalbox.upkeep import probe
 from signalbox.upkeep.probe import FAILURES, Prober, _Course, request
 from tests.answers import Answer, error_json, json_answer
@@ -59,13 +59,13 @@ class Router:
 
     def goes_over(self, account: str = "", percent: float = 95.0, refused: str | None = None) -> None:
         status = {} if refused is None else {"5h": "rejected"}
-        told = Told(status, {"5h": percent}, {"5h": time.time() + 3600})
+        told = RateLimitHeaders(status, {"5h": percent}, {"5h": time.time() + 3600})
         self.quotas.hear(self.home.name, account, told, time.time(), refused)
         self.quotas.settle(self.rules, time.time())
 
     def _hear(self, provider: Provider, account: str, status: int, headers: Mapping[str, str]) -> bool:
         self.heard.append((account, status))
-        return windows.read(headers, time.time()) is not None
+        return rate_limit_headers.read(headers, time.time()) is not None
 
     def run(self, until: Callable[[], object], limit: float = 5.0) -> None:
         """Let it probe until something holds."""

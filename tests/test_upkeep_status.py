@@ -8,7 +8,7 @@ import pytest
 
 from signalbox.config.rules import Quota
 from signalbox.routing.quota import Meter
-from signalbox.routing.windows import Told
+from signalbox.routing.rate_limit_headers import RateLimitHeaders
 from signalbox.upkeep.status import brief, file_of, line
 
 NOW = datetime(2026, 5, 10, 16, 19, 4).timestamp()  # noqa: DTZ001 (local time is what is shown)
@@ -19,7 +19,7 @@ def meter(claim: str = "", status: dict[str, str] | None = None, **percent: floa
     percents = {name.removeprefix("w"): value for name, value in percent.items()}
     resets = dict.fromkeys([*percents, *(status or {})], SOON)
     found = Meter()
-    found.hear(Told(status or {}, percents, resets, claim=claim), NOW)
+    found.hear(RateLimitHeaders(status or {}, percents, resets, claim=claim), NOW)
     return found
 
 

@@ -20,8 +20,8 @@ from signalbox.messages.body import Body
 from signalbox.messages.paths import COUNT_TOKENS, MESSAGES
 from signalbox.record.console import skip_line
 from signalbox.routing.budget import Budgets, Used
+from signalbox.routing.credentials import mask
 from signalbox.routing.facts import AGENT_HEADER, Facts
-from signalbox.routing.mask import mask
 from signalbox.routing.match import why
 from signalbox.routing.outgoing import Incoming, Lessons
 from signalbox.routing.plan import Choice, plan

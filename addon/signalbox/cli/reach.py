@@ -13,9 +13,8 @@ from msgspec.structs import replace
 
 from signalbox.config.faults import Fault, shown
 from signalbox.config.rules import Glob, Match, Rule
+from signalbox.routing.facts import tier_of
 
-TIERS = ("opus", "sonnet", "haiku", "fable")
-"""In the order in which they are looked for in a model's name."""
 _TOKEN = re.compile(r"\[!?\]?[^\]]*\]|\*+|.", re.DOTALL)
 
 
@@ -96,7 +95,7 @@ def _by_model(asked: Sequence[Glob], later: Match) -> bool:
 def _by_tier(asked: Sequence[str], later: Match) -> bool:
     if later.tier:
         return set(later.tier) <= set(asked)
-    tiers = [next((tier for tier in TIERS if tier in glob.text.lower()), None) for glob in later.model]
+    tiers = [tier_of(glob.text) for glob in later.model]
     return bool(tiers) and all(tier in asked for tier in tiers)
 
 

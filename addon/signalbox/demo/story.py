@@ -12,7 +12,7 @@ from signalbox.demo.providers import PAUSE, FakeProvider
 from signalbox.record.console import count
 from signalbox.record.entry import Entry
 from signalbox.record.reading import entries
-from signalbox.routing.mask import masked_value
+from signalbox.routing.credentials import masked_value
 
 LOGIN = "sk-ant-fake-login-of-the-caller"
 ZAI_KEY = "zai-fake-key-of-the-router"

@@ -7,8 +7,8 @@ from mitmproxy import http
 
 from signalbox.config.rules import Provider
 from signalbox.record import console
+from signalbox.routing.credentials import masked_value
 from signalbox.routing.exchange import Exchange
-from signalbox.routing.mask import masked_value
 from signalbox.routing.sessions import Sessions
 
 log = logging.getLogger("signalbox")

@@ -14,13 +14,13 @@ from signalbox.gateway.trust import trusted
 from signalbox.proxy.faults import place
 from signalbox.proxy.requests import plain_headers
 from signalbox.record import console
-from signalbox.routing import windows
 from signalbox.routing.budget import Budgets, Used
 from signalbox.routing.credentials import Caller, bare
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.match import NOTHING_KNOWN, Quota
 from signalbox.routing.plan import Plan
 from signalbox.routing.quota import DEFAULT, Change, following
+from signalbox.routing.rate_limit_headers import RateLimitHeaders, read
 from signalbox.upkeep import quota
 from signalbox.upkeep.accounts import Accounts
 from signalbox.upkeep.keychain import keychain
@@ -123,7 +123,7 @@ class Metering:
 
     def _hear_probe(self, provider: Provider, account: str, status: int, headers: Mapping[str, str]) -> bool:
         """Says whether it told anything."""
-        told = windows.read(headers, time.time())
+        told = read(headers, time.time())
         if told is not None:
             self._take(provider, account, status, told, provider.quota.probe_model)
         return told is not None
@@ -133,13 +133,20 @@ class Metering:
     ) -> None:
         """Whatever is wrong with it must not harm the answer."""
         try:
-            told = windows.read(headers, time.time())
+            told = read(headers, time.time())
             if told is not None:
                 self._take(provider, self.account(provider, caller), status, told, model)
         except Exception as fault:
             log.error("fault when quota was read: %s", place(fault))
 
-    def _take(self, provider: Provider, account: str, status: int, told: windows.Told, model: str) -> None:
+    def _take(
+        self,
+        provider: Provider,
+        account: str,
+        status: int,
+        told: RateLimitHeaders,
+        model: str,
+    ) -> None:
         now = time.time()
         refused = model if status == 429 and model else None  # a model list's refusal is that of no model
         meter = self.quotas.hear(provider.name, account, told, now, refused)

@@ -5,7 +5,7 @@ from typing import Any
 
 from signalbox.config.rules import Provider
 from signalbox.routing.quota import DEFAULT, Meter, Quotas
-from signalbox.routing.windows import Window
+from signalbox.routing.rate_limit_headers import Window
 
 
 def quota(quotas: Quotas, provider: Provider, now: datetime) -> dict[str, Any] | None:

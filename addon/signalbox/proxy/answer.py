@@ -28,7 +28,7 @@ from signalbox.routing.outcome import (
     success,
 )
 from signalbox.routing.report import HEAD
-from signalbox.routing.resets import limits
+from signalbox.routing.retry_after import limits
 from signalbox.translate.translation import PASSING
 
 log = logging.getLogger("signalbox")

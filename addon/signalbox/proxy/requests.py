@@ -5,9 +5,8 @@ from copy import copy
 
 from mitmproxy import ctx, http
 
-from signalbox.routing.credentials import is_secret, masked_path
+from signalbox.routing.credentials import is_secret, masked_path, masked_value
 from signalbox.routing.exchange import Exchange
-from signalbox.routing.mask import masked_value
 from signalbox.routing.outgoing import Outgoing
 
 LARGE = 1024 * 1024

@@ -45,6 +45,11 @@ HOP_BY_HOP = frozenset(
 
 _ANTHROPIC_SECRET = "sk-ant-"  # noqa: S105 (the prefix of every Anthropic key and token, not one of them)
 
+SHOWN = 5
+"""Characters shown of either end of a secret."""
+SHORTEST_SHOWN = 16
+SCHEMES = ("bearer", "basic")
+
 
 class Caller(msgspec.Struct, frozen=True):
     """Who asks.
@@ -240,3 +245,18 @@ def _bare(value: str) -> Iterator[str]:
 
 def _same(presented: str, secret: str) -> bool:
     return hmac.compare_digest(presented.encode("utf-8", "surrogateescape"), secret.encode())
+
+
+def mask(secret: str) -> str:
+    """The first and last five characters, `sk-an...wigAA`; nothing of a secret under 16 characters."""
+    if len(secret) < SHORTEST_SHOWN:
+        return "***"
+    return f"{secret[:SHOWN]}...{secret[-SHOWN:]}"
+
+
+def masked_value(value: str) -> str:
+    """A header's value with its secret masked; the word before it stays: `Bearer sk-an...wigAA`."""
+    scheme, _, secret = value.partition(" ")
+    if scheme.lower() in SCHEMES:
+        return f"{scheme} {mask(secret.strip())}"
+    return mask(value)

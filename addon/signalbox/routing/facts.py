@@ -13,10 +13,10 @@ import msgspec
 
 from signalbox.config.regexes import Regex
 from signalbox.messages.body import Body
+from signalbox.messages.models import LISTED, LONG_CONTEXT_SUFFIX
 from signalbox.messages.system import BILLING
 from signalbox.messages.tokenizers import DEFAULT, Tokenizer, tokenizer_of
 from signalbox.messages.tokens import Measured, measure
-from signalbox.routing import names
 
 type Conversation = tuple[str, str]
 """Session id and agent id (empty for the main agent): what has a history of its own."""
@@ -30,6 +30,12 @@ SESSION_LENGTH = 200
 
 COUNTED = ("system", "messages", "tools")
 """The fields of a body that are input."""
+
+PREFIXES = (LISTED, "anthropic/")
+"""What the merged model list, or a habit of other routers, puts before a name."""
+
+TIERS = ("opus", "sonnet", "haiku", "fable")
+"""In the order in which they are looked for."""
 
 _REMINDER, _REMINDER_END = "<system-reminder>", "</system-reminder>"
 
@@ -104,11 +110,11 @@ class Facts:
 
     @cached_property
     def model(self) -> str | None:
-        return names.matched_name(self.asked) if self.asked else None
+        return matched_name(self.asked) if self.asked else None
 
     @cached_property
     def tier(self) -> str | None:
-        return names.tier(self.model) if self.model else None
+        return tier_of(self.model) if self.model else None
 
     @cached_property
     def session(self) -> str | None:
@@ -270,3 +276,31 @@ def _outside_reminders(text: str) -> str:
     """What is left without `<system-reminder>...</system-reminder>`; one that never ends hides the rest."""
     before, *reminders = text.split(_REMINDER)
     return before + "".join(reminder.partition(_REMINDER_END)[2] for reminder in reminders)
+
+
+# names of models, as clients write them
+
+
+def sent_name(asked: str) -> str:
+    """The name without listing prefixes: what is sent where neither target nor provider names one."""
+    name = asked
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return name or asked
+
+
+def matched_name(model: str) -> str:
+    """The name that globs see: without listing prefixes and without `[1m]`."""
+    return without_long_context(sent_name(model))[0]
+
+
+def without_long_context(model: str) -> tuple[str, bool]:
+    """The name without its `[1m]` (in any casing), and whether it had one."""
+    name = model[: -len(LONG_CONTEXT_SUFFIX)]
+    return (name, True) if name and model[len(name) :].lower() == LONG_CONTEXT_SUFFIX else (model, False)
+
+
+def tier_of(model: str) -> str | None:
+    """The tier that a model's name speaks of: `claude-3-5-haiku-latest` is `haiku`."""
+    lowered = model.lower()
+    return next((name for name in TIERS if name in lowered), None)

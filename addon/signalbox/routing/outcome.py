@@ -22,11 +22,12 @@ from typing import Literal, NamedTuple, Self
 import msgspec
 
 from signalbox.config.rules import Failover
-from signalbox.routing import causes, resets, windows
+from signalbox.routing import causes, rate_limit_headers
 from signalbox.routing.causes import LOGIN_STATUSES
 from signalbox.routing.causes import Kind as Kind
 from signalbox.routing.report import Report, one_line, read
-from signalbox.routing.resets import retry_after as retry_after
+from signalbox.routing.retry_after import BEIJING, in_text, limits, next_day, next_month
+from signalbox.routing.retry_after import retry_after as retry_after
 
 type Scope = Literal["key", "model", "provider", "none"]
 
@@ -191,7 +192,7 @@ def _outcome(label: str, kind: Kind, status: int, answer: _Answer) -> Outcome:
         rest,
         scope,
         wait=retry_after(answer.headers, answer.now) or answer.report.delay,
-        window=spent.last if spent is not None else None,
+        window=spent.latest_reset if spent is not None else None,
         detail=answer.report.detail or _phrase(status),
     )
 
@@ -207,7 +208,9 @@ def _rest(kind: Kind, answer: _Answer) -> tuple[float | None, Scope]:
     match kind:
         case "quota":
             spent = _spent(answer)
-            named = (spent and spent.rest(answer.now.timestamp())) or _named_reset(answer) or QUOTA_REST
+            named = (
+                (spent and spent.seconds_left(answer.now.timestamp())) or _named_reset(answer) or QUOTA_REST
+            )
             return min(named, LONGEST_QUOTA_REST), "model" if spent and spent.of_one_family else "key"
         case "throttle":
             return _short_rest(THROTTLE_REST, answer), "key"
@@ -220,30 +223,30 @@ def _rest(kind: Kind, answer: _Answer) -> tuple[float | None, Scope]:
     return None, "none"
 
 
-def _spent(answer: _Answer) -> windows.Told | None:
+def _spent(answer: _Answer) -> rate_limit_headers.RateLimitHeaders | None:
     """What the headers tell of a plan's windows, where one of them is used up."""
-    told = windows.read(answer.headers, answer.now.timestamp())
-    return told if told is not None and told.spent else None
+    told = rate_limit_headers.read(answer.headers, answer.now.timestamp())
+    return told if told is not None and told.exhausted else None
 
 
 def _named_reset(answer: _Answer) -> float | None:
     """Seconds until spent quota comes back, by what names it most exactly."""
     report, headers, now = answer.report, answer.headers, answer.now
     if causes.MONTHLY in report.names:
-        return resets.next_month(now)
+        return next_month(now)
     if causes.DAILY in report.names:
-        return resets.next_day(now, resets.BEIJING)
+        return next_day(now, BEIJING)
     is_zai = report.is_zai or f".{answer.provider}".endswith(_ZAI_HOSTS)
     return (
-        resets.in_text(report.message, now, resets.BEIJING if is_zai else UTC)
+        in_text(report.message, now, BEIJING if is_zai else UTC)
         or report.delay
         or retry_after(headers, now)
-        or resets.limits(headers, now)
+        or limits(headers, now)
     )
 
 
 def _short_rest(usual: float, answer: _Answer) -> float:
     named = retry_after(answer.headers, answer.now)
     if named is None:
-        named = answer.report.delay or resets.limits(answer.headers, answer.now) or usual
+        named = answer.report.delay or limits(answer.headers, answer.now) or usual
     return min(named, LONGEST_SHORT_REST)

@@ -6,8 +6,7 @@ from hashlib import blake2b
 import msgspec
 
 from signalbox.config.rules import Provider, Reject, Rule, Rules, Target
-from signalbox.routing import names
-from signalbox.routing.facts import Conversation, Facts
+from signalbox.routing.facts import Conversation, Facts, matched_name, sent_name, without_long_context
 from signalbox.routing.match import NOTHING_KNOWN, Quota, first_match
 from signalbox.translate.request import untranslatable
 
@@ -114,13 +113,13 @@ def _ordered(equals: tuple[Target, ...], conversation: Conversation | None) -> S
 
 def model_sent(provider: Provider, target: Target, asked: str) -> str:
     """The model's name as this target gets it. `[1m]` goes nowhere but to Anthropic itself."""
-    matched = names.matched_name(asked)
-    requested = names.sent_name(asked) if provider.is_anthropic else matched
+    matched = matched_name(asked)
+    requested = sent_name(asked) if provider.is_anthropic else matched
     if target.model is None:
         model = next((to for glob, to in provider.rename if glob.matches(matched)), requested)
     else:
         model = target.model.replace("{model}", requested)
-    return model if provider.is_anthropic else names.without_long_context(model)[0]
+    return model if provider.is_anthropic else without_long_context(model)[0]
 
 
 def _sorted_out(

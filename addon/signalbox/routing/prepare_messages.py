@@ -13,8 +13,7 @@ from signalbox.messages.paths import MESSAGES
 from signalbox.messages.system import without_billing_block
 from signalbox.messages.thinking import switched_off, with_placeholders, without_thinking
 from signalbox.routing.credentials import forwarded, with_key
-from signalbox.routing.facts import Facts
-from signalbox.routing.names import without_long_context
+from signalbox.routing.facts import Facts, without_long_context
 from signalbox.routing.outgoing import (
     BETA,
     Incoming,

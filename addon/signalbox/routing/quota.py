@@ -11,9 +11,9 @@ from typing import NamedTuple
 import msgspec
 
 from signalbox.config.rules import Provider, Quota, Rules
-from signalbox.routing import windows
+from signalbox.routing import rate_limit_headers
+from signalbox.routing.rate_limit_headers import OVERAGE, Moment, RateLimitHeaders, Window
 from signalbox.routing.standing import span
-from signalbox.routing.windows import OVERAGE, Moment, Told, Window
 
 ALWAYS = ("5h", "7d", OVERAGE)
 """Windows that are shown always, in this order, as never used where nothing is known of them."""
@@ -36,17 +36,17 @@ class Meter(msgspec.Struct):
     held: frozenset[str] = frozenset()
     """For whom it is passed over since it was last settled: `""` for all models, else a family's window."""
 
-    def hear(self, told: Told, now: float, refused: str | None = None) -> None:
+    def hear(self, told: RateLimitHeaders, now: float, refused: str | None = None) -> None:
         """One more answer; `refused` is the model as sent, where it was refused with a 429."""
-        is_open = bool(told.overall) and not windows.is_shut(told.overall)
+        is_open = bool(told.overall) and not rate_limit_headers.is_shut(told.overall)
         for name in dict.fromkeys([*self.windows, *told.status, *told.percent, *told.reset]):
             if name in self.windows or name in ALWAYS or len(self.windows) < MOST:
-                window = self.windows.get(name, Window()).hear(name, told, now, refused)
-                lifts = is_open and name not in told.status and windows.family(name) is None
+                window = self.windows.get(name, Window()).updated(name, told, now, refused)
+                lifts = is_open and name not in told.status and rate_limit_headers.family(name) is None
                 self.windows[name] = window.lifted() if lifts and window.is_rejected else window
         if told.overall or OVERAGE in told.status:
             extra = told.overage_in_use or told.status.get(OVERAGE, "").startswith("allowed")
-            self.covered = extra and not windows.is_shut(told.overall)
+            self.covered = extra and not rate_limit_headers.is_shut(told.overall)
         self.claim = told.claim or self.claim
         self.heard = now
 
@@ -99,10 +99,10 @@ class Meter(msgspec.Struct):
         return f"quota:{name}", f"{name} is {used}{until}"
 
     def _binds(self, window: str, model: str | None) -> bool:
-        name = windows.family(window)
+        name = rate_limit_headers.family(window)
         if model is None or name is None:
             return False
-        return windows.is_of_family(model, name) or model in self.windows[window].refused
+        return rate_limit_headers.is_of_family(model, name) or model in self.windows[window].refused
 
     def next_reset(self, now: float) -> float | None:
         """When the next of the windows that may keep it away is open again."""
@@ -141,7 +141,9 @@ class Quotas:
         """All of it as JSON. No credential is in it."""
         return msgspec.json.encode(self._meters)
 
-    def hear(self, provider: str, account: str, told: Told, now: float, refused: str | None = None) -> Meter:
+    def hear(
+        self, provider: str, account: str, told: RateLimitHeaders, now: float, refused: str | None = None
+    ) -> Meter:
         meter = self._meters.setdefault(provider, {}).setdefault(account, Meter())
         meter.hear(told, now, refused)
         return meter
@@ -203,7 +205,7 @@ def following(rules: Rules, provider: str) -> str:
 
 
 def _scope(window: str) -> str:
-    return window if windows.family(window) is not None else ""
+    return window if rate_limit_headers.family(window) is not None else ""
 
 
 def _is_one(provider: Provider) -> bool:

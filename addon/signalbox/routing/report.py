@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from signalbox.messages.errors import ERROR_TYPES, error_of, shows_error
-from signalbox.routing.resets import duration
+from signalbox.routing.retry_after import duration
 
 HEAD = 64 * 1024
 """Bytes of a body that are read."""

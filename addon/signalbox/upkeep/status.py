@@ -8,7 +8,7 @@ from pathlib import Path
 
 from signalbox.config.rules import Quota
 from signalbox.routing.quota import DEFAULT, Meter
-from signalbox.routing.windows import Window
+from signalbox.routing.rate_limit_headers import Window
 
 FILE = "usage-status.md"
 OPEN = ("", "allowed")

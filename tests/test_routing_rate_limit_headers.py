@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.routing.windows import (
+from signalbox.routing.rate_limit_headers import (
     FURTHEST,
     LONGEST,
     SAMPLES,
     UNNAMED,
-    Told,
+    RateLimitHeaders,
     Window,
     family,
     is_of_family,
@@ -46,7 +46,7 @@ def headers_of(recorded: str) -> dict[str, str]:
     return {name: value.strip() for name, _, value in pairs}
 
 
-def in_words(told: Told | None) -> str:
+def in_words(told: RateLimitHeaders | None) -> str:
     if told is None:
         return "nothing"
     lines = []
@@ -58,8 +58,8 @@ def in_words(told: Told | None) -> str:
         lines.append(f"{name}{percent}{status}{reset}")
     if told.claim:
         lines.append(f"decides: {told.claim}")
-    if told.spent:
-        lines.append(f"used up: {told.last}" + ", of one family" * told.of_one_family)
+    if told.exhausted:
+        lines.append(f"used up: {told.latest_reset}" + ", of one family" * told.of_one_family)
     return "\n".join([*lines, *(["extra usage"] if told.overage_in_use else [])])
 
 
@@ -106,33 +106,35 @@ def test_which_models_a_window_counts():
 # one window, answer by answer
 
 
-def told(percent: float | None = None, status: str | None = None, reset: float | None = None) -> Told:
+def told(
+    percent: float | None = None, status: str | None = None, reset: float | None = None
+) -> RateLimitHeaders:
     def of_5h[T](value: T | None) -> dict[str, T]:
         return {} if value is None else {"5h": value}
 
-    return Told(of_5h(status), of_5h(percent), of_5h(reset))
+    return RateLimitHeaders(of_5h(status), of_5h(percent), of_5h(reset))
 
 
-def heard(*answers: tuple[float, Told], refused: str | None = None) -> Window:
+def heard(*answers: tuple[float, RateLimitHeaders], refused: str | None = None) -> Window:
     window = Window()
     for now, answer in answers:
-        window = window.hear("5h", answer, now, refused)
+        window = window.updated("5h", answer, now, refused)
     return window
 
 
 def test_what_an_answer_does_not_say_stays():
     whole = heard((NOW, told(40, "allowed", NOW + HOUR)))
-    assert whole.hear("5h", told(41), NOW + 1, None) == heard(
+    assert whole.updated("5h", told(41), NOW + 1, None) == heard(
         (NOW, told(40, "allowed", NOW + HOUR)), (NOW + 1, told(41, "allowed", NOW + HOUR))
     )
-    assert whole.hear("5h", Told({"7d": "rejected"}, {}, {}), NOW + 1, None) is whole
+    assert whole.updated("5h", RateLimitHeaders({"7d": "rejected"}, {}, {}), NOW + 1, None) is whole
 
 
 def test_once_its_reset_has_passed_nothing_is_used():
     window = heard((NOW, told(101, "rejected", NOW + HOUR)))
     assert window.at(NOW + HOUR - 1) == window
     assert window.at(NOW + HOUR) == Window()
-    later = window.hear("5h", told(reset=NOW + 6 * HOUR), NOW + HOUR, None)
+    later = window.updated("5h", told(reset=NOW + 6 * HOUR), NOW + HOUR, None)
     assert (later.percent, later.status) == (0, "")
 
 
@@ -140,7 +142,7 @@ def test_a_reset_that_a_wrong_clock_has_put_years_away_does_not_count():
     window = heard((NOW, told(101, "rejected", NOW + HOUR)))
     before = NOW - 365 * 24 * HOUR
     assert window.at(before) == Window()
-    assert window.hear("5h", told(50), before, None).percent == 50
+    assert window.updated("5h", told(50), before, None).percent == 50
 
 
 def test_without_a_reset_it_counts_for_a_short_while():
@@ -152,8 +154,8 @@ def test_without_a_reset_it_counts_for_a_short_while():
 def test_a_refused_model_is_noted_until_the_window_is_open_again():
     shut = heard((NOW, told(100, "rejected", NOW + HOUR)), refused="claude-opus-4-5")
     assert shut.refused == ("claude-opus-4-5",)
-    assert shut.hear("5h", told(status="rejected"), NOW + 1, None).refused == ("claude-opus-4-5",)
-    assert shut.hear("5h", told(status="allowed"), NOW + 1, None).refused == ()
+    assert shut.updated("5h", told(status="rejected"), NOW + 1, None).refused == ("claude-opus-4-5",)
+    assert shut.updated("5h", told(status="allowed"), NOW + 1, None).refused == ()
 
 
 # when it will be full
@@ -192,10 +194,13 @@ def test_where_nothing_tells_when_it_will_be_full_nothing_is_said(window, now):
 
 def test_a_week_is_measured_in_days():
     day = 24 * HOUR
-    answers = [(NOW + n * HOUR, Told({}, {"7d": 20 + n / 2}, {"7d": NOW + 7 * day}), None) for n in range(25)]
+    answers = [
+        (NOW + n * HOUR, RateLimitHeaders({}, {"7d": 20 + n / 2}, {"7d": NOW + 7 * day}), None)
+        for n in range(25)
+    ]
     window = Window()
     for now, answer, refused in answers:
-        window = window.hear("7d", answer, now, refused)
+        window = window.updated("7d", answer, now, refused)
     assert window.full_at("7d", NOW + day) == pytest.approx(NOW + day + 68 * 2 * HOUR)
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-from signalbox.routing import resets
+from signalbox.routing.retry_after import ahead, duration
 
 OVERAGE = "overage"
 """Extra usage beyond the plan. It is rejected wherever none was bought, which says nothing of the plan."""
@@ -48,7 +48,7 @@ type Moment = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
 """Unix seconds, bounded so that all of them are dates, whatever a file says."""
 
 
-class Told(msgspec.Struct, frozen=True):
+class RateLimitHeaders(msgspec.Struct, frozen=True):
     """What one answer said. Windows are named as in headers; what was missing or nonsense is not there."""
 
     status: Mapping[str, str]
@@ -62,7 +62,7 @@ class Told(msgspec.Struct, frozen=True):
     overage_in_use: bool = False
 
     @property
-    def spent(self) -> tuple[str, ...]:
+    def exhausted(self) -> tuple[str, ...]:
         """The windows that are used up, without `overage`. One of all models hides those of one family,
         which would keep the others away too long."""
         shut = [name for name, status in self.status.items() if is_shut(status) and name != OVERAGE]
@@ -71,23 +71,23 @@ class Told(msgspec.Struct, frozen=True):
     @property
     def of_one_family(self) -> bool:
         """Whether what is used up shuts out only one family of models."""
-        return all(family(name) is not None for name in self.spent)
+        return all(family(name) is not None for name in self.exhausted)
 
     @property
-    def last(self) -> str:
+    def latest_reset(self) -> str:
         """Of those that are used up the one that is open again last."""
-        return max(self.spent, key=lambda name: self.reset.get(name, 0.0))
+        return max(self.exhausted, key=lambda name: self.reset.get(name, 0.0))
 
-    def rest(self, now: float) -> float | None:
+    def seconds_left(self, now: float) -> float | None:
         """Seconds until the last of the windows that are used up is open again."""
-        return max((self.reset[name] - now for name in self.spent if name in self.reset), default=None)
+        return max((self.reset[name] - now for name in self.exhausted if name in self.reset), default=None)
 
 
 def is_shut(status: str) -> bool:
     return status in _REJECTED
 
 
-def read(headers: Mapping[str, str], now: float) -> Told | None:
+def read(headers: Mapping[str, str], now: float) -> RateLimitHeaders | None:
     """What headers (names in any case) tell; None where they tell nothing of windows. Never raises."""
     names = {name.lower(): name for name in headers if name.lower().startswith(_PREFIX)}
     if not names:
@@ -106,8 +106,8 @@ def read(headers: Mapping[str, str], now: float) -> Told | None:
             status[window] = word
         elif found[2] == "utilization" and _FRACTION.fullmatch(told):
             percent[window] = float(Decimal(told) * 100)
-        elif found[2] == "reset" and (ahead := resets.ahead(told, moment)) and ahead <= FURTHEST:
-            reset[window] = now + ahead
+        elif found[2] == "reset" and (left := ahead(told, moment)) and left <= FURTHEST:
+            reset[window] = now + left
     overall, at = status.pop("", ""), reset.pop("", None)
     percent.pop("", None)
     claim = value.get(f"{_PREFIX}representative-claim", "")
@@ -121,7 +121,7 @@ def read(headers: Mapping[str, str], now: float) -> Told | None:
     in_use = value.get(f"{_PREFIX}overage-in-use", "").lower() == "true"
     if not (status or percent or reset or overall):
         return None
-    return Told(status, percent, reset, overall, claim, in_use)
+    return RateLimitHeaders(status, percent, reset, overall, claim, in_use)
 
 
 def _may_be_the_plan(claim: str, status: Mapping[str, str], at: float | None) -> bool:
@@ -166,7 +166,7 @@ class Window(msgspec.Struct, frozen=True):
     def is_rejected(self) -> bool:
         return is_shut(self.status)
 
-    def hear(self, name: str, told: Told, now: float, refused: str | None) -> "Window":
+    def updated(self, name: str, told: RateLimitHeaders, now: float, refused: str | None) -> "Window":
         """The same after one more answer; `refused` is the model that it refused with a 429, if it did."""
         if not any(name in part for part in (told.status, told.percent, told.reset)):
             return self
@@ -174,7 +174,7 @@ class Window(msgspec.Struct, frozen=True):
         status = told.status.get(name, old.status)
         percent = told.percent.get(name, old.percent)
         reset = told.reset.get(name, old.reset)
-        models = {*old.refused, *([refused] if refused is not None and name in told.spent else ())}
+        models = {*old.refused, *([refused] if refused is not None and name in told.exhausted else ())}
         return Window(
             percent,
             status,
@@ -223,5 +223,5 @@ def _sampled(
 def _length(window: str) -> float:
     """Seconds: 18000 of `5h`."""
     found = _LENGTH.fullmatch(window)
-    seconds = resets.duration(found[1]) if found else None
+    seconds = duration(found[1]) if found else None
     return seconds or USUAL_LENGTH
