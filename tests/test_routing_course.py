@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from signalbox.config.rules import Circuit, Failover, Provider, Reject, Secret, Target, Url
 from signalbox.routing.course import Attempt, Course, Next
+from signalbox.routing.health import ProviderHealth
 from signalbox.routing.outcome import CONNECT, Outcome, success
 from signalbox.routing.outgoing import Outgoing
-from signalbox.routing.plan import Choice
-from signalbox.routing.standing import Standing
+from signalbox.routing.plan import Candidate
 from signalbox.routing.work import Work, in_place
 from signalbox.translate.translation import UntranslatableError
 
@@ -40,8 +40,8 @@ KIMI = provider("kimi", "kimi-key")
 LOCAL = provider("local")
 
 
-def choice(asked: Provider, model: str = "glm") -> Choice:
-    return Choice(asked, Target(asked.name, model), model)
+def candidate(asked: Provider, model: str = "glm") -> Candidate:
+    return Candidate(asked, Target(asked.name, model), model)
 
 
 class Request:
@@ -49,14 +49,14 @@ class Request:
 
     def __init__(
         self,
-        *choices: Choice,
-        standing: Standing | None = None,
+        *candidates: Candidate,
+        health: ProviderHealth | None = None,
         reject: Reject | None = None,
         against: tuple[Provider, ...] = (),
-        chain: tuple[Choice, ...] = (),
+        chain: tuple[Candidate, ...] = (),
         **failover: Any,
     ) -> None:
-        self.standing = standing or Standing()
+        self.health = health or ProviderHealth()
         self.sent: list[tuple[str, str | None]] = []
         self.lone: list[bool] = []
         self.told: list[Any] = []
@@ -65,27 +65,27 @@ class Request:
         self.now = 0.0
         self.untranslatable: Provider | None = None
         self.course = Course(
-            choices,
+            candidates,
             Failover(**failover),
-            self.standing,
+            self.health,
             self._prepare,
             HERE,
             self.told.append,
             reject,
-            against=lambda choice: ("quota", "used up") if choice.provider in against else None,
+            against=lambda candidate: ("quota", "used up") if candidate.provider in against else None,
             chain=chain,
         )
 
-    def _prepare(self, choice: Choice, key: str | None, lone: bool) -> Work[Outgoing]:
-        outgoing: Outgoing = yield lambda: self._made(choice, key, lone)
+    def _prepare(self, candidate: Candidate, key: str | None, lone: bool) -> Work[Outgoing]:
+        outgoing: Outgoing = yield lambda: self._made(candidate, key, lone)
         return outgoing
 
-    def _made(self, choice: Choice, key: str | None, lone: bool) -> Outgoing:
-        if choice.provider is self.untranslatable:
+    def _made(self, candidate: Candidate, key: str | None, lone: bool) -> Outgoing:
+        if candidate.provider is self.untranslatable:
             raise UntranslatableError("too deep")
-        self.sent.append((choice.provider.name, key))
+        self.sent.append((candidate.provider.name, key))
         self.lone.append(lone)
-        return Outgoing(choice.provider, choice.model, "/v1/messages", "/v1/messages", (), b"")
+        return Outgoing(candidate.provider, candidate.model, "/v1/messages", "/v1/messages", (), b"")
 
     def start(self) -> Attempt:
         return in_place(self.course.start(self.now))
@@ -107,7 +107,7 @@ class Request:
 
 
 def refusal(request: Request, asked: Provider, model: str = "glm") -> Any:
-    return request.standing.refusal(asked, model, request.now)
+    return request.health.refusal(asked, model, request.now)
 
 
 # the next target
@@ -115,20 +115,20 @@ def refusal(request: Request, asked: Provider, model: str = "glm") -> Any:
 
 def test_a_target_that_cannot_be_sent_the_request_after_all_is_left_out():
     """The plan looks at a few fields only."""
-    request = Request(choice(KIMI), choice(LOCAL), choice(KIMI), choice(ZAI))
+    request = Request(candidate(KIMI), candidate(LOCAL), candidate(KIMI), candidate(ZAI))
     request.untranslatable = KIMI
     assert request.start().provider is LOCAL
     following = request.fails(BROKEN)
     assert isinstance(following, Next)
     assert following.attempt.provider is ZAI
-    lone = Request(choice(KIMI))
+    lone = Request(candidate(KIMI))
     lone.untranslatable = KIMI
     with pytest.raises(UntranslatableError):
         lone.start()
 
 
 def test_the_targets_are_asked_in_their_order_until_one_answers():
-    request = Request(choice(KIMI), choice(LOCAL), choice(ZAI))
+    request = Request(candidate(KIMI), candidate(LOCAL), candidate(ZAI))
     assert request.run(BROKEN, CONNECT)[:2] == [("kimi", "kimi-key"), ("local", None)]
     assert request.failed == [("kimi", "500"), ("local", "connect")]
     assert request.course.current is not None
@@ -136,15 +136,15 @@ def test_the_targets_are_asked_in_their_order_until_one_answers():
 
 
 def test_a_target_that_something_has_come_up_against_is_passed_over():
-    request = Request(choice(KIMI), choice(LOCAL), choice(ZAI), against=(LOCAL,))
+    request = Request(candidate(KIMI), candidate(LOCAL), candidate(ZAI), against=(LOCAL,))
     assert [name for name, _ in request.run(BROKEN)] == ["kimi", "zai"]
-    alone = Request(choice(KIMI), choice(LOCAL), against=(LOCAL,))
+    alone = Request(candidate(KIMI), candidate(LOCAL), against=(LOCAL,))
     alone.start()
     assert not alone.course.may_follow(0)
 
 
 def test_what_failed_last_is_delivered_and_no_attempt_of_the_past():
-    request = Request(choice(KIMI), choice(LOCAL))
+    request = Request(candidate(KIMI), candidate(LOCAL))
     request.start()
     request.fails(BROKEN)
     assert request.fails(BROKEN) is None
@@ -152,46 +152,46 @@ def test_what_failed_last_is_delivered_and_no_attempt_of_the_past():
 
 
 def test_an_outcome_that_the_rule_does_not_name_moves_nowhere():
-    request = Request(choice(KIMI), choice(LOCAL), on=frozenset({"529"}))
+    request = Request(candidate(KIMI), candidate(LOCAL), on=frozenset({"529"}))
     request.start()
     assert request.fails(BROKEN) is None
     assert request.sent == [("kimi", "kimi-key")]
 
 
 def test_a_target_that_came_to_rest_meanwhile_is_passed_over():
-    request = Request(choice(KIMI), choice(LOCAL), choice(ZAI))
+    request = Request(candidate(KIMI), candidate(LOCAL), candidate(ZAI))
     request.start()
-    another = request.standing.begin(LOCAL, "glm", None, 0)
-    request.standing.end(another, DOWN, 0)
+    another = request.health.begin(LOCAL, "glm", None, 0)
+    request.health.end(another, DOWN, 0)
     request.fails(BROKEN)
     assert [name for name, _ in request.sent] == ["kimi", "zai"]
 
 
 def test_a_target_of_the_same_provider_comes_last_where_the_failure_was_the_providers():
-    request = Request(choice(KIMI, "big"), choice(KIMI, "small"), choice(LOCAL))
+    request = Request(candidate(KIMI, "big"), candidate(KIMI, "small"), candidate(LOCAL))
     assert [name for name, _ in request.run(DOWN, BROKEN, BROKEN)] == ["kimi", "local", "kimi"]
     down = msgspec.structs.replace(DOWN, rest=61.0)
-    request = Request(choice(KIMI, "big"), choice(KIMI, "small"))
+    request = Request(candidate(KIMI, "big"), candidate(KIMI, "small"))
     request.start()
     assert request.fails(down) is None
     assert request.failed == []
 
 
 def test_the_first_target_is_asked_even_where_it_rests():
-    standing = Standing()
-    standing.end(standing.begin(KIMI, "glm", 0, 0), DOWN, 0)
-    assert Request(choice(KIMI), standing=standing).run() == [("kimi", "kimi-key")]
+    health = ProviderHealth()
+    health.end(health.begin(KIMI, "glm", 0, 0), DOWN, 0)
+    assert Request(candidate(KIMI), health=health).run() == [("kimi", "kimi-key")]
 
 
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (lambda: Request(choice(KIMI)), False),
-        (lambda: Request(choice(KIMI), choice(LOCAL)), True),
-        (lambda: Request(choice(ZAI)), True),
-        (lambda: Request(choice(KIMI), retries=1), True),
-        (lambda: Request(choice(KIMI), wait=1.0), True),
-        (lambda: Request(choice(KIMI), reject=REJECT), True),
+        (lambda: Request(candidate(KIMI)), False),
+        (lambda: Request(candidate(KIMI), candidate(LOCAL)), True),
+        (lambda: Request(candidate(ZAI)), True),
+        (lambda: Request(candidate(KIMI), retries=1), True),
+        (lambda: Request(candidate(KIMI), wait=1.0), True),
+        (lambda: Request(candidate(KIMI), reject=REJECT), True),
     ],
     ids=["alone", "a target", "a key", "a retry", "a wait", "a reject"],
 )
@@ -204,7 +204,7 @@ def test_it_is_known_whether_anything_could_take_over(make: Callable[[], Request
 
 
 def test_before_the_last_target_others_may_take_over_and_after_it_none():
-    request = Request(choice(KIMI), choice(LOCAL))
+    request = Request(candidate(KIMI), candidate(LOCAL))
     request.run(BROKEN)
     assert request.lone == [False, True]
     assert not request.course.may_follow(0)
@@ -213,23 +213,25 @@ def test_before_the_last_target_others_may_take_over_and_after_it_none():
 # when all have failed
 
 
-def passed_over(*choices: Choice, standing: Standing, available: Choice, **settings: Any) -> Request:
-    return Request(available, standing=standing, chain=choices, **settings)
+def passed_over(
+    *candidates: Candidate, health: ProviderHealth, available: Candidate, **settings: Any
+) -> Request:
+    return Request(available, health=health, chain=candidates, **settings)
 
 
-def rested(asked: Provider, outcome: Outcome, standing: Standing, model: str = "glm") -> None:
-    standing.end(standing.begin(asked, model, None, 0), outcome, 0)
+def rested(asked: Provider, outcome: Outcome, health: ProviderHealth, model: str = "glm") -> None:
+    health.end(health.begin(asked, model, None, 0), outcome, 0)
 
 
 def test_those_in_a_short_cooldown_or_with_an_open_circuit_are_asked_when_all_others_have_failed():
-    standing = Standing()
+    health = ProviderHealth()
     broken = provider("broken", circuit=Circuit(degraded_after=1, open_after=1, cooldown=3600.0))
     spent = provider("spent")
-    rested(KIMI, OVERLOADED, standing)
-    rested(broken, BROKEN, standing)
-    rested(spent, msgspec.structs.replace(THROTTLED, rest=60.5), standing)
-    targets = [choice(one) for one in (KIMI, broken, spent, LOCAL)]
-    request = passed_over(*targets, standing=standing, available=targets[-1], retries=1, wait=10.0)
+    rested(KIMI, OVERLOADED, health)
+    rested(broken, BROKEN, health)
+    rested(spent, msgspec.structs.replace(THROTTLED, rest=60.5), health)
+    targets = [candidate(one) for one in (KIMI, broken, spent, LOCAL)]
+    request = passed_over(*targets, health=health, available=targets[-1], retries=1, wait=10.0)
     assert request.start().provider is LOCAL
     assert request.lone == [False]
     for expected in (LOCAL, KIMI, broken):
@@ -243,49 +245,49 @@ def test_those_in_a_short_cooldown_or_with_an_open_circuit_are_asked_when_all_ot
 
 
 def test_what_is_against_a_target_beside_its_cooldown_still_is_when_all_others_have_failed():
-    standing = Standing()
-    rested(KIMI, OVERLOADED, standing)
-    targets = choice(KIMI), choice(LOCAL)
-    request = passed_over(*targets, standing=standing, available=targets[1], against=(KIMI,))
+    health = ProviderHealth()
+    rested(KIMI, OVERLOADED, health)
+    targets = candidate(KIMI), candidate(LOCAL)
+    request = passed_over(*targets, health=health, available=targets[1], against=(KIMI,))
     request.start()
     assert not request.course.may_follow(0)
     assert request.fails(BROKEN) is None
 
 
 def test_the_rules_own_answer_comes_after_those_that_were_passed_over():
-    standing = Standing()
-    rested(KIMI, OVERLOADED, standing)
-    targets = choice(KIMI), choice(LOCAL)
-    request = passed_over(*targets, standing=standing, available=targets[1], reject=REJECT)
+    health = ProviderHealth()
+    rested(KIMI, OVERLOADED, health)
+    targets = candidate(KIMI), candidate(LOCAL)
+    request = passed_over(*targets, health=health, available=targets[1], reject=REJECT)
     assert [name for name, _ in request.run(BROKEN)] == ["local", "kimi"]
     assert request.fails(BROKEN) is REJECT
 
 
 def test_nobody_is_asked_again_for_what_is_the_requests_own_fault():
-    standing = Standing()
-    rested(KIMI, OVERLOADED, standing)
-    targets = choice(KIMI), choice(LOCAL)
-    request = passed_over(*targets, standing=standing, available=targets[1])
+    health = ProviderHealth()
+    rested(KIMI, OVERLOADED, health)
+    targets = candidate(KIMI), candidate(LOCAL)
+    request = passed_over(*targets, health=health, available=targets[1])
     request.start()
     assert request.fails(NONSENSE) is None
 
 
 def test_who_was_passed_over_may_be_sent_what_no_other_can_be():
-    standing = Standing()
-    rested(KIMI, OVERLOADED, standing)
-    targets = choice(KIMI), choice(LOCAL)
-    request = passed_over(*targets, standing=standing, available=targets[1])
+    health = ProviderHealth()
+    rested(KIMI, OVERLOADED, health)
+    targets = candidate(KIMI), candidate(LOCAL)
+    request = passed_over(*targets, health=health, available=targets[1])
     request.untranslatable = LOCAL
     assert request.start().provider is KIMI
 
 
 def test_of_keys_that_are_all_in_cooldown_the_first_to_be_well_is_used():
-    standing = Standing()
+    health = ProviderHealth()
     for index, rest in ((0, 50.0), (2, 3.0)):
         outcome = msgspec.structs.replace(THROTTLED, rest=rest)
-        standing.end(standing.begin(ZAI, "glm", index, 0), outcome, 0)
-    targets = choice(ZAI), choice(LOCAL)
-    request = passed_over(*targets, standing=standing, available=targets[1])
+        health.end(health.begin(ZAI, "glm", index, 0), outcome, 0)
+    targets = candidate(ZAI), candidate(LOCAL)
+    request = passed_over(*targets, health=health, available=targets[1])
     assert request.run(BROKEN) == [("local", None), ("zai", "zai-key-2")]
 
 
@@ -294,21 +296,21 @@ def test_of_keys_that_are_all_in_cooldown_the_first_to_be_well_is_used():
 
 @pytest.mark.parametrize("outcome", [REFUSED_KEY, THROTTLED], ids=["401", "429"])
 def test_a_key_that_fails_gives_its_place_to_the_next_at_once(outcome: Outcome):
-    request = Request(choice(ZAI), choice(LOCAL), wait=60.0, retries=3, on=frozenset({"429"}))
+    request = Request(candidate(ZAI), candidate(LOCAL), wait=60.0, retries=3, on=frozenset({"429"}))
     first, then = request.run(outcome)
     assert {first, then} == {("zai", "zai-key-1"), ("zai", "zai-key-2")}
 
 
 def test_when_all_keys_have_failed_the_next_target_comes():
-    request = Request(choice(ZAI), choice(LOCAL))
+    request = Request(candidate(ZAI), candidate(LOCAL))
     assert [name for name, _ in request.run(REFUSED_KEY, REFUSED_KEY)] == ["zai", "zai", "local"]
 
 
 def test_a_key_that_rests_already_is_not_asked():
-    standing = Standing()
+    health = ProviderHealth()
     for index in (0, 2):
-        standing.end(standing.begin(ZAI, "glm", index, 0), REFUSED_KEY, 0)
-    request = Request(choice(ZAI), standing=standing)
+        health.end(health.begin(ZAI, "glm", index, 0), REFUSED_KEY, 0)
+    request = Request(candidate(ZAI), health=health)
     request.start()
     assert request.fails(REFUSED_KEY) is None
     assert len(request.sent) == 1
@@ -316,12 +318,12 @@ def test_a_key_that_rests_already_is_not_asked():
 
 def test_no_key_is_asked_twice_though_it_need_not_rest():
     at_once = msgspec.structs.replace(THROTTLED, rest=0.0, wait=None)
-    request = Request(choice(ZAI), choice(LOCAL))
+    request = Request(candidate(ZAI), candidate(LOCAL))
     assert [name for name, _ in request.run(at_once, at_once)] == ["zai", "zai", "local"]
 
 
 def test_a_failure_that_is_not_the_keys_does_not_change_it():
-    request = Request(choice(ZAI), choice(LOCAL), retries=1)
+    request = Request(candidate(ZAI), candidate(LOCAL), retries=1)
     first, again, then = request.run(BROKEN, BROKEN)
     assert first == again
     assert then == ("local", None)
@@ -331,12 +333,12 @@ def test_a_failure_that_is_not_the_keys_does_not_change_it():
 
 
 def test_retries_ask_the_same_target_first_and_start_anew_at_the_next():
-    request = Request(choice(KIMI), choice(LOCAL), retries=2)
+    request = Request(candidate(KIMI), candidate(LOCAL), retries=2)
     assert [name for name, _ in request.run(*[BROKEN] * 9)] == ["kimi"] * 3 + ["local"] * 3
 
 
 def test_a_retry_after_within_the_limit_is_waited_out_at_the_same_target():
-    request = Request(choice(KIMI), choice(LOCAL), wait=10.0)
+    request = Request(candidate(KIMI), candidate(LOCAL), wait=10.0)
     request.start()
     following = request.fails(THROTTLED)
     assert isinstance(following, Next)
@@ -347,9 +349,9 @@ def test_a_retry_after_within_the_limit_is_waited_out_at_the_same_target():
 
 
 def test_after_a_wait_the_same_key_is_asked():
-    standing = Standing()
-    standing.end(standing.begin(ZAI, "glm", 0, 0), msgspec.structs.replace(REFUSED_KEY, rest=9e9), 0)
-    request = Request(choice(ZAI), standing=standing, wait=10.0)
+    health = ProviderHealth()
+    health.end(health.begin(ZAI, "glm", 0, 0), msgspec.structs.replace(REFUSED_KEY, rest=9e9), 0)
+    request = Request(candidate(ZAI), health=health, wait=10.0)
     assert request.run(THROTTLED) == [("zai", "zai-key-2")] * 2
 
 
@@ -359,7 +361,7 @@ def test_after_a_wait_the_same_key_is_asked():
     ids=["longer", "none named", "nothing"],
 )
 def test_what_need_or_may_not_be_waited_out_moves_on(outcome: Outcome):
-    request = Request(choice(KIMI), choice(LOCAL), wait=10.0)
+    request = Request(candidate(KIMI), candidate(LOCAL), wait=10.0)
     request.start()
     following = request.fails(outcome)
     assert isinstance(following, Next)
@@ -368,7 +370,7 @@ def test_what_need_or_may_not_be_waited_out_moves_on(outcome: Outcome):
 
 def test_all_waits_at_one_target_together_keep_to_the_limit():
     hasty = msgspec.structs.replace(THROTTLED, wait=0.001)
-    request = Request(choice(KIMI), choice(LOCAL), wait=3.0)
+    request = Request(candidate(KIMI), candidate(LOCAL), wait=3.0)
     assert [name for name, _ in request.run(*[hasty] * 4)] == ["kimi"] * 4 + ["local"]
 
 
@@ -376,7 +378,7 @@ def test_all_waits_at_one_target_together_keep_to_the_limit():
 
 
 def test_after_the_last_target_comes_the_rules_own_answer():
-    request = Request(choice(KIMI), reject=REJECT)
+    request = Request(candidate(KIMI), reject=REJECT)
     request.start()
     assert request.fails(BROKEN) is REJECT
     assert request.failed == [("kimi", "500")]
@@ -385,7 +387,7 @@ def test_after_the_last_target_comes_the_rules_own_answer():
 
 
 def test_what_is_the_requests_own_fault_is_delivered_before_a_reject():
-    request = Request(choice(KIMI), reject=REJECT)
+    request = Request(candidate(KIMI), reject=REJECT)
     request.start()
     assert request.fails(NONSENSE) is None
 
@@ -394,24 +396,24 @@ def test_what_is_the_requests_own_fault_is_delivered_before_a_reject():
 
 
 def failures(request: Request, asked: Provider) -> str:
-    return request.standing.circuits(request.now)[asked.name]
+    return request.health.circuits(request.now)[asked.name]
 
 
 def test_each_attempt_is_judged_once():
     one = provider("one", circuit=Circuit(degraded_after=2, open_after=3))
-    request = Request(choice(one))
+    request = Request(candidate(one))
     request.start()
     assert request.fails(BROKEN) is None
     request.course.ended(BROKEN, 0)
     request.course.ended(None, 0)
     assert failures(request, one) == "closed"
-    Request(choice(one), standing=request.standing).run(BROKEN)
+    Request(candidate(one), health=request.health).run(BROKEN)
     assert failures(request, one) == "degraded"
 
 
 def test_an_answer_counts_as_well_only_when_it_has_ended():
     one = provider("one", circuit=Circuit(degraded_after=1, open_after=3))
-    request = Request(choice(one), choice(one))
+    request = Request(candidate(one), candidate(one))
     request.run(BROKEN)
     request.course.began()
     assert failures(request, one) == "degraded"
@@ -421,10 +423,10 @@ def test_an_answer_counts_as_well_only_when_it_has_ended():
 
 def test_answers_that_begin_and_then_break_off_open_the_circuit():
     one = provider("one", circuit=Circuit(degraded_after=3, open_after=5))
-    standing = Standing()
+    health = ProviderHealth()
     states = []
     for _ in range(5):
-        request = Request(choice(one), standing=standing)
+        request = Request(candidate(one), health=health)
         request.start()
         request.course.began()
         request.course.ended(CUT, 1)
@@ -434,10 +436,10 @@ def test_answers_that_begin_and_then_break_off_open_the_circuit():
 
 def test_an_answer_that_begins_ends_the_cooldown_before_it_ends():
     """A long answer would otherwise keep all others away for its whole length."""
-    request = Request(choice(KIMI))
+    request = Request(candidate(KIMI))
     request.run(OVERLOADED)
     request.now = 5.0
-    following = Request(choice(KIMI), standing=request.standing)
+    following = Request(candidate(KIMI), health=request.health)
     following.now = 5.0
     following.start()
     assert refusal(following, KIMI) is not None, "one trial"
@@ -451,8 +453,8 @@ def test_an_answer_that_begins_ends_the_cooldown_before_it_ends():
 @pytest.mark.parametrize("began", [False, True], ids=["before the answer", "in mid-answer"])
 def test_a_client_that_leaves_says_nothing_of_the_provider(began):
     one = provider("one", circuit=Circuit(degraded_after=1, open_after=1, cooldown=10.0))
-    Request(choice(one), standing=(standing := Standing())).run(BROKEN)
-    request = Request(choice(one), standing=standing)
+    Request(candidate(one), health=(health := ProviderHealth())).run(BROKEN)
+    request = Request(candidate(one), health=health)
     request.now = 10.0
     request.start()
     assert refusal(request, one) == ("circuit", "half-open, being tried again")
@@ -466,8 +468,8 @@ def test_a_client_that_leaves_says_nothing_of_the_provider(began):
 
 def test_what_cannot_be_prepared_was_never_sent():
     one = provider("one", circuit=Circuit(degraded_after=1, open_after=1, cooldown=10.0))
-    Request(choice(one), standing=(standing := Standing())).run(BROKEN)
-    request = Request(choice(one), standing=standing)
+    Request(candidate(one), health=(health := ProviderHealth())).run(BROKEN)
+    request = Request(candidate(one), health=health)
     request.course._prepare = lambda *_: 1 / 0
     request.now = 10.0
     with pytest.raises(ZeroDivisionError):
@@ -476,7 +478,7 @@ def test_what_cannot_be_prepared_was_never_sent():
 
 
 def test_changes_are_told():
-    request = Request(choice(KIMI), choice(LOCAL))
+    request = Request(candidate(KIMI), candidate(LOCAL))
     request.run(DOWN)
     assert request.told == [("cooldown", "kimi", "provider", "for 30 s: 503")]
 
@@ -494,7 +496,7 @@ OUTCOMES = [REFUSED_KEY, THROTTLED, OVERLOADED, DOWN, BROKEN, NONSENSE, CUT, CON
 def test_every_attempt_is_followed_or_delivered_and_every_course_ends(
     outcomes, providers, retries, wait, reject
 ):
-    request = Request(*map(choice, providers), reject=reject, retries=retries, wait=wait)
+    request = Request(*map(candidate, providers), reject=reject, retries=retries, wait=wait)
     request.start()
     for outcome in outcomes:
         could = request.course.may_follow(request.now)

@@ -12,7 +12,7 @@ import pytest
 from signalbox.config.rules import Failover, Glob, Match, Provider, Reject, Rule, Rules, Secret, Target, Url
 from signalbox.messages.body import Body
 from signalbox.routing.facts import Facts
-from signalbox.routing.plan import Choice, Plan, Skip, plan
+from signalbox.routing.plan import Candidate, Plan, Skip, plan
 
 NO_KEY = "ZAI_API_KEY is not set"
 
@@ -37,8 +37,10 @@ def rules_of(
     providers: tuple[Provider, ...], *to: str | Target | tuple[str, ...], reject: Reject | None = None
 ) -> Rules:
     """One rule that matches everything; `to` as in rules.yaml, an inner tuple being a set of equals."""
-    choices = tuple(tuple(map(target, each)) if isinstance(each, tuple) else (target(each),) for each in to)
-    rule = Rule(label="coding", match=Match(), choices=choices, reject=reject, failover=Failover(), line=3)
+    candidates = tuple(
+        tuple(map(target, each)) if isinstance(each, tuple) else (target(each),) for each in to
+    )
+    rule = Rule(label="coding", match=Match(), choices=candidates, reject=reject, failover=Failover(), line=3)
     return Rules(providers={each.name: each for each in providers}, rules=(rule,))
 
 
@@ -57,42 +59,42 @@ def request(
 
 
 def providers_of(planned: Plan) -> list[str]:
-    return [choice.provider.name for choice in planned.choices]
+    return [candidate.provider.name for candidate in planned.candidates]
 
 
 def model_to(receiver: Provider, asked: str, model: str | None = None) -> str | None:
     planned = plan(rules_of((receiver,), Target(receiver.name, model)), request(asked))
-    return planned.choices[0].model
+    return planned.candidates[0].model
 
 
-def resting(choice: Choice, facts: Facts) -> tuple[str, str]:
+def resting(candidate: Candidate, facts: Facts) -> tuple[str, str]:
     return "cooldown", "asked to wait"
 
 
 def test_a_rules_targets_are_tried_in_order():
     rules = rules_of((ANTHROPIC, ZAI), "zai/glm-4.7", "anthropic")
     targets = (
-        Choice(ZAI, Target("zai", "glm-4.7"), "glm-4.7"),
-        Choice(ANTHROPIC, Target("anthropic"), "claude-sonnet-4-5"),
+        Candidate(ZAI, Target("zai", "glm-4.7"), "glm-4.7"),
+        Candidate(ANTHROPIC, Target("anthropic"), "claude-sonnet-4-5"),
     )
     assert plan(rules, request()) == Plan(
         rule=rules.rules[0],
         label="coding",
         reason="rule:coding",
-        choices=targets,
+        candidates=targets,
         chain=targets,
         is_first=True,
     )
 
 
 def test_the_chain_holds_who_may_still_be_asked_and_nobody_who_never_can():
-    def waits(choice: Choice, facts: Facts) -> tuple[str, str] | None:
-        return ("cooldown", "for 3 s") if choice.provider.name in ("zai", "last") else None
+    def waits(candidate: Candidate, facts: Facts) -> tuple[str, str] | None:
+        return ("cooldown", "for 3 s") if candidate.provider.name in ("zai", "last") else None
 
     rules = rules_of((ANTHROPIC, ZAI, keyless("kimi"), keyed("last")), "zai", "kimi", "anthropic", "last")
     planned = plan(rules, request(), refusals=[waits])
     assert providers_of(planned) == ["anthropic"]
-    assert [choice.provider.name for choice in planned.chain] == ["zai", "anthropic", "last"]
+    assert [candidate.provider.name for candidate in planned.chain] == ["zai", "anthropic", "last"]
     assert [skip.why for skip in planned.skipped] == ["cooldown, for 3 s", NO_KEY, "cooldown, for 3 s"]
 
 
@@ -118,12 +120,12 @@ def test_what_chat_completions_have_no_words_for_passes_such_a_target_over():
     [skip] = planned.skipped
     assert (skip.provider, skip.reason) == ("openrouter", "untranslatable")
     assert "web_search" in skip.detail
-    assert [choice.provider.name for choice in planned.choices] == ["anthropic"]
+    assert [candidate.provider.name for candidate in planned.candidates] == ["anthropic"]
 
 
 def test_it_is_not_even_tried_where_nobody_else_is_there():
     planned = plan(rules_of((keyed("openrouter", api="openai"),), "openrouter/glm"), request(tools=[SEARCH]))
-    assert planned.choices == ()
+    assert planned.candidates == ()
 
 
 def test_the_callers_login_is_needed_where_it_is_forwarded():
@@ -137,8 +139,8 @@ def test_the_callers_login_is_needed_where_it_is_forwarded():
 def test_refusals_of_the_moment_come_after_lasting_ones():
     rules = rules_of((ANTHROPIC, ZAI, keyless("kimi")), "kimi", "zai", "anthropic")
 
-    def zai_rests(choice: Choice, facts: Facts) -> tuple[str, str] | None:
-        return resting(choice, facts) if choice.provider is not ANTHROPIC else None
+    def zai_rests(candidate: Candidate, facts: Facts) -> tuple[str, str] | None:
+        return resting(candidate, facts) if candidate.provider is not ANTHROPIC else None
 
     planned = plan(rules, request(), refusals=[zai_rests])
     assert [(skip.provider, skip.reason) for skip in planned.skipped] == [
@@ -163,7 +165,7 @@ def test_a_lone_target_that_is_tried_anyway_is_still_the_first():
 
 def test_the_last_one_is_not_tried_without_a_key():
     planned = plan(rules_of((ZAI, keyless("kimi")), "zai", "kimi"), request(), refusals=[resting])
-    assert (planned.choices, planned.reject) == ((), None)
+    assert (planned.candidates, planned.reject) == ((), None)
     assert [skip.reason for skip in planned.skipped] == ["cooldown", "no-key"]
     assert planned.reason == "cooldown"
 
@@ -171,13 +173,13 @@ def test_the_last_one_is_not_tried_without_a_key():
 def test_the_last_one_is_not_tried_where_the_list_ends_in_reject():
     reject = Reject(429, "come back later")
     planned = plan(rules_of((ZAI,), "zai", reject=reject), request(), refusals=[resting])
-    assert (planned.choices, planned.reject, planned.reason) == ((), reject, "cooldown")
+    assert (planned.candidates, planned.reject, planned.reason) == ((), reject, "cooldown")
 
 
 def test_a_rule_that_only_rejects_goes_to_its_first_target():
     reject = Reject(403, "not here")
     planned = plan(rules_of((), reject=reject), request())
-    assert (planned.choices, planned.reject) == ((), reject)
+    assert (planned.candidates, planned.reject) == ((), reject)
     assert (planned.reason, planned.is_first) == ("rule:coding", True)
 
 

@@ -10,7 +10,7 @@ from signalbox.config.rules import Provider, Secret, Target, Url
 from signalbox.messages.body import Body
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import Incoming, Lessons, Outgoing
-from signalbox.routing.plan import Choice
+from signalbox.routing.plan import Candidate
 from signalbox.routing.prepare import prepare
 from signalbox.translate.translation import UntranslatableError
 from tests.chatbodies import BODIES
@@ -29,7 +29,7 @@ def prepare_body(api: str, body: Body, url: Url | None = None, path: str | None 
     keys = (Secret(f"key-of-{api}"),)
     provider = Provider(name=api, url=url, api=api, auth="key", key_header=header, keys=keys, path=path)
     return prepare(
-        Choice(provider, Target(api), f"model-of-{api}"),
+        Candidate(provider, Target(api), f"model-of-{api}"),
         Facts(path="/v1/messages", port=1, headers={}, body=body),
         Incoming("/v1/messages?beta=true", (("Host", "127.0.0.1"), LOGIN), body.raw, body),
         key=provider.key,

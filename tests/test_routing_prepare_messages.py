@@ -13,7 +13,7 @@ from signalbox.config.rules import BodyEdit, Glob, Provider, Secret, Target, Url
 from signalbox.messages.body import Body
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import Incoming, Lessons, Outgoing
-from signalbox.routing.plan import Choice
+from signalbox.routing.plan import Candidate
 from signalbox.routing.prepare_messages import prepare_messages
 
 KEY = "key-of-the-provider"
@@ -44,11 +44,11 @@ def send(
 ) -> Outgoing:
     body = Body.parse(raw)
     facts = Facts(path=path.partition("?")[0], port=1, headers={}, body=body)
-    choice = Choice(Provider(name="p", **provider), target or Target("p"), model or facts.asked)
+    candidate = Candidate(Provider(name="p", **provider), target or Target("p"), model or facts.asked)
     incoming = Incoming(path, headers, raw if wire is None else wire, body)
-    key = choice.provider.key
+    key = candidate.provider.key
     lessons = Lessons(lambda _: issuer, rejected, refused)
-    return prepare_messages(choice, facts, incoming, key=key, lessons=lessons, lone=lone)
+    return prepare_messages(candidate, facts, incoming, key=key, lessons=lessons, lone=lone)
 
 
 def header(outgoing: Outgoing, name: str) -> str | None:

@@ -24,7 +24,7 @@ from signalbox.routing.credentials import mask
 from signalbox.routing.facts import AGENT_HEADER, Facts
 from signalbox.routing.match import why
 from signalbox.routing.outgoing import Incoming, Lessons
-from signalbox.routing.plan import Choice, plan
+from signalbox.routing.plan import Candidate, plan
 from signalbox.routing.prepare import prepare
 from signalbox.routing.prepare_chat import dialect
 from signalbox.routing.quota import DEFAULT, Quotas
@@ -119,13 +119,13 @@ class Known(NamedTuple):
         folder = provider.login if provider.auth == "claude-login" else picker.own_folder(self.rules)
         return str(folder) if folder in provider.quota.accounts else DEFAULT
 
-    def refusal(self, choice: Choice, _: Facts) -> tuple[str, str] | None:
+    def refusal(self, candidate: Candidate, _: Facts) -> tuple[str, str] | None:
         """As for Claude Code here."""
-        provider = choice.provider
+        provider = candidate.provider
         without = self.logins.refusal(provider, self.now)
         now = datetime.fromtimestamp(self.now, UTC)
         spent = without or self.budgets.refusal(provider, self.rules.week, now)
-        return spent or self.quotas.refusal(provider, self.account(provider), choice.model, self.now)
+        return spent or self.quotas.refusal(provider, self.account(provider), candidate.model, self.now)
 
 
 def used_by(state: Path) -> Used:
@@ -160,18 +160,18 @@ def account(rules: Rules, facts: Facts, body: Body, known: Known) -> Iterator[Li
         return
     yield f"{rules.file.name}:{planned.rule.line} {planned.label} matches {facts.asked}", "bold"
     incoming = Incoming(path=facts.path, headers=tuple(facts.headers.items()), wire=body.raw, body=body)
-    lone = len(planned.choices) + bool(planned.reject) == 1
-    for number, choice in enumerate(planned.choices, 1):
-        yield from _target(number, choice, facts, incoming, lone=lone)
-    if planned.choices and not lone:
+    lone = len(planned.candidates) + bool(planned.reject) == 1
+    for number, candidate in enumerate(planned.candidates, 1):
+        yield from _target(number, candidate, facts, incoming, lone=lone)
+    if planned.candidates and not lone:
         yield f"the next one is asked after: {_moves_on(planned.rule.failover)}", "dim"
         yield "a running router also passes over what rests or has an open circuit", "dim"
     for skip in planned.skipped:
         yield skip_line(skip.provider, skip.model, skip.reason, skip.detail), "yellow"
     if planned.reject:
-        then = "then " if planned.choices else ""
+        then = "then " if planned.candidates else ""
         yield f"{then}refused here: {planned.reject.status} {planned.reject.message}", "red"
-    elif not planned.choices:
+    elif not planned.candidates:
         yield "nobody is available: refused here with 503", "red"
 
 
@@ -182,10 +182,12 @@ def _moves_on(failover: Failover) -> str:
     return (" ".join(sorted(failover.on)) or "nothing") + first
 
 
-def _target(number: int, choice: Choice, facts: Facts, incoming: Incoming, *, lone: bool) -> Iterator[Line]:
-    provider = choice.provider
+def _target(
+    number: int, candidate: Candidate, facts: Facts, incoming: Incoming, *, lone: bool
+) -> Iterator[Line]:
+    provider = candidate.provider
     lessons = Lessons(lambda _: provider.name)
-    outgoing = prepare(choice, facts, incoming, key=provider.key, lessons=lessons, lone=lone, seed="")
+    outgoing = prepare(candidate, facts, incoming, key=provider.key, lessons=lessons, lone=lone, seed="")
     yield (
         f"{number}. {provider.name}: POST {provider.url.scheme}://{provider.url.authority}{outgoing.path}",
         "green",

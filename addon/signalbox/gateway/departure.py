@@ -26,7 +26,7 @@ from signalbox.routing.exchange import Exchange
 from signalbox.routing.facts import Facts
 from signalbox.routing.match import Quota
 from signalbox.routing.outgoing import Incoming, Outgoing
-from signalbox.routing.plan import LASTING, UNTRANSLATABLE, Choice, Plan, plan
+from signalbox.routing.plan import PERMANENT, UNTRANSLATABLE, Candidate, Plan, plan
 from signalbox.routing.prepare import prepare
 from signalbox.routing.threads import ELSEWHERE, Owner, counts_all, for_owner, names_thread
 from signalbox.routing.work import Work
@@ -75,8 +75,8 @@ def route(flow: http.HTTPFlow, exchange: Exchange, known: Known, *, is_long: boo
         facts,
         quota=known.meters.used(exchange.rules, caller),
         refusals=(
-            lambda choice, _: known.meters.refusal(choice.provider, choice.model, caller),
-            lambda choice, _: known.standing.refusal(choice.provider, choice.model, now),
+            lambda candidate, _: known.meters.refusal(candidate.provider, candidate.model, caller),
+            lambda candidate, _: known.health.refusal(candidate.provider, candidate.model, now),
         ),
     )
     owner = None
@@ -94,7 +94,7 @@ def route(flow: http.HTTPFlow, exchange: Exchange, known: Known, *, is_long: boo
         log.debug("%s", console.skip_line(skip.provider, skip.model, skip.reason, skip.detail))
     if chosen.rule is None:
         pass_on(flow, exchange, chosen.reason)
-    elif not chosen.choices:
+    elif not chosen.candidates:
         flow.response = _nobody(chosen, exchange)
     else:
         yield from _go(flow, exchange, chosen, incoming, known, owner, is_long=is_long)
@@ -138,23 +138,25 @@ def _go(
     facts = exchange.facts
     assert facts is not None
     is_thread = facts.continues is not None
-    exchange.provider = provider = chosen.choices[0].provider
-    choices, chain = chosen.choices, chosen.chain
+    exchange.provider = provider = chosen.candidates[0].provider
+    candidates, chain = chosen.candidates, chosen.chain
     warms_up = incoming.body.get("max_tokens", int) == 0
     if exchange.kind == "count_tokens":
         if is_thread and not counts_all(provider):
             flow.response = answers.error(400, ELSEWHERE, exchange)
             return
         if provider.count_tokens != "forward":
-            flow.response = yield from _counted_here(choices[0], facts, exchange)
+            flow.response = yield from _counted_here(candidates[0], facts, exchange)
             return
-        choices = chain = choices[:1]
+        candidates = chain = candidates[:1]
     elif (
         warms_up and provider.api != "openai"
     ):  # elsewhere there is no such cache, and it would cost a prompt
-        choices, chain = (tuple(c for c in all if c.provider.api != "openai") for all in (choices, chain))
+        candidates, chain = (
+            tuple(c for c in all if c.provider.api != "openai") for all in (candidates, chain)
+        )
     elif warms_up:
-        tokens: int = yield partial(facts.tokens_at, choices[0].model)
+        tokens: int = yield partial(facts.tokens_at, candidates[0].model)
         said, kind = warmed_up(facts.asked or "", tokens, seed=token_hex(8), stream=facts.stream)
         flow.response = answers.answer(200, said, {"content-type": kind})
         return
@@ -162,29 +164,29 @@ def _go(
     caller = exchange.caller
     mending = Mending(known, facts, incoming.body, counts=exchange.kind == "count_tokens")
 
-    def prepared(choice: Choice, key: str | None, lone: bool) -> Work[Outgoing]:
-        if choice.provider.auth == "claude-login":
-            key = known.meters.token(choice.provider)
-        lessons, seed = mending.lessons(choice), token_hex(8)
+    def prepared(candidate: Candidate, key: str | None, lone: bool) -> Work[Outgoing]:
+        if candidate.provider.auth == "claude-login":
+            key = known.meters.token(candidate.provider)
+        lessons, seed = mending.lessons(candidate), token_hex(8)
         outgoing: Outgoing = yield lambda: prepare(
-            choice, facts, incoming, key=key, lessons=lessons, lone=lone, seed=seed
+            candidate, facts, incoming, key=key, lessons=lessons, lone=lone, seed=seed
         )
-        if is_long and (outgoing.estimates or choice.provider.count_tokens == "estimate"):
+        if is_long and (outgoing.estimates or candidate.provider.count_tokens == "estimate"):
             yield lambda: facts.measured
         return outgoing
 
     assert chosen.rule is not None
     failover = chosen.rule.failover
     exchange.course = course = Course(
-        choices,
+        candidates,
         failover,
-        known.standing,
+        known.health,
         prepared,
         facts.conversation,
         partial(reporting.changed, counts=exchange.kind == "count_tokens"),
         chosen.reject if exchange.kind == "messages" else None,
         mending.mend if not is_thread else None,
-        lambda choice: known.meters.refusal(choice.provider, choice.model, caller),
+        lambda candidate: known.meters.refusal(candidate.provider, candidate.model, caller),
         chain,
         one_key=is_thread,
     )
@@ -234,7 +236,7 @@ def _nobody(chosen: Plan, exchange: Exchange) -> http.Response:
     why = "; ".join(f"{skip.provider}: {skip.why}" for skip in chosen.skipped)
     if all(skip.reason == UNTRANSLATABLE for skip in chosen.skipped):
         return answers.error(400, why, exchange)
-    lasting = all(skip.reason in LASTING for skip in chosen.skipped)
+    lasting = all(skip.reason in PERMANENT for skip in chosen.skipped)
     return answers.error(
         503,
         f"No target of rule {chosen.label} is available: {why}",
@@ -243,10 +245,10 @@ def _nobody(chosen: Plan, exchange: Exchange) -> http.Response:
     )
 
 
-def _counted_here(choice: Choice, facts: Facts, exchange: Exchange) -> Work[http.Response]:
-    if choice.provider.count_tokens == "reject":
-        return answers.error(501, NO_COUNT.format(choice.provider.name), exchange)
-    tokens: int = yield partial(facts.tokens_at, choice.model)
+def _counted_here(candidate: Candidate, facts: Facts, exchange: Exchange) -> Work[http.Response]:
+    if candidate.provider.count_tokens == "reject":
+        return answers.error(501, NO_COUNT.format(candidate.provider.name), exchange)
+    tokens: int = yield partial(facts.tokens_at, candidate.model)
     return answers.answer(200, b'{"input_tokens":%d}' % tokens)
 
 

@@ -34,8 +34,8 @@ from signalbox.record.journal import Journal
 from signalbox.record.log import LEVELS
 from signalbox.routing.credentials import Caller, Headers, identify, less_clients
 from signalbox.routing.exchange import Exchange
+from signalbox.routing.health import ProviderHealth
 from signalbox.routing.sessions import Sessions
-from signalbox.routing.standing import Standing
 from signalbox.routing.work import Work, in_place, in_thread
 from signalbox.upkeep.issued import Issued
 from signalbox.upkeep.learned import Learned
@@ -53,8 +53,8 @@ class Gateway:
     def __init__(self, rules: Path, state: Path) -> None:
         self.live = Live(rules, os.environ, log=_say)
         self.sessions = Sessions()
-        self.standing = Standing()
-        self.counting = Standing(metered=False)
+        self.provider_health = ProviderHealth()
+        self.counting = ProviderHealth(metered=False)
         """The same for count_tokens, which has limits of its own and says nothing of messages."""
         self.observed = health.Observed()
         self.unwalled = False
@@ -72,7 +72,7 @@ class Gateway:
         """Load the rules for the first time. Raises RulesError."""
         self.live.on_change += [
             self.journal.follow,
-            lambda rules: self.standing.forget(rules.providers),
+            lambda rules: self.provider_health.forget(rules.providers),
             lambda rules: self.counting.forget(rules.providers),
             self.metering.follow,
         ]
@@ -221,8 +221,8 @@ class Gateway:
     # behind them
 
     def _known(self, exchange: Exchange) -> Known:
-        standing = self.standing if exchange.kind == "messages" else self.counting
-        return Known(self.metering, self.sessions, standing, self.issued, self.learned)
+        provider_health = self.provider_health if exchange.kind == "messages" else self.counting
+        return Known(self.metering, self.sessions, provider_health, self.issued, self.learned)
 
     def _receive(self, flow: http.HTTPFlow, rules: Rules) -> None:
         headers = tuple(flow.request.headers.items(multi=True))
@@ -268,7 +268,7 @@ class Gateway:
         port = flow.client_conn.sockname[1]
         now = datetime.now(UTC)
         seen = health.Seen(
-            self.observed, self.standing, self._refused, self.metering.quotas, self.learned.all()
+            self.observed, self.provider_health, self._refused, self.metering.quotas, self.learned.all()
         )
         page = health.page(self.live, seen, arrival.listeners(), port, now)
         return answers.answer(200, health.encode(page, full=full))
@@ -276,7 +276,7 @@ class Gateway:
     def _refused(self, provider: Provider, model: str | None) -> tuple[str, str] | None:
         """Why nobody's request for this model is sent there now."""
         refused = self.metering.refusal_of_all(provider, model)
-        return refused or self.standing.refusal(provider, model, time.monotonic())
+        return refused or self.provider_health.refusal(provider, model, time.monotonic())
 
     async def _list(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         try:

@@ -4,10 +4,10 @@ from typing import NamedTuple, Protocol
 
 from signalbox.config.rules import Provider, Rules
 from signalbox.routing.credentials import Caller
+from signalbox.routing.health import ProviderHealth
 from signalbox.routing.match import Quota
 from signalbox.routing.plan import Plan
 from signalbox.routing.sessions import Sessions
-from signalbox.routing.standing import Standing
 from signalbox.upkeep.issued import Issued
 from signalbox.upkeep.learned import Learned
 
@@ -24,6 +24,6 @@ class Meters(Protocol):
 class Known(NamedTuple):
     meters: Meters
     sessions: Sessions
-    standing: Standing
+    health: ProviderHealth
     issued: Issued
     learned: Learned

@@ -20,7 +20,7 @@ from signalbox.messages.thinking import (
 from signalbox.routing.course import Attempt
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import Lessons
-from signalbox.routing.plan import Choice
+from signalbox.routing.plan import Candidate
 from signalbox.routing.work import Work
 from signalbox.translate.refusals import refusals
 
@@ -46,14 +46,14 @@ class Mending:
         self._named: set[tuple[str, str, str]] = set()
         """Provider and model, and a field or beta that their refusal has named."""
 
-    def lessons(self, choice: Choice) -> Lessons:
+    def lessons(self, candidate: Candidate) -> Lessons:
         """What is known of what this target takes."""
-        provider, issued = choice.provider, self._known.issued
+        provider, issued = candidate.provider, self._known.issued
         issued.refresh()
         learns = provider.beta == "learn"
         return Lessons(
             issued.issuer_of,
-            self._known.learned.rejected(provider.name, choice.model or "") if learns else frozenset(),
+            self._known.learned.rejected(provider.name, candidate.model or "") if learns else frozenset(),
             refuses_thinking=provider.name in self._refusing,
             disables_thinking=provider.name in self._disabling,
             wants_thinking=self._wants_thinking(provider.name),
@@ -106,7 +106,7 @@ class Mending:
 
     def _without_fields(self, attempt: Attempt, status: int, said: bytes) -> Work[bool]:
         """Remember the fields and betas of the attempt that the refusal names."""
-        provider, model, learned = attempt.provider, attempt.choice.model or "", self._known.learned
+        provider, model, learned = attempt.provider, attempt.candidate.model or "", self._known.learned
         named: frozenset[str] = frozenset()
         if provider.beta == "learn":
             named = yield partial(_rejected, attempt, status, said)

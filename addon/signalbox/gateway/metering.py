@@ -95,7 +95,9 @@ class Metering:
 
     def saw(self, rules: Rules, chosen: Plan, caller: Caller) -> None:
         """Keep the caller's credential for a probe of those who might have got it."""
-        names = {choice.provider.name for choice in chosen.choices} | {s.provider for s in chosen.skipped}
+        names = {candidate.provider.name for candidate in chosen.candidates} | {
+            s.provider for s in chosen.skipped
+        }
         for name in names if caller.login is not None else ():
             provider = rules.providers[name]
             if provider.auth == "client" and caller.login is not None:

@@ -11,13 +11,13 @@ from signalbox.gateway.delivery import received, shown_key
 from signalbox.messages.paths import COUNT_TOKENS, MESSAGES
 from signalbox.record import console
 from signalbox.routing.exchange import Exchange
+from signalbox.routing.health import HealthEvent
 from signalbox.routing.outgoing import Outgoing
-from signalbox.routing.standing import Event
 
 log = logging.getLogger("signalbox")
 
 
-def changed(event: Event, *, counts: bool = False) -> None:
+def changed(event: HealthEvent, *, counts: bool = False) -> None:
     """A circuit opened or closed, a cooldown has begun or something has recovered; with `counts` for
     count_tokens alone."""
     kind, provider, before, after = event

@@ -14,9 +14,9 @@ from signalbox.messages.body import Body
 from signalbox.messages.paths import MESSAGES
 from signalbox.pages.quota import quota
 from signalbox.routing.facts import Facts
+from signalbox.routing.health import ProviderHealth
 from signalbox.routing.plan import Plan, plan
 from signalbox.routing.quota import Quotas
-from signalbox.routing.standing import Standing
 from signalbox.upkeep.learned import Fact
 
 LOGINS = ("client", "claude-login")
@@ -67,7 +67,7 @@ class Seen(NamedTuple):
     """All that providers have shown of themselves."""
 
     observed: Observed
-    standing: Standing
+    health: ProviderHealth
     refused: Refused
     quotas: Quotas
     learned: Collection[Fact]
@@ -116,7 +116,7 @@ def _status(live: InForce, seen: Seen, now: float) -> str:
     if any(_has_nobody(rules, rule, seen.refused) for rule in rules.rules):
         return "unhealthy"
     unwell = any(_is_missed(provider, seen.refused) for provider in rules.providers.values())
-    broken = any(state != "closed" for state in seen.standing.circuits(now).values())
+    broken = any(state != "closed" for state in seen.health.circuits(now).values())
     return "degraded" if live.error or seen.observed.fails_open or unwell or broken else "healthy"
 
 
@@ -152,7 +152,7 @@ def _provider(provider: Provider, seen: Seen, moment: float, now: datetime) -> d
         "api": provider.api,
         "available": not reason,
         "reason": reason or None,
-        "circuit": seen.standing.circuits(moment).get(provider.name, "closed"),
+        "circuit": seen.health.circuits(moment).get(provider.name, "closed"),
         "quota": quota(seen.quotas, provider, now),
         "key_set": provider.key is not None,
         "key_valid": seen.observed.key_valid.get(provider.name),
@@ -164,7 +164,7 @@ def _tier(rules: Rules, tier: str, port: int) -> dict[str, Any]:
     model = rules.environment.get(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL") or f"claude-{tier}-4-5"
     body = Body.parse(msgspec.json.encode({"model": model, "messages": []}))
     chosen: Plan = plan(rules, Facts(path=MESSAGES, port=port, headers={}, body=body))
-    first = chosen.choices[0] if chosen.choices else None
+    first = chosen.candidates[0] if chosen.candidates else None
     return {
         "model": first.model if first is not None else model,
         "provider": first.provider.name if first is not None else None,

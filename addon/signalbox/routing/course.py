@@ -13,11 +13,10 @@ from msgspec.structs import replace
 from signalbox.config.rules import Command, Failover, Provider
 from signalbox.config.rules import Reject as Reject
 from signalbox.routing.facts import Conversation
+from signalbox.routing.health import HealthEvent, HealthToken, ProviderHealth
 from signalbox.routing.outcome import CANCELLED, Outcome
 from signalbox.routing.outgoing import Outgoing
-from signalbox.routing.plan import Choice
-from signalbox.routing.standing import Attempt as Ticket
-from signalbox.routing.standing import Event, Standing
+from signalbox.routing.plan import Candidate
 from signalbox.routing.work import Work
 from signalbox.translate.translation import UntranslatableError
 
@@ -28,13 +27,13 @@ SHORTEST_WAIT = 1.0
 class Attempt(msgspec.Struct, frozen=True):
     """One try at one target with one key. `outgoing` is all that is sent there."""
 
-    choice: Choice
+    candidate: Candidate
     outgoing: Outgoing
-    ticket: Ticket
+    ticket: HealthToken
 
     @property
     def provider(self) -> Provider:
-        return self.choice.provider
+        return self.candidate.provider
 
 
 class Next(msgspec.Struct, frozen=True):
@@ -44,11 +43,11 @@ class Next(msgspec.Struct, frozen=True):
     wait: float = 0.0
 
 
-type Against = Callable[[Choice], tuple[str, str] | None]
+type Against = Callable[[Candidate], tuple[str, str] | None]
 """Says what there is against a target now beside circuits and cooldowns, such as quota that is used up, as in
 `plan.Refusal`."""
 
-type Prepare = Callable[[Choice, str | None, bool], Work[Outgoing]]
+type Prepare = Callable[[Candidate, str | None, bool], Work[Outgoing]]
 """Makes what a target is sent: with this key, and whether it is the only one that could answer."""
 
 
@@ -64,27 +63,27 @@ class Course:
 
     def __init__(
         self,
-        choices: tuple[Choice, ...],
+        candidates: tuple[Candidate, ...],
         failover: Failover,
-        standing: Standing,
+        health: ProviderHealth,
         prepare: Prepare,
         conversation: Conversation | None,
-        tell: Callable[[Event], None],
+        tell: Callable[[HealthEvent], None],
         reject: Reject | None = None,
         mend: Mend | None = None,
         against: Against = lambda _: None,
-        chain: tuple[Choice, ...] = (),
+        chain: tuple[Candidate, ...] = (),
         *,
         one_key: bool = False,
     ) -> None:
-        """`choices` are those that the plan found available, one at least. When all of them have failed,
+        """`candidates` are those that the plan found available, one at least. When all of them have failed,
         those of the `chain` that were passed over are asked, as far as they are last resorts, and then
         `reject` answers. `one_key`: no other key takes over either."""
-        self._waiting = list(choices)
-        self._chain = chain or choices
-        self._asked: list[Choice] = []
+        self._waiting = list(candidates)
+        self._chain = chain or candidates
+        self._asked: list[Candidate] = []
         self._failover = failover
-        self._standing = standing
+        self._health = health
         self._prepare = prepare
         self._conversation = conversation
         self._tell = tell
@@ -104,7 +103,7 @@ class Course:
         """None before the first, and where the router answers itself after the last."""
 
     def start(self, now: float) -> Work[Attempt]:
-        """The first attempt: the plan has seen to it that any of the choices may be asked. Raises
+        """The first attempt: the plan has seen to it that any of the candidates may be asked. Raises
         UntranslatableError where none of them can be sent the request."""
         while True:
             try:
@@ -124,7 +123,7 @@ class Course:
             or self._retries > 0
             or self._patience > 0
             or self._other_key(self.current.provider, now) is not None
-            or any(self._refusal(choice, now) is None for choice in self._waiting)
+            or any(self._refusal(candidate, now) is None for candidate in self._waiting)
             or bool(self._last_resorts(now))
         )
 
@@ -134,7 +133,7 @@ class Course:
         if attempt is None or self._mend is None or not (yield from self._mend(attempt, status, body)):
             return None
         self._judge(None, now)
-        return Next((yield from self._begin(attempt.choice, attempt.ticket.key_index, now)))
+        return Next((yield from self._begin(attempt.candidate, attempt.ticket.key_index, now)))
 
     @property
     def key_command(self) -> Command | None:
@@ -151,15 +150,15 @@ class Course:
         if attempt is None or self._verdict is not None:
             return None
         self._is_renewed = True
-        choice, index = attempt.choice, attempt.ticket.key_index
+        candidate, index = attempt.candidate, attempt.ticket.key_index
         if (
             provider is not None
-            and provider.url == choice.provider.url
-            and [key.command for key in provider.keys] == [key.command for key in choice.provider.keys]
+            and provider.url == candidate.provider.url
+            and [key.command for key in provider.keys] == [key.command for key in candidate.provider.keys]
         ):
-            choice = replace(choice, provider=replace(choice.provider, keys=provider.keys))
+            candidate = replace(candidate, provider=replace(candidate.provider, keys=provider.keys))
         self._judge(None, now)
-        return Next((yield from self._begin(choice, index, now)))
+        return Next((yield from self._begin(candidate, index, now)))
 
     def failed(self, outcome: Outcome, now: float) -> Work[Next | Reject | None]:
         """The attempt failed before its answer began. None: nobody takes over, what failed is delivered."""
@@ -175,7 +174,7 @@ class Course:
     def began(self) -> None:
         """The answer that is delivered has begun; it may still break off."""
         if self.current is not None and self._verdict is None:
-            for event in self._standing.began(self.current.ticket):
+            for event in self._health.answer_began(self.current.ticket):
                 self._tell(event)
 
     def ended(self, outcome: Outcome | None, now: float) -> None:
@@ -186,71 +185,71 @@ class Course:
     def _following(self, attempt: Attempt, outcome: Outcome, now: float) -> Work[Next | Reject | None]:
         """A key that failed gives its place to another of the same provider at once, whatever the rule says
         of failover; then come a wait and retries, then the next target that is not passed over."""
-        choice, index = attempt.choice, attempt.ticket.key_index
-        if outcome.scope == "key" and (key := self._other_key(choice.provider, now)) is not None:
-            return Next((yield from self._begin(choice, key, now)))
+        candidate, index = attempt.candidate, attempt.ticket.key_index
+        if outcome.scope == "key" and (key := self._other_key(candidate.provider, now)) is not None:
+            return Next((yield from self._begin(candidate, key, now)))
         if not outcome.moves_on(self._failover.on):
             return None
         if outcome.wait and outcome.wait <= self._patience:
             self._patience -= max(outcome.wait, SHORTEST_WAIT)
-            return Next((yield from self._begin(choice, index, now + outcome.wait)), outcome.wait)
+            return Next((yield from self._begin(candidate, index, now + outcome.wait)), outcome.wait)
         if self._retries > 0:
             self._retries -= 1
-            return Next((yield from self._begin(choice, index, now)))
+            return Next((yield from self._begin(candidate, index, now)))
         while self._waiting:
-            choice = self._waiting.pop(0)
-            if self._refusal(choice, now) is None:
+            candidate = self._waiting.pop(0)
+            if self._refusal(candidate, now) is None:
                 with suppress(UntranslatableError):
-                    return Next((yield from self._turn_to(choice, now)))
-        for choice in self._last_resorts(now):
+                    return Next((yield from self._turn_to(candidate, now)))
+        for candidate in self._last_resorts(now):
             with suppress(UntranslatableError):
-                return Next((yield from self._turn_to(choice, now, retries=0, patience=0.0)))
+                return Next((yield from self._turn_to(candidate, now, retries=0, patience=0.0)))
         return self._reject
 
-    def _last_resorts(self, now: float) -> list[Choice]:
+    def _last_resorts(self, now: float) -> list[Candidate]:
         """Who was passed over and is asked once, in order, before the client gets an error: those with an
         open circuit, and those that recover soon."""
         return [
-            choice
-            for choice in self._not_asked()
-            if not any(choice is one for one in self._waiting)
-            and self._against(choice) is None
-            and self._standing.is_last_resort(choice.provider, choice.model, now)
+            candidate
+            for candidate in self._not_asked()
+            if not any(candidate is one for one in self._waiting)
+            and self._against(candidate) is None
+            and self._health.is_last_resort(candidate.provider, candidate.model, now)
         ]
 
-    def _not_asked(self) -> Iterator[Choice]:
-        return (choice for choice in self._chain if not any(choice is one for one in self._asked))
+    def _not_asked(self) -> Iterator[Candidate]:
+        return (candidate for candidate in self._chain if not any(candidate is one for one in self._asked))
 
     def not_asked(self, now: float) -> list[tuple[str, str]]:
         """Provider, and for people why it is not asked, of each target of the chain that has not been."""
         return [
-            (choice.provider.name, ", ".join(self._refusal(choice, now) or ("not asked",)))
-            for choice in self._not_asked()
+            (candidate.provider.name, ", ".join(self._refusal(candidate, now) or ("not asked",)))
+            for candidate in self._not_asked()
         ]
 
     def _turn_to(
-        self, choice: Choice, now: float, *, retries: int | None = None, patience: float | None = None
+        self, candidate: Candidate, now: float, *, retries: int | None = None, patience: float | None = None
     ) -> Work[Attempt]:
         """Retries and patience are those of the rule unless given."""
         self._retries = self._failover.retries if retries is None else retries
         self._patience = self._failover.wait if patience is None else patience
         self._tried = frozenset()
         self._is_renewed = False
-        self._asked.append(choice)
-        key = self._standing.pick_key(choice.provider, self._conversation, now)
-        return (yield from self._begin(choice, key, now))
+        self._asked.append(candidate)
+        key = self._health.pick_key(candidate.provider, self._conversation, now)
+        return (yield from self._begin(candidate, key, now))
 
-    def _begin(self, choice: Choice, index: int | None, now: float) -> Work[Attempt]:
+    def _begin(self, candidate: Candidate, index: int | None, now: float) -> Work[Attempt]:
         """`index` None: with the key that is first to be well again, if there is one."""
-        keys = choice.provider.keys
+        keys = candidate.provider.keys
         if index is None:
-            index = self._standing.next_key(choice.provider, now)
+            index = self._health.next_key(candidate.provider, now)
         key = keys[index].value if index is not None else None
         self._tried |= {index}
-        outgoing = yield from self._prepare(choice, key, self._is_lone(choice.provider))
+        outgoing = yield from self._prepare(candidate, key, self._is_lone(candidate.provider))
         self._verdict = None
-        ticket = self._standing.begin(choice.provider, choice.model, index, now)
-        self.current = Attempt(choice, outgoing, ticket)
+        ticket = self._health.begin(candidate.provider, candidate.model, index, now)
+        self.current = Attempt(candidate, outgoing, ticket)
         return self.current
 
     def _is_lone(self, provider: Provider) -> bool:
@@ -263,14 +262,14 @@ class Course:
         """A key that is well and was not used yet."""
         if self._one_key:
             return None
-        return self._standing.pick_key(provider, self._conversation, now, without=self._tried)
+        return self._health.pick_key(provider, self._conversation, now, without=self._tried)
 
-    def _refusal(self, choice: Choice, now: float) -> tuple[str, str] | None:
-        return self._standing.refusal(choice.provider, choice.model, now) or self._against(choice)
+    def _refusal(self, candidate: Candidate, now: float) -> tuple[str, str] | None:
+        return self._health.refusal(candidate.provider, candidate.model, now) or self._against(candidate)
 
     def _judge(self, outcome: Outcome | None, now: float) -> None:
         if self.current is None:
             return
         self._verdict = outcome or CANCELLED
-        for event in self._standing.end(self.current.ticket, outcome, now):
+        for event in self._health.end(self.current.ticket, outcome, now):
             self._tell(event)

@@ -15,7 +15,7 @@ from signalbox.routing.credentials import LOGIN, Caller, leak, secrets_of
 from signalbox.routing.facts import Facts
 from signalbox.routing.outcome import CANCELLED, Outcome
 from signalbox.routing.outgoing import Outgoing
-from signalbox.routing.plan import LASTING, Skip
+from signalbox.routing.plan import PERMANENT, Skip
 from signalbox.routing.tried import Tried
 
 
@@ -217,7 +217,7 @@ class Exchange:
             (shown(tried.provider), f"{tried.label}, {tried.detail}") for tried in self.tried if tried.ended
         ]
         told += self.course.not_asked(now) if self.course is not None else []
-        told += [(skip.provider, skip.why) for skip in self.skipped if skip.reason in LASTING]
+        told += [(skip.provider, skip.why) for skip in self.skipped if skip.reason in PERMANENT]
         return "; ".join(dict.fromkeys(f"{name}: {why.rstrip(', ')}" for name, why in told))
 
     @property

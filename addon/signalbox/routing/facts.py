@@ -7,6 +7,7 @@ Bodies come from anywhere: a field of the wrong type counts as absent, and nothi
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import blake2b
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -276,6 +277,16 @@ def _outside_reminders(text: str) -> str:
     """What is left without `<system-reminder>...</system-reminder>`; one that never ends hides the rest."""
     before, *reminders = text.split(_REMINDER)
     return before + "".join(reminder.partition(_REMINDER_END)[2] for reminder in reminders)
+
+
+def rendezvous(conversation: Conversation, *names: str) -> bytes:
+    """The weight of one of several equals for a conversation; the least wins.
+
+    By rendezvous hashing a conversation keeps its order of them, and many conversations spread. One more
+    equal moves only the conversations that it wins.
+    """
+    text = "\n".join((*conversation, *names))
+    return blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
 
 
 # names of models, as clients write them

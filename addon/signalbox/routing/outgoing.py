@@ -11,7 +11,7 @@ from signalbox.messages.body import Body
 from signalbox.messages.issued import Issuer, Keeps, kept_by
 from signalbox.messages.thinking import nothing
 from signalbox.routing.credentials import Headers, forwarded_query, masked_path, secrets_of
-from signalbox.routing.plan import Choice
+from signalbox.routing.plan import Candidate
 from signalbox.translate.translation import PASSING, Translation
 
 BETA = "anthropic-beta"
@@ -89,20 +89,22 @@ def kept_thinking(provider: Provider, lessons: Lessons) -> Keeps | None:
     return lambda block: keeps(block) and block.digest(lessons.key) not in lessons.refused
 
 
-def lowered_max_tokens(choice: Choice, body: Body, notes: list[str]) -> dict[str, bytes]:
+def lowered_max_tokens(candidate: Candidate, body: Body, notes: list[str]) -> dict[str, bytes]:
     """`max_tokens` as the provider's upper bound wants it, where that is lower."""
-    bound = next((n for glob, n in choice.provider.max_tokens if glob.matches(choice.model or "")), None)
+    bound = next(
+        (n for glob, n in candidate.provider.max_tokens if glob.matches(candidate.model or "")), None
+    )
     if bound is None or (body.get("max_tokens", int) or 0) <= bound:
         return {}
     notes.append(f"max_tokens lowered to {bound}")
     return {"max_tokens": str(bound).encode()}
 
 
-def by_the_rules(choice: Choice, notes: list[str]) -> tuple[dict[str, bytes], set[str]]:
+def by_the_rules(candidate: Candidate, notes: list[str]) -> tuple[dict[str, bytes], set[str]]:
     """Fields of the outgoing body that the provider and then the target set, and that they drop."""
     change: dict[str, bytes] = {}
     drop: set[str] = set()
-    for edit in (choice.provider.body, choice.target.body):
+    for edit in (candidate.provider.body, candidate.target.body):
         change |= {name: msgspec.json.encode(value) for name, value in edit.set.items()}
         drop = (drop - edit.set.keys()) | set(edit.drop)
         change = {name: value for name, value in change.items() if name not in edit.drop}
@@ -123,10 +125,10 @@ def without_fields(raw: bytes, gone: Collection[str], notes: list[str]) -> bytes
 
 
 def with_headers_of_the_rules(
-    headers: list[tuple[str, str]], choice: Choice, notes: list[str]
+    headers: list[tuple[str, str]], candidate: Candidate, notes: list[str]
 ) -> list[tuple[str, str]]:
     """With those that the provider and then the target set, and without those that they empty."""
-    for extra in (choice.provider.headers, choice.target.headers):
+    for extra in (candidate.provider.headers, candidate.target.headers):
         for name, value in extra.items():
             headers = with_header(headers, name, value) if value else without_headers(headers, name)
             notes.append(f"header {name} {'set' if value else 'dropped'}")

@@ -1,17 +1,23 @@
 """Who is to answer: the rule that matches, its targets in order, and who is passed over and why."""
 
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 
 import msgspec
 
 from signalbox.config.rules import Provider, Reject, Rule, Rules, Target
-from signalbox.routing.facts import Conversation, Facts, matched_name, sent_name, without_long_context
+from signalbox.routing.facts import (
+    Conversation,
+    Facts,
+    matched_name,
+    rendezvous,
+    sent_name,
+    without_long_context,
+)
 from signalbox.routing.match import NOTHING_KNOWN, Quota, first_match
 from signalbox.translate.request import untranslatable
 
 
-class Choice(msgspec.Struct, frozen=True):
+class Candidate(msgspec.Struct, frozen=True):
     """One target of the chain. `model` is the name as sent; None leaves the body's own."""
 
     provider: Provider
@@ -19,13 +25,13 @@ class Choice(msgspec.Struct, frozen=True):
     model: str | None
 
 
-type Refusal = Callable[[Choice, Facts], tuple[str, str] | None]
-"""Says why a target cannot be used now, or None: a reason of the contract's section 8 (or one of `LASTING`)
+type Refusal = Callable[[Candidate, Facts], tuple[str, str] | None]
+"""Says why a target cannot be used now, or None: a reason of the contract's section 8 (or one of `PERMANENT`)
 and the same for people, as `no-key` and `ZAI_API_KEY is not set`."""
 
 UNTRANSLATABLE = "untranslatable"
 
-LASTING = frozenset({"no-key", "no-login", "not-yet", UNTRANSLATABLE})
+PERMANENT = frozenset({"no-key", "no-login", "not-yet", UNTRANSLATABLE})
 """Reasons for which a target is not even tried where all others are passed over too."""
 
 
@@ -40,20 +46,20 @@ class Skip(msgspec.Struct, frozen=True):
     @property
     def why(self) -> str:
         """For people: `ZAI_API_KEY is not set`, `circuit, open for another 42 s`."""
-        return self.detail if self.reason in LASTING else f"{self.reason}, {self.detail}"
+        return self.detail if self.reason in PERMANENT else f"{self.reason}, {self.detail}"
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What to do with one request. No choices and no `reject` means that nobody is available."""
+    """What to do with one request. No candidates and no `reject` means that nobody is available."""
 
     rule: Rule | None
     label: str
     """The rule's, else `none`: then the request goes to the reverse upstream as it came."""
     reason: str
     """As in the line `dispatch:` (contract, section 8)."""
-    choices: tuple[Choice, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
     """Available ones, in order."""
-    chain: tuple[Choice, ...] = ()
+    chain: tuple[Candidate, ...] = ()
     """These and the ones passed over for a reason that passes by itself, in order: who may still be asked
     when the available ones have failed."""
     skipped: tuple[Skip, ...] = ()
@@ -72,8 +78,8 @@ def plan(
             rule=None, label="none", reason="no-model" if rules.rules and not facts.asked else "no-rule"
         )
     chain = _chain(rules, rule, facts, facts.asked)
-    available, skipped = _sorted_out(chain, facts, (*REFUSALS, *refusals))
-    lasting = {id(choice) for choice, skip in skipped if skip.reason in LASTING}
+    available, skipped = _partition(chain, facts, (*REFUSALS, *refusals))
+    lasting = {id(candidate) for candidate, skip in skipped if skip.reason in PERMANENT}
     if chain and not available and not rule.reject and id(chain[-1]) not in lasting:
         available, skipped = chain[-1:], skipped[:-1]
     is_first = available[:1] == chain[:1]
@@ -81,34 +87,28 @@ def plan(
         rule=rule,
         label=rule.label,
         reason=f"rule:{rule.label}" if is_first else skipped[0][1].reason,
-        choices=available,
-        chain=tuple(choice for choice in chain if id(choice) not in lasting),
+        candidates=available,
+        chain=tuple(candidate for candidate in chain if id(candidate) not in lasting),
         skipped=tuple(skip for _, skip in skipped),
         reject=rule.reject,
         is_first=is_first,
     )
 
 
-def _chain(rules: Rules, rule: Rule, facts: Facts, asked: str) -> tuple[Choice, ...]:
+def _chain(rules: Rules, rule: Rule, facts: Facts, asked: str) -> tuple[Candidate, ...]:
     """Every target of the rule in the order of this conversation, with the model as it would be sent."""
     targets = (target for equals in rule.choices for target in _ordered(equals, facts.conversation))
     pairs = ((rules.providers[target.provider], target) for target in targets)
-    return tuple(Choice(provider, target, model_sent(provider, target, asked)) for provider, target in pairs)
+    return tuple(
+        Candidate(provider, target, model_sent(provider, target, asked)) for provider, target in pairs
+    )
 
 
 def _ordered(equals: tuple[Target, ...], conversation: Conversation | None) -> Sequence[Target]:
-    """Equal targets by rendezvous hashing: a conversation keeps its order, many conversations spread.
-
-    One more equal moves only the conversations that it wins.
-    """
+    """Equal targets as this conversation prefers them."""
     if conversation is None:
         return equals
-
-    def weight(target: Target) -> bytes:
-        text = "\n".join((*conversation, target.provider, target.model or ""))
-        return blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
-
-    return sorted(equals, key=weight)
+    return sorted(equals, key=lambda target: rendezvous(conversation, target.provider, target.model or ""))
 
 
 def model_sent(provider: Provider, target: Target, asked: str) -> str:
@@ -122,35 +122,35 @@ def model_sent(provider: Provider, target: Target, asked: str) -> str:
     return model if provider.is_anthropic else without_long_context(model)[0]
 
 
-def _sorted_out(
-    chain: Sequence[Choice], facts: Facts, refusals: Sequence[Refusal]
-) -> tuple[tuple[Choice, ...], tuple[tuple[Choice, Skip], ...]]:
+def _partition(
+    chain: Sequence[Candidate], facts: Facts, refusals: Sequence[Refusal]
+) -> tuple[tuple[Candidate, ...], tuple[tuple[Candidate, Skip], ...]]:
     """The available ones, and the others each with the first refusal it met."""
     available, skipped = [], []
-    for choice in chain:
-        refused = next((refused for refusal in refusals if (refused := refusal(choice, facts))), None)
+    for candidate in chain:
+        refused = next((refused for refusal in refusals if (refused := refusal(candidate, facts))), None)
         if refused:
-            skipped.append((choice, Skip(choice.provider.name, choice.model, *refused)))
+            skipped.append((candidate, Skip(candidate.provider.name, candidate.model, *refused)))
         else:
-            available.append(choice)
+            available.append(candidate)
     return tuple(available), tuple(skipped)
 
 
-def _not_usable(choice: Choice, facts: Facts) -> tuple[str, str] | None:
-    provider = choice.provider
+def _not_usable(candidate: Candidate, facts: Facts) -> tuple[str, str] | None:
+    provider = candidate.provider
     if not provider.unavailable:
         return None
     return "no-key" if provider.auth == "key" and not provider.key else "not-yet", provider.unavailable
 
 
-def _no_login(choice: Choice, facts: Facts) -> tuple[str, str] | None:
-    if choice.provider.auth != "client" or facts.has_login:
+def _no_login(candidate: Candidate, facts: Facts) -> tuple[str, str] | None:
+    if candidate.provider.auth != "client" or facts.has_login:
         return None
     return "no-login", "the caller sent no login of its own"
 
 
-def _untranslatable(choice: Choice, facts: Facts) -> tuple[str, str] | None:
-    if choice.provider.api != "openai" or facts.body is None:
+def _untranslatable(candidate: Candidate, facts: Facts) -> tuple[str, str] | None:
+    if candidate.provider.api != "openai" or facts.body is None:
         return None
     why = untranslatable(facts.body.text)
     return (UNTRANSLATABLE, why) if why else None

@@ -2,13 +2,13 @@
 
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import Incoming, Lessons, Outgoing
-from signalbox.routing.plan import Choice
+from signalbox.routing.plan import Candidate
 from signalbox.routing.prepare_chat import prepare_chat
 from signalbox.routing.prepare_messages import prepare_messages
 
 
 def prepare(
-    choice: Choice,
+    candidate: Candidate,
     facts: Facts,
     incoming: Incoming,
     *,
@@ -25,6 +25,6 @@ def prepare(
 
     Raises UntranslatableError.
     """
-    if choice.provider.api == "openai":
-        return prepare_chat(choice, facts, incoming, key=key, lessons=lessons, seed=seed)
-    return prepare_messages(choice, facts, incoming, key=key, lessons=lessons, lone=lone)
+    if candidate.provider.api == "openai":
+        return prepare_chat(candidate, facts, incoming, key=key, lessons=lessons, seed=seed)
+    return prepare_messages(candidate, facts, incoming, key=key, lessons=lessons, lone=lone)

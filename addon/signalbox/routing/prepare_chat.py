@@ -26,7 +26,7 @@ from signalbox.routing.outgoing import (
     with_headers_of_the_rules,
     without_fields,
 )
-from signalbox.routing.plan import Choice
+from signalbox.routing.plan import Candidate
 from signalbox.translate.chat import Chat
 from signalbox.translate.dialects import Dialect, dialect_of
 from signalbox.translate.refusals import taught
@@ -41,22 +41,22 @@ def dialect(provider: Provider) -> Dialect:
 
 
 def prepare_chat(
-    choice: Choice, facts: Facts, incoming: Incoming, *, key: str | None, lessons: Lessons, seed: str
+    candidate: Candidate, facts: Facts, incoming: Incoming, *, key: str | None, lessons: Lessons, seed: str
 ) -> Outgoing:
     """The request for one target; see `prepare`. Raises UntranslatableError."""
-    provider, model = choice.provider, choice.model or facts.asked or ""
+    provider, model = candidate.provider, candidate.model or facts.asked or ""
     row = taught(dialect(provider), model, lessons.rejected)
     notes: list[str] = []
-    raw = _for_this_provider(choice, incoming.body, lessons, notes)
+    raw = _for_this_provider(candidate, incoming.body, lessons, notes)
     if model != facts.asked:
         notes.append(f"model remap: {facts.asked} → {model}")
     session = _alias(facts.session, lessons.key)
     request = to_chat(raw, model=model, dialect=row, provider=provider.name, session=session)
     notes += request.notes
-    change, drop = by_the_rules(choice, notes)
+    change, drop = by_the_rules(candidate, notes)
     body = Body.parse(request.body).edited(set=change, drop=drop) if change or drop else request.body
     request = replace(request, body=without_fields(body, lessons.rejected, notes))
-    headers = tuple(_headers(choice, incoming, request, key, session, notes))
+    headers = tuple(_headers(candidate, incoming, request, key, session, notes))
     sent_path, shown_path = paths(
         _continuing(provider, row) if request.continues else provider,
         PATH if provider.path is None else provider.path,
@@ -83,15 +83,15 @@ def prepare_chat(
     )
 
 
-def _for_this_provider(choice: Choice, body: Body, lessons: Lessons, notes: list[str]) -> bytes:
+def _for_this_provider(candidate: Candidate, body: Body, lessons: Lessons, notes: list[str]) -> bytes:
     """The Messages body, without the thinking of others and with its `max_tokens` bounded."""
     edits: Sequence[Edit] = ()
-    if keeps := kept_thinking(choice.provider, lessons):
+    if keeps := kept_thinking(candidate.provider, lessons):
         dropped = without_thinking(body, keeps, keeps_mode=True)
         edits = dropped.edits
         if dropped.count:
             notes.append(f"dropped {dropped.count} thinking blocks")
-    raw = body.edited(set=lowered_max_tokens(choice, body, notes), edits=edits)
+    raw = body.edited(set=lowered_max_tokens(candidate, body, notes), edits=edits)
     # text that holds half a character cannot be written
     return raw if body.text is body.raw else Body.parse(raw).text
 
@@ -112,14 +112,14 @@ def _alias(session: str | None, key: bytes) -> str | None:
 
 
 def _headers(
-    choice: Choice,
+    candidate: Candidate,
     incoming: Incoming,
     request: ChatRequest,
     key: str | None,
     session: str | None,
     notes: list[str],
 ) -> list[tuple[str, str]]:
-    provider = choice.provider
+    provider = candidate.provider
     agent = next((value for name, value in incoming.headers if name.lower() == "user-agent"), "")
     headers = [
         ("host", provider.url.authority),
@@ -131,4 +131,4 @@ def _headers(
     ]
     if (header := dialect(provider).session_header) and session:
         headers.append((header, session))
-    return with_headers_of_the_rules(with_key(headers, provider, key), choice, notes)
+    return with_headers_of_the_rules(with_key(headers, provider, key), candidate, notes)

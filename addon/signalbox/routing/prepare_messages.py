@@ -28,7 +28,7 @@ from signalbox.routing.outgoing import (
     without_fields,
     without_headers,
 )
-from signalbox.routing.plan import Choice
+from signalbox.routing.plan import Candidate
 from signalbox.translate.reshaped import Reshaping
 from signalbox.translate.translation import PASSING
 
@@ -36,7 +36,7 @@ _DISABLED = b'{"type":"disabled"}'
 
 
 def prepare_messages(
-    choice: Choice,
+    candidate: Candidate,
     facts: Facts,
     incoming: Incoming,
     *,
@@ -45,17 +45,17 @@ def prepare_messages(
     lone: bool,
 ) -> Outgoing:
     """The request for one target; see `prepare`."""
-    provider = choice.provider
+    provider = candidate.provider
     sent = betas.split(value for name, value in incoming.headers if name.lower() == BETA)
     kept = _betas(provider, facts, sent, lessons)
-    body, notes = _body(choice, facts, incoming.body, lessons)
+    body, notes = _body(candidate, facts, incoming.body, lessons)
     body = without_fields(body, lessons.rejected | betas.dropped_with(sent, kept), notes)
     if provider.is_anthropic:
         body = _valid(body, incoming.body, notes)
     elif lessons.wants_thinking:
         body = _with_placeholders(body, notes)
-    echo = facts.asked if choice.model != facts.asked else None
-    headers = _headers(choice, incoming, key, sent, kept, notes)
+    echo = facts.asked if candidate.model != facts.asked else None
+    headers = _headers(candidate, incoming, key, sent, kept, notes)
     untouched = body is incoming.body.raw and provider.is_anthropic
     if untouched:
         if not _has(headers, "content-length", "transfer-encoding"):
@@ -67,7 +67,7 @@ def prepare_messages(
         headers = with_header(headers, "accept-encoding", "identity")
     return Outgoing(
         provider,
-        choice.model,
+        candidate.model,
         *paths(provider, *_asked(provider, incoming.path)),
         tuple(headers),
         incoming.wire if untouched else body,
@@ -80,8 +80,8 @@ def prepare_messages(
     )
 
 
-def _body(choice: Choice, facts: Facts, body: Body, lessons: Lessons) -> tuple[bytes, list[str]]:
-    provider = choice.provider
+def _body(candidate: Candidate, facts: Facts, body: Body, lessons: Lessons) -> tuple[bytes, list[str]]:
+    provider = candidate.provider
     keeps = kept_thinking(provider, lessons)
     edits: list[Edit] = []
     change: dict[str, bytes] = {}
@@ -104,11 +104,11 @@ def _body(choice: Choice, facts: Facts, body: Body, lessons: Lessons) -> tuple[b
         if users := with_opaque_user(body, lessons.key):
             edits += users
             notes.append("metadata.user_id replaced")
-    if choice.model is not None and choice.model != facts.asked:
-        change["model"] = msgspec.json.encode(choice.model)
-        notes.append(f"model remap: {facts.asked} → {choice.model}")
-    change |= lowered_max_tokens(choice, body, notes)
-    given, drop = by_the_rules(choice, notes)
+    if candidate.model is not None and candidate.model != facts.asked:
+        change["model"] = msgspec.json.encode(candidate.model)
+        notes.append(f"model remap: {facts.asked} → {candidate.model}")
+    change |= lowered_max_tokens(candidate, body, notes)
+    given, drop = by_the_rules(candidate, notes)
     change = {name: value for name, value in change.items() if name not in drop} | given
     return body.edited(set=change, drop=drop, edits=edits), notes
 
@@ -135,14 +135,14 @@ def _valid(raw: bytes, came: Body, notes: list[str]) -> bytes:
 
 
 def _headers(
-    choice: Choice,
+    candidate: Candidate,
     incoming: Incoming,
     key: str | None,
     sent: list[str],
     kept: list[str],
     notes: list[str],
 ) -> list[tuple[str, str]]:
-    provider = choice.provider
+    provider = candidate.provider
     headers = forwarded(incoming.headers, provider)
     gone = {name.lower() for name, _ in incoming.headers} - {name.lower() for name, _ in headers}
     headers = with_header(headers, "host", provider.url.authority)
@@ -150,7 +150,7 @@ def _headers(
     if kept != sent:
         notes += [f"beta {value} dropped" for value in sent if value not in kept]
         headers = with_header(headers, BETA, ",".join(kept)) if kept else without_headers(headers, BETA)
-    headers = with_headers_of_the_rules(with_key(headers, provider, key), choice, notes)
+    headers = with_headers_of_the_rules(with_key(headers, provider, key), candidate, notes)
     notes += [f"header {name} dropped" for name in sorted(gone)]
     return headers
 

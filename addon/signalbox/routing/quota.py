@@ -12,8 +12,8 @@ import msgspec
 
 from signalbox.config.rules import Provider, Quota, Rules
 from signalbox.routing import rate_limit_headers
+from signalbox.routing.health import span
 from signalbox.routing.rate_limit_headers import OVERAGE, Moment, RateLimitHeaders, Window
-from signalbox.routing.standing import span
 
 ALWAYS = ("5h", "7d", OVERAGE)
 """Windows that are shown always, in this order, as never used where nothing is known of them."""

@@ -36,16 +36,18 @@ def for_owner(chosen: Plan, owner: Owner | None) -> Plan | None:
 
     Of a thread that is not known Anthropic itself is asked: it refuses those that are not its own.
     """
-    if chosen.rule is None or (not chosen.choices and not _is_untranslatable(chosen)):
+    if chosen.rule is None or (not chosen.candidates and not _is_untranslatable(chosen)):
         return chosen
-    first = chosen.choices[:1]
-    known = (choice for choice in chosen.choices if owner and choice.provider.name == owner.provider)
+    first = chosen.candidates[:1]
+    known = (
+        candidate for candidate in chosen.candidates if owner and candidate.provider.name == owner.provider
+    )
     asked = next(known, None) if owner else next((c for c in first if c.provider.is_anthropic), None)
     if asked is None or asked.provider.api != "anthropic":
         return None
     rule = msgspec.structs.replace(chosen.rule, failover=_ONCE)
     return msgspec.structs.replace(
-        chosen, rule=rule, choices=(asked,), chain=(asked,), skipped=(), reject=None
+        chosen, rule=rule, candidates=(asked,), chain=(asked,), skipped=(), reject=None
     )
 
 

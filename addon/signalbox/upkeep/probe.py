@@ -23,7 +23,7 @@ from signalbox.messages.paths import COUNT_TOKENS
 from signalbox.routing.credentials import Headers
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import BETA, Incoming, Lessons, Outgoing
-from signalbox.routing.plan import Choice
+from signalbox.routing.plan import Candidate
 from signalbox.routing.prepare_messages import prepare_messages
 from signalbox.routing.quota import Quotas
 from signalbox.upkeep import fetch
@@ -225,7 +225,7 @@ def request(provider: Provider, login: Headers, key: str | None) -> Outgoing:
     if any(_OAUTH_TOKEN in value for _, value in login):
         headers = (*headers, (BETA, betas.OAUTH))
     return prepare_messages(
-        Choice(provider, Target(provider.name), model),
+        Candidate(provider, Target(provider.name), model),
         Facts(path=COUNT_TOKENS, port=0, headers={}, body=body),
         Incoming(COUNT_TOKENS, headers, body.raw, body),
         key=key,

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from signalbox.config.rules import Circuit
-from signalbox.routing.circuit import TRIAL_FORGOTTEN, Breaker, Gate, Ticket
+from signalbox.routing.health import PROBE_FORGOTTEN, Breaker, BreakerToken, ProbeGate
 
 CIRCUIT = Circuit(degraded_after=2, open_after=3, cooldown=60.0)
 
@@ -73,8 +73,8 @@ def test_a_trial_that_is_abandoned_gives_its_place_to_the_next():
 def test_a_trial_that_never_ends_is_forgotten():
     breaker = opened()
     breaker.begin(60)
-    assert not breaker.allows(60 + TRIAL_FORGOTTEN - 0.1)
-    assert breaker.allows(60 + TRIAL_FORGOTTEN)
+    assert not breaker.allows(60 + PROBE_FORGOTTEN - 0.1)
+    assert breaker.allows(60 + PROBE_FORGOTTEN)
 
 
 def test_a_forgotten_trial_that_fails_after_all_opens_it_but_not_once_another_closed_it():
@@ -103,8 +103,8 @@ def test_abandoning_does_not_judge():
 def test_attempts_from_before_it_opened_neither_close_it_nor_prolong_the_cooldown():
     breaker = Breaker(CIRCUIT)
     old = [breaker.begin(0) for _ in range(5)]
-    for ticket in old[:3]:
-        breaker.failed(ticket, 10)
+    for token in old[:3]:
+        breaker.failed(token, 10)
     breaker.failed(old[3], 30)
     breaker.succeeded(old[4])
     assert (breaker.state(30), breaker.remaining(30)) == ("open", 40)
@@ -113,11 +113,11 @@ def test_attempts_from_before_it_opened_neither_close_it_nor_prolong_the_cooldow
 def test_many_hung_attempts_that_end_after_it_closed_do_not_open_it_again():
     breaker = Breaker(CIRCUIT)
     hung = [breaker.begin(0) for _ in range(50)]
-    for ticket in hung[:3]:
-        breaker.failed(ticket, 10)
+    for token in hung[:3]:
+        breaker.failed(token, 10)
     breaker.succeeded(breaker.begin(70))
-    for ticket in hung[3:]:
-        breaker.failed(ticket, 120)
+    for token in hung[3:]:
+        breaker.failed(token, 120)
     assert breaker.state(120) == "closed"
 
 
@@ -164,7 +164,7 @@ def test_new_limits_hold_from_the_next_outcome_on_and_leave_what_happened():
     ("now", "remaining", "allows"), [(9.0, 1.0, False), (10.0, 0.0, True), (99.0, 0.0, True)]
 )
 def test_a_gate_is_shut_until_its_moment(now, remaining, allows):
-    gate = Gate(until=10)
+    gate = ProbeGate(until=10)
     assert (gate.remaining(now), gate.allows(now)) == (remaining, allows)
 
 
@@ -178,31 +178,31 @@ class Life(RuleBasedStateMachine):
         self.now = 1000.0
         self.circuit = Circuit(degraded_after=2, open_after=open_after, cooldown=cooldown)
         self.breaker = Breaker(self.circuit)
-        self.trials: dict[Ticket, float] = {}
+        self.trials: dict[BreakerToken, float] = {}
         """Those that run, and since when. An opening or closing ends their time."""
 
-    @rule(seconds=st.sampled_from([0.5, 5.0, 10.0, TRIAL_FORGOTTEN, 200.0]))
+    @rule(seconds=st.sampled_from([0.5, 5.0, 10.0, PROBE_FORGOTTEN, 200.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
     @rule(target=running)
-    def a_request_is_sent(self) -> Ticket:
+    def a_request_is_sent(self) -> BreakerToken:
         was_half_open = self.breaker.state(self.now) == "half-open"
         allowed = self.breaker.allows(self.now)
-        ticket = self.breaker.begin(self.now)
-        assert ticket.is_trial == (was_half_open and allowed)
-        if ticket.is_trial:
-            young = [t for t, began in self.trials.items() if self.now - began < TRIAL_FORGOTTEN]
+        token = self.breaker.begin(self.now)
+        assert token.is_probe == (was_half_open and allowed)
+        if token.is_probe:
+            young = [t for t, began in self.trials.items() if self.now - began < PROBE_FORGOTTEN]
             assert not young, "half-open admits one at a time"
-            self.trials[ticket] = self.now
+            self.trials[token] = self.now
             assert not self.breaker.allows(self.now)
-        return ticket
+        return token
 
-    @rule(ticket=consumes(running))
-    def it_succeeds(self, ticket: Ticket) -> None:
+    @rule(token=consumes(running))
+    def it_succeeds(self, token: BreakerToken) -> None:
         before, remaining = self.breaker.state(self.now), self.breaker.remaining(self.now)
-        self.breaker.succeeded(ticket)
-        self.trials.pop(ticket, None)
+        self.breaker.succeeded(token)
+        self.trials.pop(token, None)
         if before in ("closed", "degraded"):
             assert self.breaker.state(self.now) == "closed", "a success resets"
         elif self.breaker.state(self.now) == before:
@@ -211,21 +211,21 @@ class Life(RuleBasedStateMachine):
             assert self.breaker.state(self.now) == "closed"
             self.trials.clear()
 
-    @rule(ticket=consumes(running))
-    def it_fails(self, ticket: Ticket) -> None:
+    @rule(token=consumes(running))
+    def it_fails(self, token: BreakerToken) -> None:
         before, remaining = self.breaker.state(self.now), self.breaker.remaining(self.now)
-        self.breaker.failed(ticket, self.now)
-        self.trials.pop(ticket, None)
+        self.breaker.failed(token, self.now)
+        self.trials.pop(token, None)
         if before == "open":
             assert self.breaker.remaining(self.now) == remaining, "no failure prolongs the cooldown"
         if before == "half-open" and self.breaker.remaining(self.now) == self.circuit.cooldown:
             self.trials.clear()
 
-    @rule(ticket=consumes(running))
-    def its_client_leaves(self, ticket: Ticket) -> None:
+    @rule(token=consumes(running))
+    def its_client_leaves(self, token: BreakerToken) -> None:
         before = self.breaker.state(self.now), self.breaker.remaining(self.now)
-        self.breaker.abandoned(ticket)
-        self.trials.pop(ticket, None)
+        self.breaker.abandoned(token)
+        self.trials.pop(token, None)
         assert (self.breaker.state(self.now), self.breaker.remaining(self.now)) == before
 
     @rule()
@@ -242,7 +242,7 @@ class Life(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Whatever happened, and whoever never ends: it can always close again."""
-        later = self.now + self.circuit.cooldown + TRIAL_FORGOTTEN
+        later = self.now + self.circuit.cooldown + PROBE_FORGOTTEN
         assert self.breaker.allows(later)
         self.breaker.succeeded(self.breaker.begin(later))
         assert self.breaker.state(later) == "closed"

@@ -1,0 +1,375 @@
+"""Health of providers, their models and their keys: circuit breakers and cooldowns.
+
+No clock here: `now` is seconds of any clock that never goes back.
+"""
+
+from collections.abc import Mapping
+from math import ceil, inf
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from signalbox.config.rules import Circuit, Provider
+from signalbox.routing.facts import Conversation, rendezvous
+from signalbox.routing.outcome import Outcome
+
+PROBE_FORGOTTEN = 60.0
+"""Seconds after which a probe that has not ended no longer keeps others out."""
+BRIEF = 60.0
+"""Seconds of cooldown after which, at most, a target is asked all the same when all others have failed (the
+contract, section 4)."""
+MODELS_LIMIT = 1000
+"""Models in cooldown that are remembered: callers name them."""
+
+type State = Literal["closed", "degraded", "open", "half-open"]
+
+type HealthEvent = tuple[Literal["circuit", "cooldown", "recovered"], str, str, str]
+"""What an attempt changed, in one of three forms, all text for people:
+
+- `("circuit", provider, state before, state after)`
+- `("cooldown", provider, what of it, "for 30 s: rate_limit_error")`, what being `provider`, `model glm-4.7`
+  or `key 2`
+- `("recovered", provider, what of it, "")`
+"""
+
+
+class ProbeGate:
+    """Closed until a moment; from then on it admits one probe at a time."""
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self._probe: object = None
+        self._probe_began = 0.0
+
+    def remaining(self, now: float) -> float:
+        """Seconds until the first probe."""
+        return max(0.0, self.until - now)
+
+    def allows(self, now: float) -> bool:
+        is_free = self._probe is None or now - self._probe_began >= PROBE_FORGOTTEN
+        return is_free and not self.remaining(now)
+
+    def enter(self, probe: object, now: float) -> None:
+        """Make this the probe, where one is allowed. A forced attempt does not occupy the probe's place."""
+        if self.allows(now):
+            self._probe, self._probe_began = probe, now
+
+    def leave(self, probe: object) -> None:
+        if self._probe is probe:
+            self._probe = None
+
+
+class BreakerToken(msgspec.Struct, frozen=True, eq=False):
+    """One attempt as the breaker sees it. `generation`: how often the circuit had opened when it began."""
+
+    generation: int
+    is_probe: bool
+
+
+class Breaker:
+    """The circuit of one provider: closed, degraded (closed still), open, half-open.
+
+    `circuit` may be replaced at any time; what has happened stays.
+
+    An attempt judges only the time in which it began. One that began before the circuit last opened, and
+    fails late, is not counted: many hung requests that end long after the first of them would otherwise
+    open it again, or keep it open. If it succeeds late, it does not close an open circuit, for it says
+    nothing of new requests. A request sent to an open circuit for want of another target closes it by
+    success and cannot prolong it by failure.
+    """
+
+    def __init__(self, circuit: Circuit) -> None:
+        self.circuit = circuit
+        self._failures = 0
+        self._generation = 0
+        self._gate: ProbeGate | None = None
+        """None while closed."""
+
+    def state(self, now: float) -> State:
+        if self._gate is not None:
+            return "open" if self._gate.remaining(now) else "half-open"
+        return "degraded" if self._failures >= self.circuit.degraded_after else "closed"
+
+    def remaining(self, now: float) -> float:
+        """Seconds for which it stays open; 0 where it is not."""
+        return self._gate.remaining(now) if self._gate is not None else 0.0
+
+    def allows(self, now: float) -> bool:
+        return self._gate is None or self._gate.allows(now)
+
+    def begin(self, now: float) -> BreakerToken:
+        """An attempt is sent, allowed or not. Ends by exactly one of the three below."""
+        token = BreakerToken(self._generation, is_probe=self._gate is not None and self._gate.allows(now))
+        if self._gate is not None:
+            self._gate.enter(token, now)
+        return token
+
+    def succeeded(self, token: BreakerToken) -> None:
+        if self._gate is None or token.generation == self._generation:
+            self._gate = None
+            self._failures = 0
+
+    def failed(self, token: BreakerToken, now: float) -> None:
+        if token.generation != self._generation:
+            return
+        if self._gate is None:
+            self._failures += 1
+            opens = self._failures >= self.circuit.open_after
+        else:
+            opens = token.is_probe
+        if opens:
+            self._gate = ProbeGate(now + self.circuit.cooldown)
+            self._generation += 1
+
+    def abandoned(self, token: BreakerToken) -> None:
+        """It ended without telling anything about the provider: the client left, or the request was wrong."""
+        if self._gate is not None:
+            self._gate.leave(token)
+
+
+class CooldownKey(NamedTuple):
+    """What a cooldown applies to. `name` is the model, or the secret key itself, which never leaves this
+    module."""
+
+    provider: str
+    scope: Literal["provider", "model", "key"]
+    name: str
+
+
+class Cooldown(ProbeGate):
+    """Leaves a provider, model or key alone for as long as an outcome said; then admits one probe at a time
+    until one succeeds."""
+
+    def __init__(self, key: CooldownKey, what: str) -> None:
+        super().__init__(until=-inf)
+        self.key = key
+        self.what = what
+        self.reason = ""
+        self.cause = ""
+
+    def prolong(self, until: float, outcome: Outcome) -> None:
+        """The longer cooldown wins."""
+        if until > self.until:
+            self.until = until
+            window = f":{outcome.window}" if outcome.window is not None else ""
+            self.reason = f"quota{window}" if outcome.kind == "quota" else "cooldown"
+            self.cause = outcome.detail or outcome.label
+
+    def refusal(self, now: float) -> tuple[str, str]:
+        remaining = self.remaining(now)
+        when = f"in cooldown for another {span(remaining)}" if remaining else "being tried again"
+        return self.reason, f"{when}: {self.cause}"
+
+
+class HealthToken(msgspec.Struct, frozen=True, eq=False):
+    """What an attempt holds from when it is sent until `ProviderHealth.end`."""
+
+    provider: Provider
+    model: str | None
+    key_index: int | None
+    breaker: Breaker
+    breaker_token: BreakerToken
+    cooldowns: tuple[Cooldown, ...]
+    """Those that existed when the attempt started, running or over; its success clears them."""
+
+
+class ProviderHealth:
+    """The circuits of all providers and the cooldowns of providers, models and keys."""
+
+    def __init__(self, *, metered: bool = True) -> None:
+        """`metered`: `quota.Quotas` reads the same answers, and knows until when a window is used up."""
+        self._metered = metered
+        self._breakers: dict[str, Breaker] = {}
+        self._cooldowns: dict[CooldownKey, Cooldown] = {}
+
+    def refusal(self, provider: Provider, model: str | None, now: float) -> tuple[str, str] | None:
+        """Why this target cannot be asked now, as in `plan.Refusal`: `circuit`, `cooldown`, `quota` or
+        `quota:7d`."""
+        breaker = self._breakers.get(provider.name)
+        if breaker is not None and not breaker.allows(now):
+            remaining = breaker.remaining(now)
+            detail = f"open for another {span(remaining)}" if remaining else "half-open, being tried again"
+            return "circuit", detail
+        longest = self._longest(provider, model, now)
+        return longest.refusal(now) if longest is not None else None
+
+    def is_last_resort(self, provider: Provider, model: str | None, now: float) -> bool:
+        """Whether the target is blocked at most by an open circuit or by a cooldown that ends within a
+        minute: then it is asked when all others have failed."""
+        longest = self._longest(provider, model, now)
+        return longest is None or longest.remaining(now) <= BRIEF
+
+    def _longest(self, provider: Provider, model: str | None, now: float) -> Cooldown | None:
+        """Of the cooldowns that block this target the one that ends last; one usable key is enough."""
+        blocking = [one for key in _target_keys(provider, model) if (one := self._blocking(key, now))]
+        keys = [self._blocking(key, now) for key in _secret_keys(provider).values()]
+        if all(keys):
+            blocking.append(min(filter(None, keys), key=lambda cooldown: cooldown.remaining(now)))
+        return max(blocking, key=lambda cooldown: cooldown.remaining(now), default=None)
+
+    def next_key(self, provider: Provider, now: float) -> int | None:
+        """Of keys that are all in cooldown the one that recovers first; None where there is no key."""
+        ends = {
+            index: cooldown.remaining(now) if (cooldown := self._cooldowns.get(key)) else 0.0
+            for index, key in _secret_keys(provider).items()
+        }
+        return min(ends, key=lambda index: ends[index])
+
+    def pick_key(
+        self,
+        provider: Provider,
+        conversation: Conversation | None,
+        now: float,
+        *,
+        without: frozenset[int | None] = frozenset(),
+    ) -> int | None:
+        """The index of the key to use, but none of `without`; None where all others are in cooldown.
+
+        By rendezvous hashing a conversation keeps its key while that is usable, and many conversations
+        spread. Without conversation it is the first usable one.
+        """
+        usable = {
+            index: key
+            for index, key in _secret_keys(provider).items()
+            if index is not None and index not in without and not self._blocking(key, now)
+        }
+        if conversation is None:
+            return next(iter(usable), None)
+        return min(usable, key=lambda index: rendezvous(conversation, usable[index].name), default=None)
+
+    def begin(self, provider: Provider, model: str | None, key_index: int | None, now: float) -> HealthToken:
+        """An attempt is sent, blocked or not; where a cooldown is over it is the probe.
+
+        `key_index` None: with the first key, if there is one at all.
+        """
+        breaker = self._breakers.setdefault(provider.name, Breaker(provider.circuit))
+        breaker.circuit = provider.circuit
+        token = breaker.begin(now)
+        keys = (*_target_keys(provider, model), _secret_key(provider, key_index)[1])
+        cooldowns = tuple(one for key in keys if (one := self._cooldowns.get(key)) is not None)
+        for cooldown in cooldowns:
+            cooldown.enter(token, now)
+        return HealthToken(provider, model, key_index, breaker, token, cooldowns)
+
+    def answer_began(self, attempt: HealthToken) -> list[HealthEvent]:
+        """Clears the attempt's cooldowns: the provider accepts this model and key again. It says nothing to
+        the circuit, for the answer may still break off."""
+        return self._recover(attempt)
+
+    def end(self, attempt: HealthToken, outcome: Outcome | None, now: float) -> list[HealthEvent]:
+        """Judge an attempt, once: its answer has ended, or it failed. None: it was abandoned, as when the
+        client leaves, and nothing is learned.
+
+        To abandon what was judged before changes nothing.
+        """
+        events = _judge(attempt, outcome, now)
+        for cooldown in attempt.cooldowns:
+            cooldown.leave(attempt.breaker_token)
+        if outcome is not None:
+            succeeded = outcome.kind == "success"
+            events += self._recover(attempt) if succeeded else self._cool_down(attempt, outcome, now)
+        return events
+
+    def circuits(self, now: float) -> dict[str, State]:
+        """By provider, for those that were ever asked; all others are closed."""
+        return {name: breaker.state(now) for name, breaker in self._breakers.items()}
+
+    def active_cooldowns(self, now: float) -> list[tuple[str, str, str]]:
+        """(provider, `model glm-4.7`, `in cooldown for another 5 s: 429`) for each that is running."""
+        return [
+            (cooldown.key.provider, cooldown.what, cooldown.refusal(now)[1])
+            for cooldown in self._cooldowns.values()
+            if cooldown.remaining(now)
+        ]
+
+    def forget(self, providers: Mapping[str, Provider]) -> None:
+        """Drop what is known of providers, and of keys, that are not in the rules any more."""
+        secrets = {key for provider in providers.values() for key in _secret_keys(provider).values()}
+        self._breakers = {name: breaker for name, breaker in self._breakers.items() if name in providers}
+        self._cooldowns = {
+            key: cooldown
+            for key, cooldown in self._cooldowns.items()
+            if (key in secrets if key.scope == "key" else key.provider in providers)
+        }
+
+    def _blocking(self, key: CooldownKey, now: float) -> Cooldown | None:
+        cooldown = self._cooldowns.get(key)
+        return None if cooldown is None or cooldown.allows(now) else cooldown
+
+    def _recover(self, attempt: HealthToken) -> list[HealthEvent]:
+        ended = [one for one in attempt.cooldowns if self._cooldowns.get(one.key) is one]
+        for cooldown in ended:
+            del self._cooldowns[cooldown.key]
+        return [("recovered", cooldown.key.provider, cooldown.what, "") for cooldown in ended]
+
+    def _cool_down(self, attempt: HealthToken, outcome: Outcome, now: float) -> list[HealthEvent]:
+        """Start the cooldown that an outcome asks for. Many that ask for the same at once are one event."""
+        if not outcome.rest or outcome.scope == "none":
+            return []
+        if self._metered and outcome.window is not None and len(attempt.provider.keys) <= 1:
+            return []  # the windows of the account are used up: `quota` knows until when
+        key, what = _cooldown_key_for(attempt, outcome)
+        cooldown = self._cooldowns.pop(key, None) or Cooldown(key, what)
+        was_running = bool(cooldown.remaining(now))
+        cooldown.prolong(now + outcome.rest, outcome)
+        self._cooldowns[key] = cooldown
+        self._bound_models()
+        if was_running:
+            return []
+        return [("cooldown", key.provider, what, f"for {span(outcome.rest)}: {cooldown.cause}")]
+
+    def _bound_models(self) -> None:
+        models = [key for key in self._cooldowns if key.scope == "model"]
+        if len(models) > MODELS_LIMIT:
+            del self._cooldowns[models[0]]
+
+
+def _target_keys(provider: Provider, model: str | None) -> tuple[CooldownKey, CooldownKey]:
+    """What a request needs, whichever secret key it uses: the provider and the model."""
+    return CooldownKey(provider.name, "provider", ""), CooldownKey(provider.name, "model", model or "")
+
+
+def _secret_keys(provider: Provider) -> dict[int | None, CooldownKey]:
+    """The secret keys that have a value. Where there are none, whatever is used instead counts as one."""
+    keys: dict[int | None, CooldownKey] = {
+        index: CooldownKey(provider.name, "key", secret.value)
+        for index, secret in enumerate(provider.keys)
+        if secret.value
+    }
+    return keys or {None: CooldownKey(provider.name, "key", "")}
+
+
+def _secret_key(provider: Provider, index: int | None) -> tuple[int | None, CooldownKey]:
+    keys = _secret_keys(provider)
+    return (index, keys[index]) if index in keys else next(iter(keys.items()))
+
+
+def _cooldown_key_for(attempt: HealthToken, outcome: Outcome) -> tuple[CooldownKey, str]:
+    """What an outcome blames, and its name for people."""
+    if outcome.scope == "key":
+        index, key = _secret_key(attempt.provider, attempt.key_index)
+        return key, "key" if index is None else f"key {index + 1}"
+    provider, model = _target_keys(attempt.provider, attempt.model)
+    return (model, f"model {model.name}") if outcome.scope == "model" else (provider, "provider")
+
+
+def _judge(attempt: HealthToken, outcome: Outcome | None, now: float) -> list[HealthEvent]:
+    """Tell the breaker. What is neither a success nor counted says nothing about the provider's health."""
+    breaker, token = attempt.breaker, attempt.breaker_token
+    before = breaker.state(now)
+    if outcome is not None and outcome.kind == "success":
+        breaker.succeeded(token)
+    elif outcome is not None and outcome.counts():
+        breaker.failed(token, now)
+    else:
+        breaker.abandoned(token)
+    after = breaker.state(now)
+    return [("circuit", attempt.provider.name, before, after)] if before != after else []
+
+
+def span(seconds: float) -> str:
+    """`42 s`, `5 min`, `3 h`, `2 d`: rounded up, in the largest unit of which there are at least two."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{ceil(seconds / length)} {unit}"
+    return f"{ceil(seconds)} s"

@@ -1,0 +1,445 @@
+"""Who may be asked now: circuits and rests of providers, models and keys."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+
+from signalbox.config.rules import Circuit, Provider, Secret, Url
+from signalbox.routing.health import MODELS_LIMIT, PROBE_FORGOTTEN, HealthToken, ProviderHealth
+from signalbox.routing.outcome import Outcome
+
+GLM = "glm-4.7"
+HERE = ("s-1", "")
+NEVER = Circuit(open_after=10**6, degraded_after=10**6)
+
+
+def provider(name: str, *keys: str | None, circuit: Circuit = NEVER) -> Provider:
+    secrets = tuple(Secret(key) for key in keys)
+    return Provider(name=name, url=Url("https", f"{name}.invalid", 443), keys=secrets, circuit=circuit)
+
+
+ZAI = provider("zai", "zai-key-1", "zai-key-2", "zai-key-3")
+KIMI = provider("kimi", "kimi-key")
+LOCAL = provider("local")
+
+OK = Outcome(label="200", kind="success", status=200)
+BAD_KEY = Outcome(label="401", kind="auth", status=401, rest=60.0, scope="key", detail="authentication_error")
+THROTTLED = Outcome(
+    label="429", kind="throttle", status=429, rest=5.0, scope="key", detail="rate_limit_error"
+)
+SPENT = Outcome(label="429", kind="quota", status=429, rest=7200.0, scope="key", detail="weekly limit")
+OVERLOADED = Outcome(
+    label="529", kind="overload", status=529, rest=5.0, scope="model", detail="overloaded_error"
+)
+DOWN = Outcome(label="503", kind="overload", status=503, rest=30.0, scope="provider")
+BROKEN = Outcome(label="500", kind="server", status=500)
+NONSENSE = Outcome(label="400", kind="client", status=400)
+
+
+def ask(
+    health: ProviderHealth,
+    asked: Provider,
+    outcome: Outcome | None,
+    now: float = 0.0,
+    *,
+    model: str | None = GLM,
+    key: int | None = None,
+) -> list[Any]:
+    """One whole attempt in one moment; what it changed."""
+    return health.end(health.begin(asked, model, key, now), outcome, now)
+
+
+def well_keys(health: ProviderHealth, now: float) -> set[int | None]:
+    return {health.pick_key(ZAI, (f"s-{i}", ""), now) for i in range(50)}
+
+
+def test_who_was_never_asked_may_be():
+    assert ProviderHealth().refusal(ZAI, GLM, 0) is None
+
+
+# circuits
+
+
+def test_failures_open_the_circuit_a_trial_closes_it_and_every_change_is_told():
+    health, zai = ProviderHealth(), provider("zai", "zai-key", circuit=Circuit(2, 3, 60.0))
+    told = [event for _ in range(3) for event in ask(health, zai, BROKEN, now=10)]
+    assert told == [("circuit", "zai", "closed", "degraded"), ("circuit", "zai", "degraded", "open")]
+    assert health.refusal(zai, GLM, 28) == ("circuit", "open for another 42 s")
+    trial = health.begin(zai, GLM, 0, 70)
+    assert health.refusal(zai, GLM, 71) == ("circuit", "half-open, being tried again")
+    assert health.end(trial, OK, 72) == [("circuit", "zai", "half-open", "closed")]
+
+
+@pytest.mark.parametrize("outcome", [None, NONSENSE, SPENT], ids=["abandoned", "client", "quota"])
+def test_what_is_neither_success_nor_failure_leaves_the_circuit(outcome):
+    health, zai = ProviderHealth(), provider("zai", "zai-key", circuit=Circuit(1, 2, 60.0))
+    ask(health, zai, BROKEN)
+    ask(health, zai, outcome)
+    assert health.circuits(0) == {"zai": "degraded"}
+    ask(health, zai, BROKEN)
+    ask(health, zai, outcome, now=60)
+    assert health.circuits(60) == {"zai": "half-open"}
+
+
+def test_a_reloaded_circuit_keeps_what_happened():
+    health = ProviderHealth()
+    for _ in range(4):
+        ask(health, provider("zai", circuit=Circuit(3, 5, 60.0)), BROKEN)
+    ask(health, provider("zai", circuit=Circuit(10, 20, 60.0)), NONSENSE)
+    assert health.circuits(0) == {"zai": "closed"}
+    ask(health, provider("zai", circuit=Circuit(3, 5, 60.0)), BROKEN)
+    assert health.circuits(0) == {"zai": "open"}
+
+
+# rests
+
+
+@pytest.mark.parametrize(
+    ("outcome", "others"),
+    [(OVERLOADED, [(KIMI, "kimi-k2"), (ZAI, GLM)]), (DOWN, [(ZAI, GLM)]), (THROTTLED, [(ZAI, GLM)])],
+    ids=["model", "provider", "only key"],
+)
+def test_only_what_an_outcome_blames_rests(outcome, others):
+    health = ProviderHealth()
+    ask(health, KIMI, outcome)
+    assert health.refusal(KIMI, GLM, 4) is not None
+    assert [health.refusal(other, model, 4) for other, model in others] == [None] * len(others)
+    assert health.refusal(KIMI, GLM, outcome.rest) is None
+
+
+def test_a_rest_is_told_with_its_cause():
+    health = ProviderHealth()
+    told = [
+        *ask(health, KIMI, OVERLOADED),
+        *ask(health, ZAI, THROTTLED, key=1),
+        *ask(health, LOCAL, DOWN),
+    ]
+    assert told == [
+        ("cooldown", "kimi", "model glm-4.7", "for 5 s: overloaded_error"),
+        ("cooldown", "zai", "key 2", "for 5 s: rate_limit_error"),
+        ("cooldown", "local", "provider", "for 30 s: 503"),
+    ]
+    assert health.refusal(KIMI, GLM, 1.5) == ("cooldown", "in cooldown for another 4 s: overloaded_error")
+    assert health.active_cooldowns(5) == [("local", "provider", "in cooldown for another 25 s: 503")]
+
+
+METERED = Outcome(
+    label="429", kind="quota", status=429, rest=7200.0, scope="key", window="5h", detail="limit reached"
+)
+
+
+@pytest.mark.parametrize("asked", [LOCAL, KIMI], ids=["no key", "one key"])
+def test_windows_that_are_used_up_are_left_to_those_who_know_the_account(asked):
+    health = ProviderHealth()
+    assert ask(health, asked, METERED) == []
+    assert health.refusal(asked, GLM, 1) is None
+
+
+def test_of_several_keys_the_one_whose_windows_are_used_up_rests():
+    health = ProviderHealth()
+    ask(health, ZAI, METERED, key=0)
+    assert well_keys(health, 1) == {1, 2}
+    for key in (1, 2):
+        ask(health, ZAI, METERED, key=key)
+    assert health.refusal(ZAI, GLM, 1) == ("quota:5h", "in cooldown for another 120 min: limit reached")
+
+
+def test_spent_quota_has_a_reason_of_its_own():
+    health = ProviderHealth()
+    assert ask(health, LOCAL, SPENT) == [("cooldown", "local", "key", "for 2 h: weekly limit")]
+    assert health.refusal(LOCAL, None, 60) == ("quota", "in cooldown for another 119 min: weekly limit")
+
+
+def test_an_outcome_without_rest_or_scope_lays_nothing_to_rest():
+    health = ProviderHealth()
+    for outcome in (BROKEN, Outcome(label="429", kind="request", status=429, rest=5.0, scope="none")):
+        assert ask(health, KIMI, outcome) == []
+    assert health.refusal(KIMI, GLM, 0) is None
+
+
+@pytest.mark.parametrize("outcomes", [(SPENT, THROTTLED), (THROTTLED, SPENT), (OVERLOADED, DOWN, SPENT)])
+def test_of_several_rests_the_longest_holds(outcomes):
+    health = ProviderHealth()
+    for outcome in outcomes:
+        ask(health, KIMI, outcome)
+    assert health.refusal(KIMI, GLM, 1) == ("quota", "in cooldown for another 120 min: weekly limit")
+
+
+def test_a_rest_that_is_prolonged_while_it_runs_is_told_once():
+    health = ProviderHealth()
+    assert [len(ask(health, KIMI, THROTTLED, now=now)) for now in (0, 1, 2, 7)] == [1, 0, 0, 1]
+
+
+def test_a_success_ends_the_rests_of_what_succeeded_and_no_others():
+    health = ProviderHealth()
+    ask(health, ZAI, OVERLOADED)
+    ask(health, ZAI, OVERLOADED, model="glm-5")
+    ask(health, ZAI, BAD_KEY, key=0)
+    ask(health, ZAI, BAD_KEY, key=1)
+    assert ask(health, ZAI, OK, now=1, key=1) == [
+        ("recovered", "zai", "model glm-4.7", ""),
+        ("recovered", "zai", "key 2", ""),
+    ]
+    assert well_keys(health, 1) == {1, 2}
+    assert health.refusal(ZAI, GLM, 1) is None
+    assert health.refusal(ZAI, "glm-5", 1) is not None
+
+
+def test_a_success_of_an_attempt_from_before_the_rest_does_not_end_it():
+    health = ProviderHealth()
+    early = [health.begin(KIMI, GLM, 0, 0)]
+    ask(health, KIMI, THROTTLED)
+    early.append(health.begin(KIMI, GLM, 0, 0))
+    ask(health, KIMI, OK)
+    ask(health, KIMI, THROTTLED)
+    assert [health.end(attempt, OK, 1) for attempt in early] == [[], []]
+    assert health.refusal(KIMI, GLM, 1) is not None
+
+
+# one trial
+
+
+def test_a_herd_is_spared_the_failure_and_sends_one_trial_when_the_rest_is_over():
+    health = ProviderHealth()
+    ask(health, KIMI, OVERLOADED)
+    sent = []
+    for _ in range(50):
+        assert health.refusal(KIMI, GLM, 4.9) is not None
+        if health.refusal(KIMI, GLM, 5) is None:
+            sent.append(health.begin(KIMI, GLM, 0, 5))
+    assert len(sent) == 1
+    assert health.refusal(KIMI, GLM, 6) == ("cooldown", "being tried again: overloaded_error")
+    health.end(sent[0], OK, 7)
+    assert health.refusal(KIMI, GLM, 7) is None
+    health.begin(KIMI, GLM, 0, 7)
+    assert health.refusal(KIMI, GLM, 7) is None
+
+
+def test_an_answer_that_begins_frees_the_model_and_leaves_the_circuit_to_its_end():
+    health, kimi = ProviderHealth(), provider("kimi", "kimi-key", circuit=Circuit(1, 2, 60.0))
+    ask(health, kimi, OVERLOADED)
+    trial = health.begin(kimi, GLM, 0, 5)
+    assert health.answer_began(trial) == [("recovered", "kimi", "model glm-4.7", "")]
+    assert health.answer_began(trial) == []
+    assert (health.refusal(kimi, GLM, 5), health.circuits(5)) == (None, {"kimi": "degraded"})
+    assert health.end(trial, OK, 300) == [("circuit", "kimi", "degraded", "closed")]
+
+
+def test_a_trial_of_an_open_circuit_keeps_its_place_until_its_answer_ends():
+    health, kimi = ProviderHealth(), provider("kimi", "kimi-key", circuit=Circuit(1, 1, 60.0))
+    ask(health, kimi, BROKEN)
+    trial = health.begin(kimi, GLM, 0, 60)
+    health.answer_began(trial)
+    assert health.refusal(kimi, GLM, 61) == ("circuit", "half-open, being tried again")
+    assert health.end(trial, BROKEN, 62) == [("circuit", "kimi", "half-open", "open")]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "refused"), [(None, False), (NONSENSE, False), (BROKEN, False), (OVERLOADED, True)]
+)
+def test_a_trial_that_does_not_succeed_leaves_its_place_to_the_next_or_starts_a_rest(outcome, refused):
+    health = ProviderHealth()
+    ask(health, KIMI, OVERLOADED)
+    trial = health.begin(KIMI, GLM, 0, 5)
+    events = health.end(trial, outcome, 6)
+    assert bool(events) == refused
+    assert (health.refusal(KIMI, GLM, 6) is not None) == refused
+    health.begin(KIMI, GLM, 0, 11)
+    assert health.refusal(KIMI, GLM, 11) is not None
+
+
+def test_a_trial_that_never_ends_is_forgotten():
+    health = ProviderHealth()
+    ask(health, KIMI, OVERLOADED)
+    health.begin(KIMI, GLM, 0, 5)
+    assert health.refusal(KIMI, GLM, 64) is not None
+    assert health.refusal(KIMI, GLM, 65) is None
+
+
+def test_to_abandon_what_was_judged_changes_nothing():
+    health = ProviderHealth()
+    attempt = health.begin(KIMI, GLM, 0, 0)
+    health.end(attempt, OVERLOADED, 1)
+    assert health.end(attempt, None, 2) == []
+    assert health.refusal(KIMI, GLM, 2) is not None
+
+
+# keys
+
+
+def test_a_conversation_keeps_its_key_and_many_spread():
+    health = ProviderHealth()
+    picked = [health.pick_key(ZAI, (f"s-{i}", ""), 0) for i in range(300)]
+    assert picked == [health.pick_key(ZAI, (f"s-{i}", ""), 50) for i in range(300)]
+    assert min(Counter(picked)[key] for key in range(3)) > 60
+
+
+@given(st.integers(0, 2), st.text(max_size=5), st.text(max_size=5))
+def test_a_resting_key_moves_only_its_own_conversations_and_only_for_its_rest(bad, session, agent):
+    health = ProviderHealth()
+    before = health.pick_key(ZAI, (session, agent), 0)
+    ask(health, ZAI, BAD_KEY, key=bad)
+    meanwhile = health.pick_key(ZAI, (session, agent), 30)
+    assert meanwhile == before if before != bad else meanwhile not in (bad, None)
+    assert health.pick_key(ZAI, (session, agent), 60) == before
+
+
+def test_when_all_keys_rest_the_provider_is_refused_until_the_first_returns():
+    health = ProviderHealth()
+    for key, outcome in enumerate((SPENT, THROTTLED, BAD_KEY)):
+        assert health.refusal(ZAI, GLM, 0) is None
+        ask(health, ZAI, outcome, key=key)
+    assert health.pick_key(ZAI, HERE, 0) is None
+    assert health.refusal(ZAI, GLM, 0) == ("cooldown", "in cooldown for another 5 s: rate_limit_error")
+    assert health.pick_key(ZAI, HERE, 5) == 1
+    assert health.refusal(ZAI, GLM, 5) is None
+
+
+def test_only_keys_with_a_value_count():
+    health, half = ProviderHealth(), provider("half", None, "half-key", "")
+    assert health.pick_key(half, None, 0) == health.pick_key(half, HERE, 0) == 1
+    ask(health, half, BAD_KEY, key=1)
+    assert health.pick_key(half, None, 0) is None
+    assert health.refusal(half, GLM, 0) is not None
+
+
+@pytest.mark.parametrize("asked", [KIMI, LOCAL], ids=["one key", "no key"])
+def test_one_key_or_none_rests_like_one_of_many(asked):
+    health = ProviderHealth()
+    key = health.pick_key(asked, HERE, 0)
+    assert key == (0 if asked.keys else None)
+    ask(health, asked, THROTTLED, key=key)
+    assert health.pick_key(asked, HERE, 0) is None
+    assert health.refusal(asked, GLM, 0) == ("cooldown", "in cooldown for another 5 s: rate_limit_error")
+    assert health.refusal(asked, GLM, 5) is None
+
+
+def test_without_a_conversation_or_a_named_key_it_is_the_first():
+    health = ProviderHealth()
+    assert health.pick_key(ZAI, None, 0) == 0
+    assert ask(health, ZAI, BAD_KEY) == [("cooldown", "zai", "key 1", "for 60 s: authentication_error")]
+    assert health.pick_key(ZAI, None, 0) == 1
+
+
+def test_a_key_that_was_replaced_is_well():
+    health = ProviderHealth()
+    ask(health, KIMI, BAD_KEY, key=0)
+    assert health.refusal(provider("kimi", "kimi-key-new"), GLM, 0) is None
+
+
+def test_no_key_is_ever_told():
+    health = ProviderHealth()
+    told = [ask(health, ZAI, BAD_KEY, key=1), health.active_cooldowns(0), health.begin(ZAI, GLM, 1, 0)]
+    assert "zai-key" not in repr(told)
+
+
+# memory
+
+
+def test_what_is_not_in_the_rules_any_more_is_forgotten():
+    health = ProviderHealth()
+    for asked, outcome in ((ZAI, BAD_KEY), (ZAI, OVERLOADED), (KIMI, BAD_KEY), (KIMI, DOWN)):
+        ask(health, asked, outcome, key=0)
+    health.forget({"kimi": provider("kimi", "kimi-key-new")})
+    assert health.circuits(0) == {"kimi": "closed"}
+    assert [what for _, what, _ in health.active_cooldowns(0)] == ["provider"]
+    health.forget({"kimi": KIMI, "zai": ZAI})
+    assert health.refusal(ZAI, GLM, 0) is None
+
+
+def test_the_model_at_rest_for_longest_is_forgotten_and_no_key():
+    health = ProviderHealth()
+    ask(health, ZAI, BAD_KEY, key=0)
+    models = [f"m-{i}" for i in range(MODELS_LIMIT)]
+    for model in [*models, "m-0", "one-more"]:
+        ask(health, ZAI, OVERLOADED, model=model)
+    rested = [health.refusal(ZAI, model, 0) is not None for model in ("m-0", "m-1", "m-2", "one-more")]
+    assert rested == [True, False, True, True]
+    assert well_keys(health, 0) == {1, 2}
+
+
+OUTCOMES = st.builds(
+    Outcome,
+    label=st.just("429"),
+    kind=st.sampled_from(["auth", "quota", "throttle", "request", "overload", "server", "connect", "client"]),
+    status=st.just(429),
+    rest=st.none() | st.sampled_from([0.0, 0.5, 5.0, 60.0, 1000.0]),
+    scope=st.sampled_from(["key", "model", "provider", "none"]),
+)
+
+
+class Herd(RuleBasedStateMachine):
+    """Requests begin and end in any order, at any time, with any outcome; some are sent though refused."""
+
+    running = Bundle("running")
+    providers = (provider("zai", "zai-key-1", "zai-key-2", circuit=Circuit(2, 4, 60.0)), KIMI, LOCAL)
+
+    @initialize()
+    def begin_to_live(self) -> None:
+        self.now = 1000.0
+        self.health = ProviderHealth()
+        self.said: dict[tuple[str, str], float] = {}
+        """Until when outcomes said that this should rest, by provider and scope."""
+        self.trials: list[tuple[float, HealthToken]] = []
+
+    @rule(seconds=st.sampled_from([0.5, 5.0, PROBE_FORGOTTEN, 1000.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(
+        target=running,
+        asked=st.sampled_from(providers),
+        model=st.sampled_from([GLM, "glm-5", None]),
+        conversation=st.sampled_from([None, HERE, ("s-2", "")]),
+    )
+    def a_request_is_sent(self, asked: Provider, model: str | None, conversation: Any) -> HealthToken:
+        refusal = self.health.refusal(asked, model, self.now)
+        key = self.health.pick_key(asked, conversation, self.now)
+        if refusal is None:
+            assert (key is not None) == bool(asked.keys), "who is not refused has a key to use"
+        attempt = self.health.begin(asked, model, key, self.now)
+        if refusal is None:
+            met = [
+                rest
+                for began, trial in self.trials
+                if self.now - began < PROBE_FORGOTTEN
+                for rest in trial.cooldowns
+            ]
+            assert not set(map(id, met)) & set(map(id, attempt.cooldowns)), "one trial at once"
+            self.trials.append((self.now, attempt))
+        return attempt
+
+    @rule(attempt=running)
+    def its_answer_begins(self, attempt: HealthToken) -> None:
+        """Any number of times, and for some that are over too late to matter."""
+        circuits = self.health.circuits(self.now)
+        self.health.answer_began(attempt)
+        assert self.health.circuits(self.now) == circuits, "what may still break off says nothing"
+
+    @rule(attempt=consumes(running), outcome=st.none() | st.just(OK) | OUTCOMES)
+    def it_ends(self, attempt: HealthToken, outcome: Outcome | None) -> None:
+        self.health.end(attempt, outcome, self.now)
+        self.trials = [(began, trial) for began, trial in self.trials if trial is not attempt]
+        if outcome is not None and outcome.rest:
+            place = attempt.provider.name, outcome.scope
+            self.said[place] = max(self.said.get(place, 0.0), self.now + outcome.rest)
+
+    @invariant()
+    def no_rest_is_longer_than_an_outcome_said(self) -> None:
+        for name, what, _ in self.health.active_cooldowns(self.now):
+            assert self.said[name, what.split()[0]] > self.now
+
+    def teardown(self) -> None:
+        """Whatever happened, and whoever never ends: after enough time everyone may be asked again."""
+        later = max([self.now, *self.said.values()]) + 60.0 + PROBE_FORGOTTEN
+        for asked in self.providers:
+            for model in (GLM, "glm-5", None):
+                assert self.health.refusal(asked, model, later) is None
+
+
+Herd.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestHerd = Herd.TestCase
