@@ -9,15 +9,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from signalbox.cli.learned import learned_command
-from signalbox.upkeep import learned as module
-from signalbox.upkeep.learned import WEEK, Learned
-from signalbox.upkeep.shared import FILE
+from signalbox.state import unsupported_store as module
+from signalbox.state.learned_db import FILE
+from signalbox.state.unsupported_store import WEEK, UnsupportedStore
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    Learned(tmp_path).learn("zai", "glm-4.7", ["context_management", "tools.strict"])
-    Learned(tmp_path, clock=lambda: time.time() - WEEK + 7000).learn("kimi", "k3\x1b[2J", ["speed"])
+    UnsupportedStore(tmp_path).learn("zai", "glm-4.7", ["context_management", "tools.strict"])
+    UnsupportedStore(tmp_path, clock=lambda: time.time() - WEEK + 7000).learn("kimi", "k3\x1b[2J", ["speed"])
     return tmp_path
 
 

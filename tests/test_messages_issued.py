@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from signalbox.messages import issued
 from signalbox.messages.body import Body
-from signalbox.messages.issued import DIGEST, MADE_HERE, Block, Trace, kept_by, named_issuer
+from signalbox.messages.issued import DIGEST, MADE_HERE, Block, ThinkingDigester, kept_by, named_issuer
 from signalbox.messages.sse import Event
 
 KEY = b"key for tests"
@@ -17,7 +17,7 @@ SIGNED = Block("thinking", "Some text.", "signature")
 
 
 def streamed(*events: dict[str, Any]) -> list[bytes]:
-    trace = Trace(KEY)
+    trace = ThinkingDigester(KEY)
     for event in events:
         trace.take(Event("", json.dumps(event, separators=(",", ":")).encode()))
     return trace.digests
@@ -138,7 +138,7 @@ def test_a_block_starts_with_none_of_the_text_before_it():
 
 
 def test_events_are_known_by_their_name_alone():
-    trace = Trace(KEY)
+    trace = ThinkingDigester(KEY)
     trace.take(Event("content_block_start", b'{"content_block":{"type":"redacted_thinking","data":"d"}}'))
     trace.take(Event("content_block_stop", b"{}"))
     assert trace.digests == digests(Block("redacted_thinking", data="d"))
@@ -159,7 +159,7 @@ def test_what_is_no_thinking_or_cannot_be_told_apart_is_passed_over(event):
 
 
 def test_an_unreadable_event_does_not_end_a_block():
-    trace = Trace(KEY)
+    trace = ThinkingDigester(KEY)
     for data in (json.dumps(THINKING).encode(), b"no json \xff", b"{", json.dumps(STOP).encode()):
         trace.take(Event("", data.replace(b'"signature": ""', b'"signature": "s"')))
     assert trace.digests == digests(Block("thinking", "", "s"))
@@ -176,13 +176,13 @@ def test_an_unreadable_event_does_not_end_a_block():
     ],
 )
 def test_a_whole_answer_tells_its_blocks(content, expected):
-    trace = Trace(KEY)
+    trace = ThinkingDigester(KEY)
     trace.take_whole(Body.parse(json.dumps({"content": content}).encode()))
     assert len(trace.digests) == expected
 
 
 def test_an_answer_without_content_holds_no_block():
-    trace = Trace(KEY)
+    trace = ThinkingDigester(KEY)
     trace.take_whole(Body.parse(b'{"thinking":1}'))
     assert trace.digests == []
 

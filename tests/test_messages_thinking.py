@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.messages.body import Body
-from signalbox.messages.issued import Block, Keeps, kept_by
+from signalbox.messages.issued import Block, ThinkingFilter, kept_by
 from signalbox.messages.reader import Reader
 from signalbox.messages.thinking import (
     Stripped,
@@ -58,7 +58,7 @@ KEEPS = st.frozensets(st.integers(0, len(BLOCKS) - 1)).map(
 """Some of them stay."""
 
 
-def _stripped(raw: bytes, keeps: Keeps = nothing) -> tuple[bytes, Stripped]:
+def _stripped(raw: bytes, keeps: ThinkingFilter = nothing) -> tuple[bytes, Stripped]:
     body = Body.parse(raw)
     result = without_thinking(body, keeps)
     return body.edited(edits=result.edits), result
@@ -98,7 +98,7 @@ def _is_thinking(block: Any) -> bool:
     return isinstance(block, dict) and block["type"] in ("thinking", "redacted_thinking")
 
 
-def _goes(block: Any, keeps: Keeps) -> bool:
+def _goes(block: Any, keeps: ThinkingFilter) -> bool:
     return _is_thinking(block) and not keeps(Block(**block))
 
 

@@ -15,10 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from signalbox.record import database, ledger
-from signalbox.record.database import FILE, LONGEST, Database, milliseconds
+from signalbox.record import ledger
 from signalbox.record.entry import Attempt, Entry
-from signalbox.record.ledger import BATCH, DAY, Ledger
+from signalbox.record.ledger import BATCH, DAY, FILE, LONGEST, Database, Ledger, UsageCounter, milliseconds
 from tests.running import wait_until
 
 NOON = datetime(2026, 11, 19, 12, tzinfo=UTC)
@@ -59,7 +58,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Ledger]]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """It waits for nothing and nobody for long."""
-    for module, name in ((ledger, "RETRY"), (ledger, "EVERY"), (ledger, "LINGER"), (database, "BUSY")):
+    for module, name in ((ledger, "RETRY"), (ledger, "EVERY"), (ledger, "LINGER"), (ledger, "BUSY")):
         monkeypatch.setattr(module, name, 0.02)
 
 
@@ -257,7 +256,7 @@ class Clock:
 
 
 def test_rows_older_than_they_are_kept_are_forgotten_with_their_attempts(start, tmp_path, monkeypatch):
-    monkeypatch.setattr(database, "AT_ONCE", 2)
+    monkeypatch.setattr(ledger, "AT_ONCE", 2)
     one = start()
     for hours in (*range(49, 56), 47):
         one.enter(entry(ts=NOON - timedelta(hours=hours), model=str(hours)))
@@ -374,3 +373,47 @@ def test_nothing_is_counted_twice_or_forgotten_whenever_it_is_read(steps):
         one.close()
         with closing(Database(Path(folder) / FILE)) as file:
             assert file.used(dict.fromkeys(expected, milliseconds(LONG_AGO))) == expected
+
+
+MOMENT = milliseconds(NOON)
+
+
+def used(tokens: int, *providers: str) -> Entry:
+    """One attempt at each provider, each of so many tokens."""
+    tried = tuple(
+        Attempt(provider=name, started=NOON, latency_ms=0, outcome="200", output_tokens=tokens)
+        for name in providers
+    )
+    return Entry(ts=NOON, model="", backend="", status="success", tried=tried)
+
+
+def test_nothing_is_added_up_for_who_is_not_asked_for():
+    counter = UsageCounter()
+    counter.add(used(1, "zai"))
+    assert counter.used("zai") == 0
+
+
+def test_what_waits_to_be_written_counts_when_it_is_asked_for_first():
+    counter = UsageCounter()
+    counter.ask("zai", MOMENT, [used(1, "zai"), used(10, "kimi"), used(100, "zai", "zai")])
+    assert counter.used("zai") == 201
+
+
+def test_what_is_read_takes_the_place_of_all_that_is_written():
+    counter = UsageCounter()
+    counter.ask("zai", MOMENT, [])
+    counter.ask("kimi", MOMENT, [])
+    waiting = [used(1, "zai"), used(10, "zai", "kimi")]
+    for one in waiting:
+        counter.add(one)
+    counter.refresh({"zai": 1001, "kimi": 0}, waiting[1:])
+    assert (counter.used("zai"), counter.used("kimi")) == (1011, 10)
+
+
+def test_asking_from_another_moment_on_leaves_the_other_providers_as_they_are():
+    counter = UsageCounter()
+    counter.ask("zai", MOMENT, [])
+    counter.ask("kimi", MOMENT, [])
+    counter.add(used(5, "zai", "kimi"))
+    counter.ask("zai", MOMENT + 1, [used(5, "zai", "kimi")])
+    assert (counter.used("zai"), counter.used("kimi")) == (0, 5)

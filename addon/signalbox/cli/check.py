@@ -18,9 +18,9 @@ from signalbox.config.pending import not_yet
 from signalbox.config.regexes import LIMIT
 from signalbox.config.rules import Match, Provider, Rules, Target
 from signalbox.config.watch import counted
+from signalbox.ports import is_free
+from signalbox.state.logins import logins_of
 from signalbox.translate.dialects import dialect_of
-from signalbox.upkeep.keychain import logins_of
-from signalbox.upkeep.ports import is_free
 
 PROJECT_RULES = PROJECT / "rules.yaml"
 MAKERS = {"openai", "gemini", "kimi", "glm", "minimax", "deepseek", "mistral"}

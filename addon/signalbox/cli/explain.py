@@ -12,6 +12,7 @@ import click
 import msgspec
 from rich.console import Console
 
+from signalbox.background import picker
 from signalbox.cli.check import default_rules
 from signalbox.cli.state import state_option
 from signalbox.config.load import RulesError, load
@@ -28,9 +29,8 @@ from signalbox.routing.plan import Candidate, plan
 from signalbox.routing.prepare import prepare
 from signalbox.routing.prepare_chat import dialect
 from signalbox.routing.quota import DEFAULT, Quotas
-from signalbox.upkeep import picker, quota
-from signalbox.upkeep.keychain import logins_of
-from signalbox.upkeep.logins import Logins
+from signalbox.state.logins import Logins, logins_of
+from signalbox.state.quota_files import read_quotas
 
 type Line = tuple[str, str]
 """What is printed, and in which style."""
@@ -88,7 +88,7 @@ def explain_command(
     body = example_body(model, stream=stream, thinking=thinking)
     facts = Facts(path=path, port=port, headers=header, body=body, client=client)
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    known = Known(rules, quota.read(state), logins_of(rules), Budgets(used_by(state)), time.time())
+    known = Known(rules, read_quotas(state), logins_of(rules), Budgets(used_by(state)), time.time())
     for text, style in account(rules, facts, body, known):
         console.print(text, style=style)
 
@@ -132,7 +132,7 @@ def used_by(state: Path) -> Used:
     """What the ledger in this folder says of the tokens of providers."""
 
     def used(provider: str, since: datetime) -> int:
-        from signalbox.record.database import FAULTS, FILE, Database, milliseconds, reason  # slow to import
+        from signalbox.record.ledger import FILE, Database, DatabaseError, milliseconds  # slow to import
 
         file = state / FILE
         if not file.exists():
@@ -140,8 +140,8 @@ def used_by(state: Path) -> Used:
         try:
             with closing(Database(file)) as database:
                 return database.used({provider: milliseconds(since)})[provider]
-        except FAULTS as fault:
-            raise click.ClickException(f"{file}: {reason(fault)}") from fault
+        except DatabaseError as fault:
+            raise click.ClickException(f"{file}: {fault}") from fault
 
     return used
 

@@ -10,8 +10,8 @@ import click
 import platformdirs
 
 from signalbox.record.console import escaped
-from signalbox.upkeep.learned import WEEK, Fact, facts, forget
-from signalbox.upkeep.shared import FILE
+from signalbox.state.learned_db import FILE
+from signalbox.state.unsupported_store import WEEK, Fact, facts, forget
 
 HOUR = 3600.0
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
+from signalbox.background import picker
+from signalbox.background.model_list import ModelLists
 from signalbox.cli.check import default_rules
 from signalbox.cli.learned import state_option
 from signalbox.config.load import RulesError, load
 from signalbox.config.rules import Listen
 from signalbox.record.console import escaped
-from signalbox.upkeep import picker
-from signalbox.upkeep.keychain import logins_of
-from signalbox.upkeep.lists import Lists
+from signalbox.state.logins import logins_of
 
 USUAL = Listen("127.0.0.1", 8082)
 """Where `just run` listens."""
@@ -31,7 +31,7 @@ def picker_command(file: Path | None, state: Path) -> None:
         click.echo("\n".join(error.errors), err=True)
         raise SystemExit(1) from None
     logins = logins_of(rules)
-    lists = Lists(state, token_of=lambda provider: logins.of(provider.login, time.time()).token)
+    lists = ModelLists(state, token_of=lambda provider: logins.of(provider.login, time.time()).token)
     gathered = asyncio.run(lists.gather(rules))
     first = next(iter(rules.listen.values()), USUAL)
     written = picker.write(rules, gathered, picker.url_of(first.host, first.port), now=time.time())

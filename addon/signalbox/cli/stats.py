@@ -27,11 +27,11 @@ from signalbox.config.rules import Log
 from signalbox.config.values import duration
 from signalbox.pages.quota import forecast
 from signalbox.record.console import count, escaped
-from signalbox.record.database import FILE
 from signalbox.record.entry import Entry
-from signalbox.record.reading import recorded
+from signalbox.record.ledger import FILE
+from signalbox.record.request_log import recorded
 from signalbox.routing.quota import Quotas
-from signalbox.upkeep import quota
+from signalbox.state.quota_files import read_quotas
 
 type By = Literal["model", "provider", "day", "session", "client"]
 
@@ -149,7 +149,7 @@ def stats_command(since: datetime | None, by: By, form: str | None, state: Path,
     else:
         print_table(groups, totals(found), by)
     if form is None:
-        for line in forecasts(quota.read(state), time.time()):
+        for line in forecasts(read_quotas(state), time.time()):
             click.echo(line)
 
 

@@ -11,7 +11,7 @@ from signalbox.demo.process import RouterProcess
 from signalbox.demo.providers import PAUSE, FakeProvider
 from signalbox.record.console import count
 from signalbox.record.entry import Entry
-from signalbox.record.reading import entries
+from signalbox.record.request_log import entries
 from signalbox.routing.credentials import masked_value
 
 LOGIN = "sk-ant-fake-login-of-the-caller"

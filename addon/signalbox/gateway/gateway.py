@@ -29,16 +29,15 @@ from signalbox.proxy.faults import place
 from signalbox.proxy.flows import exchanges
 from signalbox.proxy.requests import takes_long
 from signalbox.record import console
-from signalbox.record.console import request_line
-from signalbox.record.journal import Journal
-from signalbox.record.log import LEVELS
+from signalbox.record.console import LEVELS, request_line
+from signalbox.record.recorder import Recorder
 from signalbox.routing.credentials import Caller, Headers, identify, less_clients
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.health import ProviderHealth
 from signalbox.routing.sessions import Sessions
 from signalbox.routing.work import Work, in_place, in_thread
-from signalbox.upkeep.issued import Issued
-from signalbox.upkeep.learned import Learned
+from signalbox.state.provenance import ProvenanceStore
+from signalbox.state.unsupported_store import UnsupportedStore
 
 log = logging.getLogger("signalbox")
 
@@ -48,7 +47,7 @@ FAULT = "The router failed; its log says where."
 
 
 class Gateway:
-    """The state of one router: rules in force, sessions, what each provider last said, the journal."""
+    """The state of one router: rules in force, sessions, what each provider last said, the recorder."""
 
     def __init__(self, rules: Path, state: Path) -> None:
         self.live = Live(rules, os.environ, log=_say)
@@ -61,25 +60,25 @@ class Gateway:
         """Whether the user lets any machine in, with `block_private=false`."""
         self.closing = False
         """Whether mitmproxy is ending: what fails from now on is nobody's failure (mitmproxy.md, 7)."""
-        self.journal = Journal(state)
+        self.recorder = Recorder(state)
         self._state = state
-        self.metering = Metering(state, lambda: self.rules, self.journal.ledger.used)
+        self.metering = Metering(state, lambda: self.rules, self.recorder.ledger.used)
         self.listing = Listing(state, self.live, self.metering)
-        self.issued: Issued
-        self.learned: Learned
+        self.issued: ProvenanceStore
+        self.learned: UnsupportedStore
 
     def start(self) -> None:
         """Load the rules for the first time. Raises RulesError."""
         self.live.on_change += [
-            self.journal.follow,
+            self.recorder.follow,
             lambda rules: self.provider_health.forget(rules.providers),
             lambda rules: self.counting.forget(rules.providers),
             self.metering.follow,
         ]
         self.live.start()
-        self.journal.ledger.ready()
-        self.issued = Issued(self._state)
-        self.learned = Learned(self._state)
+        self.recorder.ledger.ready()
+        self.issued = ProvenanceStore(self._state)
+        self.learned = UnsupportedStore(self._state)
 
     @property
     def rules(self) -> Rules:
@@ -208,12 +207,12 @@ class Gateway:
         """router.py was loaded again; nothing has ended."""
         if self.closing:
             self.closing = False
-            self.journal.follow(self.rules)
+            self.recorder.follow(self.rules)
             self.issued.resume()
 
     def done(self) -> None:
         self.closing = True
-        self.journal.close()
+        self.recorder.close()
         self.issued.close()
         self.metering.close()
         self.learned.close()
@@ -323,7 +322,7 @@ class Gateway:
                 log.warning("an answer could not be read for its usage: %s", exchange.reader.fault)
             recorded = entry(exchange, flow.response)
             if exchange.kind == "messages":
-                self.journal.enter(recorded)
+                self.recorder.record(recorded)
             elif log.isEnabledFor(logging.DEBUG):
                 log.debug("count_tokens %s", request_line(recorded, prompts=False))
         except Exception as fault:
@@ -342,9 +341,9 @@ class Gateway:
                 return
             is_message = flow.request.method == "POST" and arrival.path(flow) == MESSAGES
             if is_message and recorded.http_status not in (401, 403):
-                self.journal.enter(recorded)
+                self.recorder.record(recorded)
             else:
-                self.journal.tell(recorded)
+                self.recorder.print_line(recorded)
         except Exception as fault:
             log.error("fault when a request was recorded: %s", place(fault))
 

@@ -30,7 +30,7 @@ from signalbox.proxy.connections import adopt_handler
 from signalbox.proxy.faults import place
 from signalbox.proxy.handlers import look_up_once
 from signalbox.proxy.layers import take_over
-from signalbox.record import log as record_log
+from signalbox.record import console
 
 log = logging.getLogger("signalbox")
 
@@ -73,8 +73,8 @@ class House:
             if name in ctx.options and not _is_set(name):
                 ctx.options.update(**{name: value})
         if (termlog := master.addons.get("termlog")) is not None:
-            record_log.setup("info")
-            termlog.logger.addFilter(record_log.NotOurs())
+            console.setup("info")
+            termlog.logger.addFilter(console.NotOurs())
             if os.environ.get("NO_COLOR"):
                 termlog.logger.formatter = MitmFormatter(colorize=False)
         for name in ("mitmproxy.proxy.server", "httpx", "httpcore"):
@@ -141,7 +141,7 @@ class House:
         async with asyncio.TaskGroup() as tasks:
             for what, watch in (
                 ("rules", gateway.live.watch),
-                ("request log", gateway.journal.watch),
+                ("request log", gateway.recorder.watch),
                 ("quota", gateway.metering.prober.run),
                 ("model list", gateway.listing.watch),
             ):

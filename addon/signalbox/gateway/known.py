@@ -8,8 +8,8 @@ from signalbox.routing.health import ProviderHealth
 from signalbox.routing.match import Quota
 from signalbox.routing.plan import Plan
 from signalbox.routing.sessions import Sessions
-from signalbox.upkeep.issued import Issued
-from signalbox.upkeep.learned import Learned
+from signalbox.state.provenance import ProvenanceStore
+from signalbox.state.unsupported_store import UnsupportedStore
 
 
 class Meters(Protocol):
@@ -25,5 +25,5 @@ class Known(NamedTuple):
     meters: Meters
     sessions: Sessions
     health: ProviderHealth
-    issued: Issued
-    learned: Learned
+    issued: ProvenanceStore
+    learned: UnsupportedStore

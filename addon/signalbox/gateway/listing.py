@@ -9,6 +9,8 @@ from pathlib import Path
 from mitmproxy import ctx, http
 from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
 
+from signalbox.background import picker
+from signalbox.background.model_list import ModelLists
 from signalbox.config import files
 from signalbox.config.watch import Live
 from signalbox.gateway import arrival, departure
@@ -20,8 +22,6 @@ from signalbox.proxy import answers
 from signalbox.proxy.faults import place
 from signalbox.proxy.requests import to_headers
 from signalbox.routing.exchange import Exchange
-from signalbox.upkeep import picker
-from signalbox.upkeep.lists import Lists
 
 log = logging.getLogger("signalbox")
 
@@ -35,7 +35,7 @@ class Listing:
     """The lists of one router. `state` is the folder in which the last one is kept."""
 
     def __init__(self, state: Path, live: Live, metering: Metering) -> None:
-        self._lists = Lists(state, token_of=metering.token, hear=metering.hear_list)
+        self._lists = ModelLists(state, token_of=metering.token, hear=metering.hear_list)
         self._live = live
         self._news = asyncio.Event()
         self._told: list[picker.Written] = []

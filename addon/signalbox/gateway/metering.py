@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mitmproxy import http
 
+from signalbox.background.quota_probe import QuotaProber
 from signalbox.config.rules import Provider, Rules
 from signalbox.gateway.departure import upstream
 from signalbox.gateway.trust import trusted
@@ -21,13 +22,9 @@ from signalbox.routing.match import NOTHING_KNOWN, Quota
 from signalbox.routing.plan import Plan
 from signalbox.routing.quota import DEFAULT, Change, following
 from signalbox.routing.rate_limit_headers import RateLimitHeaders, read
-from signalbox.upkeep import quota
-from signalbox.upkeep.accounts import Accounts
-from signalbox.upkeep.keychain import keychain
-from signalbox.upkeep.logins import Logins
-from signalbox.upkeep.probe import Prober
-from signalbox.upkeep.replace import Replacer
-from signalbox.upkeep.status import brief, file_of, line
+from signalbox.state.atomic_file import FileWriter
+from signalbox.state.logins import Accounts, Logins, keychain
+from signalbox.state.quota_files import QUOTA_FILE, read_quotas, status_brief, status_file, status_line
 
 log = logging.getLogger("signalbox")
 
@@ -37,14 +34,14 @@ class Metering:
 
     def __init__(self, state: Path, rules: Callable[[], Rules], used: Used) -> None:
         """`used` tells the tokens that budgets are made of."""
-        self._file = state / quota.FILE
+        self._file = state / QUOTA_FILE
         self._rules = rules
-        self.quotas = quota.read(state)
+        self.quotas = read_quotas(state)
         self.budgets = Budgets(used)
         self.logins = Logins(keychain())
         self._accounts = Accounts(self.logins)
-        self._files = Replacer()
-        self.prober = Prober(
+        self._files = FileWriter()
+        self.prober = QuotaProber(
             self.quotas,
             rules=rules,
             account_of=lambda provider, secret: self._accounts.of(provider.quota.accounts, secret),
@@ -101,7 +98,7 @@ class Metering:
         for name in names if caller.login is not None else ():
             provider = rules.providers[name]
             if provider.auth == "client" and caller.login is not None:
-                self.prober.saw(provider, self.account(provider, caller), caller.login)
+                self.prober.remember_credential(provider, self.account(provider, caller), caller.login)
 
     # after its head has come back
 
@@ -154,8 +151,8 @@ class Metering:
         meter = self.quotas.hear(provider.name, account, told, now, refused)
         self._settle()
         self._files.put(self._file, self.quotas.saved())
-        if (file := file_of(provider.quota, account)) is not None:
-            self._files.put(file, f"{line(meter, now)}\n".encode())
+        if (file := status_file(provider.quota, account)) is not None:
+            self._files.put(file, f"{status_line(meter, now)}\n".encode())
 
     def _settle(self) -> None:
         """Tell who is passed over from now on, and who is asked again."""
@@ -170,7 +167,7 @@ class Metering:
     def _tell(self, rules: Rules, change: Change) -> None:
         other = following(rules, change.provider)
         before, after = (change.provider, other) if change.away else (other, change.provider)
-        stand = brief(self.quotas.of(rules.providers[change.provider])[change.account], time.time())
+        stand = status_brief(self.quotas.of(rules.providers[change.provider])[change.account], time.time())
         family = f" for {change.window}" if change.window else ""
         account = f" of {change.account}" if change.account else ""
         log.warning("%s", console.transition_line(before, after, stand) + family + account)

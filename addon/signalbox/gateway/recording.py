@@ -10,8 +10,7 @@ from signalbox.config.rules import Provider, shown
 from signalbox.gateway.delivery import milliseconds
 from signalbox.messages.errors import error_type, read_error
 from signalbox.messages.usage import Usage
-from signalbox.record.cost import cost
-from signalbox.record.entry import Attempt, Entry, Status
+from signalbox.record.entry import Attempt, Entry, Status, cost
 from signalbox.routing.exchange import Exchange
 from signalbox.routing.report import one_line
 from signalbox.routing.tried import Tried

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mitmproxy import ctx
 
-from signalbox.upkeep import fetch
+from signalbox.background import model_list
 
 
 def trusted() -> ssl.SSLContext:
@@ -19,7 +19,7 @@ def trusted() -> ssl.SSLContext:
 @cache
 def _trusted(insecure: bool, ca: str | None, folder: str | None) -> ssl.SSLContext:
     if not (insecure or ca or folder):
-        return fetch.trusted()
+        return model_list.client_ssl_context()
     files = [str(Path(path).expanduser()) if path else None for path in (ca, folder)]
     context = ssl.create_default_context(cafile=files[0], capath=files[1])
     context.verify_flags &= (

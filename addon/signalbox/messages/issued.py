@@ -73,11 +73,11 @@ def named_issuer(signature: str) -> str | None:
 type Issuer = Callable[[Block], str | None]
 """Tells which provider issued a block; None where that is not known."""
 
-type Keeps = Callable[[Block], bool]
+type ThinkingFilter = Callable[[Block], bool]
 """Tells whether a thinking block stays in the history."""
 
 
-def kept_by(provider: str, issuer: Issuer, *, is_anthropic: bool) -> Keeps:
+def kept_by(provider: str, issuer: Issuer, *, is_anthropic: bool) -> ThinkingFilter:
     """What this provider gets of the history (the contract, section 5): its own, and nothing of another's.
 
     Anthropic itself also gets what is signed and of unknown issue: that may be older than the router's
@@ -120,7 +120,7 @@ def read_block(raw: memoryview) -> Block:
     return Block()
 
 
-class Trace:
+class ThinkingDigester:
     """Reads which thinking blocks an answer holds; `digests` grows as they end.
 
     A block that never ends counts as none: the client has not got all of it either.

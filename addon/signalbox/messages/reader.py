@@ -11,7 +11,7 @@ from .body import Body, BodyError
 from .context import in_anthropics_words
 from .encoding import Decoder, EncodingError, known, names
 from .errors import error_in, read_error
-from .issued import MARK, Trace
+from .issued import MARK, ThinkingDigester
 from .sse import Event, Splitter, parse_event
 from .usage import NAMES, Usage
 
@@ -71,7 +71,7 @@ class Reader:
         self.broken = False
         """What is left cannot be decoded for the client: nothing more comes, the connection is to be cut."""
 
-        self._trace = None if key is None else Trace(key)
+        self._trace = None if key is None else ThinkingDigester(key)
         self.issued: list[bytes] = [] if self._trace is None else self._trace.digests
         """What the thinking blocks that have ended are known by, under `key`."""
 

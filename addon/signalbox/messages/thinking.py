@@ -13,7 +13,7 @@ import msgspec
 
 from .body import Body, BodyError, Edit, Place, cut, elements, members
 from .errors import read_error
-from .issued import MARK, Block, Keeps, read_block
+from .issued import MARK, Block, ThinkingFilter, read_block
 
 PLACEHOLDER = b'{"type":"thinking","thinking":" "}'
 """Stands for thinking that a provider wants back and another one wrote. Unsigned, as DeepSeek's own is, and a
@@ -50,7 +50,7 @@ def nothing(_: Block) -> bool:
     return False
 
 
-def without_thinking(body: Body, keeps: Keeps = nothing, *, keeps_mode: bool = False) -> Stripped:
+def without_thinking(body: Body, keeps: ThinkingFilter = nothing, *, keeps_mode: bool = False) -> Stripped:
     """Drops from assistant messages the thinking that `keeps` does not name; what cannot be read stays.
 
     Blank text, which the API refuses, goes with it. An assistant message that held nothing else goes too (the
@@ -89,7 +89,7 @@ class _Messages:
         self._places = elements(raw, place.value, place.end)
         self._roles = [_decode(_message, raw, at).role for at in self._places]
 
-    def without_thinking(self, keeps: Keeps) -> tuple[list[Edit], dict[int, int]]:
+    def without_thinking(self, keeps: ThinkingFilter) -> tuple[list[Edit], dict[int, int]]:
         """The edits, and how many blocks each message (by index) loses."""
         edits: list[Edit] = []
         dropped, emptied = {}, {}

@@ -17,7 +17,7 @@ from signalbox.routing.facts import Facts
 from signalbox.routing.health import ProviderHealth
 from signalbox.routing.plan import Plan, plan
 from signalbox.routing.quota import Quotas
-from signalbox.upkeep.learned import Fact
+from signalbox.state.unsupported_store import Fact
 
 LOGINS = ("client", "claude-login")
 TIERS = ("haiku", "sonnet", "opus")

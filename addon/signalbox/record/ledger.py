@@ -5,23 +5,55 @@ does harms none of them. It also reads back what providers have used, of which b
 """
 
 import logging
+import os
+import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import closing
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import (
+    URL,
+    Boolean,
+    Column,
+    Connection,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    delete,
+    event,
+    func,
+    insert,
+    inspect,
+    select,
+)
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from signalbox.config import rules
-from signalbox.record.database import BUSY, FAULTS, FILE, Database, Fault, milliseconds, reason
-from signalbox.record.entry import Entry
+from signalbox.record.entry import RECORDED, Attempt, Entry
 from signalbox.record.spool import orphans
-from signalbox.record.tally import Tally
 
 log = logging.getLogger("signalbox")
+
+FILE = "ledger.sqlite"
+BUSY = 2.0
+"""Seconds that a write waits for another router's."""
+LONGEST = 500
+"""Characters of a text that are kept: callers name models."""
+AT_ONCE = 5000
+"""Requests that are forgotten in one transaction, so that no other router waits long."""
 
 MOST = 10_000
 """Requests that may wait to be written; what comes on top is lost."""
@@ -45,6 +77,253 @@ LAST = 3.0
 PATIENCE = 1.0
 """Seconds for which an entry waits for the spool: what is in the ledger alone is missing in the request log
 after a SIGKILL."""
+
+TOKENS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+_ONLY_HERE = ("tier", "agent", "stream", "http_status", "error_type", "request_id")
+
+_TABLES = MetaData()
+
+REQUESTS = Table(
+    "requests",
+    _TABLES,
+    Column("id", Integer, primary_key=True),
+    Column("ts", Integer, nullable=False),
+    Column("model", String, nullable=False),
+    Column("backend", String, nullable=False),
+    *(Column(name, Integer, nullable=False) for name in TOKENS),
+    Column("status", String, nullable=False),
+    Column("upstream_model", String, nullable=False),
+    Column("rule", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("attempts", String, nullable=False),
+    Column("latency_ms", Integer, nullable=False),
+    Column("first_byte_ms", Integer),
+    Column("cost", Float),
+    Column("session", String),
+    Column("client", String),
+    Column("tier", String),
+    Column("agent", String),
+    Column("stream", Boolean),
+    Column("http_status", Integer),
+    Column("error_type", String),
+    Column("request_id", String),
+    Index("requests_ts", "ts"),
+    sqlite_autoincrement=True,
+)
+"""One row a request; what the columns mean stands in `Entry`."""
+
+ATTEMPTS = Table(
+    "attempts",
+    _TABLES,
+    Column("request", ForeignKey("requests.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("provider", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("key", Integer),
+    Column("started", Integer, nullable=False),
+    Column("latency_ms", Integer, nullable=False),
+    Column("first_byte_ms", Integer),
+    Column("outcome", String, nullable=False),
+    Column("http_status", Integer),
+    Column("kind", String, nullable=False),
+    Column("detail", String, nullable=False),
+    *(Column(name, Integer, nullable=False) for name in TOKENS),
+    Index("attempts_used", "provider", "started", *TOKENS),
+    sqlite_with_rowid=False,
+)
+"""One row an attempt, numbered from 1; what the columns mean stands in `Attempt`."""
+
+SPOOLED = Table(
+    "spooled",
+    _TABLES,
+    Column("name", String, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("ts", Integer, nullable=False),
+)
+"""Up to which number the entries of a router's spool are here, and when that was noted."""
+
+
+class DatabaseError(Exception):
+    """The file cannot be read or written. The text gives the reason and holds no rows."""
+
+
+_FAULTS = (SQLAlchemyError, sqlite3.Error, OSError)
+
+_ALL_TOKENS = func.sum(sum((ATTEMPTS.c[name] for name in TOKENS[1:]), ATTEMPTS.c[TOKENS[0]]))
+
+
+class Database:
+    """The file, connected to at first use; for one thread. All but `close` raise a `Fault`."""
+
+    def __init__(self, file: Path) -> None:
+        """`file` need not exist yet; it will be its owner's alone."""
+        self.file = file
+        self._engine = create_engine(URL.create("sqlite", database=str(file)), connect_args={"timeout": BUSY})
+        self._connection: Connection | None = None
+
+        @event.listens_for(self._engine, "connect")
+        def connected(connection: sqlite3.Connection, _: object) -> None:
+            with suppress(sqlite3.OperationalError):  # locked: another router is about to do the same
+                connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+
+    def write(self, entries: Sequence[Entry], spool: str = "", number: int = 0) -> None:
+        """All of them, or none; with them the number of the last one in that spool."""
+        with self._begun() as connection:
+            self._insert(connection, entries)
+            if spool:
+                _note(connection, spool, number)
+
+    def adopt(self, spool: str, entries: Sequence[tuple[int, Entry]]) -> list[Entry]:
+        """Write what is not here yet of a spool whose router is gone; gives that."""
+        with self._begun() as connection:
+            written = connection.scalar(select(SPOOLED.c.number).where(SPOOLED.c.name == spool)) or 0
+            missing = [entry for number, entry in entries if number > written]
+            if missing:
+                self._insert(connection, missing)
+                _note(connection, spool, entries[-1][0])
+        return missing
+
+    def _insert(self, connection: Connection, entries: Sequence[Entry]) -> None:
+        added = insert(REQUESTS).returning(REQUESTS.c.id, sort_by_parameter_order=True)
+        if entries:
+            ids = connection.execute(added, [_request(entry) for entry in entries]).scalars()
+            attempts = [
+                {"request": request, "number": number, **_attempt(attempt)}
+                for request, entry in zip(ids, entries, strict=True)
+                for number, attempt in enumerate(entry.tried, 1)
+            ]
+            if attempts:
+                connection.execute(insert(ATTEMPTS), attempts)
+
+    def used(self, since: Mapping[str, int]) -> dict[str, int]:
+        """By provider, the tokens of all four kinds of the attempts that began at its moment or later."""
+        with self._begun() as connection:
+            return {
+                provider: connection.scalar(
+                    select(_ALL_TOKENS).where(ATTEMPTS.c.provider == provider, ATTEMPTS.c.started >= moment)
+                )
+                or 0
+                for provider, moment in since.items()
+            }
+
+    def version(self) -> int:
+        """A number that is another one after somebody else has written."""
+        with self._begun() as connection:
+            return int(connection.exec_driver_sql("PRAGMA data_version").scalar_one())
+
+    def forget(self, before: int) -> None:
+        """Requests that came before that moment, and their attempts."""
+        old = select(REQUESTS.c.id).where(REQUESTS.c.ts < before).order_by(REQUESTS.c.ts).limit(AT_ONCE)
+        gone = AT_ONCE
+        while gone == AT_ONCE:
+            with self._begun() as connection:
+                connection.execute(delete(ATTEMPTS).where(ATTEMPTS.c.request.in_(old)))
+                gone = connection.execute(delete(REQUESTS).where(REQUESTS.c.id.in_(old))).rowcount
+
+        with self._begun() as connection:
+            connection.execute(delete(SPOOLED).where(SPOOLED.c.ts < before))
+
+    def close(self) -> None:
+        """It is connected to anew at its next use."""
+        if self._connection is not None:
+            with suppress(*_FAULTS):
+                self._connection.close()
+            self._connection = None
+        self._engine.dispose()
+
+    @contextmanager
+    def _begun(self) -> Iterator[Connection]:
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            with self._connection.begin():
+                yield self._connection
+        except _FAULTS as fault:
+            # SQLAlchemy's own text has the rows in it.
+            raise DatabaseError(str(fault.orig if isinstance(fault, DBAPIError) else fault)) from fault
+
+    def _connect(self) -> Connection:
+        self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(self.file, os.O_RDWR | os.O_CREAT, 0o600))
+        connection = self._engine.connect()
+        with connection.begin():
+            _create(connection)
+        return connection
+
+
+def _note(connection: Connection, spool: str, number: int) -> None:
+    connection.execute(delete(SPOOLED).where(SPOOLED.c.name == spool))
+    row = {"name": spool, "number": number, "ts": milliseconds(datetime.now(UTC))}
+    connection.execute(insert(SPOOLED), [row])
+
+
+def _create(connection: Connection) -> None:
+    for table in _TABLES.sorted_tables:
+        connection.execute(CreateTable(table, if_not_exists=True))
+        for index in table.indexes:
+            connection.execute(CreateIndex(index, if_not_exists=True))
+    if all(column["name"] != "request_id" for column in inspect(connection).get_columns("requests")):
+        # The file is older than that column, and budgets hang on its being written.
+        connection.exec_driver_sql("ALTER TABLE requests ADD COLUMN request_id VARCHAR")
+
+
+def milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+def _request(entry: Entry) -> dict[str, Any]:
+    row = {name: _kept(getattr(entry, name)) for name in (*RECORDED, *_ONLY_HERE)}
+    return row | {"ts": milliseconds(entry.ts)}
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    row = {name: _kept(value) for name, value in msgspec.structs.asdict(attempt).items()}
+    return row | {"started": milliseconds(attempt.started)}
+
+
+def _kept(value: object) -> object:
+    """A text as it can be written: a header with bytes that are no UTF-8 gives lone surrogates."""
+    return value[:LONGEST].encode(errors="replace").decode() if isinstance(value, str) else value
+
+
+class UsageCounter:
+    """Of those providers only that are asked for. Moments are Unix milliseconds."""
+
+    def __init__(self) -> None:
+        self.since: dict[str, int] = {}
+        """By provider, the moment from which on it is added up."""
+        self._read: dict[str, int] = {}
+        self._own: dict[str, int] = {}
+
+    def ask(self, provider: str, moment: int, unwritten: Iterable[Entry]) -> None:
+        """From now on the tokens of this provider since that moment."""
+        self.since[provider] = moment
+        self._read[provider] = 0
+        self._own[provider] = sum(self._used(entry, provider) for entry in unwritten)
+
+    def used(self, provider: str) -> int:
+        return self._read.get(provider, 0) + self._own.get(provider, 0)
+
+    def add(self, entry: Entry) -> None:
+        """What is entered counts at once."""
+        for provider in {attempt.provider for attempt in entry.tried} & self.since.keys():
+            self._own[provider] += self._used(entry, provider)
+
+    def refresh(self, read: Mapping[str, int], unwritten: Iterable[Entry]) -> None:
+        """`read` is what the file says; only `unwritten` is not in it."""
+        self._read = dict(read)
+        self._own = dict.fromkeys(self.since, 0)
+        for entry in unwritten:
+            self.add(entry)
+
+    def _used(self, entry: Entry, provider: str) -> int:
+        since = self.since[provider]
+        return sum(
+            attempt.tokens
+            for attempt in entry.tried
+            if attempt.provider == provider and milliseconds(attempt.started) >= since
+        )
 
 
 class _Waiting(NamedTuple):
@@ -93,7 +372,7 @@ class Ledger:
         self.spooled = 0
         """Up to which number all are in the spool; set by who writes that."""
         self._lost = 0
-        self._tally = Tally()
+        self._tally = UsageCounter()
         self._give_up = 0.0
         """When, on the monotonic clock, the end has been waited for long enough."""
         # For the thread alone:
@@ -188,7 +467,7 @@ class Ledger:
             self._write(database)
             self._forget(database)
             self._look(database)
-        except FAULTS as fault:
+        except DatabaseError as fault:
             database.close()
             self._version = -1
             self._tell(fault)
@@ -213,7 +492,7 @@ class Ledger:
                         "%s: %d requests of a router that was killed are recorded", self._file, len(missing)
                     )
                     self._restored(missing)
-            except FAULTS:
+            except DatabaseError:
                 raise
             except Exception as fault:  # whatever it is, the others must still be recorded
                 log.error("%s cannot be recorded: %s", orphan.path, type(fault).__name__)
@@ -236,7 +515,7 @@ class Ledger:
                 return
             try:
                 database.write([one.entry for one in batch], self._spool, batch[-1].number)
-            except FAULTS:
+            except DatabaseError:
                 raise
             except Exception as fault:  # whatever it is, what comes after them must still be written
                 log.error(
@@ -273,12 +552,12 @@ class Ledger:
             if since == self._tally.since:
                 self._known.set()
 
-    def _tell(self, fault: Fault) -> None:
+    def _tell(self, fault: DatabaseError) -> None:
         now = time.monotonic()
         if self._told is None or now - self._told >= QUIET:
             self._told = now
             waiting = f"{len(self._waiting)} requests wait to be recorded, {self._lost} are lost"
-            log.warning("%s: %s: %s", self._file, reason(fault), waiting)
+            log.warning("%s: %s: %s", self._file, fault, waiting)
 
     def _is_over(self, succeeded: bool) -> bool:
         """Whether the router ends and nothing more is, or can be, written."""

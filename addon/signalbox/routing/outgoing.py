@@ -8,7 +8,7 @@ import msgspec
 from signalbox.config.rules import Provider
 from signalbox.messages import fields
 from signalbox.messages.body import Body
-from signalbox.messages.issued import Issuer, Keeps, kept_by
+from signalbox.messages.issued import Issuer, ThinkingFilter, kept_by
 from signalbox.messages.thinking import nothing
 from signalbox.routing.credentials import Headers, forwarded_query, masked_path, secrets_of
 from signalbox.routing.plan import Candidate
@@ -77,7 +77,7 @@ class Outgoing(msgspec.Struct, frozen=True):
         return secrets_of(self.headers, self.path)
 
 
-def kept_thinking(provider: Provider, lessons: Lessons) -> Keeps | None:
+def kept_thinking(provider: Provider, lessons: Lessons) -> ThinkingFilter | None:
     """Which thinking of the history this provider gets; None: all of it."""
     if lessons.refuses_thinking or provider.thinking == "strip":
         return nothing

@@ -1,0 +1,1 @@
+"""Tasks that run beside requests: model lists, quota probes, the picker file."""

@@ -1,0 +1,355 @@
+"""The merged model list: every provider that has one is asked at the same time (the contract, section 7)."""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from functools import cache, partial
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+import httpx
+import msgspec
+
+from signalbox import __version__
+from signalbox.config import files
+from signalbox.config.rules import Provider, Rules
+from signalbox.messages import betas, models
+from signalbox.messages.encoding import EncodingError, TooLarge, decode
+from signalbox.messages.errors import refused_key
+from signalbox.messages.models import Entry, Part
+from signalbox.messages.paths import MODELS
+from signalbox.routing.credentials import (
+    HOP_BY_HOP,
+    Caller,
+    Headers,
+    forwarded,
+    forwarded_query,
+    leak,
+    with_key,
+)
+from signalbox.routing.outgoing import BETA
+from signalbox.state.atomic_file import replace
+
+log = logging.getLogger("signalbox")
+
+FILE = "models.json"
+STOCK = Path(__file__).with_name("stock.json")
+"""Anthropic's current models, as the `anthropic` package 2.10 names them (`types/model_param.py`)."""
+
+LIMIT = 2.0
+"""Seconds for all pages of a provider: Claude Code waits 3 for the whole (claude-code-observed.md, 1)."""
+LARGEST = 4 * 1024 * 1024
+"""Bytes of a page, also decoded."""
+PER_PAGE = 1000
+"""The most that Anthropic gives at once (anthropic-messages.md, 10)."""
+VERSION = "2023-06-01"
+
+_OF_THE_CALLERS_CONNECTION = HOP_BY_HOP | {"host", "content-length", "expect"}
+_OF_THE_WIRE = HOP_BY_HOP | {"content-length", "content-encoding"}
+
+
+class ListResponse(NamedTuple):
+    status: int
+    headers: Headers
+    body: bytes
+    """Decoded."""
+
+
+type Hear = Callable[[int, Mapping[str, str]], None]
+"""Told the status and the headers of an answer."""
+
+
+def nobody(status: int, headers: Mapping[str, str]) -> None:
+    """Hears nothing."""
+
+
+class FetchError(Exception):
+    """A list could not be had. The text says why and holds no secret."""
+
+
+class FetchRefusedError(FetchError):
+    """The provider answered, but with no list."""
+
+    def __init__(self, answer: ListResponse) -> None:
+        super().__init__(f"it answered {answer.status}")
+        self.answer = answer
+
+
+@cache
+def client_ssl_context() -> ssl.SSLContext:
+    """Whom TLS connections trust where nothing else is said."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
+async def fetch_models(
+    provider: Provider,
+    credential: Caller | str | None,
+    query: str = "",
+    *,
+    tls: ssl.SSLContext | None = None,
+    hear: Hear = nobody,
+) -> list[Entry]:
+    """All pages of the provider's list.
+
+    `credential` is the caller where its own credentials go there, else the provider's key, or the token of
+    its login. `query` is added to the request, `hear` told of each answer. Raises FetchError.
+    """
+    try:
+        async with (
+            asyncio.timeout(LIMIT),
+            # One for each provider: it keeps cookies, which know no ports.
+            httpx.AsyncClient(verify=tls or client_ssl_context(), trust_env=False) as client,
+        ):
+            return await _Asking(client, provider, credential, query, hear).pages()
+    except TimeoutError:
+        raise FetchError(f"it took longer than {LIMIT:g} s") from None
+    except httpx.ConnectError:
+        raise FetchError("it could not be reached") from None
+    except (httpx.HTTPError, httpx.InvalidURL) as fault:  # whose texts may hold a header
+        raise FetchError(f"it could not be asked: {type(fault).__name__}") from None
+    except (ValueError, EncodingError, TooLarge) as fault:
+        raise FetchError(f"its list cannot be read: {fault}") from None
+
+
+class _Asking:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        provider: Provider,
+        credential: Caller | str | None,
+        query: str,
+        hear: Hear,
+    ) -> None:
+        self._client = client
+        self._provider = provider
+        self._headers = _headers(provider, credential)
+        self._login = credential if isinstance(credential, str) else None
+        self._query = forwarded_query(query, provider)
+        self._hear = hear
+
+    async def pages(self) -> list[Entry]:
+        found: dict[str, Entry] = {}
+        last: str | None = None
+        while True:
+            known = len(found)
+            page = models.read((await self._get(last)).body)
+            for entry in page.entries:
+                found.setdefault(entry["id"], entry)
+            last = page.last
+            is_news = known < len(found) < models.MOST
+            if last is None or not is_news or self._provider.api == "openai":
+                return list(found.values())
+
+    async def _get(self, after: str | None) -> ListResponse:
+        """One page. A redirect is not followed: whoever gets a credential stands in the rules."""
+        provider = self._provider
+        path = _path(provider, self._query, after)
+        if name := leak(provider, path, self._headers.multi_items(), self._login):
+            raise FetchError(f"{name} holds an Anthropic credential that is not its own")
+        url = f"{provider.url.scheme}://{provider.url.authority}{path}"
+        request = httpx.Request("GET", url, headers=self._headers)  # which adds none of the client's own
+        body = bytearray()
+        async with aclosing(await self._client.send(request, stream=True)) as response:
+            self._hear(response.status_code, response.headers)
+            async for data in response.aiter_raw():
+                body += data
+                if len(body) > LARGEST:
+                    raise TooLarge(f"more than {LARGEST} bytes")
+        told = response.headers
+        decoded = decode(bytes(body), told.get("content-encoding", ""), LARGEST)
+        kept = tuple((name, value) for name, value in told.multi_items() if name.lower() not in _OF_THE_WIRE)
+        answer = ListResponse(response.status_code, kept, decoded)
+        if not response.is_success:
+            raise FetchRefusedError(answer)
+        return answer
+
+
+def _path(provider: Provider, query: str, after: str | None) -> str:
+    """`{url}/v1/models` for Anthropic's protocol, `{url}/models` for OpenAI's, which knows no pages."""
+    asked: dict[str, str] = {}
+    if provider.api == "anthropic":
+        asked = {"limit": str(PER_PAGE)} | ({"after_id": after} if after else {})
+    queries = (query, urlencode(asked), urlencode(provider.query))
+    path = provider.url.path + (MODELS if provider.api == "anthropic" else "/models")
+    return "?".join(filter(None, (path, "&".join(filter(None, queries)))))
+
+
+def _headers(provider: Provider, credential: Caller | str | None) -> httpx.Headers:
+    """The caller's own where it is the caller's credentials that count, else none of them."""
+    if isinstance(credential, Caller):
+        sent = forwarded(credential.headers, provider)
+        sent = [(name, value) for name, value in sent if name.lower() not in _OF_THE_CALLERS_CONNECTION]
+    else:
+        own = [("accept", "application/json"), ("user-agent", f"signalbox/{__version__}")]
+        if provider.api == "anthropic":
+            own.append(("anthropic-version", VERSION))
+        if provider.auth == "claude-login":
+            own.append((BETA, betas.OAUTH))
+        sent = with_key(own, provider, credential)
+    headers = httpx.Headers([(_bytes(name), _bytes(value)) for name, value in sent])
+    for name, value in provider.headers.items():
+        headers.pop(name, None)
+        if value:
+            headers[name] = value
+    headers["accept-encoding"] = "identity"
+    return headers
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+type Fetched = list[Entry] | FetchError
+
+
+class Gathered(NamedTuple):
+    entries: list[Entry]
+    missing: tuple[str, ...] = ()
+    """Providers whose list could not be had."""
+    refusal: ListResponse | None = None
+    """What Anthropic says where it refuses: then that is the answer."""
+
+
+class ModelLists:
+    """Keeps Anthropic's last list in `folder`, and in mind what was told of providers that gave none."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        token_of: Callable[[Provider], str | None],
+        hear: Callable[[Provider, Caller | None, int, Mapping[str, str]], None] | None = None,
+    ) -> None:
+        """`token_of` gives the token of a provider's own login; `hear` is told of each answer."""
+        self._file = folder / FILE
+        self._token_of = token_of
+        self._hear = hear
+        self._told: dict[str, str] = {}
+
+    async def gather(
+        self,
+        rules: Rules,
+        caller: Caller | None = None,
+        *,
+        upstream: Provider | None = None,
+        query: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> Gathered:
+        """The list for this caller; without one, for nobody in particular.
+
+        Anthropic's part is asked of the first provider that is Anthropic itself and has a credential, with
+        `query`; else of `upstream`, which gets what no rule takes and may well not know this caller, so that
+        its refusal is no answer. Without a caller and a key it is the last one seen.
+        """
+        able = [p for p in rules.providers.values() if self._can_be_asked(p, caller, rules)]
+        named = next((p for p in able if p.is_anthropic), None)
+        home = named or (upstream if upstream and self._can_be_asked(upstream, caller, rules) else None)
+        others = [p for p in rules.providers.values() if p.models is not None and not _has_no_key(p)]
+        asked = [p for p in others if p.models == "list" and p in able and p is not home]
+        first, *rest = await asyncio.gather(
+            self._fetched(home, caller, query, tls), *(self._fetched(p, caller, "", tls) for p in asked)
+        )
+        lists = {provider.name: one for provider, one in zip(asked, rest, strict=True)}
+        missing = [name for name, one in lists.items() if isinstance(one, FetchError)]
+        if isinstance(first, FetchError):
+            assert home is not None
+            missing.insert(0, home.name)
+            if isinstance(first, FetchRefusedError) and named is not None and caller is not None:
+                return Gathered([], tuple(missing), _refusal(named, first.answer))
+            first = None
+        if first:
+            self._remember(first)
+        elif caller is None:
+            first, home = self._last_seen(), home or _anthropic(rules)
+        parts = [_part(home, first or []), *_parts(others, lists)]
+        return Gathered(models.merged(parts), tuple(missing))
+
+    async def _fetched(
+        self, provider: Provider | None, caller: Caller | None, query: str, tls: ssl.SSLContext | None
+    ) -> Fetched | None:
+        """Of a row of like failures only the first is told."""
+        if provider is None:
+            return None
+        try:
+            credential = self._credential(provider, caller)
+            hear = partial(self._hear, provider, caller) if self._hear else nobody
+            found = await fetch_models(provider, credential, query, tls=tls, hear=hear)
+        except FetchError as fault:
+            if self._told.get(provider.name) != str(fault):
+                log.warning("no model list from %s: %s", provider.name, fault)
+            self._told[provider.name] = str(fault)
+            return fault
+        self._told.pop(provider.name, None)
+        return found
+
+    def _credential(self, provider: Provider, caller: Caller | None) -> Caller | str | None:
+        if provider.auth == "client":
+            return caller
+        return self._token_of(provider) if provider.auth == "claude-login" else provider.key
+
+    def _can_be_asked(self, provider: Provider, caller: Caller | None, rules: Rules) -> bool:
+        """Whether there is a credential for it, or it needs none."""
+        if provider.auth == "client":
+            return caller is not None and (caller.has_login or not rules.clients)
+        if provider.auth == "none":
+            return not provider.is_anthropic
+        return self._credential(provider, caller) is not None
+
+    def _remember(self, entries: Sequence[Entry]) -> None:
+        data = msgspec.json.encode({"data": entries})
+
+        def write() -> None:
+            if not self._file.is_file() or self._file.read_bytes() != data:
+                replace(self._file, data)
+
+        try:
+            files.within(self._file, write, files.SOON)
+        except OSError as fault:
+            log.warning("%s cannot be written: %s", self._file, fault.strerror or fault)
+
+    def _last_seen(self) -> list[Entry]:
+        """Anthropic's part as it last came, else the stock list."""
+        for file in (self._file, STOCK):
+            try:
+                if entries := models.read(files.read(file, limit=files.SOON)).entries:
+                    return entries
+            except (OSError, ValueError):
+                continue
+        return []
+
+
+def _refusal(provider: Provider, answer: ListResponse) -> ListResponse:
+    """What a client is told: its own login is not at fault where the router's key was refused."""
+    if answer.status != 401 or provider.auth == "client":
+        return answer
+    said = refused_key(provider.name, answer.body)
+    return ListResponse(403, (("content-type", "application/json"),), said)
+
+
+def _has_no_key(provider: Provider) -> bool:
+    return provider.auth == "key" and provider.key is None
+
+
+def _anthropic(rules: Rules) -> Provider | None:
+    return next((p for p in rules.providers.values() if p.is_anthropic), None)
+
+
+def _parts(providers: Sequence[Provider], lists: dict[str, Fetched | None]) -> Iterator[Part]:
+    """What each provider adds: the ids that the rules give it, or its own list where it gave one."""
+    for provider in providers:
+        if isinstance(provider.models, tuple):
+            yield _part(provider, models.named(provider.models), is_own=False)
+        elif isinstance(found := lists.get(provider.name), list):
+            yield _part(provider, found)
+
+
+def _part(provider: Provider | None, entries: Sequence[Entry], *, is_own: bool = True) -> Part:
+    globs = provider.long_context if provider else ()
+    return Part(
+        entries,
+        lambda id: any(glob.matches(id) for glob in globs),
+        is_own and (provider is None or provider.is_anthropic),
+    )

@@ -1,0 +1,212 @@
+"""Where requests are recorded, as the rules say at the moment."""
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from signalbox.config.rules import Rules
+from signalbox.record.console import log_request, set_level
+from signalbox.record.entry import Entry
+from signalbox.record.ledger import Ledger
+from signalbox.record.request_log import RequestLog
+from signalbox.record.retention_clock import RetentionClock, last_use
+from signalbox.record.spool import Numbered, Spool
+
+log = logging.getLogger("signalbox")
+
+TICK = 30.0
+"""Seconds between two looks at the date."""
+
+
+class Recorder:
+    """The console, the request log and the ledger together.
+
+    Only the console is written by the caller's thread. `follow` is called with the first rules and each
+    new ones.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._prompts = True
+        self._spool = Spool(folder)
+        steady = RetentionClock(last_use(folder))
+        self.ledger = Ledger(folder, clock=steady.now, spool=self._spool.name, restored=self._restore)
+        self._writer = LogWriter(folder, self._spool, self.ledger, now=datetime.now, kept_by=steady.now)
+
+    def follow(self, rules: Rules) -> None:
+        set_level(rules.log.level)
+        self._prompts = rules.log.prompts
+        self._writer.follow(rules.log.file, rules.log.keep)
+        self.ledger.follow(rules.ledger.keep)
+
+    def print_line(self, entry: Entry) -> None:
+        """On the console alone."""
+        log_request(entry, self._prompts)
+
+    def record(self, entry: Entry) -> None:
+        self.print_line(entry)
+        self._writer.write(self.ledger.enter(entry), entry)
+
+    async def watch(self) -> None:
+        """Turns the request log over at midnight though nobody asks for anything; until cancelled."""
+        while True:
+            await asyncio.sleep(TICK)
+            self._writer.rotate_if_due()
+
+    def close(self) -> None:
+        """Returns when all is written, or cannot be."""
+        self._writer.close()
+        self.ledger.close()
+        self._writer.end_spool()
+
+    def _restore(self, entries: list[Entry]) -> None:
+        self._writer.restore(entries)
+
+
+MOST = 10_000
+"""Entries that may wait for the log's lock; what comes on top is not in the log."""
+AGAIN = 0.5
+"""Seconds until the log is tried again."""
+LAST = 3.0
+"""Seconds for which the end is waited for."""
+
+type _Job = Callable[[], None] | Numbered
+
+
+class LogWriter:
+    """What is written after `close` is written too, before the process ends."""
+
+    def __init__(
+        self,
+        folder: Path,
+        spool: Spool,
+        ledger: Ledger,
+        *,
+        now: Callable[[], datetime],
+        kept_by: Callable[[], float],
+    ) -> None:
+        """Of `now` the local time is taken; `kept_by` gives the Unix seconds by which files are too old."""
+        self._folder = folder
+        self._spool = spool
+        self._ledger = ledger
+        self._now = now
+        self._kept_by = kept_by
+        self._jobs: SimpleQueue[_Job] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
+        # For the thread alone:
+        self._log: RequestLog | None = None
+        self._waiting: deque[Entry] = deque()
+        self._number = 0
+        """Of the last entry that the spool was given."""
+        self._failing = False
+
+    def follow(self, file: str, keep: float) -> None:
+        """From now on the log is this file of the folder, kept for so many seconds."""
+        self._closing.clear()
+        self._put(lambda: self._open(file, keep))
+
+    def write(self, number: int, entry: Entry) -> None:
+        """`number` is the ledger's."""
+        self._put((number, entry))
+
+    def restore(self, entries: Sequence[Entry]) -> None:
+        """Writes to the log what it should hold already, where it does not."""
+        self._put(lambda: self._log.restore(entries) if self._log is not None else None)
+
+    def rotate_if_due(self) -> None:
+        self._put(lambda: self._log.rotate_if_due() if self._log is not None else None)
+
+    def close(self) -> None:
+        """Returns when all is written, or after LAST."""
+        self._closing.set()
+        self._put(lambda: None)
+        with self._lock:
+            thread = self._thread
+        if thread is not None:
+            thread.join(LAST)
+            if thread.is_alive():
+                log.warning(f"{self._folder}: the last requests are not in the request log yet")
+
+    def end_spool(self) -> None:
+        """After the ledger's end: what the ledger does not have stays for the next start."""
+        with self._lock:
+            if self._thread is None:
+                try:
+                    self._spool.close(remove=self._ledger.written >= self._number)
+                except OSError as error:
+                    self._tell(error)
+
+    def _put(self, job: _Job) -> None:
+        self._jobs.put(job)
+        with self._lock:
+            if self._thread is None:
+                # What comes after the end holds the process up until it is written.
+                is_late = self._closing.is_set()
+                self._thread = threading.Thread(target=self._run, name="signalbox-log", daemon=not is_late)
+                self._thread.start()
+
+    # in the thread
+
+    def _run(self) -> None:
+        while True:
+            entries: list[Numbered] = []
+            for job in self._present():
+                if isinstance(job, tuple):
+                    entries.append(job)
+                else:
+                    self._write(entries)
+                    entries = []
+                    job()
+            self._write(entries)
+            with self._lock:
+                if self._closing.is_set() and self._jobs.empty():
+                    self._thread = None
+                    break
+        if self._log is not None:
+            self._log.close(LAST)
+
+    def _present(self) -> list[_Job]:
+        """All jobs that are there, waiting for one unless the log is to be tried again."""
+        jobs: list[_Job] = []
+        with suppress(Empty):
+            jobs.append(self._jobs.get(timeout=AGAIN if self._waiting else None))
+            while True:
+                jobs.append(self._jobs.get_nowait())
+        return jobs
+
+    def _open(self, file: str, keep: float) -> None:
+        if self._log is None:
+            self._log = RequestLog(self._folder, file, keep, now=self._now, kept_by=self._kept_by)
+        else:
+            self._log.reconfigure(file, keep)
+
+    def _write(self, entries: Sequence[Numbered]) -> None:
+        if entries:
+            try:
+                if self._spool.is_long() and self._ledger.written >= self._number:
+                    self._spool.empty()
+                self._spool.append(entries)
+                self._failing = False
+            except OSError as error:
+                self._tell(error)
+            self._number = entries[-1][0]
+            self._waiting.extend(entry for _, entry in entries)
+        if self._log is not None:
+            while self._waiting and self._log.write(self._waiting[0]):
+                self._waiting.popleft()
+        while len(self._waiting) > MOST:
+            self._waiting.popleft()
+        if entries:
+            self._ledger.has_spooled(self._number)
+
+    def _tell(self, error: OSError) -> None:
+        if not self._failing:
+            log.warning(f"{self._folder}: a crash would lose requests: {error.strerror or error}")
+        self._failing = True

@@ -1,0 +1,247 @@
+"""The request log: one JSON object a line, a file a day, shared by any number of processes."""
+
+import errno
+import gzip
+import logging
+import os
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
+from datetime import UTC, date, datetime
+from io import BufferedIOBase, BytesIO
+from itertools import chain
+from pathlib import Path
+from threading import Thread
+
+import msgspec
+
+from signalbox.record import rotation
+from signalbox.record.entry import RECORDED, Entry, json_line
+from signalbox.record.ledger import FILE
+from signalbox.record.rotation import rotated_files
+
+log = logging.getLogger("signalbox")
+
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+"""To open a pipe that nobody reads would wait for ever."""
+
+
+class RequestLog:
+    """Appends entries to `file` in `folder`; turns it over at local midnight.
+
+    `keep` is in seconds, of `now` the local time is taken. Nothing here raises for what a disk does:
+    losing the record is better than losing the request.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        file: str,
+        keep: float,
+        *,
+        now: Callable[[], datetime],
+        kept_by: Callable[[], float] | None = None,
+    ) -> None:
+        """`kept_by` gives the Unix seconds by which files are too old, where that is not `now`."""
+        self._folder = folder
+        self._kept_by = kept_by
+        self._now = now
+        self._tidying: Thread | None = None
+        self._failing = False
+        self.reconfigure(file, keep)
+
+    def reconfigure(self, file: str, keep: float) -> None:
+        self._path = self._folder / file
+        self._keep = keep
+        self._day: date | None = None
+        self._torn = False
+        self.rotate_if_due()
+
+    def write(self, entry: Entry) -> bool:
+        """Appends the entry; of a row of failures only the first one is logged.
+
+        False where another process holds the lock: then it may be written later.
+        """
+        self.rotate_if_due()
+        try:
+            self._append(json_line(entry))
+        except OSError as error:
+            if not self._failing:
+                log.error(f"requests are not recorded: {self._path}: {error.strerror or error}")
+            self._failing = True
+            return not isinstance(error, TimeoutError)
+        if self._failing:
+            log.info(f"requests are recorded again: {self._path}")
+        self._failing = False
+        return True
+
+    def restore(self, entries: Iterable[Entry]) -> None:
+        """Appends those of today that the end of the log lacks: their router was killed before it did."""
+        try:
+            held = set(rotation.tail(self._path).splitlines(keepends=True))
+        except OSError:
+            held = set()
+        for entry in entries:
+            is_todays = entry.ts.astimezone(self._now().tzinfo).date() == self._day
+            if is_todays and json_line(entry) not in held:
+                self.write(entry)
+
+    def rotate_if_due(self) -> None:
+        """Where a new day has begun, sets the last one's file aside and tidies up behind the scenes.
+
+        Each write does this; a clock may too, so that an idle router turns over in time.
+        """
+        now = self._now()
+        if now.date() == self._day:
+            return
+        self._day = now.date()
+        try:
+            rotation.rotate(self._path, now)
+            self._torn = rotation.has_partial_last_line(self._path)
+            self._tidy(now)
+        except TimeoutError:
+            self._day = None  # another process holds the lock: the next write tells, and tries again
+        except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
+            log.warning(f"the request log could not be turned over: {error}")
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Waits, at most `timeout` seconds, for what runs behind the scenes. A crash loses nothing either."""
+        if self._tidying:
+            self._tidying.join(timeout)
+
+    def _append(self, line: bytes) -> None:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        data = b"\n" + line if self._torn else line
+        with rotation.lock(self._path, exclusive=False):
+            file = os.open(self._path, _APPEND, 0o600)
+            try:
+                written = os.write(file, data)
+            finally:
+                os.close(file)
+        self._torn = written < len(data)
+        if self._torn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _tidy(self, now: datetime) -> None:
+        before, path, folder, keep = self._tidying, self._path, self._folder, self._keep
+        kept_by = self._kept_by
+
+        def tidy() -> None:
+            if before:
+                before.join()
+            rotation.compress_all(path)
+            by = now if kept_by is None else datetime.fromtimestamp(kept_by(), now.tzinfo)
+            rotation.delete_outdated(path, folder, keep, by)
+
+        self._tidying = Thread(target=tidy, name="signalbox-rotation", daemon=True)
+        self._tidying.start()
+
+
+def entries(
+    folder: Path,
+    file: str,
+    since: datetime | None = None,
+    on_broken: Callable[[], None] = lambda: None,
+) -> Iterator[Entry]:
+    """What is recorded, oldest file first, archives included; of `since` (aware) and later, if given.
+
+    `on_broken` is called for each line, or end of an archive, that cannot be read. Raises OSError
+    where the log is there but may not be read.
+    """
+    older, current = _snapshot(folder / file)
+    with current:
+        for line in chain(*(_lines(path, on_broken) for path in older), current):
+            try:
+                entry = msgspec.json.decode(line, type=Entry)
+            except ValueError:
+                on_broken()
+                continue
+            if since is None or entry.ts >= since:
+                yield entry
+
+
+def recorded(
+    folder: Path,
+    file: str,
+    since: datetime | None = None,
+    on_broken: Callable[[], None] = lambda: None,
+) -> Iterator[Entry]:
+    """What the ledger in `folder` holds, and of the log what is older than all of that.
+
+    A router may be writing meanwhile. Raises OSError and sqlite3.Error where either may not be read.
+    """
+    ledger = folder / FILE
+    begins: datetime | None = None
+    if ledger.exists():
+        with closing(sqlite3.connect(f"{ledger.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            begins = _first(database)
+            yield from _older_than(begins, entries(folder, file, since, on_broken))
+            if begins is not None:
+                yield from _rows(database, since)
+    else:
+        yield from entries(folder, file, since, on_broken)
+
+
+def _older_than(moment: datetime | None, found: Iterator[Entry]) -> Iterator[Entry]:
+    return (entry for entry in found if moment is None or entry.ts < moment)
+
+
+def _first(database: sqlite3.Connection) -> datetime | None:
+    try:
+        (milliseconds,) = database.execute("SELECT min(ts) FROM requests").fetchone()
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):  # its router has only just made the file
+            return None
+        raise
+    return None if milliseconds is None else _moment(milliseconds)
+
+
+def _rows(database: sqlite3.Connection, since: datetime | None) -> Iterator[Entry]:
+    moment = 0 if since is None else int(since.timestamp() * 1000)
+    query = f"SELECT {', '.join(RECORDED)} FROM requests WHERE ts >= ? ORDER BY ts"  # noqa: S608 (our names)
+    for row in database.execute(query, (moment,)):
+        fields = dict(zip(RECORDED, row, strict=True))
+        yield Entry(**fields | {"ts": _moment(fields["ts"])})
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _snapshot(path: Path) -> tuple[list[Path], BufferedIOBase]:
+    """The files set aside and the current one, opened, as they were at one moment.
+
+    The log may be turned over at any time: listed before or after, its file would be read twice or never.
+    """
+    while True:
+        older = rotated_files(path)
+        current = _current(path)
+        if [(file.day, file.number) for file in rotated_files(path)] == [(f.day, f.number) for f in older]:
+            return [file.path for file in older], current
+        current.close()
+
+
+def _current(path: Path) -> BufferedIOBase:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        return BytesIO()
+
+
+def _lines(path: Path, on_broken: Callable[[], None]) -> Iterator[bytes]:
+    try:
+        with _older(path) as log:
+            yield from log
+    except FileNotFoundError:
+        return  # deleted meanwhile, as it was outdated
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        on_broken()
+
+
+def _older(path: Path) -> BufferedIOBase:
+    if path.suffix != ".gz":
+        with suppress(FileNotFoundError):  # compressed meanwhile
+            return path.open("rb")
+        path = path.with_name(f"{path.name}.gz")
+    return gzip.open(path)

@@ -1,0 +1,1 @@
+"""What outlives a process: learned facts, thinking provenance, quota files, logins."""

@@ -1,0 +1,79 @@
+"""Small files that are replaced as a whole, again and again, without anybody waiting for the disk."""
+
+import logging
+import os
+import tempfile
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+log = logging.getLogger("signalbox")
+
+EVERY = 0.1
+"""Seconds between two rounds of writing; of what comes meanwhile for one file only the last is written."""
+
+LAST = 5.0
+"""Seconds that the end waits for a disk."""
+
+
+class FileWriter:
+    """Writes in a thread of its own, which lives while there is something to write."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Path, bytes] = {}
+        self._failing: set[Path] = set()
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._writer: threading.Thread | None = None
+
+    def put(self, file: Path, data: bytes) -> None:
+        """Have `file` hold this soon."""
+        with self._lock:
+            self._waiting[file] = data
+            if self._writer is None:
+                self._closing.clear()
+                self._writer = threading.Thread(target=self._write, name="signalbox-files", daemon=True)
+                self._writer.start()
+
+    def close(self) -> None:
+        """Returns when all is written, or after LAST. More may be put in after that."""
+        self._closing.set()
+        if (writer := self._writer) is not None:
+            writer.join(LAST)
+
+    def _write(self) -> None:
+        while True:
+            with self._lock:
+                waiting, self._waiting = self._waiting, {}
+                if not waiting:
+                    self._writer = None
+                    return
+            for file, data in waiting.items():
+                self._replace(file, data)
+            self._closing.wait(EVERY)
+
+    def _replace(self, file: Path, data: bytes) -> None:
+        """Of a row of failures only the first is told."""
+        try:
+            replace(file, data)
+        except OSError as fault:
+            if file not in self._failing:
+                log.warning("%s cannot be written: %s", file, fault.strerror or fault)
+            self._failing.add(file)
+        else:
+            self._failing.discard(file)
+
+
+def replace(file: Path, data: bytes) -> None:
+    """Put a new file, mode 0600, in place of what is there: a reader sees the old one or the new one, and
+    where a symbolic link was there is a real file. Raises OSError."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, written = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    try:
+        with os.fdopen(handle, "wb") as new:
+            new.write(data)
+        Path(written).replace(file)
+    except BaseException:
+        with suppress(OSError):
+            Path(written).unlink()
+        raise

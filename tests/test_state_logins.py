@@ -1,0 +1,194 @@
+"""Logins as Claude Code keeps them, and whose a credential is."""
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from signalbox.config.rules import Provider, Url
+from signalbox.state.logins import EVERY, LARGEST, REMEMBERED, Accounts, Logins, MacKeychain, services
+
+TOKEN = "sk-ant-oat01-fake-login-of-nobody"
+OTHER = "sk-ant-oat01-fake-login-for-work"
+NOW = 1795176000.0
+
+
+def kept(token: Any = TOKEN, expires: Any = (NOW + 60) * 1000) -> str:
+    return json.dumps({"claudeAiOauth": {"accessToken": token, "expiresAt": expires}, "mcpOAuth": {}})
+
+
+def write(folder: Path, text: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    written = folder / "new"
+    written.write_text(text)
+    written.replace(folder / ".credentials.json")
+    return folder
+
+
+def test_the_token_is_the_one_in_the_file(tmp_path):
+    assert Logins().of(write(tmp_path, kept()), NOW).token == TOKEN
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (kept(expires=NOW * 1000), "the login in {} has expired: use Claude Code there to renew it"),
+        (kept(token=""), "there is no login in {}"),
+        (kept(token="two\nlines"), "there is no login in {}"),
+        ("{}", "there is no login in {}"),
+        ('{"claudeAiOauth": null}', "there is no login in {}"),
+        ("{", "the login in {} cannot be read: it is not the JSON that is expected"),
+        (
+            '{"mcpOAuth": ' + "[" * 10**5,
+            "the login in {} cannot be read: it is not the JSON that is expected",
+        ),
+        (kept(token=5), "the login in {} cannot be read: it is not the JSON that is expected"),
+    ],
+)
+def test_a_login_that_cannot_be_used_has_a_reason(tmp_path, text, reason):
+    login = Logins().of(write(tmp_path, text), NOW)
+    assert (login.token, login.reason) == (None, reason.format(tmp_path))
+
+
+def test_a_login_that_is_not_there_has_a_reason(tmp_path):
+    assert Logins().of(tmp_path / "none", NOW).reason == f"there is no login in {tmp_path / 'none'}"
+    (tmp_path / ".credentials.json").mkdir()
+    assert "cannot be read" in Logins().of(tmp_path, NOW).reason
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda file: file.write_bytes(bytes(LARGEST + 1))])
+def test_what_would_hold_requests_up_is_not_read(tmp_path, make):
+    make(tmp_path / ".credentials.json")
+    assert "it is no file, or too large" in Logins().of(tmp_path, NOW).reason
+
+
+def test_a_login_without_an_end_does_not_expire(tmp_path):
+    assert Logins().of(write(tmp_path, kept(expires=None)), NOW).token == TOKEN
+
+
+def test_a_change_is_seen_at_the_next_use(tmp_path):
+    logins = Logins()
+    assert logins.of(write(tmp_path, kept(TOKEN)), NOW).token == TOKEN
+    assert logins.of(write(tmp_path, kept(OTHER)), NOW).token == OTHER
+    (tmp_path / ".credentials.json").unlink()
+    assert logins.of(tmp_path, NOW).token is None
+
+
+def test_only_a_provider_with_a_login_of_its_own_is_refused_for_want_of_it(tmp_path):
+    url = Url("https", "api.anthropic.com", 443)
+    own = Provider(name="own", url=url, auth="claude-login", login=tmp_path)
+    assert Logins().refusal(own, NOW) == ("no-login", f"there is no login in {tmp_path}")
+    assert Logins().refusal(Provider(name="home", url=url, auth="client", login=tmp_path), NOW) is None
+    write(tmp_path, kept())
+    assert Logins().refusal(own, NOW) is None
+
+
+def test_a_login_is_not_shown_by_accident(tmp_path):
+    assert TOKEN not in repr(Logins().of(write(tmp_path, kept()), NOW))
+
+
+# the Keychain
+
+
+class Items:
+    """The Keychain of a Mac, with a clock."""
+
+    def __init__(self, **items: str) -> None:
+        self.items = items
+        self.asked: list[str] = []
+        self.now = 0.0
+        self.answers = threading.Event()
+
+    def find(self, service: str) -> str | None:
+        self.asked.append(service)
+        assert self.answers.wait(5)
+        return self.items.get(service)
+
+
+HOME = Path("/Users/x")
+DEFAULT_ITEM = "Claude Code-credentials"
+
+
+def test_its_items_are_called_as_claude_code_calls_them():
+    assert services(HOME / ".claude", HOME)[0] == DEFAULT_ITEM
+    assert services(Path("/Users/test/.claude-work"), HOME) == ("Claude Code-credentials-03abf0ee",)
+
+
+def test_it_is_asked_beside_the_requests_and_again_after_a_while():
+    items = Items(**{DEFAULT_ITEM: kept(TOKEN)})
+    keychain = MacKeychain(items.find, home=HOME, clock=lambda: items.now)
+    logins = Logins(keychain)
+    assert logins.of(HOME / ".claude", NOW).token is None
+    items.answers.set()
+    keychain.settle(5)
+    assert logins.of(HOME / ".claude", NOW).token == TOKEN
+    items.items[DEFAULT_ITEM] = kept(OTHER)
+    assert logins.of(HOME / ".claude", NOW).token == TOKEN
+    assert items.asked == [DEFAULT_ITEM]
+    items.now = EVERY
+    logins.of(HOME / ".claude", NOW)
+    keychain.settle(5)
+    assert logins.of(HOME / ".claude", NOW).token == OTHER
+
+
+def test_a_file_comes_before_it(tmp_path):
+    items = Items()
+    keychain = MacKeychain(items.find, home=HOME)
+    assert Logins(keychain).of(write(tmp_path, kept()), NOW).token == TOKEN
+    assert items.asked == []
+
+
+def test_what_it_does_not_have_is_no_login(tmp_path):
+    items = Items()
+    items.answers.set()
+    keychain = MacKeychain(items.find, home=HOME)
+    assert keychain.read(tmp_path) is None
+    keychain.settle(5)
+    assert Logins(keychain).of(tmp_path, NOW).reason == f"there is no login in {tmp_path}"
+
+
+# accounts
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    return write(tmp_path / "home", kept(TOKEN)), write(tmp_path / "work", kept(OTHER, expires=0))
+
+
+def test_a_credential_belongs_to_the_folder_whose_login_it_is(folders):
+    accounts = Accounts(Logins())
+    assert [accounts.of(folders, secret) for secret in (TOKEN, OTHER, "sk-ant-api03-fake", "", None)] == [
+        *map(str, folders),
+        *("", "", ""),
+    ]
+    assert accounts.of((), TOKEN) == ""
+
+
+def test_a_folder_without_a_login_is_nobodys(tmp_path):
+    assert [Accounts(Logins()).of([tmp_path], secret) for secret in (TOKEN, "", None)] == [""] * 3
+
+
+def test_a_login_that_was_renewed_is_known_for_a_while(folders):
+    accounts, (home, _) = Accounts(Logins()), folders
+    tokens = [f"{TOKEN}-{number}" for number in range(REMEMBERED + 1)]
+    for token in tokens:
+        write(home, kept(token))
+        assert accounts.of(folders, token) == str(home)
+    assert [accounts.of(folders, token) for token in tokens] == ["", *[str(home)] * REMEMBERED]
+
+
+def test_logins_that_change_places_belong_to_where_they_are(folders):
+    accounts, (home, work) = Accounts(Logins()), folders
+    for here, there in ((TOKEN, OTHER), (OTHER, TOKEN), (TOKEN, OTHER)):
+        write(home, kept(here))
+        write(work, kept(there))
+        assert [accounts.of(folders, secret) for secret in (here, there)] == [str(home), str(work)]
+
+
+def test_no_credential_is_kept(folders):
+    accounts = Accounts(Logins())
+    accounts.of(folders, TOKEN)
+    assert TOKEN not in repr(vars(accounts)["_seen"])

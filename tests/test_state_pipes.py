@@ -1,0 +1,59 @@
+"""Pipes and held locks in the place of state files hold nobody up."""
+
+import os
+import sqlite3
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from signalbox.config.rules import Provider, Url
+from signalbox.state.learned_db import FILE
+from signalbox.state.logins import Logins
+from signalbox.state.provenance import ProvenanceStore
+from signalbox.state.quota_files import QUOTA_FILE, read_quotas
+from signalbox.state.unsupported_store import UnsupportedStore
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+ONE, TWO = b"1" * 16, b"2" * 16
+
+
+def test_a_pipe_in_the_place_of_each_file_is_nothing(tmp_path: Path):
+    for name in (QUOTA_FILE, FILE, ".credentials.json"):
+        os.mkfifo(tmp_path / name)
+    began = time.monotonic()
+    assert list(read_quotas(tmp_path).all()) == []
+    learned = UnsupportedStore(tmp_path)
+    learned.learn("zai", "m", ["speed"])
+    assert learned.rejected("zai", "m") == {"speed"}
+    with closing(ProvenanceStore(tmp_path)) as issued:
+        issued.learn([ONE], "zai")
+        issued.refresh()
+        assert issued.issuer(ONE) == "zai"
+    assert Logins().of(tmp_path, 0.0).token is None
+    assert time.monotonic() - began < 10
+
+
+def test_a_held_lock_is_waited_for_shortly(tmp_path: Path):
+    learned = UnsupportedStore(tmp_path)
+    learned.learn("zai", "m", ["speed"])
+    with closing(ProvenanceStore(tmp_path)) as issued, closing(sqlite3.connect(tmp_path / FILE)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        began = time.monotonic()
+        for number in range(20):
+            learned.learn("zai", "m", [f"field-{number}"])
+            issued.learn([bytes([number]) * 16], "zai")
+            issued.refresh()
+        assert time.monotonic() - began < 5
+        assert issued.issuer(bytes([3]) * 16) == "zai"
+        assert "field-3" in learned.rejected("zai", "m")
+
+
+def test_a_provider_without_a_login_says_why(tmp_path: Path):
+    os.mkfifo(tmp_path / ".credentials.json")
+    provider = Provider("a", Url("https", "api.anthropic.com", 443), auth="claude-login", login=tmp_path)
+    refusal = Logins().refusal(provider, 0.0)
+    assert refusal is not None
+    assert "it is no file" in refusal[1]
