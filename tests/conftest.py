@@ -14,6 +14,7 @@ import pytest
 
 from tests.callers import Caller, black_hole
 from tests.litellm import LiteLLM
+from tests.playbook import Playbook, PlayedRouter, played
 from tests.running import Router
 from tests.tls import speaks_no_tls
 from tests.upstream import Upstream
@@ -93,6 +94,21 @@ def home(shared: Shared) -> Upstream:
 def up(shared: Shared) -> Upstream:
     """The second: another provider."""
     return shared.second
+
+
+@pytest.fixture(scope="module")
+def played_router(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PlayedRouter]:
+    """A router of a playbook, with the module's `RULES`."""
+    with played(tmp_path_factory.mktemp("played"), request.module.RULES) as router:
+        yield router
+
+
+@pytest.fixture
+def play(played_router: PlayedRouter) -> Playbook:
+    """A client that has just connected, a day after the test before."""
+    return played_router.connect()
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ from tests.playbook import (
     error,
     event,
     response,
-    router,
 )
 
 RULES = """
@@ -31,21 +30,10 @@ rules:
 """
 
 
-@pytest.fixture
-def play(tmp_path, monkeypatch):
-    with router(tmp_path, RULES, monkeypatch) as playbook:
-        yield playbook
-
-
 def address(play: Playbook) -> str:
     (command,) = play.opening
     host, port = command.connection.address
     return f"{host}:{port}"
-
-
-def attempts(play: Playbook) -> str:
-    """As the header of the last answer tells them."""
-    return play.flows[-1].response.headers["x-signalbox-attempts"]
 
 
 def test_an_answer_goes_to_the_client_as_it_comes(play):
@@ -88,7 +76,7 @@ def test_the_next_target_answers_where_the_first_one_fails(play, status):
     second = play.connects()
     play.sends(second, STREAM + chunk(START + BLOCK + DELTA + STOP) + END)
     assert play.answer.count(b"message_start") == 2  # the event's name and its type
-    assert attempts(play) == f"zai:{status} anthropic:200"
+    assert play.attempts == f"zai:{status} anthropic:200"
 
 
 def test_nothing_reaches_the_client_before_an_answer_has_begun(play):
@@ -109,7 +97,7 @@ def test_an_error_event_before_the_answer_fails_over(play):
     assert first in play.closed
     second = play.connects()
     play.sends(second, STREAM + chunk(START + BLOCK + DELTA + STOP) + END)
-    assert attempts(play) == "zai:stream_error anthropic:200"
+    assert play.attempts == "zai:stream_error anthropic:200"
 
 
 def test_an_answer_that_has_begun_is_cut_with_its_upstream(play):
@@ -128,7 +116,7 @@ def test_a_refused_connection_fails_over(play):
     play.connects("[Errno 111] Connection refused")
     assert address(play) == "anthropic.invalid:80"
     play.sends(play.connects(), response(200, b'{"type":"message","content":[]}'))
-    assert attempts(play) == "zai:connect anthropic:200"
+    assert play.attempts == "zai:connect anthropic:200"
 
 
 def test_a_connection_that_does_not_come_about_in_time_fails_over(play):
@@ -252,7 +240,7 @@ def test_a_stale_connection_is_replaced_and_no_failure(play):
     play.closes(server)
     fresh = play.connects()
     play.sends(fresh, response(200, b'{"type":"message","content":[]}'))
-    assert attempts(play) == "anthropic:200"
+    assert play.attempts == "anthropic:200"
 
 
 def test_early_hints_are_no_answer(play):
