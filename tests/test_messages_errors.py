@@ -1,7 +1,6 @@
 """Errors in Anthropic's shape, and those of others understood."""
 
 import json
-from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -9,11 +8,11 @@ from hypothesis import strategies as st
 
 from signalbox.messages.errors import (
     ERROR_TYPES,
+    as_prompt_too_long,
     error_body,
     error_type,
     read_error,
     with_request_id,
-    without_secrets,
 )
 
 
@@ -45,31 +44,9 @@ def test_an_error_tells_the_id_of_its_request_once():
     assert error.count(b"request_id") == 1
 
 
-@pytest.mark.parametrize(
-    "said", ["{}", "Bearer {}.", "{}{}", '{{"a": "{}"}}'], ids=["alone", "between", "twice", "json"]
-)
-@pytest.mark.parametrize(
-    "secret", ["plain-key-for-tests", "a/b+c=d-for-tests", 'quo"ted-\\-tests', "schlüssel"]
-)
-def test_a_secret_is_masked_however_it_is_written(said, secret):
-    for written in (
-        secret,
-        json.dumps(secret)[1:-1],
-        json.dumps(secret).replace("/", "\\/")[1:-1],
-        quote(secret, ""),
-    ):
-        raw = said.replace("{}", written).encode()
-        assert without_secrets(raw, [secret]) == said.replace("{}", "***").encode()
-
-
-def test_a_secret_within_another_leaves_nothing_of_it():
-    assert without_secrets(b"abcdefgh and abcd", ["abcd", "abcdefgh"]) == b"*** and ***"
-    assert without_secrets(b"a key \xff", ["half-\udcff-key"]) == b"a key \xff"
-
-
 @given(st.sampled_from(sorted(ERROR_TYPES)), st.text(st.characters(exclude_categories=["Cs"])))
 def test_what_is_written_is_read_again(status, message):
-    assert read_error(error_body(status, message)) == (ERROR_TYPES[status], message)
+    assert read_error(error_body(status, message)).type_and_message == (ERROR_TYPES[status], message)
 
 
 @pytest.mark.parametrize(
@@ -93,10 +70,11 @@ def test_what_is_written_is_read_again(status, message):
         ({"errors": [{"code": "c", "detail": "m"}, {"code": "d"}]}, ("c", "m")),
         ({"errors": ["m"]}, ("", "m")),
         ({"base_resp": {"status_code": 1008, "status_msg": "m"}}, ("minimax_1008", "m")),
+        ({"choices": [{"index": 0, "error": {"code": 429, "message": "m"}}]}, ("429", "m")),
     ],
 )
 def test_errors_of_all_kinds_are_understood(body, error):
-    assert read_error(json.dumps(body).encode()) == error
+    assert read_error(json.dumps(body).encode()).type_and_message == error
 
 
 @pytest.mark.parametrize(
@@ -110,16 +88,140 @@ def test_errors_of_all_kinds_are_understood(body, error):
         b'{"type":"message","content":[],"error":null}',
         b'{"input_tokens":3}',
         b'{"error":{}}',
-        b'{"error":"\xff"}',
         b"[" * 100_000,
         b'{"error":' * 100_000,
     ],
     ids=lambda body: repr(body[:20]),
 )
 def test_what_is_no_error_gives_none(body):
-    assert read_error(body) is None
+    assert read_error(body).type_and_message is None
 
 
 @given(st.binary())
 def test_reading_an_error_never_raises(body):
     read_error(body)
+
+
+# a prompt that is too long
+
+LENGTH = "This model's maximum context length is"
+
+
+def said(message: str, kind: str = "invalid_request_error", status: int = 400) -> str | None:
+    error = {"error": {"type": kind, "message": message}}
+    body = as_prompt_too_long(status, json.dumps(error).encode())
+    if body is None:
+        return None
+    told = json.loads(body)
+    assert (told["type"], told["error"]["type"]) == ("error", "invalid_request_error")
+    return told["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("message", "sizes"),
+    [
+        (
+            "Invalid request: Your request exceeded model token limit: 262144 (requested: 269030)",
+            (269030, 262144),
+        ),
+        (
+            f"{LENGTH} 131072 tokens. You requested 131134 tokens (122942 in the messages, 8192 more).",
+            (131134, 131072),
+        ),
+        (
+            f"{LENGTH} 102400 tokens. You requested 300000 tokens (250000 in the messages, 50000 more).",
+            (300000, 102400),
+        ),
+        (
+            "The input (345516 tokens) is longer than the model's context length (262144 tokens).",
+            (345516, 262144),
+        ),
+        ("Input length (160062 tokens) exceeds the maximum allowed length (59862 tokens).", (160062, 59862)),
+        (
+            "The input token count (1,200,000) exceeds the maximum number of tokens allowed (1,048,576).",
+            (1200000, 1048576),
+        ),
+        ("prompt token count of 130000 exceeds the limit of 128000", (130000, 128000)),
+        (
+            "request (9000 tokens) exceeds the available context size (8192 tokens), try increasing it",
+            (9000, 8192),
+        ),
+        (
+            f"litellm.ContextWindowExceededError: {LENGTH} 8192 tokens. Your messages have 9001 tokens.",
+            (9001, 8192),
+        ),
+        (
+            "claude-3-5-sonnet-20241022: prompt is too long: 250000 tokens > 200000 maximum",
+            (250000, 200000),
+        ),
+        (
+            "claude-sonnet-4@20250514 (limit 200000): prompt is too long: 250000 tokens",
+            (250000, 200000),
+        ),
+        (
+            "maximum context length of anthropic/claude-3-5-haiku-20241022 is 200,000, you sent 250,000",
+            (250000, 200000),
+        ),
+        ("gpt-4.1-2025-04-14: maximum context length is 8192 tokens, got 9001.", (9001, 8192)),
+    ],
+)
+def test_both_sizes_are_told_where_the_error_tells_them(message, sizes):
+    assert said(message) == "prompt is too long: {} tokens > {} maximum".format(*sizes)
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("The model has reached its context window limit.", "invalid_request_error"),
+        ("Input is too much", "1261"),
+        ("Too much", "context_length_exceeded"),
+        ("invalid params, context window exceeds limit (2013)", "invalid_request_error"),
+        ("too many tokens in the prompt", "BadRequest"),
+        ("prompt of claude-3-5-sonnet-20241022 exceeds the context window", "BadRequest"),
+    ],
+)
+def test_else_the_text_itself_is_told(message, kind):
+    assert said(message, kind) == f"prompt is too long: {message}"
+
+
+@pytest.mark.parametrize("status", [200, 413, 422, 429, 500])
+def test_anthropics_wording_with_another_status_becomes_a_400(status):
+    message = "prompt is too long: 215000 tokens > 200000 maximum"
+    assert said(message, status=status) == message
+
+
+def test_anthropics_own_words_stay():
+    assert said("prompt is too long: 215000 tokens > 200000 maximum") is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "input length and `max_tokens` exceed context limit: 189727 + 16000 > 200000, decrease input length",
+        "max_tokens: 64000 > 32000, which is the maximum allowed number of output tokens",
+        "Rate limit reached: tokens per minute (TPM): Limit 6000, Requested 9000",
+        "Number of request tokens has exceeded your per-minute rate limit",
+        "Extra usage is required for long context requests.",
+        "context_management: Extra inputs are not permitted",
+        "Usage limit reached for 5 hour.",
+    ],
+)
+def test_other_errors_stay(message):
+    assert said(message) is None
+
+
+@pytest.mark.parametrize("status", [401, 404, 529])
+def test_other_statuses_stay(status):
+    assert said("The model has reached its context window limit.", status=status) is None
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>maximum context length</html>", b"[1]", b"{"])
+def test_what_is_no_error_stays(body):
+    assert as_prompt_too_long(400, body) is None
+
+
+def test_the_text_is_one_line_of_bounded_length():
+    told = said("The model has reached its context window limit.\n" + "x" * 10_000)
+    assert told is not None
+    assert "\n" not in told
+    assert len(told) < 400

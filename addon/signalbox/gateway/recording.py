@@ -12,7 +12,6 @@ from signalbox.messages.errors import error_type, read_error
 from signalbox.messages.usage import Usage
 from signalbox.record.entry import Attempt, Entry, Status, cost
 from signalbox.routing.exchange import Exchange
-from signalbox.routing.report import one_line
 from signalbox.routing.tried import Tried
 
 SHOWN = 60
@@ -88,8 +87,8 @@ def _why(exchange: Exchange, response: http.Response | None) -> str:
         return "" if outcome.kind == "success" else _said(outcome.detail, exchange, response)
     if response is None or response.status_code < HTTPStatus.BAD_REQUEST:
         return ""
-    said = read_error(response.get_content(strict=False) or b"")
-    return _said(one_line(": ".join(filter(None, said))), exchange, response) if said is not None else ""
+    report = read_error(response.get_content(strict=False) or b"")
+    return _said(report.detail, exchange, response) if report.is_found else ""
 
 
 def _within_a_line(sentence: str) -> str:

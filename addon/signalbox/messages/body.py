@@ -124,6 +124,18 @@ def _readable(raw: bytes) -> bytes:
     return _HALF.sub(lambda half: half[0] if half[2] else half[1] + rb"\uE" + half[3], raw)
 
 
+def whole_characters(text: str) -> str:
+    """`text` with U+FFFD for lone halves of surrogate pairs; two that belong together become their
+    character."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
 class Body:
     """A JSON object. `raw` never changes; `edited` makes the bytes of another.
 

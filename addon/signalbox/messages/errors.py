@@ -1,13 +1,19 @@
-"""Errors: Anthropic's shape, and what the errors of others say."""
+"""Errors: written in Anthropic's shape, and read in whichever shape a provider sends them.
 
+What the names and wordings of an error mean to routing is `routing.provider_errors`.
+"""
+
+import json
 import re
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from html import unescape
 from typing import Any
 
 import msgspec
 
-from .body import Body, BodyError, elements
+from .body import Body, whole_characters
+from .redaction import one_line
 
 ERROR_TYPES = {
     400: "invalid_request_error",
@@ -40,11 +46,10 @@ def with_request_id(error: bytes, id: str) -> bytes:
     return Body.parse(error).edited({"request_id": msgspec.json.encode(id)})
 
 
-def refused_key(provider: str, said: bytes) -> bytes:
-    """The body of the 403 to tell instead of a provider's 401 for the router's own key: on a 401 Claude Code
-    takes the user's login for refused, and renews or asks for it."""
-    _, message = read_error(said) or ("", "")
-    return error_body(403, f"{provider}: {message or 'the key was refused'}")
+def refused_key(provider: str, error: bytes) -> bytes:
+    """The body of the 403 that replaces a provider's 401 for the router's own key: on a 401 Claude Code
+    renews or asks for the user's own login."""
+    return error_body(403, f"{provider}: {_found_message(error) or 'the key was refused'}")
 
 
 def error_event(type: str, message: str, request_id: str) -> bytes:
@@ -53,42 +58,115 @@ def error_event(type: str, message: str, request_id: str) -> bytes:
     return b"event: error\ndata: " + msgspec.json.encode(error) + b"\n\n"
 
 
-def without_secrets(said: bytes, secrets: Iterable[str]) -> bytes:
-    """What a provider said, with `***` for each of these, whatever characters of them are escaped: as JSON,
-    URLs or HTML do it, also one within another."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        said = said.replace(secret.encode(errors="surrogateescape"), b"***")
-        if any(mark in said for mark in (b"\\", b"%", b"&#")):
-            said = _any_spelling(secret).sub(b"***", said)
-    return said
+# reading
 
+HEAD = 64 * 1024
+"""Bytes of an error's body that are read."""
+_LONGEST = 4000
+"""Characters of a text of any length that are searched or shown."""
+_LONGEST_PLAIN = 300
+"""Characters of a text that is not JSON."""
+_DEEPEST = 5
+_NESTED = 100
+_MOST = 10
+"""Entries of a list of validation errors, and parts of a field's path, that are shown."""
 
-@lru_cache(64)
-def _any_spelling(secret: str) -> re.Pattern[bytes]:
-    return re.compile("".join(map(_spellings, secret)).encode(errors="surrogateescape"), re.IGNORECASE)
-
-
-def _spellings(char: str) -> str:
-    """A pattern for a character, itself or escaped; IGNORECASE is for hexadecimal digits alone."""
-    code, in_url = ord(char), char.encode(errors="surrogateescape").hex()
-    itself = f"(?-i:{re.escape(char)})"
-    return "|".join(
-        (
-            rf"(?:\\{{0,8}}{itself}" if char in "/\"'\\" else f"(?:{itself}",
-            rf"\\{{1,8}}u{code:04x}",
-            "".join(f"%(?:25){{0,4}}{in_url[i : i + 2]}" for i in range(0, len(in_url), 2)),
-            f"&#(?:0{{0,4}}{code}|x0{{0,4}}{code:x});)",
-        )
-    )
-
-
+_NAMES = ("type", "status", "code", "error_code", "error_type")
 _TEXTS = ("message", "msg", "detail", "error_message", "error_msg", "errorMessage", "errorMsg", "title")
 _ERROR_TEXTS = ("error_message", "error_msg", "errorMessage", "errorMsg")
 """Those of them that only errors have."""
 _CODES = ("code", "error_code", "errorCode", "statusCode", "status_code")
-_FINE = ("", "0", "200", "ok", "success")
-"""Codes that tell of no error."""
+_SUCCESS_CODES = ("", "0", "200", "ok", "success")
 _KEYS = ("error", "errors", "base_resp", "object", "type", "status", "success", "choices", *_TEXTS, *_CODES)
+_MESSAGES = ("message", "msg", "detail", "error", "reason")
+"""Where an object inside an error may hold its text."""
+
+_MINIMAX_CODE = re.compile(r"\(([12]\d{3})\)\s*\Z", re.ASCII)
+_TITLE = re.compile(r"<title[^<>]*>([^<]*)", re.IGNORECASE)
+_TAG = re.compile(r"<(?:style|script).*?</(?:style|script)>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.?)*+(?:"|\Z)|[{}\[\],]', re.DOTALL)
+
+
+class ErrorReport(msgspec.Struct, frozen=True):
+    """What an error says of itself."""
+
+    types: tuple[str, ...] = ()
+    """Types and codes as written, the most general first: `rate_limit_error`, `1308`."""
+    said: object = ""
+    """Its message as sent: a text, or a list or an object of validation errors."""
+    retry_delay: str = ""
+    """Google's `RetryInfo`, as `37s`."""
+    param: str = ""
+    """The field that OpenAI blames."""
+    is_found: bool = True
+    """False where the body holds no error object: `said` is then the text of the body."""
+    is_error: bool = True
+    """Whether the body alone shows an error, whatever status it came with."""
+
+    @property
+    def type(self) -> str:
+        return next(iter(self.types), "")
+
+    @property
+    def type_and_message(self) -> tuple[str, str] | None:
+        """None where the body holds no error object."""
+        return (self.type, self.message) if self.is_found else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The types in lower case; MiniMax's codes are `minimax_1008`."""
+        code = _MINIMAX_CODE.search(self.said[-_LONGEST:]) if isinstance(self.said, str) else None
+        return (*(name.lower() for name in self.types), *([f"minimax_{code[1]}"] if code else []))
+
+    @property
+    def is_zai(self) -> bool:
+        """Whether it has one of Z.ai's codes, also when it came through a gateway."""
+        return any(re.fullmatch(r"1[0-3]\d\d", name, re.ASCII) for name in self.types)
+
+    @property
+    def message(self) -> str:
+        """The message for the client."""
+        if isinstance(self.said, str):
+            return whole_characters(self.said)
+        return _text(self.said) or (_as_json(self.said) if self.is_found else "")
+
+    @property
+    def text(self) -> str:
+        """All of the message, validation errors as JSON, to be searched for field names; gateways put the
+        error of another provider, as escaped JSON, into their own."""
+        said = self.said if isinstance(self.said, str) else _as_json(self.said)
+        return re.sub(r"\\+(['\"])", r"\1", said)
+
+    @property
+    def detail(self) -> str:
+        """Type and message for the log, without what the error quotes of the request, which is a prompt."""
+        said = self.said
+        if isinstance(said, str) and said[:1] in ("[", "{") and (value := _decoded(said)) is not None:
+            said = value
+        return one_line(": ".join(filter(None, (*self.types[:1], _text(said)))))
+
+
+def read_error(body: bytes) -> ErrorReport:
+    """Reads an error body: Anthropic's shape, OpenAI's, Google's arrays, Z.ai's and MiniMax's codes, flat
+    objects (openai-chat.md, 5), a bare text, an HTML page (its title), or nothing. Never raises."""
+    text = body[:HEAD].decode("utf-8", "replace")
+    value = _decoded(text)
+    if isinstance(value, list):
+        value = next(iter(value), None)
+    if isinstance(value, dict):
+        return _report(value, error_of(value))
+    return ErrorReport(said=_plain(text), is_found=False, is_error=False)
+
+
+def error_in(body: Body, *, of_any_status: bool = True) -> ErrorReport | None:
+    """The error in an object that is parsed already, without decoding the rest of it; None where there is
+    none. Without `of_any_status` the object alone must show that it is one."""
+    value = {name: body.get(name, Any) for name in _KEYS if name in body}
+    error = error_of(value)
+    if error is None or not (of_any_status or shows_error(value)):
+        return None
+    is_nested = bool(value.get("error") or value.get("errors"))
+    return _report(value, error) if is_nested or isinstance(error["message"], str) else None
 
 
 def error_of(value: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -96,23 +174,20 @@ def error_of(value: Mapping[str, Any]) -> dict[str, Any] | None:
     none.
 
     Understood are `{"error": {"type", "message"}}` (Anthropic, OpenAI, Gemini with `status`), `{"error":
-    "text"}`, `{"errors": [...]}`, MiniMax's `base_resp`, and flat `{"message"}`, `{"detail"}`, `{"code",
-    "msg"}`, `{"error_message"}` (openai-chat.md, 5).
+    "text"}`, `{"errors": [...]}`, OpenRouter's `error` in a choice, MiniMax's `base_resp`, and flat
+    `{"message"}`, `{"detail"}`, `{"code", "msg"}`, `{"error_message"}` (openai-chat.md, 5).
     """
     base = value.get("base_resp")
     if isinstance(base, dict) and base.get("status_code"):
         return {"code": f"minimax_{base['status_code']}", "message": base.get("status_msg")}
-    for nested in (value.get("error"), value.get("errors")):
+    for nested in (value.get("error"), value.get("errors"), _error_of_choice(value)):
         first = next(iter(nested), None) if isinstance(nested, list) else nested
         if isinstance(first, str) and first:
             return {"code": _code(value), "message": first}
         if isinstance(first, dict) and first:
-            return {
-                **first,
-                "code": _code(first),
-                "message": _said(first) or first.get("message") or first.get("error"),
-            }
-    text = _said(value)
+            message = _message(first) or first.get("message") or first.get("error")
+            return {**first, "code": _code(first), "message": message}
+    text = _message(value)
     return {**value, "code": _code(value), "message": text} if text else None
 
 
@@ -123,65 +198,202 @@ def shows_error(value: Mapping[str, Any]) -> bool:
         return True
     if (isinstance(base, dict) and base.get("status_code")) or any(map(value.get, _ERROR_TEXTS)):
         return True
-    if value.get("choices") or not _said(value):
+    if _error_of_choice(value):
+        return True
+    if value.get("choices") or not _message(value):
         return False
-    is_bad = (_code(value) is not None and not _is_fine(value)) or value.get("success") is False
+    is_bad = (_code(value) is not None and not _is_success(value)) or value.get("success") is False
     return is_bad or ("choices" not in value and "detail" in value)
 
 
-def says_more(value: Mapping[str, Any]) -> bool:
-    """Whether an object has a text as errors have it, and no code that tells of success."""
-    return bool(_said(value)) and not _is_fine(value)
+def has_error_text(value: Mapping[str, Any]) -> bool:
+    """Whether an object has a text as errors have it, and no code of success."""
+    return bool(_message(value)) and not _is_success(value)
 
 
-def _is_fine(value: Mapping[str, Any]) -> bool:
+def _error_of_choice(value: Mapping[str, Any]) -> object:
+    choices = value.get("choices")
+    if not isinstance(choices, list):
+        return None
+    return next((one["error"] for one in choices if isinstance(one, dict) and one.get("error")), None)
+
+
+def _is_success(value: Mapping[str, Any]) -> bool:
     code = _code(value)
-    return code is not None and str(code or "").lower() in _FINE
+    return code is not None and str(code or "").lower() in _SUCCESS_CODES
 
 
-def _said(value: Mapping[str, Any]) -> object:
-    """A text, or a list of faults."""
-    told = (value.get(name) for name in _TEXTS)
-    return next((one for one in told if one and isinstance(one, str | list)), None)
+def _message(value: Mapping[str, Any]) -> object:
+    """A text, or a list of validation errors."""
+    texts = (value.get(name) for name in _TEXTS)
+    return next((one for one in texts if one and isinstance(one, str | list)), None)
 
 
 def _code(value: Mapping[str, Any]) -> object:
     return next((value[name] for name in _CODES if value.get(name) is not None), None)
 
 
-def read_error(body: bytes) -> tuple[str, str] | None:
-    """Type (empty where none is named) and message of an error body, in the shapes of `error_of`; None where
-    it is not one. Never raises."""
-    try:
-        return error_in(Body.parse(_first(body)))
-    except BodyError:
-        return None
-
-
-def _first(body: bytes) -> bytes:
-    if not body.lstrip().startswith(b"["):
-        return body
-    return next((body[place.value : place.end] for place in elements(body)), b"")
-
-
-def error_in(body: Body, *, of_any_status: bool = True) -> tuple[str, str] | None:
-    """The same of an object that is parsed already. Without `of_any_status` it must show that it is one."""
-    told = {name: body.get(name, Any) for name in _KEYS if name in body}
-    error = error_of(told)
-    if error is None or not (of_any_status or shows_error(told)):
-        return None
-    is_nested = bool(told.get("error") or told.get("errors"))
-    return (
-        (_named(error), _text(error["message"])) if is_nested or isinstance(error["message"], str) else None
+def _report(value: Mapping[str, Any], error: Mapping[str, Any] | None) -> ErrorReport:
+    source = value if error is None else error
+    param = source.get("param")
+    return ErrorReport(
+        tuple(_types(source)),
+        value if error is None else "" if error["message"] is None else error["message"],
+        _retry_delay(source.get("details")),
+        param if isinstance(param, str) else "",
+        error is not None,
+        shows_error(value),
     )
 
 
-def _named(error: Mapping[str, Any]) -> str:
-    names = (_text(error[name]) for name in ("type", "status", "code") if error.get(name))
-    return next((name for name in names if name != "error"), "")
+def _types(source: Mapping[str, Any]) -> Iterator[str]:
+    for part in (source, source.get("details"), source.get("metadata")):
+        if isinstance(part, Mapping):
+            named = (_text(part.get(name)) for name in _NAMES)
+            yield from (name for name in named if name not in ("", "error"))
 
 
-def _text(value: object) -> str:
-    if value is None:
+def _retry_delay(details: object) -> str:
+    """https://cloud.google.com/apis/design/errors: a list of which one may be a `RetryInfo`."""
+    rows = details if isinstance(details, list) else []
+    delays = (row.get("retryDelay") for row in rows if isinstance(row, dict))
+    return next((delay for delay in delays if isinstance(delay, str)), "")
+
+
+def _decoded(text: str) -> object:
+    """The JSON value; of one that was cut short as much as there is; None where it is not JSON. Takes NaN,
+    control characters and halves of surrogate pairs too."""
+    for whole in (text, _closed(text)):
+        with suppress(msgspec.MsgspecError, ValueError, RecursionError):
+            return msgspec.json.decode(whole)
+        with suppress(ValueError, RecursionError):
+            return json.loads(whole, strict=False)
+    return None
+
+
+def _closed(text: str) -> str:
+    """JSON that was cut short, up to its last whole member, with its brackets closed."""
+    closing, ends = "", (0, "")
+    for found in _TOKEN.finditer(text):
+        if len(closing) > _NESTED:
+            break
+        match found[0][0]:
+            case "{":
+                closing = "}" + closing
+            case "[":
+                closing = "]" + closing
+            case ",":
+                ends = found.start(), closing
+            case "}" | "]":
+                closing = closing[1:]
+                ends = found.end(), closing
+    return text[: ends[0]] + ends[1]
+
+
+def _text(value: object, depth: int = 0) -> str:
+    """The text of a value: of objects, such as FastAPI's validation errors, only messages and field paths."""
+    if value is None or depth > _DEEPEST:
         return ""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    if isinstance(value, list):
+        return "; ".join(filter(None, (_text(one, depth + 1) for one in value[:_MOST])))[:_LONGEST]
+    if isinstance(value, dict):
+        said = next(filter(None, (_text(value.get(name), depth + 1) for name in _MESSAGES)), "")
+        place = value.get("loc")
+        where = ".".join(map(str, place[:_MOST])) if said and isinstance(place, list) else ""
+        return f"{said} (at {where})" if where else said
+    return whole_characters(str(value)[:_LONGEST])
+
+
+def _as_json(value: object) -> str:
+    return whole_characters(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+def _plain(text: str) -> str:
+    """The title of a page, else its text without tags."""
+    head = text[: 2 * _LONGEST]
+    title = _TITLE.search(head)
+    return " ".join(unescape(title[1] if title else _TAG.sub(" ", head)).split())[:_LONGEST_PLAIN]
+
+
+def _found_message(error: bytes) -> str:
+    report = read_error(error)
+    return report.message if report.is_found else ""
+
+
+# a prompt that is too long
+
+_TOO_LONG_STATUSES = (200, 400, 413, 422, 429, 500)
+"""200 where the body, or an event of the stream, is an error."""
+_TOO_LONG_TYPES = frozenset(
+    {"1261", "context_length_exceeded", "model_context_window_exceeded", "exceed_context_size_error"}
+)
+"""1261 is Z.ai's, the last llama.cpp's."""
+_TOO_LONG = re.compile(
+    r"prompt is too long"
+    r"|context_length_exceeded|ContextWindowExceeded"
+    r"|(?:reached|exceed\w*)\W+(?:\w+\W+){0,4}context (?:window|length|size)"
+    r"|(?:context (?:window|length|size)|token limit)\W+(?:is\W+)?exceed"
+    r"|(?:maximum|longer than the model's) context length"
+    r"|exceed\w* (?:the )?(?:\w+ )?(?:token limit|max(?:imum)? (?:number of )?tokens|maximum allowed length)"
+    r"|(?:prompt|input) token count\b.{0,60}\bexceeds"
+    r"|too many tokens in the (?:prompt|input|context)",
+    re.IGNORECASE,
+)
+"""Anthropic, OpenAI, LiteLLM; Z.ai, MiniMax, llama.cpp; OpenAI's kin; Kimi, SGLang; Gemini."""
+_OTHERWISE = re.compile(
+    r"`?max_(?:completion_)?(?:output_)?tokens\b.{0,40}(?::|exceed|too large)"
+    r"|input length and `?max_tokens`? exceed"
+    r"|per[ -](?:minute|min|hour|day|second)\b|\bTPM\b|\bTPD\b|\brate limit",
+    re.IGNORECASE,
+)
+"""For an answer that is too long (Claude Code asks for a shorter one), and for too many tokens in a time."""
+
+_NUMBER = r"(?<![\w@./-])(\d[\d,]*\d)(?![\w@/-]|\.\d)"
+"""Not the date or the version of a model."""
+_ANY_NUMBER = re.compile(_NUMBER)
+_PAIR = re.compile(rf"{_NUMBER} tokens > {_NUMBER}")
+_MAXIMUM = re.compile(
+    rf"(?:maximum|limit|context (?:length|window|size)|>).{{0,60}}?{_NUMBER}", re.IGNORECASE
+)
+
+
+def as_prompt_too_long(status: int, error: bytes) -> bytes | None:
+    """The body of a 400 that says "prompt is too long", if a third party's error says so in other words; else
+    None. `error` is a decoded body, or the data of an error event.
+
+    Claude Code compacts on that wording only, and takes nothing from others:
+    https://docs.claude.com/en/docs/claude-code/errors
+    """
+    report = read_error(error)
+    if status not in _TOO_LONG_STATUSES or not report.is_found:
+        return None
+    message = report.message
+    is_anthropics = status == 400 and report.type == "invalid_request_error"
+    if is_anthropics and message.lower().startswith("prompt is too long"):
+        return None
+    said = prompt_too_long(message, report.names)
+    return error_body(400, said) if said else None
+
+
+def prompt_too_long(message: str, names: Collection[str]) -> str:
+    """The message "prompt is too long: ...", if an error with this message and these types and codes means
+    that; else empty."""
+    message = message[:_LONGEST]
+    is_told = _TOO_LONG.search(message) or not _TOO_LONG_TYPES.isdisjoint(map(str.lower, names))
+    if not is_told or _OTHERWISE.search(message):
+        return ""
+    return f"prompt is too long: {_sizes(message) or ' '.join(message.split())[:_LONGEST_PLAIN]}"
+
+
+def _sizes(message: str) -> str:
+    """`A tokens > B maximum`, where the message has both numbers."""
+    if pair := _PAIR.search(message):
+        asked, limit = map(_number, pair.groups())
+    else:
+        limit = next((_number(found[1]) for found in _MAXIMUM.finditer(message)), 0)
+        asked = max(map(_number, _ANY_NUMBER.findall(message)), default=0)
+    return f"{asked} tokens > {limit} maximum" if asked > limit > 0 else ""
+
+
+def _number(written: str) -> int:
+    return int(written.replace(",", ""))

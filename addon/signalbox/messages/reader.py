@@ -8,9 +8,8 @@ from typing import Any, Literal
 import msgspec
 
 from .body import Body, BodyError
-from .context import in_anthropics_words
 from .encoding import Decoder, EncodingError, known, names
-from .errors import error_in, read_error
+from .errors import as_prompt_too_long, error_in, read_error
 from .issued import MARK, ThinkingDigester
 from .sse import Event, Splitter, parse_event
 from .usage import NAMES, Usage
@@ -225,7 +224,7 @@ class Reader:
         kind = body.get("type", str) or event.name
         self.began = self.began or kind in _BEGINS or _is_tool(body)
         if not self.began:
-            self._tell_foreign(body, None if kind else error_in(body, of_any_status=False))
+            self._tell_foreign(body, None if kind else _reported(body, of_any_status=False))
         self._take_usage(body)
         if kind == "message_start":
             self._message_start(event.data, body)
@@ -234,7 +233,7 @@ class Reader:
         elif kind == "message_stop":
             self.complete = True
         elif kind == "error":
-            self.error = read_error(event.data) or ("", "")
+            self.error = read_error(event.data).type_and_message or ("", "")
             self._say_otherwise(event.data)
 
     def _message_start(self, data: bytes, body: Body) -> None:
@@ -248,18 +247,18 @@ class Reader:
             self._held = self._held.replace(data, new, 1)
 
     def _say_otherwise(self, error: bytes) -> None:
-        if self._reword and not self.began and (said := in_anthropics_words(400, error)):
+        if self._reword and not self.began and (said := as_prompt_too_long(400, error)):
             self._held = self._held.replace(error, said, 1)
 
     def _whole(self, data: bytes) -> None:
         try:
             body = Body.parse(data)
         except BodyError:
-            self.error = read_error(data)
+            self.error = read_error(data).type_and_message
             self.complete = self.error is not None
             self.fault = "" if self.complete else "it is not a JSON object"
             return
-        self.error = error_in(body)
+        self.error = _reported(body)
         self.complete = True
         self._tell_foreign(body, self.error if body.get("type", str) != "error" else None)
         self.began = self.error is None
@@ -315,6 +314,12 @@ class Reader:
         if usage.get("output_tokens", float) is None:
             change["output_tokens"] = b"0"
         return usage.edited(change) if change else None
+
+
+def _reported(body: Body, *, of_any_status: bool = True) -> tuple[str, str] | None:
+    """Type and message of the error in an answer or an event."""
+    report = error_in(body, of_any_status=of_any_status)
+    return None if report is None else report.type_and_message
 
 
 def _other_protocol(body: Body) -> str:

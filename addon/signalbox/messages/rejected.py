@@ -13,12 +13,11 @@ import re
 from collections.abc import Collection, Iterator
 
 from .betas import FIELDS
-from .body import Body, BodyError
+from .body import Body
 from .errors import read_error
 from .fields import SYSTEM, is_essential, without
 
 STATUSES = (400, 422)
-_HEAD = 16 * 1024
 _PATH = r"(?<![\w.])([A-Za-z_][\w.\[\]-]{0,200})"
 
 _BETAS = re.compile(r"Unexpected value\(s\) (.{1,2000}?) for the `anthropic-beta` header")
@@ -88,27 +87,12 @@ def rejected_by(status: int, error: bytes, request: Body, sent: Collection[str])
     """
     if status not in STATUSES:
         return frozenset()
-    text = text_of(error)
+    report = read_error(error)
+    text = report.text
     listed = {beta for found in _BETAS.finditer(text) for beta in _parts(found[1])}
     fields = {name for way in _ways(text) for name in _names(way, request)}
     stand = {name for name in fields if not is_essential(name) and without(request, {name})}
-    return frozenset(stand | (listed & set(sent)) | set(_efforts(f"{_param(error)}: {text}", request)))
-
-
-def text_of(error: bytes) -> str:
-    """What it says; gateways put the error of another, in JSON, into their own."""
-    told = read_error(error[:_HEAD])
-    text = told[1] if told else error[:_HEAD].decode(errors="replace")
-    return re.sub(r"\\+(['\"])", r"\1", text)
-
-
-def _param(error: bytes) -> str:
-    """The field that OpenAI blames, beside a message that may not name it (openai-chat.md, 5)."""
-    try:
-        body = Body.parse(error[:_HEAD])
-    except BodyError:
-        return ""
-    return (body.inner("error") or body).get("param", str) or ""
+    return frozenset(stand | (listed & set(sent)) | set(_efforts(f"{report.param}: {text}", request)))
 
 
 def _efforts(text: str, request: Body) -> Iterator[str]:

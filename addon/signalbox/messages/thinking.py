@@ -188,8 +188,7 @@ _REFUSED = re.compile(
 def is_refused(status: int, error: bytes) -> bool:
     """Whether an error says that the thinking in the request is not accepted: its signature, its order, or
     the conversation that it is bound to."""
-    told = read_error(error) if status in (400, 422) else None
-    return told is not None and _REFUSED.search(told[1]) is not None
+    return status in (400, 422) and _says(_REFUSED, error)
 
 
 _WANTED = re.compile(
@@ -207,8 +206,7 @@ https://github.com/esengine/DeepSeek-Reasonix/pull/8927, where placeholders were
 def is_wanted_back(status: int, error: bytes) -> bool:
     """Whether an error says that answers of the history lack the thinking that the provider, which thinks
     unless it is told not to, wants back with them."""
-    told = read_error(error) if status in (400, 422) else None
-    return told is not None and _WANTED.search(told[1]) is not None
+    return status in (400, 422) and _says(_WANTED, error)
 
 
 _MISSING = re.compile(r"Expected `?thinking`? or `?redacted_thinking", re.IGNORECASE)
@@ -216,8 +214,12 @@ _MISSING = re.compile(r"Expected `?thinking`? or `?redacted_thinking", re.IGNORE
 
 def is_missing(error: bytes) -> bool:
     """Whether an error says that thinking is missing somewhere: what was sent of it may well be right."""
-    told = read_error(error)
-    return told is not None and _MISSING.search(told[1]) is not None
+    return _says(_MISSING, error)
+
+
+def _says(pattern: re.Pattern[str], error: bytes) -> bool:
+    report = read_error(error)
+    return report.is_found and pattern.search(report.text) is not None
 
 
 def is_off(body: Body) -> bool:

@@ -12,9 +12,17 @@ from math import ceil
 from mitmproxy import http
 from mitmproxy.net.http import status_codes
 
-from signalbox.messages.context import in_anthropics_words, too_long
 from signalbox.messages.encoding import EncodingError, TooLarge, decode
-from signalbox.messages.errors import error_body, error_event, error_type, refused_key, with_request_id
+from signalbox.messages.errors import (
+    HEAD,
+    as_prompt_too_long,
+    error_body,
+    error_event,
+    error_type,
+    prompt_too_long,
+    refused_key,
+    with_request_id,
+)
 from signalbox.messages.reader import Reader
 from signalbox.proxy.faults import place
 from signalbox.routing.exchange import Exchange
@@ -27,7 +35,6 @@ from signalbox.routing.outcome import (
     classify_event,
     success,
 )
-from signalbox.routing.report import HEAD
 from signalbox.routing.retry_after import limits
 from signalbox.translate.translation import PASSING
 
@@ -135,7 +142,7 @@ class UpstreamAnswer:
         if is_told:
             return b""
         names = reader.error[:1] if reader.error is not None else ()
-        if in_other_words := too_long(reader.foreign, *names):
+        if in_other_words := prompt_too_long(reader.foreign, names):
             return error_event(error_type(400), in_other_words, self.exchange.request_id)
         said = f"{self.provider.name} gave no answer: {reader.foreign}"
         return error_event("api_error", said, self.exchange.request_id)
@@ -259,7 +266,7 @@ class UpstreamAnswer:
     def reword_error(self) -> bool:
         """Where this says that a prompt is too long, say it in the words on which Claude Code compacts, in a
         whole answer with status 400."""
-        said = in_anthropics_words(self.response.status_code, self.error())
+        said = as_prompt_too_long(self.response.status_code, self.error())
         if said is not None:
             self.response.status_code, self.response.reason = 400, "Bad Request"
             self._becomes_error(with_request_id(said, self.exchange.request_id))

@@ -572,7 +572,9 @@ class RoutedStream(HttpStream):
         if self._sent == "early head" and outcome.kind == "success" and not answer.is_stream:
             outcome = outcomes.STREAM_ERROR.because("it answered without a stream")
         if outcome.kind != "success":
-            self._last_error = read_error(self.exchange.told(answer.error())) or self._last_error
+            self._last_error = (
+                read_error(self.exchange.told(answer.error())).type_and_message or self._last_error
+            )
             raise AttemptFailed(outcome, answer=answer)
 
     def _outcome(self, answer: UpstreamAnswer) -> Outcome | None:
@@ -788,7 +790,7 @@ class RoutedStream(HttpStream):
             yield from self._respond_error(502, message, failed.outcome)
             return
         if is_changed or not provider.is_anthropic:
-            self._last_error = read_error(answer.body()) or self._last_error
+            self._last_error = read_error(answer.body()).type_and_message or self._last_error
         if answer.complete and not self._call.read_to_end:
             yield from self._call.release()
         if self._sent == "early head":

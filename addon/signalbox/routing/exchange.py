@@ -7,8 +7,8 @@ from typing import Literal, Protocol
 from urllib.parse import quote
 
 from signalbox.config.rules import Provider, Rules, Timeout, shown
-from signalbox.messages.errors import without_secrets
 from signalbox.messages.reader import Reader
+from signalbox.messages.redaction import without_secrets
 from signalbox.messages.usage import Usage
 from signalbox.routing.course import Attempt, Course
 from signalbox.routing.credentials import LOGIN, Caller, leak, secrets_of

@@ -22,12 +22,19 @@ from typing import Literal, NamedTuple, Self
 import msgspec
 
 from signalbox.config.rules import Failover
-from signalbox.routing import causes, rate_limit_headers
-from signalbox.routing.causes import LOGIN_STATUSES
-from signalbox.routing.causes import Kind as Kind
-from signalbox.routing.report import Report, one_line, read
-from signalbox.routing.retry_after import BEIJING, in_text, limits, next_day, next_month
-from signalbox.routing.retry_after import retry_after as retry_after
+from signalbox.messages.errors import ErrorReport, read_error
+from signalbox.messages.redaction import one_line
+from signalbox.routing import provider_errors, rate_limit_headers
+from signalbox.routing.provider_errors import Kind, meaning
+from signalbox.routing.retry_after import (
+    BEIJING,
+    duration,
+    in_text,
+    limits,
+    next_day,
+    next_month,
+    retry_after,
+)
 
 type Scope = Literal["key", "model", "provider", "none"]
 
@@ -47,22 +54,13 @@ QUOTA_REST = 300.0
 
 LONGEST_QUOTA_REST = 7 * 86400.0
 
+_LOGIN_STATUSES = (401, 402, 403)
 _DEFAULT_ON = Failover().on
 _CLOUDFLARE = range(520, 527)
 """Sent by Cloudflare for an origin that is down, unreachable or too slow: a bad gateway by other numbers."""
 
 _WITHIN: Mapping[Kind, Kind] = {"client": "request", "server": "stream_error", "timeout": "stream_error"}
 """What a kind is where the error came with a 200: a failure in any case, and nobody can tell whose."""
-
-_STATUS: Mapping[Kind, int] = {
-    "auth": 401,
-    "quota": 429,
-    "throttle": 429,
-    "overload": 529,
-    "request": 400,
-    "client": 400,
-}
-"""Of an error with a 200 that names none."""
 
 _ZAI_HOSTS = (".z.ai", ".bigmodel.cn")
 
@@ -104,7 +102,7 @@ class Outcome(msgspec.Struct, frozen=True):
         names = {self.label, str(self.status)}
         if self.kind in ("quota", "request"):
             names.add("429")  # whatever status it hides behind: 400, 402, 403, 500
-        if self.kind != "client" and self.status in LOGIN_STATUSES:
+        if self.kind != "client" and self.status in _LOGIN_STATUSES:
             names.add("auth")
         if self.status in _CLOUDFLARE:
             names.add("502")
@@ -141,7 +139,7 @@ def classify(
     `now` is aware; `own_key` says that the router sent a key or login of its own and not the caller's;
     `provider` is the host asked. A 2xx is a success unless its body is a JSON error.
     """
-    answer = _Answer(read(body), headers, now, own_key, provider)
+    answer = _Answer(read_error(body), headers, now, own_key, provider)
     if not 200 <= status < 300:
         return _outcome(str(status), _kind(status, answer), status, answer)
     return _within_an_answer(answer) if answer.report.is_error else success(status)
@@ -149,7 +147,7 @@ def classify(
 
 def classify_event(error_type: str, message: str, *, now: datetime, provider: str) -> Outcome:
     """The outcome of a stream that came to `event: error` before its answer began. Never raises."""
-    outcome = _within_an_answer(_Answer(Report((error_type,), message), {}, now, True, provider))
+    outcome = _within_an_answer(_Answer(ErrorReport((error_type,), message), {}, now, True, provider))
     if outcome.kind == "auth":  # the key was good enough for the stream to start
         return msgspec.structs.replace(outcome, kind="request", rest=None, scope="none")
     return outcome
@@ -158,7 +156,7 @@ def classify_event(error_type: str, message: str, *, now: datetime, provider: st
 class _Answer(NamedTuple):
     """What there is to judge beside the status."""
 
-    report: Report
+    report: ErrorReport
     headers: Mapping[str, str]
     now: datetime
     own_key: bool
@@ -167,16 +165,19 @@ class _Answer(NamedTuple):
 
 def _within_an_answer(answer: _Answer) -> Outcome:
     """An error that came with a 200: always a failure of the attempt (the contract, section 4)."""
-    named = answer.report.status
-    kind = _kind(named or 500, answer)
-    status = named or _STATUS.get(kind, 500)
+    kind, status = meaning(answer.report, None)
+    kind = _corrected(kind, answer)
     return _outcome("stream_error", _WITHIN.get(kind, kind), status, answer)
 
 
 def _kind(status: int, answer: _Answer) -> Kind:
-    if status in LOGIN_STATUSES and not answer.own_key:
+    if status in _LOGIN_STATUSES and not answer.own_key:
         return "client"
-    kind = causes.kind(status, answer.report)
+    return _corrected(meaning(answer.report, status).kind, answer)
+
+
+def _corrected(kind: Kind, answer: _Answer) -> Kind:
+    """By whose key it was, and by what the headers say of a plan's windows."""
     if kind == "throttle" and _spent(answer):
         return "quota"
     return "client" if kind == "auth" and not answer.own_key else kind
@@ -191,7 +192,7 @@ def _outcome(label: str, kind: Kind, status: int, answer: _Answer) -> Outcome:
         status,
         rest,
         scope,
-        wait=retry_after(answer.headers, answer.now) or answer.report.delay,
+        wait=retry_after(answer.headers, answer.now) or _retry_delay(answer.report),
         window=spent.latest_reset if spent is not None else None,
         detail=answer.report.detail or _phrase(status),
     )
@@ -218,7 +219,7 @@ def _rest(kind: Kind, answer: _Answer) -> tuple[float | None, Scope]:
             return _short_rest(OVERLOAD_REST, answer), "model"
         case "auth":
             return AUTH_REST, "key"
-        case "request" if causes.NOT_IN_PLAN in answer.report.names:
+        case "request" if provider_errors.NOT_IN_PLAN in answer.report.names:
             return QUOTA_REST, "model"
     return None, "none"
 
@@ -232,14 +233,14 @@ def _spent(answer: _Answer) -> rate_limit_headers.RateLimitHeaders | None:
 def _named_reset(answer: _Answer) -> float | None:
     """Seconds until spent quota comes back, by what names it most exactly."""
     report, headers, now = answer.report, answer.headers, answer.now
-    if causes.MONTHLY in report.names:
+    if provider_errors.MONTHLY in report.names:
         return next_month(now)
-    if causes.DAILY in report.names:
+    if provider_errors.DAILY in report.names:
         return next_day(now, BEIJING)
     is_zai = report.is_zai or f".{answer.provider}".endswith(_ZAI_HOSTS)
     return (
         in_text(report.message, now, BEIJING if is_zai else UTC)
-        or report.delay
+        or _retry_delay(report)
         or retry_after(headers, now)
         or limits(headers, now)
     )
@@ -248,5 +249,9 @@ def _named_reset(answer: _Answer) -> float | None:
 def _short_rest(usual: float, answer: _Answer) -> float:
     named = retry_after(answer.headers, answer.now)
     if named is None:
-        named = answer.report.delay or limits(answer.headers, answer.now) or usual
+        named = _retry_delay(answer.report) or limits(answer.headers, answer.now) or usual
     return min(named, LONGEST_SHORT_REST)
+
+
+def _retry_delay(report: ErrorReport) -> float | None:
+    return duration(report.retry_delay)

@@ -4,9 +4,10 @@ from typing import ClassVar
 
 import msgspec
 
-from signalbox.messages.errors import error_body, without_secrets
+from signalbox.messages.errors import error_body
+from signalbox.messages.redaction import without_secrets
 from signalbox.translate.dialects import Dialect, matches
-from signalbox.translate.failures import failure
+from signalbox.translate.errors import anthropic_error
 from signalbox.translate.request import ChatRequest
 from signalbox.translate.stream import Stream
 from signalbox.translate.translated import Translated
@@ -43,5 +44,5 @@ class Chat(msgspec.Struct, frozen=True):
         return Translated(stream, content_encoding, streams=self.request.stream, streamed=streamed)
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
-        said = failure(status, without_secrets(body, self.secrets), self.provider, self.model)
+        said = anthropic_error(status, without_secrets(body, self.secrets), self.provider, self.model)
         return said.status, error_body(said.status, said.message, said.type)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from signalbox.messages.errors import says_more, shows_error
+from signalbox.messages.errors import has_error_text, shows_error
 from signalbox.messages.sse import Event
 from signalbox.translate.halves import joined
 from signalbox.translate.shapes import Object, as_object, as_objects, as_text
@@ -147,7 +147,7 @@ def _decoded(data: bytes) -> str:
 
 def steps(value: Object, raw: bytes) -> Iterator[Step]:
     """`raw` is what it was read from, and is told where it is an error."""
-    is_error = tells_error(value)
+    is_error = shows_error(value)
     for choice in as_objects(value.get("choices")):
         if choice.get("index") in (None, 0):
             yield from _choice(choice, joined(as_text(value.get("model"))), is_error)
@@ -156,12 +156,7 @@ def steps(value: Object, raw: bytes) -> Iterator[Step]:
     if is_error or as_text(value.get("type")).startswith(_OTHER_PROTOCOLS):
         yield Fault(raw)
     elif value and not usage and value.get("choices") is None:
-        yield Foreign(raw, says_more(value))
-
-
-def tells_error(value: Object) -> bool:
-    """OpenRouter tells errors in the choice too."""
-    return shows_error(value) or any(choice.get("error") for choice in as_objects(value.get("choices")))
+        yield Foreign(raw, has_error_text(value))
 
 
 def _choice(choice: Object, model: str, is_error: bool) -> Iterator[Step]:

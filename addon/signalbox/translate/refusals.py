@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterator
 from msgspec.structs import replace
 
 from signalbox.messages.body import Body
-from signalbox.messages.rejected import EFFORTS, STATUSES, text_of
+from signalbox.messages.errors import read_error
+from signalbox.messages.rejected import EFFORTS, STATUSES
 from signalbox.translate.dialects import ALL, Dialect, Efforts, matches
 
 _OFF = EFFORTS[0]
@@ -56,7 +57,7 @@ _SIGNS = (
 def refusals(status: int, error: bytes, request: Body) -> Iterator[str]:
     """What the answer to a chat request says of its dialect. `error` is the decoded body."""
     if status in STATUSES:
-        text = text_of(error)
+        text = read_error(error).text
         yield from (name for sign, field, name in _SIGNS if field in request and sign.search(text))
 
 

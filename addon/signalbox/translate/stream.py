@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 from msgspec.structs import replace
 
-from signalbox.messages.errors import without_secrets
+from signalbox.messages.redaction import without_secrets
 from signalbox.translate.calls import CallError, Calls
 from signalbox.translate.chunks import (
     Begun,
@@ -26,7 +26,7 @@ from signalbox.translate.chunks import (
 )
 from signalbox.translate.details import Details
 from signalbox.translate.endings import fault_of, is_cut, is_known, meaning, stop_reason, stop_sequence
-from signalbox.translate.failures import failure
+from signalbox.translate.errors import anthropic_error
 from signalbox.translate.halves import Halves, joined
 from signalbox.translate.shapes import Object
 from signalbox.translate.signature import sign
@@ -229,7 +229,7 @@ class Stream:
     def _fail(self, body: bytes) -> None:
         self.error = body = without_secrets(body, self._secrets)
         self._over = True
-        said = failure(200, body, self._provider, self._model)
+        said = anthropic_error(200, body, self._provider, self._model)
         self._writer.error(said.type, said.message, self._request_id)
 
     # text and thinking

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from signalbox.translate.failures import failure
+from signalbox.translate.errors import anthropic_error
 
 OPENAI = {"message": "m", "type": "invalid_request_error", "param": None, "code": None}
 
 
 def _told(status: int, body: Any) -> tuple[int, str, str]:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return tuple(failure(status, raw, "fake", "some-model"))
+    return tuple(anthropic_error(status, raw, "fake", "some-model"))
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,15 @@ def test_each_status_has_its_own(status, told, kind):
         (429, {"code": "1305"}, 529),
         (429, {"code": "1312"}, 529),
         (429, {"code": "1302"}, 429),
+        (429, {"code": "1308"}, 429),
+        (429, {"code": "1309"}, 402),
+        (422, {"type": "budget_exceeded", "code": "422"}, 402),
+        (500, {"type": "api_error", "message": "token limit (1039)"}, 429),
+        (500, {"type": "api_error", "message": "request timeout (1001)"}, 504),
+        (403, {"message": "Your account in arrears, please recharge"}, 402),
+        (429, {"message": "The engine is currently overloaded, please try again later"}, 529),
+        (502, {"code": 502, "metadata": {"error_type": "provider_unavailable"}}, 502),
+        (403, {"code": "content_policy_violation"}, 400),
         (429, {"code": "rate_limit_exceeded", "type": "requests"}, 429),
         (400, {"code": 429, "message": "m"}, 400),
     ],
@@ -102,6 +111,10 @@ def test_a_name_may_tell_more_than_the_status(status, error, told):
         ({"code": 502, "message": "m", "metadata": {"error_type": "provider_overloaded"}}, 529),
         ({"code": "1302", "message": "m"}, 429),
         ({"code": 503, "status": "UNAVAILABLE", "message": "m"}, 529),
+        ({"code": "minimax_1039", "message": "m"}, 429),
+        ({"code": "minimax_1001", "message": "m"}, 504),
+        ({"status": "UNAVAILABLE", "message": "m"}, 529),
+        ({"type": "invalid_request_error", "code": "rate_limit_exceeded", "message": "m"}, 429),
         ({"type": "server_error", "message": "m"}, 500),
         ({"type": "rate_limit_error", "message": "m"}, 429),
         ({"code": "invalid_api_key", "message": "m"}, 403),

@@ -1,11 +1,12 @@
 """What is told of an error, and that no prompt and no key is in it."""
 
 import json
+from urllib.parse import quote
 
 import pytest
 
-from signalbox.messages.errors import without_secrets
-from signalbox.routing.report import HEAD, one_line, read
+from signalbox.messages.errors import HEAD, read_error
+from signalbox.messages.redaction import one_line, without_secrets
 
 PROMPT = "my diary of 1999, page one"
 FAULT = {"type": "string_type", "loc": ["body", "messages", 0, "content"], "msg": "Input should be a string"}
@@ -44,22 +45,22 @@ messages.0.content
 )
 def test_a_detail_is_the_message_without_the_input_that_it_quotes(body, detail):
     raw = body if isinstance(body, str) else json.dumps(body)
-    told = read(raw.encode()).detail
+    told = read_error(raw.encode()).detail
     assert "diary" not in told
     assert detail is None or told == detail
 
 
 def test_an_error_that_is_cut_in_the_middle_of_its_input_is_read_up_to_there():
     long = {"detail": [FAULT | {"input": PROMPT * HEAD}]}
-    assert read(json.dumps(long).encode()).detail == TOLD
+    assert read_error(json.dumps(long).encode()).detail == TOLD
     first = {"detail": [{"input": PROMPT * HEAD} | FAULT]}
-    assert "diary" not in read(json.dumps(first).encode()).detail
+    assert "diary" not in read_error(json.dumps(first).encode()).detail
 
 
 def test_every_cut_of_an_error_is_read_without_its_input():
     error = {"type": "bad", "message": "no", "input": [PROMPT, {"a": "b"}]}
     raw = json.dumps({"type": "error", "error": error})
-    details = [read(raw[:end].encode()).detail for end in range(len(raw) + 1)]
+    details = [read_error(raw[:end].encode()).detail for end in range(len(raw) + 1)]
     assert not any("diary" in detail for detail in details)
     assert details[-1] == "bad: no"
 
@@ -104,3 +105,25 @@ def test_a_secret_is_masked_however_it_is_written(said):
 def test_what_holds_no_secret_stays_as_it_is():
     for said in (b"", b"\\", b"%", b'{"a": "\\u002d \\/ %2d"}', bytes(range(256))):
         assert without_secrets(said, [KEY]) == said
+
+
+@pytest.mark.parametrize(
+    "said", ["{}", "Bearer {}.", "{}{}", '{{"a": "{}"}}'], ids=["alone", "between", "twice", "json"]
+)
+@pytest.mark.parametrize(
+    "secret", ["plain-key-for-tests", "a/b+c=d-for-tests", 'quo"ted-\\-tests', "schlüssel"]
+)
+def test_a_secret_is_masked_within_other_text(said, secret):
+    for written in (
+        secret,
+        json.dumps(secret)[1:-1],
+        json.dumps(secret).replace("/", "\\/")[1:-1],
+        quote(secret, ""),
+    ):
+        raw = said.replace("{}", written).encode()
+        assert without_secrets(raw, [secret]) == said.replace("{}", "***").encode()
+
+
+def test_a_secret_within_another_leaves_nothing_of_it():
+    assert without_secrets(b"abcdefgh and abcd", ["abcd", "abcdefgh"]) == b"*** and ***"
+    assert without_secrets(b"a key \xff", ["half-\udcff-key"]) == b"a key \xff"

@@ -1,0 +1,69 @@
+"""Redaction of what providers say: secrets in any spelling, and prompts that an error quotes."""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+_LINE = 200
+_LONGEST = 4000
+"""Characters of a text of any length that are looked at."""
+
+_SECRET = re.compile(r"\bbearer\s+[^\s\"']+|sk-[^\s\"',]*|[\w.+=-]{36,}|\b[0-9a-f]{32,}", re.IGNORECASE)
+_QUOTED = re.compile(r"(?<![\w\\])b?(?P<mark>\\*[\"'`])(?P<said>.*?)(?:(?<!\\)(?P=mark)(?!\w)|\Z)", re.DOTALL)
+_KEY = re.compile(
+    r"\b(?:(?P<says>msg|message)|input|input_value|ctx|content|text|prompt|value|arguments)\\{0,8}[\"']?\s{0,9}[:=]\s{0,9}"
+)
+_INPUT_VALUE = re.compile(r"\binput(_value)?=(?:.(?!, input_type=))*.", re.DOTALL)
+"""pydantic: `[type=string_type, input_value=['what was sent'], input_type=list]`."""
+
+
+def one_line(text: str) -> str:
+    """Text for people: one line of at most 200 characters, without keys, tokens, and quoted input."""
+    printable = "".join(char if char.isprintable() else " " for char in text[:_LONGEST])
+    line = _unquoted(_SECRET.sub("***", " ".join(printable.split())))
+    return line if len(line) <= _LINE else line[: _LINE - 1] + "…"
+
+
+def _unquoted(text: str) -> str:
+    """With `…` for what an error quotes of a prompt: the input that it names, and any quotation of more than
+    one word. Names of fields, models and values stay."""
+    text = _INPUT_VALUE.sub(r"input\1=…", text)
+
+    keys = {found.end(): found["says"] is not None for found in _KEY.finditer(text)}
+    input_from = next((end for end, says in keys.items() if not says), len(text))
+
+    def shown(found: re.Match[str]) -> str:
+        is_message = keys.get(found.start())
+        is_told = found.start() < input_from if is_message else len(found["said"].split()) < 2
+        return found[0] if is_told and is_message is not False else f"{found['mark']}…{found['mark']}"
+
+    return _QUOTED.sub(shown, text)
+
+
+def without_secrets(said: bytes, secrets: Iterable[str]) -> bytes:
+    """What a provider said, with `***` for each of these, whatever characters of them are escaped: as JSON,
+    URLs or HTML do it, also one within another."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        said = said.replace(secret.encode(errors="surrogateescape"), b"***")
+        if any(mark in said for mark in (b"\\", b"%", b"&#")):
+            said = _any_spelling(secret).sub(b"***", said)
+    return said
+
+
+@lru_cache(64)
+def _any_spelling(secret: str) -> re.Pattern[bytes]:
+    return re.compile("".join(map(_spellings, secret)).encode(errors="surrogateescape"), re.IGNORECASE)
+
+
+def _spellings(char: str) -> str:
+    """A pattern for a character, itself or escaped; IGNORECASE is for hexadecimal digits alone."""
+    code, in_url = ord(char), char.encode(errors="surrogateescape").hex()
+    itself = f"(?-i:{re.escape(char)})"
+    return "|".join(
+        (
+            rf"(?:\\{{0,8}}{itself}" if char in "/\"'\\" else f"(?:{itself}",
+            rf"\\{{1,8}}u{code:04x}",
+            "".join(f"%(?:25){{0,4}}{in_url[i : i + 2]}" for i in range(0, len(in_url), 2)),
+            f"&#(?:0{{0,4}}{code}|x0{{0,4}}{code:x});)",
+        )
+    )

@@ -1,0 +1,162 @@
+"""What the errors of providers mean: one table of names, one of wordings, one of statuses.
+
+Both for answers in the Messages format, whose errors the client gets as they are, and for translated ones,
+which take their status from here too (`translate.errors`). Sources: providers.md, openai-chat.md, 5, and
+the recorded cases in `tests/golden/outcomes`.
+"""
+
+import re
+from collections.abc import Container, Mapping
+from typing import Literal, NamedTuple
+
+from signalbox.messages.errors import ErrorReport
+
+type Kind = Literal[
+    "success", "auth", "quota", "throttle", "request", "overload", "server",
+    "connect", "timeout", "stream_error", "local", "client",
+]  # fmt: skip
+
+MONTHLY = "enforced_spend_limit_reached"
+"""Anthropic's, of an organization: spent until the first of next month."""
+DAILY = "1304"
+"""Z.ai's calls of one day."""
+NOT_IN_PLAN = "1311"
+"""Z.ai: the plan does not have this model, now and for the next request."""
+
+
+class Meaning(NamedTuple):
+    kind: Kind
+    status: int
+    """The one that Anthropic's API would send."""
+
+
+_NAMES: tuple[tuple[Kind, int, str], ...] = (
+    ("quota", 402, "insufficient_quota exceeded_current_quota_error payment_required budget_exceeded"),
+    ("quota", 402, "insufficient_balance 1113 1309 minimax_1008"),
+    ("quota", 402, f"billing_error organization_on_hold contract_spend_limit_reached {MONTHLY}"),
+    ("quota", 429, f"resource_exhausted {DAILY} 1308 1310 minimax_2056"),
+    ("throttle", 429, "1302 1303 1313 minimax_1002 minimax_1039"),
+    (
+        "overload",
+        529,
+        "overloaded_error engine_overloaded engine_overloaded_error provider_overloaded 1305 1312",
+    ),
+    (
+        "request",
+        400,
+        f"content_filter content_policy_violation 1300 1301 {NOT_IN_PLAN} minimax_1026 minimax_1027",
+    ),
+    ("auth", 401, "1000 1001 1002 1003 1004 1110 1111 1112 1121 minimax_1004 minimax_2049"),
+    ("client", 400, "1210 1213 1214 1261 minimax_2013"),
+    ("client", 404, "1211"),
+    ("server", 500, "1234"),
+    ("timeout", 504, "minimax_1001"),
+)
+"""Types and codes that mean this whatever the status, in lower case. Four digits are Z.ai's codes:
+https://docs.z.ai/api-reference/api-code"""
+
+_GENERAL_NAMES: Mapping[int, str] = {
+    400: "invalid_request_error invalid_request invalid_prompt invalid_argument failed_precondition"
+    " precondition_failed unprocessable context_length_exceeded max_tokens_exceeded token_limit_exceeded"
+    " string_too_long refusal",
+    401: "authentication_error authentication unauthenticated invalid_api_key",
+    403: "permission_error permission_denied access_terminated_error",
+    404: "not_found_error not_found model_not_found deploymentnotfound",
+    409: "conflict_error",
+    413: "request_too_large payload_too_large",
+    429: "rate_limit_error rate_limit_exceeded rate_limit_reached_error",
+    500: "api_error server internal",
+    503: "unavailable provider_unavailable",
+    504: "timeout_error timeout deadline_exceeded",
+}
+"""Types and codes that mean no more than their status, for errors that come without one, after a 200."""
+
+_MEANINGS = {name: Meaning(kind, status) for kind, status, names in _NAMES for name in names.split()}
+_STATUS_OF = {name: status for status, names in _GENERAL_NAMES.items() for name in names.split()}
+
+_KIND_OF: Mapping[int, Kind] = {
+    401: "auth",
+    402: "quota",
+    403: "auth",
+    408: "timeout",
+    429: "throttle",
+    503: "overload",
+    504: "timeout",
+    529: "overload",
+}
+
+
+class _Wording(NamedTuple):
+    statuses: Container[int]
+    """Those at which the text cannot be the caller's."""
+    kind: Kind
+    status: int | None
+    """None: the one that it came with."""
+    text: re.Pattern[str]
+
+
+def _wording(statuses: Container[int], kind: Kind, status: int | None, *texts: str) -> _Wording:
+    return _Wording(statuses, kind, status, re.compile("|".join(texts), re.IGNORECASE))
+
+
+_WORDINGS = (
+    _wording(
+        (400,),
+        "quota",
+        None,
+        "^you have reached your specified api usage limits",
+        "^your credit balance is too low",
+        "^(?:you're|you are) out of (?:extra usage|usage credits)",
+        "^(?:this|your) (?:organization|account) (?:has been|is|was) (?:currently |temporarily )?"
+        "(?:disabled|suspended|on hold)",
+    ),  # Anthropic says so with 400, though the account is at fault and not the request
+    _wording((400,), "request", None, "^third-party apps now draw from your extra usage"),
+    _wording((403,), "request", None, "only available for coding agents"),  # the user agent, not the key
+    _wording(
+        (429,),
+        "request",
+        400,
+        "long context",
+        "prompt is too long",
+        "signature`? in `?thinking",  # resellers say with 429 what Anthropic says with 400
+    ),
+    _wording(
+        (402, 403, 429, *range(500, 600)),
+        "quota",
+        402,
+        "insufficient balance",
+        "exceeded your current quota",
+        "check your account balance",
+        "please recharge",
+        "account in arrears",
+    ),
+    _wording(
+        (402, 403, 429, *range(500, 600)), "quota", None, "reached your usage limit", "usage limit reached"
+    ),
+    _wording((429, *range(500, 600)), "overload", 529, "overloaded"),
+    _wording(range(500, 600), "request", None, "^unexpected endpoint or method"),  # LM Studio, with a 200
+)
+"""For errors without a name that tells."""
+
+_SEARCHED = 4000
+"""Characters of a message."""
+
+
+def meaning(report: ErrorReport, status: int | None) -> Meaning:
+    """What an error means that came with `status`, or with a 200 where that is None."""
+    named = next((_MEANINGS[name] for name in report.names if name in _MEANINGS), None)
+    if named is not None:
+        return named
+    status = status or _named_status(report) or 500
+    for wording in _WORDINGS:
+        if status in wording.statuses and wording.text.search(report.message[:_SEARCHED]):
+            return Meaning(wording.kind, wording.status or status)
+    return Meaning(_KIND_OF.get(status) or ("server" if status >= 500 else "client"), status)
+
+
+def _named_status(report: ErrorReport) -> int | None:
+    """A status among its codes, else the one that belongs to the most particular name."""
+    digits = (int(name) for name in report.names if re.fullmatch(r"[45]\d\d", name, re.ASCII))
+    return next(digits, None) or next(
+        (_STATUS_OF[name] for name in reversed(report.names) if name in _STATUS_OF), None
+    )
