@@ -21,24 +21,24 @@ _JUST = re.compile(r"(port|web_port)=(\d*)|(\d+)")
 _MODE = re.compile(r"@(?:(?P<host>[^@]*):)?(?P<port>\d{1,5})$")
 
 
-class FetchRefusedError(ValueError):
+class RefusedError(ValueError):
     """The arguments cannot be meant as they are written; the text says how they are."""
 
 
 def understood(arguments: Sequence[str]) -> list[str]:
     """The arguments as mitmproxy takes them: `my.yaml` becomes `--set router_rules=my.yaml`.
 
-    Raises FetchRefusedError.
+    Raises RefusedError.
     """
     found: list[str] = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         if not before.startswith("-") and (meant := _JUST.fullmatch(argument)):
             name, number = meant[1] or "port", meant[2] or meant[3] or "8090"
-            raise FetchRefusedError(f"{argument} is no argument of run: write just {name}={number} run")
+            raise RefusedError(f"{argument} is no argument of run: write just {name}={number} run")
         found += ["--set", f"router_rules={argument}"] if _RULES.fullmatch(argument) else [argument]
     files = list(values(found, "--set", "router_rules="))
     if len(files) > 1:
-        raise FetchRefusedError(f"one rules file at a time: {' and '.join(files)} are given")
+        raise RefusedError(f"one rules file at a time: {' and '.join(files)} are given")
     return found
 
 
@@ -82,7 +82,7 @@ def main(command: Sequence[str]) -> int:
     program, *given = command
     try:
         arguments = understood(given)
-    except FetchRefusedError as error:
+    except RefusedError as error:
         print(error, file=sys.stderr)  # noqa: T201  to who started it
         return 2
     if line := refusal(program, arguments):
