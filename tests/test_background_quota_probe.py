@@ -12,7 +12,8 @@ import pytest
 
 from signalbox.background import quota_probe
 from signalbox.background.quota_probe import FAILURES, QuotaProber, _Course, request
-from signalbox.config.rules import Failover, Match, Provider, Quota, Rule, Rules, Secret, Target, Url
+from signalbox.config.fields import Secret, Url
+from signalbox.config.rules import Failover, Match, Provider, Quota, Rule, Rules, Target
 from signalbox.routing import rate_limit_headers
 from signalbox.routing.quota import Quotas
 from signalbox.routing.rate_limit_headers import RateLimitHeaders

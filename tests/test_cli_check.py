@@ -1,11 +1,13 @@
 """`signalbox check`."""
 
 import socket
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from signalbox.cli.check import check, check_command
+from signalbox.cli.options import PROJECT_RULES, default_rules
 from tests.running import free_ports
 
 PROVIDERS = "providers:\n  a: {url: https://h}\n"
@@ -121,10 +123,10 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path):
 
 def test_without_rules_here_those_of_the_project_are_checked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    project = tmp_path / "project.yaml"
-    project.write_text("")
-    monkeypatch.setattr("signalbox.cli.check.PROJECT_RULES", project)
-    assert CliRunner().invoke(check_command).stdout == "project.yaml: ok, 0 providers, 0 rules\n"
+    assert default_rules() == PROJECT_RULES
+    Path("rules.yaml").write_text("")
+    assert default_rules() == Path("rules.yaml")
+    assert CliRunner().invoke(check_command).stdout == "rules.yaml: ok, 0 providers, 0 rules\n"
 
 
 def test_a_login_that_is_not_there_is_told(rules, tmp_path):

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.config import document
-from signalbox.config.document import BrokenError, Mapping, Scalar, Sequence
+from signalbox.config.document import DocumentError, Mapping, Scalar, Sequence
 
 
 def fault_of(text: str) -> str:
-    with pytest.raises(BrokenError) as caught:
+    with pytest.raises(DocumentError) as caught:
         document.read(text)
-    return caught.value.fault.within("rules.yaml")
+    return caught.value.finding.within("rules.yaml")
 
 
 @pytest.mark.parametrize("text", ["on", "off", "no", "2024-01-01", "08:30", "1_000", "0x10", "1e3", "true"])
@@ -94,9 +94,9 @@ def test_aliases_that_stand_for_billions_are_refused():
 
 
 def test_bytes_that_are_not_utf8_are_named_with_their_line():
-    with pytest.raises(BrokenError) as caught:
+    with pytest.raises(DocumentError) as caught:
         document.decoded(b"a: 1\nb: \xff\n")
-    assert caught.value.fault.line == 2
+    assert caught.value.finding.line == 2
 
 
 def test_a_byte_order_mark_is_no_part_of_the_text():
@@ -108,8 +108,8 @@ def test_any_text_gives_a_tree_or_a_fault_within_the_file(text):
     line = 1
     try:
         document.read(text)
-    except BrokenError as broken:
-        line = broken.fault.line
+    except DocumentError as broken:
+        line = broken.finding.line
     assert 1 <= line <= len(text.splitlines()) + 1
 
 

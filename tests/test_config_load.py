@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from signalbox.config.fields import Secret
 from signalbox.config.load import RulesError, load, parse
-from signalbox.config.rules import Rules, Secret
+from signalbox.config.rules import Rules
 
 FILE = Path("/nowhere/rules.yaml")
 ONE_PROVIDER = "providers:\n  zai: {url: https://api.z.ai, key: zai-key-for-tests}\n"

@@ -236,14 +236,6 @@ def test_watching_outlives_any_fault_and_sees_the_next_edit(desk, monkeypatch):
     assert desk.said[0] == ("error", "a look at rules.yaml failed: OSError('the disk is gone')")
 
 
-def test_reload_tells_what_is_wrong_at_once(desk):
-    desk.write("rules: [")
-    assert desk.live.reload() == desk.live.error != ""
-    desk.write(OTHER)
-    assert desk.live.reload() == ""
-    assert desk.model == "two"
-
-
 COUNTER = "import pathlib; p = pathlib.Path('n'); p.write_text(p.read_text() + 'x'); print(p.read_text())"
 
 CONSTANT = "import pathlib; p = pathlib.Path('n'); p.write_text(p.read_text() + 'x'); print('fake-key')"

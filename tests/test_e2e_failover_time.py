@@ -20,7 +20,6 @@ from tests.answers import (
 )
 from tests.brief import KEPT
 from tests.callers import Caller
-from tests.haste import STREAMED
 from tests.pieces import EARLY, REST
 from tests.running import with_scripts
 from tests.upstream import Upstream
@@ -41,13 +40,11 @@ providers:
   zai: {{url: "{zai.url}", key: zai-key-for-tests-0001, {quick}, {well}}}
   hole: {{url: "http://127.0.0.1:{hole}", key: hole-key-for-tests-01, {quick}, {well}}}
   mute: {{url: "https://127.0.0.1:{mute}", key: mute-key-for-tests-01, {quick}, {well}}}
-  usual: {{url: "{zai.url}", key: zai-key-for-tests-0001, {well}}}
   slow: {{url: "http://127.0.0.1:{slow}", key: slow-key-for-tests-01, timeout: {{first_byte: 1s}}, {well}}}
 rules:
   - {{match: "to-slow", to: [slow, anthropic/claude-opus-4-5]}}
   - {{match: "zai-*", to: [zai, anthropic/claude-opus-4-5]}}
   - {{match: "last-*", to: zai}}
-  - {{match: "usual-*", to: [usual, anthropic/claude-opus-4-5]}}
   - {{match: "to-hole-*", to: [hole, anthropic/claude-opus-4-5]}}
   - {{match: "to-mute-*", to: [mute, anthropic/claude-opus-4-5]}}
   - {{match: "only-hole", to: hole}}
@@ -134,20 +131,6 @@ def test_a_provider_that_says_nothing_is_given_up(shared, caller, named, gate, s
     assert answer.headers["x-signalbox-attempts"] == "zai:timeout anthropic:200"
     assert LIMIT <= time.monotonic() - began < SOON
     assert shared.second.wait_left(1)
-
-
-@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-def test_by_default_a_whole_answer_may_take_longer_than_the_first_byte_of_a_stream(
-    shared, caller, named, gate, stream
-):
-    shared.second.answer(replace(message_json("usual"), wait=gate))
-    caller.ask(named("usual"), stream)
-    shared.second.wait_for(1)
-    assert not gate.wait(3 * STREAMED)
-    gate.set()
-    assert caller.answer().headers["x-signalbox-attempts"] == (
-        "usual:timeout anthropic:200" if stream else "usual:200"
-    )
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])

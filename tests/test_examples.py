@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from signalbox.cli.check import check
 from signalbox.cli.explain import explain_command
-from signalbox.config.pending import PENDING
+from signalbox.config.lint import PENDING
 from tests.running import ROOT
 
 EXAMPLES = {path.stem: path for path in sorted((ROOT / "examples").glob("*.yaml"))}

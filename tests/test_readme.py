@@ -6,8 +6,8 @@ import pytest
 
 from signalbox.cli import COMMANDS
 from signalbox.config import schema
+from signalbox.config.lint import PENDING
 from signalbox.config.load import parse
-from signalbox.config.pending import PENDING
 from tests.running import ROOT
 
 PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}

@@ -6,7 +6,8 @@ from fnmatch import translate
 import msgspec
 import pytest
 
-from signalbox.config.rules import Glob, Price
+from signalbox.config.fields import Glob
+from signalbox.config.rules import Price
 from signalbox.record.entry import RECORDED, Entry, cost, json_line
 
 ENTRY = Entry(

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.config.rules import Budget, Provider, Url, Week
+from signalbox.config.fields import Url
+from signalbox.config.rules import Budget, Provider, Week
 from signalbox.routing.budget import Budgets, Per, is_spent, period
 
 # With clock changes at midnight, of half an hour, over the date line, at other hours, and none.

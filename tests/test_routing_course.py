@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.config.rules import Circuit, Failover, Provider, Reject, Secret, Target, Url
+from signalbox.config.fields import Secret, Url
+from signalbox.config.rules import Circuit, Failover, Provider, Reject, Target
 from signalbox.routing.course import Attempt, Course, Next
 from signalbox.routing.health import ProviderHealth
 from signalbox.routing.outcome import CONNECT, Outcome, success

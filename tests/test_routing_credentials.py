@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.config.rules import Provider, Secret, Url
+from signalbox.config.fields import Secret, Url
+from signalbox.config.rules import Provider
 from signalbox.routing.credentials import (
     forwarded,
     forwarded_query,

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from signalbox.config.rules import Provider, Rules, Timeout, Url
+from signalbox.config.fields import Url
+from signalbox.config.rules import Provider, Rules, Timeout
 from signalbox.messages.body import Body
 from signalbox.routing.credentials import Caller
 from signalbox.routing.exchange import Exchange
@@ -20,17 +21,21 @@ def exchange(timeout: Timeout, **asked: object) -> Exchange:
     return one
 
 
-@pytest.mark.parametrize(("asked", "limit"), [({"stream": True}, 2.0), ({"stream": False}, 3.0), ({}, 3.0)])
-def test_an_answer_that_is_not_streamed_has_a_limit_of_its_own(asked, limit):
-    assert exchange(Timeout(first_byte=2.0, first_byte_whole=3.0), **asked).first_byte_limit == limit
+@pytest.mark.parametrize(
+    ("timeout", "asked", "limit"),
+    [
+        (Timeout(), {"stream": True}, 120.0),
+        (Timeout(), {"stream": False}, 600.0),
+        (Timeout(), {}, 600.0),
+        (Timeout(first_byte=2.0), {"stream": True}, 2.0),
+        (Timeout(first_byte=2.0), {"stream": False}, 2.0),
+    ],
+)
+def test_first_byte_limit_is_longer_for_whole_answers_unless_configured(timeout, asked, limit):
+    assert exchange(timeout, **asked).first_byte_limit == limit
 
 
-def test_by_default_a_whole_answer_may_take_ten_minutes():
-    limits = [exchange(Timeout(), stream=stream).first_byte_limit for stream in (True, False)]
-    assert limits == [120.0, 600.0]
-
-
-def test_what_cannot_be_read_counts_as_a_request_for_a_whole_answer():
+def test_unreadable_request_counts_as_a_request_for_a_whole_answer():
     one = exchange(Timeout())
     one.facts = None
     assert one.first_byte_limit == 600.0

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from signalbox.config.rules import Circuit, Provider, Secret, Url
+from signalbox.config.fields import Secret, Url
+from signalbox.config.rules import Circuit, Provider
 from signalbox.routing.health import MODELS_LIMIT, PROBE_FORGOTTEN, HealthToken, ProviderHealth
 from signalbox.routing.outcome import Outcome
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from signalbox.config.fields import Glob
 from signalbox.config.regexes import Regex
-from signalbox.config.rules import Failover, Glob, Match, Rule, Rules
+from signalbox.config.rules import Failover, Match, Rule, Rules
 from signalbox.messages.body import Body
 from signalbox.routing.facts import Facts
 from signalbox.routing.match import first_match, matches, why
@@ -50,7 +51,7 @@ HOLD = [
     Match(tokens_over=5, tokens_under=5000),
     Match(system=(Regex("nothing"), Regex("careful"))),
     Match(prompt=(Regex("flaky|slow"),)),
-    Match(quota=(("anthropic", "7d", ">=", 80.0), ("anthropic", "7d", "<", 80.5))),
+    Match(quota=((("anthropic", "7d"), (">=", 80.0)), (("anthropic", "7d"), ("<", 80.5)))),
 ]
 
 FAIL = [
@@ -71,8 +72,8 @@ FAIL = [
     (Match(tools=globs("Web*")), "no tool is Web*"),
     (Match(system=(Regex("^careful"),)), "system text has no /^careful/"),
     (Match(prompt=(Regex("You are"),)), "prompt has no /You are/"),
-    (Match(quota=(("anthropic", "7d", ">", 80.0),)), "quota anthropic.7d is 80%, not >80"),
-    (Match(quota=(("anthropic", "5h", "<", 80.0),)), "quota anthropic.5h is unknown, not <80"),
+    (Match(quota=((("anthropic", "7d"), (">", 80.0)),)), "quota anthropic.7d is 80%, not >80"),
+    (Match(quota=((("anthropic", "5h"), ("<", 80.0)),)), "quota anthropic.5h is unknown, not <80"),
 ]
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from signalbox.config.rules import Failover, Glob, Match, Provider, Reject, Rule, Rules, Secret, Target, Url
+from signalbox.config.fields import Glob, Secret, Url
+from signalbox.config.rules import Failover, Match, Provider, Reject, Rule, Rules, Target
 from signalbox.messages.body import Body
 from signalbox.routing.facts import Facts
 from signalbox.routing.plan import Candidate, Plan, Skip, plan

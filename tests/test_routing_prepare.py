@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from signalbox.config.rules import Provider, Secret, Target, Url
+from signalbox.config.fields import Secret, Url
+from signalbox.config.rules import Provider, Target
 from signalbox.messages.body import Body
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import Incoming, Lessons, Outgoing

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.config.rules import BodyEdit, Glob, Provider, Secret, Target, Url
+from signalbox.config.fields import Glob, Secret, Url
+from signalbox.config.rules import BodyEdit, Provider, Target
 from signalbox.messages.body import Body
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import Incoming, Lessons, Outgoing

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from signalbox.config.rules import Failover, Match, Provider, Quota, Reject, Rule, Rules, Secret, Target, Url
+from signalbox.config.fields import Secret, Url
+from signalbox.config.rules import Failover, Match, Provider, Quota, Reject, Rule, Rules, Target
 from signalbox.routing.quota import MOST, Change, Meter, Quotas, following
 from signalbox.routing.rate_limit_headers import UNNAMED, RateLimitHeaders
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from signalbox.config.rules import Provider, Url
+from signalbox.config.fields import Url
+from signalbox.config.rules import Provider
 from signalbox.state.logins import EVERY, LARGEST, REMEMBERED, Accounts, Logins, MacKeychain, services
 
 TOKEN = "sk-ant-oat01-fake-login-of-nobody"

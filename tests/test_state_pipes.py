@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from signalbox.config.rules import Provider, Url
+from signalbox.config.fields import Url
+from signalbox.config.rules import Provider
 from signalbox.state.learned_db import FILE
 from signalbox.state.logins import Logins
 from signalbox.state.provenance import ProvenanceStore

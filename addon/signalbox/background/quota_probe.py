@@ -17,7 +17,8 @@ import msgspec
 
 from signalbox import __version__
 from signalbox.background.model_list import client_ssl_context
-from signalbox.config.rules import Provider, Rules, Target, Url
+from signalbox.config.fields import Url
+from signalbox.config.rules import Provider, Rules, Target
 from signalbox.messages import betas
 from signalbox.messages.body import Body
 from signalbox.messages.paths import COUNT_TOKENS

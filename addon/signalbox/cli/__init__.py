@@ -10,11 +10,11 @@ COMMANDS = {
     "check": "signalbox.cli.check:check_command",
     "demo": "signalbox.demo.command:demo_command",
     "explain": "signalbox.cli.explain:explain_command",
-    "learned": "signalbox.cli.learned:learned_command",
-    "picker": "signalbox.cli.picker:picker_command",
-    "schema": "signalbox.cli.schema:schema_command",
+    "learned": "signalbox.cli.commands:learned_command",
+    "picker": "signalbox.cli.commands:picker_command",
+    "schema": "signalbox.cli.commands:schema_command",
     "stats": "signalbox.cli.stats:stats_command",
-    "addon-path": "signalbox.cli.addon_path:addon_path_command",
+    "addon-path": "signalbox.cli.commands:addon_path_command",
 }
 
 

@@ -6,26 +6,27 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
-from msgspec.structs import replace
+import msgspec
 
-from signalbox.cli.listed import PORT as USUAL_PORT
-from signalbox.cli.listed import routed_elsewhere
-from signalbox.cli.reach import never_reached
-from signalbox.config import document
-from signalbox.config.faults import Fault
-from signalbox.config.load import PROJECT, RulesError, load
-from signalbox.config.pending import not_yet
-from signalbox.config.regexes import LIMIT
+from signalbox.cli.options import default_rules
+from signalbox.config import document, lint
+from signalbox.config.document import Finding, shown, step
+from signalbox.config.load import RulesError, load
 from signalbox.config.rules import Match, Provider, Rules, Target
 from signalbox.config.watch import counted
+from signalbox.messages.body import Body
+from signalbox.messages.models import listed
+from signalbox.messages.paths import MESSAGES
 from signalbox.ports import is_free
+from signalbox.routing.facts import Facts
+from signalbox.routing.match import first_match
 from signalbox.state.logins import logins_of
 from signalbox.translate.dialects import dialect_of
 
-PROJECT_RULES = PROJECT / "rules.yaml"
+PORT = 8082
+"""The usual listener, for which rules are asked where a command names none."""
 MAKERS = {"openai", "gemini", "kimi", "glm", "minimax", "deepseek", "mistral"}
 """Dialects of providers that serve no models but their own."""
-TIERS = {"haiku": "claude-haiku-4-5", "sonnet": "claude-sonnet-4-5", "opus": "claude-opus-4-5"}
 
 
 def check(path: Path, environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
@@ -49,71 +50,50 @@ def check_command(rules: Path | None) -> None:
     click.secho(f"{path.name}: ok, {counted(found)}", fg="green")
 
 
-def default_rules() -> Path:
-    here = Path("rules.yaml")
-    return here if here.exists() else PROJECT_RULES
-
-
 def _checked(path: Path, environ: Mapping[str, str]) -> tuple[list[str], list[str], Rules | None]:
     try:
         rules = load(path, environ)
     except RulesError as error:
         return list(error.errors), [], None
     root, _ = document.read(document.decoded(path.read_bytes()))
-    found = [*rules.warnings, *not_yet(root, path.name), *routed_elsewhere(rules, root)]
-    faults = [*never_reached(rules.rules), *_unheard(rules), *_slow(rules)]
-    found += [fault.within(path.name) for fault in sorted(faults)]
-    return [], [*found, *_unserved(rules), *_falling_through(rules), *_logged_out(rules)], rules
+    found = [
+        *lint.findings(rules, root),
+        *_routed_elsewhere(rules, root),
+        *_without_listener(rules),
+        *_unserved(rules),
+    ]
+    lines = [finding.within(path.name) for finding in sorted(found)]
+    return [], [*rules.warnings, *lines, *lint.falling_through(rules), *_logged_out(rules)], rules
 
 
-def _slow(rules: Rules) -> Iterator[Fault]:
-    """Regular expressions that a long text can make so slow that they count as not found."""
+def _without_listener(rules: Rules) -> Iterator[Finding]:
+    """Ports that rules ask for and that have no listener, neither in the rules nor at this moment."""
+    listening = {PORT, *(listener.port for listener in rules.listen.values())}
     for i, rule in enumerate(rules.rules):
-        for key in ("system", "prompt"):
-            for pattern in getattr(rule.match, key):
-                if pattern.is_slow():
-                    message = (
-                        f"/{pattern.text}/ cannot be searched in linear time: where a text takes longer than "
-                        f"{LIMIT * 1000:g} ms it counts as not found"
-                    )
-                    yield Fault(rule.line, message, f"$.rules[{i}].match.{key}")
-
-
-def _unheard(rules: Rules) -> Iterator[Fault]:
-    """Ports that rules ask for and on which nobody listens, neither by the rules nor just now."""
-    listening = {USUAL_PORT, *(listener.port for listener in rules.listen.values())}
-    for i, rule in enumerate(rules.rules):
-        for port in sorted(set(rule.match.port) - listening):
+        for port in sorted({port for port in rule.match.port if isinstance(port, int)} - listening):
             listening.add(port)  # said once
             if is_free(port):
                 message = (
                     f"nobody listens on port {port} now: it takes a --mode ...@127.0.0.1:{port} at start"
                 )
-                yield Fault(rule.line, message, f"$.rules[{i}].match.port")
+                yield Finding(rule.line, message, f"$.rules[{i}].match.port")
 
 
-def _falling_through(rules: Rules) -> Iterator[str]:
-    """Tiers that no rule takes by the model alone. Without rules everything is meant to."""
-    for tier, model in TIERS.items():
-        if rules.rules and not any(_takes(rule.match, tier, model) for rule in rules.rules):
-            yield f'tier "{tier}" falls through to the upstream'
-
-
-def _unserved(rules: Rules) -> Iterator[str]:
+def _unserved(rules: Rules) -> Iterator[Finding]:
     """Targets that would be asked for a model of Claude's by its own name, and have only others."""
-    found: dict[tuple[int, str], Fault] = {}
-    for tier, model in TIERS.items():
+    found: dict[tuple[int, str], Finding] = {}
+    for tier, model in lint.DEFAULT_MODELS.items():
         for i, rule in enumerate(rules.rules):
-            if not _takes(Match(model=rule.match.model, tier=rule.match.tier), tier, model):
+            if not lint.by_model_alone(Match(model=rule.match.model, tier=rule.match.tier), tier, model):
                 continue
             for target in (target for equals in rule.choices for target in equals):
                 name = target.provider
                 if _is_unserved(target, rules.providers[name], model):
                     message = f"{name} is asked for {model}, which it does not have: write {name}/MODEL"
-                    found.setdefault((i, name), Fault(rule.line, message, f"$.rules[{i}].to"))
-            if _takes(rule.match, tier, model):
+                    found.setdefault((i, name), Finding(rule.line, message, f"$.rules[{i}].to"))
+            if lint.by_model_alone(rule.match, tier, model):
                 break
-    yield from (fault.within(rules.file.name) for fault in sorted(found.values()))
+    yield from found.values()
 
 
 def _is_unserved(target: Target, provider: Provider, model: str) -> bool:
@@ -130,7 +110,32 @@ def _logged_out(rules: Rules) -> Iterator[str]:
             yield f'provider "{provider.name}" is unavailable: {refusal[1]}'
 
 
-def _takes(match: Match, tier: str, model: str) -> bool:
-    asks_more = replace(match, model=(), tier=()) != Match()
-    by_model = not match.model or any(glob.matches(model) for glob in match.model)
-    return not asks_more and by_model and (not match.tier or tier in match.tier)
+def _routed_elsewhere(rules: Rules, root: document.Mapping) -> Iterator[Finding]:
+    """Models that a provider adds to the model list, and that another provider would answer.
+
+    Only models that the rules name are looked at: no provider is asked for its list here.
+    """
+    for provider in rules.providers.values():
+        for place, id in enumerate(provider.models if isinstance(provider.models, tuple) else ()):
+            if to := _elsewhere(rules, provider, id):
+                path = step(step(step("$.providers", provider.name), "models"), place)
+                message = f"model {shown(id)} is listed for {provider.name} and routed to {to}"
+                yield Finding(_line(root, provider.name, place), message, path)
+
+
+def _elsewhere(rules: Rules, provider: Provider, id: str) -> str:
+    """Who answers a plain request for this model, if not its provider first."""
+    body = Body.parse(msgspec.json.encode({"model": listed(id), "messages": []}))
+    rule = first_match(rules, Facts(path=MESSAGES, port=PORT, headers={}, body=body))
+    if rule is None:
+        return "" if provider.is_anthropic else "the upstream"
+    first = rule.choices[0] if rule.choices else ()
+    names = [target.provider for target in first]
+    return "" if provider.name in names else " or ".join(names) or "nobody"
+
+
+def _line(root: document.Mapping, provider: str, place: int) -> int:
+    providers = root.get("providers")
+    written = providers.items[provider] if isinstance(providers, document.Mapping) else root
+    models = written.get("models") if isinstance(written, document.Mapping) else None
+    return models.items[place].line if isinstance(models, document.Sequence) else written.line

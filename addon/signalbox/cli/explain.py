@@ -1,6 +1,5 @@
 """`signalbox explain`: who would answer a request, and what would be changed in it. Sends nothing."""
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,9 +12,7 @@ import msgspec
 from rich.console import Console
 
 from signalbox.background import picker
-from signalbox.cli.check import default_rules
-from signalbox.cli.state import state_option
-from signalbox.config.load import RulesError, load
+from signalbox.cli.options import loaded, rules_option, state_option
 from signalbox.config.rules import Failover, Provider, Rules
 from signalbox.messages.body import Body
 from signalbox.messages.paths import COUNT_TOKENS, MESSAGES
@@ -52,7 +49,7 @@ def header_pairs(_context: click.Context, _option: click.Parameter, given: tuple
 
 @click.command("explain")
 @click.argument("model")
-@click.option("--rules", "file", type=click.Path(path_type=Path), help="Default: as for `check`.")
+@rules_option
 @click.option("--header", multiple=True, metavar="NAME=VALUE", callback=header_pairs, help="A header it has.")
 @click.option("--port", default=8082, show_default=True, help="The listener it comes to.")
 @click.option("--path", type=click.Choice([MESSAGES, COUNT_TOKENS]), default=MESSAGES, show_default=True)
@@ -78,11 +75,7 @@ def explain_command(
     It goes by the rules, the logins on this machine, and what the last answers told of the quota of the
     account that Claude Code uses here. A running router also passes over what rests or has an open circuit.
     """
-    try:
-        rules = load(file or default_rules(), os.environ)
-    except RulesError as error:
-        click.echo("\n".join(error.errors), err=True)
-        raise SystemExit(1) from None
+    rules = loaded(file)
     if agent == "subagent":
         header = {AGENT_HEADER: "explained", **header}
     body = example_body(model, stream=stream, thinking=thinking)

@@ -20,11 +20,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from signalbox.cli.check import default_rules
-from signalbox.cli.state import state_option
+from signalbox.cli.options import default_rules, state_option
+from signalbox.config.fields import duration
 from signalbox.config.load import RulesError, load
 from signalbox.config.rules import Log
-from signalbox.config.values import duration
 from signalbox.pages.quota import forecast
 from signalbox.record.console import count, escaped
 from signalbox.record.entry import Entry

@@ -5,19 +5,61 @@ for the key it stands under to say. The tree is put together from the parser's e
 recursion, so that no file, however deep, can exhaust the stack.
 """
 
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 import yaml
-
-from .faults import Fault, shown, step
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NOT_YAML = re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _DEEPEST = 64
 _LARGEST = 1_000_000
 """Nodes after aliases are followed: a few nested aliases can stand for billions."""
+
+
+class Finding(msgspec.Struct, frozen=True, order=True):
+    """One error or warning. `line` counts from 1, `path` reads like `$.rules[0].to`."""
+
+    line: int
+    message: str
+    path: str = "$"
+
+    def within(self, file: str) -> str:
+        """One line for people: `rules.yaml:12: unknown key "modle" (at $.rules[0])`."""
+        return f"{file}:{self.line}: {self.message} (at {self.path})"
+
+
+class ConflictError(ValueError):
+    """Keys that do not go together; `keys` lead from the value that raises it to the part that is wrong."""
+
+    def __init__(self, message: str, *keys: str | int) -> None:
+        super().__init__(message)
+        self.keys = keys
+
+
+def shown(text: str) -> str:
+    """`text` in quotes, on one line and not too long."""
+    short = text if len(text) <= 60 else text[:57] + "..."
+    return '"' + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short) + '"'
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
+
+
+def unknown(what: str, word: str, known: Iterable[str]) -> str:
+    """`unknown key "modle", did you mean "model"?`"""
+    meant = nearest(word, known)
+    return f"unknown {what} {shown(word)}" + (f", did you mean {shown(meant)}?" if meant else "")
+
+
+def step(path: str, key: str | int) -> str:
+    """The path one step further: `$.rules`, `$.rules[0]`, `$.rename["*haiku*"]`."""
+    if isinstance(key, int):
+        return f"{path}[{key}]"
+    return f"{path}.{key}" if key.replace("-", "_").isidentifier() else f"{path}[{shown(key)}]"
 
 
 class Scalar(msgspec.Struct, frozen=True):
@@ -54,46 +96,46 @@ class Mapping(msgspec.Struct, frozen=True):
 type Node = Scalar | Sequence | Mapping
 
 
-class BrokenError(Exception):
+class DocumentError(Exception):
     """The text is no YAML document that rules could be read from."""
 
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(fault.message)
-        self.fault = fault
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.message)
+        self.finding = finding
 
 
 def decoded(data: bytes) -> str:
-    """The file's bytes as text. Raises BrokenError where they are not UTF-8."""
+    """The file's bytes as text. Raises DocumentError where they are not UTF-8."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise BrokenError(Fault(line, "this is not UTF-8 text: save the file as UTF-8")) from None
+        raise DocumentError(Finding(line, "this is not UTF-8 text: save the file as UTF-8")) from None
 
 
-def read(text: str) -> tuple[Mapping, list[Fault]]:
-    """The document and the duplicate keys found in it. Raises BrokenError.
+def read(text: str) -> tuple[Mapping, list[Finding]]:
+    """The document and the duplicate keys found in it. Raises DocumentError.
 
     An empty document is an empty mapping.
     """
     if bad := _NOT_YAML.search(text):
         line = text.count("\n", 0, bad.start()) + 1
-        raise BrokenError(Fault(line, f"the character U+{ord(bad[0]):04X} may not stand in YAML"))
+        raise DocumentError(Finding(line, f"the character U+{ord(bad[0]):04X} may not stand in YAML"))
     composer = _Composer()
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             composer.take(event)
     except yaml.MarkedYAMLError as error:
-        raise BrokenError(_syntax_fault(error, text)) from None
+        raise DocumentError(_syntax_error(error, text)) from None
     root = composer.root
     if root is None or (isinstance(root, Scalar) and root.is_null):
         return Mapping(1), []
     if not isinstance(root, Mapping):
-        raise BrokenError(Fault(root.line, "expected keys and values, such as providers: and rules:"))
+        raise DocumentError(Finding(root.line, "expected keys and values, such as providers: and rules:"))
     return root, composer.duplicates
 
 
-def _syntax_fault(error: yaml.MarkedYAMLError, text: str) -> Fault:
+def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> Finding:
     mark, context = error.problem_mark, error.context_mark
     lines = text.splitlines() or [""]
     line = min(mark.line + 1, len(lines)) if mark else 1  # the end of the file is on its last line
@@ -110,7 +152,7 @@ def _syntax_fault(error: yaml.MarkedYAMLError, text: str) -> Fault:
         message = f"nested more than {_DEEPEST} deep"
     elif "flow mapping" in message and "${" in here:
         message += ': put ${...} in quotes where it stands between "{" and "}"'
-    return Fault(line, message)
+    return Finding(line, message)
 
 
 class _Open(msgspec.Struct):
@@ -131,7 +173,7 @@ class _Open(msgspec.Struct):
 class _Composer:
     def __init__(self) -> None:
         self.root: Node | None = None
-        self.duplicates: list[Fault] = []
+        self.duplicates: list[Finding] = []
         self._open: list[_Open] = []
         self._anchors: dict[str, Node | None] = {}
         self._documents = 0
@@ -158,7 +200,7 @@ class _Composer:
 
     def _begin(self, collection: _Open) -> None:
         if len(self._open) == _DEEPEST:
-            raise BrokenError(Fault(collection.line, f"nested more than {_DEEPEST} deep"))
+            raise DocumentError(Finding(collection.line, f"nested more than {_DEEPEST} deep"))
         self._anchor(collection.anchor, None)
         self._open.append(collection)
 
@@ -203,7 +245,7 @@ class _Composer:
                 merged.extend(self._merged(value))
             elif key.text in items:
                 message = f"duplicate key {shown(key.text)}, first on line {lines[key.text]}"
-                self.duplicates.append(Fault(key.line, message, self._path(self._open[:-1])))
+                self.duplicates.append(Finding(key.line, message, self._path(self._open[:-1])))
             else:
                 items[key.text], lines[key.text] = value, key.line
         for source in merged:
@@ -224,8 +266,8 @@ class _Composer:
                 line, f"the tag {shown(tag)} means nothing here (quote text that begins with !)"
             )
 
-    def _broken(self, line: int, message: str) -> BrokenError:
-        return BrokenError(Fault(line, message, self._path(self._open)))
+    def _broken(self, line: int, message: str) -> DocumentError:
+        return DocumentError(Finding(line, message, self._path(self._open)))
 
     def _path(self, collections: list[_Open]) -> str:
         path = "$"

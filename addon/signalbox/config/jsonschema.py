@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from .schema import RulesFile
-from .shapes import Shape, about, keys, shapes
+from .typespec import TypeSpec, about, keys, specs
 
 _VARIABLE = {"type": "string", "pattern": r"\$\{"}
 
@@ -47,32 +47,33 @@ def _key(field: msgspec.structs.FieldInfo, parts: dict[str, Any]) -> dict[str, A
 
 
 def _any_of(kind: Any, parts: dict[str, Any]) -> dict[str, Any]:
-    taken = [_shape(shape, parts) for shape in shapes(kind)]
+    taken = [_written(spec, parts) for spec in specs(kind)]
     return taken[0] if len(taken) == 1 else {"anyOf": taken}
 
 
-def _shape(shape: Shape, parts: dict[str, Any]) -> dict[str, Any]:
-    if shape.reads:
-        return dict(shape.reads.schema)
-    if shape.kind is Any:
+def _written(spec: TypeSpec, parts: dict[str, Any]) -> dict[str, Any]:
+    if spec.reads:
+        return dict(spec.reads.schema)
+    if spec.kind is Any:
         return {}
-    if shape.kind is Literal:
-        return {"anyOf": [{"enum": list(shape.args)}, _VARIABLE]}
-    if shape.kind is list:
-        least = {"minItems": 1} if shape.not_empty else {}
-        return {"type": "array", "items": _any_of(shape.args[0], parts), **least}
-    if shape.kind is dict:
-        key, value = shape.args
+    if spec.kind is Literal:
+        return {"anyOf": [{"enum": list(spec.args)}, _VARIABLE]}
+    if spec.kind is tuple:
+        least = {"minItems": 1} if spec.not_empty else {}
+        return {"type": "array", "items": _any_of(spec.args[0], parts), **least}
+    if spec.kind is dict:
+        key, value = spec.args
         return {
             "type": "object",
             "propertyNames": _any_of(key, parts),
             "additionalProperties": _any_of(value, parts),
         }
-    return _reference(shape.kind, parts)
+    return _reference(spec.kind, parts)
 
 
 def _reference(kind: type[msgspec.Struct], parts: dict[str, Any]) -> dict[str, Any]:
-    if kind.__name__ not in parts:
-        parts[kind.__name__] = {}  # stands for itself while its own parts are described
-        parts[kind.__name__] = _struct(kind, parts)
-    return {"$ref": f"#/$defs/{kind.__name__}"}
+    name = getattr(kind, "schema_name", kind.__name__)
+    if name not in parts:
+        parts[name] = {}  # stands for itself while its own parts are described
+        parts[name] = _struct(kind, parts)
+    return {"$ref": f"#/$defs/{name}"}

@@ -1,4 +1,4 @@
-"""rules.yaml, `.env`, and the environment: the rules in force, or every fault with its line."""
+"""Loads rules.yaml, `.env` and the environment into the rules in force, or raises all errors with lines."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from . import document, files, schema
-from .build import Fetch, assemble
 from .decode import Decoder
-from .faults import Fault, MisfitError
-from .rules import Rules, Secret
-from .secrets import Vault
-from .variables import Dotenv, from_dotenv, in_force, origins
-from .warn import warnings
+from .document import ConflictError, DocumentError, Finding
+from .fields import Secret
+from .lint import warnings
+from .rules import Rules
+from .schema import Fetch
+from .secrets import Dotenv, Vault, from_dotenv, in_force, origins
 
 PROJECT = Path(__file__).parents[3]
 """The folder that holds `addon/`."""
@@ -44,15 +44,15 @@ def load(
         vault = Vault(path.parent, in_force(environ, *dotenvs))
         text = _text(path)
         if not may_be_empty and not document.read(text)[0].items:
-            raise document.BrokenError(Fault(1, "the file is empty: the rules in force stay"))
+            raise DocumentError(Finding(1, "the file is empty: the rules in force stay"))
         try:
             found = parse(text, file=path, environ=environ, dotenvs=dotenvs, fetch=vault.fetch)
         finally:
             reads += tuple(vault.reads)
     except DotenvError as error:
         raise RulesError((str(error),), reads) from None
-    except document.BrokenError as broken:
-        raise RulesError((broken.fault.within(path.name),), reads) from None
+    except DocumentError as broken:
+        raise RulesError((broken.finding.within(path.name),), reads) from None
     except RulesError as error:
         error.reads = reads
         raise
@@ -69,20 +69,20 @@ def parse(
 ) -> Rules:
     """The rules that `text` holds. Reads no file: `fetch` gets secrets kept elsewhere. Raises RulesError."""
     try:
-        root, faults = document.read(text)
-    except document.BrokenError as broken:
-        raise RulesError((broken.fault.within(file.name),)) from None
+        root, findings = document.read(text)
+    except DocumentError as broken:
+        raise RulesError((broken.finding.within(file.name),)) from None
     variables, places = in_force(environ, *dotenvs), origins(environ, *dotenvs)
     decoder = Decoder(root, variables, places)
-    written = decoder.decode(schema.RulesFile, root)
-    faults += decoder.faults
-    if faults:
-        raise _error(faults, file)
+    written: schema.RulesFile = decoder.decode(schema.RulesFile, root)
+    findings += decoder.findings
+    if findings:
+        raise _error(findings, file)
     try:
-        found = assemble(written, root, file=file, variables=variables, fetch=fetch or _unfetched)
-    except MisfitError as misfit:
-        decoder.blame(misfit, root)
-        raise _error(decoder.faults, file) from None
+        found = written.in_force(root, file=file, variables=variables, fetch=fetch or _unfetched)
+    except ConflictError as conflict:
+        decoder.blame(conflict, root)
+        raise _error(decoder.findings, file) from None
     odd = [
         f"{one.file}:{line}: this line is ignored: expected NAME=VALUE"
         for one in dotenvs
@@ -91,8 +91,8 @@ def parse(
     return replace(found, warnings=(*warnings(found, root, variables, places), *odd))
 
 
-def _error(faults: list[Fault], file: Path) -> RulesError:
-    return RulesError(tuple(fault.within(file.name) for fault in sorted(set(faults))))
+def _error(findings: list[Finding], file: Path) -> RulesError:
+    return RulesError(tuple(finding.within(file.name) for finding in sorted(set(findings))))
 
 
 def _text(path: Path) -> str:
@@ -100,9 +100,9 @@ def _text(path: Path) -> str:
         return document.decoded(files.read(path))
     except FileNotFoundError:
         remedy = "create it (an empty one forwards everything), or name another with --set router_rules=PATH"
-        raise document.BrokenError(Fault(1, f"{path} does not exist: {remedy}")) from None
+        raise DocumentError(Finding(1, f"{path} does not exist: {remedy}")) from None
     except OSError as error:
-        raise document.BrokenError(Fault(1, f"{path} cannot be read: {error.strerror}")) from None
+        raise DocumentError(Finding(1, f"{path} cannot be read: {error.strerror}")) from None
 
 
 class DotenvError(Exception):
@@ -117,8 +117,8 @@ def _dotenv(path: Path) -> Dotenv:
         return Dotenv(str(path))
     except OSError as error:
         raise DotenvError(f"{path}:1: this file cannot be read: {error.strerror}") from None
-    except document.BrokenError as broken:
-        raise DotenvError(f"{path}:{broken.fault.line}: {broken.fault.message}") from None
+    except DocumentError as broken:
+        raise DotenvError(f"{path}:{broken.finding.line}: {broken.finding.message}") from None
 
 
 def _unfetched(_source: schema.SecretSource) -> Secret:

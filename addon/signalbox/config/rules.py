@@ -1,79 +1,69 @@
 """The rules in force: one immutable value that every request keeps from its start to its end.
 
-The loader makes it from rules.yaml, with all text already turned into what it means: durations are
-seconds, sizes bytes, globs compiled, `${NAME}` replaced. Nothing here reads a file or a clock.
+All text is already turned into values: durations are seconds, sizes bytes, globs compiled, `${NAME}`
+replaced. Nothing here reads a file or a clock. A struct whose fields are annotated with the kinds of `fields`
+is written in rules.yaml as it stands here: the decoder and the JSON Schema follow the annotations. The others
+have a written form of their own in `schema`.
 """
 
-import re
+import operator
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import msgspec
 
-from .regexes import Regex
+from .document import ConflictError
+from .fields import (
+    AtLeastOne,
+    Command,
+    Comparison,
+    Count,
+    Dollars,
+    Duration,
+    Flag,
+    Glob,
+    GlobText,
+    HeaderName,
+    HeaderValue,
+    LedgerUrl,
+    Listen,
+    LowerHeaderName,
+    ModelGlob,
+    Percent,
+    Port,
+    ProviderName,
+    RegexText,
+    Secret,
+    Size,
+    Status,
+    Text,
+    Timezone,
+    Url,
+    WeekTime,
+    Whole,
+    Window,
+    string_schema,
+)
+from .typespec import OneOrList, OneOrMore, Reads, Refers
 
 type Api = Literal["anthropic", "openai"]
 type Auth = Literal["key", "client", "claude-login", "none"]
 type KeyHeader = Literal["x-api-key", "authorization", "api-key"]
 type CountTokens = Literal["forward", "estimate", "reject"]
 type Level = Literal["debug", "info", "warn", "error", "silent"]
+type Tier = Literal["opus", "sonnet", "haiku", "fable"]
+type Globs = OneOrMore[GlobText]
 
+TIERS: tuple[Tier, ...] = get_args(Tier.__value__)
+"""In the order in which they are looked for."""
 ANTHROPIC_HOST = "api.anthropic.com"
 
 
-class Glob(msgspec.Struct, frozen=True):
-    """A case-insensitive glob (`*`, `?`, `[abc]`) over a whole text."""
-
-    text: str
-    pattern: re.Pattern[str]
-
-    def matches(self, text: str) -> bool:
-        return self.pattern.match(text) is not None
-
-
-class Url(msgspec.Struct, frozen=True):
-    """A base URL in parts. `path` is the prefix: empty, or starting and never ending with a slash."""
-
-    scheme: Literal["http", "https"]
-    host: str
-    port: int
-    path: str = ""
-
-    @property
-    def authority(self) -> str:
-        """Host, and the port where it is not the scheme's own; IPv6 in brackets."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        usual = 443 if self.scheme == "https" else 80
-        return host if self.port == usual else f"{host}:{self.port}"
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.authority}{self.path}"
-
-
-class Command(msgspec.Struct, frozen=True):
-    """A program that prints a secret, and the environment that it is given."""
-
-    argv: tuple[str, ...]
-    folder: Path
-    environ: Mapping[str, str] = {}
-    every: float | None = None
-    """Seconds after which what it printed is no longer good; None where that is not known."""
-
-    def __repr__(self) -> str:
-        return f"Command({self.argv[0]!r})"
-
-
-class Secret(msgspec.Struct, frozen=True):
-    """A key as resolved at load. `value` is None where it could not be had; `reason` then says why."""
-
-    value: str | None
-    reason: str = ""
-    command: Command | None = None
-    """What printed it, if anything did."""
-
-    def __repr__(self) -> str:
-        return "Secret(***)" if self.value else f"Secret(reason={self.reason!r})"
+def tier_of(model: str) -> Tier | None:
+    """The tier that a model's name contains: `claude-3-5-haiku-latest` is `haiku`."""
+    lowered = model.lower()
+    return next((tier for tier in TIERS if tier in lowered), None)
 
 
 def unavailable(auth: Auth, keys: Iterable[Secret]) -> str:
@@ -84,28 +74,45 @@ def unavailable(auth: Auth, keys: Iterable[Secret]) -> str:
 
 
 class BodyEdit(msgspec.Struct, frozen=True):
-    """Top-level fields of the outgoing body to set (plain JSON values) and to drop."""
+    """Changes to the top-level fields of the outgoing body."""
 
-    set: Mapping[str, Any] = {}
-    drop: tuple[str, ...] = ()
+    schema_name: ClassVar[str] = "Body"
+
+    set: Annotated[Mapping[Text, Any], "Fields and the JSON values they are given."] = {}
+    drop: Annotated[tuple[Text, ...], "Fields to leave out."] = ()
+
+    def __post_init__(self) -> None:
+        for place, names in (("set", self.set), ("drop", self.drop)):
+            if "model" in names:
+                raise ConflictError("the model is named in a target or in rename, not here", place)
 
     def __bool__(self) -> bool:
         return bool(self.set or self.drop)
 
 
 class Timeout(msgspec.Struct, frozen=True):
-    """Seconds. `first_byte_whole` is for requests that are not streamed."""
+    """How long to wait for a provider."""
 
-    connect: float = 10.0
-    first_byte: float = 120.0
-    first_byte_whole: float = 600.0
-    idle: float = 300.0
+    connect: Annotated[Duration, "For the connection. Default 10s."] = 10.0
+    first_byte: Annotated[
+        Duration | None,
+        "From the request sent to the first byte of the answer. Default 120s, 600s where it is not streamed.",
+    ] = None
+    idle: Annotated[Duration, "Between two chunks of the answer. Default 300s."] = 300.0
+
+    def first_byte_limit(self, *, streamed: bool) -> float:
+        """Seconds; the longer default for whole answers holds only where none is set."""
+        if self.first_byte is not None:
+            return self.first_byte
+        return 120.0 if streamed else 600.0
 
 
 class Circuit(msgspec.Struct, frozen=True):
-    degraded_after: int = 3
-    open_after: int = 5
-    cooldown: float = 60.0
+    """When a failing provider is left alone."""
+
+    degraded_after: Annotated[AtLeastOne, "Failures in a row until it is shown. Default 3."] = 3
+    open_after: Annotated[AtLeastOne, "Failures in a row until it is passed over. Default 5."] = 5
+    cooldown: Annotated[Duration, "Until one trial request is let through. Default 60s."] = 60.0
 
 
 class Quota(msgspec.Struct, frozen=True):
@@ -119,18 +126,20 @@ class Quota(msgspec.Struct, frozen=True):
 
 
 class Budget(msgspec.Struct, frozen=True):
-    tokens: int
-    per: Literal["day", "week", "month"]
-    at: int = 100
+    """How many tokens may be used in a period."""
+
+    tokens: Annotated[Count, "Tokens of all four kinds, for example 50M."]
+    per: Annotated[Literal["day", "week", "month"], "The period."]
+    at: Annotated[Percent, "Percent of it from which the provider is passed over. Default 100."] = 100
 
 
 class Price(msgspec.Struct, frozen=True):
-    """USD per million tokens."""
+    """US dollars per million tokens."""
 
-    input: float = 0.0
-    output: float = 0.0
-    cache_read: float = 0.0
-    cache_write: float = 0.0
+    input: Dollars = 0.0
+    output: Dollars = 0.0
+    cache_read: Dollars = 0.0
+    cache_write: Dollars = 0.0
 
 
 def unlisted(name: str) -> str:
@@ -189,42 +198,59 @@ class Provider(msgspec.Struct, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Where one attempt may go, as written in a rule. `model` None keeps the requested one."""
+    """Where an attempt goes, with changes of its own."""
 
-    provider: str
-    model: str | None = None
-    body: BodyEdit = BodyEdit()
-    headers: Mapping[str, str] = {}
+    provider: Annotated[ProviderName, "A name from providers."]
+    model: Annotated[Text | None, "Model to send; {model} stands for the requested one."] = None
+    body: Annotated[BodyEdit, "Changes to the body, after the provider's."] = BodyEdit()
+    headers: Annotated[Mapping[HeaderName, HeaderValue], "Headers, after the provider's."] = {}
+
+
+def target(written: str) -> Target:
+    """`provider` or `provider/model`; the provider ends at the first slash."""
+    provider, slash, model = written.partition("/")
+    if not provider or (slash and not model.strip()):
+        raise ValueError
+    return Target(provider, model.strip() or None)
+
+
+type TargetText = Annotated[
+    Target,
+    Reads("provider or provider/model", target, string_schema(r"[A-Za-z0-9_-]+(/.+)?")),
+    Refers("providers", "provider", operator.attrgetter("provider")),
+]
 
 
 class Reject(msgspec.Struct, frozen=True):
-    """The answer that a list of targets may end in."""
+    """An answer of the router's own, last in a list."""
 
-    status: int
-    message: str
+    told_by: ClassVar[str] = "reject"
+
+    status: Annotated[Status, "Status of the answer."] = msgspec.field(name="reject")
+    message: Annotated[Text, "What the caller is told."] = "rejected by the rules"
 
 
 class Match(msgspec.Struct, frozen=True):
-    """Conditions that must all hold; an empty one is not asked. Within a tuple any will do."""
+    """Conditions that must all hold; of a list any."""
 
-    model: tuple[Glob, ...] = ()
-    tier: tuple[str, ...] = ()
-    path: tuple[Glob, ...] = ()
-    port: tuple[int, ...] = ()
-    client: tuple[Glob, ...] = ()
-    header: tuple[tuple[str, tuple[Glob, ...]], ...] = ()
-    """Header names in lower case; every name must match."""
-    agent: Literal["main", "subagent"] | None = None
-    thinking: bool | None = None
-    images: bool | None = None
-    stream: bool | None = None
-    tools: tuple[Glob, ...] = ()
-    tokens_over: int | None = None
-    tokens_under: int | None = None
-    system: tuple[Regex, ...] = ()
-    prompt: tuple[Regex, ...] = ()
-    quota: tuple[tuple[str, str, Literal[">", ">=", "<", "<="], float], ...] = ()
-    """(provider, window, operator, percent)."""
+    model: Annotated[OneOrMore[ModelGlob], "Globs on the requested model, case-insensitive."] = ()
+    tier: Annotated[OneOrList[Tier], "What the requested model's name holds."] = ()
+    path: Annotated[Globs, "Globs on the path, without query."] = ()
+    port: Annotated[OneOrList[Port], "The listener that took the request: port or name."] = ()
+    client: Annotated[Globs, "Globs on the client's name."] = ()
+    header: Annotated[tuple[tuple[LowerHeaderName, Globs], ...], "Globs on headers, by name."] = ()
+    agent: Annotated[Literal["main", "subagent"] | None, "Who asks."] = None
+    thinking: Annotated[Flag | None, "Whether thinking is asked for."] = None
+    images: Annotated[Flag | None, "Whether there are images."] = None
+    stream: Annotated[Flag | None, "Whether a streamed answer is asked for."] = None
+    tools: Annotated[Globs, "Globs on the names of the tools offered."] = ()
+    tokens_over: Annotated[Count | None, "More estimated input tokens than this."] = None
+    tokens_under: Annotated[Count | None, "Fewer estimated input tokens than this."] = None
+    system: Annotated[OneOrMore[RegexText], "Regular expression found in the system text."] = ()
+    prompt: Annotated[OneOrMore[RegexText], "Regular expression found in the last user text."] = ()
+    quota: Annotated[
+        tuple[tuple[Window, Comparison], ...], 'Quota windows: {anthropic.7d: ">80"}; unknown is false.'
+    ] = ()
 
 
 class Failover(msgspec.Struct, frozen=True):
@@ -248,34 +274,36 @@ class Rule(msgspec.Struct, frozen=True):
     """Where it stands in the file, from 1."""
 
 
-class Listen(msgspec.Struct, frozen=True):
-    host: str
-    port: int
-
-
 class Log(msgspec.Struct, frozen=True):
-    level: Level = "info"
-    file: str = "requests.jsonl"
-    keep: float = 3 * 86400.0
-    prompts: bool = True
+    """What is logged."""
+
+    level: Annotated[Level, "Default info. LOG_LEVEL in the environment wins."] = "info"
+    file: Annotated[Text, "Request log, relative to router_state. Default requests.jsonl."] = "requests.jsonl"
+    keep: Annotated[Duration, "How long logs are kept. Default 3d."] = 3 * 86400.0
+    prompts: Annotated[Flag, "Whether the console shows how a prompt begins. Default true."] = True
 
 
 class Inspect(msgspec.Struct, frozen=True):
-    keep: int = 500
-    bodies: int = 2 * 1024 * 1024
-    secrets: Literal["mask", "show"] = "mask"
+    """What mitmweb holds."""
+
+    keep: Annotated[Whole, "Number of flows. Default 500."] = 500
+    bodies: Annotated[Size, "How much of each body. Default 2MB."] = 2 * 1024 * 1024
+    secrets: Annotated[Literal["mask", "show"], "Whether credentials are masked. Default mask."] = "mask"
 
 
 class Week(msgspec.Struct, frozen=True):
-    """`starts` is (weekday 0 = monday, hour, minute); `timezone` is `local` or an IANA name."""
+    """When weekly sums begin."""
 
-    starts: tuple[int, int, int] = (0, 0, 0)
-    timezone: str = "local"
+    starts: Annotated[WeekTime, "Default monday 00:00."] = (0, 0, 0)
+    """(weekday 0 = monday, hour, minute)"""
+    timezone: Annotated[Timezone, "Default local."] = "local"
 
 
 class Ledger(msgspec.Struct, frozen=True):
-    url: str = "sqlite"
-    keep: float = 400 * 86400.0
+    """Where requests are recorded."""
+
+    url: Annotated[LedgerUrl, "sqlite or an SQLAlchemy URL."] = "sqlite"
+    keep: Annotated[Duration, "Default 400d."] = 400 * 86400.0
 
 
 class Rules(msgspec.Struct, frozen=True):

@@ -1,65 +1,88 @@
-"""rules.yaml as the user writes it: every key, what it takes, and what it means (for the JSON Schema too).
+"""rules.yaml as the user writes it, where that differs from the rules in force, and the step between both.
 
-A key that is absent is None here; the defaults stand in `rules`. Scalars are already what they mean:
-durations seconds, sizes bytes, globs compiled.
+A key is declared in a struct here, or in one of `rules` where file and rules in force agree. The string in
+each annotation describes the key in the JSON Schema. `in_force` fills in the defaults that depend on other
+keys, fetches secrets kept elsewhere, and resolves paths against the folder of the rules.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
-from msgspec import Meta
+from msgspec.structs import replace
 
-from . import rules
-from .faults import MisfitError
-from .scalars import (
+from . import document, fields, rules
+from .document import ConflictError
+from .fields import (
     Address,
-    AtLeastOne,
     BaseUrl,
     Beta,
     ClientSecret,
-    Comparison,
     Count,
-    Dollars,
     Duration,
     Flag,
-    GlobKey,
     GlobText,
     HeaderName,
     HeaderValue,
     HostName,
     KeyText,
     LedgerUrl,
+    Listen,
     Location,
     Loose,
     ModelGlob,
     NewName,
     Outcome,
     Percent,
-    Port,
-    ProviderName,
-    Regex,
+    Secret,
     Size,
-    Status,
-    TargetText,
     Text,
-    Timezone,
     UrlPath,
-    WeekTime,
     Whole,
-    Window,
 )
+from .rules import (
+    BodyEdit,
+    Budget,
+    Circuit,
+    Inspect,
+    Ledger,
+    Log,
+    Match,
+    Price,
+    Reject,
+    Rules,
+    Target,
+    TargetText,
+    Timeout,
+    Week,
+)
+from .typespec import OneOrMore
 
-type Json = Any
-
-type Texts = Text | Annotated[list[Text], Meta(min_length=1)]
-type Globs = GlobText | Annotated[list[GlobText], Meta(min_length=1)]
-type ModelGlobs = ModelGlob | Annotated[list[ModelGlob], Meta(min_length=1)]
-type Regexes = Regex | Annotated[list[Regex], Meta(min_length=1)]
-type Tier = Literal["opus", "sonnet", "haiku", "fable"]
+type Fetch = Callable[[SecretSource], Secret]
 type Dialect = Literal[
     "openai", "azure", "openrouter", "gemini", "kimi", "glm", "minimax", "deepseek", "mistral", "ollama",
     "vllm", "lmstudio", "composer", "generic",
 ]  # fmt: skip
+type NonEmpty[T] = Annotated[tuple[T, ...], msgspec.Meta(min_length=1)]
+
+LEVELS = get_args(rules.Level.__value__)
+NEEDED_LATER = (
+    "ANTHROPIC_BASE_URL",
+    "ANTHROPIC_DEFAULT_HAIKU_MODEL",
+    "ANTHROPIC_DEFAULT_OPUS_MODEL",
+    "ANTHROPIC_DEFAULT_SONNET_MODEL",
+    "CLAUDE_CONFIG_DIR",
+    "LOG_LEVEL",
+)
+"""Names in the environment, or `.env`, that other packages ask for."""
+
+
+def given(written: msgspec.Struct | None) -> dict[str, Any]:
+    """The keys that the user gave."""
+    if written is None:
+        return {}
+    return {key: value for key, value in msgspec.structs.asdict(written).items() if value is not None}
 
 
 class SecretSource(msgspec.Struct, frozen=True):
@@ -67,7 +90,7 @@ class SecretSource(msgspec.Struct, frozen=True):
 
     file: Annotated[Location | None, "File that holds it; read again when it changes."] = None
     command: Annotated[
-        Annotated[list[Text], Meta(min_length=1)] | None,
+        NonEmpty[Text] | None,
         "Program and arguments that print it; run at load and after a 401, for at most 10 s.",
     ] = None
     every: Annotated[
@@ -76,45 +99,14 @@ class SecretSource(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if (self.file is None) == (self.command is None):
-            raise MisfitError("give either file or command")
+            raise ConflictError("give either file or command")
         if self.every is not None and self.command is None:
-            raise MisfitError("every goes with command; a file is read again when it changes", "every")
+            raise ConflictError("every goes with command; a file is read again when it changes", "every")
         if self.every is not None and self.every < 1:
-            raise MisfitError("every is 1s at least", "every")
+            raise ConflictError("every is 1s at least", "every")
 
 
 type Key = KeyText | SecretSource
-
-
-class Body(msgspec.Struct, frozen=True):
-    """Changes to the top-level fields of the outgoing body."""
-
-    set: Annotated[dict[Text, Json] | None, "Fields and the JSON values they are given."] = None
-    drop: Annotated[list[Text] | None, "Fields to leave out."] = None
-
-    def __post_init__(self) -> None:
-        for place, names in (("set", self.set or {}), ("drop", self.drop or [])):
-            if "model" in names:
-                raise MisfitError("the model is named in a target or in rename, not here", place)
-
-
-class Timeout(msgspec.Struct, frozen=True):
-    """How long to wait for a provider."""
-
-    connect: Annotated[Duration | None, "For the connection. Default 10s."] = None
-    first_byte: Annotated[
-        Duration | None,
-        "From the request sent to the first byte of the answer. Default 120s, 600s where it is not streamed.",
-    ] = None
-    idle: Annotated[Duration | None, "Between two chunks of the answer. Default 300s."] = None
-
-
-class Circuit(msgspec.Struct, frozen=True):
-    """When a failing provider is left alone."""
-
-    degraded_after: Annotated[AtLeastOne | None, "Failures in a row until it is shown. Default 3."] = None
-    open_after: Annotated[AtLeastOne | None, "Failures in a row until it is passed over. Default 5."] = None
-    cooldown: Annotated[Duration | None, "Until one trial request is let through. Default 60s."] = None
 
 
 class Quota(msgspec.Struct, frozen=True):
@@ -131,26 +123,17 @@ class Quota(msgspec.Struct, frozen=True):
     status_file: Annotated[
         Location | None, "File to keep the state of the windows in. Default ~/.claude/usage-status.md."
     ] = None
-    accounts: Annotated[list[Location] | None, "Config folders, each an account with a quota of its own."] = (
-        None
-    )
+    accounts: Annotated[
+        tuple[Location, ...] | None, "Config folders, each an account with a quota of its own."
+    ] = None
 
-
-class Budget(msgspec.Struct, frozen=True):
-    """How many tokens may be used in a period."""
-
-    tokens: Annotated[Count, "Tokens of all four kinds, for example 50M."]
-    per: Annotated[Literal["day", "week", "month"], "The period."]
-    at: Annotated[Percent | None, "Percent of it from which the provider is passed over. Default 100."] = None
-
-
-class Price(msgspec.Struct, frozen=True):
-    """US dollars per million tokens."""
-
-    input: Dollars | None = None
-    output: Dollars | None = None
-    cache_read: Dollars | None = None
-    cache_write: Dollars | None = None
+    def in_force(self, folder: Path, fetch: Fetch) -> rules.Quota:
+        settings = given(self)
+        if self.probe_key is not None:
+            settings["probe_key"] = _secret(self.probe_key, fetch)
+        status_file = self.status_file or fields.location("~/.claude/usage-status.md")
+        accounts = tuple(folder / account for account in self.accounts or ())
+        return rules.Quota(**settings | {"status_file": folder / status_file, "accounts": accounts})
 
 
 class Provider(msgspec.Struct, frozen=True):
@@ -167,7 +150,7 @@ class Provider(msgspec.Struct, frozen=True):
         None
     )
     keys: Annotated[
-        Annotated[list[Key], Meta(min_length=1)] | None,
+        NonEmpty[Key] | None,
         "Several keys: a session keeps its key while it is well.",
     ] = None
     key_header: Annotated[
@@ -184,12 +167,13 @@ class Provider(msgspec.Struct, frozen=True):
     ] = None
     path: Annotated[UrlPath | None, "Replaces the request's path."] = None
     query: Annotated[dict[Text, Loose] | None, "Query parameters to add."] = None
-    body: Annotated[Body | None, "Changes to the outgoing body."] = None
+    body: Annotated[BodyEdit | None, "Changes to the outgoing body."] = None
     rename: Annotated[
-        dict[GlobKey, Text] | None, "Model to send, by glob, where the target names none; first match wins."
+        tuple[tuple[GlobText, Text], ...] | None,
+        "Model to send, by glob, where the target names none; first match wins.",
     ] = None
     beta: Annotated[
-        Literal["forward", "learn", "drop"] | list[Beta] | None,
+        Literal["forward", "learn", "drop"] | tuple[Beta, ...] | None,
         "The fate of the values of anthropic-beta. Default forward for a caller's credentials, else learn.",
     ] = None
     count_tokens: Annotated[
@@ -199,131 +183,147 @@ class Provider(msgspec.Struct, frozen=True):
         Literal["own", "keep", "strip"] | None, "Which thinking blocks stay in requests. Default own."
     ] = None
     models: Annotated[
-        Literal["list"] | list[Text] | None, "What it adds to GET /v1/models: list asks it; or a list of ids."
+        Literal["list"] | tuple[Text, ...] | None,
+        "What it adds to GET /v1/models: list asks it; or a list of ids.",
     ] = None
-    long_context: Annotated[list[GlobText] | None, "Its models that are also offered with [1m]."] = None
+    long_context: Annotated[tuple[GlobText, ...] | None, "Its models that are also offered with [1m]."] = None
     timeout: Annotated[Timeout | None, "How long to wait for it."] = None
     circuit: Annotated[Circuit | None, "When it is left alone after failures."] = None
     quota: Annotated[Quota | None, "What to do with its quota windows."] = None
     budget: Annotated[Budget | None, "How many tokens it may use."] = None
     prices: Annotated[
-        dict[GlobKey, Price] | None, "Dollars per million tokens, by glob on the model sent."
+        tuple[tuple[GlobText, Price], ...] | None, "Dollars per million tokens, by glob on the model sent."
     ] = None
     dialect: Annotated[
         Dialect | None, "For api: openai, whose spelling to use. Default by the URL's host."
     ] = None
     max_tokens: Annotated[
-        Count | dict[GlobKey, Count] | None,
+        Count | tuple[tuple[GlobText, Count], ...] | None,
         "Upper bound for max_tokens, or bounds by glob on the model sent.",
     ] = None
 
     def __post_init__(self) -> None:
         if self.key is not None and self.keys is not None:
-            raise MisfitError("give either key or keys", "keys")
+            raise ConflictError("give either key or keys", "keys")
         own = self.key is not None or self.keys is not None
         if own and self.auth in ("client", "claude-login"):
-            raise MisfitError(f"auth: {self.auth} uses no key: remove the key", "auth")
+            raise ConflictError(f"auth: {self.auth} uses no key: remove the key", "auth")
         if self.auth == "key" and not own:
-            raise MisfitError("auth: key needs a key", "auth")
+            raise ConflictError("auth: key needs a key", "auth")
         if self.api == "openai":
             self._check_chat()
         if self.path is None:
             self._check_url()
 
+    def in_force(self, name: str, folder: Path, fetch: Fetch) -> rules.Provider:
+        written = self.keys if self.keys is not None else () if self.key is None else (self.key,)
+        keys = tuple(_secret(key, fetch) for key in written)
+        api = self.api or "anthropic"
+        auth = self.auth or ("key" if keys else "none")
+        defaults = {
+            "key_header": "authorization" if api == "openai" else "x-api-key",
+            "count_tokens": "estimate" if api == "openai" else "forward",
+            "beta": "forward" if auth in ("client", "claude-login") else "learn",
+        }
+        settings = defaults | {key: value for key, value in given(self).items() if key not in ("key", "keys")}
+        if isinstance(self.max_tokens, int):
+            settings["max_tokens"] = ((fields.glob("*"), self.max_tokens),)
+        if self.quota is not None:
+            settings["quota"] = self.quota.in_force(folder, fetch)
+        return rules.Provider(
+            **settings
+            | {
+                "name": name,
+                "api": api,
+                "auth": auth,
+                "keys": keys,
+                "login": folder / (self.login or fields.location("~/.claude")),
+                "unavailable": rules.unavailable(auth, keys),
+            }
+        )
+
     def _check_chat(self) -> None:
         if self.auth in ("client", "claude-login"):
-            raise MisfitError(f"auth: {self.auth} is Anthropic's: api: openai takes a key or none", "auth")
+            raise ConflictError(f"auth: {self.auth} is Anthropic's: api: openai takes a key or none", "auth")
         if self.count_tokens == "forward":
-            raise MisfitError("nobody counts tokens in api: openai: write estimate or reject", "count_tokens")
+            raise ConflictError(
+                "nobody counts tokens in api: openai: write estimate or reject", "count_tokens"
+            )
 
     def _check_url(self) -> None:
         if self.api == "openai":
             endings: tuple[str, ...] = ("/chat/completions",)
         elif self.url.path.endswith("/chat/completions"):
-            raise MisfitError("this URL is for api: openai, with /chat/completions left off", "url")
+            raise ConflictError("this URL is for api: openai, with /chat/completions left off", "url")
         else:
             endings = ("/v1/messages", "/v1/messages/count_tokens", "/v1")
         for ending in endings:
             if self.url.path.endswith(ending):
                 base = str(self.url).removesuffix(ending)
                 chat = ", or add api: openai" if ending == "/v1" else ""
-                raise MisfitError(f'leave "{ending}" off: write {base}{chat}', "url")
-
-
-class Match(msgspec.Struct, frozen=True):
-    """Conditions that must all hold; of a list any."""
-
-    model: Annotated[ModelGlobs | None, "Globs on the requested model, case-insensitive."] = None
-    tier: Annotated[Tier | list[Tier] | None, "What the requested model's name holds."] = None
-    path: Annotated[Globs | None, "Globs on the path, without query."] = None
-    port: Annotated[Port | list[Port] | None, "The listener that took the request: port or name."] = None
-    client: Annotated[Globs | None, "Globs on the client's name."] = None
-    header: Annotated[dict[HeaderName, Globs] | None, "Globs on headers, by name."] = None
-    agent: Annotated[Literal["main", "subagent"] | None, "Who asks."] = None
-    thinking: Annotated[Flag | None, "Whether thinking is asked for."] = None
-    images: Annotated[Flag | None, "Whether there are images."] = None
-    stream: Annotated[Flag | None, "Whether a streamed answer is asked for."] = None
-    tools: Annotated[Globs | None, "Globs on the names of the tools offered."] = None
-    tokens_over: Annotated[Count | None, "More estimated input tokens than this."] = None
-    tokens_under: Annotated[Count | None, "Fewer estimated input tokens than this."] = None
-    system: Annotated[Regexes | None, "Regular expression found in the system text."] = None
-    prompt: Annotated[Regexes | None, "Regular expression found in the last user text."] = None
-    quota: Annotated[
-        dict[Window, Comparison] | None, 'Quota windows: {anthropic.7d: ">80"}; unknown is false.'
-    ] = None
-
-
-class Target(msgspec.Struct, frozen=True):
-    """Where an attempt goes, with changes of its own."""
-
-    provider: Annotated[ProviderName, "A name from providers."]
-    model: Annotated[Text | None, "Model to send; {model} stands for the requested one."] = None
-    body: Annotated[Body | None, "Changes to the body, after the provider's."] = None
-    headers: Annotated[dict[HeaderName, HeaderValue] | None, "Headers, after the provider's."] = None
-
-
-class Reject(msgspec.Struct, frozen=True):
-    """An answer of the router's own, last in a list."""
-
-    told_by: ClassVar[str] = "reject"
-
-    reject: Annotated[Status, "Status of the answer."]
-    message: Annotated[Text | None, "What the caller is told."] = None
+                raise ConflictError(f'leave "{ending}" off: write {base}{chat}', "url")
 
 
 type OneTarget = TargetText | Target
-type Choice = TargetText | Reject | Target | Annotated[list[OneTarget], Meta(min_length=1)]
+type Choice = TargetText | Reject | Target | NonEmpty[OneTarget]
 
 
 class Failover(msgspec.Struct, frozen=True):
     """When the next target is tried."""
 
     on: Annotated[
-        list[Outcome] | None, "Outcomes that move on: statuses, auth, connect, timeout, stream_error."
+        tuple[Outcome, ...] | None, "Outcomes that move on: statuses, auth, connect, timeout, stream_error."
     ] = None
     retries: Annotated[Whole | None, "Attempts on the same target first. Default 0."] = None
     wait: Annotated[Duration | None, "The longest retry-after to wait out. Default 0s."] = None
+
+    def over(self, failover: rules.Failover) -> rules.Failover:
+        """`failover`, with the keys that are given here in its place."""
+        changes = given(self)
+        if "on" in changes:
+            changes["on"] = frozenset(changes["on"])
+        return replace(failover, **changes)
 
 
 class Rule(msgspec.Struct, frozen=True):
     """Which requests go where."""
 
     match: Annotated[
-        ModelGlob | Annotated[list[ModelGlob], Meta(min_length=1)] | Match,
+        OneOrMore[ModelGlob] | Match,
         "A glob on the requested model, a list of globs, or conditions.",
     ]
     to: Annotated[
-        TargetText | Reject | Target | Annotated[list[Choice], Meta(min_length=1)],
+        TargetText | Reject | Target | NonEmpty[Choice],
         "provider, provider/model, or a list in order. An inner list is a set of equals.",
     ]
     name: Annotated[Text | None, "Shown in logs and headers. Default #N."] = None
     failover: Annotated[Failover | None, "Overrides the global failover, key by key."] = None
 
     def __post_init__(self) -> None:
-        choices = self.to if isinstance(self.to, list) else [self.to]
+        choices = self.to if isinstance(self.to, tuple) else (self.to,)
         for i, choice in enumerate(choices[:-1]):
             if isinstance(choice, Reject):
-                raise MisfitError("reject must be the last of the list", "to", i)
+                raise ConflictError("reject must be the last of the list", "to", i)
+
+    def in_force(
+        self, number: int, line: int, failover: rules.Failover, listen: Mapping[str, Listen]
+    ) -> rules.Rule:
+        choices = self.to if isinstance(self.to, tuple) else (self.to,)
+        targets = (choice for choice in choices if not isinstance(choice, Reject))
+        return rules.Rule(
+            label=self.name or f"#{number}",
+            match=self._match(listen),
+            choices=tuple(choice if isinstance(choice, tuple) else (choice,) for choice in targets),
+            reject=choices[-1] if isinstance(choices[-1], Reject) else None,
+            failover=self.failover.over(failover) if self.failover else failover,
+            line=line,
+        )
+
+    def _match(self, listen: Mapping[str, Listen]) -> Match:
+        if not isinstance(self.match, Match):
+            return Match(model=self.match)
+        ports = tuple(listen[port].port if isinstance(port, str) else port for port in self.match.port)
+        return replace(self.match, port=ports)
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -332,42 +332,11 @@ class Limits(msgspec.Struct, frozen=True):
     body: Annotated[Size | None, "Larger requests get 413. Default 32MB."] = None
 
 
-class Week(msgspec.Struct, frozen=True):
-    """When weekly sums begin."""
-
-    starts: Annotated[WeekTime | None, "Default monday 00:00."] = None
-    timezone: Annotated[Timezone | None, "Default local."] = None
-
-
-class Ledger(msgspec.Struct, frozen=True):
-    """Where requests are recorded."""
-
-    url: Annotated[LedgerUrl | None, "sqlite or an SQLAlchemy URL."] = None
-    keep: Annotated[Duration | None, "Default 400d."] = None
-
-
-class Log(msgspec.Struct, frozen=True):
-    """What is logged."""
-
-    level: Annotated[rules.Level | None, "Default info. LOG_LEVEL in the environment wins."] = None
-    file: Annotated[Text | None, "Request log, relative to router_state. Default requests.jsonl."] = None
-    keep: Annotated[Duration | None, "How long logs are kept. Default 3d."] = None
-    prompts: Annotated[Flag | None, "Whether the console shows how a prompt begins. Default true."] = None
-
-
-class Inspect(msgspec.Struct, frozen=True):
-    """What mitmweb holds."""
-
-    keep: Annotated[Whole | None, "Number of flows. Default 500."] = None
-    bodies: Annotated[Size | None, "How much of each body. Default 2MB."] = None
-    secrets: Annotated[Literal["mask", "show"] | None, "Whether credentials are masked. Default mask."] = None
-
-
 class Ui(msgspec.Struct, frozen=True):
     """By which names browsers may ask."""
 
     hosts: Annotated[
-        list[HostName] | None, "Further Host names under which the router and its pages answer."
+        tuple[HostName, ...] | None, "Further Host names under which the router and its pages answer."
     ] = None
 
 
@@ -378,7 +347,7 @@ class RulesFile(msgspec.Struct, frozen=True):
         None
     )
     rules: Annotated[
-        list[Rule] | None, "The first that matches wins; a request none matches goes to the upstream."
+        tuple[Rule, ...] | None, "The first that matches wins; a request none matches goes to the upstream."
     ] = None
     failover: Annotated[Failover | None, "When the next target is tried."] = None
     clients: Annotated[
@@ -396,3 +365,52 @@ class RulesFile(msgspec.Struct, frozen=True):
     inspect: Annotated[Inspect | None, "What mitmweb holds."] = None
     ui: Annotated[Ui | None, "By which names browsers may ask."] = None
     listen: Annotated[dict[NewName, Address] | None, "Listeners for signalbox run, by name."] = None
+
+    def in_force(
+        self, root: document.Mapping, *, file: Path, variables: Mapping[str, str], fetch: Fetch
+    ) -> Rules:
+        """Raises ConflictError where a client has no secret. `root` is what this was decoded from."""
+        failover = self.failover.over(rules.Failover()) if self.failover else rules.Failover()
+        listen = self.listen or {}
+        settings = given(self)
+        clients = {name: _client(name, one, fetch) for name, one in (self.clients or {}).items()}
+        limit = self.limits.body if self.limits else None
+        log = self.log or Log()
+        level = variables.get("LOG_LEVEL", "").lower()
+        return Rules(
+            **{key: settings[key] for key in ("week", "picker", "fail", "inspect") if key in settings},
+            providers={
+                name: one.in_force(name, file.parent, fetch) for name, one in (self.providers or {}).items()
+            },
+            rules=tuple(
+                rule.in_force(number, line, failover, listen)
+                for number, (rule, line) in enumerate(zip(self.rules or (), _lines(root), strict=True), 1)
+            ),
+            failover=failover,
+            clients={name: secret.value or "" for name, secret in clients.items()},
+            client_commands={name: secret.command for name, secret in clients.items() if secret.command},
+            body_limit=Rules().body_limit if limit is None else limit,
+            ledger=Ledger(self.ledger) if isinstance(self.ledger, str) else self.ledger or Ledger(),
+            log=replace(log, level=level) if level in LEVELS else log,
+            ui_hosts=(self.ui.hosts if self.ui else None) or (),
+            listen=listen,
+            file=file,
+            environment={name: variables[name] for name in NEEDED_LATER if name in variables},
+        )
+
+
+def _lines(root: document.Mapping) -> list[int]:
+    """Where each rule stands."""
+    listed = root.get("rules")
+    return [node.line for node in listed.items] if isinstance(listed, document.Sequence) else []
+
+
+def _client(name: str, written: str | SecretSource, fetch: Fetch) -> Secret:
+    secret = Secret(written) if isinstance(written, str) else fetch(written)
+    if secret.value is None:
+        raise ConflictError(secret.reason, "clients", name)
+    return secret
+
+
+def _secret(written: Secret | SecretSource, fetch: Fetch) -> Secret:
+    return written if isinstance(written, Secret) else fetch(written)

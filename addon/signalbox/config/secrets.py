@@ -1,21 +1,98 @@
-"""Secrets kept outside the rules: in a file, or printed by a command."""
+"""What the rules take from outside the file: `${NAME}`, `.env`, key files, key commands."""
 
+import io
+import re
 import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import msgspec
+from dotenv import parser
 from msgspec.structs import replace
 
-from . import files, values
-from .rules import Command, Provider, Rules, Secret, unavailable
+from . import fields, files
+from .fields import Command, Secret
+from .rules import Provider, Rules, unavailable
 from .schema import SecretSource
 
 COMMAND_LIMIT = 10.0
 """Seconds."""
 LARGEST = 64 * 1024
 """Bytes of a secret, more of which are never read."""
+
+_REFERENCE = re.compile(
+    r"(?P<literal>\$\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>(?:(?!\$\{)[^}])*))?\}|(?P<bad>\$\{)"
+)
+
+
+class UnsetError(ValueError):
+    """Raised where a name without default has no value."""
+
+
+def expanded(text: str, variables: Mapping[str, str]) -> str:
+    """`text` with each `${NAME}` replaced and `$${` turned into `${`.
+
+    Raises UnsetError, or ValueError where `${` is not followed by a name (and default) and `}`.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        if found["literal"]:
+            return "${"
+        if found["bad"]:
+            raise ValueError("expected ${NAME} or ${NAME:-default} (write $${ for the two characters)")
+        if found["name"] in variables:
+            return variables[found["name"]]
+        if found["default"] is None:
+            raise UnsetError(f"{found['name']} is not set")
+        return found["default"]
+
+    return _REFERENCE.sub(value, text)
+
+
+class Dotenv(msgspec.Struct, frozen=True):
+    """What one `.env` file says: names with a value, taken as they stand, and the line (from 1) of each."""
+
+    file: str = ".env"
+    values: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    ignored: tuple[int, ...] = ()
+    """Lines that are neither a setting nor a comment."""
+
+
+def from_dotenv(text: str, file: str = ".env") -> Dotenv:
+    """Reads the text of the file of that name. Empty counts as unset, and the last setting of a name wins."""
+    values: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    ignored = []
+    for found in parser.parse_stream(io.StringIO(text)):
+        written = found.original.string
+        line = found.original.line + written[: len(written) - len(written.lstrip())].count("\n")
+        if found.error:
+            ignored.append(line)
+        elif found.key is not None:
+            values[found.key], lines[found.key] = found.value or "", line
+    return Dotenv(file, {name: value for name, value in values.items() if value}, lines, tuple(ignored))
+
+
+def in_force(environ: Mapping[str, str], *files: Dotenv) -> dict[str, str]:
+    """All names with a value: the environment wins over `files`, an earlier file over a later one."""
+    settings = [file.values for file in reversed(files)]
+    return {name: value for values in (*settings, environ) for name, value in values.items() if value}
+
+
+def origins(environ: Mapping[str, str], *files: Dotenv) -> dict[str, str]:
+    """`FILE:LINE` of each name whose value comes from one of the files."""
+    found = {name: f"{file.file}:{file.lines[name]}" for file in reversed(files) for name in file.values}
+    return {name: place for name, place in found.items() if not environ.get(name)}
+
+
+def set_in(text: str, places: Mapping[str, str]) -> str:
+    """` (ZAI_URL is set in .env:3)` for those names in `text` that `places` has; else nothing."""
+    names = [found["name"] for found in _REFERENCE.finditer(text)]
+    found = ", ".join(f"{name} is set in {places[name]}" for name in names if name in places)
+    return f" ({found})" if found else ""
 
 
 class Vault:
@@ -38,7 +115,7 @@ class Vault:
     def _from_file(self, path: Path) -> Secret:
         self.reads.append(path)
         try:
-            return values.secret(files.read(path, most=LARGEST).decode("utf-8-sig"))
+            return fields.secret(files.read(path, most=LARGEST).decode("utf-8-sig"))
         except OSError as error:
             return Secret(None, f"key file {path} cannot be read: {error.strerror}")
         except UnicodeDecodeError:
@@ -76,12 +153,12 @@ def run(command: Command) -> Secret:
         process.wait()
     if status != 0:
         return Secret(None, f"key command {program} failed with exit code {status}", command)
-    return replace(values.secret(printed.decode("utf-8", "replace")), command=command)
+    return replace(fields.secret(printed.decode("utf-8", "replace")), command=command)
 
 
 def _printed(process: subprocess.Popen[bytes], limit: float) -> bytes | None:
     """One byte more than LARGEST at the most; None where it has not ended in time. A child of the process
-    may hold the pipe open for longer than the process lives: nobody but a thread waits for that."""
+    may hold the pipe open for longer than the process lives, so a thread of its own reads."""
     found: list[bytes] = []
     assert process.stdout is not None
     pipe = process.stdout

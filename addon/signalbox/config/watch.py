@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import files
+from .fields import Command
 from .load import RulesError, dotenv_files, load
-from .rules import Command, Level, Rules
+from .rules import Level, Rules
 from .secrets import commands_of, run, with_printed
 
 POLL = 0.2
@@ -80,17 +81,6 @@ class Live:
             await self._look()
         except Exception as error:  # whatever it is, the next edit must still be seen
             self._log("error", f"a look at {self._path.name} failed: {error!r}")
-
-    def reload(self) -> str:
-        """Loads now, in the caller's thread. Returns the first line of what is wrong, or nothing."""
-        stamp, began = self._stamp(), time.monotonic()
-        try:
-            self._replace(self._load(), stamp)
-        except RulesError as error:
-            self._complain(error, stamp)
-        else:
-            self._ran_all(began)
-        return self.error
 
     async def renew(self, command: Command, since: float) -> None:
         """Runs a command that prints a key, which was refused to a request sent at `since` (monotonic).

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from signalbox.cli.addon_path import router_path
+from signalbox.cli.options import router_path
 
 START = 15.0
 """Seconds that a start may take; one or two are usual."""

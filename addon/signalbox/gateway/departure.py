@@ -10,7 +10,8 @@ from secrets import token_hex
 from mitmproxy import http
 from mitmproxy.net.http.http1.read import connection_close
 
-from signalbox.config.rules import ANTHROPIC_HOST, Provider, Rules, Url, unlisted
+from signalbox.config.fields import Url
+from signalbox.config.rules import ANTHROPIC_HOST, Provider, Rules, unlisted
 from signalbox.gateway import reporting
 from signalbox.gateway.arrival import path
 from signalbox.gateway.known import Known

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from mitmproxy.options import Options
 
 from signalbox import ports
-from signalbox.config.faults import nearest
+from signalbox.config.document import nearest
 
 OURS = ("router_rules", "router_state")
 _FILTERS = ("dumper_filter", "view_filter", "readfile_filter")

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from signalbox.config.rules import Glob, Price
+from signalbox.config.fields import Glob
+from signalbox.config.rules import Price
 
 type Status = Literal["success", "error", "cancelled"]
 type Moment = Annotated[datetime, msgspec.Meta(tz=True)]

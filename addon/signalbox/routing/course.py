@@ -10,7 +10,8 @@ from contextlib import suppress
 import msgspec
 from msgspec.structs import replace
 
-from signalbox.config.rules import Command, Failover, Provider
+from signalbox.config.fields import Command
+from signalbox.config.rules import Failover, Provider
 from signalbox.config.rules import Reject as Reject
 from signalbox.routing.facts import Conversation
 from signalbox.routing.health import HealthEvent, HealthToken, ProviderHealth

@@ -228,7 +228,7 @@ class Exchange:
     def first_byte_limit(self) -> float:
         """Seconds; an answer that is not streamed comes only when all of it is written."""
         streamed = self.facts is not None and self.facts.stream
-        return self.timeout.first_byte if streamed else self.timeout.first_byte_whole
+        return self.timeout.first_byte_limit(streamed=streamed)
 
     def headers(self) -> dict[str, str]:
         """What every answer on the messages paths tells (the contract, section 3), as far as it is known.

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from signalbox.config.regexes import Regex
+from signalbox.config.rules import tier_of
 from signalbox.messages.body import Body
 from signalbox.messages.models import LISTED, LONG_CONTEXT_SUFFIX
 from signalbox.messages.system import BILLING
@@ -34,9 +35,6 @@ COUNTED = ("system", "messages", "tools")
 
 PREFIXES = (LISTED, "anthropic/")
 """What the merged model list, or a habit of other routers, puts before a name."""
-
-TIERS = ("opus", "sonnet", "haiku", "fable")
-"""In the order in which they are looked for."""
 
 _REMINDER, _REMINDER_END = "<system-reminder>", "</system-reminder>"
 
@@ -309,9 +307,3 @@ def without_long_context(model: str) -> tuple[str, bool]:
     """The name without its `[1m]` (in any casing), and whether it had one."""
     name = model[: -len(LONG_CONTEXT_SUFFIX)]
     return (name, True) if name and model[len(name) :].lower() == LONG_CONTEXT_SUFFIX else (model, False)
-
-
-def tier_of(model: str) -> str | None:
-    """The tier that a model's name speaks of: `claude-3-5-haiku-latest` is `haiku`."""
-    lowered = model.lower()
-    return next((name for name in TIERS if name in lowered), None)

@@ -4,8 +4,9 @@ import operator
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
+from signalbox.config.fields import Glob
 from signalbox.config.regexes import Regex
-from signalbox.config.rules import Glob, Match, Rule, Rules
+from signalbox.config.rules import Match, Rule, Rules
 from signalbox.routing.facts import Facts
 
 type Quota = Mapping[tuple[str, str], float]
@@ -51,7 +52,7 @@ def _of_the_request(match: Match, facts: Facts) -> Iterator[str]:
 
 
 def _of_the_quota(match: Match, quota: Quota) -> Iterator[str]:
-    for provider, window, comparison, percent in match.quota:
+    for (provider, window), (comparison, percent) in match.quota:
         used = quota.get((provider, window))
         if used is None or not _COMPARE[comparison](used, percent):
             known = "unknown" if used is None else f"{used:g}%"

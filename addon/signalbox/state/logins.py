@@ -17,7 +17,7 @@ from typing import Protocol
 
 import msgspec
 
-from signalbox.config import files, values
+from signalbox.config import fields, files
 from signalbox.config.rules import Provider, Rules
 from signalbox.routing.quota import DEFAULT
 
@@ -102,7 +102,7 @@ def parsed(text: str | bytes, folder: Path) -> Login:
         login = msgspec.json.decode(text, type=_Credentials).login
     except (msgspec.DecodeError, RecursionError):
         return Login(None, f"the login in {folder} cannot be read: it is not the JSON that is expected")
-    token = values.secret(login.access).value if login is not None else None
+    token = fields.secret(login.access).value if login is not None else None
     if login is None or token is None:
         return Login(None, f"there is no login in {folder}")
     return Login(token) if login.expires is None else Login(token, expires=login.expires / 1000)

@@ -1,20 +1,28 @@
-"""Text into what it means: one function for each kind of scalar in rules.yaml.
+"""The kinds of scalars in rules.yaml: what people call each, how its text is read, and its JSON Schema.
 
-Each raises ValueError; its text, if any, says what is wrong and never repeats the value, which may come
-from the environment. The patterns are also those of the JSON Schema.
+The `type` aliases are the kinds; each names a function below that turns text into the value. These functions
+raise ValueError; its text, if any, says what is wrong and never repeats the value, which may come from the
+environment. Every string may hold `${NAME}`, so every pattern of the JSON Schema lets that through; editors
+read unquoted numbers and true/false as such, so these are let through where they are meant.
 """
 
 import fnmatch
 import ipaddress
+import operator
 import re
 import urllib.parse
 import zoneinfo
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from . import regexes
 from .regexes import Regex
-from .rules import Glob, Listen, Secret, Target, Url
+from .typespec import Reads, Refers
+
+type Operator = Literal[">", ">=", "<", "<="]
 
 NAME = r"[A-Za-z0-9_-]+"
 WHOLE = r"\d{1,15}"
@@ -45,6 +53,179 @@ _REFERENCE = re.compile(
 )
 """How shells, Windows and other programs' settings name a variable."""
 _GLOB_CLASS = re.compile(r"\[!?\]?+[^\]]*\]")
+
+
+class Glob(msgspec.Struct, frozen=True):
+    """A case-insensitive glob (`*`, `?`, `[abc]`) over a whole text."""
+
+    text: str
+    pattern: re.Pattern[str]
+
+    def matches(self, text: str) -> bool:
+        return self.pattern.match(text) is not None
+
+
+class Url(msgspec.Struct, frozen=True):
+    """A base URL in parts. `path` is the prefix: empty, or starting and never ending with a slash."""
+
+    scheme: Literal["http", "https"]
+    host: str
+    port: int
+    path: str = ""
+
+    @property
+    def authority(self) -> str:
+        """Host, and the port where it is not the scheme's own; IPv6 in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        usual = 443 if self.scheme == "https" else 80
+        return host if self.port == usual else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}{self.path}"
+
+
+class Command(msgspec.Struct, frozen=True):
+    """A program that prints a secret, and the environment that it is given."""
+
+    argv: tuple[str, ...]
+    folder: Path
+    environ: Mapping[str, str] = {}
+    every: float | None = None
+    """Seconds after which what it printed is no longer good; None where that is not known."""
+
+    def __repr__(self) -> str:
+        return f"Command({self.argv[0]!r})"
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """A key as resolved at load. `value` is None where it could not be had; `reason` then says why."""
+
+    value: str | None
+    reason: str = ""
+    command: Command | None = None
+    """What printed it, if anything did."""
+
+    def __repr__(self) -> str:
+        return "Secret(***)" if self.value else f"Secret(reason={self.reason!r})"
+
+
+class Listen(msgspec.Struct, frozen=True):
+    host: str
+    port: int
+
+
+def string_schema(pattern: str = "") -> dict[str, Any]:
+    return {"type": "string", "pattern": rf"^({pattern})$|\$\{{"} if pattern else {"type": "string"}
+
+
+def number_schema(pattern: str, least: int = 0) -> dict[str, Any]:
+    return {"type": ["number", "string"], "minimum": least, "pattern": rf"^({pattern})$|\$\{{"}
+
+
+_LOOSE = {"type": ["string", "number", "boolean", "null"]}
+
+
+type Text = Annotated[str, Reads("text", text, string_schema())]
+type Loose = Annotated[str, Reads("text", any_text, _LOOSE, shown=False)]
+type Flag = Annotated[
+    bool,
+    Reads("true or false", flag, {"type": ["boolean", "string"], "pattern": r"^(true|false)$|\$\{"}),
+]
+type Whole = Annotated[int, Reads("a whole number", whole, number_schema(WHOLE))]
+type AtLeastOne = Annotated[int, Reads("a whole number from 1", at_least_one, number_schema(WHOLE, 1))]
+type Percent = Annotated[int, Reads("a whole number of percent", whole, number_schema(WHOLE))]
+type Dollars = Annotated[float, Reads("a number of dollars", number, number_schema(NUMBER))]
+type Duration = Annotated[
+    float,
+    Reads(
+        "a duration such as 300ms, 60s, 5m, 1h or 7d",
+        duration,
+        string_schema(DURATION) | {"type": ["string", "integer"], "maximum": 0},
+    ),
+]
+type Size = Annotated[int, Reads("a size such as 512KB, 10MB or 1GB", size, string_schema(SIZE))]
+type Count = Annotated[int, Reads("a count such as 2000, 500k or 1.5M", count, number_schema(COUNT))]
+type GlobText = Annotated[Glob, Reads("a glob", glob, string_schema())]
+type ModelGlob = Annotated[Glob, Reads("a glob", model_glob, string_schema())]
+type RegexText = Annotated[Regex, Reads("a regular expression", regex, string_schema())]
+type BaseUrl = Annotated[
+    Url,
+    Reads("a URL such as https://api.example.com", url, string_schema(r"https?://[^\s?#@]+"), shown=False),
+]
+type UrlPath = Annotated[str, Reads("a path that begins with /", path, string_schema(PATH))]
+type Location = Annotated[Path, Reads("a file or folder", location, string_schema())]
+type KeyText = Annotated[Secret, Reads("a key", secret, string_schema(), shown=False, written=no_reference)]
+type ClientSecret = Annotated[
+    str, Reads("a secret", client_secret, string_schema(), shown=False, written=no_reference)
+]
+type HeaderName = Annotated[
+    str,
+    Reads("the name of a header", header_name, {"type": "string", "pattern": f"^{HEADER_NAME}$"}),
+]
+type LowerHeaderName = Annotated[
+    str,
+    Reads("the name of a header", lower_header_name, {"type": "string", "pattern": f"^{HEADER_NAME}$"}),
+]
+type HeaderValue = Annotated[
+    str, Reads("the value of a header", header_value, _LOOSE, shown=False, written=no_reference)
+]
+type Beta = Annotated[str, Reads("the name of a beta", token, string_schema(HEADER_NAME))]
+type Status = Annotated[
+    int,
+    Reads("a status from 400 to 599", status, number_schema(r"[45]\d\d", 400) | {"maximum": 599}),
+]
+type Outcome = Annotated[
+    str,
+    Reads(
+        "auth, connect, timeout, stream_error or a status from 400 to 599",
+        outcome,
+        number_schema(r"auth|connect|timeout|stream_error|[45]\d\d", 400) | {"maximum": 599},
+    ),
+]
+type NewName = Annotated[
+    str,
+    Reads(
+        "a name of letters, digits, _ and -",
+        name,
+        {"type": "string", "pattern": f"^{NAME}$"},
+    ),
+]
+type ProviderName = Annotated[
+    str, Reads("a provider", text, string_schema()), Refers("providers", "provider", str)
+]
+type Window = Annotated[
+    tuple[str, str],
+    Reads("PROVIDER.WINDOW", window, {"type": "string", "pattern": f"^{WINDOW}$"}),
+    Refers("providers", "provider", operator.itemgetter(0)),
+]
+type Comparison = Annotated[
+    tuple[Operator, float],
+    Reads('a comparison such as ">80"', comparison, string_schema(rf"\s*{COMPARISON}\s*%?\s*")),
+]
+type Port = Annotated[
+    int | str,
+    Reads(
+        "a port or the name of a listener",
+        port_or_listener,
+        {"type": ["integer", "string"], "minimum": 1, "maximum": 65535},
+    ),
+    Refers("listen", "listener", lambda port: port if isinstance(port, str) else None),
+]
+type Address = Annotated[Listen, Reads("HOST:PORT such as 127.0.0.1:8082", listen, string_schema(LISTEN))]
+type HostName = Annotated[
+    str,
+    Reads(
+        "the name of a host such as router.lan", host_name, string_schema(r"[^\s:/]+|\[?[0-9A-Fa-f:.]+\]?")
+    ),
+]
+type WeekTime = Annotated[
+    tuple[int, int, int],
+    Reads("a day and time such as monday 00:00", week_start, string_schema(WEEKTIME)),
+]
+type Timezone = Annotated[str, Reads("local or a time zone such as Europe/Berlin", timezone, string_schema())]
+type LedgerUrl = Annotated[
+    str, Reads("sqlite or an SQLAlchemy URL", ledger, string_schema(LEDGER), shown=False)
+]
 
 
 def text(written: str) -> str:
@@ -112,10 +293,6 @@ def glob(written: str) -> Glob:
 def model_glob(written: str) -> Glob:
     """A glob on the requested model, of which `[1m]` is ignored (it would read as one of `1`, `m`)."""
     return glob(written[:-4] if written.lower().endswith("[1m]") else written)
-
-
-def glob_text(written: str) -> str:
-    return glob(written).text
 
 
 def regex(written: str) -> Regex:
@@ -195,6 +372,10 @@ def header_name(written: str) -> str:
     return written
 
 
+def lower_header_name(written: str) -> str:
+    return header_name(written).lower()
+
+
 def header_value(written: str) -> str:
     if not _may_stand_in_header(written):
         raise ValueError("it holds a line break or a character that a header cannot carry")
@@ -203,14 +384,6 @@ def header_value(written: str) -> str:
 
 def token(written: str) -> str:
     return _full(HEADER_NAME, written)[0]
-
-
-def target(written: str) -> Target:
-    """`provider` or `provider/model`; the provider ends at the first slash."""
-    provider, slash, model = written.partition("/")
-    if not provider or (slash and not model.strip()):
-        raise ValueError
-    return Target(provider, model.strip() or None)
 
 
 def status(written: str) -> int:
@@ -224,13 +397,16 @@ def outcome(written: str) -> str:
     return written if written in ("auth", "connect", "timeout", "stream_error") else str(status(written))
 
 
-def window(written: str) -> str:
-    return _full(WINDOW, written)[0]
+def window(written: str) -> tuple[str, str]:
+    """(provider, window)"""
+    provider, _, window = _full(WINDOW, written)[0].partition(".")
+    return provider, window
 
 
-def comparison(written: str) -> tuple[str, float]:
+def comparison(written: str) -> tuple[Operator, float]:
     found = _full(COMPARISON, written.strip().removesuffix("%"))
-    return found[1], float(found[2])
+    sign: Any = found[1]
+    return sign, float(found[2])
 
 
 def port_or_listener(written: str) -> int | str:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.config import values
-from signalbox.config.rules import Listen, Target
+from signalbox.config import fields, rules
+from signalbox.config.fields import Listen
+from signalbox.config.rules import Target
 
 
 def refusal(read: Callable[[str], object], text: str) -> str:
@@ -31,19 +32,19 @@ def refusal(read: Callable[[str], object], text: str) -> str:
     ],
 )
 def test_durations_are_seconds(text, seconds):
-    assert values.duration(text) == pytest.approx(seconds)
+    assert fields.duration(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", ["", "5", "5 m", "m", "-1s", "1h30m", "1w", "5M", "\u0665s"])
 def test_other_texts_are_no_durations(text):
-    assert refusal(values.duration, text)
+    assert refusal(fields.duration, text)
 
 
 @pytest.mark.parametrize(
     ("text", "size"), [("10MB", 10 << 20), ("512KB", 512 << 10), ("1GB", 1 << 30), ("1.5KB", 1536)]
 )
 def test_sizes_are_bytes(text, size):
-    assert values.size(text) == size
+    assert fields.size(text) == size
 
 
 @pytest.mark.parametrize(
@@ -51,12 +52,12 @@ def test_sizes_are_bytes(text, size):
     [("2000", 2000), ("500k", 500_000), ("1.5M", 1_500_000), ("2m", 2_000_000), ("0.001k", 1)],
 )
 def test_counts_are_whole(text, count):
-    assert values.count(text) == count
+    assert fields.count(text) == count
 
 
 @pytest.mark.parametrize("text", ["1.5", "0.0001k", "k", "-1", "1 k", "1e3", ""])
 def test_what_is_not_whole_is_no_count(text):
-    assert refusal(values.count, text)
+    assert refusal(fields.count, text)
 
 
 @pytest.mark.parametrize(
@@ -72,20 +73,20 @@ def test_what_is_not_whole_is_no_count(text):
     ],
 )
 def test_globs_are_whole_and_ignore_case(glob, text, matches):
-    assert values.glob(glob).matches(text) is matches
+    assert fields.glob(glob).matches(text) is matches
 
 
 @pytest.mark.parametrize("text", ["", "[abc", "a[", "[]"])
 def test_bad_globs_are_refused(text):
-    assert refusal(values.glob, text)
+    assert refusal(fields.glob, text)
 
 
 def test_a_glob_of_stars_is_fast():
-    assert not values.glob("*a" * 30).matches("a" * 29 + "b" * 5000)
+    assert not fields.glob("*a" * 30).matches("a" * 29 + "b" * 5000)
 
 
 def test_1m_at_the_end_of_a_model_glob_is_ignored():
-    assert values.model_glob("claude-opus-*[1m]").matches("claude-opus-4-5")
+    assert fields.model_glob("claude-opus-*[1m]").matches("claude-opus-4-5")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_1m_at_the_end_of_a_model_glob_is_ignored():
     ],
 )
 def test_urls_are_taken_apart(text, expected):
-    assert str(values.url(text)) == expected
+    assert str(fields.url(text)) == expected
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_urls_are_taken_apart(text, expected):
     ],
 )  # fmt: skip
 def test_bad_urls_are_refused(text):
-    assert "pw" not in refusal(values.url, text)
+    assert "pw" not in refusal(fields.url, text)
 
 
 @pytest.mark.parametrize(
@@ -124,19 +125,19 @@ def test_bad_urls_are_refused(text):
     ],
 )
 def test_the_provider_ends_at_the_first_slash(text, target):
-    assert values.target(text) == target
+    assert rules.target(text) == target
 
 
 @pytest.mark.parametrize("text", ["", "/", "zai/", "/glm", "zai/ "])
 def test_half_a_target_is_refused(text):
-    assert refusal(values.target, text)
+    assert refusal(rules.target, text)
 
 
 @pytest.mark.parametrize(
     ("text", "reason"), [(" ", "empty"), ("a\nb", "header"), ("k\u20acy", "header"), ("a\0", "header")]
 )
 def test_a_key_that_no_header_can_carry_has_a_reason_instead(text, reason):
-    secret = values.secret(text)
+    secret = fields.secret(text)
     assert secret.value is None
     assert reason in secret.reason
 
@@ -144,29 +145,29 @@ def test_a_key_that_no_header_can_carry_has_a_reason_instead(text, reason):
 @pytest.mark.parametrize("text", ["a\r\nx: y", "a\n", "\0", "\u20ac"])
 def test_header_values_cannot_break_out(text):
     with pytest.raises(ValueError, match="header cannot carry"):
-        values.header_value(text)
+        fields.header_value(text)
 
 
 @pytest.mark.parametrize("text", ["", "a b", "a:", "a\n", "Content-Length", "transfer-encoding"])
 def test_header_names_are_tokens_and_not_of_the_connection(text):
-    assert refusal(values.header_name, text)
+    assert refusal(fields.header_name, text)
 
 
 @pytest.mark.parametrize(
     ("read", "text", "value"),
     [
-        (values.comparison, ">80", (">", 80.0)),
-        (values.comparison, "<= 12.5%", ("<=", 12.5)),
-        (values.week_start, "Monday 08:30", (0, 8, 30)),
-        (values.listen, "127.0.0.1:8082", Listen("127.0.0.1", 8082)),
-        (values.listen, "[::1]:8082", Listen("::1", 8082)),
-        (values.port_or_listener, "8082", 8082),
-        (values.port_or_listener, "work", "work"),
-        (values.outcome, "529", "529"),
-        (values.outcome, "timeout", "timeout"),
-        (values.timezone, "local", "local"),
-        (values.ledger, "postgresql+psycopg://h/db", "postgresql+psycopg://h/db"),
-        (values.path, "/openai/deployments/x", "/openai/deployments/x"),
+        (fields.comparison, ">80", (">", 80.0)),
+        (fields.comparison, "<= 12.5%", ("<=", 12.5)),
+        (fields.week_start, "Monday 08:30", (0, 8, 30)),
+        (fields.listen, "127.0.0.1:8082", Listen("127.0.0.1", 8082)),
+        (fields.listen, "[::1]:8082", Listen("::1", 8082)),
+        (fields.port_or_listener, "8082", 8082),
+        (fields.port_or_listener, "work", "work"),
+        (fields.outcome, "529", "529"),
+        (fields.outcome, "timeout", "timeout"),
+        (fields.timezone, "local", "local"),
+        (fields.ledger, "postgresql+psycopg://h/db", "postgresql+psycopg://h/db"),
+        (fields.path, "/openai/deployments/x", "/openai/deployments/x"),
     ],
 )
 def test_what_is_well_formed_is_read(read, text, value):
@@ -176,28 +177,28 @@ def test_what_is_well_formed_is_read(read, text, value):
 @pytest.mark.parametrize(
     ("read", "text"),
     [
-        (values.comparison, "80"),
-        (values.comparison, "=80"),
-        (values.week_start, "monday"),
-        (values.week_start, "monday 24:00"),
-        (values.listen, "8082"),
-        (values.listen, "h:0"),
-        (values.port_or_listener, "0"),
-        (values.port_or_listener, "70000"),
-        (values.outcome, "200"),
-        (values.outcome, "timeouts"),
-        (values.status, "600"),
-        (values.timezone, "Mars/Olympus"),
-        (values.timezone, "../etc/passwd"),
-        (values.ledger, "mysql"),
-        (values.path, "openai"),
-        (values.path, "/a?b"),
-        (values.regex, "("),
-        (values.regex, ""),
-        (values.regex, "(" * 5000),
-        (values.flag, "yes"),
-        (values.whole, "1.0"),
-        (values.whole, "9" * 5000),
+        (fields.comparison, "80"),
+        (fields.comparison, "=80"),
+        (fields.week_start, "monday"),
+        (fields.week_start, "monday 24:00"),
+        (fields.listen, "8082"),
+        (fields.listen, "h:0"),
+        (fields.port_or_listener, "0"),
+        (fields.port_or_listener, "70000"),
+        (fields.outcome, "200"),
+        (fields.outcome, "timeouts"),
+        (fields.status, "600"),
+        (fields.timezone, "Mars/Olympus"),
+        (fields.timezone, "../etc/passwd"),
+        (fields.ledger, "mysql"),
+        (fields.path, "openai"),
+        (fields.path, "/a?b"),
+        (fields.regex, "("),
+        (fields.regex, ""),
+        (fields.regex, "(" * 5000),
+        (fields.flag, "yes"),
+        (fields.whole, "1.0"),
+        (fields.whole, "9" * 5000),
     ],
 )
 def test_what_is_not_is_refused(read, text):
@@ -205,11 +206,11 @@ def test_what_is_not_is_refused(read, text):
 
 
 READERS = [
-    values.text, values.name, values.flag, values.whole, values.number, values.duration,
-    values.size, values.count, values.glob, values.model_glob, values.url, values.path,
-    values.location, values.secret, values.header_name, values.header_value, values.target,
-    values.outcome, values.window, values.comparison, values.port_or_listener, values.listen,
-    values.week_start, values.timezone, values.ledger,
+    fields.text, fields.name, fields.flag, fields.whole, fields.number, fields.duration,
+    fields.size, fields.count, fields.glob, fields.model_glob, fields.url, fields.path,
+    fields.location, fields.secret, fields.header_name, fields.header_value, rules.target,
+    fields.outcome, fields.window, fields.comparison, fields.port_or_listener, fields.listen,
+    fields.week_start, fields.timezone, fields.ledger,
 ]  # fmt: skip
 
 

@@ -4,23 +4,21 @@ from pathlib import Path
 
 import pytest
 
+from signalbox.config.fields import Listen, Secret, glob
 from signalbox.config.load import parse
 from signalbox.config.rules import (
     Budget,
     Circuit,
     Failover,
-    Listen,
     Match,
     Price,
     Provider,
     Reject,
     Rule,
     Rules,
-    Secret,
     Target,
     Timeout,
 )
-from signalbox.config.values import glob
 
 FILE = Path("/nowhere/rules.yaml")
 
@@ -80,8 +78,8 @@ def test_the_first_key_that_could_be_had_is_the_key():
         (", prices: {'*': {input: 0.6, output: 2}}", "prices", ((glob("*"), Price(0.6, 2.0)),)),
         (", budget: {tokens: 50M, per: day}", "budget", Budget(50_000_000, "day", 100)),
         (", circuit: {cooldown: 5s}", "circuit", Circuit(3, 5, 5.0)),
-        (", timeout: {idle: 1m}", "timeout", Timeout(10, 120, 600, 60)),
-        (", timeout: {first_byte: 30s}", "timeout", Timeout(10, 30, 30, 300)),
+        (", timeout: {idle: 1m}", "timeout", Timeout(10, None, 60)),
+        (", timeout: {first_byte: 30s}", "timeout", Timeout(10, 30, 300)),
         (", query: {api-version: 2024-10-21}", "query", {"api-version": "2024-10-21"}),
         (", path: /x", "path", "/x"),
         (", login: other", "login", Path("/nowhere/other")),
@@ -123,7 +121,7 @@ def test_a_status_file_is_kept_where_quota_is_given():
         ("{tokens_over: 60k, tokens_under: 1M}", Match(tokens_over=60_000, tokens_under=1_000_000)),
         (
             '{quota: {a.7d: ">80", b.overage: "<=5"}}',
-            Match(quota=(("a", "7d", ">", 80), ("b", "overage", "<=", 5))),
+            Match(quota=((("a", "7d"), (">", 80)), (("b", "overage"), ("<=", 5)))),
         ),
     ],
 )  # fmt: skip

@@ -1,0 +1,120 @@
+"""The small commands: `addon-path`, `schema`, `picker`, `learned`."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from signalbox.background import picker
+from signalbox.background.model_list import ModelLists
+from signalbox.cli.options import loaded, router_path, rules_option, state_option
+from signalbox.config import jsonschema
+from signalbox.config.fields import Listen
+from signalbox.record.console import escaped
+from signalbox.state.learned_db import FILE
+from signalbox.state.logins import logins_of
+from signalbox.state.unsupported_store import WEEK, Fact, facts, forget
+
+HOUR = 3600.0
+DEFAULT_LISTENER = Listen("127.0.0.1", 8082)
+"""Where `just run` listens."""
+
+learned_state = state_option("Folder of what was learned.")
+
+
+@click.command("addon-path")
+def addon_path_command() -> None:
+    """Print the path of router.py, for `mitmdump -s "$(signalbox addon-path)"`."""
+    path = router_path()
+    if not path.is_file():
+        raise click.ClickException(f"{path} is not there: signalbox was not installed from its repository")
+    click.echo(path)
+
+
+@click.command("schema")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
+@click.option(
+    "--check",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Only tell whether this file holds it; the exit code is 1 where it does not.",
+)
+def schema_command(out: Path | None, check: Path | None) -> None:
+    """Print the JSON Schema of rules.yaml."""
+    text = jsonschema.text()
+    if check:
+        if check.read_text(encoding="utf-8") != text:
+            raise click.ClickException(f"{check} is stale; `just schema` renews it")
+    elif out:
+        out.write_text(text, encoding="utf-8", newline="\n")
+    else:
+        click.echo(text, nl=False)
+
+
+@click.command("picker")
+@rules_option
+@learned_state
+def picker_command(file: Path | None, state: Path) -> None:
+    """Write the picker file of Claude Code, for each account. Asks the providers for their lists."""
+    rules = loaded(file)
+    logins = logins_of(rules)
+    lists = ModelLists(state, token_of=lambda provider: logins.of(provider.login, time.time()).token)
+    gathered = asyncio.run(lists.gather(rules))
+    first = next(iter(rules.listen.values()), DEFAULT_LISTENER)
+    written = picker.write(rules, gathered, picker.url_of(first.host, first.port), now=time.time())
+    for one in written:
+        click.echo(escaped(one.line), err=bool(one.fault))
+    if any(one.fault for one in written):
+        raise SystemExit(1)
+
+
+@click.group("learned")
+def learned_command() -> None:
+    """What providers were seen to reject: it is left out of requests to them for a week."""
+
+
+@learned_command.command("list")
+@learned_state
+def list_command(state: Path) -> None:
+    """Print each field or beta with its provider and model."""
+    with _readable(state):
+        known = facts(state)
+    for fact in known:
+        hours = (fact.at + WEEK - time.time()) / HOUR
+        left = f"{hours / 24:.0f} days" if hours >= 48 else f"{max(hours, 1):.0f} hours"
+        click.echo(f"{_line(fact)} (for another {left})")
+    if not known:
+        click.echo("Nothing was learned.")
+
+
+@learned_command.command("forget")
+@click.argument("provider", required=False)
+@click.argument("field", required=False)
+@learned_state
+def forget_command(provider: str | None, field: str | None, state: Path) -> None:
+    """Forget everything, or what was learned of PROVIDER, or only FIELD of it. It is sent again at once."""
+    with _readable(state, ": nothing was forgotten"):
+        gone = forget(state, provider, field)
+    for fact in gone:
+        click.echo(f"Forgotten: {_line(fact)}")
+    if not gone:
+        click.echo("There is nothing to forget.")
+
+
+@contextmanager
+def _readable(state: Path, so: str = "") -> Iterator[None]:
+    """Ends the command with a line where the file cannot be used."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as fault:
+        raise click.ClickException(f"{state / FILE}: {fault}{so}") from None
+
+
+def _line(fact: Fact) -> str:
+    """Models are named by whoever asks, so nothing of it reaches a terminal as it is."""
+    return escaped(
+        f"{fact.provider}/{fact.model}: {fact.field}" if fact.model else f"{fact.provider}: {fact.field}"
+    )

@@ -1,0 +1,49 @@
+"""What commands share: options for the rules and the state folder, and loading the rules."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import platformdirs
+
+import signalbox
+from signalbox.config.load import PROJECT, RulesError, load
+from signalbox.config.rules import Rules
+
+PROJECT_RULES = PROJECT / "rules.yaml"
+
+rules_option = click.option(
+    "--rules", "file", type=click.Path(path_type=Path), help="Default: as for `check`."
+)
+
+
+def state_option[F: Callable[..., Any]](what: str) -> Callable[[F], F]:
+    """The option `--state`; by default the folder that routers use by default."""
+    return click.option(
+        "--state",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=lambda: platformdirs.user_state_path("signalbox"),
+        help=what,
+    )
+
+
+def default_rules() -> Path:
+    """rules.yaml of the current folder, else the project's."""
+    here = Path("rules.yaml")
+    return here if here.exists() else PROJECT_RULES
+
+
+def loaded(file: Path | None) -> Rules:
+    """The rules in `file`, or in the default one. Errors are printed and end the command with exit code 1."""
+    try:
+        return load(file or default_rules(), os.environ)
+    except RulesError as error:
+        click.echo("\n".join(error.errors), err=True)
+        raise SystemExit(1) from None
+
+
+def router_path() -> Path:
+    """router.py, beside the package as it lies in the repository."""
+    return Path(signalbox.__file__).resolve().parent.parent / "router.py"
