@@ -198,7 +198,7 @@ def test_without_a_rule_or_a_model_nobody_is_chosen(rules, model, reason):
 
 
 def test_quota_conditions_are_asked_of_the_quota_given():
-    match = Match(quota=(("anthropic", "7d", ">", 80.0),))
+    match = Match(quota=((("anthropic", "7d"), (">", 80.0)),))
     rule = Rule(
         label="#1", match=match, choices=((Target("zai"),),), reject=None, failover=Failover(), line=1
     )
