@@ -6,10 +6,10 @@ import json
 
 from mitmproxy import ctx, http
 
+from signalbox.exchange import Exchange
 from signalbox.proxy.answer import UpstreamAnswer
 from signalbox.proxy.layers import RouterLayer
 from signalbox.proxy.stream import RoutedStream
-from signalbox.routing.exchange import Exchange
 
 COUNTED = (RouterLayer, RoutedStream, UpstreamAnswer, Exchange)
 

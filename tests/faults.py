@@ -4,16 +4,16 @@ from pathlib import Path
 
 from mitmproxy import ctx
 
-from signalbox.gateway import departure
 from signalbox.messages.reader import Reader
 from signalbox.pages import health
+from signalbox.proxy import dispatch
 from signalbox.proxy.stream import RoutedStream
 
 BREAK_HEALTH = Path("break-health")
 """A file in the current folder: while it is there the page fails."""
 
-prepare, feed, handle = departure.prepare, Reader.pieces, RoutedStream.state_consume_request_body
-tell = departure._tell
+prepare, feed, handle = dispatch.prepare, Reader.pieces, RoutedStream.state_consume_request_body
+tell = dispatch.log_dispatch
 
 
 def broken_prepare(choice, facts, *args, **kwargs):
@@ -50,8 +50,8 @@ def broken_handle(self, event):
 
 
 def load(loader):
-    departure.prepare = broken_prepare
-    departure._tell = broken_tell
+    dispatch.prepare = broken_prepare
+    dispatch.log_dispatch = broken_tell
     health.page = broken_page(health.page)
     Reader.pieces = broken_feed
     RoutedStream.state_consume_request_body = broken_handle

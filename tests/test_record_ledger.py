@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signalbox.record import ledger
-from signalbox.record.entry import Attempt, Entry
+from signalbox.record.entry import AttemptRow, Entry
 from signalbox.record.ledger import BATCH, DAY, FILE, LONGEST, Database, Ledger, UsageCounter, milliseconds
 from tests.running import wait_until
 
 NOON = datetime(2026, 11, 19, 12, tzinfo=UTC)
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
-ATTEMPT = Attempt(
+ATTEMPT = AttemptRow(
     provider="zai",
     model="glm-4.7",
     key=1,
@@ -40,11 +40,11 @@ ATTEMPT = Attempt(
 ENTRY = Entry(ts=NOON, model="sonnet", backend="zai", status="success", attempts="zai:200", tried=(ATTEMPT,))
 
 
-def entry(*tried: Attempt, **fields: Any) -> Entry:
+def entry(*tried: AttemptRow, **fields: Any) -> Entry:
     return msgspec.structs.replace(ENTRY, tried=tried or ENTRY.tried, **fields)
 
 
-def attempt(**fields: Any) -> Attempt:
+def attempt(**fields: Any) -> AttemptRow:
     return msgspec.structs.replace(ATTEMPT, **fields)
 
 
@@ -358,7 +358,7 @@ def test_nothing_is_counted_twice_or_forgotten_whenever_it_is_read(steps):
         one = opened.enter_context(closing(Ledger(Path(folder))))
         for step, provider, tokens in steps:
             if step == "enter":
-                bare = Attempt(
+                bare = AttemptRow(
                     provider=provider, started=NOON, latency_ms=0, outcome="200", input_tokens=tokens
                 )
                 one.enter(entry(bare))
@@ -381,7 +381,7 @@ MOMENT = milliseconds(NOON)
 def used(tokens: int, *providers: str) -> Entry:
     """One attempt at each provider, each of so many tokens."""
     tried = tuple(
-        Attempt(provider=name, started=NOON, latency_ms=0, outcome="200", output_tokens=tokens)
+        AttemptRow(provider=name, started=NOON, latency_ms=0, outcome="200", output_tokens=tokens)
         for name in providers
     )
     return Entry(ts=NOON, model="", backend="", status="success", tried=tried)

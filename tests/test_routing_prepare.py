@@ -10,7 +10,7 @@ from signalbox.config.fields import Secret, Url
 from signalbox.config.rules import Provider, Target
 from signalbox.messages.body import Body
 from signalbox.routing.facts import Facts
-from signalbox.routing.outgoing import Incoming, Lessons, Outgoing
+from signalbox.routing.outgoing import Incoming, Outgoing, ProviderConstraints
 from signalbox.routing.plan import Candidate
 from signalbox.routing.prepare import prepare
 from signalbox.translate.translation import UntranslatableError
@@ -34,8 +34,8 @@ def prepare_body(api: str, body: Body, url: Url | None = None, path: str | None 
         Facts(path="/v1/messages", port=1, headers={}, body=body),
         Incoming("/v1/messages?beta=true", (("Host", "127.0.0.1"), LOGIN), body.raw, body),
         key=provider.key,
-        lessons=Lessons(lambda _: None),
-        lone=False,
+        constraints=ProviderConstraints(lambda _: None),
+        is_only_candidate=False,
         seed="seed",
     )
 

@@ -13,7 +13,7 @@ from signalbox.config.fields import Glob, Secret, Url
 from signalbox.config.rules import BodyEdit, Provider, Target
 from signalbox.messages.body import Body
 from signalbox.routing.facts import Facts
-from signalbox.routing.outgoing import Incoming, Lessons, Outgoing
+from signalbox.routing.outgoing import Incoming, Outgoing, ProviderConstraints
 from signalbox.routing.plan import Candidate
 from signalbox.routing.prepare_messages import prepare_messages
 
@@ -48,8 +48,10 @@ def send(
     candidate = Candidate(Provider(name="p", **provider), target or Target("p"), model or facts.asked)
     incoming = Incoming(path, headers, raw if wire is None else wire, body)
     key = candidate.provider.key
-    lessons = Lessons(lambda _: issuer, rejected, refused)
-    return prepare_messages(candidate, facts, incoming, key=key, lessons=lessons, lone=lone)
+    constraints = ProviderConstraints(lambda _: issuer, rejected, refused)
+    return prepare_messages(
+        candidate, facts, incoming, key=key, constraints=constraints, is_only_candidate=lone
+    )
 
 
 def header(outgoing: Outgoing, name: str) -> str | None:
@@ -79,7 +81,7 @@ def test_a_request_that_came_without_a_length_leaves_with_one():
 def test_another_model_changes_only_the_models_bytes_and_is_echoed():
     outgoing = send(ZAI, model="glm-4.7")
     assert outgoing.body == RAW.replace(b'"claude-sonnet-4-5"', b'"glm-4.7"')
-    assert outgoing.echo_model == "claude-sonnet-4-5"
+    assert outgoing.response_model_name == "claude-sonnet-4-5"
     assert header(outgoing, "content-length") == str(len(outgoing.body))
 
 

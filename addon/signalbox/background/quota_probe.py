@@ -24,7 +24,7 @@ from signalbox.messages.body import Body
 from signalbox.messages.paths import COUNT_TOKENS
 from signalbox.routing.credentials import Headers
 from signalbox.routing.facts import Facts
-from signalbox.routing.outgoing import BETA, Incoming, Lessons, Outgoing
+from signalbox.routing.outgoing import BETA, Incoming, Outgoing, ProviderConstraints
 from signalbox.routing.plan import Candidate
 from signalbox.routing.prepare_messages import prepare_messages
 from signalbox.routing.quota import Quotas
@@ -230,6 +230,6 @@ def request(provider: Provider, login: Headers, key: str | None) -> Outgoing:
         Facts(path=COUNT_TOKENS, port=0, headers={}, body=body),
         Incoming(COUNT_TOKENS, headers, body.raw, body),
         key=key,
-        lessons=Lessons(lambda _: None),
-        lone=True,
+        constraints=ProviderConstraints(lambda _: None),
+        is_only_candidate=True,
     )

@@ -21,7 +21,7 @@ from signalbox.routing.budget import Budgets, Used
 from signalbox.routing.credentials import mask
 from signalbox.routing.facts import AGENT_HEADER, Facts
 from signalbox.routing.match import why
-from signalbox.routing.outgoing import Incoming, Lessons
+from signalbox.routing.outgoing import Incoming, ProviderConstraints
 from signalbox.routing.plan import Candidate, plan
 from signalbox.routing.prepare import prepare
 from signalbox.routing.prepare_chat import dialect
@@ -179,8 +179,10 @@ def _target(
     number: int, candidate: Candidate, facts: Facts, incoming: Incoming, *, lone: bool
 ) -> Iterator[Line]:
     provider = candidate.provider
-    lessons = Lessons(lambda _: provider.name)
-    outgoing = prepare(candidate, facts, incoming, key=provider.key, lessons=lessons, lone=lone, seed="")
+    constraints = ProviderConstraints(lambda _: provider.name)
+    outgoing = prepare(
+        candidate, facts, incoming, key=provider.key, constraints=constraints, is_only_candidate=lone, seed=""
+    )
     yield (
         f"{number}. {provider.name}: POST {provider.url.scheme}://{provider.url.authority}{outgoing.path}",
         "green",

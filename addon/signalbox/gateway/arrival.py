@@ -7,6 +7,7 @@ from mitmproxy.net.http.http1 import expected_http_body_size
 from mitmproxy.proxy.mode_specs import ReverseMode
 
 from signalbox.config.rules import ANTHROPIC_HOST, Rules
+from signalbox.exchange import Exchange, Kind
 from signalbox.messages.paths import COUNT_TOKENS, MESSAGES, MODELS
 from signalbox.pages.health import Listener
 from signalbox.proxy import answers
@@ -15,7 +16,6 @@ from signalbox.proxy.requests import hide, to_headers
 from signalbox.routing import browsers
 from signalbox.routing.browsers import is_loopback as is_loopback
 from signalbox.routing.credentials import Caller, Headers, less_clients, path_less_clients
-from signalbox.routing.exchange import Exchange, Kind
 
 ROUTED: dict[str, Kind] = {MESSAGES: "messages", COUNT_TOKENS: "count_tokens"}
 OWN = {("GET", "/health"), ("HEAD", "/"), ("HEAD", "/api/hello")}
@@ -141,7 +141,7 @@ def _keep(request: http.Request, came: Headers, kept: Headers, rules: Rules) -> 
 
 def refuse(flow: http.HTTPFlow, exchange: Exchange, answer: Callable[[Exchange], http.Response]) -> None:
     """Answer before the body is in (see `RoutedStream`), and say nothing of how it would be routed."""
-    exchange.kind = "refused"
+    exchange.refuse()
     flow.response = answer(exchange)
 
 

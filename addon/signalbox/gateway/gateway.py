@@ -17,14 +17,13 @@ from mitmproxy.connection import Client
 
 from signalbox.config.rules import Level, Provider, Rules
 from signalbox.config.watch import Live
-from signalbox.gateway import arrival, delivery, departure, reporting
-from signalbox.gateway.known import Known
+from signalbox.exchange import Exchange
+from signalbox.gateway import arrival
 from signalbox.gateway.listing import Listing
 from signalbox.gateway.metering import Metering
-from signalbox.gateway.recording import entry, passed
 from signalbox.messages.paths import MESSAGES
 from signalbox.pages import health
-from signalbox.proxy import answers, replays
+from signalbox.proxy import answers, dispatch, recording, replays
 from signalbox.proxy.faults import place
 from signalbox.proxy.flows import exchanges
 from signalbox.proxy.requests import takes_long
@@ -32,7 +31,6 @@ from signalbox.record import console
 from signalbox.record.console import LEVELS, request_line
 from signalbox.record.recorder import Recorder
 from signalbox.routing.credentials import Caller, Headers, identify, less_clients
-from signalbox.routing.exchange import Exchange
 from signalbox.routing.health import ProviderHealth
 from signalbox.routing.sessions import Sessions
 from signalbox.routing.work import Work, in_place, in_thread
@@ -126,13 +124,13 @@ class Gateway:
             return None
         if exchange.kind == "models":
             return self._list(flow, exchange)
-        if not exchange.ours:
+        if not exchange.is_messages_request:
             return None
         try:
-            if exchange.label == "fail-open":
+            if exchange.failed_open:
                 return None
             is_long = takes_long(flow.request, exchange)
-            routing = departure.route(flow, exchange, self._known(exchange), is_long=is_long)
+            routing = dispatch.route(flow, exchange, self._services(exchange), is_long=is_long)
             if is_long:
                 return self._route_in_thread(flow, exchange, routing)
             in_place(routing)
@@ -156,19 +154,17 @@ class Gateway:
         try:
             if flow.response is not None:
                 self._answered(exchange, flow.response.status_code)
-            reporting.failed_over(flow, exchange)
         except Exception as fault:
             log.error("fault when an attempt had failed: %s", place(fault))
 
     async def signalbox_renew(self, flow: http.HTTPFlow) -> None:
         """Not mitmproxy's: a key that a command printed was refused (the contract, section 2)."""
         exchange = exchanges.get(flow)
-        course = exchange.course if exchange is not None else None
-        if exchange is None or course is None or exchange.provider is None:
+        if exchange is None or exchange.dispatch is None or exchange.provider is None:
             return
         try:
-            if (command := course.key_command) is not None:
-                await self.live.renew(command, exchange.tried[-1].began)
+            if (command := exchange.dispatch.key_command) is not None:
+                await self.live.renew(command, exchange.attempts[-1].started)
                 exchange.renewed = self.rules.providers.get(exchange.provider.name)
         except Exception as fault:
             log.error("fault when a key was renewed: %s", place(fault))
@@ -181,8 +177,7 @@ class Gateway:
             if exchange.kind == "pipe":
                 flow.response.stream = True
                 self.metering.hear_pipe(flow, exchange)
-            elif exchange.ours and arrival.came_from_upstream(flow):
-                delivery.deliver(flow, exchange)
+            elif exchange.is_messages_request and arrival.came_from_upstream(flow):
                 self._answered(exchange, flow.response.status_code)
         except Exception as fault:
             log.error("fault when an answer came: %s", place(fault))
@@ -197,10 +192,9 @@ class Gateway:
         exchange = exchanges.get(flow)
         if exchange is not None:
             if self.closing or (exchange.ending == "done" and _left(flow)):
-                exchange.ending = "cancelled"
-                exchange.attempted("cancelled")
-            elif exchange.ending == "done":
-                exchange.ending = "error"
+                exchange.cancel()
+            else:
+                exchange.fail()
         self._record(flow)
 
     def resume(self) -> None:
@@ -219,9 +213,9 @@ class Gateway:
 
     # behind them
 
-    def _known(self, exchange: Exchange) -> Known:
+    def _services(self, exchange: Exchange) -> dispatch.Services:
         provider_health = self.provider_health if exchange.kind == "messages" else self.counting
-        return Known(self.metering, self.sessions, provider_health, self.issued, self.learned)
+        return dispatch.Services(self.metering, self.sessions, provider_health, self.issued, self.learned)
 
     def _receive(self, flow: http.HTTPFlow, rules: Rules) -> None:
         headers = tuple(flow.request.headers.items(multi=True))
@@ -241,7 +235,7 @@ class Gateway:
         exchange.provenance = self.issued
         exchanges[flow] = exchange
         arrival.mask(flow, exchange, headers)
-        if exchange.ours or exchange.hidden:
+        if exchange.is_messages_request or exchange.hidden:
             flow.metadata[replays.MARK] = {}
         if not self.admits(flow.client_conn):  # connected while there were clients in the rules
             arrival.refuse(flow, exchange, partial(answers.error, 403, WALL))
@@ -252,7 +246,7 @@ class Gateway:
             flow.response = self._own_answer(flow, full=arrival.is_trusted(flow, caller))
         elif caller is None:
             arrival.refuse(flow, exchange, arrival.no_secret)
-        elif exchange.ours and arrival.announced_size(flow) > rules.body_limit:
+        elif exchange.is_messages_request and arrival.announced_size(flow) > rules.body_limit:
             arrival.refuse(flow, exchange, answers.too_large)
         else:
             flow.request.stream = exchange.kind == "pipe"
@@ -281,61 +275,61 @@ class Gateway:
         try:
             await self.listing.answer(flow, exchange)
             arrival.drop_foreign_headers(flow, exchange)
-            exchange.forget()
+            exchange.release()
         except Exception as fault:  # the upstream's own list is better than none
             log.error("fault when models were listed: %s", place(fault))
-            exchange.kind = "pipe"
+            exchange.pipe()
 
     def _answered(self, exchange: Exchange, status: int) -> None:
         """What a provider's answer to a message says of its key."""
         if exchange.kind == "messages":
-            self.observed.answered(exchange.tried[-1].provider, status)
+            self.observed.answered(exchange.attempts[-1].provider.name, status)
 
     def _fail_open(self, flow: http.HTTPFlow, exchange: Exchange | None) -> None:
         """Nothing was sent yet: let a caller with its own credentials through unchanged, or say so."""
         if (
             exchange is None
-            or not exchange.ours
+            or not exchange.is_messages_request
             or exchange.outgoing is not None  # then the flow may be another request already
             or not exchange.caller.has_login
             or exchange.rules.fail == "closed"
         ):
             flow.response = answers.error(500, FAULT, exchange)
             return
-        exchange.label = "fail-open"
+        exchange.fail_open()
         self.observed.fail_open()
-        departure.pass_on(flow, exchange, "fail-open")
+        dispatch.pass_on(flow, exchange, "fail-open")
 
     def _record(self, flow: http.HTTPFlow) -> None:
         exchange = exchanges.get(flow)
         if exchange is None or exchange.recorded or exchange.kind in ("own", "models"):
             return
         exchange.recorded = True
-        if not exchange.ours:
+        if not exchange.is_messages_request:
             self._record_passed(flow, exchange)
-            exchange.forget()
+            exchange.release()
             return
         try:
-            delivery.judge(flow, exchange)
-            delivery.remember(exchange, self.sessions)
+            recording.finish(exchange)
+            recording.remember(exchange, self.sessions)
             if exchange.reader is not None and exchange.reader.fault:
                 log.warning("an answer could not be read for its usage: %s", exchange.reader.fault)
-            recorded = entry(exchange, flow.response)
+            recorded = recording.entry(exchange, flow.response)
             if exchange.kind == "messages":
                 self.recorder.record(recorded)
             elif log.isEnabledFor(logging.DEBUG):
                 log.debug("count_tokens %s", request_line(recorded, prompts=False))
         except Exception as fault:
             log.error("fault when a request was recorded: %s", place(fault))
-        exchange.forget()
+        exchange.release()
 
     def _record_passed(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """Of what is only passed on a line where there are no rules, or where it failed; of what is refused
         always. Who has no secret leaves no record: strangers must not fill the disk."""
         is_refused = exchange.kind == "refused"
         try:
-            provider = None if is_refused else departure.upstream(flow, exchange.rules)
-            recorded = passed(exchange, flow, provider)
+            provider = None if is_refused else dispatch.upstream(flow, exchange.rules)
+            recorded = recording.passed(exchange, flow, provider)
             failed = exchange.ending == "error" or not arrival.came_from_upstream(flow)
             if not (is_refused or failed or not exchange.rules.rules):
                 return

@@ -13,15 +13,15 @@ from signalbox.background import picker
 from signalbox.background.model_list import ModelLists
 from signalbox.config import files
 from signalbox.config.watch import Live
-from signalbox.gateway import arrival, departure
+from signalbox.exchange import Exchange
+from signalbox.gateway import arrival
 from signalbox.gateway.metering import Metering
 from signalbox.gateway.trust import trusted
 from signalbox.messages.models import Entry
 from signalbox.pages import models
-from signalbox.proxy import answers
+from signalbox.proxy import answers, dispatch
 from signalbox.proxy.faults import place
 from signalbox.proxy.requests import to_headers
-from signalbox.routing.exchange import Exchange
 
 log = logging.getLogger("signalbox")
 
@@ -49,7 +49,7 @@ class Listing:
         gathered = await self._lists.gather(
             exchange.rules,
             exchange.caller,
-            upstream=departure.upstream(flow, exchange.rules),
+            upstream=dispatch.upstream(flow, exchange.rules),
             query=models.less_paging(query),
             tls=trusted(),
         )

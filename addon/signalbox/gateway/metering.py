@@ -10,14 +10,14 @@ from mitmproxy import http
 
 from signalbox.background.quota_probe import QuotaProber
 from signalbox.config.rules import Provider, Rules
-from signalbox.gateway.departure import upstream
+from signalbox.exchange import Exchange
 from signalbox.gateway.trust import trusted
+from signalbox.proxy.dispatch import upstream
 from signalbox.proxy.faults import place
 from signalbox.proxy.requests import plain_headers
 from signalbox.record import console
 from signalbox.routing.budget import Budgets, Used
 from signalbox.routing.credentials import Caller, bare
-from signalbox.routing.exchange import Exchange
 from signalbox.routing.match import NOTHING_KNOWN, Quota
 from signalbox.routing.plan import Plan
 from signalbox.routing.quota import DEFAULT, Change, following

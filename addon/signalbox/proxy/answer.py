@@ -12,6 +12,7 @@ from math import ceil
 from mitmproxy import http
 from mitmproxy.net.http import status_codes
 
+from signalbox.exchange import Exchange
 from signalbox.messages.encoding import EncodingError, TooLarge, decode
 from signalbox.messages.errors import (
     HEAD,
@@ -25,7 +26,6 @@ from signalbox.messages.errors import (
 )
 from signalbox.messages.reader import Reader
 from signalbox.proxy.faults import place
-from signalbox.routing.exchange import Exchange
 from signalbox.routing.outcome import (
     EMPTY,
     STREAM_ERROR,
@@ -85,7 +85,7 @@ class UpstreamAnswer:
         self.reader = Reader(
             headers.get("content-type", ""),
             headers.get("content-encoding", ""),
-            echo_model=outgoing.echo_model if outgoing else None,
+            echo_model=outgoing.response_model_name if outgoing else None,
             estimate=exchange.estimate if outgoing is not None and outgoing.estimates else None,
             reword=outgoing is not None and not self.provider.is_anthropic,
             decode=not lone,
@@ -203,7 +203,7 @@ class UpstreamAnswer:
 
     def _of_error_event(self, now: datetime) -> Outcome:
         assert self.reader.error is not None
-        kind, said = map(self.exchange.told_text, self.reader.error)
+        kind, said = map(self.exchange.redact_text, self.reader.error)
         return classify_event(kind, said, now=now, provider=self.provider.url.host)
 
     def judged(self, now: datetime) -> Outcome:
@@ -212,7 +212,7 @@ class UpstreamAnswer:
         told = classify(
             self.response.status_code,
             self.response.headers,
-            self.exchange.told(self.body() if reported is None else reported),
+            self.exchange.redact(self.body() if reported is None else reported),
             now=now,
             own_key=self.provider.auth != "client",
             provider=self.provider.url.host,
@@ -258,7 +258,7 @@ class UpstreamAnswer:
         would take a 401 for its own login's."""
         if self.response.status_code != 401 or self.provider.auth == "client":
             return False
-        said = refused_key(self.provider.shown, self.exchange.told(self.body()))
+        said = refused_key(self.provider.shown, self.exchange.redact(self.body()))
         self.response.status_code, self.response.reason = 403, "Forbidden"
         self._becomes_error(with_request_id(said, self.exchange.request_id))
         return True

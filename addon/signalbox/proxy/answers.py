@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from mitmproxy import http
 
+from signalbox.exchange import Exchange
 from signalbox.messages.errors import error_body, with_request_id
-from signalbox.routing.exchange import Exchange
 
 
 def answer(status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> http.Response:

@@ -5,7 +5,7 @@ from weakref import WeakKeyDictionary
 from mitmproxy import http
 from mitmproxy.flow import Flow
 
-from signalbox.routing.exchange import Exchange
+from signalbox.exchange import Exchange
 
 exchanges: WeakKeyDictionary[Flow, Exchange] = WeakKeyDictionary()
 

@@ -5,8 +5,8 @@ from copy import copy
 
 from mitmproxy import ctx, http
 
+from signalbox.exchange import Exchange
 from signalbox.routing.credentials import is_secret, masked_path, masked_value
-from signalbox.routing.exchange import Exchange
 from signalbox.routing.outgoing import Outgoing
 
 LARGE = 1024 * 1024
@@ -47,9 +47,8 @@ def hide(flow: http.HTTPFlow, exchange: Exchange) -> None:
     """Put masked credentials in the flow; the exchange keeps the real ones for the moment of sending."""
     request, masks = flow.request, exchange.rules.inspect.secrets == "mask"
     shown = masked_path(request.path) if masks else request.path
-    exchange.path, exchange.shown_path = request.path, shown
+    exchange.mask(request.path, shown, mask_headers(request.headers) if masks else {})
     request.path = shown
-    exchange.hidden = mask_headers(request.headers) if masks else {}
 
 
 def mask_headers(headers: http.Headers) -> dict[str, tuple[list[str], list[str]]]:
@@ -67,7 +66,7 @@ def mask_repeated(headers: http.Headers, exchange: Exchange) -> None:
     """Mask a key of the router's that its provider repeats in a header of its answer."""
     if exchange.outgoing is None or exchange.outgoing.provider.auth == "client":
         return
-    fields = [(name, exchange.told(value)) for name, value in headers.fields]
+    fields = [(name, exchange.redact(value)) for name, value in headers.fields]
     if fields != list(headers.fields):
         headers.fields = tuple(fields)
 

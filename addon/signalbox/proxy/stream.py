@@ -49,17 +49,18 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.proxy.layers.http._events import ErrorCode, HttpEvent
 
+from signalbox.exchange import Exchange
 from signalbox.messages.errors import error_event, error_type, read_error
 from signalbox.messages.usage import Usage
 from signalbox.proxy.answer import UpstreamAnswer
 from signalbox.proxy.answers import error, stream_head, too_large
+from signalbox.proxy.dispatch import log_received, log_sent
 from signalbox.proxy.faults import in_words, is_exhausted, place
 from signalbox.proxy.flows import exchanges, hosts
 from signalbox.proxy.handlers import runs_in_place
 from signalbox.proxy.heads import fault, handed_on, has_body
 from signalbox.proxy.hooks import SignalboxAttemptHook, SignalboxRenewHook, SignalboxResumeHook
 from signalbox.proxy.requests import (
-    address,
     copied,
     is_large,
     mask_headers,
@@ -77,9 +78,9 @@ from signalbox.proxy.upstream import (
     UpstreamCall,
     unsent,
 )
+from signalbox.record import console
 from signalbox.routing import outcome as outcomes
-from signalbox.routing.course import Next, Reject
-from signalbox.routing.exchange import Exchange
+from signalbox.routing.attempts import Attempt, Reject
 from signalbox.routing.outcome import Outcome
 from signalbox.routing.work import Steps, Work, in_place, start
 
@@ -106,6 +107,9 @@ USAGE_WAIT = 2.0
 """Seconds that it has to tell the usage of an answer that has ended."""
 REPAIRABLE = (400, 422)
 """Statuses of refusals that may name what a request can do without."""
+NOT_PASSED = ("location", "set-cookie", "set-cookie2")
+"""Headers of providers that are not Anthropic itself: a client would follow the first with its own
+credentials, and give a cookie to whichever provider is asked next."""
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 TRAILERS = (RequestTrailers, ResponseTrailers)
 KILLED = Error.KILLED_MESSAGE
@@ -170,7 +174,7 @@ class RoutedStream(HttpStream):
     def _is_ours(self) -> bool:
         """Whether this is a request to one of the two messages paths that the router answers for."""
         exchange = exchanges.get(self.flow) if hasattr(self, "flow") else None
-        return exchange is not None and exchange.ours
+        return exchange is not None and exchange.is_messages_request
 
     # events
 
@@ -218,7 +222,7 @@ class RoutedStream(HttpStream):
             if isinstance(event, ResponseHeaders):
                 return self._heard(event)
             if isinstance(event, ResponseProtocolError):
-                event.message = self.exchange.told_text(event.message)  # which may quote what came
+                event.message = self.exchange.redact_text(event.message)  # which may quote what came
             if not isinstance(event, Tick):
                 return event
             if event.now >= self._ping_at:
@@ -232,7 +236,7 @@ class RoutedStream(HttpStream):
         if exchange is not None and event.response.status_code >= 200:
             mask_repeated(event.response.headers, exchange)
             headers = plain_headers(event.response)
-            exchange.hear(event.response.status_code, headers, time.monotonic())
+            exchange.on_response_head(event.response.status_code, headers, time.monotonic())
         head = handed_on(event.response, self.flow.request)
         return ResponseHeaders(event.stream_id, head, event.end_stream)
 
@@ -343,7 +347,7 @@ class RoutedStream(HttpStream):
             if isinstance(event, RequestData):
                 self.request_body_buf += event.data
                 if len(self.request_body_buf) > exchange.rules.body_limit:
-                    exchange.kind = "refused"
+                    exchange.refuse()
                     self.flow.response = too_large(exchange)
                     return
             event = yield from self.next()
@@ -364,34 +368,36 @@ class RoutedStream(HttpStream):
                 if following is None:
                     yield from self._fail(failed)
                     return
-                yield from self._abandon(failed)
+                yield from self._abandon(failed, following)
                 if isinstance(following, Reject):
                     yield from self._respond_error(following.status, following.message, failed.outcome)
                     return
-                yield from self._turn_to(following)
+                yield from self._start(following)
                 continue
             yield from self._deliver(answer)
             return
 
-    def _following(self, failed: AttemptFailed) -> Commands[Next | Reject | None]:
-        """What to do after a failure; None: no other target takes over, the client is told of this one."""
-        course, now, answer = self.exchange.course, time.monotonic(), failed.answer
-        if course is None:
+    def _following(self, failed: AttemptFailed) -> Commands[Attempt | Reject | None]:
+        """What to do after a failure; None: nothing takes over, the client is told of this one."""
+        dispatch, now, answer = self.exchange.dispatch, time.monotonic(), failed.answer
+        if dispatch is None:
             return None
         if answer is not None and answer.response.status_code in REPAIRABLE:
-            repaired = yield from self._decide(course.mended(answer.response.status_code, answer.body(), now))
+            repaired = yield from self._decide(
+                dispatch.repaired(answer.response.status_code, answer.body(), now)
+            )
             if repaired is not None:
                 return repaired
-        if self._is_renewable(failed.outcome.status):
+        if failed.outcome.status == 401 and dispatch.key_command is not None:
             yield SignalboxRenewHook(self.flow)
             self._raise_if_gone()
-            renewed = yield from self._decide(course.renewed(self.exchange.renewed, time.monotonic()))
+            renewed = yield from self._decide(dispatch.renewed(time.monotonic()))
             if renewed is not None:
                 return renewed
-        return (yield from self._decide(course.failed(failed.outcome, time.monotonic())))
+        return (yield from self._decide(dispatch.after(failed.outcome, time.monotonic())))
 
     def _decide[T](self, work: Work[T]) -> Commands[T]:
-        """Make a decision of the course; in a thread where the body is large. Raises what it raises, and
+        """Make a decision; in a thread where the body is large. Raises what it raises, and
         ClientLeft."""
         if not is_large(self.flow.request):
             return in_place(work)
@@ -412,42 +418,61 @@ class RoutedStream(HttpStream):
             self.put_back(early)
         return steps.result
 
-    def _is_renewable(self, status: int | None) -> bool:
-        """Whether a command may print a better key than the one that is refused by this status."""
-        course = self.exchange.course
-        return status == 401 and course is not None and course.key_command is not None
-
-    def _abandon(self, failed: AttemptFailed) -> Commands[None]:
+    def _abandon(self, failed: AttemptFailed, following: Attempt | Reject) -> Commands[None]:
         """Release the upstream and book the failure; where flows are looked at it becomes one of its own."""
         exchange, answer = self.exchange, failed.answer or self._answer
         usage = answer.reader.usage if answer is not None else Usage()
-        exchange.failed(failed.outcome, usage, time.monotonic())
-        exchange.reader = None
+        exchange.fail_attempt(failed.outcome, usage, time.monotonic())
         yield from self._call.release()
         if answer is not None:
             self.flow.response = answer.response
             hidden = exchange.rules.inspect.secrets == "mask"
             said = answer.body()
-            self.flow.response.data.content = exchange.told(said) if hidden else said
+            self.flow.response.data.content = exchange.redact(said) if hidden else said
         self._answer = None
+        self._report_failover(failed.outcome, following)
         # Not in place: mitmproxy's HTTP client is done with an answer only after it has told its end.
         yield SignalboxAttemptHook(self.flow)
         self._raise_if_gone()
         self.flow.response = self.flow.error = None
 
-    def _turn_to(self, following: Next) -> Commands[None]:
-        """Wait as long as the next attempt is to wait, and make the flow its request."""
-        if following.wait:
+    def _report_failover(self, outcome: Outcome, following: Attempt | Reject) -> None:
+        """A line in the log, and in mitmweb a flow of its own for the attempt that failed."""
+        exchange, flow, attempt = self.exchange, self.flow, self.exchange.attempts[-1]
+        name = attempt.provider.shown
+        to = following.provider.shown if isinstance(following, Attempt) else "reject"
+        if flow.response is not None:
+            log_received(exchange, attempt.provider, flow.response.status_code)
+        log.warning("%s", console.failover_line(name, outcome.label, outcome.detail, to))
+        if isinstance(following, Attempt):
+            log_sent(exchange, following)
+        if (view := ctx.master.addons.get("view")) is None:
+            return
+        failed, now = flow.copy(), time.time()
+        failed.comment = f"attempt {len(exchange.attempts)}: {name} {outcome.label} {outcome.detail}".rstrip()
+        failed.marked = ":repeat:"
+        failed.live = False
+        failed.request.timestamp_start = now - ((attempt.ended or attempt.started) - attempt.started)
+        failed.request.timestamp_end = failed.request.timestamp_start
+        if failed.response is None:
+            failed.error = Error(outcome.detail or outcome.label)
+        else:
+            failed.response.timestamp_end = now
+        view.add([failed])
+
+    def _start(self, attempt: Attempt) -> Commands[None]:
+        """Wait as long as the attempt is to wait, and make the flow its request."""
+        if attempt.delay:
             self._break_silence_in_time()
-            due = time.monotonic() + following.wait
+            due = time.monotonic() + attempt.delay
             while True:
                 try:
                     yield from self.next(until=due)
                 except TimedOut:
                     break
-        exchange = self.exchange
-        exchange.take(following.attempt, time.monotonic())
-        address(self.flow, exchange, following.attempt.outgoing)
+        dispatch = self.exchange.dispatch
+        assert dispatch is not None
+        dispatch.start(attempt, self.flow, time.monotonic())
         show(self.flow)
 
     def _ask(self) -> Commands[UpstreamAnswer]:
@@ -473,7 +498,7 @@ class RoutedStream(HttpStream):
             response,
             exchange,
             key=exchange.provenance_key,
-            lone=outgoing is None or (outgoing.lone and self._sent == "nothing"),
+            lone=outgoing is None or (outgoing.is_only_candidate and self._sent == "nothing"),
         )
         exchange.reader = answer.reader
         if self._is_read_first(answer):
@@ -525,7 +550,7 @@ class RoutedStream(HttpStream):
 
     def _is_read_first(self, answer: UpstreamAnswer) -> bool:
         """Whether the answer is kept from the client until it has begun, or shows what it is."""
-        if self.exchange.course is None:
+        if self.exchange.dispatch is None:
             return False
         if self._may_wait:
             return True
@@ -573,7 +598,7 @@ class RoutedStream(HttpStream):
             outcome = outcomes.STREAM_ERROR.because("it answered without a stream")
         if outcome.kind != "success":
             self._last_error = (
-                read_error(self.exchange.told(answer.error())).type_and_message or self._last_error
+                read_error(self.exchange.redact(answer.error())).type_and_message or self._last_error
             )
             raise AttemptFailed(outcome, answer=answer)
 
@@ -604,8 +629,8 @@ class RoutedStream(HttpStream):
     @property
     def _is_last(self) -> bool:
         """Whether no other target could take over: what this one says is the client's at once."""
-        course = self.exchange.course
-        return course is None or not course.may_follow(time.monotonic())
+        dispatch = self.exchange.dispatch
+        return dispatch is None or not dispatch.could_follow(time.monotonic())
 
     @property
     def _may_wait(self) -> bool:
@@ -621,6 +646,12 @@ class RoutedStream(HttpStream):
         self._ping_at = inf
         flow.response = response = answer.response
         response.stream = True
+        provider, status = answer.provider, response.status_code
+        exchange.label_attempt(str(status) if exchange.outcome is None else exchange.outcome.label)
+        if not provider.is_anthropic:
+            for name in NOT_PASSED:
+                response.headers.pop(name, None)
+        log_received(exchange, provider, status)
         yield from self.hook(HttpResponseHeadersHook(flow))
         if not has_head:
             self._frame(answer)
@@ -677,7 +708,9 @@ class RoutedStream(HttpStream):
     def _pass(self, answer: UpstreamAnswer, data: bytes) -> Commands[None]:
         """Bytes for the client. Whose thinking they hold is known before its next request may come."""
         exchange = self.exchange
-        exchange.passing(answer.reader, time.monotonic())
+        has_just_begun = exchange.on_answer_bytes(answer.reader, time.monotonic())
+        if has_just_begun and exchange.dispatch is not None:
+            exchange.dispatch.answer_began(answer.reader.message_id)
         if data:
             if self.context.options.store_streamed_bodies:
                 self.response_body_buf += data
@@ -686,7 +719,7 @@ class RoutedStream(HttpStream):
 
     def _ping_when_silent(self, answer: UpstreamAnswer) -> None:
         """Chat completions know no pings, and a model may think for long without a word."""
-        if answer.translated.content_type is not None and self.exchange.streams:
+        if answer.translated.content_type is not None and self.exchange.wants_stream:
             self._ping_at = inf if answer.translated.over else time.monotonic() + MAX_SILENCE
 
     def _over_at(self, answer: UpstreamAnswer, over_at: float) -> float:
@@ -710,14 +743,14 @@ class RoutedStream(HttpStream):
             headers.pop("content-length", None)
             if version == "HTTP/1.1":
                 headers["transfer-encoding"] = "chunked"
-        if self.exchange.closes:
+        if self.exchange.close_after_response:
             headers["connection"] = "close"
 
     def _end(self, answer: UpstreamAnswer) -> Commands[None]:
         self._ping_at = inf
         exchange, response = self.exchange, answer.response
         if exchange.outcome is None:
-            exchange.outcome = answer.final(datetime.now(UTC))
+            exchange.conclude(answer.final(datetime.now(UTC)))
         if self.context.options.store_streamed_bodies:
             response.data.content = bytes(self.response_body_buf)
             self.response_body_buf.clear()
@@ -744,7 +777,7 @@ class RoutedStream(HttpStream):
 
     def _break_silence_in_time(self) -> None:
         """From now on a client that wants a stream waits without a word for so long and no longer."""
-        if self.exchange.streams and self._ping_at == inf:
+        if self.exchange.wants_stream and self._ping_at == inf:
             self._ping_at = time.monotonic() + MAX_SILENCE
 
     def _keep_alive(self) -> Commands[None]:
@@ -754,9 +787,9 @@ class RoutedStream(HttpStream):
             exchange = self.exchange
             exchange.head_given = True
             if self._answer is not None:
-                exchange.attempted(str(self._answer.response.status_code))
+                exchange.label_attempt(str(self._answer.response.status_code))
             head = stream_head(exchange.headers(), chunked=self.flow.request.http_version == "HTTP/1.1")
-            if exchange.closes:
+            if exchange.close_after_response:
                 head.headers["connection"] = "close"
             yield SendHttp(ResponseHeaders(self.stream_id, head, False), client)
             self._sent = "early head"
@@ -771,20 +804,20 @@ class RoutedStream(HttpStream):
         provider = exchange.provider
         assert provider is not None
         if answer is None:
-            exchange.reader = None  # what the client gets is the router's own
-            exchange.attempted(failed.outcome.label)
+            exchange.answer_locally()
+            exchange.label_attempt(failed.outcome.label)
             yield from self._call.release()
             yield from self._respond_error(failed.status, self._told_of_all(failed.message), failed.outcome)
             return
         if failed.is_cut:
             answer.cut_short()
         if is_changed := answer.translate_error(failed.outcome, now) or answer.refuse_key():
-            exchange.outcome = failed.outcome
+            exchange.conclude(failed.outcome)
         is_changed = (not provider.is_anthropic and answer.reword_error()) or is_changed
         exchange.reader = answer.reader
         if answer.reader.foreign and not (provider.is_anthropic or is_changed or answer.is_error):
-            exchange.reader = None
-            exchange.attempted(failed.outcome.label)
+            exchange.answer_locally()
+            exchange.label_attempt(failed.outcome.label)
             yield from self._call.release()
             message = self._told_of_all(f"gave no answer: {failed.outcome.detail}")
             yield from self._respond_error(502, message, failed.outcome)
@@ -794,8 +827,8 @@ class RoutedStream(HttpStream):
         if answer.complete and not self._call.read_to_end:
             yield from self._call.release()
         if self._sent == "early head":
-            exchange.reader = None  # the client gets an event of the router's own
-            exchange.attempted(failed.outcome.label)
+            exchange.answer_locally()
+            exchange.label_attempt(failed.outcome.label)
             yield from self._end_with_event(failed.outcome)
         else:
             yield from self._deliver(answer)
@@ -829,7 +862,7 @@ class RoutedStream(HttpStream):
     def _cut(self, failure: Outcome, what: str) -> Commands[None]:
         """An answer that has begun ends too early: it is cut for the client too."""
         exchange = self.exchange
-        exchange.attempted(failure.label)
+        exchange.label_attempt(failure.label)
         yield from self._call.release()
         name = exchange.provider.shown if exchange.provider is not None else "the provider"
         cut = ResponseProtocolError(self.stream_id, f"{name} {what}", ErrorCode.GENERIC_SERVER_ERROR)
@@ -837,15 +870,13 @@ class RoutedStream(HttpStream):
         yield from self._over(failure, f"{name} {what}")
 
     def _over(self, failure: Outcome, message: str) -> Commands[None]:
-        self.exchange.outcome, self.exchange.ending = failure, "error"
+        self.exchange.break_off(failure)
         self.flow.error = Error(message)
         yield from self._drop()
 
     def _client_left(self, message: str) -> Commands[None]:
         """No provider's failure: whoever is asked is released at once."""
-        exchange = self.exchange
-        exchange.ending = "cancelled"
-        exchange.attempted("cancelled")
+        self.exchange.cancel()
         yield from self._call.release()
         if message == KILLED:
             killed = ResponseProtocolError(self.stream_id, "killed", ErrorCode.KILL)
@@ -895,7 +926,7 @@ class RoutedStream(HttpStream):
         content = b"" if self.flow.request.method == "HEAD" else response.raw_content
         client = self.context.client
         exchange = exchanges.get(self.flow)
-        if self.client_state != self.state_done or (exchange is not None and exchange.closes):
+        if self.client_state != self.state_done or (exchange is not None and exchange.close_after_response):
             response.headers["connection"] = "close"
         yield SendHttp(ResponseHeaders(self.stream_id, response, not content), client)
         self._sent = "answer"
@@ -990,13 +1021,13 @@ class RoutedStream(HttpStream):
     def handle_protocol_error(self, event: RequestProtocolError | ResponseProtocolError) -> Commands[None]:
         exchange = exchanges.get(self.flow) if hasattr(self, "flow") else None
         if exchange is not None and isinstance(event, RequestProtocolError):
-            exchange.ending = "cancelled"
-            exchange.attempted("cancelled")
+            exchange.cancel()
         elif exchange is not None and exchange.ending != "cancelled":
-            exchange.ending = "error"
-            exchange.attempted("stream_error")
-            if not exchange.ours:
-                exchange.outcome = outcomes.CONNECT.because(in_words(event.message))
+            exchange.label_attempt("stream_error")
+            if exchange.is_messages_request:
+                exchange.fail()
+            else:
+                exchange.break_off(outcomes.CONNECT.because(in_words(event.message)))
             if self._can_answer(event):
                 self.flow.response = self._failure(event)
         yield from super().handle_protocol_error(event)

@@ -33,8 +33,8 @@ RECORDED = (
 """What the request log holds, in its order."""
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One try at one provider, with what it alone used."""
+class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt, with what it alone used."""
 
     provider: str
     model: str = ""
@@ -107,7 +107,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a streamed answer was asked for."""
     request_id: str = ""
     """As the client was told."""
-    tried: tuple[Attempt, ...] = ()
+    tried: tuple[AttemptRow, ...] = ()
 
     # For the console only.
     why: str = ""

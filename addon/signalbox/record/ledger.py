@@ -42,7 +42,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from signalbox.config import rules
-from signalbox.record.entry import RECORDED, Attempt, Entry
+from signalbox.record.entry import RECORDED, AttemptRow, Entry
 from signalbox.record.spool import orphans
 
 log = logging.getLogger("signalbox")
@@ -131,7 +131,7 @@ ATTEMPTS = Table(
     Index("attempts_used", "provider", "started", *TOKENS),
     sqlite_with_rowid=False,
 )
-"""One row an attempt, numbered from 1; what the columns mean stands in `Attempt`."""
+"""One row an attempt, numbered from 1; what the columns mean stands in `AttemptRow`."""
 
 SPOOLED = Table(
     "spooled",
@@ -277,7 +277,7 @@ def _request(entry: Entry) -> dict[str, Any]:
     return row | {"ts": milliseconds(entry.ts)}
 
 
-def _attempt(attempt: Attempt) -> dict[str, Any]:
+def _attempt(attempt: AttemptRow) -> dict[str, Any]:
     row = {name: _kept(value) for name, value in msgspec.structs.asdict(attempt).items()}
     return row | {"started": milliseconds(attempt.started)}
 

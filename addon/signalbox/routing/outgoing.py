@@ -1,6 +1,6 @@
 """What any target is sent, whichever protocol it speaks: the values, and what all of them share."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -29,13 +29,13 @@ class Incoming(msgspec.Struct, frozen=True):
     body: Body
 
 
-class Lessons(msgspec.Struct, frozen=True):
-    """What is known of what a target takes."""
+class ProviderConstraints(msgspec.Struct, frozen=True):
+    """What a target takes, as far as it is known."""
 
     issuer: Issuer
-    """Tells whose the thinking in the history is."""
+    """Tells which provider issued a thinking block of the history."""
     rejected: frozenset[str] = frozenset()
-    """Fields and betas that it has said it does not take; see `messages.fields`."""
+    """Fields and betas that it refused; see `messages.fields`."""
     refuses_thinking: bool = False
     """Whether it has just refused the thinking that it was sent, so that none goes now."""
     disables_thinking: bool = False
@@ -48,8 +48,8 @@ class Lessons(msgspec.Struct, frozen=True):
     """The state folder's, under which also users get the names that others know them by."""
 
 
-class Outgoing(msgspec.Struct, frozen=True):
-    """What one target gets. `headers` hold the real credentials."""
+class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
+    """What one target is sent. `headers` hold the real credentials."""
 
     provider: Provider
     model: str | None
@@ -58,9 +58,9 @@ class Outgoing(msgspec.Struct, frozen=True):
     """The same without secrets of its query."""
     headers: Headers
     body: bytes
-    lone: bool = True
-    """Whether nobody else could answer: then a compressed answer may pass as it is."""
-    echo_model: str | None = None
+    is_only_candidate: bool = True
+    """Whether no other attempt could follow: then a compressed answer may pass as it is."""
+    response_model_name: str | None = None
     """The name that the client asked for, where another one is sent."""
     estimates: bool = False
     """Whether input tokens are estimated where the provider reports none at the start of a stream."""
@@ -77,62 +77,71 @@ class Outgoing(msgspec.Struct, frozen=True):
         return secrets_of(self.headers, self.path)
 
 
-def kept_thinking(provider: Provider, lessons: Lessons) -> ThinkingFilter | None:
+def thinking_filter(provider: Provider, constraints: ProviderConstraints) -> ThinkingFilter | None:
     """Which thinking of the history this provider gets; None: all of it."""
-    if lessons.refuses_thinking or provider.thinking == "strip":
+    if constraints.refuses_thinking or provider.thinking == "strip":
         return nothing
     if provider.thinking == "keep":
         return None
-    keeps = kept_by(provider.name, lessons.issuer, is_anthropic=provider.is_anthropic)
-    if not lessons.refused:
+    keeps = kept_by(provider.name, constraints.issuer, is_anthropic=provider.is_anthropic)
+    if not constraints.refused:
         return keeps
-    return lambda block: keeps(block) and block.digest(lessons.key) not in lessons.refused
+    return lambda block: keeps(block) and block.digest(constraints.key) not in constraints.refused
 
 
-def lowered_max_tokens(candidate: Candidate, body: Body, notes: list[str]) -> dict[str, bytes]:
+class BodyChange(msgspec.Struct, frozen=True):
+    """Fields of a body that are set, as JSON, and dropped; `notes` say so for the debug log."""
+
+    set: Mapping[str, bytes] = {}
+    drop: Collection[str] = frozenset()
+    notes: tuple[str, ...] = ()
+
+
+def lowered_max_tokens(candidate: Candidate, body: Body) -> BodyChange:
     """`max_tokens` as the provider's upper bound wants it, where that is lower."""
-    bound = next(
-        (n for glob, n in candidate.provider.max_tokens if glob.matches(candidate.model or "")), None
-    )
+    bounds = candidate.provider.max_tokens
+    bound = next((most for glob, most in bounds if glob.matches(candidate.model or "")), None)
     if bound is None or (body.get("max_tokens", int) or 0) <= bound:
-        return {}
-    notes.append(f"max_tokens lowered to {bound}")
-    return {"max_tokens": str(bound).encode()}
+        return BodyChange()
+    return BodyChange({"max_tokens": str(bound).encode()}, notes=(f"max_tokens lowered to {bound}",))
 
 
-def by_the_rules(candidate: Candidate, notes: list[str]) -> tuple[dict[str, bytes], set[str]]:
+def configured_edits(candidate: Candidate) -> BodyChange:
     """Fields of the outgoing body that the provider and then the target set, and that they drop."""
     change: dict[str, bytes] = {}
     drop: set[str] = set()
+    notes: list[str] = []
     for edit in (candidate.provider.body, candidate.target.body):
         change |= {name: msgspec.json.encode(value) for name, value in edit.set.items()}
         drop = (drop - edit.set.keys()) | set(edit.drop)
         change = {name: value for name, value in change.items() if name not in edit.drop}
         notes += [f"body field {name} set" for name in edit.set]
         notes += [f"body field {name} dropped" for name in edit.drop]
-    return change, drop
+    return BodyChange(change, drop, tuple(notes))
 
 
-def without_fields(raw: bytes, gone: Collection[str], notes: list[str]) -> bytes:
-    """The body without what the provider does not take, and what belongs to a beta that stays home."""
+def without_fields(raw: bytes, gone: Collection[str]) -> tuple[bytes, list[str]]:
+    """The body without what the provider does not take, and what belongs to a beta that is not forwarded;
+    and the notes for the debug log."""
     if not gone:
-        return raw
+        return raw, []
     body = Body.parse(raw)
     edits = fields.without(body, gone)
-    if edits:
-        notes.append(f"dropped {', '.join(sorted(gone))} from the body")
-    return body.edited(edits=edits)
+    notes = [f"dropped {', '.join(sorted(gone))} from the body"] if edits else []
+    return body.edited(edits=edits), notes
 
 
-def with_headers_of_the_rules(
-    headers: list[tuple[str, str]], candidate: Candidate, notes: list[str]
-) -> list[tuple[str, str]]:
-    """With those that the provider and then the target set, and without those that they empty."""
+def with_configured_headers(
+    headers: list[tuple[str, str]], candidate: Candidate
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """With those that the provider and then the target set, and without those that they empty; and the notes
+    for the debug log."""
+    notes = []
     for extra in (candidate.provider.headers, candidate.target.headers):
         for name, value in extra.items():
             headers = with_header(headers, name, value) if value else without_headers(headers, name)
             notes.append(f"header {name} {'set' if value else 'dropped'}")
-    return headers
+    return headers, notes
 
 
 def paths(provider: Provider, path: str, query: str = "") -> tuple[str, str]:

@@ -17,13 +17,13 @@ from signalbox.routing.credentials import secrets_of, with_key
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import (
     Incoming,
-    Lessons,
     Outgoing,
-    by_the_rules,
-    kept_thinking,
+    ProviderConstraints,
+    configured_edits,
     lowered_max_tokens,
     paths,
-    with_headers_of_the_rules,
+    thinking_filter,
+    with_configured_headers,
     without_fields,
 )
 from signalbox.routing.plan import Candidate
@@ -41,35 +41,43 @@ def dialect(provider: Provider) -> Dialect:
 
 
 def prepare_chat(
-    candidate: Candidate, facts: Facts, incoming: Incoming, *, key: str | None, lessons: Lessons, seed: str
+    candidate: Candidate,
+    facts: Facts,
+    incoming: Incoming,
+    *,
+    key: str | None,
+    constraints: ProviderConstraints,
+    seed: str,
 ) -> Outgoing:
     """The request for one target; see `prepare`. Raises UntranslatableError."""
     provider, model = candidate.provider, candidate.model or facts.asked or ""
-    row = taught(dialect(provider), model, lessons.rejected)
-    notes: list[str] = []
-    raw = _for_this_provider(candidate, incoming.body, lessons, notes)
+    row = taught(dialect(provider), model, constraints.rejected)
+    raw, notes = _for_this_provider(candidate, incoming.body, constraints)
     if model != facts.asked:
         notes.append(f"model remap: {facts.asked} → {model}")
-    session = _alias(facts.session, lessons.key)
+    session = _alias(facts.session, constraints.key)
     request = to_chat(raw, model=model, dialect=row, provider=provider.name, session=session)
-    notes += request.notes
-    change, drop = by_the_rules(candidate, notes)
-    body = Body.parse(request.body).edited(set=change, drop=drop) if change or drop else request.body
-    request = replace(request, body=without_fields(body, lessons.rejected, notes))
-    headers = tuple(_headers(candidate, incoming, request, key, session, notes))
+    edits = configured_edits(candidate)
+    body = request.body
+    if edits.set or edits.drop:
+        body = Body.parse(body).edited(set=edits.set, drop=edits.drop)
+    body, dropped = without_fields(body, constraints.rejected)
+    request = replace(request, body=body)
+    headers, changed = _headers(candidate, incoming, request, key, session)
+    notes += [*request.notes, *edits.notes, *dropped, *changed]
     sent_path, shown_path = paths(
         _continuing(provider, row) if request.continues else provider,
         PATH if provider.path is None else provider.path,
     )
     return Outgoing(
-        provider,
-        model,
-        sent_path,
-        shown_path,
-        headers,
-        request.body,
-        lone=False,
-        echo_model=facts.asked,
+        provider=provider,
+        model=model,
+        path=sent_path,
+        shown_path=shown_path,
+        headers=tuple(headers),
+        body=request.body,
+        is_only_candidate=False,
+        response_model_name=facts.asked,
         estimates=True,
         notes=tuple(notes),
         translation=Chat(
@@ -78,22 +86,26 @@ def prepare_chat(
             provider=provider.name,
             model=model,
             seed=seed,
-            secrets=secrets_of(headers, sent_path),
+            secrets=secrets_of(tuple(headers), sent_path),
         ),
     )
 
 
-def _for_this_provider(candidate: Candidate, body: Body, lessons: Lessons, notes: list[str]) -> bytes:
+def _for_this_provider(
+    candidate: Candidate, body: Body, constraints: ProviderConstraints
+) -> tuple[bytes, list[str]]:
     """The Messages body, without the thinking of others and with its `max_tokens` bounded."""
     edits: Sequence[Edit] = ()
-    if keeps := kept_thinking(candidate.provider, lessons):
+    notes = []
+    if keeps := thinking_filter(candidate.provider, constraints):
         dropped = without_thinking(body, keeps, keeps_mode=True)
         edits = dropped.edits
         if dropped.count:
             notes.append(f"dropped {dropped.count} thinking blocks")
-    raw = body.edited(set=lowered_max_tokens(candidate, body, notes), edits=edits)
+    bounded = lowered_max_tokens(candidate, body)
+    raw = body.edited(set=bounded.set, edits=edits)
     # text that holds half a character cannot be written
-    return raw if body.text is body.raw else Body.parse(raw).text
+    return raw if body.text is body.raw else Body.parse(raw).text, [*notes, *bounded.notes]
 
 
 def _continuing(provider: Provider, row: Dialect) -> Provider:
@@ -117,8 +129,7 @@ def _headers(
     request: ChatRequest,
     key: str | None,
     session: str | None,
-    notes: list[str],
-) -> list[tuple[str, str]]:
+) -> tuple[list[tuple[str, str]], list[str]]:
     provider = candidate.provider
     agent = next((value for name, value in incoming.headers if name.lower() == "user-agent"), "")
     headers = [
@@ -131,4 +142,4 @@ def _headers(
     ]
     if (header := dialect(provider).session_header) and session:
         headers.append((header, session))
-    return with_headers_of_the_rules(with_key(headers, provider, key), candidate, notes)
+    return with_configured_headers(with_key(headers, provider, key), candidate)

@@ -17,14 +17,14 @@ from signalbox.routing.facts import Facts, without_long_context
 from signalbox.routing.outgoing import (
     BETA,
     Incoming,
-    Lessons,
     Outgoing,
-    by_the_rules,
-    kept_thinking,
+    ProviderConstraints,
+    configured_edits,
     lowered_max_tokens,
     paths,
+    thinking_filter,
+    with_configured_headers,
     with_header,
-    with_headers_of_the_rules,
     without_fields,
     without_headers,
 )
@@ -41,21 +41,25 @@ def prepare_messages(
     incoming: Incoming,
     *,
     key: str | None,
-    lessons: Lessons,
-    lone: bool,
+    constraints: ProviderConstraints,
+    is_only_candidate: bool,
 ) -> Outgoing:
     """The request for one target; see `prepare`."""
     provider = candidate.provider
     sent = betas.split(value for name, value in incoming.headers if name.lower() == BETA)
-    kept = _betas(provider, facts, sent, lessons)
-    body, notes = _body(candidate, facts, incoming.body, lessons)
-    body = without_fields(body, lessons.rejected | betas.dropped_with(sent, kept), notes)
+    kept = _betas(provider, facts, sent, constraints)
+    body, notes = _body(candidate, facts, incoming.body, constraints)
+    body, dropped = without_fields(body, constraints.rejected | betas.dropped_with(sent, kept))
+    notes += dropped
     if provider.is_anthropic:
-        body = _valid(body, incoming.body, notes)
-    elif lessons.wants_thinking:
-        body = _with_placeholders(body, notes)
-    echo = facts.asked if candidate.model != facts.asked else None
-    headers = _headers(candidate, incoming, key, sent, kept, notes)
+        body, changed = _valid(body, incoming.body)
+        notes += changed
+    elif constraints.wants_thinking:
+        body, changed = _with_placeholders(body)
+        notes += changed
+    response_model_name = facts.asked if candidate.model != facts.asked else None
+    headers, changed = _headers(candidate, incoming, key, sent, kept)
+    notes += changed
     untouched = body is incoming.body.raw and provider.is_anthropic
     if untouched:
         if not _has(headers, "content-length", "transfer-encoding"):
@@ -63,37 +67,43 @@ def prepare_messages(
     else:
         headers = without_headers(headers, "content-encoding", "transfer-encoding")
         headers = with_header(headers, "content-length", str(len(body)))
-    if not lone or echo or not provider.is_anthropic:
+    if not is_only_candidate or response_model_name or not provider.is_anthropic:
         headers = with_header(headers, "accept-encoding", "identity")
+    path, shown_path = paths(provider, *_asked(provider, incoming.path))
     return Outgoing(
-        provider,
-        candidate.model,
-        *paths(provider, *_asked(provider, incoming.path)),
-        tuple(headers),
-        incoming.wire if untouched else body,
-        lone,
-        echo,
-        not provider.is_anthropic,
-        tuple(notes),
+        provider=provider,
+        model=candidate.model,
+        path=path,
+        shown_path=shown_path,
+        headers=tuple(headers),
+        body=incoming.wire if untouched else body,
+        is_only_candidate=is_only_candidate,
+        response_model_name=response_model_name,
+        estimates=not provider.is_anthropic,
+        notes=tuple(notes),
         login=key if provider.auth == "claude-login" else None,
         translation=Reshaping(facts.stream) if facts.path == MESSAGES else PASSING,
     )
 
 
-def _body(candidate: Candidate, facts: Facts, body: Body, lessons: Lessons) -> tuple[bytes, list[str]]:
+def _body(
+    candidate: Candidate, facts: Facts, body: Body, constraints: ProviderConstraints
+) -> tuple[bytes, list[str]]:
     provider = candidate.provider
-    keeps = kept_thinking(provider, lessons)
+    keeps = thinking_filter(provider, constraints)
     edits: list[Edit] = []
     change: dict[str, bytes] = {}
     notes = []
     if keeps is not None:
-        thinking = without_thinking(body, keeps, keeps_mode=lessons.wants_thinking)
+        thinking = without_thinking(body, keeps, keeps_mode=constraints.wants_thinking)
         edits += thinking.edits
         if thinking.count:
             notes.append(f"dropped {thinking.count} thinking blocks")
-        disables = lessons.disables_thinking and not provider.is_anthropic
+        disables = constraints.disables_thinking and not provider.is_anthropic
         modes = ("adaptive", "enabled") if disables else ("enabled",)
-        mended = switched_off(body, modes) if lessons.refuses_thinking and not thinking.switched_off else []
+        mended = (
+            switched_off(body, modes) if constraints.refuses_thinking and not thinking.switched_off else []
+        )
         edits += mended
         if disables:  # it thinks unless it is told not to
             change["thinking"] = _DISABLED
@@ -101,27 +111,28 @@ def _body(candidate: Candidate, facts: Facts, body: Body, lessons: Lessons) -> t
             notes.append("switched thinking off")
     if not provider.is_anthropic:
         edits += without_billing_block(body)
-        if users := with_opaque_user(body, lessons.key):
+        if users := with_opaque_user(body, constraints.key):
             edits += users
             notes.append("metadata.user_id replaced")
     if candidate.model is not None and candidate.model != facts.asked:
         change["model"] = msgspec.json.encode(candidate.model)
         notes.append(f"model remap: {facts.asked} → {candidate.model}")
-    change |= lowered_max_tokens(candidate, body, notes)
-    given, drop = by_the_rules(candidate, notes)
-    change = {name: value for name, value in change.items() if name not in drop} | given
-    return body.edited(set=change, drop=drop, edits=edits), notes
+    bounded, configured = lowered_max_tokens(candidate, body), configured_edits(candidate)
+    change |= bounded.set
+    change = {name: value for name, value in change.items() if name not in configured.drop}
+    change |= configured.set
+    notes += [*bounded.notes, *configured.notes]
+    return body.edited(set=change, drop=configured.drop, edits=edits), notes
 
 
-def _with_placeholders(raw: bytes, notes: list[str]) -> bytes:
+def _with_placeholders(raw: bytes) -> tuple[bytes, list[str]]:
     body = Body.parse(raw)
     edits = with_placeholders(body)
-    if edits:
-        notes.append(f"{len(edits)} placeholders for thinking")
-    return body.edited(edits=edits)
+    notes = [f"{len(edits)} placeholders for thinking"] if edits else []
+    return body.edited(edits=edits), notes
 
 
-def _valid(raw: bytes, came: Body, notes: list[str]) -> bytes:
+def _valid(raw: bytes, came: Body) -> tuple[bytes, list[str]]:
     """The body without what answers of other providers left in the history and Anthropic itself refuses."""
     body = came if raw is came.raw else Body.parse(raw)
     valid = made_valid(body)
@@ -130,8 +141,7 @@ def _valid(raw: bytes, came: Body, notes: list[str]) -> bytes:
         (valid.blank, "blank texts dropped"),
         (valid.server, "server tool blocks of another provider dropped"),
     )
-    notes += [f"{count} {what}" for count, what in told if count]
-    return body.edited(edits=valid.edits)
+    return body.edited(edits=valid.edits), [f"{count} {what}" for count, what in told if count]
 
 
 def _headers(
@@ -140,29 +150,28 @@ def _headers(
     key: str | None,
     sent: list[str],
     kept: list[str],
-    notes: list[str],
-) -> list[tuple[str, str]]:
+) -> tuple[list[tuple[str, str]], list[str]]:
     provider = candidate.provider
     headers = forwarded(incoming.headers, provider)
     gone = {name.lower() for name, _ in incoming.headers} - {name.lower() for name, _ in headers}
     headers = with_header(headers, "host", provider.url.authority)
     headers = without_headers(headers, "expect")  # mitmproxy has answered it
+    notes = []
     if kept != sent:
-        notes += [f"beta {value} dropped" for value in sent if value not in kept]
+        notes = [f"beta {value} dropped" for value in sent if value not in kept]
         headers = with_header(headers, BETA, ",".join(kept)) if kept else without_headers(headers, BETA)
-    headers = with_headers_of_the_rules(with_key(headers, provider, key), candidate, notes)
-    notes += [f"header {name} dropped" for name in sorted(gone)]
-    return headers
+    headers, configured = with_configured_headers(with_key(headers, provider, key), candidate)
+    return headers, [*notes, *configured, *(f"header {name} dropped" for name in sorted(gone))]
 
 
-def _betas(provider: Provider, facts: Facts, sent: list[str], lessons: Lessons) -> list[str]:
+def _betas(provider: Provider, facts: Facts, sent: list[str], constraints: ProviderConstraints) -> list[str]:
     """The values of `anthropic-beta` that go there; the OAuth one is a credential's and stays home."""
     kept = sent
     if provider.beta == "drop":
         kept = []
     elif provider.beta == "learn":
         home = set[str]() if provider.is_anthropic else {betas.LONG_CONTEXT}
-        kept = betas.betas_left(betas.without(sent, home), lessons.rejected)
+        kept = betas.betas_left(betas.without(sent, home), constraints.rejected)
     elif provider.beta != "forward":
         kept = [value for value in sent if value in provider.beta]
     if provider.beta != "forward":  # it belongs to the caller's login, and goes where that goes

@@ -1,5 +1,7 @@
-"""What is written down of one request."""
+"""What is recorded of one request, and what the next ones learn of it."""
 
+import logging
+import time
 from datetime import timedelta
 from http import HTTPStatus
 
@@ -7,15 +9,44 @@ from mitmproxy import http
 from msgspec.structs import replace
 
 from signalbox.config.rules import Provider, shown
-from signalbox.gateway.delivery import milliseconds
+from signalbox.exchange import Exchange
 from signalbox.messages.errors import error_type, read_error
 from signalbox.messages.usage import Usage
-from signalbox.record.entry import Attempt, Entry, Status, cost
-from signalbox.routing.exchange import Exchange
-from signalbox.routing.tried import Tried
+from signalbox.record import console
+from signalbox.record.entry import AttemptRow, Entry, Status, cost
+from signalbox.routing.attempts import Attempt
+from signalbox.routing.sessions import Sessions
+
+log = logging.getLogger("signalbox")
 
 SHOWN = 60
 """Characters of an error's message on the console."""
+
+
+def finish(exchange: Exchange) -> None:
+    """Judge the attempt that was delivered: health and the next requests go by that."""
+    outcome = None if exchange.ending == "cancelled" else exchange.outcome
+    now = time.monotonic()
+    if exchange.dispatch is not None:
+        if outcome is not None and outcome.kind == "stream_error":
+            exchange.break_off(outcome)
+        exchange.dispatch.settle(outcome, now)
+    exchange.finish_attempt(outcome, now)
+    if exchange.provider is not None and outcome is not None and outcome.kind != "success":
+        log.debug("%s", console.failed_line(exchange.provider.shown, outcome.label, outcome.detail))
+
+
+def remember(exchange: Exchange, sessions: Sessions) -> None:
+    """What the next request of this conversation should know of this answer.
+
+    Of a long request an estimate is half of the router's work: none is made to learn from alone.
+    """
+    reader, facts, provider = exchange.reader, exchange.facts, exchange.provider
+    if exchange.kind != "messages" or reader is None or facts is None or provider is None:
+        return
+    wanted = facts.is_measured() or not provider.is_anthropic or provider.count_tokens == "estimate"
+    if wanted and facts.conversation and reader.began and reader.error is None:
+        sessions.answered(facts.conversation, exchange.model, facts.measured, reader.usage.total_input)
 
 
 def entry(exchange: Exchange, response: http.Response | None) -> Entry:
@@ -42,8 +73,8 @@ def entry(exchange: Exchange, response: http.Response | None) -> Entry:
         upstream_model=model,
         rule=exchange.label,
         reason=exchange.reason,
-        attempts=" ".join(exchange.attempts),
-        latency_ms=milliseconds(exchange),
+        attempts=" ".join(exchange.attempt_labels),
+        latency_ms=round((time.monotonic() - exchange.started) * 1000),
         first_byte_ms=None if first is None else round((first - exchange.started) * 1000),
         cost=cost(provider.prices, model, *tokens) if provider is not None else None,
         session=facts.session if facts is not None else None,
@@ -54,7 +85,7 @@ def entry(exchange: Exchange, response: http.Response | None) -> Entry:
         agent=facts.agent if facts is not None else None,
         stream=facts.stream if facts is not None else None,
         request_id=exchange.request_id,
-        tried=tuple(_attempt(exchange, tried) for tried in exchange.tried if tried.label),
+        tried=tuple(_row(exchange, attempt) for attempt in exchange.attempts if attempt.label),
         why=_why(exchange, response),
         snippet=facts.snippet if facts is not None and exchange.rules.log.prompts else "",
     )
@@ -76,8 +107,8 @@ def passed(exchange: Exchange, flow: http.HTTPFlow, provider: Provider | None) -
 def _why(exchange: Exchange, response: http.Response | None) -> str:
     """What the last attempt, or else the router, says of an error; empty where nothing is known."""
     outcome = exchange.outcome
-    if exchange.tried and exchange.tried[-1].outcome is not None:
-        outcome = exchange.tried[-1].outcome
+    if exchange.attempts and exchange.attempts[-1].outcome is not None:
+        outcome = exchange.attempts[-1].outcome
     if outcome is not None and outcome.status is None and exchange.provider is not None:
         where = (
             f"{shown(exchange.provider.name)} at {exchange.provider.url.host}:{exchange.provider.url.port}"
@@ -105,19 +136,20 @@ def _said(detail: str, exchange: Exchange, response: http.Response | None) -> st
     return ": ".join(filter(None, (kind, short)))
 
 
-def _attempt(exchange: Exchange, tried: Tried) -> Attempt:
-    began, ended, usage, outcome = tried.began, tried.ended or tried.began, tried.usage, tried.outcome
-    return Attempt(
-        provider=tried.provider,
-        model=tried.model or "",
-        key=None if tried.key_index is None else tried.key_index + 1,
-        started=exchange.ts + timedelta(seconds=began - exchange.started),
-        latency_ms=round((ended - began) * 1000),
-        first_byte_ms=None if tried.answered is None else round((tried.answered - began) * 1000),
-        outcome=tried.label,
-        http_status=tried.status,
+def _row(exchange: Exchange, attempt: Attempt) -> AttemptRow:
+    started, ended = attempt.started, attempt.ended or attempt.started
+    usage, outcome, head_at = attempt.usage, attempt.outcome, attempt.head_at
+    return AttemptRow(
+        provider=attempt.provider.name,
+        model=attempt.model or "",
+        key=None if attempt.key_index is None else attempt.key_index + 1,
+        started=exchange.ts + timedelta(seconds=started - exchange.started),
+        latency_ms=round((ended - started) * 1000),
+        first_byte_ms=None if head_at is None else round((head_at - started) * 1000),
+        outcome=attempt.label,
+        http_status=attempt.status,
         kind=outcome.kind if outcome is not None else "",
-        detail=outcome.detail if outcome is not None else "",
+        detail=attempt.detail,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         cache_creation_input_tokens=usage.cache_creation_input_tokens,

@@ -1,9 +1,10 @@
-"""What the attempts of one request may send, by what is known of a target and by what its refusals teach."""
+"""Repair of a request: what is changed after a refusal, so that the same target is asked again."""
 
 import logging
+from collections.abc import Collection, Sequence
 from functools import partial
+from typing import Protocol
 
-from signalbox.gateway.known import Known
 from signalbox.messages import betas
 from signalbox.messages.body import Body, BodyError
 from signalbox.messages.issued import Block
@@ -17,25 +18,54 @@ from signalbox.messages.thinking import (
     with_placeholders,
     without_thinking,
 )
-from signalbox.routing.course import Attempt
+from signalbox.routing.attempts import Attempt
 from signalbox.routing.facts import Facts
-from signalbox.routing.outgoing import Lessons
+from signalbox.routing.outgoing import ProviderConstraints
 from signalbox.routing.plan import Candidate
+from signalbox.routing.sessions import Sessions
 from signalbox.routing.work import Work
 from signalbox.translate.refusals import refusals
 
 log = logging.getLogger("signalbox")
 
 
-class Mending:
-    """Of one request, whose body came as `body`. Each kind of refusal is mended once."""
+class Provenance(Protocol):
+    """Which provider issued which thinking block; `state.provenance.ProvenanceStore`."""
 
-    def __init__(self, known: Known, facts: Facts, body: Body, *, counts: bool) -> None:
+    key: bytes
+
+    def refresh(self) -> None: ...
+    def issuer_of(self, block: Block) -> str | None: ...
+    def learn(self, digests: Sequence[bytes], provider: str) -> None: ...
+
+
+class UnsupportedFields(Protocol):
+    """Fields and betas that models have refused; `state.unsupported_store.UnsupportedStore`."""
+
+    def rejected(self, provider: str, model: str) -> frozenset[str]: ...
+    def learn(self, provider: str, model: str, fields: Collection[str]) -> None: ...
+
+
+class RequestRepair:
+    """Of one request, whose body came as `body`: each kind of refusal is repaired once."""
+
+    def __init__(
+        self,
+        facts: Facts,
+        body: Body,
+        provenance: Provenance,
+        unsupported: UnsupportedFields,
+        sessions: Sessions,
+        *,
+        counts: bool,
+    ) -> None:
         """`counts`: only tokens are counted, which takes less than the messages path does: of fields that
         are refused there nothing is learned."""
-        self._known = known
         self._conversation = facts.conversation
         self._body = body
+        self._provenance = provenance
+        self._unsupported = unsupported
+        self._sessions = sessions
         self._counts = counts
         self._refusing: set[str] = set()
         """Providers that refused the thinking they were sent."""
@@ -46,23 +76,24 @@ class Mending:
         self._named: set[tuple[str, str, str]] = set()
         """Provider and model, and a field or beta that their refusal has named."""
 
-    def lessons(self, candidate: Candidate) -> Lessons:
-        """What is known of what this target takes."""
-        provider, issued = candidate.provider, self._known.issued
-        issued.refresh()
+    def constraints(self, candidate: Candidate) -> ProviderConstraints:
+        """What this target takes, as far as it is known."""
+        provider, provenance = candidate.provider, self._provenance
+        provenance.refresh()
         learns = provider.beta == "learn"
-        return Lessons(
-            issued.issuer_of,
-            self._known.learned.rejected(provider.name, candidate.model or "") if learns else frozenset(),
+        return ProviderConstraints(
+            provenance.issuer_of,
+            self._unsupported.rejected(provider.name, candidate.model or "") if learns else frozenset(),
             refuses_thinking=provider.name in self._refusing,
             disables_thinking=provider.name in self._disabling,
             wants_thinking=self._wants_thinking(provider.name),
-            refused=self._known.sessions.refused(self._conversation, provider.name),
-            key=issued.key,
+            refused=self._sessions.refused(self._conversation, provider.name),
+            key=provenance.key,
         )
 
-    def mend(self, attempt: Attempt, status: int, said: bytes) -> Work[bool]:
-        """Whether the target, which said this, would be sent something else now."""
+    def repair(self, attempt: Attempt, status: int, said: bytes) -> Work[bool]:
+        """The attempt was refused with this status and body. Says whether its target would be sent something
+        else now."""
         if attempt.provider.api == "anthropic" and is_wanted_back(status, said):
             return (yield from self._with_placeholders(attempt))
         if is_refused(status, said):
@@ -70,7 +101,7 @@ class Mending:
         return not self._counts and (yield from self._without_fields(attempt, status, said))
 
     def _wants_thinking(self, name: str) -> bool:
-        return name in self._wanting or self._known.sessions.wants_thinking(self._conversation, name)
+        return name in self._wanting or self._sessions.wants_thinking(self._conversation, name)
 
     def _with_placeholders(self, attempt: Attempt) -> Work[bool]:
         """Where the answers of others have none that could go back."""
@@ -80,12 +111,12 @@ class Mending:
         if not (yield lambda: with_placeholders(self._sent(attempt))):
             return False
         self._wanting.add(name)
-        self._known.sessions.wanted_thinking(self._conversation, name)
+        self._sessions.wanted_thinking(self._conversation, name)
         return True
 
     def _sent(self, attempt: Attempt) -> Body:
         try:
-            return Body.parse(attempt.outgoing.body)
+            return Body.parse(_sent_body(attempt))
         except BodyError:  # compressed, as it came
             return self._body
 
@@ -93,7 +124,7 @@ class Mending:
         """`is_wrong`: what was sent of it is not to be sent there again."""
         name = attempt.provider.name
         sent: Body = yield partial(self._sent, attempt)
-        count, refused = yield partial(_thinking_in, sent, self._known.issued.key)
+        count, refused = yield partial(_thinking_in, sent, self._provenance.key)
         disables = not (is_wrong or attempt.provider.is_anthropic)
         if name in self._refusing or not (count or switched_off(sent) or (disables and not is_off(sent))):
             return False
@@ -101,12 +132,12 @@ class Mending:
         if disables:
             self._disabling.add(name)
         if is_wrong:
-            self._known.sessions.refused_thinking(self._conversation, name, refused)
+            self._sessions.refused_thinking(self._conversation, name, refused)
         return True
 
     def _without_fields(self, attempt: Attempt, status: int, said: bytes) -> Work[bool]:
         """Remember the fields and betas of the attempt that the refusal names."""
-        provider, model, learned = attempt.provider, attempt.candidate.model or "", self._known.learned
+        provider, model, learned = attempt.provider, attempt.candidate.model or "", self._unsupported
         named: frozenset[str] = frozenset()
         if provider.beta == "learn":
             named = yield partial(_rejected, attempt, status, said)
@@ -130,11 +161,15 @@ def _thinking_in(sent: Body, key: bytes) -> tuple[int, frozenset[bytes]]:
     return without_thinking(sent, note).count, frozenset(digests) - {b""}
 
 
+def _sent_body(attempt: Attempt) -> bytes:
+    return attempt.outgoing.body if attempt.outgoing is not None else b""
+
+
 def _rejected(attempt: Attempt, status: int, said: bytes) -> frozenset[str]:
-    headers = attempt.outgoing.headers
+    headers = attempt.outgoing.headers if attempt.outgoing is not None else ()
     sent = betas.split(value for name, value in headers if name.lower() == "anthropic-beta")
     try:
-        body = Body.parse(attempt.outgoing.body)
+        body = Body.parse(_sent_body(attempt))
     except BodyError:  # what was sent is compressed
         return frozenset()
     named = rejected_by(status, said, body, sent)

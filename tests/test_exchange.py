@@ -7,9 +7,9 @@ import pytest
 
 from signalbox.config.fields import Url
 from signalbox.config.rules import Provider, Rules, Timeout
+from signalbox.exchange import Exchange
 from signalbox.messages.body import Body
 from signalbox.routing.credentials import Caller
-from signalbox.routing.exchange import Exchange
 from signalbox.routing.facts import Facts
 
 
@@ -53,18 +53,18 @@ def test_unreadable_request_counts_as_a_request_for_a_whole_answer():
 def test_a_request_is_known_by_its_providers_id_or_by_the_flows(headers, id):
     one = exchange(Timeout())
     assert one.provider is not None
-    one.pass_to(one.provider, 0.0)
+    one.pass_on(one.provider, "", 0.0)
     assert one.request_id == "req_fake"
-    one.hear(200, headers, 1.0)
+    one.on_response_head(200, headers, 1.0)
     assert one.headers()["request-id"] == one.request_id == id
-    one.pass_to(one.provider, 2.0)
+    one.pass_on(one.provider, "", 2.0)
     assert one.request_id == "req_fake"
 
 
 def test_a_client_that_has_a_head_already_is_told_no_other_id():
     one = exchange(Timeout())
     assert one.provider is not None
-    one.pass_to(one.provider, 0.0)
+    one.pass_on(one.provider, "", 0.0)
     one.head_given = True
-    one.hear(200, {"x-request-id": "of-the-provider"}, 1.0)
+    one.on_response_head(200, {"x-request-id": "of-the-provider"}, 1.0)
     assert one.request_id == "req_fake"

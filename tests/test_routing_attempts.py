@@ -10,13 +10,11 @@ from hypothesis import strategies as st
 
 from signalbox.config.fields import Secret, Url
 from signalbox.config.rules import Circuit, Failover, Provider, Reject, Target
-from signalbox.routing.course import Attempt, Course, Next
-from signalbox.routing.health import ProviderHealth
+from signalbox.routing.attempts import Attempt, AttemptSequence, Availability
+from signalbox.routing.credentials import Caller
+from signalbox.routing.health import HealthEvent, ProviderHealth
 from signalbox.routing.outcome import CONNECT, Outcome, success
-from signalbox.routing.outgoing import Outgoing
 from signalbox.routing.plan import Candidate
-from signalbox.routing.work import Work, in_place
-from signalbox.translate.translation import UntranslatableError
 
 HERE = ("s-1", "")
 NEVER = Circuit(open_after=10**6, degraded_after=10**6)
@@ -45,8 +43,18 @@ def candidate(asked: Provider, model: str = "glm") -> Candidate:
     return Candidate(asked, Target(asked.name, model), model)
 
 
+class Blocked:
+    """Accounts of which some providers' have nothing left."""
+
+    def __init__(self, *blocked: Provider) -> None:
+        self.blocked = blocked
+
+    def refusal(self, provider: Provider, model: str | None, caller: Caller) -> tuple[str, str] | None:
+        return ("quota", "used up") if provider in self.blocked else None
+
+
 class Request:
-    """A course with what it prepared and told. `now` stands still unless a test moves it."""
+    """A sequence with what was sent and reported. `now` stands still unless a test moves it."""
 
     def __init__(
         self,
@@ -59,45 +67,49 @@ class Request:
     ) -> None:
         self.health = health or ProviderHealth()
         self.sent: list[tuple[str, str | None]] = []
-        self.lone: list[bool] = []
-        self.told: list[Any] = []
+        self.only: list[bool] = []
+        self.events: list[HealthEvent] = []
         self.failed: list[tuple[str, str]] = []
         """(provider, label) of every attempt that something else followed."""
         self.now = 0.0
-        self.untranslatable: Provider | None = None
-        self.course = Course(
+        self.unpreparable: Provider | None = None
+        self.sequence = AttemptSequence(
             candidates,
             Failover(**failover),
-            self.health,
-            self._prepare,
+            Availability(self.health, Blocked(*against), Caller(())),
             HERE,
-            self.told.append,
-            reject,
-            against=lambda candidate: ("quota", "used up") if candidate.provider in against else None,
+            reject=reject,
             chain=chain,
         )
 
-    def _prepare(self, candidate: Candidate, key: str | None, lone: bool) -> Work[Outgoing]:
-        outgoing: Outgoing = yield lambda: self._made(candidate, key, lone)
-        return outgoing
-
-    def _made(self, candidate: Candidate, key: str | None, lone: bool) -> Outgoing:
-        if candidate.provider is self.untranslatable:
-            raise UntranslatableError("too deep")
-        self.sent.append((candidate.provider.name, key))
-        self.lone.append(lone)
-        return Outgoing(candidate.provider, candidate.model, "/v1/messages", "/v1/messages", (), b"")
-
     def start(self) -> Attempt:
-        return in_place(self.course.start(self.now))
+        attempt = self._sent(self.sequence.first(self.now))
+        assert isinstance(attempt, Attempt)
+        return attempt
 
-    def fails(self, outcome: Outcome) -> Next | Reject | None:
-        current = self.course.current
-        following = in_place(self.course.failed(outcome, self.now))
+    def fails(self, outcome: Outcome) -> Attempt | Reject | None:
+        current = self.sequence.current
+        self.ends(outcome)
+        following = self._sent(self.sequence.after(outcome, self.now))
         if following is not None:
             assert current is not None
             self.failed.append((current.provider.name, outcome.label))
         return following
+
+    def _sent(self, attempt: Attempt | Reject | None) -> Attempt | Reject | None:
+        while isinstance(attempt, Attempt) and attempt.provider is self.unpreparable:
+            attempt = self.sequence.instead(self.now)
+        if isinstance(attempt, Attempt):
+            self.sent.append((attempt.provider.name, attempt.key))
+            self.only.append(attempt.is_only_candidate)
+            self.sequence.start(attempt, self.now + attempt.delay)
+        return attempt
+
+    def begins(self) -> None:
+        self.events += self.sequence.answer_began()
+
+    def ends(self, outcome: Outcome | None, now: float | None = None) -> None:
+        self.events += self.sequence.settle(outcome, self.now if now is None else now)
 
     def run(self, *outcomes: Outcome) -> list[tuple[str, str | None]]:
         """Whom a request asks that meets these, one after the other."""
@@ -117,23 +129,22 @@ def refusal(request: Request, asked: Provider, model: str = "glm") -> Any:
 def test_a_target_that_cannot_be_sent_the_request_after_all_is_left_out():
     """The plan looks at a few fields only."""
     request = Request(candidate(KIMI), candidate(LOCAL), candidate(KIMI), candidate(ZAI))
-    request.untranslatable = KIMI
+    request.unpreparable = KIMI
     assert request.start().provider is LOCAL
     following = request.fails(BROKEN)
-    assert isinstance(following, Next)
-    assert following.attempt.provider is ZAI
-    lone = Request(candidate(KIMI))
-    lone.untranslatable = KIMI
-    with pytest.raises(UntranslatableError):
-        lone.start()
+    assert isinstance(following, Attempt)
+    assert following.provider is ZAI
+    only = Request(candidate(KIMI))
+    only.sequence.first(0)
+    assert only.sequence.instead(0) is None
 
 
 def test_the_targets_are_asked_in_their_order_until_one_answers():
     request = Request(candidate(KIMI), candidate(LOCAL), candidate(ZAI))
     assert request.run(BROKEN, CONNECT)[:2] == [("kimi", "kimi-key"), ("local", None)]
     assert request.failed == [("kimi", "500"), ("local", "connect")]
-    assert request.course.current is not None
-    assert request.course.current.provider is ZAI
+    assert request.sequence.current is not None
+    assert request.sequence.current.provider is ZAI
 
 
 def test_a_target_that_something_has_come_up_against_is_passed_over():
@@ -141,7 +152,7 @@ def test_a_target_that_something_has_come_up_against_is_passed_over():
     assert [name for name, _ in request.run(BROKEN)] == ["kimi", "zai"]
     alone = Request(candidate(KIMI), candidate(LOCAL), against=(LOCAL,))
     alone.start()
-    assert not alone.course.may_follow(0)
+    assert not alone.sequence.could_follow(0)
 
 
 def test_what_failed_last_is_delivered_and_no_attempt_of_the_past():
@@ -198,17 +209,17 @@ def test_the_first_target_is_asked_even_where_it_rests():
 )
 def test_it_is_known_whether_anything_could_take_over(make: Callable[[], Request], expected: bool):
     request = make()
-    assert not request.course.may_follow(0)
+    assert not request.sequence.could_follow(0)
     request.start()
-    assert request.course.may_follow(0) is expected
-    assert request.lone == [not expected]
+    assert request.sequence.could_follow(0) is expected
+    assert request.only == [not expected]
 
 
 def test_before_the_last_target_others_may_take_over_and_after_it_none():
     request = Request(candidate(KIMI), candidate(LOCAL))
     request.run(BROKEN)
-    assert request.lone == [False, True]
-    assert not request.course.may_follow(0)
+    assert request.only == [False, True]
+    assert not request.sequence.could_follow(0)
 
 
 # when all have failed
@@ -234,15 +245,17 @@ def test_those_in_a_short_cooldown_or_with_an_open_circuit_are_asked_when_all_ot
     targets = [candidate(one) for one in (KIMI, broken, spent, LOCAL)]
     request = passed_over(*targets, health=health, available=targets[-1], retries=1, wait=10.0)
     assert request.start().provider is LOCAL
-    assert request.lone == [False]
+    assert request.only == [False]
     for expected in (LOCAL, KIMI, broken):
-        assert request.course.may_follow(request.now)
+        assert request.sequence.could_follow(request.now)
         following = request.fails(BROKEN)
-        assert isinstance(following, Next)
-        assert following.attempt.provider is expected
-    assert not request.course.may_follow(request.now)
+        assert isinstance(following, Attempt)
+        assert following.provider is expected
+    assert not request.sequence.could_follow(request.now)
     assert request.fails(THROTTLED) is None, "once each: no retries, no waits"
-    assert request.course.not_asked(request.now) == [("spent", "cooldown, in cooldown for another 61 s: 429")]
+    assert request.sequence.not_asked(request.now) == [
+        ("spent", "cooldown, in cooldown for another 61 s: 429")
+    ]
 
 
 def test_what_is_against_a_target_beside_its_cooldown_still_is_when_all_others_have_failed():
@@ -251,7 +264,7 @@ def test_what_is_against_a_target_beside_its_cooldown_still_is_when_all_others_h
     targets = candidate(KIMI), candidate(LOCAL)
     request = passed_over(*targets, health=health, available=targets[1], against=(KIMI,))
     request.start()
-    assert not request.course.may_follow(0)
+    assert not request.sequence.could_follow(0)
     assert request.fails(BROKEN) is None
 
 
@@ -278,7 +291,7 @@ def test_who_was_passed_over_may_be_sent_what_no_other_can_be():
     rested(KIMI, OVERLOADED, health)
     targets = candidate(KIMI), candidate(LOCAL)
     request = passed_over(*targets, health=health, available=targets[1])
-    request.untranslatable = LOCAL
+    request.unpreparable = LOCAL
     assert request.start().provider is KIMI
 
 
@@ -342,10 +355,10 @@ def test_a_retry_after_within_the_limit_is_waited_out_at_the_same_target():
     request = Request(candidate(KIMI), candidate(LOCAL), wait=10.0)
     request.start()
     following = request.fails(THROTTLED)
-    assert isinstance(following, Next)
-    assert (following.attempt.provider, following.wait) == (KIMI, 7.0)
+    assert isinstance(following, Attempt)
+    assert (following.provider, following.delay) == (KIMI, 7.0)
     request.now = 7.0
-    request.course.began()
+    request.begins()
     assert refusal(request, KIMI) is None
 
 
@@ -365,8 +378,8 @@ def test_what_need_or_may_not_be_waited_out_moves_on(outcome: Outcome):
     request = Request(candidate(KIMI), candidate(LOCAL), wait=10.0)
     request.start()
     following = request.fails(outcome)
-    assert isinstance(following, Next)
-    assert (following.attempt.provider, following.wait) == (LOCAL, 0.0)
+    assert isinstance(following, Attempt)
+    assert (following.provider, following.delay) == (LOCAL, 0.0)
 
 
 def test_all_waits_at_one_target_together_keep_to_the_limit():
@@ -383,8 +396,8 @@ def test_after_the_last_target_comes_the_rules_own_answer():
     request.start()
     assert request.fails(BROKEN) is REJECT
     assert request.failed == [("kimi", "500")]
-    assert request.course.current is None
-    assert not request.course.may_follow(0)
+    assert request.sequence.current is None
+    assert not request.sequence.could_follow(0)
 
 
 def test_what_is_the_requests_own_fault_is_delivered_before_a_reject():
@@ -405,8 +418,8 @@ def test_each_attempt_is_judged_once():
     request = Request(candidate(one))
     request.start()
     assert request.fails(BROKEN) is None
-    request.course.ended(BROKEN, 0)
-    request.course.ended(None, 0)
+    request.ends(BROKEN, 0)
+    request.ends(None, 0)
     assert failures(request, one) == "closed"
     Request(candidate(one), health=request.health).run(BROKEN)
     assert failures(request, one) == "degraded"
@@ -416,9 +429,9 @@ def test_an_answer_counts_as_well_only_when_it_has_ended():
     one = provider("one", circuit=Circuit(degraded_after=1, open_after=3))
     request = Request(candidate(one), candidate(one))
     request.run(BROKEN)
-    request.course.began()
+    request.begins()
     assert failures(request, one) == "degraded"
-    request.course.ended(success(200), 60)
+    request.ends(success(200), 60)
     assert failures(request, one) == "closed"
 
 
@@ -429,8 +442,8 @@ def test_answers_that_begin_and_then_break_off_open_the_circuit():
     for _ in range(5):
         request = Request(candidate(one), health=health)
         request.start()
-        request.course.began()
-        request.course.ended(CUT, 1)
+        request.begins()
+        request.ends(CUT, 1)
         states.append(failures(request, one))
     assert states == ["closed", "closed", "degraded", "degraded", "open"]
 
@@ -444,9 +457,9 @@ def test_an_answer_that_begins_ends_the_cooldown_before_it_ends():
     following.now = 5.0
     following.start()
     assert refusal(following, KIMI) is not None, "one trial"
-    following.course.began()
+    following.begins()
     assert refusal(following, KIMI) is None
-    following.course.ended(OVERLOADED, 20)
+    following.ends(OVERLOADED, 20)
     following.now = 20.0
     assert refusal(following, KIMI) is not None
 
@@ -460,9 +473,9 @@ def test_a_client_that_leaves_says_nothing_of_the_provider(began):
     request.start()
     assert refusal(request, one) == ("circuit", "half-open, being tried again")
     if began:
-        request.course.began()
+        request.begins()
         assert refusal(request, one) == ("circuit", "half-open, being tried again")
-    request.course.ended(None, 11.0)
+    request.ends(None, 11.0)
     assert refusal(request, one) is None
     assert failures(request, one) == "half-open"
 
@@ -471,17 +484,15 @@ def test_what_cannot_be_prepared_was_never_sent():
     one = provider("one", circuit=Circuit(degraded_after=1, open_after=1, cooldown=10.0))
     Request(candidate(one), health=(health := ProviderHealth())).run(BROKEN)
     request = Request(candidate(one), health=health)
-    request.course._prepare = lambda *_: 1 / 0
     request.now = 10.0
-    with pytest.raises(ZeroDivisionError):
-        request.start()
+    request.sequence.first(request.now)
     assert refusal(request, one) is None
 
 
 def test_changes_are_told():
     request = Request(candidate(KIMI), candidate(LOCAL))
     request.run(DOWN)
-    assert request.told == [("cooldown", "kimi", "provider", "for 30 s: 503")]
+    assert request.events == [("cooldown", "kimi", "provider", "for 30 s: 503")]
 
 
 OUTCOMES = [REFUSED_KEY, THROTTLED, OVERLOADED, DOWN, BROKEN, NONSENSE, CUT, CONNECT]
@@ -500,12 +511,12 @@ def test_every_attempt_is_followed_or_delivered_and_every_course_ends(
     request = Request(*map(candidate, providers), reject=reject, retries=retries, wait=wait)
     request.start()
     for outcome in outcomes:
-        could = request.course.may_follow(request.now)
+        could = request.sequence.could_follow(request.now)
         following = request.fails(outcome)
         assert could or following is None
-        if not isinstance(following, Next):
+        if not isinstance(following, Attempt):
             break
-        request.now += following.wait
-    assert not isinstance(following, Next)
+        request.now += following.delay
+    assert not isinstance(following, Attempt)
     assert len(request.sent) == len(request.failed) + (following is None)
     assert request.fails(BROKEN) is None
