@@ -11,58 +11,61 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.connection import Client
 from mitmproxy.proxy.layer import NextLayer
 
-from signalbox.gateway.house import house
+from signalbox.app import App
+from signalbox.proxy import setup
+from signalbox.proxy.addon import Hooks
 
 
 class Router:
     def load(self, loader: Loader) -> None:
-        house.set_up(ctx.master)
+        self.app = App.of(ctx.master)
+        self.hooks = Hooks(self.app)
         loader.add_option("router_rules", str, "", "Path of the rules; default: rules.yaml beside addon/.")
         loader.add_option("router_state", str, "", "Folder for logs and learned facts; default: per user.")
 
     def configure(self, updated: set[str]) -> None:
         if updated & {"router_rules", "router_state"}:
-            house.open(ctx.options.router_rules, ctx.options.router_state)
+            self.app.open(ctx.options.router_rules, ctx.options.router_state)
 
     def running(self) -> None:
-        house.watch()
+        self.app.run()
 
     def done(self) -> None:
-        house.close()
+        self.app.close()
 
     def client_connected(self, client: Client) -> None:
-        house.admit(client)
+        setup.client_connected(self.app, client)
 
     def next_layer(self, nextlayer: NextLayer) -> None:
-        house.lay(nextlayer)
+        setup.next_layer(self.app, nextlayer)
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         if not flow.response and not flow.error and flow.live:
-            house.gateway.http_connect(flow)
+            self.hooks.http_connect(flow)
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         if not flow.response and not flow.error and flow.live:
-            house.gateway.requestheaders(flow)
+            self.hooks.requestheaders(flow)
 
     def request(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         if not flow.response and not flow.error and flow.live:
-            return house.gateway.request(flow)
+            return self.hooks.request(flow)
         return None
 
     def signalbox_attempt(self, flow: http.HTTPFlow) -> None:
-        house.gateway.signalbox_attempt(flow)
+        self.hooks.signalbox_attempt(flow)
 
     async def signalbox_renew(self, flow: http.HTTPFlow) -> None:
-        await house.gateway.signalbox_renew(flow)
+        await self.hooks.signalbox_renew(flow)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        house.gateway.responseheaders(flow)
+        self.hooks.responseheaders(flow)
 
     def response(self, flow: http.HTTPFlow) -> None:
-        house.gateway.response(flow)
+        self.hooks.response(flow)
 
     def error(self, flow: http.HTTPFlow) -> None:
-        house.gateway.error(flow)
+        self.hooks.error(flow)
 
 
 addons = [Router()]

@@ -1,9 +1,11 @@
 """A second script for mitmdump with which an upstream connection that nobody uses is kept only briefly."""
 
-from signalbox.proxy import upstream
+from mitmproxy import ctx
+
+from signalbox.app import App
 
 KEPT = 0.8
 
 
 def load(_: object) -> None:
-    upstream.KEEPALIVE_EXPIRY = KEPT
+    App.of(ctx.master).keepalive_expiry = KEPT

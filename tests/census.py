@@ -8,7 +8,7 @@ from mitmproxy import ctx, http
 
 from signalbox.exchange import Exchange
 from signalbox.proxy.answer import UpstreamAnswer
-from signalbox.proxy.layers import RouterLayer
+from signalbox.proxy.layer import RouterLayer
 from signalbox.proxy.stream import RoutedStream
 
 COUNTED = (RouterLayer, RoutedStream, UpstreamAnswer, Exchange)

@@ -27,17 +27,19 @@ import h2.connection
 import h2.errors
 import h2.events
 import pytest
+from mitmproxy.addons.block import Block
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.connection import Client, Connection, ConnectionState, Server
-from mitmproxy.options import Options
+from mitmproxy.master import Master
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import taddons
 
-from signalbox.gateway.gateway import Gateway
-from signalbox.proxy.layers import RouterLayer
+from signalbox.app import App
+from signalbox.proxy.addon import Hooks
+from signalbox.proxy.layer import RouterLayer
 from tests.answers import Answer
 
 REVERSE = ProxyMode.parse("reverse:http://upstream.invalid@127.0.0.1:8082")
@@ -174,6 +176,7 @@ class Playbook:
         self._events: deque[events.Event] = deque()
         self._transport(self.client)
         self._layer = RouterLayer(context, HTTPMode.transparent)
+        self._layer.prepare(router.app)
         self._h2 = h2.connection.H2Connection() if self.client.alpn == b"h2" else None
         self._play(events.Start())
         if self._h2 is not None:
@@ -433,15 +436,16 @@ class Playbook:
 class PlayedRouter:
     """A router to which clients connect."""
 
-    def __init__(self, folder: Path, rules: str, clock: Clock, options: Options, server: Any) -> None:
+    def __init__(self, folder: Path, rules: str, clock: Clock, master: Master, server: Any) -> None:
         (folder / "rules.yaml").write_text(rules)
         (folder / "state").mkdir()
         self.clock = clock
         self._state = folder / "state"
-        self._options = options
+        self._options = master.options
         self._connections = server.connections
-        self._gateway = Gateway(folder / "rules.yaml", self._state)
-        self._gateway.start()
+        self.app = App(master)
+        self.app.open(str(folder / "rules.yaml"), str(self._state))
+        self._hooks = Hooks(self.app)
 
     def connect(self, alpn: bytes | None = None) -> Playbook:
         """A client that has just connected, a day after the last one: every cooldown is over."""
@@ -459,7 +463,7 @@ class PlayedRouter:
         return Playbook(self, context)
 
     def run_hook(self, hook: commands.StartHook) -> None:
-        handler = getattr(self._gateway, hook.name, None)
+        handler = getattr(self._hooks, hook.name, None)
         result = handler(*hook.args()) if handler is not None else None
         if inspect.isawaitable(result):
             asyncio.run(_finished(result))
@@ -494,17 +498,18 @@ class PlayedRouter:
             _real_sleep(0.005)
 
     def close(self) -> None:
-        self._gateway.done()
+        self.app.close()
 
 
 @contextmanager
 def played(folder: Path, rules: str) -> Iterator[PlayedRouter]:
     """A router with these rules. Time passes only as a test says, for all of it."""
     clock = Clock()
-    with pytest.MonkeyPatch.context() as patch, taddons.context(server := Proxyserver()) as mitmproxy:
+    server = Proxyserver()
+    with pytest.MonkeyPatch.context() as patch, taddons.context(Block(), server) as mitmproxy:
         patch.setattr(time, "monotonic", clock.monotonic)
         patch.setattr(time, "time", clock.time)
-        router = PlayedRouter(folder, rules, clock, mitmproxy.options, server)
+        router = PlayedRouter(folder, rules, clock, mitmproxy.master, server)
         try:
             yield router
         finally:

@@ -233,7 +233,7 @@ def test_a_fault_of_the_reader_costs_no_byte(broken_router, second):
     assert status == 200
     assert b"BREAK-READER" in body
     assert body.endswith(b'data: {"type":"message_stop"}\n\n')
-    broken_router.wait_log("error while an answer was read: KeyError in faults.py:")
+    broken_router.wait_log("error in the reader of an answer: KeyError at faults.py:")
 
 
 def test_a_fault_in_the_layers_is_answered_and_the_next_request_works(broken_router):

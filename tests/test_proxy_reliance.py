@@ -1,6 +1,6 @@
 """What the router relies on inside mitmproxy.
 
-mitmproxy does not promise how its HTTP stream works inside, and `proxy/` and `gateway/` build on that. When
+mitmproxy does not promise how its HTTP stream works inside, and `proxy/` builds on that. When
 one of these tests fails after an upgrade, what it names is to be read again in mitmproxy's own code before
 the pin in pyproject.toml moves. Names are looked up by each test, so that one that is gone fails alone.
 """
@@ -8,11 +8,12 @@ the pin in pyproject.toml moves. Names are looked up by each test, so that one t
 import dataclasses
 import inspect
 from pkgutil import resolve_name
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from signalbox.proxy import connections, handlers, http1, layers
+from signalbox.proxy import connections, hook_dispatch, http1, layer
 from signalbox.proxy.stream import RoutedStream
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what its add-ons import
@@ -224,7 +225,7 @@ def test_what_waits_for_a_connection_or_a_hook_is_kept_where_it_is_looked_for(pa
 def test_nothing_of_ours_hides_what_it_does_not_mean_to():
     """A new release may use a name that the router's own classes have taken."""
     wire = (http1.ClientHttp1, http1.UpstreamHttp1, connections.RouterConnectionHandler)
-    classes = (RoutedStream, *wire, layers.RouterLayer, handlers.KeepingManager)
+    classes = (RoutedStream, *wire, layer.RouterLayer, hook_dispatch.CachingAddonManager)
     theirs = {
         kind: next(base for base in kind.__mro__ if not base.__module__.startswith("signalbox"))
         for kind in classes
@@ -261,9 +262,9 @@ def test_nothing_of_ours_hides_what_it_does_not_mean_to():
 
 
 def test_a_layer_that_has_not_started_and_the_add_on_manager_can_become_ours(parts):
-    layers.take_over(parts["layer"])
-    handlers.look_up_once(parts["add-on manager"])
-    assert type(parts["layer"]) is layers.RouterLayer
+    layer.take_over(parts["layer"], SimpleNamespace())
+    hook_dispatch.install(parts["add-on manager"])
+    assert type(parts["layer"]) is layer.RouterLayer
 
 
 def test_the_way_to_a_connections_socket():

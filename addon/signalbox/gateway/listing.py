@@ -5,23 +5,24 @@ import logging
 import time
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mitmproxy import ctx, http
-from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
+from mitmproxy import http
 
 from signalbox.background import picker
 from signalbox.background.model_list import ModelLists
 from signalbox.config import files
 from signalbox.config.watch import Live
+from signalbox.errors import log_error
 from signalbox.exchange import Exchange
-from signalbox.gateway import arrival
 from signalbox.gateway.metering import Metering
-from signalbox.gateway.trust import trusted
 from signalbox.messages.models import Entry
 from signalbox.pages import models
-from signalbox.proxy import answers, dispatch
-from signalbox.proxy.faults import place
-from signalbox.proxy.requests import to_headers
+from signalbox.proxy import dispatch, local_responses, setup
+from signalbox.proxy.headers import to_headers
+
+if TYPE_CHECKING:
+    from signalbox.app import App
 
 log = logging.getLogger("signalbox")
 
@@ -34,7 +35,8 @@ AGAIN = 60.0
 class Listing:
     """The lists of one router. `state` is the folder in which the last one is kept."""
 
-    def __init__(self, state: Path, live: Live, metering: Metering) -> None:
+    def __init__(self, app: "App", state: Path, live: Live, metering: Metering) -> None:
+        self._app = app
         self._lists = ModelLists(state, token_of=metering.token, hear=metering.hear_list)
         self._live = live
         self._news = asyncio.Event()
@@ -51,12 +53,12 @@ class Listing:
             exchange.caller,
             upstream=dispatch.upstream(flow, exchange.rules),
             query=models.less_paging(query),
-            tls=trusted(),
+            tls=self._app.client_ssl_context(),
         )
         if refusal := gathered.refusal:
             flow.response = http.Response.make(refusal.status, refusal.body, to_headers(refusal.headers))
             return
-        flow.response = answers.answer(200, models.page(gathered.entries, query))
+        flow.response = local_responses.answer(200, models.page(gathered.entries, query))
         if gathered.entries != self._entries and not gathered.missing:
             self._entries = gathered.entries
             self._news.set()
@@ -69,8 +71,8 @@ class Listing:
             try:
                 if self._live.rules.picker:
                     rest = EVERY if await self._write() else AGAIN
-            except Exception as fault:  # the next change must still be seen
-                log.error("fault when the picker file was written: %s", place(fault))
+            except Exception as error:  # the next change must still be seen
+                log_error("the picker file", error)
             try:
                 await asyncio.wait_for(self._news.wait(), rest)
             except TimeoutError:
@@ -79,19 +81,11 @@ class Listing:
     async def _write(self) -> bool:
         """Whether nothing was missing."""
         rules = self._live.rules
-        gathered = await self._lists.gather(rules, tls=trusted())
-        write = partial(picker.write, rules, gathered, base_url(), now=time.time())
+        gathered = await self._lists.gather(rules, tls=self._app.client_ssl_context())
+        write = partial(picker.write, rules, gathered, setup.base_url(self._app.master), now=time.time())
         written = await files.apart(write)
         for one in written:
             if one not in self._told:
                 log.log(logging.WARNING if one.fault else logging.INFO, "%s", one.line)
         self._told = written
         return not gathered.missing
-
-
-def base_url() -> str | None:
-    """Of the first listener that stands for Anthropic; None where this is a forward proxy."""
-    bound = {listener.mode: listener for listener in reversed(arrival.listeners())}
-    modes = (mode for mode in map(ProxyMode.parse, ctx.options.mode) if isinstance(mode, ReverseMode))
-    listener = next((bound[mode.full_spec] for mode in modes if mode.full_spec in bound), None)
-    return picker.url_of(listener.host, listener.port) if listener else None

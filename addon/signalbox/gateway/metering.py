@@ -1,6 +1,7 @@
 """What each account still allows: heard from every answer, asked before every request, kept in files."""
 
 import logging
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -10,11 +11,10 @@ from mitmproxy import http
 
 from signalbox.background.quota_probe import QuotaProber
 from signalbox.config.rules import Provider, Rules
+from signalbox.errors import log_error
 from signalbox.exchange import Exchange
-from signalbox.gateway.trust import trusted
 from signalbox.proxy.dispatch import upstream
-from signalbox.proxy.faults import place
-from signalbox.proxy.requests import plain_headers
+from signalbox.proxy.headers import plain_headers
 from signalbox.record import console
 from signalbox.routing.budget import Budgets, Used
 from signalbox.routing.credentials import Caller, bare
@@ -32,7 +32,9 @@ log = logging.getLogger("signalbox")
 class Metering:
     """For the event loop; files are written in a thread."""
 
-    def __init__(self, state: Path, rules: Callable[[], Rules], used: Used) -> None:
+    def __init__(
+        self, state: Path, rules: Callable[[], Rules], used: Used, *, tls: Callable[[], ssl.SSLContext]
+    ) -> None:
         """`used` tells the tokens that budgets are made of."""
         self._file = state / QUOTA_FILE
         self._rules = rules
@@ -48,7 +50,7 @@ class Metering:
             token_of=self.token,
             hear=self._hear_probe,
             settle=self._settle,
-            tls=trusted,
+            tls=tls,
         )
 
     def token(self, provider: Provider) -> str | None:
@@ -135,8 +137,8 @@ class Metering:
             told = read(headers, time.time())
             if told is not None:
                 self._take(provider, self.account(provider, caller), status, told, model)
-        except Exception as fault:
-            log.error("fault when quota was read: %s", place(fault))
+        except Exception as error:
+            log_error("the quota headers of an answer", error)
 
     def _take(
         self,

@@ -1,8 +1,7 @@
 """`GET /health`: how the router stands, without a secret in it (the contract, section 3)."""
 
 import time
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
@@ -21,14 +20,12 @@ from signalbox.state.unsupported_store import Fact
 
 LOGINS = ("client", "claude-login")
 TIERS = ("haiku", "sonnet", "opus")
-FAIL_OPEN_SHOWN = 300.0
-"""Seconds for which a request let through unrouted keeps the status `degraded`."""
 
 
-class Listener(NamedTuple):
-    host: str
-    port: int
-    mode: str
+class Listener(Protocol):
+    """As mitmproxy bound it."""
+
+    def _asdict(self) -> dict[str, Any]: ...
 
 
 class InForce(Protocol):
@@ -39,26 +36,6 @@ class InForce(Protocol):
     loaded_at: datetime
 
 
-@dataclass
-class Observed:
-    """What answers have told of providers since the start."""
-
-    key_valid: dict[str, bool] = field(default_factory=dict)
-    failed_open: float | None = None
-    """When, on the monotonic clock, a request was last let through unrouted after a fault."""
-
-    def answered(self, provider: str, status: int) -> None:
-        if status < 500:
-            self.key_valid[provider] = status not in (401, 403)
-
-    def fail_open(self) -> None:
-        self.failed_open = time.monotonic()
-
-    @property
-    def fails_open(self) -> bool:
-        return self.failed_open is not None and time.monotonic() - self.failed_open < FAIL_OPEN_SHOWN
-
-
 type Refused = Callable[[Provider, str | None], tuple[str, str] | None]
 """Says why this model of a provider is not asked now, as in `plan.Refusal`, whoever it is that asks."""
 
@@ -66,7 +43,10 @@ type Refused = Callable[[Provider, str | None], tuple[str, str] | None]
 class Seen(NamedTuple):
     """All that providers have shown of themselves."""
 
-    observed: Observed
+    key_valid: Mapping[str, bool]
+    """Of each provider that has answered, whether it took its key."""
+    fails_open: bool
+    """Whether a request was let through unrouted lately, after an error."""
     health: ProviderHealth
     refused: Refused
     quotas: Quotas
@@ -117,7 +97,7 @@ def _status(live: InForce, seen: Seen, now: float) -> str:
         return "unhealthy"
     unwell = any(_is_missed(provider, seen.refused) for provider in rules.providers.values())
     broken = any(state != "closed" for state in seen.health.circuits(now).values())
-    return "degraded" if live.error or seen.observed.fails_open or unwell or broken else "healthy"
+    return "degraded" if live.error or seen.fails_open or unwell or broken else "healthy"
 
 
 def _has_nobody(rules: Rules, rule: Rule, refused: Refused) -> bool:
@@ -155,7 +135,7 @@ def _provider(provider: Provider, seen: Seen, moment: float, now: datetime) -> d
         "circuit": seen.health.circuits(moment).get(provider.name, "closed"),
         "quota": quota(seen.quotas, provider, now),
         "key_set": provider.key is not None,
-        "key_valid": seen.observed.key_valid.get(provider.name),
+        "key_valid": seen.key_valid.get(provider.name),
     }
 
 

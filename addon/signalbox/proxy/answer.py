@@ -12,6 +12,7 @@ from math import ceil
 from mitmproxy import http
 from mitmproxy.net.http import status_codes
 
+from signalbox.errors import log_error
 from signalbox.exchange import Exchange
 from signalbox.messages.encoding import EncodingError, TooLarge, decode
 from signalbox.messages.errors import (
@@ -25,7 +26,6 @@ from signalbox.messages.errors import (
     with_request_id,
 )
 from signalbox.messages.reader import Reader
-from signalbox.proxy.faults import place
 from signalbox.routing.outcome import (
     EMPTY,
     STREAM_ERROR,
@@ -130,7 +130,7 @@ class UpstreamAnswer:
 
     def _tell_of(self, fault: Exception) -> None:
         if not self._told_of_fault:
-            log.error("error while an answer was read: %s", place(fault))
+            log_error("the reader of an answer", fault)
         self._told_of_fault = True
 
     def _without_foreign(self, out: bytes) -> bytes:

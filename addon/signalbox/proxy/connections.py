@@ -1,16 +1,16 @@
 """Connections of one client as mitmproxy opens them, with the two ends that it does not notice."""
 
-from mitmproxy import ctx
 from mitmproxy.connection import Client, ConnectionState
+from mitmproxy.master import Master
 from mitmproxy.proxy import commands, events, server_hooks
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 
 RESET = "Connection reset by peer"
 
 
-def adopt_handler(client: Client) -> None:
+def adopt_handler(master: Master, client: Client) -> None:
     """Make what handles a client that has just connected ours."""
-    handler = ctx.master.addons.get("proxyserver").connections.get(client.id)
+    handler = master.addons.get("proxyserver").connections.get(client.id)
     if type(handler) is ProxyConnectionHandler:
         handler.__class__ = RouterConnectionHandler
 

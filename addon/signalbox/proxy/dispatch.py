@@ -18,8 +18,8 @@ from signalbox.exchange import Exchange
 from signalbox.messages.body import Body, BodyError
 from signalbox.messages.encoding import EncodingError, TooLarge, decode
 from signalbox.messages.paths import COUNT_TOKENS, MESSAGES
-from signalbox.proxy import answers
-from signalbox.proxy.requests import address, to_headers
+from signalbox.proxy import local_responses
+from signalbox.proxy.headers import address, to_headers
 from signalbox.record import console
 from signalbox.routing.attempts import Attempt, AttemptSequence, Availability, Limits
 from signalbox.routing.credentials import Caller, bare
@@ -224,7 +224,7 @@ def owner_of(attempt: Attempt, caller: Caller, key: bytes) -> Owner:
 
 
 def route(flow: http.HTTPFlow, exchange: Exchange, services: Services, *, is_long: bool) -> Work[None]:
-    """Decide who answers. Either sets `flow.response` or leaves in the flow the request to send.
+    """Decide who local_responses. Either sets `flow.response` or leaves in the flow the request to send.
 
     `is_long`: looking into the body takes long, so that nothing of it is left for later.
     """
@@ -234,7 +234,7 @@ def route(flow: http.HTTPFlow, exchange: Exchange, services: Services, *, is_lon
         body: Body = yield lambda: Body.parse(decode(wire, coding, limit))
     except TooLarge:
         exchange.refuse()
-        flow.response = answers.too_large(exchange)
+        flow.response = local_responses.too_large(exchange)
         return
     except (BodyError, EncodingError):
         pass_on(flow, exchange, "parse-failed-fail-safe")
@@ -265,7 +265,7 @@ def route(flow: http.HTTPFlow, exchange: Exchange, services: Services, *, is_lon
         only = for_owner(chosen, owner)
         if only is None:
             exchange.plan(msgspec.structs.replace(chosen, skipped=()))
-            flow.response = answers.error(400, ELSEWHERE, exchange)
+            flow.response = local_responses.error(400, ELSEWHERE, exchange)
             return
         chosen = only
     services.meters.saw(exchange.rules, chosen, caller)
@@ -325,7 +325,7 @@ def _begin(
     is_warmup = incoming.body.get("max_tokens", int) == 0
     if exchange.kind == "count_tokens":
         if is_thread and not counts_all(provider):
-            flow.response = answers.error(400, ELSEWHERE, exchange)
+            flow.response = local_responses.error(400, ELSEWHERE, exchange)
             return
         if provider.count_tokens != "forward":
             flow.response = yield from _counted_here(candidates[0], facts, exchange)
@@ -334,7 +334,7 @@ def _begin(
     elif is_warmup and provider.api == "openai":  # there is no such cache, and it would cost a prompt
         tokens: int = yield partial(facts.tokens_at, candidates[0].model)
         said, kind = warmed_up(facts.asked or "", tokens, seed=token_hex(8), stream=facts.stream)
-        flow.response = answers.answer(200, said, {"content-type": kind})
+        flow.response = local_responses.answer(200, said, {"content-type": kind})
         return
     elif is_warmup:
         candidates, chain = _without_chat(candidates), _without_chat(chain)
@@ -353,13 +353,13 @@ def _begin(
     try:
         attempt = yield from dispatch.first(now)
     except UntranslatableError as why:
-        flow.response = answers.error(400, str(why), exchange)
+        flow.response = local_responses.error(400, str(why), exchange)
         return
     if is_thread:
         is_same = owner is None or owner == owner_of(attempt, exchange.caller, services.provenance.key)
         assert attempt.outgoing is not None
         if not (is_same and (yield partial(names_thread, attempt.outgoing, incoming.wire))):
-            flow.response = answers.error(400, ELSEWHERE, exchange)
+            flow.response = local_responses.error(400, ELSEWHERE, exchange)
             return
     exchange.dispatch = dispatch
     exchange.close_after_response = connection_close(flow.request.http_version, flow.request.headers)
@@ -374,12 +374,12 @@ def _without_chat(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
 def _none_available(chosen: Plan, exchange: Exchange) -> http.Response:
     """The answer of a rule whose targets are all skipped, or that has none."""
     if chosen.reject is not None:
-        return answers.error(chosen.reject.status, chosen.reject.message, exchange)
+        return local_responses.error(chosen.reject.status, chosen.reject.message, exchange)
     why = "; ".join(f"{skip.provider}: {skip.why}" for skip in chosen.skipped)
     if all(skip.reason == UNTRANSLATABLE for skip in chosen.skipped):
-        return answers.error(400, why, exchange)
+        return local_responses.error(400, why, exchange)
     is_permanent = all(skip.reason in PERMANENT for skip in chosen.skipped)
-    return answers.error(
+    return local_responses.error(
         503,
         f"No target of rule {chosen.label} is available: {why}",
         exchange,
@@ -389,9 +389,9 @@ def _none_available(chosen: Plan, exchange: Exchange) -> http.Response:
 
 def _counted_here(candidate: Candidate, facts: Facts, exchange: Exchange) -> Work[http.Response]:
     if candidate.provider.count_tokens == "reject":
-        return answers.error(501, NO_COUNT.format(candidate.provider.name), exchange)
+        return local_responses.error(501, NO_COUNT.format(candidate.provider.name), exchange)
     tokens: int = yield partial(facts.tokens_at, candidate.model)
-    return answers.answer(200, b'{"input_tokens":%d}' % tokens)
+    return local_responses.answer(200, b'{"input_tokens":%d}' % tokens)
 
 
 # the log

@@ -3,7 +3,7 @@
 from mitmproxy import http
 from mitmproxy.net.http.http1.read import expected_http_body_size, get_header_tokens
 
-from signalbox.proxy.requests import copied
+from signalbox.proxy.headers import copied
 
 FINAL = range(200, 1000)
 """Statuses of an answer. Below 200 only a 101 may stand for one, and only where the client asked for it

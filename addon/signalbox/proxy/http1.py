@@ -23,7 +23,7 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.proxy.layers.http._events import ErrorCode, HttpEvent
 
-from signalbox.proxy.answers import error
+from signalbox.proxy.local_responses import error
 
 type Commands = layer.CommandGenerator[None]
 

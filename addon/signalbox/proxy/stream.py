@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from mitmproxy import ctx, http
+from mitmproxy import http
 from mitmproxy.flow import Error
 from mitmproxy.net.http.validate import validate_headers
 from mitmproxy.proxy import commands, events
@@ -49,18 +49,13 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.proxy.layers.http._events import ErrorCode, HttpEvent
 
+from signalbox.errors import is_exhausted, log_error, short_reason
 from signalbox.exchange import Exchange
 from signalbox.messages.errors import error_event, error_type, read_error
 from signalbox.messages.usage import Usage
 from signalbox.proxy.answer import UpstreamAnswer
-from signalbox.proxy.answers import error, stream_head, too_large
 from signalbox.proxy.dispatch import log_received, log_sent
-from signalbox.proxy.faults import in_words, is_exhausted, place
-from signalbox.proxy.flows import exchanges, hosts
-from signalbox.proxy.handlers import runs_in_place
-from signalbox.proxy.heads import fault, handed_on, has_body
-from signalbox.proxy.hooks import SignalboxAttemptHook, SignalboxRenewHook, SignalboxResumeHook
-from signalbox.proxy.requests import (
+from signalbox.proxy.headers import (
     copied,
     is_large,
     mask_headers,
@@ -69,6 +64,10 @@ from signalbox.proxy.requests import (
     show,
     takes_long,
 )
+from signalbox.proxy.heads import fault, handed_on, has_body
+from signalbox.proxy.hook_dispatch import runs_in_place
+from signalbox.proxy.hooks import SignalboxAttemptHook, SignalboxRenewHook, SignalboxResumeHook
+from signalbox.proxy.local_responses import error, stream_head, too_large
 from signalbox.proxy.upstream import (
     AttemptFailed,
     ClientLeft,
@@ -76,13 +75,15 @@ from signalbox.proxy.upstream import (
     StaleConnection,
     TimedOut,
     UpstreamCall,
-    unsent,
 )
 from signalbox.record import console
 from signalbox.routing import outcome as outcomes
 from signalbox.routing.attempts import Attempt, Reject
 from signalbox.routing.outcome import Outcome
 from signalbox.routing.work import Steps, Work, in_place, start
+
+if TYPE_CHECKING:
+    from signalbox.app import App
 
 log = logging.getLogger("signalbox")
 
@@ -140,8 +141,10 @@ class Tick(events.Event):
 
 
 class RoutedStream(HttpStream):
-    def __init__(self, context: Context, stream_id: int) -> None:
+    def __init__(self, context: Context, stream_id: int, app: "App") -> None:
         super().__init__(context, stream_id)
+        self.app = app
+        self._exchange: Exchange | None = None
         self.wakes_at = inf
         """When the layer is to send a `Tick`, on the monotonic clock."""
         self._linear = False
@@ -161,7 +164,8 @@ class RoutedStream(HttpStream):
 
     @property
     def exchange(self) -> Exchange:
-        return exchanges[self.flow]
+        assert self._exchange is not None
+        return self._exchange
 
     @property
     def http_layer(self) -> HttpLayer:
@@ -173,8 +177,7 @@ class RoutedStream(HttpStream):
     @property
     def _is_ours(self) -> bool:
         """Whether this is a request to one of the two messages paths that the router answers for."""
-        exchange = exchanges.get(self.flow) if hasattr(self, "flow") else None
-        return exchange is not None and exchange.is_messages_request
+        return self._exchange is not None and self._exchange.is_messages_request
 
     # events
 
@@ -199,8 +202,8 @@ class RoutedStream(HttpStream):
         except LeakError as leak:
             log.error("request not sent: %s", leak)
             yield from self._fail_internally(500, str(leak))
-        except Exception as fault:
-            log.error("error in the proxy: %s", place(fault))
+        except Exception as error:
+            log_error("the proxy", error)
             yield from self._fail_internally(500, "The router failed; its log says where.")
 
     def next(self, until: float = inf) -> Commands[events.Event]:
@@ -232,7 +235,7 @@ class RoutedStream(HttpStream):
 
     def _heard(self, event: ResponseHeaders) -> ResponseHeaders:
         """The head of an answer as it is handed on, once the exchange has heard of it."""
-        exchange = exchanges.get(self.flow)
+        exchange = self._exchange
         if exchange is not None and event.response.status_code >= 200:
             mask_repeated(event.response.headers, exchange)
             headers = plain_headers(event.response)
@@ -245,14 +248,14 @@ class RoutedStream(HttpStream):
         made of them than the client takes. Meanwhile nothing is read from the upstream. Raises ClientLeft."""
         if time.monotonic() - self._since < BUSY:
             return
-        client, early, due = self.context.client, deque[events.Event](), 0.0
+        early, due = deque[events.Event](), 0.0
         self._call.hold()
         try:
             while True:
                 try:
                     early.append((yield from self.next(until=due)))
                 except TimedOut:
-                    if unsent(client, client) <= UNSENT:
+                    if self._call.unsent_to_client() <= UNSENT:
                         return
                     due = time.monotonic() + SOON
         finally:
@@ -269,7 +272,7 @@ class RoutedStream(HttpStream):
 
     def hook(self, hook: commands.StartHook) -> Commands[None]:
         """Run a hook, in place where all its handlers are plain functions. Raises ClientLeft."""
-        if not runs_in_place(ctx.master.addons, hook):
+        if not runs_in_place(self.app.master.addons, hook):
             yield hook
         elif self.flow.intercepted:
             yield SignalboxResumeHook(self.flow)
@@ -288,7 +291,7 @@ class RoutedStream(HttpStream):
     def state_wait_for_request_headers(self, event: RequestHeaders) -> Commands[None]:
         """mitmproxy's, with the hook in place, and a refusal that leaves before the body is in."""
         if (host := event.request.host_header) is not None:
-            hosts[event.request] = host
+            self.app.client_hosts[event.request] = host
         inner, reply = super().state_wait_for_request_headers(event), None
         while True:
             try:
@@ -298,16 +301,18 @@ class RoutedStream(HttpStream):
             reply = None
             if not isinstance(command, HttpRequestHeadersHook):
                 reply = yield command
-            elif not runs_in_place(ctx.master.addons, command):
+            elif not runs_in_place(self.app.master.addons, command):
                 yield command
             elif self.flow.intercepted:
                 yield SignalboxResumeHook(self.flow)
             if isinstance(command, HttpConnectHook):  # no flow of a CONNECT goes further than this
                 mask_headers(self.flow.request.headers)
-            if isinstance(command, HttpRequestHeadersHook) and self._is_refused:
-                inner.close()
-                yield from self._refuse()
-                return
+            if isinstance(command, HttpRequestHeadersHook):
+                self._exchange = self.app.exchanges.get(self.flow)
+                if self._is_refused:
+                    inner.close()
+                    yield from self._refuse()
+                    return
 
     def state_consume_request_body(self, event: events.Event) -> Commands[None]:
         if self._is_ours:
@@ -446,7 +451,7 @@ class RoutedStream(HttpStream):
         log.warning("%s", console.failover_line(name, outcome.label, outcome.detail, to))
         if isinstance(following, Attempt):
             log_sent(exchange, following)
-        if (view := ctx.master.addons.get("view")) is None:
+        if (view := self.app.master.addons.get("view")) is None:
             return
         failed, now = flow.copy(), time.time()
         failed.comment = f"attempt {len(exchange.attempts)}: {name} {outcome.label} {outcome.detail}".rstrip()
@@ -473,7 +478,7 @@ class RoutedStream(HttpStream):
         dispatch = self.exchange.dispatch
         assert dispatch is not None
         dispatch.start(attempt, self.flow, time.monotonic())
-        show(self.flow)
+        show(self.app.master, self.flow)
 
     def _ask(self) -> Commands[UpstreamAnswer]:
         """One attempt, until its answer has begun. Raises AttemptFailed."""
@@ -544,7 +549,7 @@ class RoutedStream(HttpStream):
         return ""
 
     def _broke_off(self, message: str, outcome: Outcome) -> AttemptFailed:
-        failure = outcome.because(in_words(message))
+        failure = outcome.because(short_reason(message))
         where = f"at {self.flow.request.host}:{self.flow.request.port}"
         return AttemptFailed(failure, 502, f"{where} broke off before it answered: {failure.detail}")
 
@@ -673,7 +678,7 @@ class RoutedStream(HttpStream):
                 if time.monotonic() >= over_at:
                     yield from call.release()
                     event = ResponseEndOfMessage(self.stream_id)
-                elif unsent(client, client):
+                elif self._call.unsent_to_client():
                     continue  # it is the client that does not read
                 else:
                     what = f"was silent for {idle:g} s"
@@ -682,7 +687,7 @@ class RoutedStream(HttpStream):
             if isinstance(event, ResponseProtocolError):
                 if not answer.translated.finished:
                     yield from self._cut(
-                        outcomes.STREAM_ERROR.because(in_words(event.message)), event.message
+                        outcomes.STREAM_ERROR.because(short_reason(event.message)), event.message
                     )
                     return
                 event = ResponseEndOfMessage(self.stream_id)
@@ -720,7 +725,7 @@ class RoutedStream(HttpStream):
     def _ping_when_silent(self, answer: UpstreamAnswer) -> None:
         """Chat completions know no pings, and a model may think for long without a word."""
         if answer.translated.content_type is not None and self.exchange.wants_stream:
-            self._ping_at = inf if answer.translated.over else time.monotonic() + MAX_SILENCE
+            self._ping_at = inf if answer.translated.over else time.monotonic() + self.app.max_silence
 
     def _over_at(self, answer: UpstreamAnswer, over_at: float) -> float:
         """When an answer counts as over although its connection stays open."""
@@ -778,7 +783,7 @@ class RoutedStream(HttpStream):
     def _break_silence_in_time(self) -> None:
         """From now on a client that wants a stream waits without a word for so long and no longer."""
         if self.exchange.wants_stream and self._ping_at == inf:
-            self._ping_at = time.monotonic() + MAX_SILENCE
+            self._ping_at = time.monotonic() + self.app.max_silence
 
     def _keep_alive(self) -> Commands[None]:
         """A ping; before the first one the head of a stream. Failover stays possible."""
@@ -794,7 +799,7 @@ class RoutedStream(HttpStream):
             yield SendHttp(ResponseHeaders(self.stream_id, head, False), client)
             self._sent = "early head"
         yield SendHttp(ResponseData(self.stream_id, PING), client)
-        self._ping_at = time.monotonic() + MAX_SILENCE
+        self._ping_at = time.monotonic() + self.app.max_silence
 
     # failing
 
@@ -895,7 +900,7 @@ class RoutedStream(HttpStream):
 
     @property
     def _is_refused(self) -> bool:
-        exchange = exchanges.get(self.flow)
+        exchange = self._exchange
         return exchange is not None and exchange.kind == "refused"
 
     def _refuse(self) -> Commands[None]:
@@ -925,7 +930,7 @@ class RoutedStream(HttpStream):
     def _send(self, response: http.Response) -> Commands[None]:
         content = b"" if self.flow.request.method == "HEAD" else response.raw_content
         client = self.context.client
-        exchange = exchanges.get(self.flow)
+        exchange = self._exchange
         if self.client_state != self.state_done or (exchange is not None and exchange.close_after_response):
             response.headers["connection"] = "close"
         yield SendHttp(ResponseHeaders(self.stream_id, response, not content), client)
@@ -938,7 +943,7 @@ class RoutedStream(HttpStream):
 
     def _with_secrets(self, request: http.Request) -> http.Request:
         """A copy that holds the real credentials; the flow keeps the masked ones (mitmproxy.md, 17)."""
-        exchange = exchanges.get(self.flow)
+        exchange = self._exchange
         if exchange is None:
             return request
         real = copied(request)
@@ -976,7 +981,7 @@ class RoutedStream(HttpStream):
 
     def make_server_connection(self) -> Commands[bool]:
         """Of a request that is not routed: with a limit on the time for it."""
-        exchange = exchanges.get(self.flow)
+        exchange = self._exchange
         if exchange is None:
             return (yield from super().make_server_connection())
         self._linear = True
@@ -1019,7 +1024,7 @@ class RoutedStream(HttpStream):
         return (yield from super().check_invalid(request))
 
     def handle_protocol_error(self, event: RequestProtocolError | ResponseProtocolError) -> Commands[None]:
-        exchange = exchanges.get(self.flow) if hasattr(self, "flow") else None
+        exchange = self._exchange
         if exchange is not None and isinstance(event, RequestProtocolError):
             exchange.cancel()
         elif exchange is not None and exchange.ending != "cancelled":
@@ -1027,7 +1032,7 @@ class RoutedStream(HttpStream):
             if exchange.is_messages_request:
                 exchange.fail()
             else:
-                exchange.break_off(outcomes.CONNECT.because(in_words(event.message)))
+                exchange.break_off(outcomes.CONNECT.because(short_reason(event.message)))
             if self._can_answer(event):
                 self.flow.response = self._failure(event)
         yield from super().handle_protocol_error(event)
@@ -1035,8 +1040,7 @@ class RoutedStream(HttpStream):
     def _can_answer(self, event: RequestProtocolError | ResponseProtocolError) -> bool:
         return (
             self._sent == "nothing"
-            and hasattr(self, "flow")
-            and self.flow in exchanges
+            and self._exchange is not None
             and event.code.http_status_code() is not None
             and event.code is not ErrorCode.KILL
         )
@@ -1045,20 +1049,20 @@ class RoutedStream(HttpStream):
         """What a client is told instead of mitmproxy's HTML page, where a request is only passed on."""
         status = event.code.http_status_code() or 502
         where = f"{self.flow.request.host}:{self.flow.request.port}"
-        said = in_words(event.message)
+        said = short_reason(event.message)
         if event.code is ErrorCode.CONNECT_FAILED and is_exhausted(event.message):
             status, said = 503, f"the router can open no more connections: {said}"
         elif event.code is ErrorCode.CONNECT_FAILED:
             said = f"the upstream could not be reached at {where}: {said}"
         elif status == 502:
             said = f"the upstream at {where} broke off before it answered: {said}"
-        return error(status, said, exchanges.get(self.flow))
+        return error(status, said, self._exchange)
 
     def _fail_internally(self, status: int, message: str) -> Commands[None]:
         """The stream cannot go on: tell the client, or cut it where it already has part of an answer."""
         self._linear = False
         self._ping_at = inf
-        exchange = exchanges.get(self.flow) if hasattr(self, "flow") else None
+        exchange = self._exchange
         if exchange is not None:
             exchange.ending = "error"
         yield from self._call.release()

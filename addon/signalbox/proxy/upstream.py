@@ -12,11 +12,10 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import h11
-from mitmproxy import ctx, http
-from mitmproxy.connection import Client, Connection, Server
+from mitmproxy import http
+from mitmproxy.connection import Connection, Server
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.layers.http import (
     GetHttpConnection,
@@ -37,7 +36,7 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.proxy.layers.http._events import ErrorCode
 
-from signalbox.proxy.faults import in_words, is_exhausted
+from signalbox.errors import is_exhausted, short_reason
 from signalbox.proxy.http1 import UpstreamHttp1
 from signalbox.routing import outcome as outcomes
 from signalbox.routing.outcome import Outcome
@@ -148,11 +147,11 @@ class UpstreamCall:
             yield from withdraw(self._layer, command)
             raise
         if connection is None and is_exhausted(error or ""):
-            failure = outcomes.EXHAUSTED.because(in_words(error or ""))
+            failure = outcomes.EXHAUSTED.because(short_reason(error or ""))
             what = f"was not asked: the router can open no more connections: {failure.detail}"
             raise AttemptFailed(failure, 503, what)
         if connection is None:
-            failure = outcomes.CONNECT.because(in_words(error or ""))
+            failure = outcomes.CONNECT.because(short_reason(error or ""))
             raise AttemptFailed(failure, 502, f"could not be reached {where}: {failure.detail}")
         stream.context.server = flow.server_conn = self.server = connection
         self.is_reused = (connection.timestamp_start or asked) < asked
@@ -197,7 +196,7 @@ class UpstreamCall:
         """Whether the request is still on its way: a long one takes its time, but it has to get on."""
         if self.server is None:
             return False
-        before, self._unsent = self._unsent, unsent(self._stream.context.client, self.server)
+        before, self._unsent = self._unsent, unsent(self._transport(self.server))
         return self._unsent > 0 if before is None else self._unsent < before
 
     def hold(self) -> None:
@@ -214,9 +213,20 @@ class UpstreamCall:
     def _own_transport(self) -> asyncio.Transport | None:
         if self.server is None or isinstance(http_client(self._layer, self.server), Http2Client):
             return None
-        transport = _transport(self._stream.context.client, self.server)
+        transport = self._transport(self.server)
         is_open = isinstance(transport, asyncio.Transport) and not transport.is_closing()
         return transport if is_open and isinstance(transport, asyncio.Transport) else None
+
+    def unsent_to_client(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return unsent(self._transport(self._stream.context.client))
+
+    def _transport(self, peer: Connection) -> asyncio.WriteTransport | None:
+        """Of a connection of this client, or of the client itself."""
+        proxyserver = self._stream.app.master.addons.get("proxyserver")
+        handler = proxyserver.connections.get(self._stream.context.client.id)
+        found = handler.transports.get(peer) if handler is not None else None
+        return found.writer.transport if found is not None and found.writer is not None else None
 
     def release(self) -> Commands[None]:
         """Nothing of this call reaches the stream any more. What is under way upstream is cancelled."""
@@ -227,7 +237,7 @@ class UpstreamCall:
                 cancelled = RequestProtocolError(stream.stream_id, "given up", ErrorCode.CANCEL)
                 yield SendHttp(cancelled, server)
                 if not shared:
-                    abort(stream.context.client, server)
+                    abort(self._transport(server))
             detach(parent, server, stream.stream_id)
         self.server = None
         stream.drop_queued(_RESPONSE_EVENTS)
@@ -308,9 +318,8 @@ class CoalescedReader:
 # connections
 
 
-def abort(client: Client, server: Connection) -> None:
-    """Reset the connection now; closing it would first finish what is being sent."""
-    transport = _transport(client, server)
+def abort(transport: asyncio.WriteTransport | None) -> None:
+    """Reset a connection now; closing it would first finish what is being sent."""
     if transport is None:
         return
     raw = transport.get_extra_info("socket")
@@ -320,9 +329,8 @@ def abort(client: Client, server: Connection) -> None:
         transport.abort()
 
 
-def unsent(client: Client, peer: Connection) -> int:
-    """Bytes that wait to be taken by this peer, which may be the client itself."""
-    transport = _transport(client, peer)
+def unsent(transport: asyncio.WriteTransport | None) -> int:
+    """Bytes that wait to be taken by a connection's peer."""
     return transport.get_write_buffer_size() if transport is not None else 0
 
 
@@ -373,31 +381,3 @@ def _awaited(parent: HttpLayer, command: object) -> Connection | None:
     """Commands for the same address are equal; it is identity that counts."""
     waiting = parent.waiting_for_establishment.items()
     return next((server for server, those in waiting if any(one is command for one in those)), None)
-
-
-def _transport(client: Client, peer: Connection) -> asyncio.WriteTransport | None:
-    handler = ctx.master.addons.get("proxyserver").connections.get(client.id)
-    found = handler.transports.get(peer) if handler is not None else None
-    return found.writer.transport if found is not None and found.writer is not None else None
-
-
-# keep-alive
-
-_activity: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
-"""When something came last, by the wall clock, which goes on while a machine sleeps."""
-
-
-def opened(connection: Connection) -> None:
-    """It can be used from now on. Through another proxy it is that one's connection on which bytes come."""
-    if isinstance(connection, Server) and connection.via is None:
-        _activity[connection] = time.time()
-
-
-def active(connection: Connection) -> None:
-    """Something came on it."""
-    if connection in _activity:
-        _activity[connection] = time.time()
-
-
-def is_stale(connection: Connection) -> bool:
-    return connection in _activity and time.time() - _activity[connection] >= KEEPALIVE_EXPIRY

@@ -4,7 +4,7 @@ from mitmproxy.connection import Client, Server
 from mitmproxy.proxy.commands import CloseConnection, Command, SendData
 from mitmproxy.test import tflow
 
-from signalbox.proxy.gathering import LARGE, gathered
+from signalbox.proxy.layer import LARGE_SEND, coalesced
 
 CLIENT: Client = tflow.tclient_conn()
 SERVER: Server = tflow.tserver_conn()
@@ -15,7 +15,7 @@ def told(*commands: Command) -> list[tuple[str, object]]:
     names = {CLIENT.id: "client", SERVER.id: "server"}
     return [
         (names[command.connection.id], command.data if isinstance(command, SendData) else type(command))
-        for command in gathered(commands)
+        for command in coalesced(commands)
         if isinstance(command, SendData | CloseConnection)
     ]
 
@@ -45,17 +45,17 @@ def test_a_command_goes_out_before_the_next_but_one_is_made():
             made.append(command)
             yield command
 
-    steps = gathered(commands())
+    steps = coalesced(commands())
     assert isinstance(next(steps), SendData)
     assert isinstance(next(steps), CloseConnection)
     assert len(made) == 2
 
 
 def test_much_data_is_not_copied():
-    much = bytes(LARGE)
+    much = bytes(LARGE_SEND)
     assert told(SendData(SERVER, b"head"), SendData(SERVER, much)) == [("server", b"head"), ("server", much)]
-    assert next(iter(gathered([SendData(SERVER, much)]))).data is much
+    assert next(iter(coalesced([SendData(SERVER, much)]))).data is much
 
 
 def test_nothing_comes_of_nothing():
-    assert list(gathered([])) == []
+    assert list(coalesced([])) == []

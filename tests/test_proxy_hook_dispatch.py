@@ -12,7 +12,7 @@ from mitmproxy.hooks import Hook
 from mitmproxy.log import LegacyLogEvents, LogEntry
 from mitmproxy.options import Options
 
-from signalbox.proxy.handlers import KeepingManager, look_up_once
+from signalbox.proxy.hook_dispatch import CachingAddonManager, install
 
 
 @dataclass
@@ -50,8 +50,8 @@ class Deaf:
 def manager(request) -> AddonManager:
     manager = AddonManager(Master())
     if request.param:
-        look_up_once(manager)
-        assert type(manager) is KeepingManager
+        install(manager)
+        assert type(manager) is CachingAddonManager
     return manager
 
 
@@ -135,7 +135,7 @@ def test_a_record_of_a_log_becomes_a_hook_where_an_add_on_hears_it_and_only_ther
     logs = LegacyLogEvents(master)
     logs.install()
     try:
-        look_up_once(master.addons)
+        install(master.addons)
         logging.getLogger(__name__).error("nobody")
         assert master.event_loop.calls == 0
         listener = Listener()

@@ -1,33 +1,44 @@
-"""mitmproxy's HTTP layer, with streams of ours in it and a clock for them."""
+"""mitmproxy's HTTP layer, with our streams in it, a timer for them, and coalesced sends."""
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from math import inf
-from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from mitmproxy.connection import Connection
+from mitmproxy.connection import Connection, Server
 from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.commands import Command, SendData
 from mitmproxy.proxy.layers.http import GetHttpConnection, HttpLayer, RegisterHttpConnection
 
+from signalbox.errors import log_error
 from signalbox.proxy import upstream
-from signalbox.proxy.faults import place
-from signalbox.proxy.gathering import gathered
 from signalbox.proxy.http1 import adopt
 from signalbox.proxy.stream import RoutedStream, Tick
 from signalbox.proxy.upstream import Commands
 
+if TYPE_CHECKING:
+    from signalbox.app import App
+
 log = logging.getLogger("signalbox")
 
+LARGE_SEND = 64 * 1024
+"""Bytes beyond which copying them together costs more than it saves."""
 SHORTEST = 0.02
 """Seconds between two looks at the clock at the least."""
 
 
-def take_over(top: layer.Layer | None) -> None:
-    """Put our HTTP layer in the place of mitmproxy's, in a stack that has not been started yet."""
+def take_over(top: layer.Layer | None, app: "App") -> None:
+    """Put our HTTP layer in the place of mitmproxy's, in a stack that has not been started yet.
+
+    The layer changes its class: others in the stack hold it already, and another one would be a second HTTP
+    layer in the context.
+    """
     while top is not None:
         if type(top) is HttpLayer:
             top.__class__ = RouterLayer
+            assert isinstance(top, RouterLayer)
+            top.prepare(app)
             return
         top = getattr(top, "child_layer", None)
 
@@ -36,16 +47,26 @@ class RouterLayer(HttpLayer):
     """One client connection.
 
     A stream says in `wakes_at` when it wants a `Tick`. mitmproxy's wake-ups cannot be taken back and hold
-    who asked for them (mitmproxy.md, 27), so the layer asks, where none comes before the earliest deadline.
+    the stream that asked for them (mitmproxy.md, 27), so the layer asks, where none comes before the earliest
+    deadline.
     """
 
-    _alarms: Mapping[commands.Command, float] = MappingProxyType({})
-    """The wake-ups that are on their way, and when they come."""
-    _closed: frozenset[Connection] = frozenset()
+    app: "App"
+    _alarms: dict[commands.Command, float]
+    """Wake-ups on their way, and when they come."""
+    _closed: set[Connection]
     """Upstream connections that are over but not forgotten yet."""
+    _activity: dict[Connection, float]
+    """When something last came on each upstream connection, by the wall clock, which goes on while a machine
+    sleeps. Through another proxy bytes come on that one's connection, and nothing is kept here."""
+
+    def prepare(self, app: "App") -> None:
+        """Stands for `__init__`."""
+        self.app = app
+        self._alarms, self._closed, self._activity = {}, set(), {}
 
     def make_stream(self, stream_id: int) -> Commands[None]:
-        self.streams[stream_id] = RoutedStream(self.context.fork(), stream_id)
+        self.streams[stream_id] = RoutedStream(self.context.fork(), stream_id, self.app)
         yield from self.event_to_child(self.streams[stream_id], events.Start())
 
     def get_connection(self, command: GetHttpConnection, *, reuse: bool = True) -> Commands[None]:
@@ -56,12 +77,18 @@ class RouterLayer(HttpLayer):
         """What was silent for long is not used again, unless another stream is waiting on it."""
         busy = {stream.context.server for stream in self.streams.values() if stream is not asker}
         for connection in self.connections.keys() - busy:
-            if connection.connected and upstream.is_stale(connection):
+            if connection.connected and self._is_stale(connection):
                 yield commands.CloseConnection(connection)
+
+    def _is_stale(self, connection: Connection) -> bool:
+        last = self._activity.get(connection)
+        return last is not None and time.time() - last >= self.app.keepalive_expiry
 
     def register_connection(self, command: RegisterHttpConnection) -> Commands[None]:
         """A connection has come about, or not; nobody may be waiting for it any more."""
-        upstream.opened(command.connection)
+        connection = command.connection
+        if isinstance(connection, Server) and connection.via is None:
+            self._activity[connection] = time.time()
         adopt(upstream.http_client(self, command.connection))
         if command.connection in self.waiting_for_establishment:
             yield from super().register_connection(command)
@@ -69,22 +96,22 @@ class RouterLayer(HttpLayer):
             self.connections.pop(command.connection, None)
 
     def _handle_event(self, event: events.Event) -> Commands[None]:
-        if isinstance(event, events.DataReceived):
-            upstream.active(event.connection)
+        if isinstance(event, events.DataReceived) and event.connection in self._activity:
+            self._activity[event.connection] = time.time()
         try:
             if isinstance(event, events.Wakeup) and event.command not in self.command_sources:
-                self._alarms = {alarm: at for alarm, at in self._alarms.items() if alarm is not event.command}
-                yield from gathered(self._tick())
+                self._alarms.pop(event.command, None)
+                yield from coalesced(self._tick())
             else:
-                yield from gathered(super()._handle_event(event))
+                yield from coalesced(super()._handle_event(event))
             if isinstance(event, events.Start):
                 adopt(self.connections[self.context.client])
             yield from self._set_alarm()
-        except Exception as fault:
-            log.error("connection closed after a fault in the proxy: %s", place(fault))
+        except Exception as error:
+            log_error("the proxy, which closes the connection", error)
             yield commands.CloseConnection(self.context.client)
         if isinstance(event, events.ConnectionClosed) and event.connection is not self.context.client:
-            self._closed |= {event.connection}
+            self._closed.add(event.connection)
         self._forget_closed()
 
     def _tick(self) -> Commands[None]:
@@ -104,14 +131,44 @@ class RouterLayer(HttpLayer):
             wanted = min(wanted, time.monotonic() + self.context.options.tcp_timeout / 2)
         if wanted < min(self._alarms.values(), default=inf):
             alarm = commands.RequestWakeup(max(wanted - time.monotonic(), SHORTEST))
-            self._alarms = {**self._alarms, alarm: wanted}
+            self._alarms[alarm] = wanted
             yield alarm
 
     def _forget_closed(self) -> None:
         """mitmproxy keeps upstream connections, with what was last sent there, as long as the client's."""
         for connection in [c for c in self._closed if not self._is_used(c)]:
-            self._closed -= {connection}
+            self._closed.discard(connection)
+            self._activity.pop(connection, None)
             self.connections.pop(connection, None)
 
     def _is_used(self, connection: Connection) -> bool:
         return any(stream.context.server is connection for stream in self.streams.values())
+
+
+# sends
+
+
+def coalesced(commands: Iterable[Command]) -> Iterator[Command]:
+    """The commands in order, with consecutive sends to one peer put together.
+
+    mitmproxy sends the head of a message and each piece of its body by themselves: each is a call of the
+    system, and often a packet. Nothing is sent later than it would be.
+    """
+    waiting: SendData | None = None
+    for command in commands:
+        if waiting is not None and isinstance(command, SendData) and _go_together(waiting, command):
+            waiting = SendData(waiting.connection, waiting.data + command.data)
+            continue
+        if waiting is not None:
+            yield waiting
+            waiting = None
+        if isinstance(command, SendData):
+            waiting = command
+        else:
+            yield command
+    if waiting is not None:
+        yield waiting
+
+
+def _go_together(one: SendData, other: SendData) -> bool:
+    return one.connection is other.connection and len(one.data) + len(other.data) <= LARGE_SEND

@@ -1,24 +1,24 @@
-"""A request comes in: is it for us, whose is it, what of it may be shown."""
+"""Classify a request: whether it is ours, of which kind, from whom, and what of it may be shown."""
 
 from collections.abc import Callable
 
-from mitmproxy import ctx, http
+from mitmproxy import http
 from mitmproxy.net.http.http1 import expected_http_body_size
 from mitmproxy.proxy.mode_specs import ReverseMode
 
 from signalbox.config.rules import ANTHROPIC_HOST, Rules
 from signalbox.exchange import Exchange, Kind
 from signalbox.messages.paths import COUNT_TOKENS, MESSAGES, MODELS
-from signalbox.pages.health import Listener
-from signalbox.proxy import answers
-from signalbox.proxy.flows import hosts
-from signalbox.proxy.requests import hide, to_headers
+from signalbox.proxy import local_responses
+from signalbox.proxy.headers import hide, to_headers
 from signalbox.routing import browsers
-from signalbox.routing.browsers import is_loopback as is_loopback
+from signalbox.routing.browsers import is_loopback
 from signalbox.routing.credentials import Caller, Headers, less_clients, path_less_clients
 
 ROUTED: dict[str, Kind] = {MESSAGES: "messages", COUNT_TOKENS: "count_tokens"}
 OWN = {("GET", "/health"), ("HEAD", "/"), ("HEAD", "/api/hello")}
+
+LOOPBACK_ONLY = "Only this machine may connect while rules.yaml has no clients."
 
 _LOCAL_NAMES = {"127.0.0.1", "::1", "localhost"}
 
@@ -81,7 +81,9 @@ def is_trusted(flow: http.HTTPFlow, caller: Caller | None) -> bool:
     return has_secret or is_loopback(flow.client_conn.peername[0])
 
 
-def page_refusal(flow: http.HTTPFlow, exchange: Exchange, headers: Headers, *, any_host: bool) -> str | None:
+def page_refusal(
+    flow: http.HTTPFlow, exchange: Exchange, headers: Headers, host: str | None, *, any_host: bool
+) -> str | None:
     """Why a request, which came with `headers`, is refused as one that a web page sent or may have sent.
 
     `any_host`: its peer is another machine that the user lets in without a secret, which may know this one
@@ -96,7 +98,6 @@ def page_refusal(flow: http.HTTPFlow, exchange: Exchange, headers: Headers, *, a
     if not is_reverse(flow) and exchange.kind != "own":
         asked = f"{flow.request.pretty_host}:{flow.request.port}"
         return browsers.page_refusal(headers, asked, known, by_site=False)
-    host = hosts.get(flow.request)
     refused = browsers.page_refusal(headers, host, known, by_site=True)
     if refused is None and (not any_host or browsers.is_of_a_page(headers)):
         refused = browsers.host_refusal(host, known, flow.client_conn.sockname[0])
@@ -146,17 +147,6 @@ def refuse(flow: http.HTTPFlow, exchange: Exchange, answer: Callable[[Exchange],
 
 
 def no_secret(exchange: Exchange) -> http.Response:
-    return answers.error(
+    return local_responses.error(
         401, "This router asks for a client's secret, as x-api-key, Bearer or x-signalbox-client.", exchange
     )
-
-
-def listeners() -> list[Listener]:
-    """Where this process listens, as mitmproxy bound it; once for TCP and UDP."""
-    servers = ctx.master.addons.get("proxyserver").servers
-    bound = (
-        Listener(host, port, server.mode.full_spec)
-        for server in servers
-        for host, port, *_ in server.listen_addrs
-    )
-    return list(dict.fromkeys(bound))

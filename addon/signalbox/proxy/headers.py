@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from copy import copy
 
-from mitmproxy import ctx, http
+from mitmproxy import http
+from mitmproxy.master import Master
 
 from signalbox.exchange import Exchange
 from signalbox.routing.credentials import is_secret, masked_path, masked_value
@@ -37,9 +38,9 @@ def address(flow: http.HTTPFlow, exchange: Exchange, outgoing: Outgoing) -> None
     hide(flow, exchange)
 
 
-def show(flow: http.HTTPFlow) -> None:
+def show(master: Master, flow: http.HTTPFlow) -> None:
     """Have mitmweb look at the flow again, which it does by itself only after a hook."""
-    if (view := ctx.master.addons.get("view")) is not None:
+    if (view := master.addons.get("view")) is not None:
         view.update([flow])
 
 

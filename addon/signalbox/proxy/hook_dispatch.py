@@ -23,21 +23,21 @@ type Handlers = list[list[Callable[..., Any]]]
 """One list for each add-on of the chain: its own handler and those of the add-ons inside it."""
 
 
-def look_up_once(manager: AddonManager) -> None:
+def install(manager: AddonManager) -> None:
     """Make this manager keep what it has looked up, and spare it hooks for logs that no add-on hears."""
     if type(manager) is AddonManager:
-        manager.__class__ = KeepingManager
-    if isinstance(manager, KeepingManager):
+        manager.__class__ = CachingAddonManager
+    if isinstance(manager, CachingAddonManager):
         for handler in logging.getLogger().handlers:
             if isinstance(handler, LegacyLogEvents) and handler.master.addons is manager:
                 handler.addFilter(partial(_is_heard, manager))
 
 
-def _is_heard(manager: "KeepingManager", _: logging.LogRecord) -> bool:
+def _is_heard(manager: "CachingAddonManager", _: logging.LogRecord) -> bool:
     return manager.handles(AddLogHook.name)
 
 
-class KeepingManager(AddonManager):
+class CachingAddonManager(AddonManager):
     _kept: dict[str, Handlers] | None = None
 
     def register(self, addon: Any) -> Any:
@@ -122,4 +122,4 @@ def _run(handlers: list[Callable[..., Any]], hook: hooks.Hook) -> None:
 def runs_in_place(manager: AddonManager, hook: hooks.Hook) -> bool:
     """Run a hook without a task and a turn of the event loop; False, and nothing was run, where that cannot
     be."""
-    return isinstance(manager, KeepingManager) and manager.run_in_place(hook)
+    return isinstance(manager, CachingAddonManager) and manager.run_in_place(hook)

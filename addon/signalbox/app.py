@@ -1,0 +1,290 @@
+"""The process: rules in force, stores, background tasks, start, stop, reload and peer check.
+
+There is one `App` for each mitmproxy master. It outlives `router.py`, which mitmproxy loads again whenever
+that file changes, and it is passed to whatever needs it, so that one process can hold several.
+"""
+
+import asyncio
+import logging
+import os
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import platformdirs
+
+from signalbox.config.load import PROJECT, RulesError
+from signalbox.config.rules import Level, Provider, Rules
+from signalbox.config.watch import Live
+from signalbox.errors import location
+from signalbox.exchange import Exchange, Kind
+from signalbox.gateway.listing import Listing
+from signalbox.gateway.metering import Metering
+from signalbox.pages import health
+from signalbox.proxy import setup
+from signalbox.proxy.dispatch import Services
+from signalbox.proxy.reload_guard import ReloadGuard
+from signalbox.proxy.stream import MAX_SILENCE
+from signalbox.proxy.upstream import KEEPALIVE_EXPIRY
+from signalbox.record.console import LEVELS
+from signalbox.record.recorder import Recorder
+from signalbox.routing.browsers import is_loopback
+from signalbox.routing.health import ProviderHealth
+from signalbox.routing.sessions import Sessions
+from signalbox.state.provenance import ProvenanceStore
+from signalbox.state.unsupported_store import UnsupportedStore
+from signalbox.tls import client_ssl_context
+
+if TYPE_CHECKING:
+    from mitmproxy.master import Master
+
+log = logging.getLogger("signalbox")
+
+TASK_RETRY = 10.0
+"""Seconds after which a background task that failed starts again."""
+FAIL_OPEN_SHOWN = 300.0
+"""Seconds for which a request let through unrouted keeps the status `degraded`."""
+
+
+class Stores:
+    """What belongs to one rules file and one state folder."""
+
+    def __init__(self, app: "App", rules: Path, state: Path) -> None:
+        self.live = Live(rules, os.environ, log=_log)
+        self.sessions = Sessions()
+        self.provider_health = ProviderHealth()
+        self.counting = ProviderHealth(metered=False)
+        """The same for count_tokens, whose limits are separate and say nothing about messages."""
+        self.recorder = Recorder(state)
+        self.metering = Metering(
+            state, lambda: self.rules, self.recorder.ledger.used, tls=app.client_ssl_context
+        )
+        self.listing = Listing(app, state, self.live, self.metering)
+        self.provenance: ProvenanceStore
+        self.unsupported: UnsupportedStore
+        self.key_valid: dict[str, bool] = {}
+        """By provider, whether it took the key of the last request."""
+        self._state = state
+
+    @property
+    def rules(self) -> Rules:
+        return self.live.rules
+
+    def start(self) -> None:
+        """Load the rules and open the stores. Raises RulesError and OSError."""
+        self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.live.on_change += [
+            self.recorder.follow,
+            lambda rules: self.provider_health.forget(rules.providers),
+            lambda rules: self.counting.forget(rules.providers),
+            self.metering.follow,
+        ]
+        self.live.start()
+        self.recorder.ledger.ready()
+        self.provenance = ProvenanceStore(self._state)
+        self.unsupported = UnsupportedStore(self._state)
+
+    def resume(self) -> None:
+        """Write again after `close`. Requests that were in flight keep the same stores."""
+        self.recorder.follow(self.rules)
+        self.provenance.resume()
+
+    def close(self) -> None:
+        """Returns when everything is written, or cannot be."""
+        self.recorder.close()
+        self.provenance.close()
+        self.metering.close()
+        self.unsupported.close()
+
+    def services(self, kind: Kind) -> Services:
+        """What is needed to route a request of this kind."""
+        health = self.provider_health if kind == "messages" else self.counting
+        return Services(self.metering, self.sessions, health, self.provenance, self.unsupported)
+
+    def answered(self, provider: str, status: int) -> None:
+        """Note what the status of an answer says about the key."""
+        if status < 500:
+            self.key_valid[provider] = status not in (401, 403)
+
+    async def run_tasks(self) -> None:
+        """Run the background tasks until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for name, task in (
+                ("rules watcher", self.live.watch),
+                ("request log rotation", self.recorder.watch),
+                ("quota probe", self.metering.prober.run),
+                ("model list", self.listing.watch),
+            ):
+                tasks.create_task(_keep_running(name, task))
+
+
+class App:
+    stores: Stores
+    """Of the files in force; before a start has succeeded, of those that failed."""
+
+    def __init__(self, master: "Master") -> None:
+        self.master = master
+        self.exchanges: WeakKeyDictionary[Any, Exchange] = WeakKeyDictionary()
+        """Flow to exchange: kept as long as the flow, never written to a flow file."""
+        self.client_hosts: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+        """Request to the client's own `Host`, or `:authority`; mitmproxy replaces it by that of the reverse
+        upstream before any hook (mitmproxy.md, 16)."""
+        self.closing = False
+        """True during shutdown; errors from now on are recorded as cancelled (mitmproxy.md, 7)."""
+        self.failed_open_at: float | None = None
+        """When, on the monotonic clock, a request was last let through unrouted after an error."""
+        self.max_silence = MAX_SILENCE
+        self.keepalive_expiry = KEEPALIVE_EXPIRY
+        self._files: tuple[Path, Path] | None = None
+        self._tasks: asyncio.Task[None] | None = None
+        self._is_running = False
+        self.guard = ReloadGuard(self)
+        self._block_private = setup.user_block_private(master)
+
+    @classmethod
+    def of(cls, master: "Master") -> "App":
+        """The app of this master; made and installed when `router.py` is loaded for the first time."""
+        if (app := setup.installed_app(master)) is None:
+            app = cls(master)
+            setup.install(app)
+        return app
+
+    @property
+    def rules(self) -> Rules:
+        return self.stores.rules
+
+    def open(self, rules: str, state: str) -> None:
+        """Start with these files, or go on with them if they are in force. Faults are logged as errors, which
+        is what ends a start (mitmproxy.md, 3)."""
+        files = (
+            Path(rules).expanduser() if rules else PROJECT / "rules.yaml",
+            Path(state).expanduser() if state else Path(platformdirs.user_state_dir("signalbox")),
+        )
+        if files != self._files:
+            stores = Stores(self, *files)
+            try:
+                stores.start()
+            except RulesError as error:
+                for line in error.errors:
+                    log.error("%s", line)
+            except OSError as error:
+                log.error("router_state: cannot use %s: %s", files[1], error.strerror)
+            else:
+                self._replace_stores(stores)
+                self._files = files
+            if self._files is None:
+                self.stores = stores
+                return
+        self._resume()
+
+    def _replace_stores(self, stores: Stores) -> None:
+        """Requests in flight end with the new ones; the old ones write no more."""
+        self._stop_tasks()
+        if self._files is not None:
+            self.stores.close()
+        self.closing = False
+        self.stores = stores
+        stores.live.on_change.append(self._restrict_to_loopback)
+        self._restrict_to_loopback(stores.rules)
+        if self._is_running:
+            self.run()
+
+    def _resume(self) -> None:
+        """router.py was loaded again, and nothing has ended."""
+        self.guard.active = False
+        if self.closing:
+            self.closing = False
+            self.stores.resume()
+
+    def run(self) -> None:
+        """Start the background tasks; mitmproxy accepts connections now."""
+        self._is_running = True
+        if self._tasks is None and self._files is not None:
+            self._tasks = asyncio.get_running_loop().create_task(self.stores.run_tasks())
+            setup.warn_of_upstreams(self.master)
+            for line in setup.client_commands(self.master):
+                log.info("%s", line)
+
+    def close(self) -> None:
+        """router.py is taken away, or the process ends."""
+        self._stop_tasks()
+        self.guard.active = True
+        self.closing = True
+        if self._files is not None:
+            self.stores.close()
+
+    def _stop_tasks(self) -> None:
+        if self._tasks is not None:
+            self._tasks.cancel()
+            self._tasks = None
+
+    # who may connect
+
+    @property
+    def is_running(self) -> bool:
+        """Listeners are bound before mitmproxy has started everything that a request needs."""
+        return self._is_running
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the user lets any machine in, with `block_private=false`."""
+        return self._block_private is False
+
+    def admits(self, host: str) -> bool:
+        """Without clients in the rules only this machine may connect, wherever a listener is bound.
+
+        mitmproxy's own `block_private` lets 100.64.0.0/10 through (mitmproxy.md, 8).
+        """
+        return bool(self.rules.clients) or self.may_use_any_host(host)
+
+    def may_use_any_host(self, host: str) -> bool:
+        """Whether a peer may use a forward proxy for hosts where no client's secret is asked for."""
+        return self.is_open or is_loopback(host)
+
+    def _restrict_to_loopback(self, rules: Rules) -> None:
+        if self._block_private is None:
+            self.master.options.update(block_private=not rules.clients)
+
+    # what hooks, pages and tasks ask
+
+    def client_ssl_context(self) -> ssl.SSLContext:
+        """For requests of our own: trusts what mitmproxy trusts as upstreams, by its options."""
+        return client_ssl_context(self.master.options)
+
+    def refusal(self, provider: Provider, model: str | None) -> tuple[str, str] | None:
+        """Why no request for this model is sent there now, whoever asks, as in `plan.Refusal`."""
+        refused = self.stores.metering.refusal_of_all(provider, model)
+        return refused or self.stores.provider_health.refusal(provider, model, time.monotonic())
+
+    def health_page(self, port: int, *, full: bool) -> bytes:
+        """`/health` as the listener on `port` shows it."""
+        stores = self.stores
+        failed = self.failed_open_at
+        seen = health.Seen(
+            stores.key_valid,
+            failed is not None and time.monotonic() - failed < FAIL_OPEN_SHOWN,
+            stores.provider_health,
+            self.refusal,
+            stores.metering.quotas,
+            stores.unsupported.all(),
+        )
+        page = health.page(stores.live, seen, setup.listeners(self.master), port, datetime.now(UTC))
+        return health.encode(page, full=full)
+
+
+async def _keep_running(name: str, task: Callable[[], Awaitable[None]]) -> None:
+    """Run until cancelled. A task that fails is logged and starts again, and does not stop the others."""
+    while True:
+        try:
+            await task()
+        except Exception as error:
+            log.error("error in the task %s: %s", name, location(error))
+            await asyncio.sleep(TASK_RETRY)
+
+
+def _log(level: Level, text: str) -> None:
+    log.log(LEVELS[level], "%s", text)

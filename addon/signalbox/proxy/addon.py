@@ -1,0 +1,263 @@
+"""mitmproxy's hooks, in the order in which a flow meets them."""
+
+import logging
+import time
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mitmproxy import http
+
+from signalbox.config.rules import Rules
+from signalbox.errors import log_error
+from signalbox.exchange import Exchange
+from signalbox.messages.paths import MESSAGES
+from signalbox.proxy import classify, dispatch, local_responses, recording, replays
+from signalbox.proxy.classify import LOOPBACK_ONLY
+from signalbox.proxy.headers import takes_long
+from signalbox.record import console
+from signalbox.record.console import request_line
+from signalbox.routing.browsers import is_loopback
+from signalbox.routing.credentials import Caller, Headers, identify, less_clients
+from signalbox.routing.work import Work, in_place, in_thread
+
+if TYPE_CHECKING:
+    from signalbox.app import App
+
+log = logging.getLogger("signalbox")
+
+OTHER_HOST = "Only this machine may use this proxy for hosts other than Anthropic's."
+PAGE = "Web pages may not use this router"
+ROUTER_FAILED = "The router failed; its log says where."
+
+
+class Hooks:
+    def __init__(self, app: "App") -> None:
+        self.app = app
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        rules = self.app.rules
+        try:
+            if flow.is_replay and replays.is_refused(
+                flow
+            ):  # one that was queued before the router was loaded
+                log.warning("%s", replays.REFUSAL)
+                flow.response = local_responses.error(403, replays.REFUSAL)
+            elif classify.is_for_us(flow, rules):
+                self._receive(flow, rules)
+            elif not self.app.may_use_any_host(flow.client_conn.peername[0]):
+                flow.response = local_responses.error(403, OTHER_HOST)
+            else:
+                classify.let_pass(flow.request, rules)
+        except Exception as error:
+            log_error("the requestheaders hook", error)
+            self._fail_open(flow, self.app.exchanges.get(flow))
+
+    def http_connect(self, flow: http.HTTPFlow) -> None:
+        is_ours = classify.is_anthropic(flow.request.host, flow.request.port, self.app.rules)
+        if not is_ours and not self.app.may_use_any_host(flow.client_conn.peername[0]):
+            flow.response = local_responses.error(403, OTHER_HOST)
+
+    def request(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
+        exchange = self.app.exchanges.get(flow)
+        if exchange is None or flow.response:
+            return None
+        if exchange.kind == "models":
+            return self._list(flow, exchange)
+        if not exchange.is_messages_request:
+            return None
+        try:
+            if exchange.failed_open:
+                return None
+            is_long = takes_long(flow.request, exchange)
+            routing = dispatch.route(flow, exchange, self.app.stores.services(exchange.kind), is_long=is_long)
+            if is_long:
+                return self._route_in_thread(flow, exchange, routing)
+            in_place(routing)
+        except Exception as error:
+            log_error("the request hook", error)
+            self._fail_open(flow, exchange)
+        return None
+
+    async def _route_in_thread(self, flow: http.HTTPFlow, exchange: Exchange, routing: Work[None]) -> None:
+        try:
+            await in_thread(routing)
+        except Exception as error:
+            log_error("the request hook", error)
+            self._fail_open(flow, exchange)
+
+    def signalbox_attempt(self, flow: http.HTTPFlow) -> None:
+        """Not mitmproxy's: `FailoverStream` says that an attempt failed and another one follows."""
+        exchange = self.app.exchanges.get(flow)
+        if exchange is None or exchange.provider is None:
+            return
+        try:
+            if flow.response is not None:
+                self._answered(exchange, flow.response.status_code)
+        except Exception as error:
+            log_error("the signalbox_attempt hook", error)
+
+    async def signalbox_renew(self, flow: http.HTTPFlow) -> None:
+        """Not mitmproxy's: a key that a command printed was refused (the contract, section 2)."""
+        exchange = self.app.exchanges.get(flow)
+        if exchange is None or exchange.dispatch is None or exchange.provider is None:
+            return
+        try:
+            if (command := exchange.dispatch.key_command) is not None:
+                await self.app.stores.live.renew(command, exchange.attempts[-1].started)
+                exchange.renewed = self.app.rules.providers.get(exchange.provider.name)
+        except Exception as error:
+            log_error("the signalbox_renew hook", error)
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        exchange = self.app.exchanges.get(flow)
+        if exchange is None or flow.response is None:
+            return
+        try:
+            if exchange.kind == "pipe":
+                flow.response.stream = True
+                self.app.stores.metering.hear_pipe(flow, exchange)
+            elif exchange.is_messages_request and classify.came_from_upstream(flow):
+                self._answered(exchange, flow.response.status_code)
+        except Exception as error:
+            log_error("the responseheaders hook", error)
+            flow.response.stream = True
+        classify.drop_foreign_headers(flow, exchange)
+        flow.response.headers.update(exchange.headers())
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        self._record(flow)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        exchange = self.app.exchanges.get(flow)
+        if exchange is not None:
+            if self.app.closing or (exchange.ending == "done" and _left(flow)):
+                exchange.cancel()
+            else:
+                exchange.fail()
+        self._record(flow)
+
+    # one step each
+
+    def _receive(self, flow: http.HTTPFlow, rules: Rules) -> None:
+        headers = tuple(flow.request.headers.items(multi=True))
+        caller = identify(headers, rules.clients)
+        kind = classify.kind(flow, rules)
+        if caller is None and (kind == "own" or not classify.is_api(flow)):  # which ask for no secret
+            caller = Caller(less_clients(headers, rules.clients))
+        exchange = Exchange(
+            rules,
+            kind,
+            caller or Caller(()),
+            id=flow.id,
+            started=time.monotonic(),
+            ts=datetime.now(UTC),
+        )
+        exchange.listener = self.app.stores.metering.hear
+        exchange.provenance = self.app.stores.provenance
+        self.app.exchanges[flow] = exchange
+        classify.mask(flow, exchange, headers)
+        if exchange.is_messages_request or exchange.hidden:
+            flow.metadata[replays.MARK] = {}
+        if not self.app.admits(
+            flow.client_conn.peername[0]
+        ):  # connected while there were clients in the rules
+            classify.refuse(flow, exchange, partial(local_responses.error, 403, LOOPBACK_ONLY))
+        elif refused := self._page_refusal(flow, exchange, headers):
+            log.warning("%s", console.refused_line(flow.request.method, exchange.shown_path, refused))
+            classify.refuse(flow, exchange, partial(local_responses.error, 403, f"{PAGE}: {refused}."))
+        elif exchange.kind == "own":
+            flow.response = self._own_answer(flow, full=classify.is_trusted(flow, caller))
+        elif caller is None:
+            classify.refuse(flow, exchange, classify.no_secret)
+        elif exchange.is_messages_request and classify.announced_size(flow) > rules.body_limit:
+            classify.refuse(flow, exchange, local_responses.too_large)
+        else:
+            flow.request.stream = exchange.kind == "pipe"
+
+    def _page_refusal(self, flow: http.HTTPFlow, exchange: Exchange, headers: Headers) -> str | None:
+        host = self.app.client_hosts.get(flow.request)
+        any_host = self.app.is_open and not is_loopback(flow.client_conn.peername[0])
+        return classify.page_refusal(flow, exchange, headers, host, any_host=any_host)
+
+    def _own_answer(self, flow: http.HTTPFlow, *, full: bool) -> http.Response:
+        if classify.path(flow) != "/health":
+            return local_responses.answer(200)
+        page = self.app.health_page(flow.client_conn.sockname[1], full=full)
+        return local_responses.answer(200, page)
+
+    async def _list(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        try:
+            await self.app.stores.listing.answer(flow, exchange)
+            classify.drop_foreign_headers(flow, exchange)
+            exchange.release()
+        except Exception as error:  # the upstream's own list is better than none
+            log_error("the model list", error)
+            exchange.pipe()
+
+    def _answered(self, exchange: Exchange, status: int) -> None:
+        """What a provider's answer to a message says of its key."""
+        if exchange.kind == "messages":
+            self.app.stores.answered(exchange.attempts[-1].provider.name, status)
+
+    def _fail_open(self, flow: http.HTTPFlow, exchange: Exchange | None) -> None:
+        """Nothing was sent yet: let a caller with its own credentials through unchanged, or say so."""
+        if (
+            exchange is None
+            or not exchange.is_messages_request
+            or exchange.outgoing is not None  # then the flow may be another request already
+            or not exchange.caller.has_login
+            or exchange.rules.fail == "closed"
+        ):
+            flow.response = local_responses.error(500, ROUTER_FAILED, exchange)
+            return
+        exchange.fail_open()
+        self.app.failed_open_at = time.monotonic()
+        dispatch.pass_on(flow, exchange, "fail-open")
+
+    def _record(self, flow: http.HTTPFlow) -> None:
+        exchange = self.app.exchanges.get(flow)
+        if exchange is None or exchange.recorded or exchange.kind in ("own", "models"):
+            return
+        exchange.recorded = True
+        if not exchange.is_messages_request:
+            self._record_passed(flow, exchange)
+            exchange.release()
+            return
+        try:
+            recording.finish(exchange)
+            recording.remember(exchange, self.app.stores.sessions)
+            if exchange.reader is not None and exchange.reader.fault:
+                log.warning("an answer could not be read for its usage: %s", exchange.reader.fault)
+            recorded = recording.entry(exchange, flow.response)
+            if exchange.kind == "messages":
+                self.app.stores.recorder.record(recorded)
+            elif log.isEnabledFor(logging.DEBUG):
+                log.debug("count_tokens %s", request_line(recorded, prompts=False))
+        except Exception as error:
+            log_error("the record of a request", error)
+        exchange.release()
+
+    def _record_passed(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """Of what is only passed on a line where there are no rules, or where it failed; of what is refused
+        always. Who has no secret leaves no record: strangers must not fill the disk."""
+        is_refused = exchange.kind == "refused"
+        try:
+            provider = None if is_refused else dispatch.upstream(flow, exchange.rules)
+            recorded = recording.passed(exchange, flow, provider)
+            failed = exchange.ending == "error" or not classify.came_from_upstream(flow)
+            if not (is_refused or failed or not exchange.rules.rules):
+                return
+            is_message = flow.request.method == "POST" and classify.path(flow) == MESSAGES
+            if is_message and recorded.http_status not in (401, 403):
+                self.app.stores.recorder.record(recorded)
+            else:
+                self.app.stores.recorder.print_line(recorded)
+        except Exception as error:
+            log_error("the record of a request", error)
+
+
+def _left(flow: http.HTTPFlow) -> bool:
+    """Whether the client left before there was anything to be cut."""
+    return flow.error is not None and "client disconnected" in flow.error.msg.lower()

@@ -1,0 +1,216 @@
+"""What is done to a mitmproxy master: options, listeners, the guard, and our layers in place of its own."""
+
+import logging
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from mitmproxy import optmanager
+from mitmproxy.connection import Client
+from mitmproxy.log import MitmFormatter
+from mitmproxy.master import Master
+from mitmproxy.net.tls import starts_like_tls_record
+from mitmproxy.options import Options
+from mitmproxy.proxy.layer import NextLayer
+from mitmproxy.proxy.layers import TCPLayer
+from mitmproxy.proxy.layers.tls import parse_client_hello
+from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, ReverseMode, Socks5Mode, UpstreamMode
+
+from signalbox import ports
+from signalbox.background import picker
+from signalbox.config.document import nearest
+from signalbox.config.rules import ANTHROPIC_HOST
+from signalbox.proxy import replays
+from signalbox.proxy.classify import LOOPBACK_ONLY, is_anthropic
+from signalbox.proxy.connections import adopt_handler
+from signalbox.proxy.hook_dispatch import install as install_hook_dispatch
+from signalbox.proxy.layer import take_over
+from signalbox.proxy.reload_guard import ReloadGuard
+from signalbox.record import console
+
+if TYPE_CHECKING:
+    from signalbox.app import App
+
+log = logging.getLogger("signalbox")
+
+DEFAULTS = {"connection_strategy": "lazy", "flow_detail": 0}
+"""Options set unless the user has set them: no upstream is connected to before a rule says so, and the
+console has one line a request, ours."""
+OPTIONS = ("router_rules", "router_state")
+STARTING = "The router is starting."
+
+_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  they are read, not bound
+_FILTERS = ("dumper_filter", "view_filter", "readfile_filter")
+
+
+class Listener(NamedTuple):
+    host: str
+    port: int
+    mode: str
+
+
+# once for each master
+
+
+def installed_app(master: Master) -> "App | None":
+    guard = master.addons.get(ReloadGuard.name)
+    return guard.app if guard is not None else None
+
+
+def install(app: "App") -> None:
+    """Prepare a master for the router when `router.py` is loaded for the first time."""
+    master = app.master
+    master.addons.register(app.guard)
+    master.addons.chain.insert(0, app.guard)
+    install_hook_dispatch(master.addons)
+    replays.refuse(master.addons)
+    for name, value in DEFAULTS.items():
+        if name in master.options and not _is_set(master.options, name):
+            master.options.update(**{name: value})
+    if (termlog := master.addons.get("termlog")) is not None:
+        console.setup("info")
+        termlog.logger.addFilter(console.NotOurs())
+        if os.environ.get("NO_COLOR"):
+            termlog.logger.formatter = MitmFormatter(colorize=False)
+    for name in ("mitmproxy.proxy.server", "httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for line in (*option_errors(master.options), *_taken_ports(master.options)):
+        log.error("%s", line)
+
+
+def user_block_private(master: Master) -> bool | None:
+    """What the user set `block_private` to; None where it was left alone."""
+    return master.options.block_private if _is_set(master.options, "block_private") else None
+
+
+def _is_set(options: Options, name: str) -> bool:
+    return options._options[name].value is not optmanager.unset
+
+
+# options
+
+
+def option_errors(options: Options) -> Iterator[str]:
+    """One line for each fault in what mitmproxy was started with; any of them should end the start.
+
+    mitmproxy itself keeps an unknown option without a word, and takes any argument that is no option for a
+    filter of flows.
+    """
+    yield from _misspelt(options)
+    words = {word for name in _FILTERS if name in options for word in (getattr(options, name) or "").split()}
+    for word in sorted(words):
+        if word.lower().endswith((".yaml", ".yml")):
+            yield f"{word} would be a filter of flows here: write --set router_rules={word}"
+    if "web_port" in options and options.web_port and not ports.is_free(options.web_port, options.web_host):
+        yield f"{ports.taken(options.web_port)}: end that, or take another with --web-port"
+
+
+def _misspelt(options: Options) -> Iterator[str]:
+    for name, value in options.deferred.items():
+        if name in OPTIONS and len(getattr(value, "val", ())) > 1:
+            yield f"--set {name} is given {len(value.val)} times"
+        elif name not in OPTIONS and (meant := nearest(name, OPTIONS) or ("rules" in name and OPTIONS[0])):
+            yield f"--set {name}: there is no such option, did you mean {meant}?"
+
+
+def _taken_ports(options: Options) -> Iterator[str]:
+    """A line for each port to listen on that another process has."""
+    for mode in map(ProxyMode.parse, options.mode):
+        port = mode.listen_port(options.listen_port)
+        owner = ports.owner(port) if port is not None else None
+        if port is not None and owner is not None and owner[1] != os.getpid():
+            yield f"{ports.taken(port)}: end that, or take another in --mode"
+
+
+def warn_of_upstreams(master: Master) -> None:
+    """The reverse upstream gets the caller's own login; log where that is not Anthropic."""
+    for mode in map(ProxyMode.parse, master.options.mode):
+        if isinstance(mode, ReverseMode) and mode.address[0] != ANTHROPIC_HOST:
+            log.warning("%s: what no rule matches goes there with the caller's own login", mode.full_spec)
+
+
+# listeners
+
+
+def listeners(master: Master) -> list[Listener]:
+    """Where this process listens, as mitmproxy bound it; once for TCP and UDP."""
+    servers = master.addons.get("proxyserver").servers
+    bound = (
+        Listener(host, port, server.mode.full_spec)
+        for server in servers
+        for host, port, *_ in server.listen_addrs
+    )
+    return list(dict.fromkeys(bound))
+
+
+def base_url(master: Master) -> str | None:
+    """Of the first listener that stands for Anthropic; None where this is a forward proxy."""
+    bound = {listener.mode: listener for listener in reversed(listeners(master))}
+    modes = (mode for mode in map(ProxyMode.parse, master.options.mode) if isinstance(mode, ReverseMode))
+    listener = next((bound[mode.full_spec] for mode in modes if mode.full_spec in bound), None)
+    return picker.url_of(listener.host, listener.port) if listener else None
+
+
+def client_commands(master: Master) -> Iterator[str]:
+    """How Claude Code gets to each listener, as a command of the shell."""
+    for server in master.addons.get("proxyserver").servers:
+        host, port, *_ = next(iter(server.listen_addrs), ("", 0))
+        if not isinstance(server.mode, ReverseMode | RegularMode) or not port:
+            continue
+        if host in _WILDCARDS:
+            host = "127.0.0.1"
+        host = f"[{host}]" if ":" in host else host
+        url = f"http://{host}:{port}"
+        variables = {"ANTHROPIC_BASE_URL": url}
+        if isinstance(server.mode, RegularMode):
+            ca = Path(master.options.confdir).expanduser() / "mitmproxy-ca-cert.pem"
+            variables = {"HTTPS_PROXY": url, "NODE_EXTRA_CA_CERTS": str(ca)}
+        if os.name == "nt":
+            command = "".join(f'$env:{name}="{value}"; ' for name, value in variables.items())
+        else:
+            command = "".join(f"{name}={shlex.quote(value)} " for name, value in variables.items())
+        yield f"point Claude Code here: {command}claude"
+
+
+# connections
+
+
+def client_connected(app: "App", client: Client) -> None:
+    """Use our connection handler, and refuse peers that may not connect."""
+    adopt_handler(app.master, client)
+    if not app.is_running:
+        client.error = STARTING
+    elif not app.admits(client.peername[0]):
+        client.error = LOOPBACK_ONLY
+        log.warning("connection from %s refused: %s", client.peername[0], LOOPBACK_ONLY)
+
+
+def next_layer(app: "App", nextlayer: NextLayer) -> None:
+    """mitmproxy decides on the protocol; where that is HTTP, the layer becomes ours. Tunnels to other hosts
+    than Anthropic's are passed undecrypted."""
+    wanted = _tunnel_address(nextlayer)
+    if wanted is not None and not is_anthropic(*wanted, app.rules):
+        nextlayer.layer = TCPLayer(nextlayer.context, ignore=True)
+        return
+    app.master.addons.get("nextlayer").next_layer(nextlayer)
+    take_over(nextlayer.layer, app)
+
+
+def _tunnel_address(nextlayer: NextLayer) -> tuple[str, int] | None:
+    """Where a forward proxy's client wants a tunnel or a TLS connection to; None if neither."""
+    context = nextlayer.context
+    mode, address = context.client.proxy_mode, context.server.address
+    if isinstance(mode, ReverseMode) or address is None:
+        return None
+    if isinstance(mode, RegularMode | UpstreamMode | Socks5Mode):
+        return address
+    data = nextlayer.data_client()
+    if not starts_like_tls_record(data):
+        return None
+    with suppress(ValueError):
+        if (hello := parse_client_hello(data)) is not None and hello.sni:
+            return hello.sni, address[1]
+    return address

@@ -1,0 +1,30 @@
+"""TLS of requests of our own: which certificates they trust."""
+
+import ssl
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from signalbox.background import model_list
+
+if TYPE_CHECKING:
+    from mitmproxy.options import Options
+
+
+def client_ssl_context(options: "Options") -> ssl.SSLContext:
+    """Trusts what mitmproxy trusts as upstreams, by its options."""
+    ca, folder = options.ssl_verify_upstream_trusted_ca, options.ssl_verify_upstream_trusted_confdir
+    return _client_ssl_context(options.ssl_insecure, ca, folder)
+
+
+@cache
+def _client_ssl_context(insecure: bool, ca: str | None, folder: str | None) -> ssl.SSLContext:
+    if not (insecure or ca or folder):
+        return model_list.client_ssl_context()
+    files = [str(Path(path).expanduser()) if path else None for path in (ca, folder)]
+    context = ssl.create_default_context(cafile=files[0], capath=files[1])
+    # mitmproxy does not ask for strict X.509 either, and the CAs of many companies do not pass it.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if insecure:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
