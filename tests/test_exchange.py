@@ -8,7 +8,7 @@ import pytest
 from signalbox.config.fields import Url
 from signalbox.config.rules import Provider, Rules, Timeout
 from signalbox.exchange import Exchange
-from signalbox.messages.body import Body
+from signalbox.messages.json_edit import Body
 from signalbox.routing.credentials import Caller
 from signalbox.routing.facts import Facts
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.messages import betas
-from signalbox.messages.fields import is_essential
+from signalbox.messages.field_paths import is_essential
 
 
 def test_values_of_several_headers_come_once_each_in_order():

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.messages.body import Body
 from signalbox.messages.history import Valid, made_valid
+from signalbox.messages.json_edit import Body
 from tests.wellformed import Asked, check_blocks, check_roles, check_server_tools, check_tools
 
 FILLED = {"type": "text", "text": "(no content)"}

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.messages import issued
-from signalbox.messages.body import Body
 from signalbox.messages.issued import DIGEST, MADE_HERE, Block, ThinkingDigester, kept_by, named_issuer
+from signalbox.messages.json_edit import Body
 from signalbox.messages.sse import Event
 
 KEY = b"key for tests"

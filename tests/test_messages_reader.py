@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.messages import reader
+from signalbox.messages.api import NAMES
 from signalbox.messages.issued import Block
 from signalbox.messages.reader import Reader
-from signalbox.messages.usage import NAMES
 
 GOLDEN = sorted((Path(__file__).parent / "golden/messages/streams").glob("*.txt"))
 ENCODERS: dict[str, Callable[[bytes], bytes]] = {

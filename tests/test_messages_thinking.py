@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.messages.body import Body
 from signalbox.messages.issued import Block, ThinkingFilter, kept_by
+from signalbox.messages.json_edit import Body
 from signalbox.messages.reader import Reader
 from signalbox.messages.thinking import (
     Stripped,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.messages.body import Body
+from signalbox.messages.json_edit import Body
 from signalbox.messages.tokens import Measured
 from signalbox.routing.facts import (
     SESSION_LENGTH,

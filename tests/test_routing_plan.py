@@ -11,7 +11,7 @@ import pytest
 
 from signalbox.config.fields import Glob, Secret, Url
 from signalbox.config.rules import Failover, Match, Provider, Reject, Rule, Rules, Target
-from signalbox.messages.body import Body
+from signalbox.messages.json_edit import Body
 from signalbox.routing.facts import Facts
 from signalbox.routing.plan import Candidate, Plan, Skip, plan
 

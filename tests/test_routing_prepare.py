@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from signalbox.config.fields import Secret, Url
 from signalbox.config.rules import Provider, Target
-from signalbox.messages.body import Body
+from signalbox.messages.json_edit import Body
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import Incoming, Outgoing, ProviderConstraints
 from signalbox.routing.plan import Candidate
@@ -102,4 +102,4 @@ def test_any_body_is_prepared_or_refused_and_stays_as_it_is(fields: dict[str, An
         else:
             assert ("content-length", str(len(outgoing.body))) in outgoing.headers
             assert isinstance(json.loads(outgoing.body), dict)
-    assert (body.raw, body.text) == (raw, raw)
+    assert (body.raw, body.readable) == (raw, raw)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from signalbox.messages.body import Body
+from signalbox.messages.json_edit import Body
 from signalbox.translate.dialects import DIALECTS
 from signalbox.translate.refusals import refusals, taught
 from signalbox.translate.request import to_chat

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from signalbox.messages.usage import NAMES
+from signalbox.messages.api import NAMES
 from signalbox.translate.spending import estimated, usage_of
 
 COUNT = st.integers(0, 10**6)

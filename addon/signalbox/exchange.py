@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 from signalbox.config.rules import Provider, Rules, Timeout
+from signalbox.messages.api import Usage
 from signalbox.messages.reader import Reader
 from signalbox.messages.redaction import without_secrets
-from signalbox.messages.usage import Usage
 from signalbox.routing.attempts import Attempt
 from signalbox.routing.credentials import LOGIN, Caller, leak, masked_value, secrets_of
 from signalbox.routing.facts import Facts

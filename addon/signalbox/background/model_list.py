@@ -17,10 +17,10 @@ from signalbox import __version__
 from signalbox.config import files
 from signalbox.config.rules import Provider, Rules
 from signalbox.messages import betas, models
+from signalbox.messages.api import MODELS
 from signalbox.messages.encoding import EncodingError, TooLarge, decode
 from signalbox.messages.errors import refused_key
 from signalbox.messages.models import Entry, Part
-from signalbox.messages.paths import MODELS
 from signalbox.routing.credentials import (
     HOP_BY_HOP,
     Caller,

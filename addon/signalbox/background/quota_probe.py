@@ -20,8 +20,8 @@ from signalbox.background.model_list import client_ssl_context
 from signalbox.config.fields import Url
 from signalbox.config.rules import Provider, Rules, Target
 from signalbox.messages import betas
-from signalbox.messages.body import Body
-from signalbox.messages.paths import COUNT_TOKENS
+from signalbox.messages.api import COUNT_TOKENS
+from signalbox.messages.json_edit import Body
 from signalbox.routing.credentials import Headers
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import BETA, Incoming, Outgoing, ProviderConstraints

@@ -14,9 +14,9 @@ from signalbox.config.document import Finding, shown, step
 from signalbox.config.load import RulesError, load
 from signalbox.config.rules import Match, Provider, Rules, Target
 from signalbox.config.watch import counted
-from signalbox.messages.body import Body
+from signalbox.messages.api import MESSAGES
+from signalbox.messages.json_edit import Body
 from signalbox.messages.models import listed
-from signalbox.messages.paths import MESSAGES
 from signalbox.ports import is_free
 from signalbox.routing.facts import Facts
 from signalbox.routing.match import first_match

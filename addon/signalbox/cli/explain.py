@@ -14,8 +14,8 @@ from rich.console import Console
 from signalbox.background import picker
 from signalbox.cli.options import loaded, rules_option, state_option
 from signalbox.config.rules import Failover, Provider, Rules
-from signalbox.messages.body import Body
-from signalbox.messages.paths import COUNT_TOKENS, MESSAGES
+from signalbox.messages.api import COUNT_TOKENS, MESSAGES
+from signalbox.messages.json_edit import Body
 from signalbox.record.console import skip_line
 from signalbox.routing.budget import Budgets, Used
 from signalbox.routing.credentials import mask

@@ -1,7 +1,7 @@
 """The values of `anthropic-beta`, which may come in several headers, in one with commas, and twice.
 
-Most of them open fields of the body, and the two travel as a pair: the field without its beta is refused
-(https://docs.claude.com/en/docs/claude-code/llm-gateway), the beta without its field does nothing.
+Most of them open fields of the body. A field without its beta is refused
+(https://docs.claude.com/en/docs/claude-code/llm-gateway); a beta without its field does nothing.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -36,7 +36,7 @@ PAIRS: Mapping[str, tuple[str, ...]] = {
     "task-budgets-2026-03-13": ("output_config.task_budget",),
     "thinking-binding-controls-2026-08-01": ("thinking.block_binding",),
     "thinking-display-updates-2026-08-18": ("thinking.display=updates",),
-    # Below: which value opens which field is told by their names alone.
+    # Below: concluded from the names alone.
     "code-execution-2025-05-22": ("container",),
     "compact-2026-09-04": ("compaction",),
     "extended-cache-ttl-2025-04-11": ("cache_control.ttl",),
@@ -48,7 +48,7 @@ PAIRS: Mapping[str, tuple[str, ...]] = {
     "skills-2025-10-02": ("container",),
     "structured-outputs-2025-11-13": ("output_config.format", "output_format", "tools.strict"),
 }
-"""The fields that each value opens, as `fields.without` names them. Values that are not here stand alone."""
+"""The fields that each value opens, as `field_paths` names them. Other values open none."""
 
 FIELDS = frozenset(field for fields in PAIRS.values() for field in fields)
 
@@ -65,9 +65,9 @@ def without(values: Iterable[str], names: Collection[str]) -> list[str]:
 
 
 def betas_left(sent: Iterable[str], rejected: Collection[str]) -> list[str]:
-    """Those of the values that are not rejected and open no field that is.
+    """The values that are not rejected and open no rejected field.
 
-    `rejected` names values and fields; with a field goes all that lies in it.
+    `rejected` names values and fields, each with all fields inside it.
     """
     return [
         beta
@@ -77,9 +77,9 @@ def betas_left(sent: Iterable[str], rejected: Collection[str]) -> list[str]:
 
 
 def dropped_with(sent: Iterable[str], kept: Collection[str]) -> frozenset[str]:
-    """The fields of values that were sent and are left out, less those that a kept one opens too.
+    """The fields of values that were sent and are not kept, without those that a kept value opens too.
 
-    A field whose value was never sent is none of them: it may need none any more.
+    A field whose value was never sent is not among them: it may not need one any more.
     """
     left_out = [beta for beta in split(sent) if beta not in kept]
     return frozenset(_opened(left_out)) - frozenset(_opened(kept))

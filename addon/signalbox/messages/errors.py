@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from .body import Body, whole_characters
+from .json_edit import Body, whole_characters
 from .redaction import one_line
 
 ERROR_TYPES = {

@@ -20,7 +20,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from .body import Body, BodyError, Edit, Place, cut, elements, members
+from .json_edit import UNREADABLE, Body, BodyError, Edit, Span, delete_items, elements, members
 
 NO_CONTENT = "(no content)"
 """Stands for a message, or a tool's result, of which nothing is left."""
@@ -89,31 +89,30 @@ class _Message(msgspec.Struct):
 _block = msgspec.json.Decoder(_Block)
 _message = msgspec.json.Decoder(_Message)
 _parts = msgspec.json.Decoder(str | list[_Block])
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def made_valid(body: Body) -> Valid:
     """What cannot be read stays as it is."""
-    place = body.place("messages")
-    if place is None or not _is_suspect(body.text, place):
+    place = body.span("messages")
+    if place is None or not _is_suspect(body.readable, place):
         return Valid([])
     try:
-        places = elements(body.text, place.value, place.end)
+        places = elements(body.readable, place.value, place.end)
     except BodyError:
         return Valid([])
-    walk = _Walk(body.text)
+    walk = _Walk(body.readable)
     edits = [edit for at in places for edit in walk.message(at, is_last=at is places[-1])]
     return Valid(edits, walk.ids.replaced, walk.blank, walk.server)
 
 
-def _is_suspect(text: bytes, place: Place) -> bool:
+def _is_suspect(text: bytes, place: Span) -> bool:
     ids = [found[1] for found in _found(_ID_KEY, _ID_FIELD, text, place)]
     if len(set(ids)) < len(ids) or not all(map(_LEGAL.fullmatch, ids)):
         return True
     return any(any(_found(key, pattern, text, place)) for key, pattern in _SUSPECT)
 
 
-def _found(key: bytes, pattern: re.Pattern[bytes], text: bytes, place: Place) -> Iterator[re.Match[bytes]]:
+def _found(key: bytes, pattern: re.Pattern[bytes], text: bytes, place: Span) -> Iterator[re.Match[bytes]]:
     """Where the pattern matches. It is asked where its key stands only: searching 30 MB for it would keep
     other threads waiting for four times as long."""
     at = text.find(key, place.value, place.end)
@@ -169,7 +168,7 @@ class _Walk:
         self._raw = raw
         self._role = ""
 
-    def message(self, at: Place, *, is_last: bool) -> list[Edit]:
+    def message(self, at: Span, *, is_last: bool) -> list[Edit]:
         try:
             content = members(self._raw, at.value, at.end)["content"]
             role = _message.decode(memoryview(self._raw)[at.value : at.end]).role
@@ -179,21 +178,21 @@ class _Walk:
             is_prefill = is_last and role == "assistant"
             if self._raw.startswith(b"[", content.value):
                 return self._content(content, role, fills=not is_prefill)
-        except (BodyError, KeyError, *_UNREADABLE):
+        except (BodyError, KeyError, *UNREADABLE):
             return []
         return [] if is_prefill else self._text(content)
 
-    def _text(self, content: Place) -> list[Edit]:
+    def _text(self, content: Span) -> list[Edit]:
         try:
             text = msgspec.json.decode(memoryview(self._raw)[content.value : content.end], type=str)
-        except _UNREADABLE:
+        except UNREADABLE:
             return []
         if text.strip():
             return []
         self.blank += 1
         return [Edit(content.value, content.end, msgspec.json.encode(NO_CONTENT))]
 
-    def _content(self, content: Place, role: str, *, fills: bool) -> list[Edit]:
+    def _content(self, content: Span, role: str, *, fills: bool) -> list[Edit]:
         places = elements(self._raw, content.value, content.end)
         blocks = [self._read(at) for at in places]
         foreign = set(_foreign(blocks)) if role == "assistant" else set()
@@ -215,22 +214,22 @@ class _Walk:
         if len(gone) == len(places):
             self.blank += not places
             return [Edit(content.value, content.end, _FILLED)] if fills else []
-        return edits + cut(places, gone)
+        return edits + delete_items(places, gone)
 
-    def _read(self, at: Place) -> _Block:
+    def _read(self, at: Span) -> _Block:
         try:
             return _block.decode(memoryview(self._raw)[at.value : at.end])
-        except _UNREADABLE:
+        except UNREADABLE:
             return _Block()
 
-    def _call(self, at: Place, block: _Block) -> Iterator[Edit]:
+    def _call(self, at: Span, block: _Block) -> Iterator[Edit]:
         fields = members(self._raw, at.value, at.end)
         if block.id is not None and (sent := self.ids.of_call(block.id)) != block.id:
             yield _replaced(fields["id"], sent)
         if bytes(block.input) and not bytes(block.input).startswith(b"{"):
             yield Edit(fields["input"].value, fields["input"].end, _as_object(block.input))
 
-    def _result(self, at: Place, block: _Block) -> Iterator[Edit]:
+    def _result(self, at: Span, block: _Block) -> Iterator[Edit]:
         fields = members(self._raw, at.value, at.end)
         if (
             block.tool_use_id is not None
@@ -244,7 +243,7 @@ class _Walk:
             if gone and len(gone) == len(places):
                 yield Edit(fields["content"].value, fields["content"].end, _FILLED)
             else:
-                yield from cut(places, gone)
+                yield from delete_items(places, gone)
 
 
 def _foreign(blocks: list[_Block]) -> Iterator[str | None]:
@@ -263,7 +262,7 @@ def _foreign(blocks: list[_Block]) -> Iterator[str | None]:
 def _shown(block: _Block) -> list[_Block]:
     try:
         parts = _parts.decode(block.content)
-    except _UNREADABLE:
+    except UNREADABLE:
         return []
     return parts if isinstance(parts, list) else []
 
@@ -272,7 +271,7 @@ def _said(content: msgspec.Raw) -> str:
     """What a result says: its texts, and titles and addresses of what was found."""
     try:
         parts = _parts.decode(content)
-    except _UNREADABLE:
+    except UNREADABLE:
         return ""
     if isinstance(parts, str):
         return parts.strip()
@@ -289,10 +288,10 @@ def _as_object(value: msgspec.Raw) -> bytes:
     try:
         text = msgspec.json.decode(value, type=str).encode()
         msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-    except _UNREADABLE:
+    except UNREADABLE:
         return b"{}"
     return text.strip()
 
 
-def _replaced(at: Place, id: str) -> Edit:
+def _replaced(at: Span, id: str) -> Edit:
     return Edit(at.value, at.end, msgspec.json.encode(id))

@@ -12,7 +12,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from .body import Body, BodyError, elements
+from .json_edit import UNREADABLE, Body, BodyError, elements
 from .sse import Event
 
 DIGEST = 16
@@ -108,14 +108,13 @@ class _Step(msgspec.Struct):
 _typed = msgspec.json.Decoder(_Typed)
 _block = msgspec.json.Decoder(Block)
 _step = msgspec.json.Decoder(_Step)
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def read_block(raw: memoryview) -> Block:
     """A block of content. Where its fields are not texts only its type is told, if any."""
-    with suppress(*_UNREADABLE):
+    with suppress(*UNREADABLE):
         return _block.decode(raw)
-    with suppress(*_UNREADABLE):
+    with suppress(*UNREADABLE):
         return Block(_typed.decode(raw).type)
     return Block()
 
@@ -145,7 +144,7 @@ class ThinkingDigester:
             return
         try:
             step = _step.decode(event.data)
-        except _UNREADABLE:
+        except UNREADABLE:
             return
         kind = step.type or event.name
         if kind == "content_block_delta":
@@ -158,12 +157,12 @@ class ThinkingDigester:
 
     def take_whole(self, message: Body) -> None:
         """An answer that is not streamed."""
-        place = message.place("content")
-        if place is None or message.text.find(MARK, place.value, place.end) < 0:
+        place = message.span("content")
+        if place is None or message.readable.find(MARK, place.value, place.end) < 0:
             return
         with suppress(BodyError):
-            for at in elements(message.text, place.value, place.end):
-                block = read_block(memoryview(message.text)[at.value : at.end])
+            for at in elements(message.readable, place.value, place.end):
+                block = read_block(memoryview(message.readable)[at.value : at.end])
                 self._tell(block.digest(self._key) if block.is_thinking else None)
 
     def _add(self, part: Block) -> None:

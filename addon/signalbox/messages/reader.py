@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from .body import Body, BodyError
+from .api import NAMES, Usage
 from .encoding import Decoder, EncodingError, known, names
 from .errors import as_prompt_too_long, error_in, read_error
 from .issued import MARK, ThinkingDigester
+from .json_edit import Body, BodyError
 from .sse import Event, Splitter, parse_event
-from .usage import NAMES, Usage
 
 WHOLE_LIMIT = 16 * 1024 * 1024
 """Bytes of a JSON answer that are kept to be read at its end; a larger one passes unread."""

@@ -11,9 +11,9 @@ from itertools import groupby
 
 import msgspec
 
-from .body import Body, BodyError, Edit, Place, cut, elements, members
 from .errors import read_error
 from .issued import MARK, Block, ThinkingFilter, read_block
+from .json_edit import UNREADABLE, Body, BodyError, Edit, Span, delete_items, elements, members
 
 PLACEHOLDER = b'{"type":"thinking","thinking":" "}'
 """Stands for thinking that a provider wants back and another one wrote. Unsigned, as DeepSeek's own is, and a
@@ -58,11 +58,11 @@ def without_thinking(body: Body, keeps: ThinkingFilter = nothing, *, keeps_mode:
     message, or as the only message. `keeps_mode`: for a provider that has no manual mode, which need not be
     switched off.
     """
-    place = body.place("messages")
-    if place is None or body.text.find(MARK, place.value, place.end) < 0:
+    place = body.span("messages")
+    if place is None or body.readable.find(MARK, place.value, place.end) < 0:
         return Stripped([], 0, False)
     try:
-        messages = _Messages(body.text, place)
+        messages = _Messages(body.readable, place)
     except BodyError:
         return Stripped([], 0, False)
     edits, dropped = messages.without_thinking(keeps)
@@ -74,17 +74,17 @@ def without_thinking(body: Body, keeps: ThinkingFilter = nothing, *, keeps_mode:
 def with_placeholders(body: Body) -> list[Edit]:
     """Puts a placeholder into each assistant message without thinking, unless thinking is disabled; what
     cannot be read stays."""
-    place = body.place("messages")
+    place = body.span("messages")
     if place is None or is_off(body):
         return []
     try:
-        return list(_Messages(body.text, place).with_placeholders())
+        return list(_Messages(body.readable, place).with_placeholders())
     except BodyError:
         return []
 
 
 class _Messages:
-    def __init__(self, raw: bytes, place: Place) -> None:
+    def __init__(self, raw: bytes, place: Span) -> None:
         self._raw = raw
         self._places = elements(raw, place.value, place.end)
         self._roles = [_decode(_message, raw, at).role for at in self._places]
@@ -103,10 +103,10 @@ class _Messages:
             if gone and len(gone | blank) == len(blocks):
                 emptied[index] = content
             else:
-                edits += cut(places, gone | blank if gone else ())
+                edits += delete_items(places, gone | blank if gone else ())
         removed = emptied.keys() - set(self._needed(emptied))
         edits += [Edit(at.value, at.end, _INSTEAD) for index, at in emptied.items() if index not in removed]
-        return edits + cut(self._places, removed), dropped
+        return edits + delete_items(self._places, removed), dropped
 
     def with_placeholders(self) -> Iterator[Edit]:
         for index in (index for index, role in enumerate(self._roles) if role == "assistant"):
@@ -122,7 +122,7 @@ class _Messages:
             except (BodyError, KeyError):
                 continue
 
-    def _first(self, content: Place, places: list[Place]) -> Iterator[Edit]:
+    def _first(self, content: Span, places: list[Span]) -> Iterator[Edit]:
         """Thinking at the beginning of these blocks where none of them is any."""
         blocks = [read_block(memoryview(self._raw)[at.value : at.end]) for at in places]
         thoughts = [at for at, block in zip(places, blocks, strict=True) if block.is_thinking]
@@ -137,7 +137,7 @@ class _Messages:
         elif not thoughts:
             yield Edit(places[0].start, places[0].start, PLACEHOLDER + b",")
 
-    def _content(self, index: int, mark: bytes) -> tuple[Place, list[Place]]:
+    def _content(self, index: int, mark: bytes) -> tuple[Span, list[Span]]:
         """Where a message has its content, with its blocks; none where nothing in it is of that type."""
         place = self._places[index]
         if self._raw.find(mark, place.value, place.end) < 0:
@@ -148,7 +148,7 @@ class _Messages:
         except (BodyError, KeyError):
             return place, []
 
-    def _needed(self, emptied: dict[int, Place]) -> Iterator[int]:
+    def _needed(self, emptied: dict[int, Span]) -> Iterator[int]:
         """The emptied messages that must be filled: a `system` message may follow and precede only others."""
         for index in emptied:
             if "system" in self._roles[max(index - 1, 0) : index + 2]:
@@ -242,14 +242,14 @@ def switched_off(body: Body, modes: Collection[str] = ("enabled",)) -> list[Edit
     if len(gone) == len(clearing):
         whole = body.drop("context_management")
         return edits + ([whole] if whole else [])
-    place = context.place("edits")
+    place = context.span("edits")
     assert place is not None
-    others = cut(elements(context.text, place.value, place.end), gone)
+    others = delete_items(elements(context.readable, place.value, place.end), gone)
     return [*edits, body.set("context_management", context.edited(edits=others))]
 
 
-def _decode[T](decoder: msgspec.json.Decoder[T], raw: bytes, place: Place) -> T:
+def _decode[T](decoder: msgspec.json.Decoder[T], raw: bytes, place: Span) -> T:
     try:
         return decoder.decode(memoryview(raw)[place.value : place.end])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return decoder.type()

@@ -9,8 +9,8 @@ import msgspec
 
 from signalbox import __version__
 from signalbox.config.rules import Provider, Rule, Rules
-from signalbox.messages.body import Body
-from signalbox.messages.paths import MESSAGES
+from signalbox.messages.api import MESSAGES
+from signalbox.messages.json_edit import Body
 from signalbox.pages.quota import quota
 from signalbox.routing.facts import Facts
 from signalbox.routing.health import ProviderHealth

@@ -12,7 +12,7 @@ from mitmproxy import http
 from signalbox.config.rules import Rules
 from signalbox.errors import log_error
 from signalbox.exchange import Exchange
-from signalbox.messages.paths import MESSAGES
+from signalbox.messages.api import MESSAGES
 from signalbox.proxy import classify, dispatch, local_responses, recording, replays
 from signalbox.proxy.classify import LOOPBACK_ONLY
 from signalbox.proxy.headers import takes_long

@@ -8,7 +8,7 @@ from mitmproxy.proxy.mode_specs import ReverseMode
 
 from signalbox.config.rules import ANTHROPIC_HOST, Rules
 from signalbox.exchange import Exchange, Kind
-from signalbox.messages.paths import COUNT_TOKENS, MESSAGES, MODELS
+from signalbox.messages.api import COUNT_TOKENS, MESSAGES, MODELS
 from signalbox.proxy import local_responses
 from signalbox.proxy.headers import hide, to_headers
 from signalbox.routing import browsers

@@ -15,9 +15,9 @@ from mitmproxy.net.http.http1.read import connection_close
 from signalbox.config.fields import Command, Url
 from signalbox.config.rules import ANTHROPIC_HOST, Provider, Reject, Rules, unlisted
 from signalbox.exchange import Exchange
-from signalbox.messages.body import Body, BodyError
+from signalbox.messages.api import COUNT_TOKENS, MESSAGES
 from signalbox.messages.encoding import EncodingError, TooLarge, decode
-from signalbox.messages.paths import COUNT_TOKENS, MESSAGES
+from signalbox.messages.json_edit import Body, BodyError
 from signalbox.proxy import local_responses
 from signalbox.proxy.headers import address, to_headers
 from signalbox.record import console

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from signalbox.config.rules import Provider, shown
 from signalbox.exchange import Exchange
+from signalbox.messages.api import Usage
 from signalbox.messages.errors import error_type, read_error
-from signalbox.messages.usage import Usage
 from signalbox.record import console
 from signalbox.record.entry import AttemptRow, Entry, Status, cost
 from signalbox.routing.attempts import Attempt

@@ -14,9 +14,9 @@ import msgspec
 
 from signalbox.config.regexes import Regex
 from signalbox.config.rules import tier_of
-from signalbox.messages.body import Body
+from signalbox.messages.json_edit import Body
 from signalbox.messages.models import LISTED, LONG_CONTEXT_SUFFIX
-from signalbox.messages.system import BILLING
+from signalbox.messages.privacy import BILLING
 from signalbox.messages.tokenizers import DEFAULT, Tokenizer, tokenizer_of
 from signalbox.messages.tokens import Measured, measure
 

@@ -6,9 +6,9 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from signalbox.config.rules import Provider
-from signalbox.messages import fields
-from signalbox.messages.body import Body
+from signalbox.messages import field_paths
 from signalbox.messages.issued import Issuer, ThinkingFilter, kept_by
+from signalbox.messages.json_edit import Body
 from signalbox.messages.thinking import nothing
 from signalbox.routing.credentials import Headers, forwarded_query, masked_path, secrets_of
 from signalbox.routing.plan import Candidate
@@ -35,7 +35,7 @@ class ProviderConstraints(msgspec.Struct, frozen=True):
     issuer: Issuer
     """Tells which provider issued a thinking block of the history."""
     rejected: frozenset[str] = frozenset()
-    """Fields and betas that it refused; see `messages.fields`."""
+    """Fields and betas that it refused; see `messages.field_paths`."""
     refuses_thinking: bool = False
     """Whether it has just refused the thinking that it was sent, so that none goes now."""
     disables_thinking: bool = False
@@ -126,7 +126,7 @@ def without_fields(raw: bytes, gone: Collection[str]) -> tuple[bytes, list[str]]
     if not gone:
         return raw, []
     body = Body.parse(raw)
-    edits = fields.without(body, gone)
+    edits = field_paths.without(body, gone)
     notes = [f"dropped {', '.join(sorted(gone))} from the body"] if edits else []
     return body.edited(edits=edits), notes
 

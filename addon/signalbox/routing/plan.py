@@ -152,7 +152,7 @@ def _no_login(candidate: Candidate, facts: Facts) -> tuple[str, str] | None:
 def _untranslatable(candidate: Candidate, facts: Facts) -> tuple[str, str] | None:
     if candidate.provider.api != "openai" or facts.body is None:
         return None
-    why = untranslatable(facts.body.text)
+    why = untranslatable(facts.body.readable)
     return (UNTRANSLATABLE, why) if why else None
 
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from signalbox import __version__
 from signalbox.config.rules import Provider
-from signalbox.messages.body import Body, Edit
+from signalbox.messages.json_edit import Body, Edit
 from signalbox.messages.thinking import without_thinking
 from signalbox.routing.credentials import secrets_of, with_key
 from signalbox.routing.facts import Facts
@@ -105,7 +105,7 @@ def _for_this_provider(
     bounded = lowered_max_tokens(candidate, body)
     raw = body.edited(set=bounded.set, edits=edits)
     # text that holds half a character cannot be written
-    return raw if body.text is body.raw else Body.parse(raw).text, [*notes, *bounded.notes]
+    return raw if body.readable is body.raw else Body.parse(raw).readable, [*notes, *bounded.notes]
 
 
 def _continuing(provider: Provider, row: Dialect) -> Provider:

@@ -6,11 +6,10 @@ import msgspec
 
 from signalbox.config.rules import Provider
 from signalbox.messages import betas
-from signalbox.messages.body import Body, Edit
+from signalbox.messages.api import MESSAGES
 from signalbox.messages.history import made_valid
-from signalbox.messages.metadata import with_opaque_user
-from signalbox.messages.paths import MESSAGES
-from signalbox.messages.system import without_billing_block
+from signalbox.messages.json_edit import Body, Edit
+from signalbox.messages.privacy import with_opaque_user, without_billing_block
 from signalbox.messages.thinking import switched_off, with_placeholders, without_thinking
 from signalbox.routing.credentials import forwarded, with_key
 from signalbox.routing.facts import Facts, without_long_context

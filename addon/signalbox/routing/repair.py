@@ -6,9 +6,8 @@ from functools import partial
 from typing import Protocol
 
 from signalbox.messages import betas
-from signalbox.messages.body import Body, BodyError
 from signalbox.messages.issued import Block
-from signalbox.messages.rejected import rejected_by
+from signalbox.messages.json_edit import Body, BodyError
 from signalbox.messages.thinking import (
     is_missing,
     is_off,
@@ -18,6 +17,7 @@ from signalbox.messages.thinking import (
     with_placeholders,
     without_thinking,
 )
+from signalbox.messages.unsupported_fields import rejected_by
 from signalbox.routing.attempts import Attempt
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import ProviderConstraints

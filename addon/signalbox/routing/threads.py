@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from signalbox.config.rules import Failover, Provider
-from signalbox.messages.body import Body, BodyError
+from signalbox.messages.json_edit import Body, BodyError
 from signalbox.routing.outgoing import Outgoing
 from signalbox.routing.plan import UNTRANSLATABLE, Plan
 

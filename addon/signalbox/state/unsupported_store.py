@@ -59,7 +59,7 @@ class UnsupportedStore:
         self._looked = float("-inf")
 
     def rejected(self, provider: str, model: str) -> frozenset[str]:
-        """Fields and values, as `messages.fields` and `messages.betas` name them."""
+        """Fields and values, as `messages.field_paths` and `messages.betas` name them."""
         return frozenset(
             fact.field for fact in self.all() if (fact.provider, fact.model) == (provider, model)
         )

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from signalbox.messages.rejected import EFFORTS
+from signalbox.messages.unsupported_fields import EFFORTS
 from signalbox.translate.dialects import Dialect, matches
 from signalbox.translate.shapes import Object, as_object, as_text
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from signalbox.messages.json_edit import UNREADABLE
 from signalbox.translate.shapes import as_list
 from signalbox.translate.translation import UntranslatableError
 
@@ -167,7 +168,7 @@ def read_offered(raw: bytes) -> Offered:
 def _decode[T](decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw) -> T:
     try:
         return decoder.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise UntranslatableError(f"the request cannot be read: {error}") from None
 
 

@@ -1,7 +1,7 @@
-"""What the refusals of a provider of chat completions teach about its dialect.
+"""Learns the dialect of a provider of chat completions from its 400 errors.
 
-A refusal is read into names that are remembered like those of fields (`messages.rejected`), and these change
-the row of the dialect table that the next request is written by.
+An error is read into names, stored like those of unsupported fields (`messages.unsupported_fields`); these
+change the row of the dialect table for the next request.
 """
 
 import re
@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterator
 
 from msgspec.structs import replace
 
-from signalbox.messages.body import Body
 from signalbox.messages.errors import read_error
-from signalbox.messages.rejected import EFFORTS, STATUSES
+from signalbox.messages.json_edit import Body
+from signalbox.messages.unsupported_fields import EFFORTS, STATUSES
 from signalbox.translate.dialects import ALL, Dialect, Efforts, matches
 
 _OFF = EFFORTS[0]
@@ -51,18 +51,18 @@ _SIGNS = (
         _TOOL_CHOICE,
     ),
 )
-"""A wording, the field that the request must have had, and what is remembered."""
+"""A wording, the field that the request must have, and the name that is stored."""
 
 
 def refusals(status: int, error: bytes, request: Body) -> Iterator[str]:
-    """What the answer to a chat request says of its dialect. `error` is the decoded body."""
+    """The names that the error to a chat request teaches. `error` is the decoded body."""
     if status in STATUSES:
         text = read_error(error).text
         yield from (name for sign, field, name in _SIGNS if field in request and sign.search(text))
 
 
 def taught(dialect: Dialect, model: str, refused: Collection[str]) -> Dialect:
-    """The dialect as this model of the provider speaks it. `refused` are the names remembered of it."""
+    """The dialect changed by the names stored for this model."""
     if not refused:
         return dialect
     words = next((row.words for row in dialect.efforts if matches(model, row.models)), ())

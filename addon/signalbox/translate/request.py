@@ -6,7 +6,7 @@ from types import UnionType
 
 import msgspec
 
-from signalbox.messages.system import BILLING
+from signalbox.messages.privacy import BILLING
 from signalbox.translate.assistant import Assistant
 from signalbox.translate.dialects import Dialect, matches
 from signalbox.translate.dropped import dropped

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from signalbox.messages.body import Body, BodyError, elements, members
 from signalbox.messages.encoding import Decoder, EncodingError
 from signalbox.messages.errors import error_in
+from signalbox.messages.json_edit import Body, BodyError, elements, members
 from signalbox.messages.sse import Splitter, parse_event
 from signalbox.translate.stream import LARGEST
 from signalbox.translate.translated import EVENTS, JSON
@@ -162,10 +162,10 @@ def _data(said: bytes) -> bytes:
 
 
 def _with_arguments_as_written(body: Body) -> dict[str, Any]:
-    message, place = _object.decode(body.text), body.place("content")
+    message, place = _object.decode(body.readable), body.span("content")
     assert place is not None
-    for block, at in zip(message["content"], elements(body.text, place.value, place.end), strict=True):
+    for block, at in zip(message["content"], elements(body.readable, place.value, place.end), strict=True):
         if "input" in block:
-            input = members(body.text, at.value, at.end)["input"]
-            block["input"] = msgspec.Raw(body.text[input.value : input.end])
+            input = members(body.readable, at.value, at.end)["input"]
+            block["input"] = msgspec.Raw(body.readable[input.value : input.end])
     return message

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.messages.betas import FIELDS
-from signalbox.messages.body import Body
-from signalbox.messages.fields import ESSENTIAL, is_essential, without
+from signalbox.messages.field_paths import ESSENTIAL, is_essential, without
+from signalbox.messages.json_edit import Body
 
 
 def left(raw: str, *rejected: str) -> str:

@@ -1,7 +1,7 @@
-"""One JSON object looked at once, with its bytes kept: what is not asked for is never decoded or rewritten.
+"""One JSON object decoded one level at a time, with its bytes kept.
 
 msgspec decodes one level of an object to the exact bytes of each value; walking key, colon, value, comma
-from the front then gives every value's place, so that a change is a splice and all other bytes stay.
+from the front then gives the span of every value, so that a change is a splice and all other bytes stay.
 """
 
 import re
@@ -16,7 +16,7 @@ _BEFORE_MEMBER = re.compile(rb'%b("[^"\\]*+(?:\\.[^"\\]*+)*+")%b:%b' % (_SPACE, 
 _BEFORE_ELEMENT = re.compile(rb"%b()" % _SPACE)
 _AFTER = re.compile(rb"%b([,\]}])" % _SPACE)
 
-_HALF = re.compile(
+_LONE_SURROGATE = re.compile(
     rb"(?<!\\)((?:\\\\)*+)"
     rb"(?:(\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F])|\\u[dD]([89a-fA-F][\da-fA-F]{2}))"
 )
@@ -24,7 +24,8 @@ _HALF = re.compile(
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _array = msgspec.json.Decoder(list[msgspec.Raw])
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for JSON that it cannot decode."""
 
 
 class BodyError(ValueError):
@@ -39,7 +40,7 @@ class Edit(NamedTuple):
     new: bytes
 
 
-class Place(NamedTuple):
+class Span(NamedTuple):
     """Where a member of an object or an element of an array stands in the bytes."""
 
     start: int
@@ -60,34 +61,34 @@ def splice(raw: bytes, edits: Iterable[Edit]) -> bytes:
     return b"".join((*pieces, view[at:])) if pieces else raw
 
 
-def members(raw: bytes, start: int = 0, end: int | None = None) -> dict[str, Place]:
+def members(raw: bytes, start: int = 0, end: int | None = None) -> dict[str, Span]:
     """The places of an object's members, by name and in order. Raises BodyError."""
     try:
         values: dict[str, msgspec.Raw] = _object.decode(memoryview(raw)[start:end])
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise BodyError(f"not a JSON object: {error}") from None
     return dict(zip(values, _places(raw, start, values.values(), _BEFORE_MEMBER), strict=True))
 
 
-def elements(raw: bytes, start: int = 0, end: int | None = None) -> list[Place]:
+def elements(raw: bytes, start: int = 0, end: int | None = None) -> list[Span]:
     """The places of an array's elements. Raises BodyError."""
     try:
         values: list[msgspec.Raw] = _array.decode(memoryview(raw)[start:end])
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise BodyError(f"not a JSON array: {error}") from None
     return list(_places(raw, start, values, _BEFORE_ELEMENT))
 
 
 def _places(
     raw: bytes, start: int, values: Collection[msgspec.Raw], before: re.Pattern[bytes]
-) -> Iterator[Place]:
+) -> Iterator[Span]:
     """Walks valid JSON. A key given twice shows as a value that is not there or as a comma at the end."""
     at = _end(_LEAD, raw, start) + 1
     for left, value in enumerate(values, 1 - len(values)):
         head, view = before.match(raw, at), memoryview(value)
         if head is None or not raw.startswith(view, head.end()):
             raise BodyError("a key stands twice in one object")
-        place = Place(head.start(1), head.end(), head.end() + len(view))
+        place = Span(head.start(1), head.end(), head.end() + len(view))
         after = _AFTER.match(raw, place.end)
         if after is None or (after[1] == b",") is (left == 0):
             raise BodyError("a key stands twice in one object")
@@ -100,7 +101,7 @@ def _end(pattern: re.Pattern[bytes], raw: bytes, at: int) -> int:
     return found.end() if found else at
 
 
-def cut(places: Sequence[Place], gone: Collection[int]) -> list[Edit]:
+def delete_items(places: Sequence[Span], gone: Collection[int]) -> list[Edit]:
     """Takes the entries with these indices out of their object or array, each with exactly one comma."""
     kept = [index for index in range(len(places)) if index not in gone]
     if not gone or not places:
@@ -115,13 +116,13 @@ def cut(places: Sequence[Place], gone: Collection[int]) -> list[Edit]:
     return edits
 
 
-def _readable(raw: bytes) -> bytes:
+def readable(raw: bytes) -> bytes:
     """`raw`, but for halves of surrogate pairs: each escape of one becomes that of a private character.
 
     JavaScript writes them where a text was cut in the middle of a character
     (https://tc39.es/ecma262/#sec-quotejsonstring); no strict reader of JSON takes them.
     """
-    return _HALF.sub(lambda half: half[0] if half[2] else half[1] + rb"\uE" + half[3], raw)
+    return _LONE_SURROGATE.sub(lambda half: half[0] if half[2] else half[1] + rb"\uE" + half[3], raw)
 
 
 def whole_characters(text: str) -> str:
@@ -139,12 +140,12 @@ def whole_characters(text: str) -> str:
 class Body:
     """A JSON object. `raw` never changes; `edited` makes the bytes of another.
 
-    `text` is what to read and to find places in: as long as `raw` and the same but for what cannot be read.
+    `readable` is what is decoded: as long as `raw`, and the same but for halves of surrogate pairs.
     """
 
-    def __init__(self, raw: bytes, places: Mapping[str, Place], text: bytes) -> None:
+    def __init__(self, raw: bytes, places: Mapping[str, Span], text: bytes) -> None:
         self.raw = raw
-        self.text = text
+        self.readable = text
         self._places = places
         self._decoded: dict[tuple[str, Any], Any] = {}
 
@@ -158,7 +159,7 @@ class Body:
         try:
             return cls(raw, members(raw), raw)
         except BodyError:
-            text = _readable(raw)
+            text = readable(raw)
             if text == raw:
                 raise
             return cls(raw, members(text), text)
@@ -169,7 +170,7 @@ class Body:
     def names(self) -> list[str]:
         return list(self._places)
 
-    def place(self, name: str) -> Place | None:
+    def span(self, name: str) -> Span | None:
         return self._places.get(name)
 
     def value(self, name: str) -> bytes | None:
@@ -190,8 +191,8 @@ class Body:
         if place is None:
             return None
         try:
-            return msgspec.json.decode(memoryview(self.text)[place.value : place.end], type=type)
-        except _UNREADABLE:
+            return msgspec.json.decode(memoryview(self.readable)[place.value : place.end], type=type)
+        except UNREADABLE:
             return None
 
     def inner(self, name: str) -> "Body | None":
@@ -199,7 +200,7 @@ class Body:
         place = self._places.get(name)
         if place is None:
             return None
-        raw, text = (whole[place.value : place.end] for whole in (self.raw, self.text))
+        raw, text = (whole[place.value : place.end] for whole in (self.raw, self.readable))
         try:
             return Body(raw, members(text), text)
         except BodyError:
@@ -215,7 +216,7 @@ class Body:
     def drop(self, name: str) -> Edit | None:
         """Takes the field out, with one comma."""
         names = self.names()
-        return cut(list(self._places.values()), {names.index(name)})[0] if name in names else None
+        return delete_items(list(self._places.values()), {names.index(name)})[0] if name in names else None
 
     def edited(
         self, set: Mapping[str, bytes] = {}, drop: Collection[str] = (), edits: Iterable[Edit] = ()
@@ -232,7 +233,7 @@ class Body:
         changes = [
             edit for edit in edits if any(at.value <= edit.start and edit.end <= at.end for at in kept)
         ]
-        changes += cut(places, {names.index(name) for name in gone if name in names})
+        changes += delete_items(places, {names.index(name) for name in gone if name in names})
         changes += [self.set(name, value) for name, value in set.items() if name in names]
         absent = {name: value for name, value in set.items() if name not in names}
         if absent:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.messages.usage import NAMES, Usage
+from signalbox.messages.api import NAMES, Usage
 
 NONSENSE = [None, True, "12", -3, -0.5, 1e300, float("nan"), float("inf"), 10**30, [], {}]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.messages.body import Body, BodyError, Edit, cut, elements, members, splice
+from signalbox.messages.json_edit import Body, BodyError, Edit, delete_items, elements, members, splice
 
 SCALARS = (
     st.none()
@@ -47,7 +47,7 @@ def test_every_value_is_found_with_exactly_its_bytes(given_body):
         found = body.value(name)
         assert json.loads(found) == value
         assert found == found.strip()
-        place = body.place(name)
+        place = body.span(name)
         assert raw[place.value : place.end] == found
         assert json.loads(raw[place.start : place.value].rstrip(b": \t\r\n")) == name
 
@@ -94,7 +94,7 @@ def test_setting_the_model_changes_only_its_bytes(given_body, value):
     body = Body.parse(raw)
     if "model" not in fields:
         return
-    place = body.place("model")
+    place = body.span("model")
     encoded = json.dumps(value).encode()
     assert body.edited({"model": encoded}) == raw[: place.value] + encoded + raw[place.end :]
 
@@ -149,8 +149,8 @@ def test_edits_inside_a_field_that_is_set_or_dropped_count_for_nothing():
 
 
 def _without_first(body: Body, name: str) -> list[Edit]:
-    place = body.place(name)
-    return cut(elements(body.raw, place.value, place.end), {0})
+    place = body.span(name)
+    return delete_items(elements(body.raw, place.value, place.end), {0})
 
 
 def test_escaped_keys_name_the_same_field():
@@ -262,14 +262,12 @@ def test_halves_of_characters_leave_every_value_in_its_place(fields):
     expected = json.loads(raw)  # where it joins halves that have come together
     body = Body.parse(raw)
     assert body.raw is raw
-    assert len(body.text) == len(raw)
-    assert [json.loads(raw[at.start : at.value - 2]) for at in map(body.place, body.names())] == list(
-        expected
-    )
+    assert len(body.readable) == len(raw)
+    assert [json.loads(raw[at.start : at.value - 2]) for at in map(body.span, body.names())] == list(expected)
     for name, value in zip(body.names(), expected.values(), strict=True):
         assert json.loads(body.value(name)) == value
-        place = body.place(name)
-        inner = elements(body.text, place.value, place.end)
+        place = body.span(name)
+        inner = elements(body.readable, place.value, place.end)
         assert [json.loads(raw[at.value : at.end]) for at in inner] == value
         assert [_whole(text) for text in body.get(name, list[str])] == [_whole(text) for text in value]
     assert body.edited() is raw
@@ -292,7 +290,7 @@ def _whole(text: str) -> str:
     ],
 )
 def test_only_halves_are_read_otherwise(raw, text):
-    assert Body.parse(raw).text == text
+    assert Body.parse(raw).readable == text
 
 
 def test_an_object_with_a_half_is_edited_in_its_own_bytes():
@@ -311,7 +309,7 @@ def test_members_and_elements_are_placed_in_the_whole():
 @given(st.lists(SCALARS, max_size=6), st.sets(st.integers(0, 5)), st.sampled_from([b",", b" , ", b",\n "]))
 def test_cut_takes_out_exactly_the_named_elements(values, gone, comma):
     raw = b"[" + comma.join(map(msgspec.json.encode, values)) + b"]"
-    left = splice(raw, cut(elements(raw), {index for index in gone if index < len(values)}))
+    left = splice(raw, delete_items(elements(raw), {index for index in gone if index < len(values)}))
     assert json.loads(left) == [value for index, value in enumerate(values) if index not in gone]
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from signalbox.messages.body import Body
-from signalbox.messages.rejected import rejected_by
+from signalbox.messages.json_edit import Body
+from signalbox.messages.unsupported_fields import rejected_by
 
 REQUEST = {
     "model": "glm-4.7",

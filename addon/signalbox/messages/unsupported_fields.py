@@ -1,4 +1,4 @@
-"""What a provider's refusal says that it does not take: fields of the body and values of `anthropic-beta`.
+"""Reads a provider's error for what it does not support: fields of the body and values of `anthropic-beta`.
 
 The wordings are those of Anthropic (and of all who check with pydantic), serde, FastAPI, Google, OpenAI,
 Go and JSON Schema, as reported by users of Claude Code behind such providers, for example in
@@ -13,9 +13,9 @@ import re
 from collections.abc import Collection, Iterator
 
 from .betas import FIELDS
-from .body import Body
 from .errors import read_error
-from .fields import SYSTEM, is_essential, without
+from .field_paths import SYSTEM, is_essential, without
+from .json_edit import Body
 
 STATUSES = (400, 422)
 _PATH = r"(?<![\w.])([A-Za-z_][\w.\[\]-]{0,200})"
@@ -56,7 +56,7 @@ _SENTENCES = (
 )
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-"""All words for effort that are known, lowest first."""
+"""All known values of effort, lowest first."""
 _EFFORT_FIELDS = ("reasoning_effort", "reasoning.effort", "thinking.effort", "output_config.effort")
 _IS_OF_EFFORT = re.compile(r"effort|reasoning|think|\blevel", re.IGNORECASE)
 _NOT_TAKEN = re.compile(
@@ -70,7 +70,7 @@ _TAKEN = re.compile(
     rf"[^.;\n]{{0,60}}?((?:{_WORD}(?: \(default\))?[\s,|/]*(?:or\s|and\s)?\s*)+)",
     re.IGNORECASE,
 )
-"""A list of the words that are."""
+"""A list of the values that are supported."""
 _MANDATORY = re.compile(
     r"(?:reasoning|thinking)\b.{0,60}"
     r"(?:is mandatory|is required|(?:cannot|can't|can not) be (?:disabled|turned off))",
@@ -79,25 +79,25 @@ _MANDATORY = re.compile(
 
 
 def rejected_by(status: int, error: bytes, request: Body, sent: Collection[str]) -> frozenset[str]:
-    """Fields as `fields.without` takes them, and values out of `sent`; empty where nothing is to be left out.
+    """The field paths (`field_paths.without`) and beta values that the error refuses.
 
-    `error` is the decoded body of the answer, `request` what it answers, `sent` the values of its
-    `anthropic-beta`. Only what stands in the request is named, and never an essential field; where a value of
-    effort is refused, with it all values that a list of accepted ones leaves out (`reasoning_effort=xhigh`).
+    `error` is the decoded body of the answer, `request` the body that was sent, `sent` the values of its
+    `anthropic-beta`. Only fields of the request are named, and no essential ones. If a value of effort is
+    refused, all values that are missing in a list of supported ones are named too (`reasoning_effort=xhigh`).
     """
     if status not in STATUSES:
         return frozenset()
     report = read_error(error)
     text = report.text
     listed = {beta for found in _BETAS.finditer(text) for beta in _parts(found[1])}
-    fields = {name for way in _ways(text) for name in _names(way, request)}
+    fields = {name for path in _paths(text) for name in _names(path, request)}
     stand = {name for name in fields if not is_essential(name) and without(request, {name})}
     return frozenset(stand | (listed & set(sent)) | set(_efforts(f"{report.param}: {text}", request)))
 
 
 def _efforts(text: str, request: Body) -> Iterator[str]:
-    """Values of effort that are not taken. One that is sent and is not in a list of accepted ones is refused;
-    without such a list one that the refusal repeats."""
+    """Values of effort that are not supported: those missing in the error's list of supported values if the
+    value sent is one of them; without such a list the value sent, if the error repeats it."""
     if not _IS_OF_EFFORT.search(text):
         return
     mandatory = _MANDATORY.search(text) is not None
@@ -120,43 +120,43 @@ def _value(request: Body, field: str) -> str | None:
     return place.get(name, str) if place else None
 
 
-def _ways(text: str) -> Iterator[list[str]]:
-    """Where the refused fields may stand, as the parts of names."""
+def _paths(text: str) -> Iterator[list[str]]:
+    """The paths that the error may mean, in parts."""
     for found in _FIELD.finditer(text):
         above, path = (["", *filter(None, found.groups())])[-2:]
-        yield _way(path)
+        yield _parts_of(path)
         if above:
-            yield _way(f"{above}.{path}")
+            yield _parts_of(f"{above}.{path}")
     if "extra_forbidden" in text:
-        yield from (_way(found[1]) for found in _LOCATION.finditer(text))
+        yield from (_parts_of(found[1]) for found in _LOCATION.finditer(text))
     for found in _VALUE.finditer(text):
-        way, value = _way(found[1]), found["tag"] or found["variant"]
-        if way[-1:] in (["role"], ["type"]):  # serde names the key, pydantic the object that has it
-            yield [*way[:-1], f"{way[-1]}={value}"]
+        path, value = _parts_of(found[1]), found["tag"] or found["variant"]
+        if path[-1:] in (["role"], ["type"]):  # serde names the key, pydantic the object that has it
+            yield [*path[:-1], f"{path[-1]}={value}"]
         else:
-            yield [*way, f"{found['key'] or 'type'}={value}"]
+            yield [*path, f"{found['key'] or 'type'}={value}"]
     yield from (name.split(".") for sentence, name in _SENTENCES if sentence.search(text))
 
 
-def _way(path: str) -> list[str]:
-    """The parts of a path less indices and what stands for the body itself."""
-    way = [part for part in _parts(path) if not part.isdigit()]
-    return way[1:] if way[:1] in (["body"], ["request"]) else way
+def _parts_of(path: str) -> list[str]:
+    """The parts of a path without indices, and without the name of the body itself."""
+    parts = [part for part in _parts(path) if not part.isdigit()]
+    return parts[1:] if parts[:1] in (["body"], ["request"]) else parts
 
 
 def _parts(path: str) -> list[str]:
     return re.findall(r"[\w-]+", path)
 
 
-def _names(way: list[str], request: Body) -> Iterator[str]:
-    """The field itself, or the one of a beta that it is. A bare key that is none of the body's own may be
-    any of them."""
-    *above, last = way or [""]
+def _names(path: list[str], request: Body) -> Iterator[str]:
+    """The field itself, or the field of a beta that it means. A bare key that is not at the top level of the
+    body may mean any of those."""
+    *above, last = path or [""]
     known = [name for name in FIELDS if name.rpartition(".")[2] == last and _leads(above, name)]
-    yield from known if known and (above or last not in request) else [".".join(way)]
+    yield from known if known and (above or last not in request) else [".".join(path)]
 
 
 def _leads(above: list[str], name: str) -> bool:
-    """Whether the way has all parts of the name in their order; types may stand between them."""
+    """Whether the path has all parts of the name in order, maybe with types between them."""
     rest = iter(above)
     return not above or all(part in rest for part in name.split(".")[:-1])

@@ -1,7 +1,12 @@
-"""What one answer cost, in tokens."""
+"""Paths of the Messages API, and the token counts of an answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+
+MESSAGES = "/v1/messages"
+COUNT_TOKENS = "/v1/messages/count_tokens"
+MODELS = "/v1/models"
+
 
 _MOST = 10**12
 
@@ -18,8 +23,8 @@ class Usage:
     def take(self, told: Mapping[str, object]) -> None:
         """The latest count that is not zero stands: providers report at the start, at the end or in both."""
         for name in NAMES:
-            if count := _count(told.get(name)):
-                setattr(self, name, count)
+            if tokens := count(told.get(name)):
+                setattr(self, name, tokens)
 
     @property
     def total_input(self) -> int:
@@ -29,8 +34,8 @@ class Usage:
 NAMES = tuple(field.name for field in fields(Usage))
 
 
-def _count(value: object) -> int:
-    """Nonsense counts as zero."""
+def count(value: object) -> int:
+    """A number of tokens; anything that is not a plausible one counts as zero."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0
     return int(value) if 0 < value < _MOST else 0
