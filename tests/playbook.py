@@ -5,7 +5,8 @@ connection, run a hook, wake up) is done by the test, and time passes only where
 
 A test reads as a dialogue: `play.asks("model")`, `play.answers(error_json(500, "api_error"))`,
 `play.answers(message_sse("glm"))`, `assert play.got.status == 200`. What the router sent upstream is in
-`play.asked`, what the client was sent since its last request in `play.got`.
+`play.asked`, what the client was sent since its last request in `play.got`. Where it does not matter when an
+upstream answers, it is scripted: `up = router.provider("up")`, `up.answer(message_json("glm"))`.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -41,6 +42,9 @@ from signalbox.app import App
 from signalbox.proxy.addon import Hooks
 from signalbox.proxy.layer import RouterLayer
 from tests.answers import Answer
+from tests.upstream import usual
+
+type Script = Answer | Callable[[Any], Answer]
 
 REVERSE = ProxyMode.parse("reverse:http://upstream.invalid@127.0.0.1:8082")
 WAKE_LATE = 0.05
@@ -85,6 +89,30 @@ class Asked:
     def host(self) -> str:
         assert self.server.address is not None
         return self.server.address[0].removesuffix(".invalid")
+
+    @property
+    def connection(self) -> int:
+        return id(self.server)
+
+    def header(self, name: str) -> str | None:
+        return self.headers.get(name.lower())
+
+
+class Provider:
+    """A provider that answers by a script as soon as it is asked; unscripted as Anthropic would."""
+
+    def __init__(self) -> None:
+        self.requests: list[Asked] = []
+        self._script: list[Script] = [usual]
+
+    def answer(self, *script: Script) -> None:
+        """Answer the coming requests with these, one each; the last one stays."""
+        self._script = list(script)
+
+    def next_answer(self, asked: Asked) -> Answer:
+        self.requests.append(asked)
+        script = self._script.pop(0) if len(self._script) > 1 else self._script[0]
+        return script(asked) if callable(script) else script
 
 
 @dataclass
@@ -170,6 +198,8 @@ class Playbook:
         self.others: dict[int, Got] = {}
         """What a client that speaks HTTP/2 was sent, by the number of the request."""
         self._heard = b""
+        self._served = 0
+        """How many of the requests upstreams have been offered to a script."""
         self._sent: dict[Connection, bytes] = {}
         self._peers: dict[Connection, Http1 | Http2] = {}
         self._wakeups: list[tuple[float, commands.RequestWakeup]] = []
@@ -178,10 +208,11 @@ class Playbook:
         self._layer = RouterLayer(context, HTTPMode.transparent)
         self._layer.prepare(router.app)
         self._h2 = h2.connection.H2Connection() if self.client.alpn == b"h2" else None
-        self._play(events.Start())
         if self._h2 is not None:
             self._h2.initiate_connection()
             self._h2.increment_flow_control_window(1 << 30)
+        self._play(events.Start())
+        if self._h2 is not None:
             self.client_sends(self._h2.data_to_send())
 
     # what the client does
@@ -211,8 +242,14 @@ class Playbook:
         self.client_sends(self._h2.data_to_send())
         return number
 
+    def ask(self, model: str, *, stream: bool = False, **fields: Any) -> Got:
+        """What a client gets whose providers are scripted."""
+        self.asks(model, stream=stream, **fields)
+        return self.got
+
     def client_sends(self, data: bytes) -> None:
         self._play(events.DataReceived(self.client, data))
+        self.serve()
 
     def client_leaves(self, number: int = 0) -> None:
         """Close the connection, or give up one request of an HTTP/2 connection."""
@@ -292,8 +329,22 @@ class Playbook:
         assert isinstance(peer, Http2)
         return peer.resets
 
+    def serve(self) -> None:
+        """What scripted upstreams do by themselves."""
+        scripts = self.router.providers
+        while True:
+            if self.opening and self.goes_to()[0] in scripts:
+                self.connects()
+            elif self._served < len(self.asked):
+                asked = self.asked[self._served]
+                self._served += 1
+                if (provider := scripts.get(asked.host)) is not None:
+                    self.answers(provider.next_answer(asked), asked)
+            else:
+                return
+
     def sends(self, server: Server, data: bytes) -> None:
-        if data:
+        if data and server.state is not ConnectionState.CLOSED:
             self._play(events.DataReceived(server, data))
 
     def closes(self, server: Server) -> None:
@@ -310,6 +361,7 @@ class Playbook:
             self._wakeups.remove((at, command))
             clock.now = max(clock.now, at + WAKE_LATE)
             self._play(events.Wakeup(command))
+            self.serve()
         clock.now = max(clock.now, end)
 
     # what came of it
@@ -440,6 +492,7 @@ class PlayedRouter:
         (folder / "rules.yaml").write_text(rules)
         (folder / "state").mkdir()
         self.clock = clock
+        self.providers: dict[str, Provider] = {}
         self._state = folder / "state"
         self._options = master.options
         self._connections = server.connections
@@ -461,6 +514,11 @@ class PlayedRouter:
         context = Context(client, self._options)
         context.server.address = ("upstream.invalid", 80)
         return Playbook(self, context)
+
+    def provider(self, name: str) -> Provider:
+        """The provider at `http://NAME.invalid` is scripted from now on, and has not been asked yet."""
+        self.providers[name] = Provider()
+        return self.providers[name]
 
     def run_hook(self, hook: commands.StartHook) -> None:
         handler = getattr(self._hooks, hook.name, None)
