@@ -97,12 +97,19 @@ def up(shared: Shared) -> Upstream:
 
 
 @pytest.fixture(scope="module")
-def played_router(
+def _played_router(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PlayedRouter]:
     """A router of a playbook, with the module's `RULES`."""
     with played(tmp_path_factory.mktemp("played"), request.module.RULES) as router:
         yield router
+
+
+@pytest.fixture
+def played_router(_played_router: PlayedRouter) -> PlayedRouter:
+    """The module's, with no provider that is scripted."""
+    _played_router.providers.clear()
+    return _played_router
 
 
 @pytest.fixture

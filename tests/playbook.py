@@ -144,11 +144,16 @@ class Http1:
         while b"\r\n\r\n" in self._buffer:
             head, _, rest = self._buffer.partition(b"\r\n\r\n")
             (method, path, _), headers = _parse_head(head)
-            length = int(headers.get("content-length", 0))
-            if len(rest) < length:
+            if headers.get("transfer-encoding") == "chunked":
+                body, is_whole = _dechunked(rest)
+                length = len(rest)
+            else:
+                length = int(headers.get("content-length", 0))
+                body, is_whole = rest[:length], len(rest) >= length
+            if not is_whole:
                 return
             self._buffer = rest[length:]
-            yield Asked(server, 0, method, path, headers, rest[:length])
+            yield Asked(server, 0, method, path, headers, body)
 
 
 class Http2:
@@ -230,7 +235,7 @@ class Playbook:
         body = {"model": model, "max_tokens": 64, "stream": stream, "messages": [user("hi")]} | fields
         more = {"x-claude-code-session-id": self.session or ""} | (headers or {})
         data = json.dumps(body).encode()
-        self._heard = b""
+        self.hears_anew()
         if self._h2 is None:
             self.client_sends(request(data, path, **more))
             return 0
@@ -246,6 +251,10 @@ class Playbook:
         """What a client gets whose providers are scripted."""
         self.asks(model, stream=stream, **fields)
         return self.got
+
+    def hears_anew(self) -> None:
+        """From here on `got` is about the next answer."""
+        self._heard = b""
 
     def client_sends(self, data: bytes) -> None:
         self._play(events.DataReceived(self.client, data))
@@ -438,10 +447,21 @@ class Playbook:
             case commands.SendData():
                 self._take(command.connection, command.data)
             case commands.CloseConnection():
-                self.closed.append(command.connection)
-                command.connection.state = ConnectionState.CLOSED
+                self._close(command.connection)
             case commands.RequestWakeup():
                 self._wakeups.append((self.router.clock.now + command.delay, command))
+
+    def _close(self, connection: Connection) -> None:
+        """As mitmproxy does: whether it was open or being opened, its end is told."""
+        self.closed.append(connection)
+        was_open, connection.state = connection.state, ConnectionState.CLOSED
+        pending = [one for one in self.opening if one.connection is connection]
+        for command in pending:
+            self.opening.remove(command)
+            connection.error = "connection cancelled"
+            self._events.append(events.OpenConnectionCompleted(command, connection.error))
+        if was_open is not ConnectionState.CLOSED and not pending:
+            self._events.append(events.ConnectionClosed(connection))
 
     def _take(self, connection: Connection, data: bytes) -> None:
         self._sent[connection] = self._sent.get(connection, b"") + data
