@@ -15,22 +15,22 @@ parallel := "-n auto --dist loadfile --no-loadscope-reorder"
 _default:
     @{{just_executable()}} --list --unsorted
 
-# The router on 127.0.0.1:8082, before Anthropic: just run, just run my.yaml, just port=8090 run
+# Start the router on 127.0.0.1:8082, upstream Anthropic: just run, just run my.yaml, just port=8090 run
 [no-exit-message]
 run *args: _env
     @{{start}}mitmdump {{router}} {{args}}
 
-# The same with mitmweb, whose pages are on 127.0.0.1:8081
+# The same in mitmweb, with its pages on 127.0.0.1:8081
 [no-exit-message]
 web *args: _env
     @{{start}}mitmweb {{router}} --web-port {{web_port}} {{args}}
 
-# The same as run, started anew whenever the code changes
+# The same as run, restarted when the code changes
 [no-exit-message]
 dev *args: _env
-    @{{bin}}python -m signalbox.cli.dev {{start}}mitmdump {{router}} {{args}}
+    @{{bin}}watchfiles --filter python "{{start}}mitmdump {{router}} {{args}}" addon
 
-# Fake providers, the router before them, a few requests: needs no key and no network
+# A few requests through the router to fake providers: needs no key and no network
 [no-exit-message]
 demo *args: _env
     @{{bin}}signalbox demo {{args}}
@@ -40,7 +40,7 @@ demo *args: _env
 signalbox *args: _env
     @{{bin}}signalbox {{args}}
 
-# Tokens and times of the requests so far
+# Tokens, cost and latency of the recorded requests
 [no-exit-message]
 stats *args: _env
     @{{bin}}signalbox stats {{args}}
@@ -58,7 +58,7 @@ check: _env && lint typecheck
     {{bin}}ruff format --check
     {{bin}}signalbox schema --check {{schema}}
 
-# Style and the arrows between the rooms
+# Lint, and which package may import which
 lint: _env
     {{bin}}ruff check
     {{bin}}lint-imports
@@ -67,16 +67,16 @@ lint: _env
 typecheck: _env
     {{bin}}mypy
 
-# Format the code and mend what can be mended
+# Format the code and fix what ruff can fix
 fmt: _env
     {{bin}}ruff check --fix
     {{bin}}ruff format
 
-# Renew the schema of rules.yaml
+# Update the JSON Schema of rules.yaml
 schema: _env
     {{bin}}signalbox schema --out {{schema}}
 
-# Renew requirements.lock with the newest versions that pyproject.toml allows
+# Update requirements.lock to the newest versions that pyproject.toml allows
 lock:
     @{{python}} .ci/environment.py lock
 
