@@ -1,4 +1,4 @@
-"""The demo: it tells what happened, and fails where something else did."""
+"""The demo prints what happened, and fails where a step goes wrong."""
 
 import json
 import re
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from signalbox.demo import story
-from signalbox.demo.account import PICTURE_WIDTH, Account
-from signalbox.demo.providers import FakeProvider
+from signalbox.demo import scenario
+from signalbox.demo.fake_providers import FakeProvider
+from signalbox.demo.output import PICTURE_WIDTH, Output
 from tests.running import OPENER, ROOT, clean_environment
 
 USAGE = {"input_tokens": 7, "output_tokens": 3}
@@ -32,7 +32,7 @@ def run_demo(home, *arguments: str, **changes: str) -> subprocess.CompletedProce
     )
 
 
-def test_the_demo_succeeds_within_twenty_seconds_and_draws_its_picture(tmp_path):
+def test_demo_succeeds_within_twenty_seconds_and_writes_its_picture(tmp_path):
     picture = tmp_path / "demo.svg"
     start = time.monotonic()
     done = run_demo(tmp_path, "--svg", str(picture))
@@ -44,7 +44,7 @@ def test_the_demo_succeeds_within_twenty_seconds_and_draws_its_picture(tmp_path)
     assert not re.search(r"url\(.?http", svg)
 
 
-def test_in_a_pipe_its_account_is_plain(tmp_path):
+def test_output_is_plain_in_a_pipe(tmp_path):
     done = run_demo(tmp_path)
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
@@ -53,11 +53,11 @@ def test_in_a_pipe_its_account_is_plain(tmp_path):
     assert "attempts: zai:529 anthropic:200" in done.stdout
     assert "↻ zai 529 → anthropic: overloaded_error" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= PICTURE_WIDTH
-    assert story.LOGIN not in done.stdout
-    assert story.ZAI_KEY not in done.stdout
+    assert scenario.LOGIN not in done.stdout
+    assert scenario.ZAI_KEY not in done.stdout
 
 
-def test_without_a_router_it_says_what_failed(tmp_path):
+def test_error_says_that_the_router_did_not_start(tmp_path):
     done = run_demo(tmp_path, PYTHONPATH=str(addon_without_router(tmp_path)))
     assert done.returncode == 1
     assert "Error: the demo failed: the router ended with exit code 1" in done.stderr
@@ -73,13 +73,13 @@ def addon_without_router(folder: Path) -> Path:
     return addon
 
 
-def test_what_does_not_happen_as_told_is_an_error():
-    with pytest.raises(story.StoryError, match="haiku went elsewhere"):
-        story.expect(False, "haiku went elsewhere")
+def test_unmet_expectation_is_an_error():
+    with pytest.raises(scenario.ScenarioError, match="haiku went elsewhere"):
+        scenario.expect(False, "haiku went elsewhere")
 
 
 @pytest.mark.parametrize(("reports", "at_start"), [("early", 7), ("late", 0)])
-def test_fake_providers_report_their_input_at_the_start_or_at_the_end(reports, at_start):
+def test_fake_provider_reports_its_input_tokens_at_the_start_or_at_the_end(reports, at_start):
     body = json.dumps({"model": "m", "stream": True}).encode()
     with FakeProvider("two words", USAGE, reports) as provider:
         request = urllib.request.Request(f"{provider.url}/v1/messages", body, {"x-api-key": "zai-fake"})
@@ -88,10 +88,10 @@ def test_fake_providers_report_their_input_at_the_start_or_at_the_end(reports, a
     assert events[0]["message"]["usage"]["input_tokens"] == at_start
     assert events[-2]["usage"] == USAGE
     assert "".join(event["delta"].get("text", "") for event in events if "delta" in event) == "two words"
-    assert provider.arrived[0].credentials == ["zai-fake"]
+    assert provider.received[0].credentials == ["zai-fake"]
 
 
-def test_an_overloaded_fake_provider_refuses_as_anthropic_would():
+def test_overloaded_fake_provider_answers_529_as_anthropic():
     with FakeProvider("words", USAGE, "early") as provider:
         provider.overloaded = True
         request = urllib.request.Request(f"{provider.url}/v1/messages", b'{"model": "m"}')
@@ -99,16 +99,16 @@ def test_an_overloaded_fake_provider_refuses_as_anthropic_would():
             OPENER.open(request, timeout=5)
         with refused.value as answer:
             assert (answer.code, json.load(answer)["error"]["type"]) == (529, "overloaded_error")
-    assert (len(provider.arrived), provider.answered) == (1, 0)
+    assert (len(provider.received), provider.answered) == (1, 0)
 
 
-def test_a_terminal_that_knows_no_arrows_shows_the_log_without_them(capsys, monkeypatch):
+def test_log_line_is_readable_on_an_ascii_terminal(capsys, monkeypatch):
     monkeypatch.setattr("rich.console.Console.encoding", "ascii")
-    Account().logged("↻ zai 529")
+    Output().logged("↻ zai 529")
     assert capsys.readouterr().out == "  ? zai 529\n"
 
 
-def test_on_a_terminal_that_knows_no_tick_it_writes_ok(capsys, monkeypatch):
+def test_success_is_written_as_ok_on_an_ascii_terminal(capsys, monkeypatch):
     monkeypatch.setattr("rich.console.Console.encoding", "ascii")
-    Account().done("it worked")
+    Output().done("it worked")
     assert capsys.readouterr().out == "  ok it worked\n"

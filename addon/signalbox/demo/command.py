@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
-from signalbox.demo.account import Account
+from signalbox.demo.fake_providers import ChatProvider, FakeProvider
+from signalbox.demo.output import Output
 from signalbox.demo.process import RouterProcess
-from signalbox.demo.providers import ChatProvider, FakeProvider
-from signalbox.demo.story import ZAI_KEY, Fakes, Story, StoryError, write_rules
+from signalbox.demo.scenario import ZAI_KEY, Fakes, Scenario, ScenarioError, write_rules
 
 ANTHROPIC_SAYS = "Good evening from Anthropic: the points are set and the line is clear."
 ANTHROPIC_COUNTS = {"input_tokens": 31, "output_tokens": 16}
@@ -22,11 +22,11 @@ LOCAL_COUNTS = {"prompt_tokens": 26, "completion_tokens": 13}
 @click.option(
     "--svg",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the account to this file as a picture too.",
+    help="Write the output to this file as a picture too.",
 )
 def demo_command(svg: Path | None) -> None:
     """Fake providers, the real router before them, and what becomes of a few requests."""
-    account = Account(svg)
+    output = Output(svg)
     with (
         tempfile.TemporaryDirectory(prefix="signalbox-demo-", ignore_cleanup_errors=True) as folder,
         FakeProvider(ANTHROPIC_SAYS, ANTHROPIC_COUNTS, reports="early") as anthropic,
@@ -35,14 +35,14 @@ def demo_command(svg: Path | None) -> None:
     ):
         router = RouterProcess(Path(folder), anthropic.url, {"ZAI_API_KEY": ZAI_KEY})
         fakes = Fakes(anthropic, zai, local)
-        account.heading("Three fake providers on this machine, the real router before them, and these rules:")
-        account.rules(write_rules(router, fakes, sonnet="zai/glm-4.7"))
+        output.heading("Three fake providers on this machine, the real router before them, and these rules:")
+        output.rules(write_rules(router, fakes, sonnet="zai/glm-4.7"))
         try:
             with router:
-                Story(router, fakes, account).tell()
-        except (StoryError, OSError, ValueError) as error:
+                Scenario(router, fakes, output).run()
+        except (ScenarioError, OSError, ValueError) as error:
             raise click.ClickException(
                 f"the demo failed: {error}\n\nThe router said:\n{router.log()}"
             ) from error
-    account.heading("That was all. `just run` starts the router for real, with the rules in rules.yaml.")
-    account.end()
+    output.heading("That was all. `just run` starts the router for real, with the rules in rules.yaml.")
+    output.end()

@@ -1,4 +1,4 @@
-"""Fake providers on loopback: Anthropic's format, and chat completions. They keep what arrived."""
+"""Fake providers on loopback: Anthropic's format, and chat completions. They record what they receive."""
 
 import json
 import time
@@ -17,7 +17,7 @@ type Usage = dict[str, int]
 
 
 @dataclass(frozen=True)
-class Arrived:
+class ReceivedRequest:
     """One request at a fake provider. Header names are in lower case."""
 
     path: str
@@ -33,14 +33,14 @@ class FakeProvider(ThreadingHTTPServer):
     """Says `text` to every message. Serves from `with` to its end."""
 
     def __init__(self, text: str, usage: Usage, reports: Literal["early", "late"]) -> None:
-        """`reports`: whether a stream tells its input tokens at its start, as Anthropic's, or at its end."""
+        """`reports`: where a stream reports its input tokens: at its start, as Anthropic does, or its end."""
         super().__init__(("127.0.0.1", 0), _Handler)
         self.text = text
         self.usage = usage
         self.early = usage if reports == "early" else dict.fromkeys(usage, 0)
         self.overloaded = False
-        """While true it refuses every message."""
-        self.arrived: list[Arrived] = []
+        """True: every message gets 529."""
+        self.received: list[ReceivedRequest] = []
         self.answered = 0
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -118,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.arrived.append(Arrived(self.path, headers, body))
+        self.server.received.append(ReceivedRequest(self.path, headers, body))
         asked = json.loads(body)
         if self.server.overloaded:
             self._whole(OVERLOADED, 529)
@@ -147,4 +147,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """The account tells what happened; a log between its lines would only disturb."""
+        """Nothing: a log would mix with the output of the demo."""

@@ -1,4 +1,4 @@
-"""The account of the demo, in colours on a terminal and plain elsewhere."""
+"""Output of the demo: colours on a terminal, plain text elsewhere, an SVG picture on request."""
 
 import re
 from collections.abc import Iterable
@@ -13,9 +13,9 @@ from rich.text import Text
 PICTURE_WIDTH = 92
 
 
-class Account:
+class Output:
     def __init__(self, picture: Path | None = None) -> None:
-        """`picture` is where the account goes at its end, as SVG."""
+        """`picture` is where the output goes at its end, as SVG."""
         self._picture = picture
         self._console = (
             Console(record=True, width=PICTURE_WIDTH, force_terminal=True, highlight=False)

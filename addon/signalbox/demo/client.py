@@ -1,4 +1,4 @@
-"""Asks the router what Claude Code would ask it."""
+"""A client of the router that sends what Claude Code sends."""
 
 import http.client
 import json
@@ -11,23 +11,23 @@ TIMEOUT = 5.0
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What came back: the router's own headers, the text, and the seconds until the first and last of it."""
+class Reply:
+    """An answer: the router's headers, the text, and the seconds until the first and last piece of it."""
 
     status: int
     provider: str
     model: str
     rule: str
     attempts: str
-    answer: dict[str, Any]
+    body: dict[str, Any]
     """The JSON of a whole answer; empty where it was streamed."""
     text: str
     first: float
     last: float
 
 
-class Caller:
-    """Someone with a login of Anthropic's, who knows only the router's port."""
+class Client:
+    """A client with a login of Anthropic, which knows only the router's port."""
 
     def __init__(self, port: int, login: str) -> None:
         self._port = port
@@ -38,16 +38,16 @@ class Caller:
             "user-agent": "signalbox-demo",
         }
 
-    def message(self, model: str, prompt: str) -> Answered:
+    def message(self, model: str, prompt: str) -> Reply:
         return self._ask("/v1/messages", request(model, prompt))
 
-    def stream(self, model: str, prompt: str, on_text: Callable[[str], None]) -> Answered:
+    def stream(self, model: str, prompt: str, on_text: Callable[[str], None]) -> Reply:
         return self._ask("/v1/messages", request(model, prompt, stream=True), on_text)
 
-    def count_tokens(self, model: str, prompt: str) -> Answered:
+    def count_tokens(self, model: str, prompt: str) -> Reply:
         return self._ask("/v1/messages/count_tokens", request(model, prompt))
 
-    def _ask(self, path: str, body: bytes, on_text: Callable[[str], None] = lambda _: None) -> Answered:
+    def _ask(self, path: str, body: bytes, on_text: Callable[[str], None] = lambda _: None) -> Reply:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT)
         start = time.monotonic()
         try:
@@ -62,7 +62,7 @@ def request(model: str, prompt: str, **more: Any) -> bytes:
     return json.dumps({"model": model, "max_tokens": 200, "messages": messages, **more}).encode()
 
 
-def _answered(response: http.client.HTTPResponse, start: float, on_text: Callable[[str], None]) -> Answered:
+def _answered(response: http.client.HTTPResponse, start: float, on_text: Callable[[str], None]) -> Reply:
     pieces: list[str] = []
     moments: list[float] = []
     streamed = response.headers.get_content_type() == "text/event-stream"
@@ -74,13 +74,13 @@ def _answered(response: http.client.HTTPResponse, start: float, on_text: Callabl
             on_text(pieces[-1])
     moments = moments or [time.monotonic() - start]
     headers = response.headers
-    return Answered(
+    return Reply(
         status=response.status,
         provider=headers.get("x-signalbox-provider", ""),
         model=headers.get("x-signalbox-model", ""),
         rule=headers.get("x-signalbox-rule", ""),
         attempts=headers.get("x-signalbox-attempts", ""),
-        answer=answer,
+        body=answer,
         text="".join(pieces) or _text(answer),
         first=moments[0],
         last=moments[-1],

@@ -1,14 +1,14 @@
-"""What happens in the demo, step by step; each step checks that it happened as it is told."""
+"""The scenario of the demo, step by step. Each step checks what it says."""
 
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from signalbox.demo.account import Account
-from signalbox.demo.caller import Answered, Caller, request
+from signalbox.demo.client import Client, Reply, request
+from signalbox.demo.fake_providers import PAUSE, FakeProvider
+from signalbox.demo.output import Output
 from signalbox.demo.process import RouterProcess
-from signalbox.demo.providers import PAUSE, FakeProvider
 from signalbox.record.console import count
 from signalbox.record.entry import Entry
 from signalbox.record.request_log import entries
@@ -33,8 +33,8 @@ rules:
 """
 
 
-class StoryError(Exception):
-    """Something did not happen as told; the message says what did."""
+class ScenarioError(Exception):
+    """A step did not go as it says; the message says what happened."""
 
 
 class Fakes(NamedTuple):
@@ -43,16 +43,16 @@ class Fakes(NamedTuple):
     local: FakeProvider
 
 
-class Story:
-    def __init__(self, router: RouterProcess, fakes: Fakes, account: Account) -> None:
+class Scenario:
+    def __init__(self, router: RouterProcess, fakes: Fakes, output: Output) -> None:
         self._router = router
         self._fakes = fakes
         self._anthropic, self._zai, self._local = fakes
-        self._account = account
-        self._caller = Caller(router.port, LOGIN)
+        self._output = output
+        self._client = Client(router.port, LOGIN)
 
-    def tell(self) -> None:
-        """Raises StoryError, or OSError where a connection fails."""
+    def run(self) -> None:
+        """Raises ScenarioError, or OSError where a connection fails."""
         self._haiku()
         self._sonnet()
         self._opus()
@@ -64,78 +64,76 @@ class Story:
         self._tokens()
 
     def _haiku(self) -> None:
-        self._account.heading("1. Haiku goes to Z.ai")
-        answered = self._caller.message(HAIKU, "Is the signal green?")
-        self._account.say(answered.text, "green")
-        self._arrived(answered, HAIKU, "zai", "glm-4.5-air")
+        self._output.heading("1. Haiku goes to Z.ai")
+        reply = self._client.message(HAIKU, "Is the signal green?")
+        self._output.say(reply.text, "green")
+        self._check_target(reply, HAIKU, "zai", "glm-4.5-air")
 
     def _sonnet(self) -> None:
-        self._account.heading("2. Sonnet goes to Z.ai too, streamed as it is written")
-        self._account.word("  ")
-        answered = self._caller.stream(SONNET, "Tell me about signal boxes.", self._account.word)
-        self._account.word("\n")
-        self._arrived(answered, SONNET, "zai", "glm-4.7")
-        took = answered.last - answered.first
+        self._output.heading("2. Sonnet goes to Z.ai too, streamed as it is written")
+        self._output.word("  ")
+        reply = self._client.stream(SONNET, "Tell me about signal boxes.", self._output.word)
+        self._output.word("\n")
+        self._check_target(reply, SONNET, "zai", "glm-4.7")
+        took = reply.last - reply.first
         expect(took > PAUSE, f"all words came at once, within {took:.3f} s")
-        self._account.done(f"first word after {ms(answered.first)}, last after {ms(answered.last)}")
+        self._output.done(f"first word after {ms(reply.first)}, last after {ms(reply.last)}")
 
     def _opus(self) -> None:
-        self._account.heading("3. Opus goes to Anthropic, on the caller's own login")
+        self._output.heading("3. Opus goes to Anthropic, on the caller's own login")
         prompt = "And the points?"
-        answered = self._caller.message(OPUS, prompt)
-        self._account.say(answered.text, "green")
-        self._arrived(answered, OPUS, "anthropic", OPUS)
-        same = self._anthropic.arrived[-1].body == request(OPUS, prompt)
+        reply = self._client.message(OPUS, prompt)
+        self._output.say(reply.text, "green")
+        self._check_target(reply, OPUS, "anthropic", OPUS)
+        same = self._anthropic.received[-1].body == request(OPUS, prompt)
         expect(same, "the body that arrived is not the one that was sent")
-        self._account.done("the body arrived byte for byte")
+        self._output.done("the body arrived byte for byte")
 
     def _fable(self) -> None:
-        self._account.heading("4. Fable goes to a model on this machine, which speaks chat completions")
-        self._account.word("  ")
-        answered = self._caller.stream(FABLE, "Do you speak Anthropic's?", self._account.word)
-        self._account.word("\n")
-        self._arrived(answered, FABLE, "local", "qwen3-coder")
-        path = self._local.arrived[-1].path
+        self._output.heading("4. Fable goes to a model on this machine, which speaks chat completions")
+        self._output.word("  ")
+        reply = self._client.stream(FABLE, "Do you speak Anthropic's?", self._output.word)
+        self._output.word("\n")
+        self._check_target(reply, FABLE, "local", "qwen3-coder")
+        path = self._local.received[-1].path
         expect(path == "/v1/chat/completions", f"it was asked at {path}")
-        self._account.done("translated both ways, word by word")
+        self._output.done("translated both ways, word by word")
 
     def _count_tokens(self) -> None:
-        self._account.heading("5. count_tokens for a model at Z.ai is answered by the router itself")
-        before = len(self._zai.arrived)
-        answered = self._caller.count_tokens(SONNET, "How many tokens are these?")
-        expect(answered.status == 200, f"count_tokens was answered with {answered.status}")
-        expect(len(self._zai.arrived) == before, "Z.ai was asked")
-        self._account.done(f"{answered.answer['input_tokens']} tokens, estimated; Z.ai was not asked")
+        self._output.heading("5. count_tokens for a model at Z.ai is answered by the router itself")
+        before = len(self._zai.received)
+        reply = self._client.count_tokens(SONNET, "How many tokens are these?")
+        expect(reply.status == 200, f"count_tokens was answered with {reply.status}")
+        expect(len(self._zai.received) == before, "Z.ai was asked")
+        self._output.done(f"{reply.body['input_tokens']} tokens, estimated; Z.ai was not asked")
 
     def _live_edit(self) -> None:
-        self._account.heading("6. rules.yaml is edited: sonnet shall go to Anthropic now")
-        self._account.say('- {match: "*sonnet*", to: anthropic}', "yellow")
+        self._output.heading("6. rules.yaml is edited: sonnet shall go to Anthropic now")
+        self._output.say('- {match: "*sonnet*", to: anthropic}', "yellow")
         write_rules(self._router, self._fakes, sonnet="anthropic")
         saved = time.monotonic()
-        answered = self._caller.message(SONNET, "Who answers now?")
-        while answered.provider != "anthropic" and time.monotonic() - saved < LIVE_EDIT:
+        reply = self._client.message(SONNET, "Who answers now?")
+        while reply.provider != "anthropic" and time.monotonic() - saved < LIVE_EDIT:
             time.sleep(0.05)
-            answered = self._caller.message(SONNET, "And now?")
+            reply = self._client.message(SONNET, "And now?")
         after = time.monotonic() - saved
-        expect(
-            answered.provider == "anthropic", f"{after:.1f} s later sonnet still went to {answered.provider}"
-        )
-        self._account.say(answered.text, "green")
-        self._account.done(f"in force {ms(after)} after the file was saved, without a restart")
+        expect(reply.provider == "anthropic", f"{after:.1f} s later sonnet still went to {reply.provider}")
+        self._output.say(reply.text, "green")
+        self._output.done(f"in force {ms(after)} after the file was saved, without a restart")
 
     def _failover(self) -> None:
-        self._account.heading("7. Z.ai is overloaded: the next target of the rule answers")
+        self._output.heading("7. Z.ai is overloaded: the next target of the rule answers")
         self._zai.overloaded = True
-        answered = self._caller.message(HAIKU, "Is anybody there?")
+        reply = self._client.message(HAIKU, "Is anybody there?")
         self._zai.overloaded = False
-        self._account.say(answered.text, "green")
-        self._arrived(answered, HAIKU, "anthropic", HAIKU)
-        expect(answered.attempts == "zai:529 anthropic:200", f"the attempts were {answered.attempts}")
-        self._account.done(f"attempts: {answered.attempts}; the router's log says:")
-        self._account.logged(self._logged("↻ zai 529"))
+        self._output.say(reply.text, "green")
+        self._check_target(reply, HAIKU, "anthropic", HAIKU)
+        expect(reply.attempts == "zai:529 anthropic:200", f"the attempts were {reply.attempts}")
+        self._output.done(f"attempts: {reply.attempts}; the router's log says:")
+        self._output.logged(self._logged("↻ zai 529"))
 
     def _logged(self, beginning: str) -> str:
-        """The line of the router's log that begins so after its clock."""
+        """The line of the router's log that begins so after its time."""
         end = time.monotonic() + 2
         while beginning not in (log := self._router.log()):
             expect(time.monotonic() < end, f"the router logged no {beginning}")
@@ -143,32 +141,32 @@ class Story:
         return log[log.index(beginning) :].splitlines()[0]
 
     def _credentials(self) -> None:
-        self._account.heading("8. Which credentials arrived where")
+        self._output.heading("8. Which credentials arrived where")
         seen = {
-            provider: sorted({credential for one in fake.arrived for credential in one.credentials})
+            provider: sorted({credential for one in fake.received for credential in one.credentials})
             for provider, fake in zip(Fakes._fields, self._fakes, strict=True)
         }
-        self._account.table(
+        self._output.table(
             ("provider", "credential"),
             ((provider, ", ".join(map(masked_value, found)) or "none") for provider, found in seen.items()),
             align="left",
         )
-        others = self._zai.arrived + self._local.arrived
+        others = self._zai.received + self._local.received
         leaked = any(LOGIN in value for one in others for value in one.headers.values())
         expect(not leaked, "the caller's login arrived elsewhere")
         expect(not seen["local"], "the local model was sent a credential")
         expect(seen["zai"] == [ZAI_KEY], "Z.ai was not asked with its own key")
         expect(seen["anthropic"] == [f"Bearer {LOGIN}"], "Anthropic was not asked with the caller's login")
-        self._account.done("the caller's login never left for Z.ai, Z.ai's key never for Anthropic")
+        self._output.done("the caller's login never left for Z.ai, Z.ai's key never for Anthropic")
 
     def _tokens(self) -> None:
-        self._account.heading("9. What the router recorded")
+        self._output.heading("9. What the router recorded")
         sent = self._fakes._asdict()
         answered = sum(fake.answered for fake in sent.values())
         by_provider = defaultdict(list)
         for entry in self._recorded(answered):
             by_provider[entry.backend].append(entry)
-        self._account.table(
+        self._output.table(
             ("provider", "requests", "input", "output"),
             ((provider, *_sums(found)) for provider, found in sorted(by_provider.items())),
             align="right",
@@ -177,7 +175,7 @@ class Story:
             found = sum(entry.output_tokens for entry in by_provider[provider])
             given = (fake.usage.get("output_tokens") or fake.usage["completion_tokens"]) * fake.answered
             expect(found == given, f"{provider} gave {given} output tokens, {found} were recorded")
-        self._account.done("every token that the providers reported is on record")
+        self._output.done("every token that the providers reported is on record")
 
     def _recorded(self, wanted: int) -> list[Entry]:
         """The request log, once it has this many entries."""
@@ -187,11 +185,11 @@ class Story:
             time.sleep(0.02)
         return found
 
-    def _arrived(self, answered: Answered, asked: str, provider: str, model: str) -> None:
-        came = f"{answered.provider or 'nobody'}/{answered.model} ({answered.status})"
-        right = (answered.status, answered.provider, answered.model) == (200, provider, model)
+    def _check_target(self, reply: Reply, asked: str, provider: str, model: str) -> None:
+        came = f"{reply.provider or 'the router'}/{reply.model} ({reply.status})"
+        right = (reply.status, reply.provider, reply.model) == (200, provider, model)
         expect(right, f"{asked} was answered by {came}, not by {provider}/{model}")
-        self._account.done(f"{asked} -> {provider}/{model} by rule {answered.rule}, {ms(answered.last)}")
+        self._output.done(f"{asked} -> {provider}/{model} by rule {reply.rule}, {ms(reply.last)}")
 
 
 def write_rules(router: RouterProcess, fakes: Fakes, sonnet: str) -> str:
@@ -203,7 +201,7 @@ def write_rules(router: RouterProcess, fakes: Fakes, sonnet: str) -> str:
 
 def expect(condition: bool, otherwise: str) -> None:
     if not condition:
-        raise StoryError(otherwise)
+        raise ScenarioError(otherwise)
 
 
 def ms(seconds: float) -> str:
