@@ -3,7 +3,7 @@
 import pytest
 
 from signalbox.messages.tokens import Measured
-from signalbox.routing.facts import UNTOLD, Calibration
+from signalbox.routing.facts import DEFAULT_CALIBRATION, Calibration
 from signalbox.routing.sessions import RATIO_RANGE, Sessions
 
 HERE = ("s-1", "")
@@ -14,45 +14,45 @@ ASKED = Measured(apart=1000)
 def told() -> Sessions:
     """Sessions in which one conversation had an answer."""
     sessions = Sessions()
-    sessions.answered(HERE, "gpt-5", ASKED, 1250)
+    sessions.record_usage(HERE, "gpt-5", ASKED, 1250)
     return sessions
 
 
 def test_nothing_is_known_without_a_session():
     sessions = Sessions()
-    sessions.answered(None, "gpt-5", ASKED, 1250)
-    assert sessions.calibration(None) == UNTOLD
+    sessions.record_usage(None, "gpt-5", ASKED, 1250)
+    assert sessions.calibration(None) == DEFAULT_CALIBRATION
 
 
 def test_agents_of_one_session_have_conversations_of_their_own():
-    assert told().calibration(("s-1", "agent")) == UNTOLD
+    assert told().calibration(("s-1", "agent")) == DEFAULT_CALIBRATION
 
 
 def test_the_calibration_is_that_of_the_last_answer():
     sessions = told()
-    sessions.answered(HERE, "kimi-k2", Measured(apart=2000), 1800)
+    sessions.record_usage(HERE, "kimi-k2", Measured(apart=2000), 1800)
     assert sessions.calibration(HERE) == Calibration("deepseek", 0.9)
 
 
 @pytest.mark.parametrize(("estimated", "input_tokens"), [(1000, 0), (0, 1000), (1000, -5)])
 def test_an_answer_that_tells_no_usage_leaves_the_calibration(estimated, input_tokens):
     sessions = told()
-    sessions.answered(HERE, "kimi-k2", Measured(apart=estimated), input_tokens)
+    sessions.record_usage(HERE, "kimi-k2", Measured(apart=estimated), input_tokens)
     assert sessions.calibration(HERE) == Calibration("o200k", 1.25)
-    assert sessions.calibration(("unheard", "of")) == UNTOLD
+    assert sessions.calibration(("unheard", "of")) == DEFAULT_CALIBRATION
 
 
 @pytest.mark.parametrize(("input_tokens", "ratio"), [(1, RATIO_RANGE[0]), (10**6, RATIO_RANGE[1])])
 def test_usage_beyond_belief_is_held_within_bounds(input_tokens, ratio):
     sessions = Sessions()
-    sessions.answered(HERE, "gpt-5", ASKED, input_tokens)
+    sessions.record_usage(HERE, "gpt-5", ASKED, input_tokens)
     assert sessions.calibration(HERE).ratio == ratio
 
 
 def test_the_conversation_silent_for_longest_is_forgotten():
     sessions = Sessions(limit=2)
     for session in ("old", "busy", "old", "new"):
-        sessions.answered((session, ""), "gpt-5", ASKED, 1250)
-    assert sessions.calibration(("busy", "")) == UNTOLD
+        sessions.record_usage((session, ""), "gpt-5", ASKED, 1250)
+    assert sessions.calibration(("busy", "")) == DEFAULT_CALIBRATION
     kept = [sessions.calibration((session, "")) for session in ("old", "new")]
     assert kept == [Calibration("o200k", 1.25)] * 2

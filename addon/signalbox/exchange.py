@@ -233,7 +233,7 @@ class Exchange:
             self.ending = "error"
 
     def cancel(self) -> None:
-        """The client left, or mitmproxy ends: nobody's failure."""
+        """The client left, or mitmproxy ends: no provider's failure."""
         self.ending = "cancelled"
         self.label_attempt("cancelled")
 

@@ -129,8 +129,8 @@ class Dispatch:
         return (yield from self._again(self._sequence.repeat_renewed(self._exchange.renewed, now), now))
 
     def after(self, failure: Outcome, now: float) -> Work[Attempt | Reject | None]:
-        """What follows the attempt under way, which has failed before its answer began. None: nobody takes
-        over, what failed is delivered."""
+        """What follows the attempt under way, which has failed before its answer began. None: nothing
+        takes over, what failed is delivered."""
         self.settle(failure, now)
         attempt = self._sequence.after(failure, now)
         while isinstance(attempt, Attempt):

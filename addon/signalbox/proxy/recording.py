@@ -46,7 +46,7 @@ def remember(exchange: Exchange, sessions: Sessions) -> None:
         return
     wanted = facts.is_measured() or not provider.is_anthropic or provider.count_tokens == "estimate"
     if wanted and facts.conversation and reader.began and reader.error is None:
-        sessions.answered(facts.conversation, exchange.model, facts.measured, reader.usage.total_input)
+        sessions.record_usage(facts.conversation, exchange.model, facts.measured, reader.usage.total_input)
 
 
 def entry(exchange: Exchange, response: http.Response | None) -> Entry:

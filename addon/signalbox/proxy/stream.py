@@ -263,7 +263,7 @@ class RoutedStream(HttpStream):
             self._call.go_on()
 
     def put_back(self, early: Iterable[events.Event]) -> None:
-        """Events that came too early for whoever waits now."""
+        """Events that came too early for the wait under way."""
         self._paused_event_queue.extendleft(reversed(list(early)))
 
     def drop_queued(self, kinds: tuple[type[events.Event], ...]) -> None:
@@ -880,7 +880,7 @@ class RoutedStream(HttpStream):
         yield from self._drop()
 
     def _client_left(self, message: str) -> Commands[None]:
-        """No provider's failure: whoever is asked is released at once."""
+        """No provider's failure: the upstream is released at once."""
         self.exchange.cancel()
         yield from self._call.release()
         if message == KILLED:

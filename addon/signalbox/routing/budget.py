@@ -1,6 +1,6 @@
 """Whether a provider has used what the user allows it in a day, a week or a month.
 
-Reads no clock: `now` is an aware datetime. What was used is asked of whoever keeps count.
+Reads no clock: `now` is an aware datetime. The ledger tells what was used.
 """
 
 from collections.abc import Callable, Iterator
@@ -71,7 +71,7 @@ class Budgets:
         self._running: dict[tuple[Per, Week], Period] = {}
 
     def refusal(self, provider: Provider, week: Week, now: datetime) -> tuple[str, str] | None:
-        """Why this provider is passed over, as in `plan.Refusal`: `budget`."""
+        """Why this provider is skipped, as in `plan.Refusal`: `budget`."""
         budget = provider.budget
         if budget is None:
             return None

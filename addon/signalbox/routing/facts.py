@@ -1,6 +1,6 @@
 """What rules may ask about one request.
 
-Each fact is worked out when first asked for and then kept, so that a body nobody asks about is not parsed.
+Each fact is worked out when first asked for and then kept, so that a body is not parsed unless a rule asks.
 Bodies come from anywhere: a field of the wrong type counts as absent, and nothing here raises.
 """
 
@@ -51,7 +51,7 @@ class Calibration(NamedTuple):
     """Tokens that it reported, for each that was estimated of its request."""
 
 
-UNTOLD = Calibration()
+DEFAULT_CALIBRATION = Calibration()
 
 
 class _Said(msgspec.Struct):
@@ -98,7 +98,7 @@ class Facts:
     client: str | None = None
     has_login: bool = True
     """Whether the caller sent a credential of its own, beside a client's secret."""
-    calibration: Calibration = UNTOLD
+    calibration: Calibration = DEFAULT_CALIBRATION
     _searched: dict[tuple[str, Regex], bool] = field(default_factory=dict, init=False)
     """What was searched for in which text, and whether it was found."""
 
@@ -199,7 +199,7 @@ class Facts:
 
     @property
     def tokens(self) -> int:
-        """Input tokens, as whoever answered last in this conversation would count them."""
+        """Input tokens, as the model that answered last in this conversation would count them."""
         return self._tokens(self.calibration.tokenizer)
 
     def tokens_at(self, model: str | None) -> int:

@@ -1,4 +1,4 @@
-"""What any target is sent, whichever protocol it speaks: the values, and what all of them share."""
+"""What a target is sent: the values, and the edits that all protocols share."""
 
 from collections.abc import Collection, Iterable, Mapping
 from urllib.parse import quote, urlencode
@@ -41,7 +41,7 @@ class ProviderConstraints(msgspec.Struct, frozen=True):
     disables_thinking: bool = False
     """Whether it has just said that thinking is to be disabled."""
     wants_thinking: bool = False
-    """Whether it wants thinking back with each answer of the history, whoever wrote that."""
+    """Whether it wants thinking back with each answer of the history, also with those of other providers."""
     refused: Collection[bytes] = frozenset()
     """Digests, under `key`, of thinking blocks that it refused before."""
     key: bytes = b""

@@ -1,4 +1,4 @@
-"""Who is to answer: the rule that matches, its targets in order, and who is passed over and why."""
+"""The plan for a request: the rule that matches, its targets in order, and those that are skipped."""
 
 from collections.abc import Callable, Sequence
 
@@ -32,11 +32,12 @@ and the same for people, as `no-key` and `ZAI_API_KEY is not set`."""
 UNTRANSLATABLE = "untranslatable"
 
 PERMANENT = frozenset({"no-key", "no-login", "not-yet", UNTRANSLATABLE})
-"""Reasons for which a target is not even tried where all others are passed over too."""
+"""Reasons for which a target is not even asked where all others are skipped too: they do not pass by
+themselves."""
 
 
 class Skip(msgspec.Struct, frozen=True):
-    """A target that was passed over."""
+    """A target that is skipped."""
 
     provider: str
     model: str | None
@@ -50,7 +51,7 @@ class Skip(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What to do with one request. No candidates and no `reject` means that nobody is available."""
+    """What to do with one request. No candidates and no `reject`: no target is available."""
 
     rule: Rule | None
     label: str
@@ -60,8 +61,8 @@ class Plan(msgspec.Struct, frozen=True):
     candidates: tuple[Candidate, ...] = ()
     """Available ones, in order."""
     chain: tuple[Candidate, ...] = ()
-    """These and the ones passed over for a reason that passes by itself, in order: who may still be asked
-    when the available ones have failed."""
+    """These and the ones skipped for a reason that passes by itself, in order: they may still be asked when
+    the available ones have failed."""
     skipped: tuple[Skip, ...] = ()
     reject: Reject | None = None
     is_first: bool = False

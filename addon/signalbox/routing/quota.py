@@ -1,4 +1,4 @@
-"""Who is passed over because its plan is used up, or nearly so: marks, hysteresis, spent windows.
+"""Quota: providers that are skipped because their plan is used up, or nearly so (marks, hysteresis, windows).
 
 Each account of a provider has windows of its own. No clock here: `now` is unix seconds, for resets are told
 in these, and a state outlives the process.
@@ -25,7 +25,7 @@ DEFAULT = ""
 
 
 class Meter(msgspec.Struct):
-    """One account: its windows, and for whom it is passed over."""
+    """One account: its windows, and for which models it is skipped."""
 
     windows: dict[str, Window] = {}
     claim: str = ""
@@ -34,7 +34,7 @@ class Meter(msgspec.Struct):
     """Whether extra usage lets requests through beyond a window that is used up."""
     heard: Moment = 0.0
     held: frozenset[str] = frozenset()
-    """For whom it is passed over since it was last settled: `""` for all models, else a family's window."""
+    """For which models it is skipped since it was last settled: `""` for all, else a family's window."""
 
     def hear(self, told: RateLimitHeaders, now: float, refused: str | None = None) -> None:
         """One more answer; `refused` is the model as sent, where it was refused with a 429."""
@@ -56,7 +56,7 @@ class Meter(msgspec.Struct):
         return {name: self.windows.get(name, Window()).at(now) for name in names}
 
     def holds(self, policy: Quota, now: float) -> dict[str, str]:
-        """For whom it is passed over now, as in `held`, and the window because of which: where there are
+        """For which models it is skipped now, as in `held`, and the window because of which: where there are
         several the one that is open again last."""
         found: dict[str, str] = {}
         for name in sorted(self.windows, key=lambda name: self.windows[name].until):
@@ -81,7 +81,7 @@ class Meter(msgspec.Struct):
         return bool(policy.redirect_at or window.refused)
 
     def settle(self, policy: Quota, now: float) -> list[tuple[str, bool]]:
-        """What has changed since the last time: (scope as in `held`, whether it is passed over now)."""
+        """What has changed since the last time: (scope as in `held`, whether it is skipped now)."""
         before, self.held = self.held, frozenset(self.holds(policy, now))
         return [(scope, scope in self.held) for scope in sorted(before ^ self.held)]
 
@@ -111,7 +111,7 @@ class Meter(msgspec.Struct):
 
 
 class Change(NamedTuple):
-    """An account is passed over from now on, or is asked again."""
+    """An account is skipped from now on, or is asked again."""
 
     provider: str
     account: str
@@ -127,7 +127,7 @@ type AccountOf = Callable[[Provider], str]
 class Quotas:
     """The meters of all accounts, by provider and account.
 
-    Where a provider has several keys, each is one plan: a key that is used up rests by itself (`standing`),
+    Where a provider has several keys, each is one plan: a used-up key has a cooldown of its own (`health`),
     and what is known here is shown only.
     """
 

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from signalbox.messages.tokenizers import tokenizer_of
 from signalbox.messages.tokens import Measured
-from signalbox.routing.facts import UNTOLD, Calibration, Conversation
+from signalbox.routing.facts import DEFAULT_CALIBRATION, Calibration, Conversation
 from signalbox.routing.threads import Owner
 
 LIMIT = 10_000
@@ -13,7 +13,7 @@ RATIO_RANGE = (0.25, 4.0)
 
 
 class Sessions:
-    """The conversations heard of lately; where there are more than `limit`, the longest silent is forgotten.
+    """Recent conversations; where there are more than `limit`, the one silent for longest is forgotten.
 
     A request without a session (None) is never remembered and nothing is known of it.
     """
@@ -25,10 +25,10 @@ class Sessions:
         self._owners: OrderedDict[tuple[Conversation | None, str], Owner] = OrderedDict()
         self._wanting: OrderedDict[tuple[Conversation, str], None] = OrderedDict()
 
-    def answered(
+    def record_usage(
         self, conversation: Conversation | None, model: str | None, measured: Measured, input_tokens: int
     ) -> None:
-        """Notes how far the estimate for a request was from what the answer of this model says of it.
+        """Store how far the estimate for a request was from what the answer of this model says of it.
 
         `input_tokens` are all of them, cached ones too; zero (not reported) leaves the calibration as it was.
         """
@@ -46,12 +46,14 @@ class Sessions:
 
     def calibration(self, conversation: Conversation | None) -> Calibration:
         """What the last answer taught that told its usage."""
-        return self._calibrations.get(conversation, UNTOLD) if conversation else UNTOLD
+        return (
+            self._calibrations.get(conversation, DEFAULT_CALIBRATION) if conversation else DEFAULT_CALIBRATION
+        )
 
     def refused_thinking(
         self, conversation: Conversation | None, provider: str, digests: frozenset[bytes]
     ) -> None:
-        """Notes which thinking blocks of this conversation a provider refused: it is not sent them again."""
+        """Store which thinking blocks of this conversation a provider refused: it is not sent them again."""
         if conversation is not None and digests:
             known = self._refused.pop((conversation, provider), frozenset())
             self._refused[conversation, provider] = known | digests
@@ -63,18 +65,18 @@ class Sessions:
         return self._refused.get((conversation, provider), frozenset()) if conversation else frozenset()
 
     def answered_by(self, conversation: Conversation | None, message: str, owner: Owner) -> None:
-        """Notes who gave an answer, by its id: a thread goes on only there."""
+        """Store which provider gave an answer, by its id: a thread goes on only there."""
         self._owners[conversation, message] = owner
         self._owners.move_to_end((conversation, message))
         if len(self._owners) > self._limit:
             self._owners.popitem(last=False)
 
     def owner(self, conversation: Conversation | None, message: str) -> Owner | None:
-        """Who gave that answer, as far as that is known."""
+        """Which one gave that answer, as far as that is known."""
         return self._owners.get((conversation, message))
 
     def wanted_thinking(self, conversation: Conversation | None, provider: str) -> None:
-        """Notes that a provider wants thinking back with each answer of this conversation."""
+        """Store that a provider wants thinking back with each answer of this conversation."""
         if conversation is not None:
             self._wanting[conversation, provider] = None
             self._wanting.move_to_end((conversation, provider))

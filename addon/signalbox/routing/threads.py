@@ -1,7 +1,7 @@
-"""Requests that hold only the new turn of a thread, whose earlier turns the provider keeps.
+"""Threads: requests that hold only the new turn of a conversation, whose earlier turns the provider keeps.
 
-`thread: {type: continue, previous_message_id}` (reference/anthropic-messages.md, section 2): whoever did not
-answer the turn before knows nothing of the conversation, and would answer the new turn alone with a 200.
+`thread: {type: continue, previous_message_id}` (reference/anthropic-messages.md, section 2): a provider that
+did not answer the turn before does not have the conversation, and would answer the new turn alone with a 200.
 """
 
 from typing import NamedTuple
@@ -23,7 +23,7 @@ _ONCE = Failover(on=frozenset(), retries=0, wait=0.0)
 
 
 class Owner(NamedTuple):
-    """Who answered a turn."""
+    """The provider and account that answered a turn."""
 
     provider: str
     account: bytes

@@ -1,9 +1,8 @@
 """Decisions whose slow parts can run in a thread: all that takes long with a body of many megabytes.
 
-Such a decision is a generator. It yields functions that depend on nothing but what they were made with, and
-gets what they return, or has raised in it what they raise. Everything between two of them runs on the event
-loop, which alone reads and changes what requests share. Whoever drives the generator chooses where the
-functions run.
+Such a decision is a generator. It yields functions without side effects on shared state; the caller runs each
+one, in place or in a thread, and sends back its result or throws its exception. The code between two of them
+runs on the event loop, which alone reads and changes what requests share.
 """
 
 import asyncio
@@ -24,7 +23,7 @@ _running = 0
 
 
 class Steps[T]:
-    """Drives a decision function by function, for whoever waits in a way of its own.
+    """Drives a decision function by function, for a caller that waits in its own way.
 
     `job` is the function to call next; None once the decision is made, which is then `result`.
     """
