@@ -6,24 +6,34 @@ end says that the answer was cut or what error was reported.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from signalbox.messages.answer_facts import AnswerFacts
 from signalbox.messages.sse import Splitter, parse_event
-from signalbox.translate.chat import Chat
 from signalbox.translate.dialects import DIALECTS
 from signalbox.translate.request import ChatRequest
+from signalbox.translate.translator import ChatTranslator
 
 GOLDEN = sorted((Path(__file__).parent / "golden/chat-streams").glob("*.txt"))
 DASHES = b"-----\n"
+KEY = b"key for tests"
+"""Of the digests of thinking blocks."""
 
 
 class Result(NamedTuple):
     out: bytes
-    cut: str
-    error: bytes | None
+    facts: AnswerFacts
+
+    @property
+    def cut(self) -> str:
+        return self.facts.cut
+
+    @property
+    def error(self) -> bytes | None:
+        return self.facts.provider_error
 
     def events(self) -> list[dict[str, Any]]:
         return events_of(self.out)
@@ -55,7 +65,8 @@ def chat(
     shows_thinking: bool = True,
     names: dict[str, str] | None = None,
     stops: Iterable[str] = (),
-) -> Chat:
+    response_model: str | None = None,
+) -> ChatTranslator:
     request = ChatRequest(
         body=b"{}",
         names=names or {},
@@ -64,7 +75,14 @@ def chat(
         notes=(),
         stops=tuple(stops),
     )
-    return Chat(request=request, dialect=DIALECTS[dialect], provider="fake", model=model, seed="Seed")
+    return ChatTranslator(
+        request=request,
+        dialect=DIALECTS[dialect],
+        provider="fake",
+        model=model,
+        seed="Seed",
+        response_model=response_model,
+    )
 
 
 def translated(raw: bytes, cuts: Iterable[int] = (), encoding: str = "", **changed: Any) -> Result:
@@ -76,10 +94,12 @@ def translated(raw: bytes, cuts: Iterable[int] = (), encoding: str = "", **chang
     return fed((raw[a:b] for a, b in pairwise(bounds)), encoding, **(given | changed))
 
 
-def fed(chunks: Iterable[bytes], encoding: str = "", **given: Any) -> Result:
-    answer = chat(**given).answer("", encoding, "req_fake")
-    out = b"".join([*(answer.feed(chunk) for chunk in chunks), answer.end()])
-    return Result(out, answer.cut, answer.error)
+def fed(
+    chunks: Iterable[bytes], encoding: str = "", *, estimate: Callable[[], int] | None = None, **given: Any
+) -> Result:
+    reader = chat(**given).reader("", encoding, request_id="req_fake", key=KEY, estimate=estimate)
+    out = b"".join([*(reader.feed(chunk) for chunk in chunks), reader.end()])
+    return Result(out, reader.facts)
 
 
 def written(result: Result) -> bytes:

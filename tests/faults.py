@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mitmproxy import ctx
 
-from signalbox.messages.reader import Reader
+from signalbox.messages.reader import MessagesReader
 from signalbox.pages import health
 from signalbox.proxy import dispatch
 from signalbox.proxy.stream import RoutedStream
@@ -12,7 +12,7 @@ from signalbox.proxy.stream import RoutedStream
 BREAK_HEALTH = Path("break-health")
 """A file in the current folder: while it is there the page fails."""
 
-prepare, feed, handle = dispatch.prepare, Reader.pieces, RoutedStream.state_consume_request_body
+prepare, feed, handle = dispatch.prepare, MessagesReader.pieces, RoutedStream.state_consume_request_body
 tell = dispatch.log_dispatch
 
 
@@ -53,6 +53,6 @@ def load(loader):
     dispatch.prepare = broken_prepare
     dispatch.log_dispatch = broken_tell
     health.page = broken_page(health.page)
-    Reader.pieces = broken_feed
+    MessagesReader.pieces = broken_feed
     RoutedStream.state_consume_request_body = broken_handle
     assert ctx.options

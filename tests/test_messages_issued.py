@@ -17,10 +17,10 @@ SIGNED = Block("thinking", "Some text.", "signature")
 
 
 def streamed(*events: dict[str, Any]) -> list[bytes]:
-    trace = ThinkingDigester(KEY)
+    digester = ThinkingDigester(KEY, [])
     for event in events:
-        trace.take(Event("", json.dumps(event, separators=(",", ":")).encode()))
-    return trace.digests
+        digester.event(Event("", json.dumps(event, separators=(",", ":")).encode()))
+    return digester.digests
 
 
 def start(**block: Any) -> dict[str, Any]:
@@ -138,10 +138,10 @@ def test_a_block_starts_with_none_of_the_text_before_it():
 
 
 def test_events_are_known_by_their_name_alone():
-    trace = ThinkingDigester(KEY)
-    trace.take(Event("content_block_start", b'{"content_block":{"type":"redacted_thinking","data":"d"}}'))
-    trace.take(Event("content_block_stop", b"{}"))
-    assert trace.digests == digests(Block("redacted_thinking", data="d"))
+    digester = ThinkingDigester(KEY, [])
+    digester.event(Event("content_block_start", b'{"content_block":{"type":"redacted_thinking","data":"d"}}'))
+    digester.event(Event("content_block_stop", b"{}"))
+    assert digester.digests == digests(Block("redacted_thinking", data="d"))
 
 
 @pytest.mark.parametrize(
@@ -159,10 +159,10 @@ def test_what_is_no_thinking_or_cannot_be_told_apart_is_passed_over(event):
 
 
 def test_an_unreadable_event_does_not_end_a_block():
-    trace = ThinkingDigester(KEY)
+    digester = ThinkingDigester(KEY, [])
     for data in (json.dumps(THINKING).encode(), b"no json \xff", b"{", json.dumps(STOP).encode()):
-        trace.take(Event("", data.replace(b'"signature": ""', b'"signature": "s"')))
-    assert trace.digests == digests(Block("thinking", "", "s"))
+        digester.event(Event("", data.replace(b'"signature": ""', b'"signature": "s"')))
+    assert digester.digests == digests(Block("thinking", "", "s"))
 
 
 @pytest.mark.parametrize(
@@ -176,15 +176,15 @@ def test_an_unreadable_event_does_not_end_a_block():
     ],
 )
 def test_a_whole_answer_tells_its_blocks(content, expected):
-    trace = ThinkingDigester(KEY)
-    trace.take_whole(Body.parse(json.dumps({"content": content}).encode()))
-    assert len(trace.digests) == expected
+    digester = ThinkingDigester(KEY, [])
+    digester.message(Body.parse(json.dumps({"content": content}).encode()))
+    assert len(digester.digests) == expected
 
 
 def test_an_answer_without_content_holds_no_block():
-    trace = ThinkingDigester(KEY)
-    trace.take_whole(Body.parse(b'{"thinking":1}'))
-    assert trace.digests == []
+    digester = ThinkingDigester(KEY, [])
+    digester.message(Body.parse(b'{"thinking":1}'))
+    assert digester.digests == []
 
 
 def test_an_answer_without_end_is_known_by_its_first_blocks(monkeypatch):

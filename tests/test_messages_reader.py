@@ -15,10 +15,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.messages import reader
 from signalbox.messages.api import NAMES
 from signalbox.messages.issued import Block
-from signalbox.messages.reader import Reader
+from signalbox.messages.reader import WHOLE_LIMIT, MessagesReader, Rewrites
 
 GOLDEN = sorted((Path(__file__).parent / "golden/messages/streams").glob("*.txt"))
 ENCODERS: dict[str, Callable[[bytes], bytes]] = {
@@ -27,7 +26,7 @@ ENCODERS: dict[str, Callable[[bytes], bytes]] = {
     "br": brotli.compress,
     "zstd": zstandard.compress,
 }
-FACTS = ("model", "message_id", "stop_reason", "error", "complete", "began", "events", "fault")
+FACTS = ("message_id", "stopped", "error", "complete", "began", "is_stream", "fault")
 
 
 def _case(name: str) -> bytes:
@@ -40,15 +39,26 @@ WHOLE = _case("whole_message")
 
 
 def _read(
-    chunks: Iterable[bytes], type: str = "text/event-stream", encoding: str = "", **change: Any
-) -> tuple[Reader, bytes]:
-    one = Reader(type, encoding, **change)
+    chunks: Iterable[bytes],
+    type: str = "text/event-stream",
+    encoding: str = "",
+    *,
+    key: bytes | None = None,
+    **change: Any,
+) -> tuple[MessagesReader, bytes]:
+    one = _reader(type, encoding, key=key, **change)
     return one, b"".join([*(one.feed(chunk) for chunk in chunks), one.end()])
 
 
-def _facts(one: Reader) -> dict[str, Any]:
-    facts = {name: getattr(one, name) for name in FACTS}
-    return json.loads(json.dumps({"usage": [getattr(one.usage, name) for name in NAMES], **facts}))
+def _reader(
+    type: str = "text/event-stream", encoding: str = "", *, key: bytes | None = None, **change: Any
+) -> MessagesReader:
+    return MessagesReader(type, encoding, rewrites=Rewrites(**change), key=key)
+
+
+def _facts(one: MessagesReader) -> dict[str, Any]:
+    facts = {name: getattr(one.facts, name) for name in FACTS}
+    return json.loads(json.dumps({"usage": [getattr(one.facts.usage, name) for name in NAMES], **facts}))
 
 
 def _chunks(raw: bytes, cuts: list[int]) -> list[bytes]:
@@ -60,9 +70,9 @@ CUTS = st.lists(st.integers(0, 1500), max_size=12)
 CHANGES = st.fixed_dictionaries(
     {},
     optional={
-        "echo_model": st.sampled_from(["claude-fake-1", "asked"]),
-        "estimate": st.integers(0, 9999),
-        "reword": st.just(True),
+        "model": st.sampled_from(["claude-fake-1", "asked"]),
+        "estimate": st.integers(0, 9999).map(lambda n: lambda: n),
+        "context_errors": st.just(True),
     },
 )
 
@@ -88,7 +98,7 @@ def test_tally_and_bytes_do_not_depend_on_cut_or_encoding(path, encoding, cuts, 
 
 @given(st.sampled_from(list(ENCODERS)), CUTS)
 def test_without_a_change_the_very_chunks_pass(encoding, cuts):
-    one = Reader("text/event-stream", encoding)
+    one = _reader("text/event-stream", encoding)
     for chunk in _chunks(ENCODERS[encoding](ANTHROPIC), cuts):
         assert one.feed(chunk) is chunk
     assert one.end() == b""
@@ -96,14 +106,14 @@ def test_without_a_change_the_very_chunks_pass(encoding, cuts):
 
 @given(st.sampled_from([ANTHROPIC, ZEROS]), st.integers(0, 1500), CUTS)
 def test_a_cut_stream_keeps_what_was_seen_and_usage_never_falls(stream, length, cuts):
-    one, total = Reader("text/event-stream"), 0
+    one, total = _reader("text/event-stream"), 0
     whole, _ = _read([stream])
     for chunk in _chunks(stream[:length], cuts):
         one.feed(chunk)
-        now = one.usage.total_input + one.usage.output_tokens
+        now = one.facts.usage.total_input + one.facts.usage.output_tokens
         assert now >= total
         total = now
-    assert total <= whole.usage.total_input + whole.usage.output_tokens
+    assert total <= whole.facts.usage.total_input + whole.facts.usage.output_tokens
 
 
 @given(
@@ -116,8 +126,8 @@ def test_garbage_never_raises_and_passes(chunks, type, encoding, change):
     one, passed = _read(chunks, type, encoding, **change)
     if not one.decodes:
         assert passed == b"".join(chunks)
-    elif not one.broken:
-        assert one.fault == "" or passed
+    elif not one.facts.broken:
+        assert one.facts.fault == "" or passed
 
 
 CHUNK = b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
@@ -141,9 +151,9 @@ CHUNK = b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":
 )
 def test_what_no_client_of_anthropics_could_read_is_an_error_that_says_so(raw, said):
     one, _ = _read([raw])
-    assert one.foreign.startswith(said)
-    assert one.error is not None
-    assert not one.began
+    assert one.facts.foreign.startswith(said)
+    assert one.facts.error is not None
+    assert not one.facts.began
 
 
 @pytest.mark.parametrize(
@@ -159,7 +169,7 @@ def test_what_no_client_of_anthropics_could_read_is_an_error_that_says_so(raw, s
     ],
 )
 def test_what_a_client_of_anthropics_reads_is_not_foreign(raw):
-    assert _read([raw])[0].foreign == ""
+    assert _read([raw])[0].facts.foreign == ""
 
 
 @pytest.mark.parametrize("name", ["gzip", "br", "zstd"])
@@ -168,37 +178,35 @@ def test_a_compressed_answer_is_counted_and_passes_compressed(name):
     one, passed = _read([wire], encoding=name)
     assert passed == wire
     assert not one.decodes
-    assert one.usage.output_tokens == 89
+    assert one.facts.usage.output_tokens == 89
 
 
 def test_a_flushed_event_of_a_compressed_stream_counts_at_once():
     compressor = zlib.compressobj(wbits=31)
-    one = Reader("text/event-stream", "gzip", echo_model="asked")
+    one = _reader("text/event-stream", "gzip", model="asked")
     start = ANTHROPIC.partition(b"event: content_block_start")[0]
     passed = one.feed(compressor.compress(start) + compressor.flush(zlib.Z_SYNC_FLUSH))
     assert passed == start.replace(b"claude-fake-1", b"asked")
-    assert one.usage.input_tokens == 25
+    assert one.facts.usage.input_tokens == 25
 
 
 def test_only_the_models_bytes_change_in_a_stream():
-    one, passed = _read([ANTHROPIC], echo_model='as "kéd')
+    _, passed = _read([ANTHROPIC], model='as "kéd')
     assert passed == ANTHROPIC.replace(b'"claude-fake-1"', '"as \\"kéd"'.encode())
-    assert one.model == "claude-fake-1"
 
 
 def test_only_the_models_bytes_change_in_a_whole_answer():
     raw = b' {"a": {"model": "inner"}, "mod\\u0065l" : "x" , "n":1e5, "usage": {"output_tokens": 1.0}}\n'
-    one, passed = _read([raw[:20], raw[20:]], "application/json", echo_model="asked")
+    _, passed = _read([raw[:20], raw[20:]], "application/json", model="asked")
     assert passed == raw.replace(b'"x"', b'"asked"')
-    assert one.model == "x"
 
 
 def test_zero_input_is_shown_as_the_estimate_and_not_counted():
     one, passed = _read([ZEROS], estimate=lambda: 1234)
     assert passed == ZEROS.replace(b'{"input_tokens":0,', b'{"input_tokens":1234,', 1)
-    assert one.usage.input_tokens == 1200
+    assert one.facts.usage.input_tokens == 1200
     start, _ = _read([ZEROS.partition(b"event: content_block_start")[0]], estimate=lambda: 1234)
-    assert start.usage.input_tokens == 0
+    assert start.facts.usage.input_tokens == 0
 
 
 def _started(usage: str) -> bytes:
@@ -232,12 +240,12 @@ def test_what_a_client_reads_of_usage_is_there(usage, filled):
     one, passed = _read([_started(usage)], estimate=lambda: 7)
     told = json.loads(passed.partition(b"data: ")[2])["message"]
     assert told == {"id": "m", "usage": filled, "content": []}
-    assert one.usage.output_tokens == 0
-    assert one.usage.total_input == (12 if "12" in usage else 0)
+    assert one.facts.usage.output_tokens == 0
+    assert one.facts.usage.total_input == (12 if "12" in usage else 0)
     whole = _started(usage).partition(b'"message":')[2].strip()[:-1]
     one, passed = _read([whole], "application/json", estimate=lambda: 7)
     assert json.loads(passed) == told
-    assert one.usage.total_input == (12 if "12" in usage else 0)
+    assert one.facts.usage.total_input == (12 if "12" in usage else 0)
 
 
 def test_a_count_of_tokens_has_no_usage():
@@ -246,14 +254,14 @@ def test_a_count_of_tokens_has_no_usage():
 
 
 def test_both_changes_go_together():
-    _, passed = _read([ZEROS], echo_model="asked", estimate=lambda: 7)
+    _, passed = _read([ZEROS], model="asked", estimate=lambda: 7)
     assert passed == ZEROS.replace(b"glm-fake", b"asked").replace(
         b'{"input_tokens":0,', b'{"input_tokens":7,', 1
     )
 
 
 def test_bytes_wait_only_until_message_start_is_complete():
-    one = Reader("text/event-stream", echo_model="asked")
+    one = _reader("text/event-stream", model="asked")
     end = ANTHROPIC.index(b"\n\n") + 2
     assert one.feed(ANTHROPIC[:10]) == b""
     assert one.feed(ANTHROPIC[10 : end - 1]) == b""
@@ -262,7 +270,7 @@ def test_bytes_wait_only_until_message_start_is_complete():
 
 
 def test_what_comes_before_message_start_does_not_wait_for_it():
-    one = Reader("text/event-stream", echo_model="asked")
+    one = _reader("text/event-stream", model="asked")
     for early in (b": keep-alive\n\n", b"event: ping\r\ndata: {}\r\n\r\n"):
         assert one.feed(early) == early
     assert b"asked" in one.feed(ANTHROPIC)
@@ -272,8 +280,8 @@ def test_what_comes_before_message_start_does_not_wait_for_it():
 def test_after_the_beginning_an_error_is_told_by_its_name_or_by_its_type(shape):
     begun = ANTHROPIC.partition(b"event: message_delta")[0]
     one, _ = _read([begun, b"event: error\ndata: %b\n\n" % shape.encode()])
-    assert one.began
-    assert one.error == ("", "busy")
+    assert one.facts.began
+    assert one.facts.error == ("", "busy")
 
 
 TOO_LONG = b'event: error\ndata: {"error":{"type":"1261","message":"Too much"}}\n\n'
@@ -282,7 +290,7 @@ TOO_LONG = b'event: error\ndata: {"error":{"type":"1261","message":"Too much"}}\
 @given(st.booleans(), CUTS)
 def test_an_error_before_the_answer_says_what_claude_code_looks_for(with_start, cuts):
     start = ANTHROPIC[: ANTHROPIC.index(b"event: content_block_start")] if with_start else b""
-    _, passed = _read(_chunks(start + TOO_LONG, cuts), reword=True)
+    _, passed = _read(_chunks(start + TOO_LONG, cuts), context_errors=True)
     said = json.loads(passed.removeprefix(start + b"event: error\ndata: "))
     assert said["error"] == {"type": "invalid_request_error", "message": "prompt is too long: Too much"}
 
@@ -290,82 +298,82 @@ def test_an_error_before_the_answer_says_what_claude_code_looks_for(with_start, 
 @given(CUTS)
 def test_an_error_within_the_answer_passes_as_it_came(cuts):
     begun = ANTHROPIC[: ANTHROPIC.index(b"event: content_block_stop")]
-    assert _read(_chunks(begun + TOO_LONG, cuts), reword=True)[1] == begun + TOO_LONG
+    assert _read(_chunks(begun + TOO_LONG, cuts), context_errors=True)[1] == begun + TOO_LONG
 
 
 def test_events_before_an_error_do_not_wait_for_one():
-    one = Reader("text/event-stream", reword=True)
+    one = _reader("text/event-stream", context_errors=True)
     for event in ANTHROPIC.split(b"\n\n")[:3]:
         assert one.feed(event + b"\n\n") == event + b"\n\n"
 
 
-def test_a_stream_that_never_ends_its_first_event_does_not_wait_for_ever(monkeypatch):
-    monkeypatch.setattr(reader, "_START_LIMIT", 100)
-    one = Reader("text/event-stream", echo_model="asked")
-    assert one.feed(b"data: " + b"x" * 90) == b""
-    assert one.feed(b"y" * 10) == b"data: " + b"x" * 90 + b"y" * 10
+def test_a_stream_that_never_ends_its_first_event_does_not_wait_for_ever():
+    one = _reader("text/event-stream", model="asked")
+    held = b"data: " + b"x" * 1_000_000
+    assert one.feed(held) == b""
+    assert one.feed(b"y" * 100_000) == held + b"y" * 100_000
 
 
 @pytest.mark.parametrize("type", ["application/json", "text/event-stream"])
 @pytest.mark.parametrize("name", ["json_error_called_a_stream", "count_tokens", "garbage"])
 def test_answers_without_a_model_pass_unchanged(name, type):
-    assert _read([_case(name)], type, echo_model="asked", estimate=lambda: 9)[1] == _case(name)
+    assert _read([_case(name)], type, model="asked", estimate=lambda: 9)[1] == _case(name)
 
 
 def test_a_stream_is_known_without_its_content_type():
     one, _ = _read([b"\n" + ANTHROPIC], "application/octet-stream")
-    assert one.complete
+    assert one.facts.complete
 
 
 def test_a_page_is_not_read():
-    one, passed = _read([b"<html>", b'{"usage":{"input_tokens":5}}'], "text/html", echo_model="asked")
+    one, passed = _read([b"<html>", b'{"usage":{"input_tokens":5}}'], "text/html", model="asked")
     assert passed == b'<html>{"usage":{"input_tokens":5}}'
-    assert one.fault == "it is neither a stream nor JSON"
-    assert not one.usage.input_tokens
+    assert one.facts.fault == "it is neither a stream nor JSON"
+    assert not one.facts.usage.input_tokens
 
 
 def test_an_empty_answer_is_neither_complete_nor_begun():
-    one, passed = _read([], "application/json", echo_model="asked")
-    assert (passed, one.complete, one.began, one.fault) == (b"", False, False, "")
+    one, passed = _read([], "application/json", model="asked")
+    assert (passed, one.facts.complete, one.facts.began, one.facts.fault) == (b"", False, False, "")
 
 
-@pytest.mark.parametrize("change", [{}, {"echo_model": "asked"}])
-def test_a_whole_answer_too_large_to_keep_passes_unread(monkeypatch, change):
-    monkeypatch.setattr(reader, "WHOLE_LIMIT", 100)
-    one, passed = _read([WHOLE[:90], WHOLE[90:150], WHOLE[150:]], "application/json", **change)
-    assert passed == WHOLE
-    assert one.fault == "it is too large"
-    assert not one.complete
+@pytest.mark.parametrize("change", [{}, {"model": "asked"}])
+def test_a_whole_answer_too_large_to_keep_passes_unread(change):
+    padded = WHOLE.rstrip() + b" " * WHOLE_LIMIT
+    one, passed = _read([padded[:90], padded[90:150], padded[150:]], "application/json", **change)
+    assert passed == padded
+    assert one.facts.fault == "it is too large"
+    assert not one.facts.complete
 
 
-@pytest.mark.parametrize("change", [{}, {"echo_model": "asked"}])
+@pytest.mark.parametrize("change", [{}, {"model": "asked"}])
 def test_json_cut_short_passes_with_a_fault(change):
     one, passed = _read([WHOLE[:-9]], "application/json", **change)
     assert passed == WHOLE[:-9]
-    assert one.fault == "it is not a JSON object"
-    assert not one.complete
+    assert one.facts.fault == "it is not a JSON object"
+    assert not one.facts.complete
 
 
 def test_an_unknown_encoding_passes_unread():
-    one, passed = _read([b"opaque"], encoding="compress", echo_model="asked")
+    one, passed = _read([b"opaque"], encoding="compress", model="asked")
     assert (passed, one.decodes) == (b"opaque", False)
-    assert one.fault == "its content-encoding is not known"
+    assert one.facts.fault == "its content-encoding is not known"
 
 
 def test_corrupt_compression_costs_only_the_tally_where_nothing_changes():
     one, passed = _read([b"no gzip at all", b"more"], encoding="gzip")
     assert passed == b"no gzip at allmore"
-    assert not one.broken
-    assert one.fault.startswith("its content-encoding is corrupt")
+    assert not one.facts.broken
+    assert one.facts.fault.startswith("its content-encoding is corrupt")
 
 
 @pytest.mark.parametrize("answer", [ANTHROPIC, WHOLE], ids=["stream", "json"])
 def test_corrupt_compression_breaks_an_answer_that_is_decoded_to_be_changed(answer):
     compressor = zlib.compressobj(wbits=31)
     wire = compressor.compress(answer[:-5]) + compressor.flush(zlib.Z_SYNC_FLUSH)
-    one = Reader("", "gzip", estimate=lambda: 1)
+    one = _reader("", "gzip", estimate=lambda: 1)
     assert one.feed(wire) + one.feed(b"\xff" * 20) == answer[:-5]
-    assert one.broken
+    assert one.facts.broken
     assert one.feed(b"more") == one.end() == b""
 
 
@@ -373,41 +381,42 @@ def test_a_compressed_answer_cut_short_is_broken_at_its_end():
     wire = gzip.compress(ANTHROPIC)
     one, passed = _read([wire[:-4]], encoding="gzip", estimate=lambda: 1)
     assert passed == ANTHROPIC
-    assert one.broken
-    assert one.fault == "its content-encoding is cut short"
-    assert one.usage.output_tokens == 89
+    assert one.facts.broken
+    assert one.facts.fault == "its content-encoding is cut short"
+    assert one.facts.usage.output_tokens == 89
 
 
-@pytest.mark.parametrize("change", [{}, {"echo_model": "asked"}])
-def test_a_fault_of_the_reader_itself_harms_no_byte(monkeypatch, change):
-    def fails(*_: object) -> None:
-        raise RuntimeError("secret content")
-
-    monkeypatch.setattr(Reader, "_event", fails)
-    one, passed = _read(_chunks(ANTHROPIC, [5, 500]), **change)
-    assert passed == ANTHROPIC
-    assert one.fault == "RuntimeError while it was read"
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("thinking", {"key": b"longer than a key may be" * 9}),
+        ("zeros_at_the_start", {"estimate": lambda: 1 // 0}),
+    ],
+)
+def test_a_fault_of_the_reader_itself_harms_no_byte(name, change):
+    one, passed = _read(_chunks(_case(name), [5, 500]), **change)
+    assert passed == _case(name)
+    assert one.facts.fault.endswith("Error while it was read")
 
 
 def test_data_in_several_lines_is_read_and_passes_as_it_came():
     raw = b'event: message_start\ndata: {"type":"message_start",\ndata: "message":{"model":"x"}}\n\n'
-    one, passed = _read([raw], echo_model="asked")
+    _, passed = _read([raw], model="asked")
     assert passed == raw
-    assert one.model == "x"
 
 
 def test_nothing_more_comes_after_the_end():
-    one, _ = _read([ANTHROPIC], echo_model="asked")
+    one, _ = _read([ANTHROPIC], model="asked")
     assert one.end() == b""
 
 
 @pytest.mark.parametrize("kind", ["tool_use", "server_tool_use", "mcp_tool_use"])
 def test_a_tools_start_begins_the_answer(kind):
-    one = Reader("text/event-stream")
+    one = _reader("text/event-stream")
     one.feed(b'data: {"type":"content_block_start","content_block":{"type":"text","text":""}}\n\n')
-    assert not one.began
+    assert not one.facts.began
     one.feed(b'data: {"type":"content_block_start","content_block":{"type":"%b"}}\n\n' % kind.encode())
-    assert one.began
+    assert one.facts.began
 
 
 KEY = b"key for tests"
@@ -420,33 +429,33 @@ def test_thinking_is_known_however_the_stream_is_cut(cuts, encoding):
     one, passed = _read(_chunks(ENCODERS[encoding](THINKING), cuts), encoding=encoding, key=KEY)
     assert passed == ENCODERS[encoding](THINKING)
     blocks = [SIGNED, Block("redacted_thinking", data="FakeData=="), Block("thinking", "Two words.")]
-    assert one.issued == [block.digest(KEY) for block in blocks]
+    assert one.facts.issued == [block.digest(KEY) for block in blocks]
 
 
 def test_thinking_is_known_as_soon_as_its_block_ends():
-    one = Reader("text/event-stream", key=KEY)
+    one = _reader("text/event-stream", key=KEY)
     before, stop, after = THINKING.partition(b"event: content_block_stop")
     one.feed(before)
-    assert one.issued == []
+    assert one.facts.issued == []
     one.feed(stop + after.partition(b"\n\n")[0] + b"\n\n")
-    assert one.issued == [SIGNED.digest(KEY)]
+    assert one.facts.issued == [SIGNED.digest(KEY)]
 
 
 def test_thinking_cut_off_in_its_block_is_not_known():
     one, _ = _read([THINKING.partition(b"event: content_block_stop")[0]], key=KEY)
-    assert one.issued == []
+    assert one.facts.issued == []
 
 
 def test_thinking_of_a_whole_answer_is_known():
     block = b'{"type":"thinking","thinking":"","signature":"FakeSignature=="},'
     one, _ = _read([WHOLE.replace(b'"content":[', b'"content":[' + block)], "application/json", key=KEY)
-    assert one.issued == [SIGNED.digest(KEY)]
+    assert one.facts.issued == [SIGNED.digest(KEY)]
 
 
 def test_thinking_of_an_error_is_nobodys():
     raw = b'{"type":"error","error":{"type":"e"},"content":[{"type":"thinking","signature":"s"}]}'
-    assert _read([raw], "application/json", key=KEY)[0].issued == []
+    assert _read([raw], "application/json", key=KEY)[0].facts.issued == []
 
 
 def test_without_a_key_nothing_is_known():
-    assert _read([THINKING])[0].issued == []
+    assert _read([THINKING])[0].facts.issued == []

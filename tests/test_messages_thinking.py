@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from signalbox.messages.issued import Block, ThinkingFilter, kept_by
 from signalbox.messages.json_edit import Body
-from signalbox.messages.reader import Reader
+from signalbox.messages.reader import MessagesReader
 from signalbox.messages.thinking import (
     Stripped,
     is_refused,
@@ -79,10 +79,10 @@ def test_a_history_crosses(path):
     expected = json.loads(facts)
     issuers = {}
     for index, provider in expected["answers"].items():
-        reader = Reader("application/json", key=KEY)
+        reader = MessagesReader("application/json", key=KEY)
         reader.feed(json.dumps(json.loads(before)["messages"][int(index)]).encode())
         reader.end()
-        issuers |= dict.fromkeys(reader.issued, provider)
+        issuers |= dict.fromkeys(reader.facts.issued, provider)
     keeps = kept_by(
         expected["to"],
         lambda block: issuers.get(block.digest(KEY) or b""),

@@ -13,7 +13,7 @@ from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import Incoming, Outgoing, ProviderConstraints
 from signalbox.routing.plan import Candidate
 from signalbox.routing.prepare import prepare
-from signalbox.translate.translation import UntranslatableError
+from signalbox.routing.translator import UntranslatableError
 from tests.chatbodies import BODIES
 
 LOGIN = ("Authorization", "Bearer sk-ant-oat01-fake-login-of-nobody")

@@ -81,7 +81,7 @@ def test_a_request_that_came_without_a_length_leaves_with_one():
 def test_another_model_changes_only_the_models_bytes_and_is_echoed():
     outgoing = send(ZAI, model="glm-4.7")
     assert outgoing.body == RAW.replace(b'"claude-sonnet-4-5"', b'"glm-4.7"')
-    assert outgoing.response_model_name == "claude-sonnet-4-5"
+    assert outgoing.translator.response_model == "claude-sonnet-4-5"
     assert header(outgoing, "content-length") == str(len(outgoing.body))
 
 

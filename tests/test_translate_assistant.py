@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from signalbox.translate.chat import Chat
 from signalbox.translate.dialects import DIALECTS
 from signalbox.translate.request import to_chat
+from signalbox.translate.translator import ChatTranslator
 from tests.chatstreams import sent
 
 READ = {"name": "Read", "input_schema": {"type": "object", "properties": {"path": {"type": "string"}}}}
@@ -130,7 +130,7 @@ def test_what_a_provider_gave_with_a_call_goes_to_no_other(dialect):
 
 @pytest.mark.parametrize("name", ["state_details_after_the_call", "state_signature_after_its_call"])
 def test_what_comes_after_its_call_goes_back_too(name):
-    answer = _request([], "generic", "m", thinks=False).answer("", "", "req_fake")
+    answer = _request([], "generic", "m", thinks=False).reader("", "", request_id="req_fake")
     raw = sent(name).partition(b"\n\n")[2]
     content = json.loads(answer.feed(raw) + answer.end())["content"]
     (back,) = _sent([{"role": "assistant", "content": content}], "generic", "m")
@@ -162,12 +162,12 @@ def _request(
     *,
     thinks: bool = True,
     provider: str = "provider",
-) -> Chat:
+) -> ChatTranslator:
     body = {"messages": history, "tools": [READ], "max_tokens": 100}
     body |= {"thinking": {"type": "adaptive"}} if thinks else {}
     row = DIALECTS[dialect]
     request = to_chat(json.dumps(body).encode(), model=model, dialect=row, provider=provider, session=None)
-    return Chat(request, row, provider, model, f"seed{len(history)}")
+    return ChatTranslator(request, row, provider, model, f"seed{len(history)}")
 
 
 def _sent(history: list[dict[str, Any]], dialect: str, model: str, **given: Any) -> list[dict[str, Any]]:
@@ -182,7 +182,9 @@ def _kept(
     """The turn that a client keeps of the answer, and the results of its calls."""
     finish = "tool_calls" if "tool_calls" in message else "stop"
     whole = {"id": "x", "choices": [{"index": 0, "message": message, "finish_reason": finish}]}
-    answer = _request(history, dialect, model, thinks=thinks).answer("application/json", "", "req_fake")
+    answer = _request(history, dialect, model, thinks=thinks).reader(
+        "application/json", "", request_id="req_fake"
+    )
     content = json.loads(answer.feed(json.dumps(whole).encode()) + answer.end())["content"]
     results = [
         {"type": "tool_result", "tool_use_id": block["id"], "content": "ok"}

@@ -9,21 +9,21 @@ from hypothesis import strategies as st
 
 from signalbox.messages.sse import Event
 from signalbox.translate.chunks import (
-    Begun,
-    Broken,
-    Done,
-    Fault,
+    ChoiceStarted,
+    EndOfStream,
+    ErrorChunk,
     Finish,
     Foreign,
     Fragment,
+    FullMessage,
+    Malformed,
     Reasoning,
     Refusal,
-    Said,
-    Spent,
     Text,
+    UsageReported,
+    chunk_steps,
+    parse_chunk,
     read,
-    steps,
-    steps_of,
 )
 
 JSON = st.recursive(
@@ -50,7 +50,7 @@ CHUNKS = _strange(
 
 
 def _steps(value: dict[str, Any]) -> list[Any]:
-    return list(steps(value, b"raw"))
+    return list(chunk_steps(value, b"raw"))
 
 
 def _delta(**delta: Any) -> list[Any]:
@@ -70,13 +70,13 @@ def test_what_one_chunk_holds_comes_in_order():
     delta = {"content": "a", "reasoning": "b", "refusal": "c", "tool_calls": [{"index": 1, "id": "d"}]}
     chunk = {"model": "m", "choices": [{"delta": delta, "finish_reason": "STOP"}], "usage": {"x": 1}}
     assert _steps(chunk | {"error": None}) == [
-        Begun("m"),
+        ChoiceStarted("m"),
         Reasoning("b", "reasoning"),
         Text("a"),
         Refusal("c"),
         Fragment(1, "d"),
         Finish("stop"),
-        Spent({"x": 1}),
+        UsageReported({"x": 1}),
     ]
 
 
@@ -95,24 +95,24 @@ def test_what_one_chunk_holds_comes_in_order():
     ],
 )
 def test_what_a_delta_says(delta, step):
-    assert _delta(**delta) == [Begun(""), step]
+    assert _delta(**delta) == [ChoiceStarted(""), step]
 
 
 @pytest.mark.parametrize("delta", [{"content": ""}, {"content": None}, {"content": 7}, {"reasoning": ""}])
 def test_nothing_is_said_by_an_empty_field(delta):
-    assert _delta(**delta) == [Begun("")]
+    assert _delta(**delta) == [ChoiceStarted("")]
 
 
 @pytest.mark.parametrize("message", [{"role": "assistant"}, {"role": "assistant", "content": ""}])
 def test_a_message_that_says_nothing_is_nothing_said_again(message):
     choice = {"index": 0, "delta": {"content": "a"}, "message": message}
-    assert _steps({"choices": [choice]}) == [Begun(""), Text("a")]
+    assert _steps({"choices": [choice]}) == [ChoiceStarted(""), Text("a")]
 
 
 def test_calls_of_a_whole_answer_are_counted():
     calls = [{"function": {"name": "a"}}, {"function": {"name": "a"}}]
     told = _steps({"choices": [{"message": {"tool_calls": calls}}]})
-    assert told == [Begun(""), Said((Fragment(0, name="a"), Fragment(1, name="a")))]
+    assert told == [ChoiceStarted(""), FullMessage((Fragment(0, name="a"), Fragment(1, name="a")))]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_calls_of_a_whole_answer_are_counted():
     ],
 )
 def test_errors_are_told_with_their_bytes(error):
-    assert _steps(error) == [Fault(b"raw")]
+    assert _steps(error) == [ErrorChunk(b"raw")]
 
 
 @pytest.mark.parametrize(
@@ -152,31 +152,31 @@ def test_errors_are_told_with_their_bytes(error):
     ],
 )
 def test_what_is_no_error(fine):
-    assert not any(isinstance(step, Fault) for step in _steps(fine))
+    assert not any(isinstance(step, ErrorChunk) for step in _steps(fine))
 
 
 @pytest.mark.parametrize(
     ("event", "told"),
     [
-        (Event("", b"[DONE]"), [Done()]),
-        (Event("", b" [DONE] "), [Done()]),
+        (Event("", b"[DONE]"), [EndOfStream()]),
+        (Event("", b" [DONE] "), [EndOfStream()]),
         (Event("", b""), []),
         (Event("", b"ping"), []),
         (Event("", b"no error"), []),
-        (Event("", b"[ERROR] out of memory"), [Fault(b"[ERROR] out of memory")]),
-        (Event("", b'"Error: busy"'), [Fault(b'"Error: busy"')]),
+        (Event("", b"[ERROR] out of memory"), [ErrorChunk(b"[ERROR] out of memory")]),
+        (Event("", b'"Error: busy"'), [ErrorChunk(b'"Error: busy"')]),
         (Event("", b'{"progress": 3}'), [Foreign(b'{"progress": 3}', says=False)]),
         (Event("", b"[]"), []),
-        (Event("", b"{"), [Broken()]),
-        (Event("", b"[{"), [Broken()]),
-        (Event("error", b"broken"), [Fault(b"broken")]),
-        (Event("error", b""), [Fault(b"")]),
-        (Event("message", b'{"usage":{"a":1}}'), [Spent({"a": 1})]),
-        (Event("", b'[{"error":"x"}]'), [Fault(b'[{"error":"x"}]')]),
+        (Event("", b"{"), [Malformed()]),
+        (Event("", b"[{"), [Malformed()]),
+        (Event("error", b"broken"), [ErrorChunk(b"broken")]),
+        (Event("error", b""), [ErrorChunk(b"")]),
+        (Event("message", b'{"usage":{"a":1}}'), [UsageReported({"a": 1})]),
+        (Event("", b'[{"error":"x"}]'), [ErrorChunk(b'[{"error":"x"}]')]),
     ],
 )
 def test_events_are_read_by_their_data(event, told):
-    assert steps_of(event) == told
+    assert parse_chunk(event) == told
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from signalbox.routing.translator import UntranslatableError
 from signalbox.translate.dialects import DIALECTS, Dialect
 from signalbox.translate.request import to_chat, untranslatable
-from signalbox.translate.translation import UntranslatableError
 from tests.chatbodies import BODIES, CALL, FIELDS, MESSAGES, SAID, SYSTEM, USER
 from tests.chatform import check_order, check_types, plain
 

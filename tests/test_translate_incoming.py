@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
+from signalbox.routing.translator import UntranslatableError
 from signalbox.translate.incoming import Block, Tool, pieces, read, read_offered
-from signalbox.translate.translation import UntranslatableError
 from tests.chatbodies import BODIES, JSON
 
 

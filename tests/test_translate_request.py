@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from signalbox.routing.translator import UntranslatableError
 from signalbox.translate.dialects import DIALECTS
 from signalbox.translate.request import ChatRequest, to_chat, untranslatable
-from signalbox.translate.translation import UntranslatableError
 from tests.chatform import check_order, check_types, plain
 
 GOLDEN = sorted((Path(__file__).parent / "golden/chat-requests").glob("*.txt"))

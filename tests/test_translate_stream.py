@@ -1,32 +1,45 @@
 """The machine that makes Anthropic's events of steps."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from signalbox.messages.answer_facts import AnswerFacts
+from signalbox.messages.api import NAMES
 from signalbox.translate import stream as module
 from signalbox.translate.chunks import (
-    Begun,
-    Broken,
-    Done,
-    Fault,
+    ChoiceStarted,
+    EndOfStream,
+    ErrorChunk,
     Finish,
     Fragment,
+    Malformed,
     Reasoning,
     Refusal,
-    Spent,
     Step,
     Text,
+    UsageReported,
 )
 from signalbox.translate.signature import payload_of
-from signalbox.translate.stream import Stream
+from signalbox.translate.stream import (
+    ChatStream,
+    ThinkTags,
+    estimated,
+    fault_of,
+    is_known,
+    meaning,
+    stop_reason,
+    stop_sequence,
+    usage_of,
+)
 from tests.wellformed import check_events
 
 
-def _stream(**changed: Any) -> Stream:
+def _stream(**changed: Any) -> ChatStream:
     given = {
         "names": {},
         "shows_thinking": True,
@@ -36,15 +49,15 @@ def _stream(**changed: Any) -> Stream:
         "seed": "S",
         "request_id": "req_fake",
     }
-    return Stream(**(given | changed))
+    return ChatStream(AnswerFacts(), **(given | changed))
 
 
-def _run(*steps: Step, **changed: Any) -> tuple[Stream, list[dict[str, Any]]]:
+def _run(*steps: Step, **changed: Any) -> tuple[ChatStream, list[dict[str, Any]]]:
     one = _stream(**changed)
     one.take(steps)
     one.end()
     events = one.taken()
-    check_events(events, is_cut=bool(one.cut))
+    check_events(events, is_cut=bool(one.facts.cut))
     return one, events
 
 
@@ -67,7 +80,15 @@ STEPS = st.lists(
     | st.builds(Refusal, WORDS)
     | FRAGMENTS
     | st.builds(Finish, st.sampled_from(["stop", "length", "tool_calls", "network_error"]))
-    | st.sampled_from([Begun("m"), Spent({"prompt_tokens": 3}), Fault(b"{}"), Broken(), Done()])
+    | st.sampled_from(
+        [
+            ChoiceStarted("m"),
+            UsageReported({"prompt_tokens": 3}),
+            ErrorChunk(b"{}"),
+            Malformed(),
+            EndOfStream(),
+        ]
+    )
     | st.just(Reasoning("", "reasoning_details", ({"type": "reasoning.encrypted", "data": "ZW5j"},))),
     max_size=20,
 )
@@ -77,7 +98,7 @@ STEPS = st.lists(
 @given(STEPS, st.booleans(), st.booleans())
 def test_any_order_of_steps_makes_a_well_formed_stream(steps, shows, signed):
     one, events = _run(*steps, shows_thinking=shows, signed=signed)
-    if not one.cut and one.error is None:
+    if not one.facts.cut and one.facts.provider_error is None:
         assert events[-1]["type"] == "message_stop"
 
 
@@ -100,7 +121,7 @@ def test_nothing_is_lost_in_any_interleaving(pieces, objects, data):
         order.append(data.draw(st.sampled_from([left for left in steps if left])).pop(0))
     one, events = _run(*order, Finish("stop"))
     if not pieces and not objects:
-        assert one.error is not None
+        assert one.facts.provider_error is not None
         return
     assert _said(events, "text") == "".join(text for kind, text in pieces if kind == "text")
     assert _said(events, "thinking") == "".join(text for kind, text in pieces if kind == "thinking")
@@ -119,21 +140,20 @@ def test_nothing_is_lost_in_any_interleaving(pieces, objects, data):
         [Text("x" * 60)] * 2,
         [Reasoning("x" * 60)] * 2,
         [Refusal("x" * 60)] * 2,
-        [Reasoning("", details=({"data": "x" * 120},))],
+        [Reasoning("", details=({"data": "x" * 220},))],
         [Fragment(0, "call_1a", "Read", '{"a":"' + "x" * 60), Fragment(0, arguments="x" * 60)],
         [Fragment(0, "call_1a", "Read", '{"a":'), Text("x" * 60), Text("x" * 60)],
     ],
 )
 def test_what_is_kept_is_bounded(monkeypatch, steps):
-    monkeypatch.setattr(module, "LARGEST", 100)
-    monkeypatch.setattr(module, "_EACH", 0)
+    monkeypatch.setattr(module, "LARGEST", 300)
     one, _ = _run(*steps, Finish("stop"))
-    assert one.cut == "the answer is too large"
+    assert one.facts.cut == "the answer is too large"
 
 
 def test_many_empty_pieces_are_bounded_too(monkeypatch):
     monkeypatch.setattr(module, "LARGEST", 1000)
-    assert _run(*[Fragment(0, "call_1a", "Read", "")] * 20)[0].cut == "the answer is too large"
+    assert _run(*[Fragment(0, "call_1a", "Read", "")] * 20)[0].facts.cut == "the answer is too large"
 
 
 def test_it_tells_when_it_has_ended_and_when_nothing_of_it_is_to_come():
@@ -142,10 +162,10 @@ def test_it_tells_when_it_has_ended_and_when_nothing_of_it_is_to_come():
         one.take(steps)
         return one.finished, one.over
 
-    said, finish, spent = Text("x"), Finish("stop"), Spent({"prompt_tokens": 3})
+    said, finish, spent = Text("x"), Finish("stop"), UsageReported({"prompt_tokens": 3})
     assert told(said) == told(said, spent) == told(said, finish, said) == (False, False)
     assert told(said, finish) == told(said, finish, Text("")) == (True, False)
-    assert told(said, finish, spent) == told(said, Done()) == told(Fault(b"{}")) == (True, True)
+    assert told(said, finish, spent) == told(said, EndOfStream()) == told(ErrorChunk(b"{}")) == (True, True)
 
 
 def test_details_of_reasoning_are_kept_as_they_would_be_in_a_whole_answer():
@@ -189,7 +209,7 @@ def test_text_after_a_call_comes_after_it():
 
 def test_the_last_usage_that_tells_something_counts():
     told = [{"prompt_tokens": 9}, {"prompt_tokens": 3, "completion_tokens": 2}, {"prompt_tokens": 0}]
-    _, events = _run(Text("x"), *map(Spent, told), Done())
+    _, events = _run(Text("x"), *map(UsageReported, told), EndOfStream())
     assert events[-2]["usage"] == {
         "input_tokens": 3,
         "cache_creation_input_tokens": 0,
@@ -199,8 +219,8 @@ def test_the_last_usage_that_tells_something_counts():
 
 
 def test_the_model_is_the_providers_word():
-    assert _run(Begun("told"), Text("x"), Done())[1][0]["message"]["model"] == "told"
-    assert _run(Begun(""), Text("x"), Done())[1][0]["message"]["model"] == "m"
+    assert _run(ChoiceStarted("told"), Text("x"), EndOfStream())[1][0]["message"]["model"] == "told"
+    assert _run(ChoiceStarted(""), Text("x"), EndOfStream())[1][0]["message"]["model"] == "m"
 
 
 def test_a_finish_reason_never_seen_before_is_told_at_debug(caplog):
@@ -211,3 +231,182 @@ def test_a_finish_reason_never_seen_before_is_told_at_debug(caplog):
     assert first == "fake: unknown finish_reason 'eosfound', taken for end_turn"
     assert second.startswith("fake: unknown finish_reason '*** xxx")
     assert len(second) < 200
+
+
+# why it ended; the golden files `finish_*` show whole streams
+
+
+@pytest.mark.parametrize(
+    ("finish", "plain", "called"),
+    [
+        ("stop", "end_turn", "tool_use"),
+        ("tool_calls", "end_turn", "tool_use"),
+        ("function_call", "end_turn", "tool_use"),
+        ("eos_token", "end_turn", "tool_use"),
+        ("", "end_turn", "tool_use"),
+        ("length", "max_tokens", "max_tokens"),
+        ("content_filter", "refusal", "refusal"),
+        ("sensitive", "refusal", "refusal"),
+        ("model_context_window_exceeded", "model_context_window_exceeded", "model_context_window_exceeded"),
+    ],
+)
+def test_a_stop_is_told_by_what_was_written_and_by_its_reason(finish, plain, called):
+    assert stop_reason(finish, called=False, refused=False) == plain
+    assert stop_reason(finish, called=True, refused=False) == called
+    assert stop_reason(finish, called=False, refused=True) == "refusal"
+    assert fault_of(finish) == ""
+
+
+@pytest.mark.parametrize("finish", ["network_error", "error", "aborted", "insufficient_system_resource"])
+def test_some_reasons_are_no_stops(finish):
+    assert fault_of(finish)
+
+
+@pytest.mark.parametrize(
+    ("finish", "told"),
+    [
+        ("user_cancelled", "api_error"),
+        ("engine_crashed", "api_error"),
+        ("error_limit", "api_error"),
+        ("preempted", "api_error"),
+        ("out_of_memory", "api_error"),
+        ("quota_exceeded", "api_error"),
+        ("request_timed_out", "timeout_error"),
+        ("no_capacity", "overloaded_error"),
+        ("image_safety", "refusal"),
+        ("reached_context_limit", "model_context_window_exceeded"),
+        ("max_new_tokens", "max_tokens"),
+        ("stop_token", "end_turn"),
+        ("eosfound", "end_turn"),
+        ("finished", "end_turn"),
+        ("unknown", "end_turn"),
+    ],
+)
+def test_a_reason_never_seen_before_is_judged_by_the_words_in_it(finish, told):
+    assert not is_known(finish)
+    assert meaning(finish) == told
+
+
+@pytest.mark.parametrize(
+    ("finish", "told", "asked", "met"),
+    [
+        ("stop", "END", ("three", "END"), "END"),
+        ("stop", "end_turn", ("END",), ""),
+        ("stop", "", ("END",), ""),
+        ("stop_sequence", "", ("END",), "END"),
+        ("stop_sequence", "", ("END", "three"), ""),
+    ],
+)
+def test_a_stop_sequence_is_told_where_it_is_one_of_those_asked_for(finish, told, asked, met):
+    assert stop_sequence(finish, told, asked) == met
+
+
+# what it cost; the golden files `usage_*` show each provider's spelling
+
+COUNT = st.integers(0, 10**6)
+NONSENSE = st.none() | st.text() | st.floats() | st.integers() | st.booleans() | st.lists(st.integers())
+
+
+@settings(deadline=None)
+@given(prompt=COUNT, cached=COUNT, written=COUNT, completion=COUNT)
+def test_input_is_what_is_not_cached(prompt, cached, written, completion):
+    details = {"cached_tokens": cached, "cache_write_tokens": written}
+    usage = usage_of(
+        {"prompt_tokens": prompt, "completion_tokens": completion, "prompt_tokens_details": details}
+    )
+    if usage:
+        assert usage["input_tokens"] == max(prompt - cached - written, 0)
+        assert usage["cache_read_input_tokens"] == cached
+        assert usage["cache_creation_input_tokens"] == written
+        assert usage["output_tokens"] == completion
+
+
+@settings(deadline=None)
+@given(prompt=st.integers(1, 100), cached=st.integers(101, 200))
+def test_anthropics_names_may_mean_that_the_prompt_is_without_the_cache(prompt, cached):
+    usage = usage_of({"prompt_tokens": prompt, "cache_read_input_tokens": cached})
+    assert usage["input_tokens"] == prompt
+    written = usage_of({"prompt_tokens": prompt, "cache_creation_input_tokens": cached})
+    assert written["input_tokens"] == prompt
+    within = usage_of({"prompt_tokens": cached, "cache_read_input_tokens": prompt})
+    assert within["input_tokens"] == cached - prompt
+
+
+@pytest.mark.parametrize(("total", "output"), [(120, 20), (150, 50), (140, 20), (None, 20)])
+def test_reasoning_that_is_counted_apart_is_added(total, output):
+    told = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": total}
+    assert usage_of(told | {"completion_tokens_details": {"reasoning_tokens": 30}})["output_tokens"] == output
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(
+    ["prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "prompt_tokens_details",
+     "completion_tokens_details", "prompt_cache_hit_tokens", "cache_read_input_tokens"]
+), NONSENSE))  # fmt: skip
+def test_nonsense_costs_nothing(told):
+    usage = usage_of(told)
+    assert usage == {} or list(usage) == [NAMES[0], NAMES[2], NAMES[3], NAMES[1]]
+    assert all(0 <= count < 10**13 for count in usage.values())
+
+
+@pytest.mark.parametrize(("characters", "tokens"), [(0, 0), (1, 1), (4, 1), (5, 2)])
+def test_what_is_not_told_is_estimated(characters, tokens):
+    assert estimated(characters) == {"output_tokens": tokens}
+
+
+# thinking that stands in the text
+
+CASES = [
+    ("Hello", "", "Hello"),
+    ("  Hello <think>no</think>", "", "  Hello <think>no</think>"),
+    ("<think>Hm.</think>Hello", "Hm.", "Hello"),
+    ("\n <think>\nHm.</think>\n\n Hello \n", "\nHm.", "Hello \n"),
+    ("<thought>a</think>b</thought>c", "a</think>b", "c"),
+    ("<thinking>a</thinking>", "a", ""),
+    ("<think></think><think>b</think>", "", "<think>b</think>"),
+    ("<think>a < b </ c", "a < b </ c", ""),
+    ("<think>a</thin", "a</thin", ""),
+    ("<thin air", "", "<thin air"),
+    ("<thi", "", "<thi"),
+    ("   ", "", "   "),
+    ("", "", ""),
+]
+
+
+def _told(pieces: list[str]) -> tuple[str, str]:
+    tags = ThinkTags()
+    said = [one for piece in pieces for one in tags.feed(piece)] + tags.end()
+    assert all(one.text for one in said)
+    return tuple("".join(one.text for one in said if isinstance(one, kind)) for kind in (Reasoning, Text))
+
+
+@pytest.mark.parametrize(("text", "thinking", "said"), CASES)
+def test_only_what_begins_with_a_tag_is_thinking(text, thinking, said):
+    assert _told([text]) == (thinking, said)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(CASES), st.lists(st.integers(0, 40)))
+def test_it_does_not_depend_on_how_the_text_is_cut(case, cuts):
+    text, *told = case
+    bounds = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    assert _told([text[a:b] for a, b in pairwise(bounds)]) == tuple(told)
+
+
+def test_no_more_is_held_back_than_the_head_of_a_tag():
+    tags = ThinkTags()
+    assert tags.feed("<think>a</") == [Reasoning("a")]
+    assert tags.feed("b") == [Reasoning("</b")]
+    assert tags.feed("</think>c") == [Text("c")]
+
+
+def test_white_space_does_not_wait_for_ever():
+    tags = ThinkTags()
+    assert tags.feed(" " * 500) == [Text(" " * 500)]
+
+
+def test_text_ends_where_something_else_begins():
+    tags = ThinkTags()
+    assert tags.feed("<thi") == []
+    assert tags.end() == [Text("<thi")]
+    assert tags.feed("<think>") == [Text("<think>")]

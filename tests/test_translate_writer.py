@@ -1,9 +1,10 @@
 """The one writer of Anthropic's events."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from signalbox.translate.writer import Writer, encode
+from signalbox.translate.writer import Message, Writer, encode
 from tests.chatstreams import events_of
 from tests.wellformed import check_events
 
@@ -53,3 +54,30 @@ def test_what_was_taken_is_not_given_again():
     writer.begin("m")
     assert len(writer.taken()) == 1
     assert writer.taken() == []
+
+
+# messages put together from events; the golden files `whole*` show them
+
+
+def _input(arguments: str) -> bytes:
+    message = Message()
+    delta = {"type": "input_json_delta", "partial_json": arguments}
+    message.add(
+        [
+            {"type": "message_start", "message": {}},
+            {"type": "content_block_start", "content_block": {"type": "tool_use", "input": {}}},
+            {"type": "content_block_delta", "delta": delta},
+            {"type": "content_block_stop"},
+        ]
+    )
+    return message.encoded().partition(b'"input":')[2].removesuffix(b"}]}")
+
+
+@pytest.mark.parametrize("arguments", ['{"n": 1.50, "a":"\\u00e4"}', "{ }", '{"z":1,"a":[2]}'])
+def test_arguments_stay_as_they_were_written(arguments):
+    assert _input(arguments) == arguments.encode()
+
+
+@pytest.mark.parametrize("arguments", ["", '{"a":"b', "[1]", '"a"'])
+def test_arguments_that_are_cut_are_none(arguments):
+    assert _input(arguments) == b"{}"

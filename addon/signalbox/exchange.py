@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 from signalbox.config.rules import Provider, Rules, Timeout
+from signalbox.messages.answer_facts import AnswerFacts
 from signalbox.messages.api import Usage
-from signalbox.messages.reader import Reader
 from signalbox.messages.redaction import without_secrets
 from signalbox.routing.attempts import Attempt
 from signalbox.routing.credentials import LOGIN, Caller, leak, masked_value, secrets_of
@@ -90,8 +90,8 @@ class Exchange:
         """Path and query of the flow's request, and what a person sees of them."""
         self.close_after_response = False
         """Whether the client wants its connection closed after the answer."""
-        self.reader: Reader | None = None
-        """Of the answer that the client gets, where a provider gives it."""
+        self.answer: AnswerFacts | None = None
+        """What the answer has told that the client gets, where a provider gives it."""
         self.outcome: Outcome | None = None
         """How the last attempt ended, where that was told by anything but its answer."""
         self.first_byte: float | None = None
@@ -160,28 +160,28 @@ class Exchange:
         if self.listener is not None:
             self.listener(self, status, headers)
 
-    def on_answer_bytes(self, reader: Reader, now: float) -> bool:
+    def on_answer_bytes(self, answer: AnswerFacts, now: float) -> bool:
         """Bytes of the answer are about to go to the client. Block provenance is stored before, so that its
         next request finds it, also where this answer is cut. Says whether the answer has just begun."""
         if self.first_byte is None:
             self.first_byte = now
-        if reader.issued and self.provenance is not None and self.provider is not None:
-            self.provenance.learn(reader.issued, self.provider.name)
-            reader.issued.clear()
-        has_just_begun = reader.began and not self._answer_began
+        if answer.issued and self.provenance is not None and self.provider is not None:
+            self.provenance.learn(answer.issued, self.provider.name)
+            answer.issued.clear()
+        has_just_begun = answer.began and not self._answer_began
         self._answer_began = self._answer_began or has_just_begun
         return has_just_begun
 
     def fail_attempt(self, outcome: Outcome, usage: Usage, now: float) -> None:
         """The attempt under way has failed, and another answer follows."""
-        self.outcome, self.reader = outcome, None
+        self.outcome, self.answer = outcome, None
         self.label_attempt(outcome.label)
         self._end_attempt(outcome, usage, now)
 
     def finish_attempt(self, outcome: Outcome | None, now: float) -> None:
         """The attempt that was delivered is over; None where the client left."""
         self._end_attempt(
-            outcome or CANCELLED, self.reader.usage if self.reader is not None else Usage(), now
+            outcome or CANCELLED, self.answer.usage if self.answer is not None else Usage(), now
         )
 
     def _end_attempt(self, outcome: Outcome, usage: Usage, now: float) -> None:
@@ -216,7 +216,7 @@ class Exchange:
 
     def answer_locally(self) -> None:
         """The client gets an answer of the router's own in place of what the provider sent."""
-        self.reader = None
+        self.answer = None
 
     def conclude(self, outcome: Outcome) -> None:
         """How the attempt ended whose answer the client gets, unless that was told before."""

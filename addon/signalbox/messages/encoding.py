@@ -9,7 +9,7 @@ import zstandard
 
 _SLICE = 256
 """Bytes decoded at once: the worst zstd bomb makes 8 MB of them, gzip 260 KB."""
-_PIECE = 1 << 18
+PIECE = 1 << 18
 """Bytes that are given at once at the most."""
 _WINDOW = 1 << 23
 """The largest zstd window that HTTP allows: https://www.rfc-editor.org/rfc/rfc9659"""
@@ -68,10 +68,10 @@ class _Brotli:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         self._begun = self._begun or bool(data)
-        piece = self._stream.process(data, output_buffer_limit=_PIECE)
+        piece = self._stream.process(data, output_buffer_limit=PIECE)
         while piece:
             yield piece
-            piece = self._stream.process(b"", output_buffer_limit=_PIECE)
+            piece = self._stream.process(b"", output_buffer_limit=PIECE)
 
     @property
     def ended(self) -> bool:
@@ -149,8 +149,8 @@ class Decoder:
         """`data` with this many encodings taken off, and then the others."""
         self._count(level, len(data))
         if level == len(self._stages):
-            for at in range(0, len(data), _PIECE):
-                yield data[at : at + _PIECE] if len(data) > _PIECE else data
+            for at in range(0, len(data), PIECE):
+                yield data[at : at + PIECE] if len(data) > PIECE else data
             return
         for piece in self._stages[level].feed(data):
             if piece:

@@ -120,13 +120,13 @@ def read_block(raw: memoryview) -> Block:
 
 
 class ThinkingDigester:
-    """Reads which thinking blocks an answer holds; `digests` grows as they end.
+    """Appends to `digests` each thinking block of an answer as it ends.
 
     A block that never ends counts as none: the client has not got all of it either.
     """
 
-    def __init__(self, key: bytes) -> None:
-        self.digests: list[bytes] = []
+    def __init__(self, key: bytes, digests: list[bytes]) -> None:
+        self.digests = digests
         self._key = key
         self._block: Block | None = None
         """The one in progress, without its text."""
@@ -138,7 +138,7 @@ class ThinkingDigester:
         """Whether a thinking block is in progress."""
         return self._block is not None
 
-    def take(self, event: Event) -> None:
+    def event(self, event: Event) -> None:
         """The next event of a stream. What cannot be read is passed over."""
         if self._block is None and MARK not in event.data:
             return
@@ -155,7 +155,7 @@ class ThinkingDigester:
                 self._block = msgspec.structs.replace(step.content_block, thinking=None)
                 self._add(step.content_block)
 
-    def take_whole(self, message: Body) -> None:
+    def message(self, message: Body) -> None:
         """An answer that is not streamed."""
         place = message.span("content")
         if place is None or message.readable.find(MARK, place.value, place.end) < 0:

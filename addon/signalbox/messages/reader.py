@@ -1,198 +1,336 @@
-"""What reads one answer on its way to the client: usage on the side, and the few things that may change."""
+"""Reader of answers in the Messages API: observes what they tell, and rewrites a few things."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Literal
 
 import msgspec
 
-from .api import NAMES, Usage
-from .encoding import Decoder, EncodingError, known, names
-from .errors import as_prompt_too_long, error_in, read_error
+from .answer_facts import AnswerFacts
+from .api import NAMES
+from .encoding import PIECE, Decoder, EncodingError, known, names
+from .errors import as_prompt_too_long, error_event, error_in, error_type, prompt_too_long, read_error
 from .issued import MARK, ThinkingDigester
 from .json_edit import Body, BodyError
-from .sse import Event, Splitter, parse_event
+from .sse import Event, Splitter, form_of, parse_event
 
 WHOLE_LIMIT = 16 * 1024 * 1024
 """Bytes of a JSON answer that are kept to be read at its end; a larger one passes unread."""
 
 _START_LIMIT = 1024 * 1024
-"""Bytes that may wait for a first event to be complete."""
+"""Bytes that are held until a first event is complete."""
 
-_TELLING = re.compile(rb'"usage"|message_(?:start|delta|stop)|error|%b' % MARK)
+_RELEVANT = re.compile(rb'"usage"|message_(?:start|delta|stop)|error|%b' % MARK)
 _NAMES = frozenset({"message_start", "message_delta", "message_stop", "error"})
 _BEGINS = frozenset({"content_block_delta", "message_delta"})
 
 
-class Reader:
-    """Feed it the answer's bytes as they come, then call `end`; neither raises.
+class Observer:
+    """Fills `facts` from the events of a stream, or from a whole answer."""
 
-    `echo_model` is the name that the client asked for: the answer's `model` becomes it. `estimate` gives
-    what is shown as the input tokens of a `message_start` that reports none, and is asked only then. With
-    `reword` an error event before anything of the answer, which says that the prompt is too long, says it in
-    the words on which Claude Code compacts. With none of them `feed` returns what it is given. With one a
-    compressed answer is decoded (`decodes`: its content-encoding no longer holds), a stream waits until its
-    first events are complete, and a JSON answer waits for `end`. With a `key` it is read whose thinking the
-    answer holds.
+    def __init__(self, facts: AnswerFacts, key: bytes | None) -> None:
+        """With a `key` thinking blocks are digested under it."""
+        self.facts = facts
+        self._thinking = None if key is None else ThinkingDigester(key, facts.issued)
+
+    def is_relevant(self, block: bytes) -> bool:
+        """Whether an event may tell anything: most are only further pieces of a text."""
+        return self._reads_all or _RELEVANT.search(block) is not None
+
+    def may_skip(self, chunk: bytes) -> bool:
+        """Whether no event of a chunk can be relevant; quicker than to look at each."""
+        return not (
+            self._reads_all or b"message_" in chunk or b"usage" in chunk or b"error" in chunk or MARK in chunk
+        )
+
+    @property
+    def _reads_all(self) -> bool:
+        return not self.facts.began or (self._thinking is not None and self._thinking.is_open)
+
+    def event(self, event: Event) -> tuple[str, Body] | None:
+        """Type and content of a relevant event; None for any other."""
+        if not event.data:
+            return None
+        facts = self.facts
+        facts.is_stream = True
+        if self._thinking is not None:
+            self._thinking.event(event)
+        if facts.began and event.name not in _NAMES and not _RELEVANT.search(event.data):
+            return None
+        try:
+            body = Body.parse(event.data)
+        except BodyError:
+            body = Body.parse(b"{}")
+            facts.fault = facts.fault or "an event is not a JSON object"
+        kind = body.get("type", str) or event.name
+        facts.began = facts.began or kind in _BEGINS or _is_tool(body)
+        if not facts.began:
+            self._note_foreign(body, None if kind else _reported(body, of_any_status=False))
+        self._note_usage(body)
+        if kind == "message_start" and (message := body.inner("message")) is not None:
+            self._note_message(message)
+        elif kind == "message_delta":
+            self._note_stop_reason(body.inner("delta"))
+        elif kind == "message_stop":
+            facts.complete = True
+        elif kind == "error":
+            facts.error = read_error(event.data).type_and_message or ("", "")
+        return kind, body
+
+    def whole(self, data: bytes) -> Body | None:
+        """The message, or the count of tokens, in a JSON answer; None where there is none."""
+        facts = self.facts
+        try:
+            body = Body.parse(data)
+        except BodyError:
+            facts.error = read_error(data).type_and_message
+            facts.complete = facts.error is not None
+            facts.fault = "" if facts.complete else "it is not a JSON object"
+            return None
+        facts.error = _reported(body)
+        facts.complete = True
+        self._note_foreign(body, facts.error if body.get("type", str) != "error" else None)
+        facts.began = facts.error is None
+        if not facts.began:
+            return None
+        self._note_message(body)
+        if self._thinking is not None:
+            self._thinking.message(body)
+        facts.usage.take({"input_tokens": body.get("input_tokens", int)})
+        return body
+
+    def _note_foreign(self, body: Body, error: tuple[str, str] | None) -> None:
+        """`error` is one of another shape that the body reports."""
+        if error is None and (protocol := _other_protocol(body)):
+            error = "api_error", f"the answer is {protocol} and no message; look at the provider's api"
+        if error is not None and not self.facts.foreign:
+            self.facts.error, self.facts.foreign = error, error[1] or "an error without a message"
+
+    def _note_message(self, message: Body) -> None:
+        self.facts.message_id = message.get("id", str) or self.facts.message_id
+        self._note_usage(message)
+        self._note_stop_reason(message)
+
+    def _note_usage(self, body: Body) -> None:
+        if (usage := body.get("usage", dict[str, Any])) is not None:
+            self.facts.usage.take(usage)
+
+    def _note_stop_reason(self, body: Body | None) -> None:
+        reason = body.get("stop_reason", str) if body is not None else None
+        self.facts.stopped = self.facts.stopped or bool(reason)
+
+
+class Rewrites(msgspec.Struct, frozen=True):
+    """What a client gets in place of what the provider said."""
+
+    model: str | None = None
+    """The name that the client asked for, as the answer's `model`."""
+    estimate: Callable[[], int] | None = None
+    """Gives the input tokens of a `message_start` that reports none; called only then, as it takes time."""
+    context_errors: bool = False
+    """Whether an error event that says that the prompt is too long, before anything of the answer, says it in
+    the words on which Claude Code compacts."""
+
+    def __bool__(self) -> bool:
+        return self.model is not None or self.estimate is not None or self.context_errors
+
+    def message_start(self, event: Body) -> bytes | None:
+        message = event.inner("message")
+        return None if message is None else event.edited({"message": self._message(message, at_start=True)})
+
+    def message(self, message: Body) -> bytes:
+        """A whole answer."""
+        return self._message(message, at_start=False)
+
+    def error(self, event: bytes) -> bytes | None:
+        """The data of an error event; None where it stays."""
+        return as_prompt_too_long(400, event) if self.context_errors else None
+
+    def _message(self, message: Body, *, at_start: bool) -> bytes:
+        change = {}
+        if self.model is not None and "model" in message and message.get("model", str) != self.model:
+            change["model"] = msgspec.json.encode(self.model)
+        if (usage := self._usage(message, at_start)) is not None:
+            change["usage"] = usage
+        return message.edited(change)
+
+    def _usage(self, message: Body, at_start: bool) -> bytes | None:
+        """The usage with what a client reads of it: counts of input and output tokens, and the estimate where
+        a stream begins with none of input, or a message has none. None where nothing is to be filled in."""
+        if self.estimate is None or not (at_start or "content" in message):
+            return None
+        usage = message.inner("usage") or Body.parse(b"{}")
+        told = [usage.get(name, float) for name in NAMES if name != "output_tokens"]
+        change = {}
+        if not any(told) and (at_start or usage.get("input_tokens", float) is None):
+            change["input_tokens"] = b"%d" % self.estimate()
+        elif usage.get("input_tokens", float) is None:
+            change["input_tokens"] = b"0"
+        if usage.get("output_tokens", float) is None:
+            change["output_tokens"] = b"0"
+        return usage.edited(change) if change else None
+
+
+class MessagesReader:
+    """A `ResponseReader` of a provider that speaks the Messages API.
+
+    Without `rewrites` the output is the input. With any of them a compressed answer is decoded, a stream is
+    held until its first events are complete, and a JSON answer until `end`.
     """
+
+    content_type: str | None = None
+    finished = over = False
 
     def __init__(
         self,
         content_type: str,
         content_encoding: str = "",
         *,
-        echo_model: str | None = None,
-        estimate: Callable[[], int] | None = None,
-        reword: bool = False,
+        rewrites: Rewrites | None = None,
         decode: bool = False,
         key: bytes | None = None,
+        provider: str = "",
+        request_id: str = "",
     ) -> None:
-        self.usage = Usage()
-        self.model: str | None = None
-        """As the provider said."""
-        self.message_id: str | None = None
-        self.stop_reason: str | None = None
-        self.error: tuple[str, str] | None = None
-        """Type and message of an `event: error` or of a JSON error body."""
-        self.foreign = ""
-        """Why it is nothing that a client of Anthropic's could read, for people: another protocol, or an
-        error of another shape. Then there is an `error`."""
-        self.complete = False
-        """Whether `message_stop` or a whole JSON answer was seen."""
-        self.size = 0
-        """Decoded bytes that were read."""
-        self.events = 0
-        self.began = False
-        """Whether there is something of the answer itself: a tool's start, a delta, a whole message."""
-        self.fault = ""
-        """Why the answer could not be read, without anything of it."""
-        self.broken = False
-        """What is left cannot be decoded for the client: nothing more comes, the connection is to be cut."""
-
-        self._trace = None if key is None else ThinkingDigester(key)
-        self.issued: list[bytes] = [] if self._trace is None else self._trace.digests
-        """What the thinking blocks that have ended are known by, under `key`."""
-
-        self._echo = echo_model
-        self._estimate = estimate
-        self._reword = reword
-        self._streamed = content_type.strip().lower().startswith("text/event-stream")
+        """`decode` asks for decoded output even without rewrites. `provider` and `request_id` are named to
+        the client in place of a stream in another protocol."""
+        self.facts = AnswerFacts()
+        rewrites = rewrites or Rewrites()
+        is_compressed, is_known = bool(names(content_encoding)), known(content_encoding)
+        self.changes = is_known and (bool(rewrites) or (decode and is_compressed))
+        self.decodes = self.changes and is_compressed
+        self._observer = Observer(self.facts, key)
+        self._rewrites = rewrites
+        self._provider = provider
+        self._request_id = request_id
+        self._is_announced = content_type.strip().lower().startswith("text/event-stream")
         self._form: Literal["unknown", "events", "json", "unread"] = "unknown"
         self._splitter = Splitter()
         self._held = bytearray()
-        is_compressed = bool(names(content_encoding))
-        wanted = echo_model is not None or estimate is not None or reword or (decode and is_compressed)
-        self.changes = known(content_encoding) and wanted
-        self._started = not self.changes
-        self.decodes = self.changes and is_compressed
-        self._decoder = Decoder(content_encoding if known(content_encoding) else "")
-        if not known(content_encoding):
-            self._give_up("its content-encoding is not known")
-
-    @property
-    def understood(self) -> bool:
-        """Whether there is an answer, or may be one that cannot be read for its content-encoding."""
-        return self.complete or self.began or "content-encoding" in self.fault
-
-    @property
-    def ended(self) -> bool:
-        """Whether what was read is a whole answer. A stream whose connection just closes, which HTTP cannot
-        always tell from its end, has neither a stop reason nor `message_stop`. True where it was not read."""
-        return self.complete or self.stop_reason is not None or bool(self.fault)
+        self._awaits_start = self.changes
+        """Whether `message_start` has not come yet, which may have to be changed."""
+        self._awaits_error = self.changes and rewrites.context_errors
+        self._told_foreign = False
+        self._decoder = Decoder(content_encoding) if is_compressed and is_known else None
+        if not is_known:
+            self._give_up_decoding("not known")
 
     def feed(self, data: bytes) -> bytes:
-        """What the client gets now."""
+        """The client's bytes for this input."""
         given = [piece for piece in self.pieces(data) if piece]
         return given[0] if len(given) == 1 else b"".join(given)
 
-    def pieces(self, data: bytes) -> Iterator[bytes]:
-        """The same in pieces of bounded size, however well `data` is compressed. Each is decoded when it is
-        asked for; an empty one says that there is nothing to give yet."""
-        if self.broken:
+    def pieces(self, data: bytes) -> Iterable[bytes]:
+        """`feed` in pieces of bounded size; see `ResponseReader`."""
+        if self._form == "unread" and not self.changes:
+            return (data,)
+        if self._decoder is None and len(data) <= PIECE:
+            out = self._process(data)
+            return (out if self.changes else data,)
+        return self._decoded(data)
+
+    def _decoded(self, data: bytes) -> Iterator[bytes]:
+        decoder = self._decoder or Decoder("")
+        if self.facts.broken:
             return
         try:
-            for piece in self._decoder.pieces(data):
-                if not self.changes and self._form == "unread":
+            for piece in decoder.pieces(data):
+                if self._form == "unread" and not self.changes:
                     break
-                self.size += len(piece)
-                out = self._through(piece)
+                out = self._process(piece)
                 yield out if self.changes else b""
         except EncodingError as error:
-            self._undecodable(error)
-            yield self._released() if self.changes else b""
+            self._give_up_decoding(str(error))
+            yield self._output() if self.changes else b""
         if not self.changes:
             yield data
 
     def end(self) -> bytes:
-        """What the client still gets."""
-        if not self.broken and self._form != "unread":
+        """The client's last bytes."""
+        if not self.facts.broken and self._form != "unread":
             try:
-                self._decoder.end()
+                if self._decoder is not None:
+                    self._decoder.end()
                 self._finish()
             except EncodingError as error:
-                self._undecodable(error)
+                self._give_up_decoding(str(error))
             except Exception as error:
                 self._give_up(f"{type(error).__name__} while it was read")
         self._form = "unread"
-        rest = self._released()
+        rest = self._output()
         return rest if self.changes else b""
 
-    def _undecodable(self, error: EncodingError) -> None:
-        self._give_up(f"its content-encoding is {error}")
-        self.broken = self.decodes
+    def _give_up_decoding(self, why: str) -> None:
+        self._give_up(f"its content-encoding is {why}")
+        self.facts.undecodable = True
+        self.facts.broken = self.decodes
 
     def _give_up(self, fault: str) -> None:
-        self.fault = self.fault or fault
+        self.facts.fault = self.facts.fault or fault
         self._form = "unread"
 
-    def _through(self, piece: bytes) -> bytes:
-        self._held += piece
+    def _process(self, piece: bytes) -> bytes:
+        """Reads a decoded piece and gives what of the answer need not be held."""
+        self.facts.size += len(piece)
+        if is_held := bool(self._held) or self._is_holding:
+            self._held += piece
         try:
             self._read(piece)
         except Exception as error:
-            # A fault of ours must cost the tally only, never a byte of the answer.
+            # A fault of ours must cost the facts only, never a byte of the answer.
             self._give_up(f"{type(error).__name__} while it was read")
-        return self._released()
+        return self._output() if is_held or self._is_replaced else piece
 
-    @property
-    def _waits(self) -> bool:
-        """Whether an event may still be changed, so that none is let go in parts."""
-        return not self._started or (self._reword and not self.began)
-
-    def _released(self) -> bytes:
-        """What need not wait."""
-        if self._form == "json" or (self._form == "events" and self._waits and self._splitter.pending):
+    def _output(self) -> bytes:
+        """What need not be held any longer."""
+        if self._is_replaced:
+            self._held.clear()
+            return self._foreign_error()
+        if self._form == "json" or (self._form == "events" and self._may_change and self._splitter.pending):
             return b""
         out = bytes(self._held)
         self._held.clear()
         return out
 
+    @property
+    def _is_holding(self) -> bool:
+        """Whether the next bytes may have to be changed, or read as a whole."""
+        if self._form == "events":
+            return self._may_change
+        return self._form in ("unknown", "json")
+
+    @property
+    def _is_replaced(self) -> bool:
+        """Whether an error event stands in place of a stream in another protocol."""
+        return self.changes and self.facts.is_stream and bool(self.facts.foreign)
+
+    @property
+    def _may_change(self) -> bool:
+        """Whether an event may still be changed, so that none is let go in parts."""
+        return self._awaits_start or (self._awaits_error and not self.facts.began)
+
     def _read(self, piece: bytes) -> None:
         if self._form == "unknown":
             self._form = self._form_of(piece)
         if self._form == "events":
+            if self._observer.may_skip(piece) and self._splitter.skips(piece):
+                return
             for block in self._splitter.feed(piece):
-                if self._matters(block):
+                if self._observer.is_relevant(block):
                     self._event(parse_event(block))
-                else:
-                    self.events += 1
             if len(self._held) > _START_LIMIT:
-                self._started, self._reword = True, False
+                self._awaits_start = self._awaits_error = False
         elif self._form == "json" and len(self._held) > WHOLE_LIMIT:
             self._give_up("it is too large")
 
     def _form_of(self, piece: bytes) -> Literal["unknown", "events", "json", "unread"]:
         """By its first byte, since some send JSON errors as streams and streams without saying so."""
-        first = piece.lstrip()[:1]
-        if not first:
-            return "unknown"
-        if first in b"{[":
-            return "json"
-        if self._streamed or first in b"edir:":
-            return "events"
-        self.fault = "it is neither a stream nor JSON"
-        return "unread"
+        form = form_of(piece, is_announced=self._is_announced)
+        if form == "page" or form == "other":  # mypy narrows only this
+            self.facts.fault = "it is neither a stream nor JSON"
+            return "unread"
+        return form
 
     def _finish(self) -> None:
         if self._form == "events":
@@ -201,119 +339,35 @@ class Reader:
                     Body.parse(event.data)
                     self._event(event)
         elif self._form == "json":
-            self._whole(bytes(self._held))
-
-    def _matters(self, block: bytes) -> bool:
-        """Whether an event may tell anything: most are only further pieces of a text."""
-        is_thinking = self._trace is not None and self._trace.is_open
-        return not self.began or is_thinking or _TELLING.search(block) is not None
+            message = self._observer.whole(bytes(self._held))
+            if message is not None:
+                self._held[:] = self._rewrites.message(message)
 
     def _event(self, event: Event) -> None:
-        if not event.data:
+        relevant = self._observer.event(event)
+        if relevant is None or not self._may_change:
             return
-        self.events += 1
-        if self._trace is not None:
-            self._trace.take(event)
-        if self.began and event.name not in _NAMES and not _TELLING.search(event.data):
-            return
-        try:
-            body = Body.parse(event.data)
-        except BodyError:
-            body = Body.parse(b"{}")
-            self.fault = self.fault or "an event is not a JSON object"
-        kind = body.get("type", str) or event.name
-        self.began = self.began or kind in _BEGINS or _is_tool(body)
-        if not self.began:
-            self._tell_foreign(body, None if kind else _reported(body, of_any_status=False))
-        self._take_usage(body)
-        if kind == "message_start":
-            self._message_start(event.data, body)
-        elif kind == "message_delta":
-            self._take_stop_reason(body.inner("delta"))
-        elif kind == "message_stop":
-            self.complete = True
+        kind, body = relevant
+        if kind == "message_start" and self._awaits_start:
+            if (new := self._rewrites.message_start(body)) is not None:
+                self._awaits_start = False
+                self._held = self._held.replace(event.data, new, 1)
         elif kind == "error":
-            self.error = read_error(event.data).type_and_message or ("", "")
-            self._say_otherwise(event.data)
+            self._rewrite_error(event.data)
 
-    def _message_start(self, data: bytes, body: Body) -> None:
-        message = body.inner("message")
-        if message is None:
-            return
-        self._take_message(message)
-        if not self._started:
-            self._started = True
-            new = body.edited({"message": self._changed(message)})
-            self._held = self._held.replace(data, new, 1)
+    def _rewrite_error(self, error: bytes) -> None:
+        if self._awaits_error and not self.facts.began and (new := self._rewrites.error(error)):
+            self._held = self._held.replace(error, new, 1)
 
-    def _say_otherwise(self, error: bytes) -> None:
-        if self._reword and not self.began and (said := as_prompt_too_long(400, error)):
-            self._held = self._held.replace(error, said, 1)
-
-    def _whole(self, data: bytes) -> None:
-        try:
-            body = Body.parse(data)
-        except BodyError:
-            self.error = read_error(data).type_and_message
-            self.complete = self.error is not None
-            self.fault = "" if self.complete else "it is not a JSON object"
-            return
-        self.error = _reported(body)
-        self.complete = True
-        self._tell_foreign(body, self.error if body.get("type", str) != "error" else None)
-        self.began = self.error is None
-        if self.began:
-            self._take_message(body)
-            if self._trace is not None:
-                self._trace.take_whole(body)
-            self.usage.take({"input_tokens": body.get("input_tokens", int)})
-            self._held[:] = self._changed(body, at_start=False)
-
-    def _tell_foreign(self, body: Body, error: tuple[str, str] | None) -> None:
-        """`error` is one of another shape that it reports."""
-        if error is None and (protocol := _other_protocol(body)):
-            error = "api_error", f"the answer is {protocol} and no message; look at the provider's api"
-        if error is not None and not self.foreign:
-            self.error, self.foreign = error, error[1] or "an error without a message"
-
-    def _take_message(self, message: Body) -> None:
-        self.model = message.get("model", str) or self.model
-        self.message_id = message.get("id", str) or self.message_id
-        self._take_usage(message)
-        self._take_stop_reason(message)
-
-    def _take_usage(self, body: Body) -> None:
-        if (usage := body.get("usage", dict[str, Any])) is not None:
-            self.usage.take(usage)
-
-    def _take_stop_reason(self, body: Body | None) -> None:
-        if body is not None:
-            self.stop_reason = body.get("stop_reason", str) or self.stop_reason
-
-    def _changed(self, message: Body, at_start: bool = True) -> bytes:
-        """A message with the asked model, and with usage where it has none."""
-        change = {}
-        if self._echo is not None and "model" in message and message.get("model", str) != self._echo:
-            change["model"] = msgspec.json.encode(self._echo)
-        if (usage := self._filled(message, at_start)) is not None:
-            change["usage"] = usage
-        return message.edited(change)
-
-    def _filled(self, message: Body, at_start: bool) -> bytes | None:
-        """The usage with what a client reads of it: counts of input and output tokens, and the estimate where
-        a stream begins with none of input, or a message has none. None where nothing is to be filled in."""
-        if self._estimate is None or not (at_start or "content" in message):
-            return None
-        usage = message.inner("usage") or Body.parse(b"{}")
-        told = [usage.get(name, float) for name in NAMES if name != "output_tokens"]
-        change = {}
-        if not any(told) and (at_start or usage.get("input_tokens", float) is None):
-            change["input_tokens"] = b"%d" % self._estimate()
-        elif usage.get("input_tokens", float) is None:
-            change["input_tokens"] = b"0"
-        if usage.get("output_tokens", float) is None:
-            change["output_tokens"] = b"0"
-        return usage.edited(change) if change else None
+    def _foreign_error(self) -> bytes:
+        if self._told_foreign:
+            return b""
+        self._told_foreign = True
+        said = self.facts.foreign
+        names = self.facts.error[:1] if self.facts.error is not None else ()
+        if in_other_words := prompt_too_long(said, names):
+            return error_event(error_type(400), in_other_words, self._request_id)
+        return error_event("api_error", f"{self._provider} gave no answer: {said}", self._request_id)
 
 
 def _reported(body: Body, *, of_any_status: bool = True) -> tuple[str, str] | None:

@@ -1,6 +1,6 @@
 """Server-sent events, cut out of a stream: https://html.spec.whatwg.org/multipage/server-sent-events.html"""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 LARGEST = 16 * 1024 * 1024
 """Bytes of one event; larger ones are passed over and never kept."""
@@ -13,6 +13,23 @@ class Event(NamedTuple):
     """Of its `event:` line, else empty."""
     data: bytes
     """Lines of several `data:` fields joined by newlines."""
+
+
+type Form = Literal["unknown", "events", "json", "page", "other"]
+"""What a body is by its first bytes; unknown as long as there is only white space."""
+
+
+def form_of(data: bytes, *, is_announced: bool) -> Form:
+    """By the first byte, since some send JSON errors as streams and streams without saying so. `is_announced`
+    says that the head names a stream, for what begins as neither."""
+    first = data.lstrip()[:1]
+    if not first:
+        return "unknown"
+    if first in b"{[":
+        return "json"
+    if is_announced or first in b"edir:\xef":
+        return "events"
+    return "page" if first == b"<" else "other"
 
 
 class Splitter:
@@ -30,6 +47,15 @@ class Splitter:
     @property
     def pending(self) -> bool:
         return len(self._held) > self._held.startswith(b"\n")
+
+    def skips(self, data: bytes) -> bool:
+        """Whether `data` is whole events with nothing pending before or after them: it need not be fed if
+        none of them is of interest."""
+        return (
+            data.endswith(b"\n\n")
+            and not (self._held or self._after_cr or self._passing_over)
+            and b"\r" not in data
+        )
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that are complete now, each without its blank line and with newlines as line ends."""

@@ -228,8 +228,8 @@ class Hooks:
         try:
             recording.finish(exchange)
             recording.remember(exchange, self.app.stores.sessions)
-            if exchange.reader is not None and exchange.reader.fault:
-                log.warning("an answer could not be read for its usage: %s", exchange.reader.fault)
+            if exchange.answer is not None and exchange.answer.fault:
+                log.warning("an answer could not be read for its usage: %s", exchange.answer.fault)
             recorded = recording.entry(exchange, flow.response)
             if exchange.kind == "messages":
                 self.app.stores.recorder.record(recorded)

@@ -14,18 +14,10 @@ from mitmproxy.net.http import status_codes
 
 from signalbox.errors import log_error
 from signalbox.exchange import Exchange
+from signalbox.messages.answer_facts import AnswerFacts
 from signalbox.messages.encoding import EncodingError, TooLarge, decode
-from signalbox.messages.errors import (
-    HEAD,
-    as_prompt_too_long,
-    error_body,
-    error_event,
-    error_type,
-    prompt_too_long,
-    refused_key,
-    with_request_id,
-)
-from signalbox.messages.reader import Reader
+from signalbox.messages.errors import HEAD, as_prompt_too_long, error_body, refused_key, with_request_id
+from signalbox.messages.reader import MessagesReader
 from signalbox.routing.outcome import (
     EMPTY,
     STREAM_ERROR,
@@ -36,7 +28,8 @@ from signalbox.routing.outcome import (
     success,
 )
 from signalbox.routing.retry_after import limits
-from signalbox.translate.translation import PASSING
+from signalbox.routing.translator import Translator
+from signalbox.translate.identity import IdentityTranslator
 
 log = logging.getLogger("signalbox")
 
@@ -70,27 +63,24 @@ class UpstreamAnswer:
         self._raw = bytearray()
         """What came, as it came, while it may be an error's body."""
         self._coding = response.headers.get("content-encoding", "")
-        self._told_of_fault = self._told_of_foreign = False
+        self._told_of_fault = False
 
-        outgoing = None if self.is_error else exchange.outgoing
-        translation = outgoing.translation if outgoing is not None else PASSING
-        headers = response.headers
-        self.translated = translation.answer(
-            headers.get("content-type", ""), self._coding, exchange.request_id
+        outgoing = exchange.outgoing
+        self.translator: Translator = outgoing.translator if outgoing is not None else IdentityTranslator()
+        makes = IdentityTranslator() if self.is_error else self.translator
+        estimates = outgoing is not None and outgoing.estimates and not self.is_error
+        self.reader = makes.reader(
+            response.headers.get("content-type", ""),
+            self._coding,
+            request_id=exchange.request_id,
+            key=key,
+            estimate=exchange.estimate if estimates else None,
+            decode=not lone,
         )
-        if self.translated.content_type is not None:
-            self._become_translated(self.translated.content_type)
+        if self.reader.content_type is not None:
+            self._become_translated(self.reader.content_type)
         self.is_stream = is_stream(response)
         """Whether the client gets a stream."""
-        self.reader = Reader(
-            headers.get("content-type", ""),
-            headers.get("content-encoding", ""),
-            echo_model=outgoing.response_model_name if outgoing else None,
-            estimate=exchange.estimate if outgoing is not None and outgoing.estimates else None,
-            reword=outgoing is not None and not self.provider.is_anthropic,
-            decode=not lone,
-            key=key,
-        )
 
     def _become_translated(self, content_type: str) -> None:
         headers = self.response.headers
@@ -99,18 +89,22 @@ class UpstreamAnswer:
         headers["content-type"] = content_type
         self.response.status_code, self.response.reason = 200, "OK"  # a 204 could hold nothing of it
 
+    @property
+    def facts(self) -> AnswerFacts:
+        """What the answer has told so far."""
+        return self.reader.facts
+
     # as it comes
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """What the client gets of this, in pieces of bounded size, each made when it is asked for; an empty
-        one says that there is nothing to give yet. Never raises."""
+        """What the client gets of this; see `ResponseReader.pieces`. Never raises."""
         if self.is_error or (not self.is_stream and len(self._raw) <= WHOLE):
             self._raw += data
         try:
-            for translated in self.translated.pieces(data):
-                for out in self.reader.pieces(translated) if translated else (b"",):
-                    self.is_stream = self.is_stream or (not self.is_error and self.reader.events > 0)
-                    yield self._without_foreign(out)
+            for out in self.reader.pieces(data):
+                if not self.is_stream:
+                    self.is_stream = self.facts.is_stream and not self.is_error
+                yield out
         except Exception as fault:  # costs the tally, never a byte
             self._tell_of(fault)
             yield data
@@ -119,11 +113,7 @@ class UpstreamAnswer:
         """What the client still gets. Never raises."""
         self.complete = True
         try:
-            translated = self.translated.end()
-            out = self.reader.feed(translated) if translated else b""
-            if not self.translated.cut:
-                out += self.reader.end()
-            return self._without_foreign(out)
+            return self.reader.end()
         except Exception as fault:
             self._tell_of(fault)
             return b""
@@ -133,82 +123,55 @@ class UpstreamAnswer:
             log_error("the reader of an answer", fault)
         self._told_of_fault = True
 
-    def _without_foreign(self, out: bytes) -> bytes:
-        """An error event in place of a stream in another protocol, which the client could not read."""
-        reader = self.reader
-        if not (reader.foreign and reader.events and reader.changes):
-            return out
-        is_told, self._told_of_foreign = self._told_of_foreign, True
-        if is_told:
-            return b""
-        names = reader.error[:1] if reader.error is not None else ()
-        if in_other_words := prompt_too_long(reader.foreign, names):
-            return error_event(error_type(400), in_other_words, self.exchange.request_id)
-        said = f"{self.provider.name} gave no answer: {reader.foreign}"
-        return error_event("api_error", said, self.exchange.request_id)
-
     @property
     def is_reshaped(self) -> bool:
         """Whether the answer is Anthropic's, but in the other form than was asked for."""
-        outgoing = self.exchange.outgoing
-        return (
-            self.translated.content_type is not None and outgoing is not None and outgoing.translation.passes
-        )
-
-    @property
-    def cut(self) -> str:
-        """Why a translated answer ended too early, for people; empty where it did not."""
-        return self.translated.cut
-
-    @property
-    def broken(self) -> bool:
-        """Whether what came cannot be decoded to its end: the client must not take it for whole."""
-        return self.reader.broken
+        return self.reader.content_type is not None and self.translator.is_identity
 
     # what it means
 
     def outcome(self, now: datetime) -> Outcome | None:
         """How the attempt ended, as soon as that can be told; success once the answer has begun."""
         if self.is_error:
-            return self.judged(now) if self.complete or self.reader.size > HEAD else None
+            return self.judged(now) if self.complete or self.facts.size > HEAD else None
         if self.is_stream:
             return self._of_stream(now)
         if self.complete:
             told = self.judged(now)
-            if told.kind == "success" and self.reader.foreign:
-                return STREAM_ERROR.because(self.reader.foreign)
-            return EMPTY if told.kind == "success" and not self.reader.understood else told
-        return success(self.response.status_code) if self.reader.size > WHOLE else None
+            if told.kind == "success" and self.facts.foreign:
+                return STREAM_ERROR.because(self.facts.foreign)
+            return EMPTY if told.kind == "success" and not self.facts.is_answer else told
+        return success(self.response.status_code) if self.facts.size > WHOLE else None
 
     def _of_stream(self, now: datetime) -> Outcome | None:
-        if self.reader.began:
+        if self.facts.began:
             return success(self.response.status_code)
-        if self.reader.error is not None:
-            return self.judged(now) if self.translated.error is not None else self._of_error_event(now)
+        if self.facts.error is not None:
+            return self.judged(now) if self.facts.provider_error is not None else self._of_error_event(now)
         if self.complete:
             return EMPTY
-        return success(self.response.status_code) if self.reader.size > WHOLE else None
+        return success(self.response.status_code) if self.facts.size > WHOLE else None
 
     def final(self, now: datetime) -> Outcome:
         """How the attempt ended whose answer was delivered to its end."""
         if self.is_error:
             return self.judged(now)
-        if self.reader.error is not None:
+        if self.facts.error is not None:
             return self._of_error_event(now)
-        if self.reader.broken:
-            return STREAM_ERROR.because(self.reader.fault)
-        if not self.reader.understood:
+        if self.facts.broken:
+            return STREAM_ERROR.because(self.facts.fault)
+        if not self.facts.is_answer:
             return EMPTY
-        return success(self.response.status_code) if self.reader.ended else UNFINISHED
+        return success(self.response.status_code) if self.facts.ended else UNFINISHED
 
     def _of_error_event(self, now: datetime) -> Outcome:
-        assert self.reader.error is not None
-        kind, said = map(self.exchange.redact_text, self.reader.error)
+        assert self.facts.error is not None
+        kind, said = map(self.exchange.redact_text, self.facts.error)
         return classify_event(kind, said, now=now, provider=self.provider.url.host)
 
     def judged(self, now: datetime) -> Outcome:
         """By status, headers and what came of the body."""
-        reported = self.translated.error
+        reported = self.facts.provider_error
         told = classify(
             self.response.status_code,
             self.response.headers,
@@ -230,7 +193,7 @@ class UpstreamAnswer:
 
     def error(self) -> bytes:
         """What came as an error: a body, or the data of an `event: error`."""
-        told = self.reader.error
+        told = self.facts.error
         return error_body(500, told[1], told[0] or None) if told is not None else self.body()
 
     # an error becomes Anthropic's
@@ -238,14 +201,14 @@ class UpstreamAnswer:
     def translate_error(self, told: Outcome, now: datetime) -> bool:
         """Where this is an error in another protocol, say it in Anthropic's shape, with a status that belongs
         to it, and when to come back, however the provider says that (translation.md, 9)."""
-        outgoing, response, status = self.exchange.outgoing, self.response, self.response.status_code
-        translation = outgoing.translation if outgoing is not None else PASSING
-        said = self.body() if self.is_error and not translation.passes else self.translated.error
+        response, status = self.response, self.response.status_code
+        is_identity = self.translator.is_identity
+        said = self.body() if self.is_error and not is_identity else self.facts.provider_error
         if said is None:
             return False
-        if translation.passes:  # an error in an answer of the other form than was asked for
+        if is_identity:  # an error in an answer of the other form than was asked for
             status = told.status or 500
-        response.status_code, said = translation.error(status, said)
+        response.status_code, said = self.translator.error(status, said)
         response.reason = status_codes.RESPONSES.get(response.status_code, "")
         wait = told.wait or limits(response.headers, now)
         if response.status_code in (429, 529) and wait is not None:
@@ -290,6 +253,6 @@ class UpstreamAnswer:
     def _becomes_error(self, said: bytes) -> None:
         self.response.headers["content-type"] = "application/json"
         self._becomes(said)
-        self.reader = Reader("application/json")
+        self.reader = MessagesReader("application/json")
         self.reader.feed(said)
         self.reader.end()

@@ -33,9 +33,9 @@ from signalbox.routing.prepare import prepare
 from signalbox.routing.repair import Provenance, RequestRepair, UnsupportedFields
 from signalbox.routing.sessions import Sessions
 from signalbox.routing.threads import ELSEWHERE, Owner, counts_all, for_owner, names_thread
+from signalbox.routing.translator import UntranslatableError
 from signalbox.routing.work import Work
-from signalbox.translate.translation import UntranslatableError
-from signalbox.translate.warmup import warmed_up
+from signalbox.translate.writer import warmed_up
 
 log = logging.getLogger("signalbox")
 
@@ -415,7 +415,7 @@ def log_sent(exchange: Exchange, attempt: Attempt) -> None:
     for note in outgoing.notes if outgoing is not None else ():
         log.debug("%s", note)
     where = MESSAGES if exchange.kind == "messages" else COUNT_TOKENS
-    if outgoing is not None and not outgoing.translation.passes:
+    if outgoing is not None and not outgoing.translator.is_identity:
         where = outgoing.shown_path
     log.debug("%s", console.sent_line(provider.shown, "POST", where, exchange.shown_key(provider)))
 

@@ -41,18 +41,18 @@ def remember(exchange: Exchange, sessions: Sessions) -> None:
 
     Of a long request an estimate is half of the router's work: none is made to learn from alone.
     """
-    reader, facts, provider = exchange.reader, exchange.facts, exchange.provider
-    if exchange.kind != "messages" or reader is None or facts is None or provider is None:
+    answer, facts, provider = exchange.answer, exchange.facts, exchange.provider
+    if exchange.kind != "messages" or answer is None or facts is None or provider is None:
         return
     wanted = facts.is_measured() or not provider.is_anthropic or provider.count_tokens == "estimate"
-    if wanted and facts.conversation and reader.began and reader.error is None:
-        sessions.record_usage(facts.conversation, exchange.model, facts.measured, reader.usage.total_input)
+    if wanted and facts.conversation and answer.began and answer.error is None:
+        sessions.record_usage(facts.conversation, exchange.model, facts.measured, answer.usage.total_input)
 
 
 def entry(exchange: Exchange, response: http.Response | None) -> Entry:
     http_status = response.status_code if response is not None else None
-    facts, provider, reader = exchange.facts, exchange.provider, exchange.reader
-    usage = reader.usage if reader is not None else Usage()
+    facts, provider, answer = exchange.facts, exchange.provider, exchange.answer
+    usage = answer.usage if answer is not None else Usage()
     model = exchange.model or ""
     tokens = (
         usage.input_tokens,
@@ -159,8 +159,8 @@ def _row(exchange: Exchange, attempt: Attempt) -> AttemptRow:
 
 def _error_type(exchange: Exchange, http_status: int | None) -> str | None:
     """As the provider named it, else the one that belongs to the status, else how the answer broke off."""
-    if exchange.reader is not None and exchange.reader.error is not None:
-        return exchange.reader.error[0]
+    if exchange.answer is not None and exchange.answer.error is not None:
+        return exchange.answer.error[0]
     if http_status is not None and http_status >= 400:
         return error_type(http_status)
     return "stream_error" if exchange.ending == "error" else None
@@ -169,8 +169,8 @@ def _error_type(exchange: Exchange, http_status: int | None) -> str | None:
 def _status(exchange: Exchange, http_status: int | None) -> Status:
     if exchange.ending == "cancelled":
         return "cancelled"
-    reader = exchange.reader
-    failed = reader is not None and (reader.error is not None or reader.broken)
+    answer = exchange.answer
+    failed = answer is not None and (answer.error is not None or answer.broken)
     if exchange.ending == "error" or failed or http_status is None or http_status >= 300:
         return "error"
     return "success"

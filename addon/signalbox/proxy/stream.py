@@ -426,7 +426,7 @@ class RoutedStream(HttpStream):
     def _abandon(self, failed: AttemptFailed, following: Attempt | Reject) -> Commands[None]:
         """Release the upstream and book the failure; where flows are looked at it becomes one of its own."""
         exchange, answer = self.exchange, failed.answer or self._answer
-        usage = answer.reader.usage if answer is not None else Usage()
+        usage = answer.facts.usage if answer is not None else Usage()
         exchange.fail_attempt(failed.outcome, usage, time.monotonic())
         yield from self._call.release()
         if answer is not None:
@@ -491,7 +491,7 @@ class RoutedStream(HttpStream):
     def _ask_once(self, *, again: bool = False) -> Commands[UpstreamAnswer]:
         exchange = self.exchange
         self._call = call = UpstreamCall(self)
-        self._answer = exchange.reader = None
+        self._answer = exchange.answer = None
         self._watch_silence()
         yield from call.connect(exchange.timeout.connect)
         self._watch_silence()
@@ -505,7 +505,7 @@ class RoutedStream(HttpStream):
             key=exchange.provenance_key,
             lone=outgoing is None or (outgoing.is_only_candidate and self._sent == "nothing"),
         )
-        exchange.reader = answer.reader
+        exchange.answer = answer.facts
         if self._is_read_first(answer):
             yield from self._read_until_begun(answer)
         return answer
@@ -587,7 +587,7 @@ class RoutedStream(HttpStream):
                 what = f"was silent for {idle:g} s"
                 raise AttemptFailed(outcomes.TIMEOUT.because(what), 504, what) from None
             if isinstance(event, ResponseProtocolError):
-                if answer.translated.finished:
+                if answer.reader.finished:
                     self._take_end(answer)
                 elif answer.is_error:
                     raise AttemptFailed(answer.judged(datetime.now(UTC)), answer=answer, is_cut=True)
@@ -609,9 +609,9 @@ class RoutedStream(HttpStream):
 
     def _outcome(self, answer: UpstreamAnswer) -> Outcome | None:
         outcome = answer.outcome(datetime.now(UTC))
-        if answer.cut and not (answer.reader.began or answer.reader.error):
-            why = f"gave no whole answer: {answer.cut}"
-            raise AttemptFailed(outcomes.STREAM_ERROR.because(answer.cut), 502, why)
+        if answer.facts.cut and not (answer.facts.began or answer.facts.error):
+            why = f"gave no whole answer: {answer.facts.cut}"
+            raise AttemptFailed(outcomes.STREAM_ERROR.because(answer.facts.cut), 502, why)
         if outcome is None and answer.is_stream and answer.held and not self._may_wait:
             return outcomes.success(answer.response.status_code)
         return outcome
@@ -669,7 +669,7 @@ class RoutedStream(HttpStream):
         yield from self._pass_all(answer)
         over_at = inf
         while not answer.complete:
-            if answer.cut:
+            if answer.facts.cut:
                 break
             idle = exchange.timeout.idle
             try:
@@ -685,7 +685,7 @@ class RoutedStream(HttpStream):
                     yield from self._cut(outcomes.TIMEOUT.because(what), what)
                     return
             if isinstance(event, ResponseProtocolError):
-                if not answer.translated.finished:
+                if not answer.reader.finished:
                     yield from self._cut(
                         outcomes.STREAM_ERROR.because(short_reason(event.message)), event.message
                     )
@@ -699,9 +699,9 @@ class RoutedStream(HttpStream):
             elif isinstance(event, ResponseEndOfMessage):
                 call.read_to_end = True
                 yield from self._pass(answer, answer.end())
-        if answer.cut:
-            what = f"gave no whole answer: {answer.cut}"
-            yield from self._cut(outcomes.STREAM_ERROR.because(answer.cut), what)
+        if answer.facts.cut:
+            what = f"gave no whole answer: {answer.facts.cut}"
+            yield from self._cut(outcomes.STREAM_ERROR.because(answer.facts.cut), what)
         else:
             yield from self._end(answer)
 
@@ -713,9 +713,9 @@ class RoutedStream(HttpStream):
     def _pass(self, answer: UpstreamAnswer, data: bytes) -> Commands[None]:
         """Bytes for the client. Whose thinking they hold is known before its next request may come."""
         exchange = self.exchange
-        has_just_begun = exchange.on_answer_bytes(answer.reader, time.monotonic())
+        has_just_begun = exchange.on_answer_bytes(answer.facts, time.monotonic())
         if has_just_begun and exchange.dispatch is not None:
-            exchange.dispatch.answer_began(answer.reader.message_id)
+            exchange.dispatch.answer_began(answer.facts.message_id)
         if data:
             if self.context.options.store_streamed_bodies:
                 self.response_body_buf += data
@@ -724,19 +724,19 @@ class RoutedStream(HttpStream):
 
     def _ping_when_silent(self, answer: UpstreamAnswer) -> None:
         """Chat completions know no pings, and a model may think for long without a word."""
-        if answer.translated.content_type is not None and self.exchange.wants_stream:
-            self._ping_at = inf if answer.translated.over else time.monotonic() + self.app.max_silence
+        if answer.reader.content_type is not None and self.exchange.wants_stream:
+            self._ping_at = inf if answer.reader.over else time.monotonic() + self.app.max_silence
 
     def _over_at(self, answer: UpstreamAnswer, over_at: float) -> float:
         """When an answer counts as over although its connection stays open."""
-        if not answer.translated.finished:
+        if not answer.reader.finished:
             return inf
-        return min(over_at, time.monotonic() + (LINGER if answer.translated.over else USAGE_WAIT))
+        return min(over_at, time.monotonic() + (LINGER if answer.reader.over else USAGE_WAIT))
 
     def _frame(self, answer: UpstreamAnswer) -> None:
         """Set what a head says of length, coding and connection by what the client gets."""
         headers, version = answer.response.headers, self.flow.request.http_version
-        changes = answer.reader.changes or answer.translated.content_type is not None
+        changes = answer.reader.changes
         if answer.reader.decodes:
             headers.pop("content-encoding", None)
         if version == "HTTP/1.0":  # it knows no chunks: the answer ends with its connection
@@ -764,7 +764,7 @@ class RoutedStream(HttpStream):
         self.client_state = self.server_state = self.state_errored
         self.flow.live = False
         yield DropStream(self.stream_id)
-        if answer.broken:
+        if answer.facts.broken:
             cut = ResponseProtocolError(self.stream_id, "broken answer", ErrorCode.KILL)
             yield SendHttp(cut, self.context.client)
         else:
@@ -819,8 +819,8 @@ class RoutedStream(HttpStream):
         if is_changed := answer.translate_error(failed.outcome, now) or answer.refuse_key():
             exchange.conclude(failed.outcome)
         is_changed = (not provider.is_anthropic and answer.reword_error()) or is_changed
-        exchange.reader = answer.reader
-        if answer.reader.foreign and not (provider.is_anthropic or is_changed or answer.is_error):
+        exchange.answer = answer.facts
+        if answer.facts.foreign and not (provider.is_anthropic or is_changed or answer.is_error):
             exchange.answer_locally()
             exchange.label_attempt(failed.outcome.label)
             yield from self._call.release()

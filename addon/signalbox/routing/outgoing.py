@@ -12,7 +12,8 @@ from signalbox.messages.json_edit import Body
 from signalbox.messages.thinking import nothing
 from signalbox.routing.credentials import Headers, forwarded_query, masked_path, secrets_of
 from signalbox.routing.plan import Candidate
-from signalbox.translate.translation import PASSING, Translation
+from signalbox.routing.translator import Translator
+from signalbox.translate.identity import IdentityTranslator
 
 BETA = "anthropic-beta"
 _PATH_SAFE = "/:@!$&'()*+,;=%~"
@@ -60,15 +61,13 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     is_only_candidate: bool = True
     """Whether no other attempt could follow: then a compressed answer may pass as it is."""
-    response_model_name: str | None = None
-    """The name that the client asked for, where another one is sent."""
     estimates: bool = False
     """Whether input tokens are estimated where the provider reports none at the start of a stream."""
     notes: tuple[str, ...] = ()
     """What was changed, for the debug log: names and counts, never values."""
     login: str | None = None
     """The token of the provider's own login, where it is among the headers."""
-    translation: Translation = PASSING
+    translator: Translator = IdentityTranslator()
     """What its answer goes through."""
 
     @property

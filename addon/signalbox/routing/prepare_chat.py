@@ -27,10 +27,10 @@ from signalbox.routing.outgoing import (
     without_fields,
 )
 from signalbox.routing.plan import Candidate
-from signalbox.translate.chat import Chat
 from signalbox.translate.dialects import Dialect, dialect_of
 from signalbox.translate.refusals import taught
 from signalbox.translate.request import ChatRequest, to_chat
+from signalbox.translate.translator import ChatTranslator
 
 PATH = "/chat/completions"
 
@@ -77,15 +77,15 @@ def prepare_chat(
         headers=tuple(headers),
         body=request.body,
         is_only_candidate=False,
-        response_model_name=facts.asked,
         estimates=True,
         notes=tuple(notes),
-        translation=Chat(
+        translator=ChatTranslator(
             request=request,
             dialect=row,
             provider=provider.name,
             model=model,
             seed=seed,
+            response_model=facts.asked,
             secrets=secrets_of(tuple(headers), sent_path),
         ),
     )

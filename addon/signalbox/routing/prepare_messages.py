@@ -28,8 +28,7 @@ from signalbox.routing.outgoing import (
     without_headers,
 )
 from signalbox.routing.plan import Candidate
-from signalbox.translate.reshaped import Reshaping
-from signalbox.translate.translation import PASSING
+from signalbox.translate.identity import IdentityTranslator
 
 _DISABLED = b'{"type":"disabled"}'
 
@@ -56,7 +55,7 @@ def prepare_messages(
     elif constraints.wants_thinking:
         body, changed = _with_placeholders(body)
         notes += changed
-    response_model_name = facts.asked if candidate.model != facts.asked else None
+    response_model = facts.asked if candidate.model != facts.asked else None
     headers, changed = _headers(candidate, incoming, key, sent, kept)
     notes += changed
     untouched = body is incoming.body.raw and provider.is_anthropic
@@ -66,7 +65,7 @@ def prepare_messages(
     else:
         headers = without_headers(headers, "content-encoding", "transfer-encoding")
         headers = with_header(headers, "content-length", str(len(body)))
-    if not is_only_candidate or response_model_name or not provider.is_anthropic:
+    if not is_only_candidate or response_model or not provider.is_anthropic:
         headers = with_header(headers, "accept-encoding", "identity")
     path, shown_path = paths(provider, *_asked(provider, incoming.path))
     return Outgoing(
@@ -77,11 +76,15 @@ def prepare_messages(
         headers=tuple(headers),
         body=incoming.wire if untouched else body,
         is_only_candidate=is_only_candidate,
-        response_model_name=response_model_name,
         estimates=not provider.is_anthropic,
         notes=tuple(notes),
         login=key if provider.auth == "claude-login" else None,
-        translation=Reshaping(facts.stream) if facts.path == MESSAGES else PASSING,
+        translator=IdentityTranslator(
+            stream=facts.stream if facts.path == MESSAGES else None,
+            provider=provider.name,
+            response_model=response_model,
+            rewrites_errors=not provider.is_anthropic,
+        ),
     )
 
 

@@ -17,7 +17,7 @@ from signalbox.translate.halves import joined
 from signalbox.translate.shapes import Object, as_object, as_objects, as_text
 
 
-class Begun(msgspec.Struct, frozen=True):
+class ChoiceStarted(msgspec.Struct, frozen=True):
     """The answer has a choice."""
 
     model: str
@@ -52,7 +52,7 @@ class Fragment(msgspec.Struct, frozen=True):
     """Gemini's, without which it does not take the call back."""
 
 
-class Said(msgspec.Struct, frozen=True):
+class FullMessage(msgspec.Struct, frozen=True):
     """A whole message: in a stream some send it last, after its pieces, or as far as it goes in each chunk.
     Only what was not said before counts."""
 
@@ -66,11 +66,11 @@ class Finish(msgspec.Struct, frozen=True):
     """The stop sequence that the provider says was met."""
 
 
-class Spent(msgspec.Struct, frozen=True):
+class UsageReported(msgspec.Struct, frozen=True):
     usage: Object
 
 
-class Fault(msgspec.Struct, frozen=True):
+class ErrorChunk(msgspec.Struct, frozen=True):
     """An error that the provider reports."""
 
     body: bytes
@@ -84,16 +84,27 @@ class Foreign(msgspec.Struct, frozen=True):
     """Whether it has a message for people, as an error has."""
 
 
-class Done(msgspec.Struct, frozen=True):
+class EndOfStream(msgspec.Struct, frozen=True):
     """Nothing follows."""
 
 
-class Broken(msgspec.Struct, frozen=True):
+class Malformed(msgspec.Struct, frozen=True):
     """Something that should be a chunk and cannot be read."""
 
 
 type Step = (
-    Begun | Text | Refusal | Reasoning | Fragment | Said | Finish | Spent | Fault | Foreign | Done | Broken
+    ChoiceStarted
+    | Text
+    | Refusal
+    | Reasoning
+    | Fragment
+    | FullMessage
+    | Finish
+    | UsageReported
+    | ErrorChunk
+    | Foreign
+    | EndOfStream
+    | Malformed
 )
 
 _REASONING = ("reasoning_content", "reasoning_details", "reasoning", "thinking")
@@ -106,18 +117,18 @@ _FUNCTION_CALL = -1
 """The index of the one call in the old field `function_call`."""
 
 
-def steps_of(event: Event) -> list[Step]:
+def parse_chunk(event: Event) -> list[Step]:
     """The steps of one event of a stream; none for comments and what is no JSON at all, unless it is an error
     in plain words."""
     data = event.data.strip()
     if data == b"[DONE]":
-        return [Done()]
+        return [EndOfStream()]
     if event.name == "error" or _ERROR.match(data):
-        return [Fault(data)]
+        return [ErrorChunk(data)]
     if not data.startswith((b"{", b"[")):
         return []
     value = read(data)
-    return [Broken()] if value is None else list(steps(value, data))
+    return [Malformed()] if value is None else list(chunk_steps(value, data))
 
 
 def read(data: bytes) -> Object | None:
@@ -145,16 +156,16 @@ def _decoded(data: bytes) -> str:
         return data.decode(errors="replace")
 
 
-def steps(value: Object, raw: bytes) -> Iterator[Step]:
+def chunk_steps(value: Object, raw: bytes) -> Iterator[Step]:
     """`raw` is what it was read from, and is told where it is an error."""
     is_error = shows_error(value)
     for choice in as_objects(value.get("choices")):
         if choice.get("index") in (None, 0):
             yield from _choice(choice, joined(as_text(value.get("model"))), is_error)
     if usage := as_object(value.get("usage")):
-        yield Spent(usage)
+        yield UsageReported(usage)
     if is_error or as_text(value.get("type")).startswith(_OTHER_PROTOCOLS):
-        yield Fault(raw)
+        yield ErrorChunk(raw)
     elif value and not usage and value.get("choices") is None:
         yield Foreign(raw, has_error_text(value))
 
@@ -163,14 +174,14 @@ def _choice(choice: Object, model: str, is_error: bool) -> Iterator[Step]:
     """Azure sends choices without a delta, with what its filter found."""
     delta, message = as_object(choice.get("delta")), as_object(choice.get("message"))
     if delta or message:
-        yield Begun(model)
+        yield ChoiceStarted(model)
     if delta:
         yield from _said(delta)
         yield from _calls(delta, is_whole=False)
     if said := (*_said(message), *_calls(message, is_whole=True)):
-        yield Said(said)
+        yield FullMessage(said)
     if usage := as_object(choice.get("usage")):
-        yield Spent(usage)
+        yield UsageReported(usage)
     if (reason := as_text(choice.get("finish_reason"))) and not is_error:
         yield Finish(
             joined(reason).lower(), as_text(choice.get("stop_reason")) or as_text(choice.get("matched_stop"))

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from signalbox.messages.json_edit import UNREADABLE
+from signalbox.routing.translator import UntranslatableError
 from signalbox.translate.shapes import as_list
-from signalbox.translate.translation import UntranslatableError
 
 _ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*+)(\\u[0-9a-fA-F]{4}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?)")
 """In JSON: backslashes that stand for themselves, and a character by its number or by two."""

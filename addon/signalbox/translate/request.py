@@ -7,6 +7,7 @@ from types import UnionType
 import msgspec
 
 from signalbox.messages.privacy import BILLING
+from signalbox.routing.translator import UntranslatableError
 from signalbox.translate.assistant import Assistant
 from signalbox.translate.dialects import Dialect, matches
 from signalbox.translate.dropped import dropped
@@ -18,7 +19,6 @@ from signalbox.translate.schemas import cleaned, is_strict
 from signalbox.translate.shapes import Object, as_list, as_object, as_text
 from signalbox.translate.texts import defined_by
 from signalbox.translate.tools import Choice, Names, choose, functions, offered, refusal
-from signalbox.translate.translation import UntranslatableError
 
 _SCHEMA = "Answer with one JSON value that follows this JSON Schema, and with nothing around it:\n{}"
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.translate.reshaped import Reshaping
-from signalbox.translate.translation import Passed
+from signalbox.messages.reader import MessagesReader
+from signalbox.translate.identity import IdentityTranslator
 from tests.answers import error_json, event
 from tests.strict import streamed
 from tests.wellformed import check_events
@@ -64,7 +64,7 @@ CUTS = st.lists(st.integers(0, 3000), max_size=8)
 def reshaped(
     raw: bytes, *, to_stream: bool, head: str = "", coding: str = "", cuts: Any = ()
 ) -> tuple[Any, bytes]:
-    answer = Reshaping(to_stream).answer(head or TYPES[not to_stream], coding, "req_fake")
+    answer = IdentityTranslator(to_stream).reader(head or TYPES[not to_stream], coding)
     bounds = [0, *(min(cut, len(raw)) for cut in sorted(cuts)), len(raw)]
     return answer, b"".join([*(answer.feed(raw[a:b]) for a, b in pairwise(bounds)), answer.end()])
 
@@ -80,10 +80,14 @@ def events(raw: bytes) -> list[dict[str, Any]]:
 def test_a_message_becomes_a_stream_and_that_the_message_again(told, cuts, compress):
     coding = "gzip" if compress is gzip.compress else ""
     answer, stream = reshaped(compress(json.dumps(told).encode()), to_stream=True, coding=coding, cuts=cuts)
-    assert (answer.cut, answer.error, answer.content_type) == ("", None, "text/event-stream; charset=utf-8")
+    assert (answer.facts.cut, answer.facts.provider_error, answer.content_type) == (
+        "",
+        None,
+        "text/event-stream; charset=utf-8",
+    )
     check_events(events(stream))
     again, whole = reshaped(stream, to_stream=False, cuts=cuts)
-    assert (again.cut, again.error, again.finished) == ("", None, True)
+    assert (again.facts.cut, again.facts.provider_error, again.finished) == ("", None, True)
     assert json.loads(whole) == told
 
 
@@ -106,13 +110,13 @@ def test_arguments_stay_as_they_were_written():
 
 def test_what_has_the_form_asked_for_passes_as_it_is():
     for stream in (True, False):
-        assert isinstance(Reshaping(stream).answer(TYPES[stream], "gzip", ""), Passed)
+        assert isinstance(IdentityTranslator(stream).reader(TYPES[stream], "gzip"), MessagesReader)
 
 
 @given(CUTS)
 def test_a_stream_that_does_not_say_so_passes_in_whole_events(cuts):
     raw = b": hi\r\n\r\n" + b"".join(streamed(message(BLOCKS[:2]))) + b"event: ping"
-    answer = Reshaping(True).answer("text/plain", "", "")
+    answer = IdentityTranslator(True).reader("text/plain", "")
     bounds = [0, *(min(cut, len(raw)) for cut in sorted(cuts)), len(raw)]
     pieces = [answer.feed(raw[a:b]) for a, b in pairwise(bounds)]
     assert all(piece.endswith((b"\n\n", b"\r\n\r\n")) for piece in pieces if piece)
@@ -127,11 +131,11 @@ def test_a_message_that_says_to_be_a_stream_passes_where_a_message_was_asked_for
 def test_an_error_stays_one_in_either_form():
     error = error_json(529, "overloaded_error").body
     answer, stream = reshaped(error, to_stream=True)
-    assert (answer.error, answer.cut) == (error, "")
+    assert (answer.facts.provider_error, answer.facts.cut) == (error, "")
     assert events(stream) == [json.loads(error)]
     begun = b"".join([*streamed(message(BLOCKS[:1]))][:3])
     answer, whole = reshaped(begun + stream, to_stream=False)
-    assert json.loads(answer.error) == json.loads(whole) == json.loads(error)
+    assert json.loads(answer.facts.provider_error) == json.loads(whole) == json.loads(error)
     assert answer.finished
 
 
@@ -154,7 +158,7 @@ STREAM = b"".join(streamed(message(BLOCKS[:1])))
 )
 def test_what_is_no_answer_is_cut(raw, to_stream, why):
     answer, said = reshaped(raw, to_stream=to_stream)
-    assert why in answer.cut
+    assert why in answer.facts.cut
     assert said == b""
 
 
@@ -166,7 +170,7 @@ def test_what_another_protocol_says_is_an_event_without_a_name(raw):
 @pytest.mark.parametrize("raw", [b"", b"[1]", b'{"n": 1.50}', b"{", b"<html>"])
 def test_what_is_neither_a_message_nor_an_error_passes(raw):
     answer, said = reshaped(raw, to_stream=True)
-    assert (answer.cut, answer.error, said) == ("", None, raw)
+    assert (answer.facts.cut, answer.facts.provider_error, said) == ("", None, raw)
 
 
 def test_a_stream_whose_last_event_is_missing_is_whole_where_it_said_why_it_ended():
@@ -175,5 +179,5 @@ def test_a_stream_whose_last_event_is_missing_is_whole_where_it_said_why_it_ende
 
 
 def test_an_unknown_coding_is_told():
-    assert "coding" in reshaped(b"x", to_stream=True, coding="what")[0].cut
-    assert "coding" in reshaped(b"x", to_stream=True, coding="gzip")[0].cut
+    assert "coding" in reshaped(b"x", to_stream=True, coding="what")[0].facts.cut
+    assert "coding" in reshaped(b"x", to_stream=True, coding="gzip")[0].facts.cut

@@ -1,10 +1,11 @@
-"""An answer in the Messages format that is whole where a stream was asked for, or the other way round.
+"""The translator of providers that speak the Messages API, with the reader of an answer in the wrong form.
 
 Clients read only what they asked for: Claude Code fails on a stream that answers `stream: false`, and gives
-up streaming on a whole message (claude-code-observed.md; translation.md, 6).
+up streaming on a whole message (claude-code-observed.md; translation.md, 6). So an answer that is whole where
+a stream was asked for is told as one, and the other way round.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -12,12 +13,10 @@ import msgspec
 from signalbox.messages.encoding import Decoder, EncodingError
 from signalbox.messages.errors import error_in
 from signalbox.messages.json_edit import Body, BodyError, elements, members
+from signalbox.messages.reader import MessagesReader, Rewrites
 from signalbox.messages.sse import Splitter, parse_event
 from signalbox.translate.stream import LARGEST
-from signalbox.translate.translated import EVENTS, JSON
-from signalbox.translate.translation import Answer, Passed
-from signalbox.translate.whole import Message, events_of
-from signalbox.translate.writer import encode
+from signalbox.translate.writer import EVENTS, JSON, Message, encode, events_of
 
 _ENDS = (b"\n\n", b"\r\n\r\n")
 """Of an event."""
@@ -25,29 +24,60 @@ _ENDS = (b"\n\n", b"\r\n\r\n")
 _object = msgspec.json.Decoder(dict[str, Any])
 
 
-class Reshaping(msgspec.Struct, frozen=True):
-    """A `Translation` that changes nothing but the form, where that is not the one asked for."""
+class IdentityTranslator(msgspec.Struct, frozen=True):
+    """A `routing.translator.Translator` that translates nothing."""
 
-    stream: bool
-    passes: ClassVar[bool] = True
+    is_identity: ClassVar[bool] = True
+    stream: bool | None = None
+    """Whether a stream was asked for; None where an answer passes in whatever form it has."""
+    provider: str = ""
+    response_model: str | None = None
+    """The name that the client asked for, where another one is sent."""
+    rewrites_errors: bool = False
+    """Whether errors of a prompt that is too long are told in Anthropic's words."""
 
-    def answer(self, content_type: str, content_encoding: str, request_id: str) -> Answer:
+    def reader(
+        self,
+        content_type: str,
+        content_encoding: str,
+        *,
+        request_id: str = "",
+        key: bytes | None = None,
+        estimate: Callable[[], int] | None = None,
+        decode: bool = False,
+    ) -> "MessagesReader | ReshapingReader":
+        """See `Translator.reader`."""
         is_stream = "event-stream" in content_type.lower()
-        return Passed() if is_stream is self.stream else Reshaped(content_encoding, streams=self.stream)
+        is_asked = self.stream is None or is_stream is self.stream
+        reader = MessagesReader(
+            content_type if is_asked else EVENTS if self.stream else JSON,
+            content_encoding if is_asked else "",
+            rewrites=Rewrites(self.response_model, estimate, self.rewrites_errors),
+            decode=decode,
+            key=key,
+            provider=self.provider,
+            request_id=request_id,
+        )
+        return reader if is_asked else ReshapingReader(reader, content_encoding, streams=bool(self.stream))
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
+        """See `Translator.error`."""
         return status, body
 
 
-class Reshaped:
-    """Becomes events where `streams`, else one message. The first byte tells which of them comes, whatever
-    the head says: what was asked for after all passes as it came, of events only whole ones at a time."""
+class ReshapingReader:
+    """A `ResponseReader` that gives events where it `streams`, else one message.
 
-    error: bytes | None = None
-    cut = ""
+    The first byte tells which of them comes, whatever the head says: what was asked for after all passes as
+    it came, of events only whole ones at a time. The output is observed and rewritten by `reader`.
+    """
 
-    def __init__(self, content_encoding: str, *, streams: bool) -> None:
+    changes = decodes = True
+
+    def __init__(self, reader: MessagesReader, content_encoding: str, *, streams: bool) -> None:
+        self.facts = reader.facts
         self.content_type: str | None = EVENTS if streams else JSON
+        self._reader = reader
         self._streams = streams
         self._form: Literal["unknown", "events", "json"] = "unknown"
         self._held = bytearray()
@@ -57,47 +87,54 @@ class Reshaped:
         try:
             self._decoder = Decoder(content_encoding)
         except EncodingError as fault:
-            self.cut = str(fault)
+            self.facts.cut = str(fault)
 
     @property
     def over(self) -> bool:
+        """See `ResponseReader.over`."""
         return self.finished
 
     @property
     def finished(self) -> bool:
-        return self._message.ended or self.error is not None
+        """See `ResponseReader.finished`."""
+        return self._message.ended or self.facts.provider_error is not None
 
     def feed(self, data: bytes) -> bytes:
+        """The client's bytes for this input."""
         return b"".join(self.pieces(data))
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
+        """`feed` in pieces of bounded size; see `ResponseReader`."""
         decoded = self._decoder.pieces(data)
-        while not self.cut:
+        while not self.facts.cut:
             out = b""
             try:
                 if (piece := next(decoded, None)) is None:
                     return
-                out = self._through(piece)
+                out = self._reshaped(piece)
             except EncodingError as fault:
-                self.cut = f"its content-encoding is {fault}"
+                self.facts.cut = f"its content-encoding is {fault}"
             except Exception as fault:
-                self.cut = f"{type(fault).__name__} while it was put into the form asked for"
-            if not self.cut:
-                yield out
+                self.facts.cut = f"{type(fault).__name__} while it was put into the form asked for"
+            if not self.facts.cut:
+                yield from self._reader.pieces(out) if out else (b"",)
 
     def end(self) -> bytes:
+        """The client's last bytes."""
         out = b""
-        if not self.cut:
+        if not self.facts.cut:
             try:
                 self._decoder.end()
                 out = self._last()
             except EncodingError as fault:
-                self.cut = f"its content-encoding is {fault}"
+                self.facts.cut = f"its content-encoding is {fault}"
             except Exception as fault:
-                self.cut = f"{type(fault).__name__} while it was put into the form asked for"
-        return b"" if self.cut else out
+                self.facts.cut = f"{type(fault).__name__} while it was put into the form asked for"
+        if self.facts.cut:
+            return b""
+        return (self._reader.feed(out) if out else b"") + self._reader.end()
 
-    def _through(self, piece: bytes) -> bytes:
+    def _reshaped(self, piece: bytes) -> bytes:
         self._held += piece
         if self._form == "unknown" and (first := self._held.lstrip()[:1]):
             self._form = "json" if first in b"{[" else "events"
@@ -107,7 +144,7 @@ class Reshaped:
         if self._form == "events":
             self._add(self._splitter.feed(self._taken(len(self._held))))
         elif len(self._held) > LARGEST:
-            self.cut = "the answer is too large"
+            self.facts.cut = "the answer is too large"
         return b""
 
     def _taken(self, size: int) -> bytes:
@@ -122,12 +159,12 @@ class Reshaped:
                 continue
             event = _object.decode(data)
             if "choices" in event:
-                self.cut = "the answer is a chat completion and no message; look at the provider's api"
+                self.facts.cut = "the answer is a chat completion and no message; look at the provider's api"
                 return
             event.setdefault("type", name)
             self._message.add([event])
             if event["type"] == "error":
-                self.error = data
+                self.facts.provider_error = data
 
     def _last(self) -> bytes:
         if self._form == "events" and self._streams:
@@ -135,7 +172,7 @@ class Reshaped:
         if self._form == "events":
             self._add(self._splitter.end())
             if not (self.finished or self._message.stopped):
-                self.cut = self.cut or "the stream ended before its message did"
+                self.facts.cut = self.facts.cut or "the stream ended before its message did"
             return self._message.encoded()
         return self._whole(bytes(self._held))
 
@@ -148,7 +185,7 @@ class Reshaped:
         except BodyError:
             return said
         if body.get("type", str) == "error":
-            self.error = said
+            self.facts.provider_error = said
             return b"event: error\n" + _data(said)
         if "choices" in body or error_in(body) is not None:
             return _data(said)  # another protocol's, which the reader of events tells

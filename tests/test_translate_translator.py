@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import Callable
+from dataclasses import asdict, astuple, replace
 from itertools import pairwise
 
 import anthropic
@@ -14,10 +15,17 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from signalbox.messages.reader import Reader
-from signalbox.translate import translated as module
+from signalbox.messages.answer_facts import AnswerFacts
+from signalbox.messages.reader import MessagesReader, Rewrites
+from signalbox.routing.translator import Translator
+from signalbox.translate.callids import CallIds
+from signalbox.translate.dialects import DIALECTS
+from signalbox.translate.ids import pack
+from signalbox.translate.request import to_chat
+from signalbox.translate.stream import LARGEST
+from signalbox.translate.translator import ChatTranslator
 from tests.chat import DONE, call, chunk
-from tests.chatstreams import GOLDEN, case, chat, fed, options, sent, translated, written
+from tests.chatstreams import GOLDEN, KEY, case, chat, fed, options, sent, translated, written
 from tests.wellformed import check_events
 
 STREAMS = [path for path in GOLDEN if options(case(path)[0]).get("streams", True)]
@@ -52,6 +60,73 @@ def test_what_comes_out_does_not_depend_on_how_the_bytes_are_cut(path, cuts):
 def test_an_answer_may_come_byte_by_byte(path):
     raw, expected = case(path)
     assert written(translated(raw, range(len(raw)))) == expected
+
+
+OWN = ("cut", "provider_error")
+"""Facts that only a translator can tell."""
+
+
+def _observed(out: bytes, content_type: str) -> AnswerFacts:
+    """What a reader of the Messages API tells of this answer."""
+    reader = MessagesReader(content_type, key=KEY)
+    assert reader.feed(out) + reader.end() == out
+    return reader.facts
+
+
+def _differences(facts: AnswerFacts, observed: AnswerFacts) -> dict[str, tuple[object, object]]:
+    told, other = asdict(facts), asdict(observed)
+    return {name: (told[name], other[name]) for name in told.keys() - OWN if told[name] != other[name]}
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=_named)
+@pytest.mark.parametrize("streams", [True, False], ids=["streamed", "whole"])
+def test_facts_are_those_that_an_observer_of_the_output_tells(path, streams):
+    result = translated(case(path)[0], streams=streams)
+    if result.out:
+        kind = "text/event-stream" if streams else "application/json"
+        assert _differences(result.facts, _observed(result.out, kind)) == {}
+    else:
+        assert _differences(result.facts, AnswerFacts()) == {}
+
+
+@settings(deadline=None)
+@given(st.sampled_from(STREAMS), CUTS)
+def test_facts_are_told_with_the_bytes_they_are_about(path, cuts):
+    raw, _ = case(path)
+    raw = raw.partition(b"\n\n")[2] if options(raw) else raw
+    bounds = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
+    reader = chat(**options(case(path)[0])).reader("", "", request_id="req_fake", key=KEY)
+    observer = MessagesReader("text/event-stream", key=KEY)
+    for start, end in pairwise(bounds):
+        observer.feed(reader.feed(raw[start:end]))
+        assert _differences(reader.facts, observer.facts) == {}
+
+
+@pytest.mark.parametrize("path", STREAMS, ids=_named)
+def test_usage_never_falls(path):
+    raw, before = case(path)[0], (0, 0, 0, 0)
+    raw = raw.partition(b"\n\n")[2] if options(raw) else raw
+    reader = chat(**options(case(path)[0])).reader("", "", request_id="req_fake")
+    for piece in raw.splitlines(keepends=True):
+        reader.feed(piece)
+        now = astuple(reader.facts.usage)
+        assert all(one >= other for one, other in zip(now, before, strict=True))
+        before = now
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=_named)
+@pytest.mark.parametrize("streams", [True, False], ids=["streamed", "whole"])
+def test_the_client_sees_the_model_that_it_asked_for(path, streams):
+    """What the reader of a Messages provider would write in place of the provider's model and estimate."""
+    plain = translated(case(path)[0], streams=streams)
+    rewriter = MessagesReader(
+        "text/event-stream" if streams else "application/json",
+        rewrites=Rewrites('as "kéd', lambda: 77, context_errors=True),
+    )
+    expected = rewriter.feed(plain.out) + rewriter.end()
+    result = translated(case(path)[0], streams=streams, response_model='as "kéd', estimate=lambda: 77)
+    assert result.out == expected
+    assert replace(result.facts, size=0) == replace(plain.facts, size=0)
 
 
 @pytest.mark.parametrize("path", STREAMS, ids=_named)
@@ -212,7 +287,7 @@ def test_what_cannot_be_decoded_is_cut(encoding, why):
 
 
 def test_an_event_leaves_as_soon_as_its_chunk_is_in():
-    answer = chat().answer("text/event-stream", "", "req_fake")
+    answer = chat().reader("text/event-stream", "", request_id="req_fake")
     assert b"message_start" in answer.feed(chunk({"role": "assistant", "content": ""}))
     assert b'"text":"Hi"' in answer.feed(SAID)
     assert b'"name":"Read"' in answer.feed(chunk({"tool_calls": [call("Read", "")]}))
@@ -227,11 +302,11 @@ def test_an_event_leaves_as_soon_as_its_chunk_is_in():
 @pytest.mark.parametrize("name", ["empty", "empty_thinking_hidden", "cut_at_the_start", "whole_empty"])
 def test_an_answer_without_anything_in_it_has_not_begun(name, streams):
     result = translated(sent(name), streams=streams)
-    reader = Reader("text/event-stream" if streams else "application/json")
+    reader = MessagesReader("text/event-stream" if streams else "application/json")
     reader.feed(result.out)
     reader.end()
-    assert not reader.began
-    assert result.cut or reader.error == ("overloaded_error", "fake: the answer is empty")
+    assert not reader.facts.began
+    assert result.cut or reader.facts.error == ("overloaded_error", "fake: the answer is empty")
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=_named)
@@ -244,11 +319,11 @@ def test_no_answer_holds_a_text_that_is_blank(path):
 
 
 def test_errors_before_the_answer_are_read_as_errors():
-    reader = Reader("text/event-stream")
+    reader = MessagesReader("text/event-stream")
     reader.feed(translated(sent("error_before_anything")).out)
     reader.end()
-    assert reader.error == ("rate_limit_error", "fake: Rate limit reached for requests")
-    assert not reader.began
+    assert reader.facts.error == ("rate_limit_error", "fake: Rate limit reached for requests")
+    assert not reader.facts.began
 
 
 @pytest.mark.parametrize("streams", [True, False])
@@ -257,7 +332,7 @@ def test_errors_before_the_answer_are_read_as_errors():
     [("", sent("openai_text")), ("application/json", sent("whole")), ("text/plain", sent("openai_text"))],
 )
 def test_the_form_is_told_by_what_comes(content_type, raw, streams):
-    answer = chat(streams=streams).answer(content_type, "", "req_fake")
+    answer = chat(streams=streams).reader(content_type, "", request_id="req_fake")
     out = answer.feed(raw.removeprefix(b': {"streams":false}\n\n')) + answer.end()
     assert answer.content_type == ("text/event-stream; charset=utf-8" if streams else "application/json")
     assert out.startswith(b"event: message_start" if streams else b'{"id":"msg_Seed"')
@@ -265,7 +340,7 @@ def test_the_form_is_told_by_what_comes(content_type, raw, streams):
 
 def test_a_stream_that_begins_like_none_is_told_by_its_head():
     raw = b"unknown: field\n" + sent("openai_text")
-    answer = chat().answer("text/event-stream", "", "req_fake")
+    answer = chat().reader("text/event-stream", "", request_id="req_fake")
     assert answer.feed(raw) + answer.end() == translated(sent("openai_text")).out
     assert fed([raw]).cut == "the answer is neither a stream nor JSON"
 
@@ -283,19 +358,14 @@ def test_a_whole_answer_that_is_none_is_a_fault(raw, cut, error):
     assert (result.cut, result.error) == (cut, error)
 
 
-def test_a_whole_answer_is_bounded(monkeypatch):
-    monkeypatch.setattr(module, "LARGEST", 100)
-    assert fed([b"{" + b" " * 200]).cut == "the answer is too large"
+def test_a_whole_answer_is_bounded():
+    assert fed([b"{", b" " * LARGEST]).cut == "the answer is too large"
 
 
-def test_a_fault_of_ours_shows_the_client_nothing_of_the_other_protocol(monkeypatch):
-    def fault(_):
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(module, "steps_of", fault)
-    result = fed([SAID])
-    assert result.out == b""
-    assert result.cut == "ZeroDivisionError while it was translated"
+def test_a_fault_of_ours_shows_the_client_nothing_of_the_other_protocol():
+    reader = chat().reader("", "", request_id="req_fake", estimate=lambda: 1 // 0)
+    assert reader.feed(SAID) == reader.end() == b""
+    assert reader.facts.cut == "ZeroDivisionError while it was translated"
 
 
 @settings(deadline=None)
@@ -303,3 +373,95 @@ def test_a_fault_of_ours_shows_the_client_nothing_of_the_other_protocol(monkeypa
 def test_no_bytes_raise(chunks, streams):
     result = fed([b"data: {", *chunks], streams=streams)
     assert result.cut or result.error is not None
+
+
+# there, back, and there again
+
+ASKED = {"role": "user", "content": "Hello"}
+READ = {"name": "Read", "input_schema": {"type": "object", "properties": {}}}
+
+
+def _again(dialect: str, model: str, message: dict) -> dict:
+    """The assistant message that a provider gets back after it gave this one; empty where it said nothing."""
+    results = [
+        {"type": "tool_result", "tool_use_id": block["id"], "content": "done"}
+        for block in message["content"]
+        if block["type"] == "tool_use"
+    ]
+    body = {
+        "messages": [
+            ASKED,
+            {"role": "assistant", "content": message["content"]},
+            {"role": "user", "content": results or "Go on"},
+        ],
+        "thinking": {"type": "adaptive"},
+        "tools": [READ],
+    }
+    request = to_chat(
+        json.dumps(body).encode(), model=model, dialect=DIALECTS[dialect], provider="fake", session=None
+    )
+    messages = json.loads(request.body)["messages"]
+    return next((one for one in messages if one["role"] == "assistant"), {})
+
+
+def test_it_is_a_translator():
+    one: Translator = chat()
+    assert isinstance(one, ChatTranslator)
+
+
+def test_errors_are_told_in_anthropics_shape():
+    status, body = chat().error(503, b'{"error":{"message":"busy"}}')
+    assert status == 529
+    assert json.loads(body) == {
+        "type": "error",
+        "error": {"type": "overloaded_error", "message": "fake: busy"},
+    }
+
+
+@pytest.mark.parametrize("name", ["gemini_signature", "gemini_signature_alone", "gemini_signature_first"])
+def test_gemini_gets_its_signature_back_with_the_call_that_had_it(name):
+    model = "gemini-3.5-flash"
+    message = translated(sent(name), streams=False, dialect="gemini", model=model).message()
+    calls = _again("gemini", model, message)["tool_calls"]
+    assert calls[0]["extra_content"] == {"google": {"thought_signature": "Zm9v+/=="}}
+    assert all("extra_content" not in call for call in calls[1:])
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_every_answer_can_be_part_of_the_next_request(path):
+    raw = case(path)[0]
+    given = options(raw)
+    result = translated(raw, streams=False)
+    if result.cut or result.error is not None:
+        return
+    message = result.message()
+    back = _again(given.get("dialect", "generic"), "m-0", message)
+    uses = [block for block in message["content"] if block["type"] == "tool_use"]
+    calls = back.get("tool_calls", [])
+    assert [json.loads(call["function"]["arguments"]) for call in calls] == [use["input"] for use in uses]
+
+
+LONG = {
+    "Gemini's": pack("function-call-1", {"google": "c2ln" * 500}),
+    "Kimi's": CallIds("Seed", "provider").given("functions.Read:0", "Read"),
+    "a proxy's": CallIds("Seed", "provider").given("call_" + "f" * 300, "Read"),
+    "Anthropic's": "toolu_vrtx_" + "0Aa" * 20,
+    "packed and cut": pack("call_1", {"google": "c2ln" * 500})[:200],
+}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_no_id_is_longer_than_a_provider_takes_whoever_made_it(dialect):
+    """The limits of openai-chat.md, 1; each call and its result keep together."""
+    most = {"mistral": 9, "kimi": 64, "composer": 256}.get(dialect, 40)
+    calls = [{"type": "tool_use", "id": id, "name": "Read", "input": {}} for id in LONG.values()]
+    results = [
+        {"type": "tool_result", "tool_use_id": id, "content": who} for who, id in reversed(LONG.items())
+    ]
+    body = {"messages": [{"role": "assistant", "content": calls}, {"role": "user", "content": results}]}
+    raw = json.dumps(body).encode()
+    request = to_chat(raw, model="m", dialect=DIALECTS[dialect], provider="fake", session=None)
+    assistant, *tools = json.loads(request.body)["messages"][: len(LONG) + 1]
+    ids = [call["id"] for call in assistant["tool_calls"]]
+    assert all(len(id) <= most for id in ids), ids
+    assert {tool["tool_call_id"]: tool["content"] for tool in tools} == dict(zip(ids, LONG, strict=True))
