@@ -5,7 +5,7 @@ from pathlib import Path
 from mitmproxy import ctx
 
 from signalbox.messages.reader import MessagesReader
-from signalbox.pages import health
+from signalbox.ui import health
 from signalbox.proxy import dispatch
 from signalbox.proxy.stream import RoutedStream
 

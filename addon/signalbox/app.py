@@ -24,7 +24,6 @@ from signalbox.errors import location
 from signalbox.exchange import Exchange, Kind
 from signalbox.gateway.listing import Listing
 from signalbox.gateway.metering import Metering
-from signalbox.pages import health
 from signalbox.proxy import setup
 from signalbox.proxy.dispatch import Services
 from signalbox.proxy.reload_guard import ReloadGuard
@@ -38,6 +37,7 @@ from signalbox.routing.sessions import Sessions
 from signalbox.state.provenance import ProvenanceStore
 from signalbox.state.unsupported_store import UnsupportedStore
 from signalbox.tls import client_ssl_context
+from signalbox.ui import health
 
 if TYPE_CHECKING:
     from mitmproxy.master import Master

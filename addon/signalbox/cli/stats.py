@@ -24,13 +24,13 @@ from signalbox.cli.options import default_rules, state_option
 from signalbox.config.fields import duration
 from signalbox.config.load import RulesError, load
 from signalbox.config.rules import Log
-from signalbox.pages.quota import forecast
 from signalbox.record.console import count, escaped
 from signalbox.record.entry import Entry
 from signalbox.record.ledger import FILE
 from signalbox.record.request_log import recorded
 from signalbox.routing.quota import Quotas
 from signalbox.state.quota_files import read_quotas
+from signalbox.ui.health import forecast
 
 type By = Literal["model", "provider", "day", "session", "client"]
 

@@ -17,9 +17,9 @@ from signalbox.errors import log_error
 from signalbox.exchange import Exchange
 from signalbox.gateway.metering import Metering
 from signalbox.messages.models import Entry
-from signalbox.pages import models
 from signalbox.proxy import dispatch, local_responses, setup
 from signalbox.proxy.headers import to_headers
+from signalbox.ui import model_page
 
 if TYPE_CHECKING:
     from signalbox.app import App
@@ -52,13 +52,13 @@ class Listing:
             exchange.rules,
             exchange.caller,
             upstream=dispatch.upstream(flow, exchange.rules),
-            query=models.less_paging(query),
+            query=model_page.less_paging(query),
             tls=self._app.client_ssl_context(),
         )
         if refusal := gathered.refusal:
             flow.response = http.Response.make(refusal.status, refusal.body, to_headers(refusal.headers))
             return
-        flow.response = local_responses.answer(200, models.page(gathered.entries, query))
+        flow.response = local_responses.answer(200, model_page.page(gathered.entries, query))
         if gathered.entries != self._entries and not gathered.missing:
             self._entries = gathered.entries
             self._news.set()

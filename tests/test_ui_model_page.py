@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from signalbox.pages.models import less_paging, page
+from signalbox.ui.model_page import less_paging, page
 
 ENTRIES = [{"id": id} for id in "abcde"]
 

@@ -1,4 +1,4 @@
-"""`GET /v1/models`: the merged list as its client asks for it (the contract, section 7)."""
+"""`GET /v1/models`: paging of the merged model list (the contract, section 7)."""
 
 from collections.abc import Sequence
 from urllib.parse import parse_qs
@@ -13,7 +13,7 @@ PAGING = ("limit", "after_id", "before_id")
 
 
 def page(entries: Sequence[Entry], query: str) -> bytes:
-    """The list as JSON: all of it, less what `after_id` and `limit` leave out."""
+    """The list as JSON, from after `after_id` and up to `limit` entries."""
     asked = parse_qs(query)
     ids = [entry["id"] for entry in entries]
     if after := asked.get("after_id"):
@@ -31,11 +31,11 @@ def page(entries: Sequence[Entry], query: str) -> bytes:
 
 
 def less_paging(query: str) -> str:
-    """The query less what concerns the merged list alone."""
+    """The query without the parameters for paging, which concern the merged list alone."""
     return "&".join(part for part in query.split("&") if part.partition("=")[0] not in PAGING)
 
 
 def _limit(text: str, otherwise: int) -> int:
-    """What is no number from 1 to 1000 asks for everything."""
+    """Everything unless `text` is a number from 1 to 1000."""
     number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MOST)) else 0
     return number if 1 <= number <= MOST else otherwise

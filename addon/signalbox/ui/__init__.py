@@ -1,0 +1,1 @@
+"""Pages that the router answers itself: health and the model list."""
