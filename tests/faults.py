@@ -5,9 +5,9 @@ from pathlib import Path
 from mitmproxy import ctx
 
 from signalbox.messages.reader import MessagesReader
-from signalbox.ui import health
 from signalbox.proxy import dispatch
 from signalbox.proxy.stream import RoutedStream
+from signalbox.ui import health
 
 BREAK_HEALTH = Path("break-health")
 """A file in the current folder: while it is there the page fails."""
