@@ -50,7 +50,7 @@ def test_unreadable_request_counts_as_a_request_for_a_whole_answer():
         ({}, "req_fake"),
     ],
 )
-def test_a_request_is_known_by_its_providers_id_or_by_the_flows(headers, id):
+def test_request_id_is_the_providers_or_the_flows(headers, id):
     one = exchange(Timeout())
     assert one.provider is not None
     one.pass_on(one.provider, "", 0.0)
@@ -61,7 +61,7 @@ def test_a_request_is_known_by_its_providers_id_or_by_the_flows(headers, id):
     assert one.request_id == "req_fake"
 
 
-def test_a_client_that_has_a_head_already_is_told_no_other_id():
+def test_request_id_stays_after_an_early_head():
     one = exchange(Timeout())
     assert one.provider is not None
     one.pass_on(one.provider, "", 0.0)

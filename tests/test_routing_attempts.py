@@ -1,4 +1,4 @@
-"""The attempts of one request: who is asked after whom, and what is remembered of it."""
+"""The attempts of one request: their order, and what health learns of them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -126,7 +126,7 @@ def refusal(request: Request, asked: Provider, model: str = "glm") -> Any:
 # the next target
 
 
-def test_a_target_that_cannot_be_sent_the_request_after_all_is_left_out():
+def test_unpreparable_candidate_is_skipped():
     """The plan looks at a few fields only."""
     request = Request(candidate(KIMI), candidate(LOCAL), candidate(KIMI), candidate(ZAI))
     request.unpreparable = KIMI
@@ -139,7 +139,7 @@ def test_a_target_that_cannot_be_sent_the_request_after_all_is_left_out():
     assert only.sequence.instead(0) is None
 
 
-def test_the_targets_are_asked_in_their_order_until_one_answers():
+def test_candidates_are_asked_in_order_until_one_answers():
     request = Request(candidate(KIMI), candidate(LOCAL), candidate(ZAI))
     assert request.run(BROKEN, CONNECT)[:2] == [("kimi", "kimi-key"), ("local", None)]
     assert request.failed == [("kimi", "500"), ("local", "connect")]
@@ -147,7 +147,7 @@ def test_the_targets_are_asked_in_their_order_until_one_answers():
     assert request.sequence.current.provider is ZAI
 
 
-def test_a_target_that_something_has_come_up_against_is_passed_over():
+def test_candidate_without_quota_is_skipped():
     request = Request(candidate(KIMI), candidate(LOCAL), candidate(ZAI), against=(LOCAL,))
     assert [name for name, _ in request.run(BROKEN)] == ["kimi", "zai"]
     alone = Request(candidate(KIMI), candidate(LOCAL), against=(LOCAL,))
@@ -155,7 +155,7 @@ def test_a_target_that_something_has_come_up_against_is_passed_over():
     assert not alone.sequence.could_follow(0)
 
 
-def test_what_failed_last_is_delivered_and_no_attempt_of_the_past():
+def test_last_failure_is_delivered():
     request = Request(candidate(KIMI), candidate(LOCAL))
     request.start()
     request.fails(BROKEN)
@@ -163,14 +163,14 @@ def test_what_failed_last_is_delivered_and_no_attempt_of_the_past():
     assert request.failed == [("kimi", "500")]
 
 
-def test_an_outcome_that_the_rule_does_not_name_moves_nowhere():
+def test_outcome_missing_in_failover_on_is_delivered():
     request = Request(candidate(KIMI), candidate(LOCAL), on=frozenset({"529"}))
     request.start()
     assert request.fails(BROKEN) is None
     assert request.sent == [("kimi", "kimi-key")]
 
 
-def test_a_target_that_came_to_rest_meanwhile_is_passed_over():
+def test_candidate_that_entered_cooldown_meanwhile_is_skipped():
     request = Request(candidate(KIMI), candidate(LOCAL), candidate(ZAI))
     request.start()
     another = request.health.begin(LOCAL, "glm", None, 0)
@@ -179,7 +179,7 @@ def test_a_target_that_came_to_rest_meanwhile_is_passed_over():
     assert [name for name, _ in request.sent] == ["kimi", "zai"]
 
 
-def test_a_target_of_the_same_provider_comes_last_where_the_failure_was_the_providers():
+def test_candidate_of_a_provider_in_cooldown_comes_last():
     request = Request(candidate(KIMI, "big"), candidate(KIMI, "small"), candidate(LOCAL))
     assert [name for name, _ in request.run(DOWN, BROKEN, BROKEN)] == ["kimi", "local", "kimi"]
     down = msgspec.structs.replace(DOWN, rest=61.0)
@@ -189,7 +189,7 @@ def test_a_target_of_the_same_provider_comes_last_where_the_failure_was_the_prov
     assert request.failed == []
 
 
-def test_the_first_target_is_asked_even_where_it_rests():
+def test_first_candidate_is_asked_even_in_cooldown():
     health = ProviderHealth()
     health.end(health.begin(KIMI, "glm", 0, 0), DOWN, 0)
     assert Request(candidate(KIMI), health=health).run() == [("kimi", "kimi-key")]
@@ -207,7 +207,7 @@ def test_the_first_target_is_asked_even_where_it_rests():
     ],
     ids=["alone", "a target", "a key", "a retry", "a wait", "a reject"],
 )
-def test_it_is_known_whether_anything_could_take_over(make: Callable[[], Request], expected: bool):
+def test_could_follow_tells_whether_anything_takes_over(make: Callable[[], Request], expected: bool):
     request = make()
     assert not request.sequence.could_follow(0)
     request.start()
@@ -215,7 +215,7 @@ def test_it_is_known_whether_anything_could_take_over(make: Callable[[], Request
     assert request.only == [not expected]
 
 
-def test_before_the_last_target_others_may_take_over_and_after_it_none():
+def test_nothing_could_follow_the_last_candidate():
     request = Request(candidate(KIMI), candidate(LOCAL))
     request.run(BROKEN)
     assert request.only == [False, True]
@@ -235,7 +235,7 @@ def rested(asked: Provider, outcome: Outcome, health: ProviderHealth, model: str
     health.end(health.begin(asked, model, None, 0), outcome, 0)
 
 
-def test_those_in_a_short_cooldown_or_with_an_open_circuit_are_asked_when_all_others_have_failed():
+def test_last_resorts_are_asked_when_all_others_have_failed():
     health = ProviderHealth()
     broken = provider("broken", circuit=Circuit(degraded_after=1, open_after=1, cooldown=3600.0))
     spent = provider("spent")
@@ -258,7 +258,7 @@ def test_those_in_a_short_cooldown_or_with_an_open_circuit_are_asked_when_all_ot
     ]
 
 
-def test_what_is_against_a_target_beside_its_cooldown_still_is_when_all_others_have_failed():
+def test_candidate_without_quota_is_no_last_resort():
     health = ProviderHealth()
     rested(KIMI, OVERLOADED, health)
     targets = candidate(KIMI), candidate(LOCAL)
@@ -268,7 +268,7 @@ def test_what_is_against_a_target_beside_its_cooldown_still_is_when_all_others_h
     assert request.fails(BROKEN) is None
 
 
-def test_the_rules_own_answer_comes_after_those_that_were_passed_over():
+def test_reject_comes_after_last_resorts():
     health = ProviderHealth()
     rested(KIMI, OVERLOADED, health)
     targets = candidate(KIMI), candidate(LOCAL)
@@ -277,7 +277,7 @@ def test_the_rules_own_answer_comes_after_those_that_were_passed_over():
     assert request.fails(BROKEN) is REJECT
 
 
-def test_nobody_is_asked_again_for_what_is_the_requests_own_fault():
+def test_client_error_is_delivered_before_last_resorts():
     health = ProviderHealth()
     rested(KIMI, OVERLOADED, health)
     targets = candidate(KIMI), candidate(LOCAL)
@@ -286,7 +286,7 @@ def test_nobody_is_asked_again_for_what_is_the_requests_own_fault():
     assert request.fails(NONSENSE) is None
 
 
-def test_who_was_passed_over_may_be_sent_what_no_other_can_be():
+def test_last_resort_replaces_an_unpreparable_first_candidate():
     health = ProviderHealth()
     rested(KIMI, OVERLOADED, health)
     targets = candidate(KIMI), candidate(LOCAL)
@@ -295,7 +295,7 @@ def test_who_was_passed_over_may_be_sent_what_no_other_can_be():
     assert request.start().provider is KIMI
 
 
-def test_of_keys_that_are_all_in_cooldown_the_first_to_be_well_is_used():
+def test_last_resort_uses_the_key_that_recovers_first():
     health = ProviderHealth()
     for index, rest in ((0, 50.0), (2, 3.0)):
         outcome = msgspec.structs.replace(THROTTLED, rest=rest)
@@ -309,18 +309,18 @@ def test_of_keys_that_are_all_in_cooldown_the_first_to_be_well_is_used():
 
 
 @pytest.mark.parametrize("outcome", [REFUSED_KEY, THROTTLED], ids=["401", "429"])
-def test_a_key_that_fails_gives_its_place_to_the_next_at_once(outcome: Outcome):
+def test_failed_key_is_followed_by_another_at_once(outcome: Outcome):
     request = Request(candidate(ZAI), candidate(LOCAL), wait=60.0, retries=3, on=frozenset({"429"}))
     first, then = request.run(outcome)
     assert {first, then} == {("zai", "zai-key-1"), ("zai", "zai-key-2")}
 
 
-def test_when_all_keys_have_failed_the_next_target_comes():
+def test_next_candidate_follows_when_all_keys_have_failed():
     request = Request(candidate(ZAI), candidate(LOCAL))
     assert [name for name, _ in request.run(REFUSED_KEY, REFUSED_KEY)] == ["zai", "zai", "local"]
 
 
-def test_a_key_that_rests_already_is_not_asked():
+def test_key_in_cooldown_is_not_used():
     health = ProviderHealth()
     for index in (0, 2):
         health.end(health.begin(ZAI, "glm", index, 0), REFUSED_KEY, 0)
@@ -330,13 +330,13 @@ def test_a_key_that_rests_already_is_not_asked():
     assert len(request.sent) == 1
 
 
-def test_no_key_is_asked_twice_though_it_need_not_rest():
+def test_no_key_is_used_twice_even_without_cooldown():
     at_once = msgspec.structs.replace(THROTTLED, rest=0.0, wait=None)
     request = Request(candidate(ZAI), candidate(LOCAL))
     assert [name for name, _ in request.run(at_once, at_once)] == ["zai", "zai", "local"]
 
 
-def test_a_failure_that_is_not_the_keys_does_not_change_it():
+def test_failure_of_the_provider_keeps_the_key():
     request = Request(candidate(ZAI), candidate(LOCAL), retries=1)
     first, again, then = request.run(BROKEN, BROKEN)
     assert first == again
@@ -346,12 +346,12 @@ def test_a_failure_that_is_not_the_keys_does_not_change_it():
 # retries and waits
 
 
-def test_retries_ask_the_same_target_first_and_start_anew_at_the_next():
+def test_each_candidate_gets_its_own_retries():
     request = Request(candidate(KIMI), candidate(LOCAL), retries=2)
     assert [name for name, _ in request.run(*[BROKEN] * 9)] == ["kimi"] * 3 + ["local"] * 3
 
 
-def test_a_retry_after_within_the_limit_is_waited_out_at_the_same_target():
+def test_retry_after_within_the_limit_is_waited_for():
     request = Request(candidate(KIMI), candidate(LOCAL), wait=10.0)
     request.start()
     following = request.fails(THROTTLED)
@@ -362,7 +362,7 @@ def test_a_retry_after_within_the_limit_is_waited_out_at_the_same_target():
     assert refusal(request, KIMI) is None
 
 
-def test_after_a_wait_the_same_key_is_asked():
+def test_same_key_is_used_after_a_wait():
     health = ProviderHealth()
     health.end(health.begin(ZAI, "glm", 0, 0), msgspec.structs.replace(REFUSED_KEY, rest=9e9), 0)
     request = Request(candidate(ZAI), health=health, wait=10.0)
@@ -374,7 +374,7 @@ def test_after_a_wait_the_same_key_is_asked():
     [msgspec.structs.replace(THROTTLED, wait=10.5), OVERLOADED, msgspec.structs.replace(THROTTLED, wait=0.0)],
     ids=["longer", "none named", "nothing"],
 )
-def test_what_need_or_may_not_be_waited_out_moves_on(outcome: Outcome):
+def test_longer_or_missing_retry_after_fails_over(outcome: Outcome):
     request = Request(candidate(KIMI), candidate(LOCAL), wait=10.0)
     request.start()
     following = request.fails(outcome)
@@ -382,7 +382,7 @@ def test_what_need_or_may_not_be_waited_out_moves_on(outcome: Outcome):
     assert (following.provider, following.delay) == (LOCAL, 0.0)
 
 
-def test_all_waits_at_one_target_together_keep_to_the_limit():
+def test_waits_of_one_candidate_share_the_limit():
     hasty = msgspec.structs.replace(THROTTLED, wait=0.001)
     request = Request(candidate(KIMI), candidate(LOCAL), wait=3.0)
     assert [name for name, _ in request.run(*[hasty] * 4)] == ["kimi"] * 4 + ["local"]
@@ -391,7 +391,7 @@ def test_all_waits_at_one_target_together_keep_to_the_limit():
 # a list that ends in a reject
 
 
-def test_after_the_last_target_comes_the_rules_own_answer():
+def test_reject_follows_the_last_candidate():
     request = Request(candidate(KIMI), reject=REJECT)
     request.start()
     assert request.fails(BROKEN) is REJECT
@@ -400,7 +400,7 @@ def test_after_the_last_target_comes_the_rules_own_answer():
     assert not request.sequence.could_follow(0)
 
 
-def test_what_is_the_requests_own_fault_is_delivered_before_a_reject():
+def test_client_error_is_delivered_before_a_reject():
     request = Request(candidate(KIMI), reject=REJECT)
     request.start()
     assert request.fails(NONSENSE) is None
@@ -413,7 +413,7 @@ def failures(request: Request, asked: Provider) -> str:
     return request.health.circuits(request.now)[asked.name]
 
 
-def test_each_attempt_is_judged_once():
+def test_attempt_is_settled_once():
     one = provider("one", circuit=Circuit(degraded_after=2, open_after=3))
     request = Request(candidate(one))
     request.start()
@@ -425,7 +425,7 @@ def test_each_attempt_is_judged_once():
     assert failures(request, one) == "degraded"
 
 
-def test_an_answer_counts_as_well_only_when_it_has_ended():
+def test_circuit_closes_only_when_the_answer_has_ended():
     one = provider("one", circuit=Circuit(degraded_after=1, open_after=3))
     request = Request(candidate(one), candidate(one))
     request.run(BROKEN)
@@ -435,7 +435,7 @@ def test_an_answer_counts_as_well_only_when_it_has_ended():
     assert failures(request, one) == "closed"
 
 
-def test_answers_that_begin_and_then_break_off_open_the_circuit():
+def test_answers_that_break_off_open_the_circuit():
     one = provider("one", circuit=Circuit(degraded_after=3, open_after=5))
     health = ProviderHealth()
     states = []
@@ -448,7 +448,7 @@ def test_answers_that_begin_and_then_break_off_open_the_circuit():
     assert states == ["closed", "closed", "degraded", "degraded", "open"]
 
 
-def test_an_answer_that_begins_ends_the_cooldown_before_it_ends():
+def test_answer_that_begins_ends_the_cooldown():
     """A long answer would otherwise keep all others away for its whole length."""
     request = Request(candidate(KIMI))
     request.run(OVERLOADED)
@@ -465,7 +465,7 @@ def test_an_answer_that_begins_ends_the_cooldown_before_it_ends():
 
 
 @pytest.mark.parametrize("began", [False, True], ids=["before the answer", "in mid-answer"])
-def test_a_client_that_leaves_says_nothing_of_the_provider(began):
+def test_client_that_leaves_does_not_change_the_circuit(began):
     one = provider("one", circuit=Circuit(degraded_after=1, open_after=1, cooldown=10.0))
     Request(candidate(one), health=(health := ProviderHealth())).run(BROKEN)
     request = Request(candidate(one), health=health)
@@ -480,7 +480,7 @@ def test_a_client_that_leaves_says_nothing_of_the_provider(began):
     assert failures(request, one) == "half-open"
 
 
-def test_what_cannot_be_prepared_was_never_sent():
+def test_unprepared_attempt_does_not_take_the_probe_slot():
     one = provider("one", circuit=Circuit(degraded_after=1, open_after=1, cooldown=10.0))
     Request(candidate(one), health=(health := ProviderHealth())).run(BROKEN)
     request = Request(candidate(one), health=health)
@@ -489,7 +489,7 @@ def test_what_cannot_be_prepared_was_never_sent():
     assert refusal(request, one) is None
 
 
-def test_changes_are_told():
+def test_settle_returns_health_events():
     request = Request(candidate(KIMI), candidate(LOCAL))
     request.run(DOWN)
     assert request.events == [("cooldown", "kimi", "provider", "for 30 s: 503")]
@@ -505,7 +505,7 @@ OUTCOMES = [REFUSED_KEY, THROTTLED, OVERLOADED, DOWN, BROKEN, NONSENSE, CUT, CON
     wait=st.floats(0, 20),
     reject=st.sampled_from([None, REJECT]),
 )
-def test_every_attempt_is_followed_or_delivered_and_every_course_ends(
+def test_every_attempt_is_followed_or_delivered_and_every_sequence_ends(
     outcomes, providers, retries, wait, reject
 ):
     request = Request(*map(candidate, providers), reject=reject, retries=retries, wait=wait)

@@ -48,36 +48,36 @@ def test_it_stays_open_for_the_cooldown():
     assert breaker.remaining(160) == 0
 
 
-def test_half_open_admits_one_trial_whose_success_closes_it():
+def test_half_open_admits_one_probe_whose_success_closes_it():
     breaker = opened()
-    trial = breaker.begin(60)
+    probe = breaker.begin(60)
     assert not breaker.allows(61)
-    breaker.succeeded(trial)
+    breaker.succeeded(probe)
     assert breaker.state(61) == "closed"
     fail(breaker, 2, now=61)
     assert breaker.state(61) == "degraded"
 
 
-def test_a_trial_that_fails_opens_it_for_another_cooldown():
+def test_failed_probe_opens_it_for_another_cooldown():
     breaker = opened()
     breaker.failed(breaker.begin(60), 70)
     assert (breaker.state(70), breaker.remaining(70)) == ("open", 60)
 
 
-def test_a_trial_that_is_abandoned_gives_its_place_to_the_next():
+def test_abandoned_probe_frees_its_slot():
     breaker = opened()
     breaker.abandoned(breaker.begin(60))
     assert (breaker.state(61), breaker.allows(61)) == ("half-open", True)
 
 
-def test_a_trial_that_never_ends_is_forgotten():
+def test_probe_that_never_ends_is_forgotten():
     breaker = opened()
     breaker.begin(60)
     assert not breaker.allows(60 + PROBE_FORGOTTEN - 0.1)
     assert breaker.allows(60 + PROBE_FORGOTTEN)
 
 
-def test_a_forgotten_trial_that_fails_after_all_opens_it_but_not_once_another_closed_it():
+def test_forgotten_probe_that_fails_opens_it_unless_another_closed_it():
     breaker = opened()
     forgotten = breaker.begin(60)
     following = breaker.begin(120)
@@ -131,7 +131,7 @@ def test_a_late_success_resets_a_closed_circuit():
     assert breaker.state(61) == "closed"
 
 
-def test_a_request_sent_to_an_open_circuit_all_the_same_may_close_it_and_cannot_prolong_it():
+def test_forced_request_may_close_an_open_circuit_but_not_prolong_it():
     breaker = opened()
     breaker.failed(breaker.begin(10), 20)
     assert breaker.remaining(20) == 40
@@ -139,7 +139,7 @@ def test_a_request_sent_to_an_open_circuit_all_the_same_may_close_it_and_cannot_
     assert breaker.state(20) == "closed"
 
 
-def test_a_request_sent_beside_the_trial_does_not_take_its_place():
+def test_forced_request_does_not_take_the_probe_slot():
     breaker = opened()
     breaker.begin(60)
     beside = breaker.begin(61)
@@ -149,7 +149,7 @@ def test_a_request_sent_beside_the_trial_does_not_take_its_place():
     assert breaker.state(62) == "half-open"
 
 
-def test_new_limits_hold_from_the_next_outcome_on_and_leave_what_happened():
+def test_new_limits_apply_from_the_next_outcome():
     breaker = Breaker(CIRCUIT)
     fail(breaker, 2)
     breaker.circuit = Circuit(degraded_after=3, open_after=10, cooldown=5.0)
@@ -163,7 +163,7 @@ def test_new_limits_hold_from_the_next_outcome_on_and_leave_what_happened():
 @pytest.mark.parametrize(
     ("now", "remaining", "allows"), [(9.0, 1.0, False), (10.0, 0.0, True), (99.0, 0.0, True)]
 )
-def test_a_gate_is_shut_until_its_moment(now, remaining, allows):
+def test_gate_is_closed_until_its_moment(now, remaining, allows):
     gate = ProbeGate(until=10)
     assert (gate.remaining(now), gate.allows(now)) == (remaining, allows)
 
@@ -178,7 +178,7 @@ class Life(RuleBasedStateMachine):
         self.now = 1000.0
         self.circuit = Circuit(degraded_after=2, open_after=open_after, cooldown=cooldown)
         self.breaker = Breaker(self.circuit)
-        self.trials: dict[BreakerToken, float] = {}
+        self.probes: dict[BreakerToken, float] = {}
         """Those that run, and since when. An opening or closing ends their time."""
 
     @rule(seconds=st.sampled_from([0.5, 5.0, 10.0, PROBE_FORGOTTEN, 200.0]))
@@ -192,9 +192,9 @@ class Life(RuleBasedStateMachine):
         token = self.breaker.begin(self.now)
         assert token.is_probe == (was_half_open and allowed)
         if token.is_probe:
-            young = [t for t, began in self.trials.items() if self.now - began < PROBE_FORGOTTEN]
+            young = [t for t, began in self.probes.items() if self.now - began < PROBE_FORGOTTEN]
             assert not young, "half-open admits one at a time"
-            self.trials[token] = self.now
+            self.probes[token] = self.now
             assert not self.breaker.allows(self.now)
         return token
 
@@ -202,37 +202,37 @@ class Life(RuleBasedStateMachine):
     def it_succeeds(self, token: BreakerToken) -> None:
         before, remaining = self.breaker.state(self.now), self.breaker.remaining(self.now)
         self.breaker.succeeded(token)
-        self.trials.pop(token, None)
+        self.probes.pop(token, None)
         if before in ("closed", "degraded"):
             assert self.breaker.state(self.now) == "closed", "a success resets"
         elif self.breaker.state(self.now) == before:
             assert self.breaker.remaining(self.now) == remaining
         else:
             assert self.breaker.state(self.now) == "closed"
-            self.trials.clear()
+            self.probes.clear()
 
     @rule(token=consumes(running))
     def it_fails(self, token: BreakerToken) -> None:
         before, remaining = self.breaker.state(self.now), self.breaker.remaining(self.now)
         self.breaker.failed(token, self.now)
-        self.trials.pop(token, None)
+        self.probes.pop(token, None)
         if before == "open":
             assert self.breaker.remaining(self.now) == remaining, "no failure prolongs the cooldown"
         if before == "half-open" and self.breaker.remaining(self.now) == self.circuit.cooldown:
-            self.trials.clear()
+            self.probes.clear()
 
     @rule(token=consumes(running))
     def its_client_leaves(self, token: BreakerToken) -> None:
         before = self.breaker.state(self.now), self.breaker.remaining(self.now)
         self.breaker.abandoned(token)
-        self.trials.pop(token, None)
+        self.probes.pop(token, None)
         assert (self.breaker.state(self.now), self.breaker.remaining(self.now)) == before
 
     @rule()
     def a_success_resets(self) -> None:
         if self.breaker.allows(self.now):
             self.breaker.succeeded(self.breaker.begin(self.now))
-            self.trials.clear()
+            self.probes.clear()
             fail(self.breaker, self.circuit.open_after - 1, self.now)
             assert self.breaker.allows(self.now)
 

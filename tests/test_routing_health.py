@@ -1,4 +1,4 @@
-"""Who may be asked now: circuits and rests of providers, models and keys."""
+"""Health: circuits and cooldowns of providers, models and keys."""
 
 from collections import Counter
 from typing import Any
@@ -58,25 +58,25 @@ def well_keys(health: ProviderHealth, now: float) -> set[int | None]:
     return {health.pick_key(ZAI, (f"s-{i}", ""), now) for i in range(50)}
 
 
-def test_who_was_never_asked_may_be():
+def test_unknown_provider_is_available():
     assert ProviderHealth().refusal(ZAI, GLM, 0) is None
 
 
 # circuits
 
 
-def test_failures_open_the_circuit_a_trial_closes_it_and_every_change_is_told():
+def test_failures_open_the_circuit_and_a_probe_closes_it():
     health, zai = ProviderHealth(), provider("zai", "zai-key", circuit=Circuit(2, 3, 60.0))
     told = [event for _ in range(3) for event in ask(health, zai, BROKEN, now=10)]
     assert told == [("circuit", "zai", "closed", "degraded"), ("circuit", "zai", "degraded", "open")]
     assert health.refusal(zai, GLM, 28) == ("circuit", "open for another 42 s")
-    trial = health.begin(zai, GLM, 0, 70)
+    probe = health.begin(zai, GLM, 0, 70)
     assert health.refusal(zai, GLM, 71) == ("circuit", "half-open, being tried again")
-    assert health.end(trial, OK, 72) == [("circuit", "zai", "half-open", "closed")]
+    assert health.end(probe, OK, 72) == [("circuit", "zai", "half-open", "closed")]
 
 
 @pytest.mark.parametrize("outcome", [None, NONSENSE, SPENT], ids=["abandoned", "client", "quota"])
-def test_what_is_neither_success_nor_failure_leaves_the_circuit(outcome):
+def test_outcomes_that_are_not_the_providers_leave_the_circuit(outcome):
     health, zai = ProviderHealth(), provider("zai", "zai-key", circuit=Circuit(1, 2, 60.0))
     ask(health, zai, BROKEN)
     ask(health, zai, outcome)
@@ -96,7 +96,7 @@ def test_a_reloaded_circuit_keeps_what_happened():
     assert health.circuits(0) == {"zai": "open"}
 
 
-# rests
+# cooldowns
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_reloaded_circuit_keeps_what_happened():
     [(OVERLOADED, [(KIMI, "kimi-k2"), (ZAI, GLM)]), (DOWN, [(ZAI, GLM)]), (THROTTLED, [(ZAI, GLM)])],
     ids=["model", "provider", "only key"],
 )
-def test_only_what_an_outcome_blames_rests(outcome, others):
+def test_only_what_an_outcome_blames_enters_cooldown(outcome, others):
     health = ProviderHealth()
     ask(health, KIMI, outcome)
     assert health.refusal(KIMI, GLM, 4) is not None
@@ -112,7 +112,7 @@ def test_only_what_an_outcome_blames_rests(outcome, others):
     assert health.refusal(KIMI, GLM, outcome.rest) is None
 
 
-def test_a_rest_is_told_with_its_cause():
+def test_cooldown_event_has_its_cause():
     health = ProviderHealth()
     told = [
         *ask(health, KIMI, OVERLOADED),
@@ -134,13 +134,13 @@ METERED = Outcome(
 
 
 @pytest.mark.parametrize("asked", [LOCAL, KIMI], ids=["no key", "one key"])
-def test_windows_that_are_used_up_are_left_to_those_who_know_the_account(asked):
+def test_used_up_windows_of_a_single_key_are_left_to_quota(asked):
     health = ProviderHealth()
     assert ask(health, asked, METERED) == []
     assert health.refusal(asked, GLM, 1) is None
 
 
-def test_of_several_keys_the_one_whose_windows_are_used_up_rests():
+def test_used_up_windows_of_one_of_several_keys_start_its_cooldown():
     health = ProviderHealth()
     ask(health, ZAI, METERED, key=0)
     assert well_keys(health, 1) == {1, 2}
@@ -149,13 +149,13 @@ def test_of_several_keys_the_one_whose_windows_are_used_up_rests():
     assert health.refusal(ZAI, GLM, 1) == ("quota:5h", "in cooldown for another 120 min: limit reached")
 
 
-def test_spent_quota_has_a_reason_of_its_own():
+def test_used_up_quota_has_its_own_reason():
     health = ProviderHealth()
     assert ask(health, LOCAL, SPENT) == [("cooldown", "local", "key", "for 2 h: weekly limit")]
     assert health.refusal(LOCAL, None, 60) == ("quota", "in cooldown for another 119 min: weekly limit")
 
 
-def test_an_outcome_without_rest_or_scope_lays_nothing_to_rest():
+def test_outcome_without_rest_or_scope_starts_no_cooldown():
     health = ProviderHealth()
     for outcome in (BROKEN, Outcome(label="429", kind="request", status=429, rest=5.0, scope="none")):
         assert ask(health, KIMI, outcome) == []
@@ -163,19 +163,19 @@ def test_an_outcome_without_rest_or_scope_lays_nothing_to_rest():
 
 
 @pytest.mark.parametrize("outcomes", [(SPENT, THROTTLED), (THROTTLED, SPENT), (OVERLOADED, DOWN, SPENT)])
-def test_of_several_rests_the_longest_holds(outcomes):
+def test_longest_of_several_cooldowns_holds(outcomes):
     health = ProviderHealth()
     for outcome in outcomes:
         ask(health, KIMI, outcome)
     assert health.refusal(KIMI, GLM, 1) == ("quota", "in cooldown for another 120 min: weekly limit")
 
 
-def test_a_rest_that_is_prolonged_while_it_runs_is_told_once():
+def test_prolonged_cooldown_is_reported_once():
     health = ProviderHealth()
     assert [len(ask(health, KIMI, THROTTLED, now=now)) for now in (0, 1, 2, 7)] == [1, 0, 0, 1]
 
 
-def test_a_success_ends_the_rests_of_what_succeeded_and_no_others():
+def test_success_ends_only_the_cooldowns_of_what_succeeded():
     health = ProviderHealth()
     ask(health, ZAI, OVERLOADED)
     ask(health, ZAI, OVERLOADED, model="glm-5")
@@ -190,7 +190,7 @@ def test_a_success_ends_the_rests_of_what_succeeded_and_no_others():
     assert health.refusal(ZAI, "glm-5", 1) is not None
 
 
-def test_a_success_of_an_attempt_from_before_the_rest_does_not_end_it():
+def test_success_of_an_earlier_attempt_does_not_end_a_cooldown():
     health = ProviderHealth()
     early = [health.begin(KIMI, GLM, 0, 0)]
     ask(health, KIMI, THROTTLED)
@@ -201,10 +201,10 @@ def test_a_success_of_an_attempt_from_before_the_rest_does_not_end_it():
     assert health.refusal(KIMI, GLM, 1) is not None
 
 
-# one trial
+# probes
 
 
-def test_a_herd_is_spared_the_failure_and_sends_one_trial_when_the_rest_is_over():
+def test_one_probe_is_sent_when_a_cooldown_is_over():
     health = ProviderHealth()
     ask(health, KIMI, OVERLOADED)
     sent = []
@@ -220,40 +220,40 @@ def test_a_herd_is_spared_the_failure_and_sends_one_trial_when_the_rest_is_over(
     assert health.refusal(KIMI, GLM, 7) is None
 
 
-def test_an_answer_that_begins_frees_the_model_and_leaves_the_circuit_to_its_end():
+def test_answer_that_begins_ends_the_cooldown_but_not_the_circuit():
     health, kimi = ProviderHealth(), provider("kimi", "kimi-key", circuit=Circuit(1, 2, 60.0))
     ask(health, kimi, OVERLOADED)
-    trial = health.begin(kimi, GLM, 0, 5)
-    assert health.answer_began(trial) == [("recovered", "kimi", "model glm-4.7", "")]
-    assert health.answer_began(trial) == []
+    probe = health.begin(kimi, GLM, 0, 5)
+    assert health.answer_began(probe) == [("recovered", "kimi", "model glm-4.7", "")]
+    assert health.answer_began(probe) == []
     assert (health.refusal(kimi, GLM, 5), health.circuits(5)) == (None, {"kimi": "degraded"})
-    assert health.end(trial, OK, 300) == [("circuit", "kimi", "degraded", "closed")]
+    assert health.end(probe, OK, 300) == [("circuit", "kimi", "degraded", "closed")]
 
 
-def test_a_trial_of_an_open_circuit_keeps_its_place_until_its_answer_ends():
+def test_circuit_probe_keeps_its_slot_until_its_answer_ends():
     health, kimi = ProviderHealth(), provider("kimi", "kimi-key", circuit=Circuit(1, 1, 60.0))
     ask(health, kimi, BROKEN)
-    trial = health.begin(kimi, GLM, 0, 60)
-    health.answer_began(trial)
+    probe = health.begin(kimi, GLM, 0, 60)
+    health.answer_began(probe)
     assert health.refusal(kimi, GLM, 61) == ("circuit", "half-open, being tried again")
-    assert health.end(trial, BROKEN, 62) == [("circuit", "kimi", "half-open", "open")]
+    assert health.end(probe, BROKEN, 62) == [("circuit", "kimi", "half-open", "open")]
 
 
 @pytest.mark.parametrize(
     ("outcome", "refused"), [(None, False), (NONSENSE, False), (BROKEN, False), (OVERLOADED, True)]
 )
-def test_a_trial_that_does_not_succeed_leaves_its_place_to_the_next_or_starts_a_rest(outcome, refused):
+def test_failed_probe_frees_its_slot_or_starts_a_cooldown(outcome, refused):
     health = ProviderHealth()
     ask(health, KIMI, OVERLOADED)
-    trial = health.begin(KIMI, GLM, 0, 5)
-    events = health.end(trial, outcome, 6)
+    probe = health.begin(KIMI, GLM, 0, 5)
+    events = health.end(probe, outcome, 6)
     assert bool(events) == refused
     assert (health.refusal(KIMI, GLM, 6) is not None) == refused
     health.begin(KIMI, GLM, 0, 11)
     assert health.refusal(KIMI, GLM, 11) is not None
 
 
-def test_a_trial_that_never_ends_is_forgotten():
+def test_probe_that_never_ends_is_forgotten():
     health = ProviderHealth()
     ask(health, KIMI, OVERLOADED)
     health.begin(KIMI, GLM, 0, 5)
@@ -261,7 +261,7 @@ def test_a_trial_that_never_ends_is_forgotten():
     assert health.refusal(KIMI, GLM, 65) is None
 
 
-def test_to_abandon_what_was_judged_changes_nothing():
+def test_abandoning_a_judged_attempt_changes_nothing():
     health = ProviderHealth()
     attempt = health.begin(KIMI, GLM, 0, 0)
     health.end(attempt, OVERLOADED, 1)
@@ -272,7 +272,7 @@ def test_to_abandon_what_was_judged_changes_nothing():
 # keys
 
 
-def test_a_conversation_keeps_its_key_and_many_spread():
+def test_conversation_keeps_its_key_and_many_spread():
     health = ProviderHealth()
     picked = [health.pick_key(ZAI, (f"s-{i}", ""), 0) for i in range(300)]
     assert picked == [health.pick_key(ZAI, (f"s-{i}", ""), 50) for i in range(300)]
@@ -280,7 +280,7 @@ def test_a_conversation_keeps_its_key_and_many_spread():
 
 
 @given(st.integers(0, 2), st.text(max_size=5), st.text(max_size=5))
-def test_a_resting_key_moves_only_its_own_conversations_and_only_for_its_rest(bad, session, agent):
+def test_key_in_cooldown_moves_only_its_own_conversations_for_that_time(bad, session, agent):
     health = ProviderHealth()
     before = health.pick_key(ZAI, (session, agent), 0)
     ask(health, ZAI, BAD_KEY, key=bad)
@@ -289,7 +289,7 @@ def test_a_resting_key_moves_only_its_own_conversations_and_only_for_its_rest(ba
     assert health.pick_key(ZAI, (session, agent), 60) == before
 
 
-def test_when_all_keys_rest_the_provider_is_refused_until_the_first_returns():
+def test_provider_is_refused_while_all_keys_are_in_cooldown():
     health = ProviderHealth()
     for key, outcome in enumerate((SPENT, THROTTLED, BAD_KEY)):
         assert health.refusal(ZAI, GLM, 0) is None
@@ -309,7 +309,7 @@ def test_only_keys_with_a_value_count():
 
 
 @pytest.mark.parametrize("asked", [KIMI, LOCAL], ids=["one key", "no key"])
-def test_one_key_or_none_rests_like_one_of_many(asked):
+def test_one_key_or_none_has_a_cooldown_like_one_of_many(asked):
     health = ProviderHealth()
     key = health.pick_key(asked, HERE, 0)
     assert key == (0 if asked.keys else None)
@@ -319,20 +319,20 @@ def test_one_key_or_none_rests_like_one_of_many(asked):
     assert health.refusal(asked, GLM, 5) is None
 
 
-def test_without_a_conversation_or_a_named_key_it_is_the_first():
+def test_first_key_is_used_without_a_conversation():
     health = ProviderHealth()
     assert health.pick_key(ZAI, None, 0) == 0
     assert ask(health, ZAI, BAD_KEY) == [("cooldown", "zai", "key 1", "for 60 s: authentication_error")]
     assert health.pick_key(ZAI, None, 0) == 1
 
 
-def test_a_key_that_was_replaced_is_well():
+def test_replaced_key_has_no_cooldown():
     health = ProviderHealth()
     ask(health, KIMI, BAD_KEY, key=0)
     assert health.refusal(provider("kimi", "kimi-key-new"), GLM, 0) is None
 
 
-def test_no_key_is_ever_told():
+def test_no_key_appears_in_events_or_reprs():
     health = ProviderHealth()
     told = [ask(health, ZAI, BAD_KEY, key=1), health.active_cooldowns(0), health.begin(ZAI, GLM, 1, 0)]
     assert "zai-key" not in repr(told)
@@ -341,7 +341,7 @@ def test_no_key_is_ever_told():
 # memory
 
 
-def test_what_is_not_in_the_rules_any_more_is_forgotten():
+def test_removed_providers_and_keys_are_forgotten():
     health = ProviderHealth()
     for asked, outcome in ((ZAI, BAD_KEY), (ZAI, OVERLOADED), (KIMI, BAD_KEY), (KIMI, DOWN)):
         ask(health, asked, outcome, key=0)
@@ -352,7 +352,7 @@ def test_what_is_not_in_the_rules_any_more_is_forgotten():
     assert health.refusal(ZAI, GLM, 0) is None
 
 
-def test_the_model_at_rest_for_longest_is_forgotten_and_no_key():
+def test_oldest_model_cooldown_is_forgotten_but_no_key():
     health = ProviderHealth()
     ask(health, ZAI, BAD_KEY, key=0)
     models = [f"m-{i}" for i in range(MODELS_LIMIT)]
@@ -384,8 +384,8 @@ class Herd(RuleBasedStateMachine):
         self.now = 1000.0
         self.health = ProviderHealth()
         self.said: dict[tuple[str, str], float] = {}
-        """Until when outcomes said that this should rest, by provider and scope."""
-        self.trials: list[tuple[float, HealthToken]] = []
+        """Until when outcomes asked for a cooldown, by provider and scope."""
+        self.probes: list[tuple[float, HealthToken]] = []
 
     @rule(seconds=st.sampled_from([0.5, 5.0, PROBE_FORGOTTEN, 1000.0]))
     def time_passes(self, seconds: float) -> None:
@@ -405,13 +405,13 @@ class Herd(RuleBasedStateMachine):
         attempt = self.health.begin(asked, model, key, self.now)
         if refusal is None:
             met = [
-                rest
-                for began, trial in self.trials
+                cooldown
+                for began, probe in self.probes
                 if self.now - began < PROBE_FORGOTTEN
-                for rest in trial.cooldowns
+                for cooldown in probe.cooldowns
             ]
-            assert not set(map(id, met)) & set(map(id, attempt.cooldowns)), "one trial at once"
-            self.trials.append((self.now, attempt))
+            assert not set(map(id, met)) & set(map(id, attempt.cooldowns)), "one probe at once"
+            self.probes.append((self.now, attempt))
         return attempt
 
     @rule(attempt=running)
@@ -424,7 +424,7 @@ class Herd(RuleBasedStateMachine):
     @rule(attempt=consumes(running), outcome=st.none() | st.just(OK) | OUTCOMES)
     def it_ends(self, attempt: HealthToken, outcome: Outcome | None) -> None:
         self.health.end(attempt, outcome, self.now)
-        self.trials = [(began, trial) for began, trial in self.trials if trial is not attempt]
+        self.probes = [(began, probe) for began, probe in self.probes if probe is not attempt]
         if outcome is not None and outcome.rest:
             place = attempt.provider.name, outcome.scope
             self.said[place] = max(self.said.get(place, 0.0), self.now + outcome.rest)
@@ -435,7 +435,7 @@ class Herd(RuleBasedStateMachine):
             assert self.said[name, what.split()[0]] > self.now
 
     def teardown(self) -> None:
-        """Whatever happened, and whoever never ends: after enough time everyone may be asked again."""
+        """After enough time every provider is available again, whatever happened."""
         later = max([self.now, *self.said.values()]) + 60.0 + PROBE_FORGOTTEN
         for asked in self.providers:
             for model in (GLM, "glm-5", None):

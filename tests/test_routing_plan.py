@@ -88,7 +88,7 @@ def test_a_rules_targets_are_tried_in_order():
     )
 
 
-def test_the_chain_holds_who_may_still_be_asked_and_nobody_who_never_can():
+def test_chain_holds_targets_that_may_still_be_asked():
     def waits(candidate: Candidate, facts: Facts) -> tuple[str, str] | None:
         return ("cooldown", "for 3 s") if candidate.provider.name in ("zai", "last") else None
 
@@ -99,14 +99,14 @@ def test_the_chain_holds_who_may_still_be_asked_and_nobody_who_never_can():
     assert [skip.why for skip in planned.skipped] == ["cooldown, for 3 s", NO_KEY, "cooldown, for 3 s"]
 
 
-def test_a_target_without_a_key_is_passed_over():
+def test_target_without_a_key_is_skipped():
     planned = plan(rules_of((ANTHROPIC, keyless("zai")), "zai/glm-4.7", "anthropic"), request())
     assert providers_of(planned) == ["anthropic"]
     assert planned.skipped == (Skip("zai", "glm-4.7", "no-key", NO_KEY),)
     assert (planned.reason, planned.is_first) == ("no-key", False)
 
 
-def test_a_later_target_that_is_passed_over_leaves_the_first_one_first():
+def test_skipped_later_target_leaves_the_first_one_first():
     planned = plan(rules_of((ANTHROPIC, keyless("zai")), "anthropic", "zai/glm-4.7"), request())
     assert (planned.reason, planned.is_first) == ("rule:coding", True)
     assert [skip.provider for skip in planned.skipped] == ["zai"]
@@ -115,7 +115,7 @@ def test_a_later_target_that_is_passed_over_leaves_the_first_one_first():
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 
 
-def test_what_chat_completions_have_no_words_for_passes_such_a_target_over():
+def test_chat_target_is_skipped_for_an_untranslatable_request():
     chat = keyed("openrouter", api="openai")
     planned = plan(rules_of((ANTHROPIC, chat), "openrouter/glm", "anthropic"), request(tools=[SEARCH]))
     [skip] = planned.skipped
@@ -124,12 +124,12 @@ def test_what_chat_completions_have_no_words_for_passes_such_a_target_over():
     assert [candidate.provider.name for candidate in planned.candidates] == ["anthropic"]
 
 
-def test_it_is_not_even_tried_where_nobody_else_is_there():
+def test_chat_target_is_not_forced_for_an_untranslatable_request():
     planned = plan(rules_of((keyed("openrouter", api="openai"),), "openrouter/glm"), request(tools=[SEARCH]))
     assert planned.candidates == ()
 
 
-def test_the_callers_login_is_needed_where_it_is_forwarded():
+def test_target_with_auth_client_needs_the_callers_login():
     rules = rules_of((ANTHROPIC, ZAI), "anthropic", "zai/glm-4.7")
     planned = plan(rules, request(has_login=False))
     assert providers_of(planned) == ["zai"]
@@ -137,7 +137,7 @@ def test_the_callers_login_is_needed_where_it_is_forwarded():
     assert plan(rules, request()).is_first
 
 
-def test_refusals_of_the_moment_come_after_lasting_ones():
+def test_permanent_refusals_come_before_temporary_ones():
     rules = rules_of((ANTHROPIC, ZAI, keyless("kimi")), "kimi", "zai", "anthropic")
 
     def zai_rests(candidate: Candidate, facts: Facts) -> tuple[str, str] | None:
@@ -151,33 +151,33 @@ def test_refusals_of_the_moment_come_after_lasting_ones():
     assert providers_of(planned) == ["anthropic"]
 
 
-def test_where_all_are_passed_over_the_last_one_is_tried_anyway():
+def test_last_target_is_asked_where_all_are_skipped():
     planned = plan(rules_of((ANTHROPIC, ZAI), "zai", "anthropic"), request(), refusals=[resting])
     assert providers_of(planned) == ["anthropic"]
     assert [skip.provider for skip in planned.skipped] == ["zai"]
     assert (planned.reason, planned.is_first) == ("cooldown", False)
 
 
-def test_a_lone_target_that_is_tried_anyway_is_still_the_first():
+def test_only_target_that_is_asked_anyway_is_still_the_first():
     planned = plan(rules_of((ZAI,), "zai"), request(), refusals=[resting])
     assert (providers_of(planned), planned.skipped) == (["zai"], ())
     assert (planned.reason, planned.is_first) == ("rule:coding", True)
 
 
-def test_the_last_one_is_not_tried_without_a_key():
+def test_last_target_is_not_forced_without_a_key():
     planned = plan(rules_of((ZAI, keyless("kimi")), "zai", "kimi"), request(), refusals=[resting])
     assert (planned.candidates, planned.reject) == ((), None)
     assert [skip.reason for skip in planned.skipped] == ["cooldown", "no-key"]
     assert planned.reason == "cooldown"
 
 
-def test_the_last_one_is_not_tried_where_the_list_ends_in_reject():
+def test_last_target_is_not_forced_where_the_list_ends_in_reject():
     reject = Reject(429, "come back later")
     planned = plan(rules_of((ZAI,), "zai", reject=reject), request(), refusals=[resting])
     assert (planned.candidates, planned.reject, planned.reason) == ((), reject, "cooldown")
 
 
-def test_a_rule_that_only_rejects_goes_to_its_first_target():
+def test_rule_with_only_a_reject_counts_as_its_first_target():
     reject = Reject(403, "not here")
     planned = plan(rules_of((), reject=reject), request())
     assert (planned.candidates, planned.reject) == ((), reject)
@@ -193,7 +193,7 @@ def test_a_rule_that_only_rejects_goes_to_its_first_target():
         (rules_of((ZAI,), "zai"), "", "no-model"),
     ],
 )
-def test_without_a_rule_or_a_model_nobody_is_chosen(rules, model, reason):
+def test_no_candidate_without_a_rule_or_a_model(rules, model, reason):
     assert plan(rules, request(model)) == Plan(rule=None, label="none", reason=reason)
 
 

@@ -35,7 +35,7 @@ def test_the_calibration_is_that_of_the_last_answer():
 
 
 @pytest.mark.parametrize(("estimated", "input_tokens"), [(1000, 0), (0, 1000), (1000, -5)])
-def test_an_answer_that_tells_no_usage_leaves_the_calibration(estimated, input_tokens):
+def test_answer_without_usage_leaves_the_calibration(estimated, input_tokens):
     sessions = told()
     sessions.record_usage(HERE, "kimi-k2", Measured(apart=estimated), input_tokens)
     assert sessions.calibration(HERE) == Calibration("o200k", 1.25)
@@ -43,13 +43,13 @@ def test_an_answer_that_tells_no_usage_leaves_the_calibration(estimated, input_t
 
 
 @pytest.mark.parametrize(("input_tokens", "ratio"), [(1, RATIO_RANGE[0]), (10**6, RATIO_RANGE[1])])
-def test_usage_beyond_belief_is_held_within_bounds(input_tokens, ratio):
+def test_calibration_stays_within_bounds(input_tokens, ratio):
     sessions = Sessions()
     sessions.record_usage(HERE, "gpt-5", ASKED, input_tokens)
     assert sessions.calibration(HERE).ratio == ratio
 
 
-def test_the_conversation_silent_for_longest_is_forgotten():
+def test_oldest_conversation_is_forgotten():
     sessions = Sessions(limit=2)
     for session in ("old", "busy", "old", "new"):
         sessions.record_usage((session, ""), "gpt-5", ASKED, 1250)
