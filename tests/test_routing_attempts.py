@@ -258,6 +258,14 @@ def test_last_resorts_are_asked_when_all_others_have_failed():
     ]
 
 
+def test_waiting_candidate_in_a_short_cooldown_could_follow():
+    request = Request(candidate(KIMI), candidate(KIMI))
+    request.start()
+    rested(KIMI, OVERLOADED, request.health)
+    assert request.sequence.could_follow(request.now)
+    assert isinstance(request.fails(BROKEN), Attempt)
+
+
 def test_candidate_without_quota_is_no_last_resort():
     health = ProviderHealth()
     rested(KIMI, OVERLOADED, health)

@@ -297,12 +297,7 @@ class AttemptSequence:
     def _last_resorts(self, now: float) -> list[Candidate]:
         """Skipped candidates that are asked once, in order, before the client gets an error: those with an
         open circuit, and those that recover soon."""
-        return [
-            candidate
-            for candidate in self._not_asked()
-            if not any(candidate is one for one in self._waiting)
-            and self._availability.is_last_resort(candidate, now)
-        ]
+        return [one for one in self._not_asked() if self._availability.is_last_resort(one, now)]
 
     def _not_asked(self) -> Iterator[Candidate]:
         return (one for one in self._chain if not any(one is asked for asked in self._asked))
