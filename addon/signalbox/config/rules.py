@@ -53,6 +53,10 @@ type KeyHeader = Literal["x-api-key", "authorization", "api-key"]
 type CountTokens = Literal["forward", "estimate", "reject"]
 type Level = Literal["debug", "info", "warn", "error", "silent"]
 type Tier = Literal["opus", "sonnet", "haiku", "fable"]
+type DialectName = Literal[
+    "openai", "azure", "openrouter", "gemini", "kimi", "glm", "minimax", "deepseek", "mistral", "ollama",
+    "vllm", "lmstudio", "composer", "generic",
+]  # fmt: skip
 type Globs = OneOrMore[GlobText]
 
 TIERS: tuple[Tier, ...] = get_args(Tier.__value__)
@@ -177,7 +181,7 @@ class Provider(msgspec.Struct, frozen=True):
     quota: Quota = Quota()
     budget: Budget | None = None
     prices: tuple[tuple[Glob, Price], ...] = ()
-    dialect: str | None = None
+    dialect: DialectName | None = None
     max_tokens: tuple[tuple[Glob, int], ...] = ()
     unavailable: str = ""
     """Why no request can go there as far as the rules tell (`ZAI_API_KEY is not set`), else empty."""

@@ -60,10 +60,6 @@ from .rules import (
 from .typespec import OneOrMore
 
 type Fetch = Callable[[SecretSource], Secret]
-type Dialect = Literal[
-    "openai", "azure", "openrouter", "gemini", "kimi", "glm", "minimax", "deepseek", "mistral", "ollama",
-    "vllm", "lmstudio", "composer", "generic",
-]  # fmt: skip
 type NonEmpty[T] = Annotated[tuple[T, ...], msgspec.Meta(min_length=1)]
 
 LEVELS = get_args(rules.Level.__value__)
@@ -195,7 +191,7 @@ class Provider(msgspec.Struct, frozen=True):
         tuple[tuple[GlobText, Price], ...] | None, "Dollars per million tokens, by glob on the model sent."
     ] = None
     dialect: Annotated[
-        Dialect | None, "For api: openai, whose spelling to use. Default by the URL's host."
+        rules.DialectName | None, "For api: openai, whose spelling to use. Default by the URL's host."
     ] = None
     max_tokens: Annotated[
         Count | tuple[tuple[GlobText, Count], ...] | None,

@@ -245,6 +245,7 @@ def route(flow: http.HTTPFlow, exchange: Exchange, services: Services, *, is_lon
         headers=to_headers(caller.headers),
         body=body,
         client=caller.client,
+        received=exchange.ts,
         has_login=caller.has_login or not exchange.rules.clients,
     )
     calibration = services.sessions.calibration(facts.conversation)

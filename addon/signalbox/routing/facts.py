@@ -6,6 +6,7 @@ Bodies come from anywhere: a field of the wrong type counts as absent, and nothi
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from hashlib import blake2b
 from typing import Literal, NamedTuple
@@ -96,6 +97,8 @@ class Facts:
     headers: Mapping[str, str]
     body: Body | None
     client: str | None = None
+    received: datetime | None = None
+    """When the request arrived; None where a rule is tried without a request."""
     has_login: bool = True
     """Whether the caller sent a credential of its own, beside a client's secret."""
     calibration: Calibration = DEFAULT_CALIBRATION

@@ -11,12 +11,9 @@ from typing import Literal
 
 import msgspec
 
+from signalbox.config.rules import DialectName
 from signalbox.translate import schemas
 
-type DialectName = Literal[
-    "openai", "azure", "openrouter", "gemini", "kimi", "glm", "minimax", "deepseek", "mistral", "ollama",
-    "vllm", "lmstudio", "composer", "generic",
-]  # fmt: skip
 type Globs = tuple[str, ...]
 """Of models as sent, in lower case."""
 
