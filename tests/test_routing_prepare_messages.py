@@ -15,7 +15,7 @@ from signalbox.messages.json_edit import Body
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import Incoming, Outgoing, ProviderConstraints
 from signalbox.routing.plan import Candidate
-from signalbox.routing.prepare_messages import prepare_messages
+from signalbox.routing.prepare import prepare_messages
 
 KEY = "key-of-the-provider"
 ZAI = {"url": Url("https", "api.example.com", 443, "/api/anthropic"), "auth": "key", "keys": (Secret(KEY),)}

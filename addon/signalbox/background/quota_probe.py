@@ -26,7 +26,7 @@ from signalbox.routing.credentials import Headers
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import BETA, Incoming, Outgoing, ProviderConstraints
 from signalbox.routing.plan import Candidate
-from signalbox.routing.prepare_messages import prepare_messages
+from signalbox.routing.prepare import prepare_messages
 from signalbox.routing.quota import Quotas
 
 log = logging.getLogger("signalbox")

@@ -24,10 +24,10 @@ from signalbox.routing.match import why
 from signalbox.routing.outgoing import Incoming, ProviderConstraints
 from signalbox.routing.plan import Candidate, plan
 from signalbox.routing.prepare import prepare
-from signalbox.routing.prepare_chat import dialect
 from signalbox.routing.quota import DEFAULT, Quotas
 from signalbox.state.logins import Logins, logins_of
 from signalbox.state.quota_files import read_quotas
+from signalbox.translate.prepare import dialect
 
 type Line = tuple[str, str]
 """What is printed, and in which style."""

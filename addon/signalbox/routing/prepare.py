@@ -1,10 +1,40 @@
-"""What one target is sent: URL, headers and body of that target only, and nothing of another's."""
+"""What one target is sent: URL, headers and body of that target only, and nothing of another's.
 
-from signalbox.routing.facts import Facts
-from signalbox.routing.outgoing import Incoming, Outgoing, ProviderConstraints
+For those that speak the Messages API it is prepared here, for chat completions in `translate.prepare`.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from signalbox.config.rules import Provider
+from signalbox.messages import betas
+from signalbox.messages.api import MESSAGES
+from signalbox.messages.history import made_valid
+from signalbox.messages.json_edit import Body, Edit
+from signalbox.messages.privacy import with_opaque_user, without_billing_block
+from signalbox.messages.thinking import switched_off, with_placeholders, without_thinking
+from signalbox.routing.credentials import forwarded, with_key
+from signalbox.routing.facts import Facts, without_long_context
+from signalbox.routing.outgoing import (
+    BETA,
+    Incoming,
+    Outgoing,
+    ProviderConstraints,
+    configured_edits,
+    lowered_max_tokens,
+    paths,
+    thinking_filter,
+    with_configured_headers,
+    with_header,
+    without_fields,
+    without_headers,
+)
 from signalbox.routing.plan import Candidate
-from signalbox.routing.prepare_chat import prepare_chat
-from signalbox.routing.prepare_messages import prepare_messages
+from signalbox.translate.identity import IdentityTranslator
+from signalbox.translate.prepare import prepare_chat
+
+_DISABLED = b'{"type":"disabled"}'
 
 
 def prepare(
@@ -30,3 +60,165 @@ def prepare(
     return prepare_messages(
         candidate, facts, incoming, key=key, constraints=constraints, is_only_candidate=is_only_candidate
     )
+
+
+def prepare_messages(
+    candidate: Candidate,
+    facts: Facts,
+    incoming: Incoming,
+    *,
+    key: str | None,
+    constraints: ProviderConstraints,
+    is_only_candidate: bool,
+) -> Outgoing:
+    """The request for one target; see `prepare`."""
+    provider = candidate.provider
+    sent = betas.split(value for name, value in incoming.headers if name.lower() == BETA)
+    kept = _betas(provider, facts, sent, constraints)
+    body, notes = _body(candidate, facts, incoming.body, constraints)
+    body, dropped = without_fields(body, constraints.rejected | betas.dropped_with(sent, kept))
+    notes += dropped
+    if provider.is_anthropic:
+        body, changed = _valid(body, incoming.body)
+        notes += changed
+    elif constraints.wants_thinking:
+        body, changed = _with_placeholders(body)
+        notes += changed
+    response_model = facts.asked if candidate.model != facts.asked else None
+    headers, changed = _headers(candidate, incoming, key, sent, kept)
+    notes += changed
+    untouched = body is incoming.body.raw and provider.is_anthropic
+    if untouched:
+        if not _has(headers, "content-length", "transfer-encoding"):
+            headers = with_header(headers, "content-length", str(len(incoming.wire)))
+    else:
+        headers = without_headers(headers, "content-encoding", "transfer-encoding")
+        headers = with_header(headers, "content-length", str(len(body)))
+    if not is_only_candidate or response_model or not provider.is_anthropic:
+        headers = with_header(headers, "accept-encoding", "identity")
+    path, shown_path = paths(provider, *_asked(provider, incoming.path))
+    return Outgoing(
+        provider=provider,
+        model=candidate.model,
+        path=path,
+        shown_path=shown_path,
+        headers=tuple(headers),
+        body=incoming.wire if untouched else body,
+        is_only_candidate=is_only_candidate,
+        estimates=not provider.is_anthropic,
+        notes=tuple(notes),
+        login=key if provider.auth == "claude-login" else None,
+        translator=IdentityTranslator(
+            stream=facts.stream if facts.path == MESSAGES else None,
+            provider=provider.name,
+            response_model=response_model,
+            rewrites_errors=not provider.is_anthropic,
+        ),
+    )
+
+
+def _body(
+    candidate: Candidate, facts: Facts, body: Body, constraints: ProviderConstraints
+) -> tuple[bytes, list[str]]:
+    provider = candidate.provider
+    keeps = thinking_filter(provider, constraints)
+    edits: list[Edit] = []
+    change: dict[str, bytes] = {}
+    notes = []
+    if keeps is not None:
+        thinking = without_thinking(body, keeps, keeps_mode=constraints.wants_thinking)
+        edits += thinking.edits
+        if thinking.count:
+            notes.append(f"dropped {thinking.count} thinking blocks")
+        disables = constraints.disables_thinking and not provider.is_anthropic
+        modes = ("adaptive", "enabled") if disables else ("enabled",)
+        mended = (
+            switched_off(body, modes) if constraints.refuses_thinking and not thinking.switched_off else []
+        )
+        edits += mended
+        if disables:  # it thinks unless it is told not to
+            change["thinking"] = _DISABLED
+        if thinking.switched_off or mended or disables:
+            notes.append("switched thinking off")
+    if not provider.is_anthropic:
+        edits += without_billing_block(body)
+        if users := with_opaque_user(body, constraints.key):
+            edits += users
+            notes.append("metadata.user_id replaced")
+    if candidate.model is not None and candidate.model != facts.asked:
+        change["model"] = msgspec.json.encode(candidate.model)
+        notes.append(f"model remap: {facts.asked} → {candidate.model}")
+    bounded, configured = lowered_max_tokens(candidate, body), configured_edits(candidate)
+    change |= bounded.set
+    change = {name: value for name, value in change.items() if name not in configured.drop}
+    change |= configured.set
+    notes += [*bounded.notes, *configured.notes]
+    return body.edited(set=change, drop=configured.drop, edits=edits), notes
+
+
+def _with_placeholders(raw: bytes) -> tuple[bytes, list[str]]:
+    body = Body.parse(raw)
+    edits = with_placeholders(body)
+    notes = [f"{len(edits)} placeholders for thinking"] if edits else []
+    return body.edited(edits=edits), notes
+
+
+def _valid(raw: bytes, came: Body) -> tuple[bytes, list[str]]:
+    """The body without what answers of other providers left in the history and Anthropic itself refuses."""
+    body = came if raw is came.raw else Body.parse(raw)
+    valid = made_valid(body)
+    told = (
+        (valid.ids, "tool ids made valid"),
+        (valid.blank, "blank texts dropped"),
+        (valid.server, "server tool blocks of another provider dropped"),
+    )
+    return body.edited(edits=valid.edits), [f"{count} {what}" for count, what in told if count]
+
+
+def _headers(
+    candidate: Candidate,
+    incoming: Incoming,
+    key: str | None,
+    sent: list[str],
+    kept: list[str],
+) -> tuple[list[tuple[str, str]], list[str]]:
+    provider = candidate.provider
+    headers = forwarded(incoming.headers, provider)
+    gone = {name.lower() for name, _ in incoming.headers} - {name.lower() for name, _ in headers}
+    headers = with_header(headers, "host", provider.url.authority)
+    headers = without_headers(headers, "expect")  # mitmproxy has answered it
+    notes = []
+    if kept != sent:
+        notes = [f"beta {value} dropped" for value in sent if value not in kept]
+        headers = with_header(headers, BETA, ",".join(kept)) if kept else without_headers(headers, BETA)
+    headers, configured = with_configured_headers(with_key(headers, provider, key), candidate)
+    return headers, [*notes, *configured, *(f"header {name} dropped" for name in sorted(gone))]
+
+
+def _betas(provider: Provider, facts: Facts, sent: list[str], constraints: ProviderConstraints) -> list[str]:
+    """The values of `anthropic-beta` that go there; the OAuth one is a credential's and stays home."""
+    kept = sent
+    if provider.beta == "drop":
+        kept = []
+    elif provider.beta == "learn":
+        home = set[str]() if provider.is_anthropic else {betas.LONG_CONTEXT}
+        kept = betas.betas_left(betas.without(sent, home), constraints.rejected)
+    elif provider.beta != "forward":
+        kept = [value for value in sent if value in provider.beta]
+    if provider.beta != "forward":  # it belongs to the caller's login, and goes where that goes
+        kept = [v for v in sent if (v in kept if v != betas.OAUTH else provider.auth == "client")]
+    if not provider.is_anthropic and without_long_context(facts.asked or "")[1]:
+        kept = betas.without(kept, {betas.LONG_CONTEXT})
+    if provider.auth == "claude-login" and betas.OAUTH not in kept:  # without it the token gets a 401
+        kept = [*kept, betas.OAUTH]
+    return kept
+
+
+def _asked(provider: Provider, asked: str) -> tuple[str, str]:
+    """Path and query below the provider's URL."""
+    path, _, query = asked.partition("?")
+    return (provider.path if provider.path is not None and path == MESSAGES else path), query
+
+
+def _has(headers: Iterable[tuple[str, str]], *names: str) -> bool:
+    return any(name.lower() in names for name, _ in headers)

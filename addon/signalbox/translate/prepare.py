@@ -1,4 +1,4 @@
-"""What one target is sent that speaks chat completions.
+"""What a target is sent that speaks chat completions.
 
 Of the caller's headers only `user-agent` goes there: the others are Anthropic's, or tell who the caller is.
 Some providers ask for one of a coding agent, and refuse requests without (reference/providers.md).
