@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from signalbox.messages.json_edit import Body
 from signalbox.messages.tokens import Measured
 from signalbox.routing.facts import (
+    DEFAULT_CALIBRATION,
     SESSION_LENGTH,
     SNIPPET_LENGTH,
-    UNTOLD,
     Calibration,
     Facts,
     matched_name,
@@ -33,7 +33,9 @@ json_values = st.recursive(
 )
 
 
-def facts_of(headers: Mapping[str, str] = {}, calibration: Calibration = UNTOLD, **fields: Any) -> Facts:
+def facts_of(
+    headers: Mapping[str, str] = {}, calibration: Calibration = DEFAULT_CALIBRATION, **fields: Any
+) -> Facts:
     body = Body.parse(json.dumps(fields).encode())
     return Facts(path="/v1/messages", port=8082, headers=headers, body=body, calibration=calibration)
 
