@@ -15,7 +15,8 @@ import pytest
 from tests.callers import Caller, black_hole
 from tests.litellm import LiteLLM
 from tests.playbook import Playbook, PlayedRouter, played
-from tests.running import Router
+from tests.running import RouterFiles
+from tests.support.router import Router as InProcessRouter
 from tests.tls import speaks_no_tls
 from tests.upstream import Upstream
 
@@ -34,22 +35,27 @@ def second() -> Iterator[Upstream]:
 
 
 @pytest.fixture
-def start_router(tmp_path: Path) -> Iterator[Callable[..., Router]]:
+def start_router(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., RouterFiles]]:
     """Starts a router with the arguments of `Router` less the folder; it ends with the test."""
     with ExitStack() as started:
 
-        def start(*upstreams: str, **settings: Any) -> Router:
+        def start(*upstreams: str, **settings: Any) -> RouterFiles:
             folder = tmp_path / f"router{len(list(tmp_path.glob('router*')))}"
             folder.mkdir()
-            return started.enter_context(Router(folder, *upstreams, **settings))
+            return started.enter_context(router_class(request)(folder, *upstreams, **settings))
 
         yield start
+
+
+def router_class(request: pytest.FixtureRequest) -> Any:
+    """The router in this process; a module that needs a process for each says `ROUTER = running.Router`."""
+    return getattr(request.module, "ROUTER", InProcessRouter)
 
 
 class Shared(NamedTuple):
     """One router before two upstreams, started once for a module of tests."""
 
-    router: Router
+    router: RouterFiles
     upstream: Upstream
     second: Upstream
 
@@ -66,7 +72,7 @@ def started(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     options = getattr(request.module, "OPTIONS", ())
     with Upstream() as upstream, Upstream() as second:
         rules = request.module.rules(upstream, second, *more)
-        with Router(folder, upstream.url, rules=rules, options=options) as router:
+        with router_class(request)(folder, upstream.url, rules=rules, options=options) as router:
             yield Shared(router, upstream, second)
 
 
@@ -80,7 +86,7 @@ def shared(started: Shared) -> Shared:
 
 
 @pytest.fixture
-def router(shared: Shared) -> Router:
+def router(shared: Shared) -> RouterFiles:
     return shared.router
 
 

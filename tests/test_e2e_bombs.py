@@ -14,7 +14,10 @@ import zstandard
 from tests import chat
 from tests.answers import Answer, message_events, text_block
 from tests.callers import Caller
+from tests.running import Router
 from tests.upstream import Upstream
+
+ROUTER = Router
 
 pytestmark = [
     pytest.mark.slow,

@@ -10,10 +10,12 @@ from tests.answers import Answer, error_json
 from tests.chatstreams import events_of
 from tests.conftest import Shared
 from tests.http2 import Caller2, Upstream2
-from tests.running import with_scripts
+from tests.running import Router, with_scripts
 from tests.tls import certify
 from tests.upstream import Upstream
 from tests.wellformed import check_events
+
+ROUTER = Router
 
 OPTIONS = (*with_scripts("haste.py"), "--set", "ssl_insecure=true")
 PING = b"event: ping\n"

@@ -36,6 +36,8 @@ from tests.strict import (
 )
 from tests.upstream import Received, Upstream
 
+ROUTER = Router
+
 LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
 PROVIDERS = ("anthropic", "zai", "kimi", "deepseek")
 

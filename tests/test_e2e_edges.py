@@ -17,6 +17,8 @@ from tests.answers import Answer, message_sse
 from tests.running import Router
 from tests.upstream import Upstream
 
+ROUTER = Router
+
 LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
 DEAD = 1
 """A port of loopback on which nobody listens: only the system's own services may."""

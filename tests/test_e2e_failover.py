@@ -24,6 +24,8 @@ from tests.answers import (
 from tests.running import Router
 from tests.upstream import Upstream
 
+ROUTER = Router
+
 LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
 
 

@@ -15,8 +15,10 @@ import pytest
 
 from tests.answers import Answer, error_json, message_json
 from tests.conftest import Shared
-from tests.running import wait_until
+from tests.running import Router, wait_until
 from tests.upstream import Received, Upstream
+
+ROUTER = Router
 
 KEYS = ["zai-key-for-tests-0001", "zai-key-for-tests-0002"]
 

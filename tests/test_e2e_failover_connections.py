@@ -19,9 +19,11 @@ from tests.answers import (
 )
 from tests.callers import Caller
 from tests.pieces import BROKEN, LATE, NOISE
-from tests.running import wait_until, with_scripts
+from tests.running import Router, wait_until, with_scripts
 from tests.tls import TlsUpstream, certify
 from tests.upstream import Received, Upstream
+
+ROUTER = Router
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,10 @@ from tests.answers import (
 from tests.callers import Caller
 from tests.haste import HELD
 from tests.pieces import EARLY, REST
-from tests.running import with_scripts
+from tests.running import Router, with_scripts
 from tests.upstream import Upstream
+
+ROUTER = Router
 
 LIMIT = 0.3
 """Of the hasty provider, for a first byte."""

@@ -10,9 +10,11 @@ from tests.brief import KEPT
 from tests.conftest import Shared
 from tests.http2 import Caller2, Upstream2
 from tests.pieces import BROKEN, LATE, NOISE
-from tests.running import with_scripts
+from tests.running import Router, with_scripts
 from tests.tls import certify
 from tests.upstream import Received, Upstream
+
+ROUTER = Router
 
 LIMIT = 0.3
 """Seconds that a connection may take."""

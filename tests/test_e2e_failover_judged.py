@@ -27,6 +27,8 @@ from tests.conftest import Shared
 from tests.running import Router
 from tests.upstream import Received, Upstream
 
+ROUTER = Router
+
 KEYS = ["zai-key-for-tests-0001", "zai-key-for-tests-0002"]
 NEVER = "circuit: {open_after: 1000, degraded_after: 1000}"
 BREAKER = "circuit: {degraded_after: 3, open_after: 5, cooldown: 1h}"

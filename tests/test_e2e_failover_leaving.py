@@ -12,8 +12,10 @@ from tests.answers import USAGE, Answer, error_json, message_events, message_jso
 from tests.callers import Caller
 from tests.conftest import Shared
 from tests.haste import HELD
-from tests.running import wait_until, with_scripts
+from tests.running import Router, wait_until, with_scripts
 from tests.upstream import Upstream
+
+ROUTER = Router
 
 BOUND = 1.0
 """Seconds until an upstream must be let go: enough on a busy machine, not enough to finish an upload."""

@@ -19,6 +19,8 @@ from tests.running import OPENER, Router, wait_until, with_scripts
 from tests.test_e2e_secrets import Web
 from tests.upstream import Upstream
 
+ROUTER = Router
+
 LOGIN = "sk-ant-oat01-fake-login-of-nobody"
 ZAI, KIMI = "zai-key-for-tests-0001", "kimi-key-for-tests-001"
 SECRETS = {LOGIN, ZAI, KIMI}

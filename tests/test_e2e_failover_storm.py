@@ -31,6 +31,8 @@ from tests.answers import (
 from tests.running import Router, wait_until
 from tests.upstream import Received, Upstream
 
+ROUTER = Router
+
 REQUESTS = 2000
 WARM_UP = 500
 AT_ONCE = 16

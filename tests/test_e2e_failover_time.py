@@ -21,8 +21,10 @@ from tests.answers import (
 from tests.brief import KEPT
 from tests.callers import Caller
 from tests.pieces import EARLY, REST
-from tests.running import with_scripts
+from tests.running import Router, with_scripts
 from tests.upstream import Upstream
+
+ROUTER = Router
 
 LIMIT = 0.3
 """Of the impatient providers, for each kind of waiting."""

@@ -15,6 +15,8 @@ from tests.running import Router
 from tests.tls import certify
 from tests.upstream import Upstream
 
+ROUTER = Router
+
 LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
 
 
@@ -181,7 +183,7 @@ def test_a_foreign_host_is_not_even_decrypted(router, tls_server, certificate):
 def test_anthropics_host_is_decrypted_and_routed(start_router, second, tls_server, certificate):
     home = f"https://127.0.0.1:{tls_server.server_address[1]}"
     router = start_router(rules=rules(home, second), options=("--set", "ssl_insecure=true"))
-    authority = router.folder / "mitmproxy" / "mitmproxy-ca-cert.pem"
+    authority = router.confdir / "mitmproxy-ca-cert.pem"
     with tunnel(router, "127.0.0.1", tls_server.server_address[1], authority) as connection:
         connection.sendall(REQUEST)
         assert b"x-signalbox-provider: zai" in connection.recv(4096)

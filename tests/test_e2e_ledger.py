@@ -14,6 +14,8 @@ from tests.callers import LOGIN, Caller
 from tests.running import Router, wait_until
 from tests.upstream import Upstream
 
+ROUTER = Router
+
 ZAI = "zai-key-for-tests-0001"
 TOKENS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 USED = tuple(USAGE[name] for name in TOKENS)

@@ -14,6 +14,8 @@ from tests.answers import Answer, error_json, json_answer, message_json, message
 from tests.running import Router, wait_until
 from tests.upstream import Received, Upstream
 
+ROUTER = Router
+
 CALLER = "sk-ant-oat01-fake-login-of-caller"
 TOKEN = "sk-ant-oat01-fake-login-of-nobody"
 API_KEY = "sk-ant-api03-fake-key-of-nobody"

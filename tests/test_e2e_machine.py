@@ -20,6 +20,8 @@ from tests.callers import Caller
 from tests.running import MITMDUMP, ROOT, START, Router, clean_environment, free_ports, wait_until
 from tests.upstream import Upstream
 
+ROUTER = Router
+
 DEADLINE = 3.0
 """Seconds for which no attempt may take; the limit on a connect is 10."""
 

@@ -13,6 +13,8 @@ from tests.callers import Caller
 from tests.running import Router
 from tests.upstream import Upstream
 
+ROUTER = Router
+
 KEY = "up/key.for+tests=01"
 ZAI = "zai.key.for.tests"
 LOGIN = "fake.login.of.nobody"

@@ -20,6 +20,8 @@ from tests.running import Router, wait_until
 from tests.tls import TlsUpstream, certify
 from tests.upstream import Received, Upstream
 
+ROUTER = Router
+
 KEY = "sk-ant-api03-fake-key-of-nobody"
 DISCOVERY = {
     "User-Agent": "claude-code/2.1.328",

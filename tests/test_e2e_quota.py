@@ -16,6 +16,8 @@ from tests.answers import Answer, error_json, json_answer, message_json, message
 from tests.running import Router, wait_until
 from tests.upstream import Received, Upstream
 
+ROUTER = Router
+
 LOGIN = "sk-ant-oat01-fake-login-of-nobody"
 WORK = "sk-ant-oat01-fake-login-for-work"
 PROBE_KEY = "sk-ant-api03-fake-key-for-probes"

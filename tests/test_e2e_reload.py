@@ -16,6 +16,8 @@ from tests.answers import USAGE, message_events, message_json, sse, text_block, 
 from tests.running import OPENER, Router, wait_until
 from tests.upstream import Upstream
 
+ROUTER = Router
+
 
 def rules(home: Upstream, zai: Upstream, to: str = "zai/glm-1") -> str:
     return f"""

@@ -15,6 +15,8 @@ from mitmproxy.io import FlowReader
 from tests.running import MITMDUMP, OPENER, Router, free_ports, wait_until
 from tests.upstream import Upstream
 
+ROUTER = Router
+
 LOGIN = "sk-ant-oat01-fake-login-of-nobody"
 KEY = "zai-key-for-tests-0001"
 SECRETS = {LOGIN, KEY, "cookie-of-nobody-0000001", "query-key-for-tests-01"}

@@ -7,6 +7,8 @@ import pytest
 
 from tests.running import Router, free_ports
 
+ROUTER = Router
+
 UPSTREAM = "https://api.anthropic.com"
 
 

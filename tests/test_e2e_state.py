@@ -16,6 +16,8 @@ from tests.answers import Answer, error_json, message_json
 from tests.running import OPENER, Router, wait_until
 from tests.upstream import Received, Upstream
 
+ROUTER = Router
+
 if sys.platform != "win32":
     import fcntl
 

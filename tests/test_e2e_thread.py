@@ -11,6 +11,9 @@ import pytest
 from tests.answers import error_json, message_json
 from tests.callers import LOGIN
 from tests.chat import completion
+from tests.running import Router
+
+ROUTER = Router
 
 BETA = "message-threads-2026-08-12"
 REJECTED = f"capability_rejected: beta_header:{BETA}"

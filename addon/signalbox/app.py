@@ -9,7 +9,7 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ import platformdirs
 from signalbox.config.load import PROJECT, RulesError
 from signalbox.config.rules import Level, Provider, Rules
 from signalbox.config.watch import Live
-from signalbox.errors import location
+from signalbox.errors import log_error
 from signalbox.exchange import Exchange, Kind
 from signalbox.gateway.listing import Listing
 from signalbox.gateway.metering import Metering
@@ -54,7 +54,7 @@ class Stores:
     """What belongs to one rules file and one state folder."""
 
     def __init__(self, app: "App", rules: Path, state: Path) -> None:
-        self.live = Live(rules, os.environ, log=_log)
+        self.live = Live(rules, app.environ, log=_log)
         self.sessions = Sessions()
         self.provider_health = ProviderHealth()
         self.counting = ProviderHealth(metered=False)
@@ -112,22 +112,23 @@ class Stores:
 
     async def run_tasks(self) -> None:
         """Run the background tasks until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            for name, task in (
-                ("rules watcher", self.live.watch),
-                ("request log rotation", self.recorder.watch),
-                ("quota probe", self.metering.prober.run),
-                ("model list", self.listing.watch),
-            ):
-                tasks.create_task(_keep_running(name, task))
+        await keep_running(
+            {
+                "rules watcher": self.live.watch,
+                "request log rotation": self.recorder.watch,
+                "quota probe": self.metering.prober.run,
+                "model list": self.listing.watch,
+            }
+        )
 
 
 class App:
     stores: Stores
     """Of the files in force; before a start has succeeded, of those that failed."""
 
-    def __init__(self, master: "Master") -> None:
+    def __init__(self, master: "Master", environ: Mapping[str, str] = os.environ) -> None:
         self.master = master
+        self.environ = environ
         self.exchanges: WeakKeyDictionary[Any, Exchange] = WeakKeyDictionary()
         """Flow to exchange: kept as long as the flow, never written to a flow file."""
         self.client_hosts: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
@@ -276,14 +277,21 @@ class App:
         return health.encode(page, full=full)
 
 
-async def _keep_running(name: str, task: Callable[[], Awaitable[None]]) -> None:
-    """Run until cancelled. A task that fails is logged and starts again, and does not stop the others."""
-    while True:
-        try:
-            await task()
-        except Exception as error:
-            log.error("error in the task %s: %s", name, location(error))
-            await asyncio.sleep(TASK_RETRY)
+async def keep_running(tasks: Mapping[str, Callable[[], Awaitable[None]]], retry: float = TASK_RETRY) -> None:
+    """Run all until cancelled. A task that fails is logged and starts again after `retry` seconds; the others
+    go on meanwhile."""
+
+    async def run(name: str, task: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await task()
+            except Exception as error:
+                log_error(f"the task {name}", error)
+                await asyncio.sleep(retry)
+
+    async with asyncio.TaskGroup() as group:
+        for name, task in tasks.items():
+            group.create_task(run(name, task))
 
 
 def _log(level: Level, text: str) -> None:
