@@ -65,6 +65,6 @@ def test_request_id_stays_after_an_early_head():
     one = exchange(Timeout())
     assert one.provider is not None
     one.pass_on(one.provider, "", 0.0)
-    one.head_given = True
+    one.give_early_head(None)
     one.on_response_head(200, {"x-request-id": "of-the-provider"}, 1.0)
     assert one.request_id == "req_fake"

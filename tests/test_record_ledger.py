@@ -37,11 +37,13 @@ ATTEMPT = AttemptRow(
     cache_creation_input_tokens=300,
     cache_read_input_tokens=4000,
 )
-ENTRY = Entry(ts=NOON, model="sonnet", backend="zai", status="success", attempts="zai:200", tried=(ATTEMPT,))
+ENTRY = Entry(
+    ts=NOON, model="sonnet", backend="zai", status="success", attempts="zai:200", attempt_rows=(ATTEMPT,)
+)
 
 
-def entry(*tried: AttemptRow, **fields: Any) -> Entry:
-    return msgspec.structs.replace(ENTRY, tried=tried or ENTRY.tried, **fields)
+def entry(*rows: AttemptRow, **fields: Any) -> Entry:
+    return msgspec.structs.replace(ENTRY, attempt_rows=rows or ENTRY.attempt_rows, **fields)
 
 
 def attempt(**fields: Any) -> AttemptRow:
@@ -96,7 +98,7 @@ def test_each_attempt_is_a_row_of_its_request_numbered_from_one(start, tmp_path)
 
 def test_a_request_without_any_attempt_is_a_row_too(start, tmp_path):
     one = start()
-    one.enter(msgspec.structs.replace(ENTRY, tried=()))
+    one.enter(msgspec.structs.replace(ENTRY, attempt_rows=()))
     one.close()
     assert rows(tmp_path) == ["sonnet"]
     assert rows(tmp_path, "SELECT * FROM attempts") == []
@@ -380,11 +382,11 @@ MOMENT = milliseconds(NOON)
 
 def used(tokens: int, *providers: str) -> Entry:
     """One attempt at each provider, each of so many tokens."""
-    tried = tuple(
+    rows = tuple(
         AttemptRow(provider=name, started=NOON, latency_ms=0, outcome="200", output_tokens=tokens)
         for name in providers
     )
-    return Entry(ts=NOON, model="", backend="", status="success", tried=tried)
+    return Entry(ts=NOON, model="", backend="", status="success", attempt_rows=rows)
 
 
 def test_nothing_is_added_up_for_who_is_not_asked_for():

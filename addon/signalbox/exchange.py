@@ -56,17 +56,26 @@ class Exchange:
     """
 
     def __init__(
-        self, rules: Rules, kind: Kind, caller: Caller, *, id: str, started: float, ts: datetime
+        self,
+        rules: Rules,
+        kind: Kind,
+        caller: Caller,
+        *,
+        id: str,
+        started: float,
+        ts: datetime,
+        listener: Listener | None = None,
+        provenance: Provenance | None = None,
     ) -> None:
+        """`provenance` stores which provider issued which thinking block."""
         self.id = id
         self.rules = rules
         self.kind: Kind = kind
         self.caller = caller
         self.started = started
         self.ts = ts
-        self.listener: Listener | None = None
-        self.provenance: Provenance | None = None
-        """Stores which provider issued which thinking block."""
+        self._listener = listener
+        self._provenance = provenance
         self.facts: Facts | None = None
         self.provider: Provider | None = None
         """The one that is asked, or whose answer the router gives itself. None until that is decided."""
@@ -113,6 +122,7 @@ class Exchange:
         self.kind = "pipe"
 
     def plan(self, chosen: Plan) -> None:
+        """A rule decided, or none did."""
         self.label, self.reason, self.skipped = chosen.label, chosen.reason, chosen.skipped
 
     def fail_open(self) -> None:
@@ -140,6 +150,10 @@ class Exchange:
 
     # its attempts
 
+    def begin(self, dispatch: "Dispatch", *, close_after_response: bool) -> None:
+        """A rule decided, and `dispatch` makes the attempts."""
+        self.dispatch, self.close_after_response = dispatch, close_after_response
+
     def start_attempt(self, attempt: Attempt) -> None:
         """This attempt is sent now. The body of the one before is not needed any more."""
         if self.attempts:
@@ -157,16 +171,16 @@ class Exchange:
         if (attempt := self._under_way) is not None:
             attempt.status, attempt.head_at = status, now
             attempt.request_id = upstream_request_id(headers)
-        if self.listener is not None:
-            self.listener(self, status, headers)
+        if self._listener is not None:
+            self._listener(self, status, headers)
 
     def on_answer_bytes(self, answer: AnswerFacts, now: float) -> bool:
         """Bytes of the answer are about to go to the client. Block provenance is stored before, so that its
         next request finds it, also where this answer is cut. Says whether the answer has just begun."""
         if self.first_byte is None:
             self.first_byte = now
-        if answer.issued and self.provenance is not None and self.provider is not None:
-            self.provenance.learn(answer.issued, self.provider.name)
+        if answer.issued and self._provenance is not None and self.provider is not None:
+            self._provenance.learn(answer.issued, self.provider.name)
             answer.issued.clear()
         has_just_begun = answer.began and not self._answer_began
         self._answer_began = self._answer_began or has_just_begun
@@ -213,6 +227,13 @@ class Exchange:
         return "; ".join(dict.fromkeys(f"{name}: {why.rstrip(', ')}" for name, why in told))
 
     # how it ends
+
+    def give_early_head(self, status: int | None) -> None:
+        """The client gets the head of a stream before there is an answer. `status` is that of a head that
+        the attempt under way has had."""
+        self.head_given = True
+        if status is not None:
+            self.label_attempt(str(status))
 
     def answer_locally(self) -> None:
         """The client gets an answer of the router's own in place of what the provider sent."""
@@ -274,7 +295,7 @@ class Exchange:
     @property
     def provenance_key(self) -> bytes | None:
         """Under which thinking blocks are known."""
-        return self.provenance.key if self.provenance is not None else None
+        return self._provenance.key if self._provenance is not None else None
 
     # credentials
 

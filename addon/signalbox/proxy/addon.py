@@ -88,7 +88,7 @@ class Hooks:
             self._fail_open(flow, exchange)
 
     def signalbox_attempt(self, flow: http.HTTPFlow) -> None:
-        """Not mitmproxy's: `FailoverStream` says that an attempt failed and another one follows."""
+        """Not mitmproxy's: `RoutedStream` says that an attempt failed and another one follows."""
         exchange = self.app.exchanges.get(flow)
         if exchange is None or exchange.provider is None:
             return
@@ -153,9 +153,9 @@ class Hooks:
             id=flow.id,
             started=time.monotonic(),
             ts=datetime.now(UTC),
+            listener=self.app.stores.metering.hear,
+            provenance=self.app.stores.provenance,
         )
-        exchange.listener = self.app.stores.metering.hear
-        exchange.provenance = self.app.stores.provenance
         self.app.exchanges[flow] = exchange
         classify.mask(flow, exchange, headers)
         if exchange.is_messages_request or exchange.hidden:

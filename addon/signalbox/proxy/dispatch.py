@@ -362,8 +362,8 @@ def _begin(
         if not (is_same and (yield partial(names_thread, attempt.outgoing, incoming.wire))):
             flow.response = local_responses.error(400, ELSEWHERE, exchange)
             return
-    exchange.dispatch = dispatch
-    exchange.close_after_response = connection_close(flow.request.http_version, flow.request.headers)
+    closes = connection_close(flow.request.http_version, flow.request.headers)
+    exchange.begin(dispatch, close_after_response=closes)
     dispatch.start(attempt, flow, now)
     log_dispatch(exchange, is_first=chosen.is_first)
 

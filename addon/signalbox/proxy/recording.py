@@ -85,7 +85,7 @@ def entry(exchange: Exchange, response: http.Response | None) -> Entry:
         agent=facts.agent if facts is not None else None,
         stream=facts.stream if facts is not None else None,
         request_id=exchange.request_id,
-        tried=tuple(_row(exchange, attempt) for attempt in exchange.attempts if attempt.label),
+        attempt_rows=tuple(_row(exchange, attempt) for attempt in exchange.attempts if attempt.label),
         why=_why(exchange, response),
         snippet=facts.snippet if facts is not None and exchange.rules.log.prompts else "",
     )

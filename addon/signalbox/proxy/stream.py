@@ -790,9 +790,7 @@ class RoutedStream(HttpStream):
         client = self.context.client
         if self._sent == "nothing":
             exchange = self.exchange
-            exchange.head_given = True
-            if self._answer is not None:
-                exchange.label_attempt(str(self._answer.response.status_code))
+            exchange.give_early_head(self._answer.response.status_code if self._answer is not None else None)
             head = stream_head(exchange.headers(), chunked=self.flow.request.http_version == "HTTP/1.1")
             if exchange.close_after_response:
                 head.headers["connection"] = "close"
@@ -1064,7 +1062,7 @@ class RoutedStream(HttpStream):
         self._ping_at = inf
         exchange = self._exchange
         if exchange is not None:
-            exchange.ending = "error"
+            exchange.fail()
         yield from self._call.release()
         if self._sent == "nothing" and hasattr(self, "flow"):
             self.flow.response = error(status, message, exchange, {"connection": "close"})

@@ -107,7 +107,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a streamed answer was asked for."""
     request_id: str = ""
     """As the client was told."""
-    tried: tuple[AttemptRow, ...] = ()
+    attempt_rows: tuple[AttemptRow, ...] = ()
 
     # For the console only.
     why: str = ""

@@ -191,7 +191,7 @@ class Database:
             attempts = [
                 {"request": request, "number": number, **_attempt(attempt)}
                 for request, entry in zip(ids, entries, strict=True)
-                for number, attempt in enumerate(entry.tried, 1)
+                for number, attempt in enumerate(entry.attempt_rows, 1)
             ]
             if attempts:
                 connection.execute(insert(ATTEMPTS), attempts)
@@ -307,7 +307,7 @@ class UsageCounter:
 
     def add(self, entry: Entry) -> None:
         """What is entered counts at once."""
-        for provider in {attempt.provider for attempt in entry.tried} & self.since.keys():
+        for provider in {attempt.provider for attempt in entry.attempt_rows} & self.since.keys():
             self._own[provider] += self._used(entry, provider)
 
     def refresh(self, read: Mapping[str, int], unwritten: Iterable[Entry]) -> None:
@@ -321,7 +321,7 @@ class UsageCounter:
         since = self.since[provider]
         return sum(
             attempt.tokens
-            for attempt in entry.tried
+            for attempt in entry.attempt_rows
             if attempt.provider == provider and milliseconds(attempt.started) >= since
         )
 
