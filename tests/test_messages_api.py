@@ -44,3 +44,20 @@ def test_counts_are_never_negative_and_never_forgotten(told):
         usage.take(each)
         for name in NAMES:
             assert getattr(usage, name) > 0 or before[name] == 0
+
+
+def test_tokens_that_are_cached_for_an_hour_are_counted_among_those_written():
+    usage = Usage()
+    lifetimes = {"ephemeral_5m_input_tokens": 40, "ephemeral_1h_input_tokens": 60}
+    usage.take({"cache_creation_input_tokens": 100, "cache_creation": lifetimes})
+    usage.take({"cache_creation_input_tokens": 100, "cache_creation": {"ephemeral_1h_input_tokens": 0}})
+    assert usage == Usage(cache_creation_input_tokens=100, cache_creation_1h_input_tokens=60)
+    assert usage.total_input == 100
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE, ids=repr)
+def test_nonsense_about_cache_lifetimes_is_passed_over(nonsense):
+    usage = Usage()
+    usage.take({"cache_creation": nonsense})
+    usage.take({"cache_creation": {"ephemeral_1h_input_tokens": nonsense}})
+    assert usage == Usage()

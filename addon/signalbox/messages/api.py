@@ -1,7 +1,7 @@
 """Paths of the Messages API, and the token counts of an answer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = "/v1/messages/count_tokens"
@@ -10,28 +10,38 @@ MODELS = "/v1/models"
 
 _MOST = 10**12
 
+NAMES = (
+    "input_tokens",
+    "output_tokens",
+    "cache_creation_input_tokens",
+    "cache_read_input_tokens",
+)
+"""The four counts, as Anthropic names them."""
+
 
 @dataclass(slots=True)
 class Usage:
-    """The four counts as Anthropic names them; `input_tokens` is without cached ones."""
+    """The four counts; `input_tokens` is without cached ones."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     cache_creation_input_tokens: int = 0
     cache_read_input_tokens: int = 0
+    cache_creation_1h_input_tokens: int = 0
+    """Of `cache_creation_input_tokens`, those whose cache entry lives for an hour."""
 
     def take(self, told: Mapping[str, object]) -> None:
         """The latest count that is not zero stands: providers report at the start, at the end or in both."""
         for name in NAMES:
             if tokens := count(told.get(name)):
                 setattr(self, name, tokens)
+        match told.get("cache_creation"):
+            case {"ephemeral_1h_input_tokens": told_1h} if tokens := count(told_1h):
+                self.cache_creation_1h_input_tokens = tokens
 
     @property
     def total_input(self) -> int:
         return self.input_tokens + self.cache_creation_input_tokens + self.cache_read_input_tokens
-
-
-NAMES = tuple(field.name for field in fields(Usage))
 
 
 def count(value: object) -> int:
