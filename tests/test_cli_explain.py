@@ -88,7 +88,7 @@ def test_everything_that_would_be_changed_is_told(file):
         "   thinking: other providers' is dropped from the history\n"
         "   changed: model remap: anthropic/claude-sonnet-4-5[1m] → claude-sonnet-4-5[1m]\n"
         "the next one is asked after: 408 429 500 502 503 504 529 auth connect stream_error timeout\n"
-        "a running router also passes over what rests or has an open circuit\n"
+        "a running router also skips what is in cooldown or has an open circuit\n"
     )
 
 
@@ -159,7 +159,7 @@ def test_a_login_that_is_not_there_is_told(file, tmp_path):
 def test_where_nobody_is_available_it_says_what_the_caller_gets(file, monkeypatch):
     monkeypatch.delenv("ZAI_API_KEY")
     output = explain(file, "claude-haiku-4-5").stdout
-    assert output.endswith("nobody is available: refused here with 503\n")
+    assert output.endswith("no target is available: refused here with 503\n")
 
 
 def test_a_request_can_be_described_in_full(file):

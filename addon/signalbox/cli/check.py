@@ -1,4 +1,4 @@
-"""`signalbox check`: what is wrong with rules.yaml, and what is surely not meant."""
+"""`signalbox check`: errors in rules.yaml, and warnings about likely mistakes."""
 
 import os
 import time
@@ -24,7 +24,7 @@ from signalbox.state.logins import logins_of
 from signalbox.translate.dialects import dialect_of
 
 PORT = 8082
-"""The usual listener, for which rules are asked where a command names none."""
+"""The default listener."""
 MAKERS = {"openai", "gemini", "kimi", "glm", "minimax", "deepseek", "mistral"}
 """Dialects of providers that serve no models but their own."""
 
@@ -80,7 +80,7 @@ def _without_listener(rules: Rules) -> Iterator[Finding]:
 
 
 def _unserved(rules: Rules) -> Iterator[Finding]:
-    """Targets that would be asked for a model of Claude's by its own name, and have only others."""
+    """Targets that would be asked for a Claude model and whose provider serves only its own models."""
     found: dict[tuple[int, str], Finding] = {}
     for tier, model in lint.DEFAULT_MODELS.items():
         for i, rule in enumerate(rules.rules):
@@ -103,7 +103,7 @@ def _is_unserved(target: Target, provider: Provider, model: str) -> bool:
 
 
 def _logged_out(rules: Rules) -> Iterator[str]:
-    """Providers that would use a login that is not there."""
+    """Providers whose login is missing or expired."""
     logins = logins_of(rules)
     for provider in rules.providers.values():
         if refusal := logins.refusal(provider, time.time()):
@@ -124,7 +124,7 @@ def _routed_elsewhere(rules: Rules, root: document.Mapping) -> Iterator[Finding]
 
 
 def _elsewhere(rules: Rules, provider: Provider, id: str) -> str:
-    """Who answers a plain request for this model, if not its provider first."""
+    """The first target of a plain request for this model, if it is another provider's; else empty."""
     body = Body.parse(msgspec.json.encode({"model": listed(id), "messages": []}))
     rule = first_match(rules, Facts(path=MESSAGES, port=PORT, headers={}, body=body))
     if rule is None:

@@ -40,7 +40,7 @@ def addon_path_command() -> None:
 @click.option(
     "--check",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Only tell whether this file holds it; the exit code is 1 where it does not.",
+    help="Only compare with this file; exit code 1 if it differs.",
 )
 def schema_command(out: Path | None, check: Path | None) -> None:
     """Print the JSON Schema of rules.yaml."""
@@ -73,7 +73,7 @@ def picker_command(file: Path | None, state: Path) -> None:
 
 @click.group("learned")
 def learned_command() -> None:
-    """What providers were seen to reject: it is left out of requests to them for a week."""
+    """Fields and betas that providers have rejected: requests to them go without these for a week."""
 
 
 @learned_command.command("list")
@@ -95,7 +95,7 @@ def list_command(state: Path) -> None:
 @click.argument("field", required=False)
 @learned_state
 def forget_command(provider: str | None, field: str | None, state: Path) -> None:
-    """Forget everything, or what was learned of PROVIDER, or only FIELD of it. It is sent again at once."""
+    """Forget everything, what was learned of PROVIDER, or only FIELD of it. It is sent again at once."""
     with _readable(state, ": nothing was forgotten"):
         gone = forget(state, provider, field)
     for fact in gone:
@@ -106,7 +106,7 @@ def forget_command(provider: str | None, field: str | None, state: Path) -> None
 
 @contextmanager
 def _readable(state: Path, so: str = "") -> Iterator[None]:
-    """Ends the command with a line where the file cannot be used."""
+    """An unusable file ends the command with one line."""
     try:
         yield
     except (sqlite3.Error, OSError) as fault:
@@ -114,7 +114,7 @@ def _readable(state: Path, so: str = "") -> Iterator[None]:
 
 
 def _line(fact: Fact) -> str:
-    """Models are named by whoever asks, so nothing of it reaches a terminal as it is."""
+    """Escaped, since callers choose the names of models."""
     return escaped(
         f"{fact.provider}/{fact.model}: {fact.field}" if fact.model else f"{fact.provider}: {fact.field}"
     )

@@ -1,4 +1,4 @@
-"""`signalbox explain`: who would answer a request, and what would be changed in it. Sends nothing."""
+"""`signalbox explain`: the targets of a request in order, and what is changed in it. Sends nothing."""
 
 import time
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ from signalbox.state.quota_files import read_quotas
 from signalbox.translate.prepare import dialect
 
 type Line = tuple[str, str]
-"""What is printed, and in which style."""
+"""(text, style)"""
 
 
 THINKING = {
@@ -50,14 +50,16 @@ def header_pairs(_context: click.Context, _option: click.Parameter, given: tuple
 @click.command("explain")
 @click.argument("model")
 @rules_option
-@click.option("--header", multiple=True, metavar="NAME=VALUE", callback=header_pairs, help="A header it has.")
-@click.option("--port", default=8082, show_default=True, help="The listener it comes to.")
+@click.option(
+    "--header", multiple=True, metavar="NAME=VALUE", callback=header_pairs, help="A header of the request."
+)
+@click.option("--port", default=8082, show_default=True, help="The listener that takes the request.")
 @click.option("--path", type=click.Choice([MESSAGES, COUNT_TOKENS]), default=MESSAGES, show_default=True)
-@click.option("--stream/--no-stream", default=True, show_default=True, help="Whether it asks for a stream.")
-@click.option("--thinking", is_flag=True, help="It asks for thinking.")
+@click.option("--stream/--no-stream", default=True, show_default=True, help="Ask for a stream.")
+@click.option("--thinking", is_flag=True, help="Ask for thinking.")
 @click.option("--agent", type=click.Choice(["main", "subagent"]), default="main", show_default=True)
-@click.option("--client", help="The configured client it comes from.")
-@state_option("Folder of what is known of quota, and of the ledger, which tells what budgets have left.")
+@click.option("--client", help="The configured client that sends it.")
+@state_option("Folder of the quota state, and of the ledger, by which budgets are counted.")
 def explain_command(
     model: str,
     file: Path | None,
@@ -70,10 +72,10 @@ def explain_command(
     client: str | None,
     state: Path,
 ) -> None:
-    """Say who would answer a request for MODEL, and who after them, and why. Sends nothing.
+    """Show the targets of a request for MODEL, in order and with reasons. Sends nothing.
 
-    It goes by the rules, the logins on this machine, and what the last answers told of the quota of the
-    account that Claude Code uses here. A running router also passes over what rests or has an open circuit.
+    It uses the rules, the logins on this machine, and the last known quota of the account that Claude Code
+    uses here. A running router also skips what is in cooldown or has an open circuit.
     """
     rules = loaded(file)
     if agent == "subagent":
@@ -99,7 +101,7 @@ def example_body(model: str, *, stream: bool, thinking: bool) -> Body:
 
 
 class Known(NamedTuple):
-    """What goes beyond the rules. `now` is unix seconds."""
+    """State beyond the rules. `now` is in unix seconds."""
 
     rules: Rules
     quotas: Quotas
@@ -108,12 +110,12 @@ class Known(NamedTuple):
     now: float
 
     def account(self, provider: Provider) -> str:
-        """Whose plan it would be: that of Claude Code's folder here, where the login is the caller's."""
+        """The account that would pay: that of Claude Code's folder here for `auth: client`."""
         folder = provider.login if provider.auth == "claude-login" else picker.own_folder(self.rules)
         return str(folder) if folder in provider.quota.accounts else DEFAULT
 
     def refusal(self, candidate: Candidate, _: Facts) -> tuple[str, str] | None:
-        """As for Claude Code here."""
+        """Why the candidate is unavailable to Claude Code on this machine, as (reason, detail); else None."""
         provider = candidate.provider
         without = self.logins.refusal(provider, self.now)
         now = datetime.fromtimestamp(self.now, UTC)
@@ -122,7 +124,7 @@ class Known(NamedTuple):
 
 
 def used_by(state: Path) -> Used:
-    """What the ledger in this folder says of the tokens of providers."""
+    """Tokens used by a provider, from the ledger in this folder."""
 
     def used(provider: str, since: datetime) -> int:
         from signalbox.record.ledger import FILE, Database, DatabaseError, milliseconds  # slow to import
@@ -140,7 +142,7 @@ def used_by(state: Path) -> Used:
 
 
 def account(rules: Rules, facts: Facts, body: Body, known: Known) -> Iterator[Line]:
-    """Rules that were passed, the one that matched, its targets in order, and who was passed over."""
+    """Rules that do not match, the one that does, its targets in order, and the skipped ones."""
     used = known.quotas.used(rules, known.account, known.now)
     planned = plan(rules, facts, quota=used, refusals=(known.refusal,))
     for rule in rules.rules:
@@ -158,14 +160,14 @@ def account(rules: Rules, facts: Facts, body: Body, known: Known) -> Iterator[Li
         yield from _target(number, candidate, facts, incoming, lone=lone)
     if planned.candidates and not lone:
         yield f"the next one is asked after: {_moves_on(planned.rule.failover)}", "dim"
-        yield "a running router also passes over what rests or has an open circuit", "dim"
+        yield "a running router also skips what is in cooldown or has an open circuit", "dim"
     for skip in planned.skipped:
         yield skip_line(skip.provider, skip.model, skip.reason, skip.detail), "yellow"
     if planned.reject:
         then = "then " if planned.candidates else ""
         yield f"{then}refused here: {planned.reject.status} {planned.reject.message}", "red"
     elif not planned.candidates:
-        yield "nobody is available: refused here with 503", "red"
+        yield "no target is available: refused here with 503", "red"
 
 
 def _moves_on(failover: Failover) -> str:

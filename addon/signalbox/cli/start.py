@@ -1,4 +1,4 @@
-"""What `just run` and `just web` start: mitmdump or mitmweb, once its arguments and ports were looked at.
+"""What `just run` and `just web` start: checks arguments and ports, then becomes mitmdump or mitmweb.
 
 mitmproxy takes any argument that is no option for a filter of flows, and tells of a port that is taken by
 its errno.
@@ -15,14 +15,14 @@ from pathlib import Path
 from signalbox.ports import is_free, taken
 
 WEB_PORT = 8081
-"""Where mitmweb has its pages unless it is told otherwise."""
+"""Default port of mitmweb's pages."""
 _RULES = re.compile(r"[^-=][^=]*\.ya?ml", re.IGNORECASE)
 _JUST = re.compile(r"(port|web_port)=(\d*)|(\d+)")
 _MODE = re.compile(r"@(?:(?P<host>[^@]*):)?(?P<port>\d{1,5})$")
 
 
 class RefusedError(ValueError):
-    """The arguments cannot be meant as they are written; the text says how they are."""
+    """Arguments that are surely not meant; the text says what to write instead."""
 
 
 def understood(arguments: Sequence[str]) -> list[str]:
@@ -68,7 +68,7 @@ def listeners(program: str, arguments: Sequence[str]) -> Iterator[tuple[str, str
 
 
 def refusal(program: str, arguments: Sequence[str]) -> str:
-    """One line about the first port that somebody else has, with the remedy; empty where all are free."""
+    """One line about the first port that is taken, with the remedy; empty if all are free."""
     recipe = "web" if Path(program).stem == "mitmweb" else "run"
     for variable, host, port in listeners(program, arguments):
         if not is_free(port, host):
@@ -78,15 +78,15 @@ def refusal(program: str, arguments: Sequence[str]) -> str:
 
 
 def main(command: Sequence[str]) -> int:
-    """Becomes `command` (a program and its arguments), or says in one line why not. Exit codes: 1, 2."""
+    """Becomes `command` (program and arguments), or prints one line why not. Exit codes: 1, 2."""
     program, *given = command
     try:
         arguments = understood(given)
     except RefusedError as error:
-        print(error, file=sys.stderr)  # noqa: T201  to who started it
+        print(error, file=sys.stderr)  # noqa: T201  for the user
         return 2
     if line := refusal(program, arguments):
-        print(line, file=sys.stderr)  # noqa: T201  to who started it
+        print(line, file=sys.stderr)  # noqa: T201  for the user
         return 1
     if os.name == "posix":
         os.execv(program, [program, *arguments])  # noqa: S606  what the recipe asks for

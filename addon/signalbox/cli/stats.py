@@ -1,4 +1,4 @@
-"""`signalbox stats`: what the ledger adds up to."""
+"""`signalbox stats`: sums over the ledger."""
 
 import csv
 import json
@@ -57,7 +57,7 @@ HEADINGS = (
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """What a group of entries adds up to. `cost` is USD, of those requests whose price is known."""
+    """Sums over a group of entries. `cost` is in USD, of the requests whose price is known."""
 
     requests: int
     errors: int
@@ -92,7 +92,7 @@ def totals(entries: list[Entry]) -> Totals:
 
 
 def grouped(found: Iterable[Entry], by: By) -> dict[str | None, list[Entry]]:
-    """Days in their order, all else by the number of requests, most first."""
+    """Days in their order, other groups by number of requests, most first."""
     groups: dict[str | None, list[Entry]] = {}
     for entry in found:
         groups.setdefault(GROUPS[by](entry), []).append(entry)
@@ -102,7 +102,7 @@ def grouped(found: Iterable[Entry], by: By) -> dict[str | None, list[Entry]]:
 
 
 def moment_ago(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
-    """The moment that lies a duration such as `7d` back."""
+    """The time a duration such as `7d` ago."""
     if value is None:
         return None
     try:
@@ -116,7 +116,7 @@ def moment_ago(ctx: click.Context, param: click.Parameter, value: str | None) ->
     "--since",
     callback=moment_ago,
     metavar="DURATION",
-    help="How far back, such as 12h or 7d; all that was kept by default.",
+    help="How far back, such as 12h or 7d; everything by default.",
 )
 @click.option(
     "--by", type=click.Choice(list(GROUPS)), default="model", show_default=True, help="One row for each."
@@ -161,7 +161,7 @@ def forecasts(quotas: Quotas, now: float) -> Iterator[str]:
 
 
 def _log_file(rules: Path) -> str:
-    """The name that the rules give the request log, or its usual one."""
+    """The file of the request log by the rules, or the default one."""
     try:
         return load(rules, os.environ).log.file
     except RulesError:
