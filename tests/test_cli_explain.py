@@ -113,7 +113,7 @@ def test_who_is_passed_over_is_told_with_the_reason(file, monkeypatch):
     monkeypatch.delenv("ZAI_API_KEY")
     output = explain(file, "claude-sonnet-4-5").stdout
     assert "1. anthropic: POST https://api.anthropic.com/v1/messages\n" in output
-    assert output.endswith("passed over: zai/glm-4.7, no-key (ZAI_API_KEY is not set)\n")
+    assert output.endswith("skipped zai/glm-4.7: no-key (ZAI_API_KEY is not set)\n")
 
 
 def test_a_plan_that_was_nearly_used_up_at_the_last_answer_is_passed_over(file):
@@ -130,7 +130,7 @@ def test_a_plan_that_was_nearly_used_up_at_the_last_answer_is_passed_over(file):
     output = explain(file, "claude-opus-4-5").stdout
     assert "1. zai: POST" in output
     assert output.endswith(
-        "passed over: anthropic/claude-opus-4-5, quota:5h (5h is at 95%, its mark is 90%, resets in 60 min)\n"
+        "skipped anthropic/claude-opus-4-5: quota:5h (5h is at 95%, its mark is 90%, resets in 60 min)\n"
     )
     assert "#2 matches claude-fable-5" in explain(file, "claude-fable-5").stdout
 
@@ -143,17 +143,15 @@ def test_the_plan_is_that_of_claude_code_here(file, monkeypatch):
     quotas.hear("anthropic", str(work), RateLimitHeaders({}, {"5h": 95.0}, {"5h": now + 3590}), now)
     (file.parent / "state").mkdir()
     (file.parent / "state" / "quota.json").write_bytes(quotas.saved())
-    assert "passed over" not in explain(file, "claude-opus-4-5").stdout
+    assert "skipped" not in explain(file, "claude-opus-4-5").stdout
     monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(work))
-    assert "passed over: anthropic/claude-opus-4-5, quota:5h" in explain(file, "claude-opus-4-5").stdout
+    assert "skipped anthropic/claude-opus-4-5: quota:5h" in explain(file, "claude-opus-4-5").stdout
 
 
 def test_a_login_that_is_not_there_is_told(file, tmp_path):
     file.write_text(RULES.replace("auth: client", f"auth: claude-login\n    login: {tmp_path / 'none'}", 1))
     output = explain(file, "claude-opus-4-5").stdout
-    assert (
-        f"passed over: anthropic/claude-opus-4-5, no-login (there is no login in {tmp_path}/none)" in output
-    )
+    assert f"skipped anthropic/claude-opus-4-5: no-login (there is no login in {tmp_path}/none)" in output
 
 
 def test_where_nobody_is_available_it_says_what_the_caller_gets(file, monkeypatch):

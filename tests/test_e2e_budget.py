@@ -65,8 +65,8 @@ def test_a_spent_budget_passes_the_provider_over_and_is_told_everywhere(start_ro
     assert page["providers"]["zai"]["available"] is False
     assert re.fullmatch(f"budget: {used}", page["providers"]["zai"]["reason"])
     assert router.records(4)[3]["reason"] == "budget"
-    wait_until(lambda: "passed over" in explained(router), 5, lambda: explained(router))
-    assert re.search(rf"passed over: zai/glm-4.7, budget \({used}\)", explained(router))
+    wait_until(lambda: "skipped" in explained(router), 5, lambda: explained(router))
+    assert re.search(rf"skipped zai/glm-4.7: budget \({used}\)", explained(router))
     assert "1. anthropic" in explained(router)
 
 

@@ -192,9 +192,7 @@ def test_at_debug_the_log_tells_who_is_passed_over_and_why(start_router, upstrea
     with Caller(router) as caller:
         caller.ask("claude-opus-4-5", stream=False)
         assert caller.answer().headers["x-signalbox-attempts"] == "dead:connect anthropic:200"
-    router.wait_log(
-        r"passed over: zai/glm-4.7, cooldown \(in cooldown for another \d s: .*all lines are busy\)"
-    )
+    router.wait_log(r"skipped zai/glm-4.7: cooldown \(in cooldown for another \d s: .*all lines are busy\)")
 
 
 def test_saved_flows_and_the_log_hold_no_secret_of_any_attempt(start_router, upstream, overloaded):

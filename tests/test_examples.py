@@ -104,7 +104,7 @@ def _told(name: str, *arguments: str) -> str:
 def _explained(name: str, *arguments: str) -> tuple[list[str], list[str]]:
     """The targets that would be asked, and the URL of each."""
     told = _told(name, *arguments)
-    assert "passed over" not in told
+    assert "skipped" not in told
     asked = re.findall(r"^\d\. (\S+): POST (\S+)$", told, re.MULTILINE)
     models = re.findall(r"^   model: (\S+)$", told, re.MULTILINE)
     return [f"{name}/{model}" for (name, _), model in zip(asked, models, strict=True)], [
@@ -195,4 +195,4 @@ def test_without_its_key_a_provider_is_passed_over(monkeypatch):
         monkeypatch.setenv(name, "")
     told = CliRunner().invoke(explain_command, [SONNET, "--rules", str(EXAMPLES["kimi"])]).stdout
     assert "1. anthropic: POST https://api.anthropic.com/v1/messages" in told
-    assert "passed over: kimi-plan/kimi-for-coding, no-key (KIMI_API_KEY is not set)" in told
+    assert "skipped kimi-plan/kimi-for-coding: no-key (KIMI_API_KEY is not set)" in told

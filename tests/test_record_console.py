@@ -195,7 +195,7 @@ def test_a_dispatch_names_provider_reason_and_model():
 
 def test_who_is_passed_over_is_named_with_the_reason():
     line = skip_line("zai", "glm-4.7", "cooldown", "in cooldown for another 5 s: busy\x1b[2J")
-    assert line == "passed over: zai/glm-4.7, cooldown (in cooldown for another 5 s: busy\\x1b[2J)"
+    assert line == "skipped zai/glm-4.7: cooldown (in cooldown for another 5 s: busy\\x1b[2J)"
 
 
 def test_the_lines_of_an_attempt_may_end_in_a_masked_key():

@@ -48,8 +48,8 @@ def dispatch_line(provider: str, reason: str, model: str | None, rewrite: str | 
 
 
 def skip_line(provider: str, model: str | None, reason: str, detail: str) -> str:
-    """`passed over: zai/glm-4.7, cooldown (in cooldown for another 5 s: overloaded_error)`."""
-    return f"passed over: {name(provider)}/{name(model or '-')}, {name(reason)} ({name(detail)})"
+    """`skipped zai/glm-4.7: cooldown (in cooldown for another 5 s: overloaded_error)`."""
+    return f"skipped {name(provider)}/{name(model or '-')}: {name(reason)} ({name(detail)})"
 
 
 def failover_line(provider: str, label: str, detail: str, following: str) -> str:
