@@ -1,4 +1,4 @@
-"""Messages bodies as chat completions."""
+"""A Messages body as a body of chat completions."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import pytest
 
 from signalbox.routing.translator import UntranslatableError
 from signalbox.translate.dialects import DIALECTS
-from signalbox.translate.request import ChatRequest, to_chat, untranslatable
+from signalbox.translate.request import ChatRequest, thinking_of, to_chat, untranslatable
 from tests.chatform import check_order, check_types, plain
 
 GOLDEN = sorted((Path(__file__).parent / "golden/chat-requests").glob("*.txt"))
@@ -151,3 +151,215 @@ def _time(raw: bytes) -> float:
     start = perf_counter()
     to_chat(raw, model="m", dialect=DIALECTS["gemini"], provider="p", session=None)
     return perf_counter() - start
+
+
+ON, OFF = {"type": "adaptive"}, {"type": "disabled"}
+
+
+def _fields(
+    dialect: str, model: str, thinking: object, effort: object = None, *, tools: bool = False
+) -> object:
+    config = {"effort": effort} if effort else None
+    return thinking_of(thinking, config, DIALECTS[dialect], model, tools=tools).fields
+
+
+@pytest.mark.parametrize(
+    ("thinking", "effort", "sent"),
+    [
+        (None, None, {}),
+        (None, "low", {"reasoning_effort": "low"}),
+        (ON, None, {"reasoning_effort": "high"}),
+        (ON, "medium", {"reasoning_effort": "medium"}),
+        (ON, "max", {"reasoning_effort": "xhigh"}),
+        ({"type": "enabled", "budget_tokens": 1024}, None, {"reasoning_effort": "low"}),
+        ({"type": "enabled", "budget_tokens": 8000}, None, {"reasoning_effort": "medium"}),
+        ({"type": "enabled", "budget_tokens": 31999}, None, {"reasoning_effort": "high"}),
+        ({"type": "enabled", "budget_tokens": 31999}, "low", {"reasoning_effort": "low"}),
+        ({"type": "enabled", "budget_tokens": "much"}, None, {"reasoning_effort": "high"}),
+        (OFF, "max", {"reasoning_effort": "none"}),
+        ({"type": "between_tools"}, "max", {"reasoning_effort": "none"}),
+        ("adaptive", None, {}),
+        (ON, ["high"], {"reasoning_effort": "high"}),
+        (ON, "none", {"reasoning_effort": "none"}),
+        (ON, "extreme", {"reasoning_effort": "high"}),
+    ],
+    ids=str,
+)
+def test_the_effort_counts_before_the_budget(thinking, effort, sent):
+    assert _fields("openai", "gpt-5.2", thinking, effort) == sent
+
+
+@pytest.mark.parametrize(
+    ("dialect", "model", "effort", "sent", "off"),
+    [
+        ("openai", "gpt-5", "max", {"reasoning_effort": "high"}, {"reasoning_effort": "minimal"}),
+        ("openai", "gpt-5.1-codex", "max", {"reasoning_effort": "high"}, {"reasoning_effort": "none"}),
+        ("openai", "o3", "xhigh", {"reasoning_effort": "high"}, {"reasoning_effort": "low"}),
+        ("openai", "gpt-4.1", "high", {}, {}),
+        (
+            "generic",
+            "openai/gpt-oss-120b",
+            "minimal",
+            {"reasoning_effort": "low"},
+            {"reasoning_effort": "low"},
+        ),
+        ("generic", "llama", "high", {}, {}),
+        (
+            "openrouter",
+            "anthropic/claude-opus-4.6",
+            "max",
+            {"reasoning": {"effort": "max"}},
+            {"reasoning": {"effort": "none"}},
+        ),
+        (
+            "openrouter",
+            "openai/gpt-5",
+            "max",
+            {"reasoning": {"effort": "xhigh"}},
+            {"reasoning": {"effort": "minimal"}},
+        ),
+        (
+            "openrouter",
+            "openai/gpt-5.2",
+            "low",
+            {"reasoning": {"effort": "low"}},
+            {"reasoning": {"effort": "none"}},
+        ),
+        ("openrouter", "x/y", "max", {"reasoning": {"effort": "xhigh"}}, {"reasoning": {"effort": "none"}}),
+        (
+            "gemini",
+            "gemini-3.1-pro-preview",
+            "max",
+            {"reasoning_effort": "high"},
+            {"reasoning_effort": "low"},
+        ),
+        ("gemini", "gemini-3.8-flash", "low", {"reasoning_effort": "low"}, {"reasoning_effort": "minimal"}),
+        ("gemini", "gemini-2.5-flash", "low", {"reasoning_effort": "low"}, {"reasoning_effort": "none"}),
+        ("gemini", "gemma-3", "low", {}, {}),
+        ("kimi", "kimi-k3", "medium", {"thinking": {"type": "enabled", "effort": "low"}}, {}),
+        ("kimi", "kimi-k3", "max", {"thinking": {"type": "enabled", "effort": "max"}}, {}),
+        ("kimi", "kimi-k2.6", "high", {"thinking": {"type": "enabled"}}, {"thinking": {"type": "disabled"}}),
+        ("kimi", "moonshot-v1-8k", "high", {}, {}),
+        ("glm", "glm-5.3", "high", {"thinking": {"type": "enabled"}}, {"thinking": {"type": "disabled"}}),
+        (
+            "minimax",
+            "MiniMax-M3",
+            "high",
+            {"thinking": {"type": "adaptive"}},
+            {"thinking": {"type": "disabled"}},
+        ),
+        (
+            "deepseek",
+            "deepseek-flash",
+            "low",
+            {"thinking": {"type": "enabled"}},
+            {"thinking": {"type": "disabled"}},
+        ),
+        ("ollama", "qwen3", "high", {}, {"reasoning_effort": "none"}),
+        ("ollama", "gpt-oss:20b", "max", {"reasoning_effort": "high"}, {"reasoning_effort": "low"}),
+        ("vllm", "qwen3", "xhigh", {"reasoning_effort": "high"}, {"reasoning_effort": "low"}),
+        ("mistral", "magistral", "high", {}, {}),
+        ("composer", "gpt-5.3-codex", "high", {}, {}),
+    ],
+)
+def test_each_dialect_has_its_spelling(dialect, model, effort, sent, off):
+    assert _fields(dialect, model, ON, effort) == sent
+    assert _fields(dialect, model, OFF, effort) == off
+
+
+@pytest.mark.parametrize("model", ["gpt-5.4", "gpt-5.6-sol", "gpt-6-astra"])
+def test_newest_models_of_openai_take_tools_only_without_thinking(model):
+    for thinking in (None, ON, OFF):
+        assert _fields("openai", model, thinking, "high", tools=True) == {"reasoning_effort": "none"}
+    assert _fields("openai", model, ON, "high") == {"reasoning_effort": "high"}
+    assert _fields("openai", "gpt-5.3", ON, "high", tools=True) == {"reasoning_effort": "high"}
+
+
+@pytest.mark.parametrize(
+    ("thinking", "shown"),
+    [(ON, True), ({"type": "enabled"}, True), (OFF, False), (None, False), ([], False)],
+    ids=str,
+)
+def test_thinking_is_shown_to_who_asked_for_it(thinking, shown):
+    assert thinking_of(thinking, {"effort": "high"}, DIALECTS["generic"], "m", tools=False).is_shown is shown
+
+
+def test_a_model_that_cannot_stop_is_not_off():
+    assert thinking_of(OFF, None, DIALECTS["kimi"], "kimi-k2.6", tools=False).is_off
+    assert not thinking_of(OFF, None, DIALECTS["kimi"], "kimi-k3", tools=False).is_off
+
+
+READ_DROPPED = {"name": "Read", "input_schema": {"type": "object"}}
+SEARCH_DROPPED = {"type": "web_search_20250305", "name": "web_search"}
+
+
+def _dropped(dialect: str = "generic", model: str = "some-model", **fields: Any) -> str:
+    raw = json.dumps({"messages": [{"role": "user", "content": "Hello"}], **fields}).encode()
+    sent = to_chat(raw, model=model, dialect=DIALECTS[dialect], provider="provider", session=None)
+    return next((note for note in sent.notes if note.startswith("dropped: ")), "").removeprefix("dropped: ")
+
+
+def test_fields_without_a_counterpart_are_named_in_their_order():
+    fields = {"top_k": 3, "context_management": {"edits": []}, "mcp_servers": [{}], "future_field": 1}
+    assert _dropped(**fields) == ", ".join(fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"max_tokens": 9, "temperature": 1, "top_p": 0.5, "stop_sequences": ["x"], "stream": True},
+        {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}},
+        {"metadata": {"user_id": "fake"}, "diagnostics": {"previous_message_id": None}},
+        {"cache_control": {"type": "ephemeral"}},
+        {"mcp_servers": [], "container": None, "stop_sequences": []},
+        {"tools": [READ_DROPPED], "tool_choice": {"type": "auto", "disable_parallel_tool_use": False}},
+    ],
+    ids=str,
+)
+def test_what_goes_and_what_says_nothing_is_not(fields):
+    assert _dropped(**fields) == ""
+
+
+@pytest.mark.parametrize(
+    ("dialect", "model", "named"),
+    [
+        ("vllm", "qwen3", ""),
+        ("ollama", "qwen3", "top_k"),
+        ("kimi", "kimi-k3", "temperature, top_p, top_k"),
+        ("openai", "gpt-4.1", "top_k"),
+        ("openai", "gpt-5.2", "temperature, top_p, top_k, stop_sequences"),
+        ("composer", "composer-2.5", "max_tokens, top_k, stop_sequences"),
+    ],
+)
+def test_what_one_provider_takes_another_may_not(dialect, model, named):
+    fields = {"max_tokens": 9, "temperature": 0.5, "top_p": 0.5, "top_k": 3, "stop_sequences": ["x"]}
+    assert _dropped(dialect, model, **fields) == named
+
+
+def test_stop_sequences_are_named_when_some_of_them_are_too_many():
+    assert _dropped(stop_sequences=["a", "b", "c", "d"]) == ""
+    assert _dropped(stop_sequences=["a", "b", "c", "d", "e"]) == "stop_sequences"
+    assert _dropped(stop_sequences="a") == "stop_sequences"
+
+
+def test_tools_that_anthropic_itself_defines_are_named():
+    toolset = {"type": "mcp_toolset", "mcp_server_name": "docs"}
+    assert _dropped(tools=[READ_DROPPED, SEARCH_DROPPED, toolset]) == "tools.web_search, tools.mcp_toolset"
+
+
+def test_one_call_at_a_time_is_named_where_it_cannot_be_asked():
+    choice = {"type": "auto", "disable_parallel_tool_use": True}
+    assert _dropped(tools=[READ_DROPPED], tool_choice=choice) == "disable_parallel_tool_use"
+    assert _dropped("openai", tools=[READ_DROPPED], tool_choice=choice) == ""
+    assert _dropped(tool_choice=choice) == ""
+
+
+def test_names_are_few_and_fit_for_a_log():
+    assert _dropped(**{"\x1b[31m\n": 1, "x" * 41: 1, "": 1}) == "(odd name), (odd name), (odd name)"
+    assert _dropped(**{f"f{n}": 1 for n in range(20)}) == "f0, f1, f2, f3, f4, f5, f6, f7, 12 more"
+
+
+def test_a_name_that_is_no_text_hinders_nothing():
+    raw = b'{"messages":[{"role":"user","content":"Hello"}],"\xff":1}'
+    sent = to_chat(raw, model="m", dialect=DIALECTS["generic"], provider="p", session=None)
+    assert json.loads(sent.body)["messages"] == [{"role": "user", "content": "Hello"}]

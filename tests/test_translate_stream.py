@@ -24,7 +24,7 @@ from signalbox.translate.chunks import (
     Text,
     UsageReported,
 )
-from signalbox.translate.signature import payload_of
+from signalbox.translate.ids import payload_of
 from signalbox.translate.stream import (
     ChatStream,
     ThinkTags,

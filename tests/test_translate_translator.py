@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 from signalbox.messages.answer_facts import AnswerFacts
 from signalbox.messages.reader import MessagesReader, Rewrites
 from signalbox.routing.translator import Translator
-from signalbox.translate.callids import CallIds
 from signalbox.translate.dialects import DIALECTS
-from signalbox.translate.ids import pack
+from signalbox.translate.ids import AnswerIds, pack
 from signalbox.translate.request import to_chat
 from signalbox.translate.stream import LARGEST
 from signalbox.translate.translator import ChatTranslator
@@ -443,8 +442,8 @@ def test_every_answer_can_be_part_of_the_next_request(path):
 
 LONG = {
     "Gemini's": pack("function-call-1", {"google": "c2ln" * 500}),
-    "Kimi's": CallIds("Seed", "provider").given("functions.Read:0", "Read"),
-    "a proxy's": CallIds("Seed", "provider").given("call_" + "f" * 300, "Read"),
+    "Kimi's": AnswerIds("Seed", "provider").given("functions.Read:0", "Read"),
+    "a proxy's": AnswerIds("Seed", "provider").given("call_" + "f" * 300, "Read"),
     "Anthropic's": "toolu_vrtx_" + "0Aa" * 20,
     "packed and cut": pack("call_1", {"google": "c2ln" * 500})[:200],
 }

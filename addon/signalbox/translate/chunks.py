@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from signalbox.messages.errors import has_error_text, shows_error
+from signalbox.messages.json_edit import whole_characters
 from signalbox.messages.sse import Event
-from signalbox.translate.halves import joined
-from signalbox.translate.shapes import Object, as_object, as_objects, as_text
+from signalbox.translate.incoming import Object, as_object, as_objects, as_text
 
 
 class ChoiceStarted(msgspec.Struct, frozen=True):
@@ -161,7 +161,7 @@ def chunk_steps(value: Object, raw: bytes) -> Iterator[Step]:
     is_error = shows_error(value)
     for choice in as_objects(value.get("choices")):
         if choice.get("index") in (None, 0):
-            yield from _choice(choice, joined(as_text(value.get("model"))), is_error)
+            yield from _choice(choice, whole_characters(as_text(value.get("model"))), is_error)
     if usage := as_object(value.get("usage")):
         yield UsageReported(usage)
     if is_error or as_text(value.get("type")).startswith(_OTHER_PROTOCOLS):
@@ -184,7 +184,8 @@ def _choice(choice: Object, model: str, is_error: bool) -> Iterator[Step]:
         yield UsageReported(usage)
     if (reason := as_text(choice.get("finish_reason"))) and not is_error:
         yield Finish(
-            joined(reason).lower(), as_text(choice.get("stop_reason")) or as_text(choice.get("matched_stop"))
+            whole_characters(reason).lower(),
+            as_text(choice.get("stop_reason")) or as_text(choice.get("matched_stop")),
         )
 
 
@@ -228,14 +229,17 @@ def _calls(delta: Object, *, is_whole: bool) -> Iterator[Step]:
         function = as_object(call.get("function"))
         yield Fragment(
             place if is_whole else index if type(index) is int else None,
-            joined(as_text(call.get("id"))),
-            joined(as_text(function.get("name"))),
+            whole_characters(as_text(call.get("id"))),
+            whole_characters(as_text(function.get("name"))),
             _arguments(function.get("arguments")),
             _signature(call),
         )
     if function := as_object(delta.get("function_call")):
         yield Fragment(
-            _FUNCTION_CALL, "", joined(as_text(function.get("name"))), _arguments(function.get("arguments"))
+            _FUNCTION_CALL,
+            "",
+            whole_characters(as_text(function.get("name"))),
+            _arguments(function.get("arguments")),
         )
     if signature := _signature(delta):
         yield Fragment(signature=signature)
@@ -250,4 +254,4 @@ def _arguments(value: object) -> str:
 
 def _signature(holder: Object) -> str:
     told = as_object(as_object(holder.get("extra_content")).get("google")).get("thought_signature")
-    return joined(as_text(told))
+    return whole_characters(as_text(told))

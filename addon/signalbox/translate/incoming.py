@@ -1,10 +1,11 @@
-"""A Messages body as it is read for translation: everything in it, whatever its types.
+"""A Messages body as it is read for translation.
 
-What a provider must get unchanged (arguments, schemas) stays bytes, so that number formats and the order of
-keys survive. A field of an unexpected type is no reason to fail: who reads it asks what it is.
+Every field may have any type; the code that uses a field checks it. Values that a provider must get unchanged
+(arguments, schemas) stay bytes, so that number formats and the order of keys survive.
 """
 
 import re
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -12,15 +13,34 @@ import msgspec
 
 from signalbox.messages.json_edit import UNREADABLE
 from signalbox.routing.translator import UntranslatableError
-from signalbox.translate.shapes import as_list
+
+type Object = dict[str, Any]
+
+
+def as_object(value: object) -> Object:
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def as_objects(value: object) -> list[Object]:
+    """The objects in a list."""
+    return [one for one in as_list(value) if isinstance(one, dict)]
+
+
+def as_text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
 
 _ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*+)(\\u[0-9a-fA-F]{4}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?)")
-"""In JSON: backslashes that stand for themselves, and a character by its number or by two."""
+"""In JSON: escaped backslashes, and then an escaped character or surrogate pair."""
 
 type Odd = str | int | float | bool | list[Any] | None
-"""Stands where an object should."""
+"""In place of an object."""
 type Unlisted = str | int | float | bool | dict[str, Any] | None
-"""Stands where a list should."""
+"""In place of a list."""
 type Piece = Block | Odd
 """An element of `content`."""
 type Content = Block | str | int | float | bool | list[Piece] | None
@@ -46,13 +66,13 @@ class Tool(msgspec.Struct):
 
     @property
     def is_function(self) -> bool:
-        """Whether the client runs it, by a schema that it gives; all others are Anthropic's own."""
+        """Whether the client runs it and gives its schema; all others are Anthropic's server tools."""
         named = isinstance(self.name, str) and bool(self.name)
         return named and (self.type in (None, "custom") or bytes(self.input_schema).startswith(b"{"))
 
     @property
     def shown(self) -> str:
-        """For people: toolsets have no name."""
+        """For people; a toolset has only a type."""
         return str(self.name or self.type)
 
 
@@ -64,7 +84,7 @@ class Change(msgspec.Struct):
 
 
 class Block(msgspec.Struct):
-    """A content block, or any object that stands where one could be."""
+    """A content block, or any object in its place."""
 
     type: Any = None
     text: Any = None
@@ -89,8 +109,8 @@ class Block(msgspec.Struct):
 
     @property
     def arguments(self) -> str:
-        """`input` in compact form and without needless escapes; numbers and the order of keys stay as the
-        client has them. An object may be given as text; what is no object is none (translation.md, 7)."""
+        """`input` as compact JSON without needless escapes; numbers and the order of keys stay. An object may
+        come as a string; anything else becomes `{}` (translation.md, 7)."""
         told = bytes(self.input)
         try:
             if told.startswith(b'"'):
@@ -109,7 +129,7 @@ class Message(msgspec.Struct):
 
 
 class Offered(msgspec.Struct):
-    """What tells whether a request can be translated at all."""
+    """The fields that decide whether a request can be translated."""
 
     tools: list[Tool | Odd] | Unlisted = None
     tool_choice: Any = None
@@ -118,7 +138,7 @@ class Offered(msgspec.Struct):
 
 
 class Incoming(Offered, dict=True):
-    """The fields that mean something to others than Anthropic."""
+    """The fields that can be translated."""
 
     messages: msgspec.Raw = msgspec.Raw(b"null")
     system: Content = None
@@ -134,13 +154,13 @@ class Incoming(Offered, dict=True):
 
     @cached_property
     def turns(self) -> list[Message]:
-        """Decoded one by one, so that other threads run in between. Raises UntranslatableError."""
+        """Decodes one message at a time, so that other threads run between. Raises UntranslatableError."""
         messages = (_decode(_message, raw) for raw in as_list(_decode(_list, self.messages)))
         return [message for message in messages if isinstance(message, Message)]
 
 
 def _unescaped(found: re.Match[bytes]) -> bytes:
-    """A character as itself, where JSON lets it stand so: what a model wrote is to look the same to it."""
+    """The character itself unless JSON must escape it, so that the model sees what it wrote."""
     before, escape = found.groups()
     char = msgspec.json.decode(b'"%b"' % escape, type=str)
     return before + (escape if char < " " or char in '"\\' else char.encode())
@@ -152,16 +172,16 @@ _list: msgspec.json.Decoder[list[msgspec.Raw] | Unlisted] = msgspec.json.Decoder
 _message: msgspec.json.Decoder[Message | Odd] = msgspec.json.Decoder(Message | Odd)
 
 
-def read(raw: bytes) -> Incoming:
-    """Raises UntranslatableError for what is no JSON object, is nested too deeply, or holds a number that
-    is too large."""
+def read_request(raw: bytes) -> Incoming:
+    """Reads a Messages body. Raises UntranslatableError if it is not a JSON object, is nested too deeply, or
+    holds a number that is too large."""
     incoming = _decode(_incoming, raw)
     _ = incoming.turns
     return incoming
 
 
 def read_offered(raw: bytes) -> Offered:
-    """The same for a few fields; the others are skipped."""
+    """Reads only the fields of `Offered`. Raises UntranslatableError."""
     return _decode(_offered, raw)
 
 
@@ -169,8 +189,64 @@ def _decode[T](decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw) -> T:
     try:
         return decoder.decode(raw)
     except UNREADABLE as error:
-        raise UntranslatableError(f"the request cannot be read: {error}") from None
+        raise UntranslatableError(f"the request cannot be read_request: {error}") from None
 
 
 def pieces(content: Content) -> list[Piece]:
     return content if isinstance(content, list) else [content]
+
+
+_NO_TEXT = ("thinking", "redacted_thinking", "fallback", "container_upload")
+
+
+def text_of(piece: Piece) -> str:
+    """All text in a block of any type, joined by line breaks, without thinking, media and encrypted parts;
+    also of the results of Anthropic's server tools (translation.md, 2)."""
+    if isinstance(piece, str):
+        return piece
+    if isinstance(piece, list):
+        return join_texts(map(text_of, piece))
+    if not isinstance(piece, Block) or piece.type in _NO_TEXT:
+        return ""
+    match piece.type:
+        case "text":
+            return as_text(piece.text)
+        case "tool_use" | "server_tool_use" | "mcp_tool_use":
+            return f"[{as_text(piece.name)} {piece.arguments}]"
+        case "tool_reference":
+            return as_text(piece.tool_name)
+        case "tool_addition" | "tool_removal":
+            state = "available now" if piece.type == "tool_addition" else "no longer available"
+            return f"[The tool {_changed_tool(piece)} is {state}.]"
+    told = (piece.title, piece.context, piece.url, piece.source, piece.text, piece.error_code)
+    return join_texts((*map(_text_of_value, (*told, piece.stdout, piece.stderr)), text_of(piece.content)))
+
+
+def join_texts(texts: Iterable[str], by: str = "\n") -> str:
+    return by.join(text for text in texts if has_text(text))
+
+
+def has_text(text: str) -> bool:
+    """Whether it is more than white space, which providers refuse as content."""
+    return bool(text) and not text.isspace()
+
+
+def defined_by(piece: Piece) -> Tool | None:
+    """The tool that a `tool_addition` defines; None if it only names one of `tools`."""
+    if not isinstance(piece, Block) or piece.type != "tool_addition" or not isinstance(piece.tool, Change):
+        return None
+    return piece.tool.definition if isinstance(piece.tool.definition, Tool) else None
+
+
+def _changed_tool(piece: Block) -> str:
+    change = piece.tool if isinstance(piece.tool, Change) else Change()
+    return as_text(change.name) or as_text(
+        change.definition.name if isinstance(change.definition, Tool) else ""
+    )
+
+
+def _text_of_value(value: object) -> str:
+    """The text of a field; a document's source may be text too."""
+    if isinstance(value, Source):
+        return _text_of_value(value.data) if value.type == "text" else text_of(value.content)
+    return as_text(value)

@@ -1,49 +1,128 @@
-"""A Messages body as chat completions (translation.md, 1 to 4)."""
+"""A Messages body as a body of chat completions (translation.md, 1 to 4)."""
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from types import UnionType
+from typing import Any
 
 import msgspec
 
 from signalbox.messages.privacy import BILLING
+from signalbox.messages.unsupported_fields import EFFORTS
 from signalbox.routing.translator import UntranslatableError
-from signalbox.translate.assistant import Assistant
 from signalbox.translate.dialects import Dialect, matches
-from signalbox.translate.dropped import dropped
-from signalbox.translate.effort import Thought, thought
-from signalbox.translate.history import History, system_of
-from signalbox.translate.incoming import Block, Content, Incoming, Tool, pieces, read, read_offered
-from signalbox.translate.parts import Part, Parts
+from signalbox.translate.history import AssistantWriter, ContentReader, History, Part, system_of
+from signalbox.translate.incoming import (
+    Block,
+    Content,
+    Incoming,
+    Object,
+    Tool,
+    as_list,
+    as_object,
+    as_text,
+    defined_by,
+    pieces,
+    read_offered,
+    read_request,
+)
 from signalbox.translate.schemas import cleaned, is_strict
-from signalbox.translate.shapes import Object, as_list, as_object, as_text
-from signalbox.translate.texts import defined_by
 from signalbox.translate.tools import Choice, Names, choose, functions, offered, refusal
+
+_ORDER = EFFORTS
+OFF = EFFORTS[0]
+_SHOWN = ("enabled", "adaptive")
+_LITTLE, _SOME = 4_000, 16_000
+"""Budgets in tokens below which the effort is low, and medium."""
+_BY_DEFAULT = "high"
+"""Anthropic's default: https://docs.claude.com/en/docs/build-with-claude/effort"""
+
+
+class Thinking(msgspec.Struct, frozen=True):
+    """How much the model is to think (translation.md, 4)."""
+
+    fields: Object
+    """Fields for the chat body."""
+    is_off: bool
+    """Whether thinking is switched off."""
+    is_shown: bool
+    """Whether the client asked for thinking."""
+
+
+def thinking_of(
+    thinking: object, output_config: object, dialect: Dialect, model: str, *, tools: bool
+) -> Thinking:
+    """Reads `thinking` and `output_config` of a Messages body. `tools`: whether any are offered."""
+    told = as_object(thinking)
+    word = _asked_effort(told, as_text(as_object(output_config).get("effort")))
+    if tools and matches(model, dialect.tools_without_effort):
+        word = OFF
+    is_off = word == OFF and not matches(model, dialect.unstoppable)
+    return Thinking(_effort_fields(word, dialect, model), is_off, told.get("type") in _SHOWN)
+
+
+def _asked_effort(thinking: Object, effort: str) -> str:
+    """An effort of `_ORDER`; empty if the client leaves it to the model."""
+    kind = thinking.get("type")
+    if kind in ("disabled", "between_tools"):
+        return OFF
+    if effort in _ORDER:
+        return effort
+    budget = thinking.get("budget_tokens")
+    if kind == "enabled" and isinstance(budget, int | float):
+        return "low" if budget < _LITTLE else "medium" if budget < _SOME else "high"
+    return _BY_DEFAULT if kind in _SHOWN else ""
+
+
+def _effort_fields(word: str, dialect: Dialect, model: str) -> Object:
+    if not word:
+        return {}
+    words = next((row.words for row in dialect.efforts if matches(model, row.models)), ())
+    spelled = _nearest(word, words)
+    if dialect.switch and matches(model, dialect.switched):
+        if word == OFF:
+            return {} if matches(model, dialect.unstoppable) else {"thinking": {"type": "disabled"}}
+        return {"thinking": {"type": dialect.switch, **({"effort": spelled} if spelled else {})}}
+    if not spelled:
+        return {}
+    return {dialect.effort_field: {"effort": spelled} if dialect.effort_field == "reasoning" else spelled}
+
+
+def _nearest(word: str, words: tuple[str, ...]) -> str:
+    """The same or the next lower effort, else the lowest; never off if thinking is asked for."""
+    if word == OFF:
+        return words[0] if words else ""
+    known = [one for one in words if one != OFF]
+    lower = [one for one in known if _ORDER.index(one) <= _ORDER.index(word)]
+    return lower[-1] if lower else known[0] if known else ""
+
 
 _SCHEMA = "Answer with one JSON value that follows this JSON Schema, and with nothing around it:\n{}"
 
 
 class ChatRequest(msgspec.Struct, frozen=True):
-    """What one provider is sent, and what its answer has to be read with."""
+    """What one provider is sent, and what its answer has to be read_request with."""
 
     body: bytes
     """Compact JSON in UTF-8."""
     names: Mapping[str, str]
-    """Names of tools as sent, and as the client calls them, where they differ."""
+    """Client's tool names by the names sent, where they differ."""
     stream: bool
     shows_thinking: bool
     """Whether the client asked for thinking."""
     notes: tuple[str, ...]
     """For the debug log: names and counts, never values."""
     stops: tuple[str, ...] = ()
-    """The stop sequences in it."""
+    """The stop sequences that are sent."""
     continues: bool = False
-    """Whether the last message is the assistant's, for the model to continue."""
+    """Whether the last message is the assistant's, so that the model continues it."""
 
 
 def untranslatable(raw: bytes) -> str:
-    """Why no provider of chat completions can serve a request, for people; empty where one can. Reads the
-    tools and a few small fields only."""
+    """The reason for people why no provider of chat completions can serve a request, else empty. Decodes
+    the tools and a few small fields only."""
     try:
         return refusal(read_offered(raw))
     except UntranslatableError as error:
@@ -51,10 +130,10 @@ def untranslatable(raw: bytes) -> str:
 
 
 def to_chat(raw: bytes, *, model: str, dialect: Dialect, provider: str, session: str | None) -> ChatRequest:
-    """`raw` is a Messages body without the thinking of others. `session` names its conversation, for the
-    provider's prompt cache. Raises UntranslatableError, and nothing else whatever the body holds."""
+    """Translates `raw`, a Messages body without the thinking of other providers. `session` is the id of the
+    conversation, for the provider's prompt cache. Raises only UntranslatableError."""
     try:
-        asked = read(raw)
+        asked = read_request(raw)
         if why := refusal(asked):
             raise UntranslatableError(why)
         return _Writing(raw, asked, model, dialect, provider).request(session)
@@ -71,12 +150,12 @@ class _Writing:
         self._provider = provider
         self._notes: Counter[str] = Counter()
         self._names = Names(dialect)
-        self._parts = Parts(dialect, model, self._notes)
+        self._parts = ContentReader(dialect, model, self._notes)
 
     def request(self, session: str | None) -> ChatRequest:
         asked, dialect = self._asked, self._dialect
         tools = self._tools()
-        thinking = thought(asked.thinking, asked.output_config, dialect, self._model, tools=bool(tools))
+        thinking = thinking_of(asked.thinking, asked.output_config, dialect, self._model, tools=bool(tools))
         sent_names = {name: self._names.sent(name) for name in tools}
         thinks = bool(dialect.switch) and not thinking.is_off
         choice = choose(asked.tool_choice, sent_names, dialect, thinks=thinks, called=self._has_calls())
@@ -103,7 +182,7 @@ class _Writing:
             shows_thinking=thinking.is_shown,
             stops=tuple(body.get("stop", ())),
             continues=continues,
-            notes=self._told(dropped(self._raw, asked, body)),
+            notes=self._told(dropped_fields(self._raw, asked, body)),
         )
 
     def _tools(self) -> dict[str, Tool]:
@@ -117,8 +196,8 @@ class _Writing:
             for piece in pieces(message.content)
         )
 
-    def _messages(self, thinking: Thought, choice: Choice, schema: Object | None) -> list[Object]:
-        assistant = Assistant(
+    def _messages(self, thinking: Thinking, choice: Choice, schema: Object | None) -> list[Object]:
+        assistant = AssistantWriter(
             self._dialect, self._model, self._provider, self._parts, self._names, off=thinking.is_off
         )
         history = History(self._dialect, self._model, self._parts, assistant, self._notes)
@@ -128,7 +207,7 @@ class _Writing:
         return [*system_of(system), *history.of(self._asked.turns, choice.say)]
 
     def _schema(self) -> Object | None:
-        """That the answer is to follow, in either spelling."""
+        """The JSON schema of the answer, from `output_config` or `output_format`."""
         asked = self._asked
         for told in map(as_object, (as_object(asked.output_config).get("format"), asked.output_format)):
             if told.get("type") == "json_schema":
@@ -187,3 +266,55 @@ def _without_billing(system: Content) -> Content:
 def _response_format(schema: Object) -> Object:
     told = {"name": "answer", "schema": schema, "strict": is_strict(schema)}
     return {"type": "json_schema", "json_schema": told}
+
+
+_IRRELEVANT = frozenset({"cache_control", "diagnostics", "metadata"})
+"""They change nothing in an answer, and Claude Code sends them with every request."""
+_TRANSLATED = frozenset({*Incoming.__struct_fields__, "model"} - {"thread", "compaction"})
+_RENAMED = {
+    "max_tokens": ("max_tokens", "max_completion_tokens"),
+    "temperature": ("temperature",),
+    "top_k": ("top_k",),
+    "top_p": ("top_p",),
+}
+"""Names in the chat body of fields that not every provider takes."""
+_EMPTY = (b"null", b"[]", b"{}", b'""')
+_PLAIN = re.compile(r"[\w.-]{1,40}")
+_MOST_NAMED = 8
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def dropped_fields(raw: bytes, asked: Incoming, sent: Mapping[str, Any]) -> str:
+    """Fields and tools of the Messages body `raw` that the chat body `sent` does not have, for the log,
+    separated by commas. `stop_sequences` are listed if some were dropped.
+
+    Not listed: empty values, fields that do not change an answer (`metadata`, `diagnostics`,
+    `cache_control`), `thinking` and effort, which are adapted to each model, and fields inside messages.
+    """
+    names = [name if _PLAIN.fullmatch(name) else "(odd name)" for name in _dropped_names(raw, asked, sent)]
+    more = [f"{len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else []
+    return ", ".join([*names[:_MOST_NAMED], *more])
+
+
+def _dropped_names(raw: bytes, asked: Incoming, sent: Mapping[str, Any]) -> Iterator[str]:
+    fields: dict[str, msgspec.Raw] = {}
+    with suppress(UnicodeDecodeError):  # a name that is not UTF-8
+        fields = _members.decode(raw)
+    for name, value in fields.items():
+        if not _is_translated(name, asked, sent) and bytes(value) not in _EMPTY:
+            yield name
+    once = as_object(asked.tool_choice).get("disable_parallel_tool_use") is True
+    if once and "tools" in sent and "parallel_tool_calls" not in sent:
+        yield "disable_parallel_tool_use"
+    for tool in as_list(asked.tools):
+        if isinstance(tool, Tool) and not tool.is_function:
+            yield f"tools.{tool.shown}"
+
+
+def _is_translated(name: str, asked: Incoming, sent: Mapping[str, Any]) -> bool:
+    if name == "stop_sequences":
+        stops = asked.stop_sequences
+        return isinstance(stops, list) and len(stops) == len(sent.get("stop", []))
+    spelled = _RENAMED.get(name)
+    return not sent.keys().isdisjoint(spelled) if spelled else name in _TRANSLATED or name in _IRRELEVANT

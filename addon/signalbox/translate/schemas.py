@@ -1,6 +1,16 @@
-"""JSON Schemas of tools, as far as each provider understands them (openai-chat.md, 1).
+"""JSON Schemas of tools in the subset that each provider takes (openai-chat.md, 1).
 
-Everything here ends: references may go in circles, and may multiply what they name.
+References may be circular and may multiply what they name, so all work here is bounded.
+
+Providers check `pattern` with engines that disagree: OpenAI and others with Python's `re`, some with RE2,
+Rust's or JavaScript's (with and without its `u` flag). A pattern that one of them cannot read is a 400 for
+the whole request, whether or not the tool is ever called, for example Unicode classes in a built-in tool of
+Claude Code: https://github.com/anthropics/claude-code/issues/93029,
+https://github.com/raine/claude-code-proxy/issues/142.
+
+Engines that turn schemas into grammars know less: the pattern must be anchored at both ends and may hold no
+escaped class (https://github.com/lmstudio-ai/lmstudio-bug-tracker/issues/2168), and a negated class or a dot
+would match the quote that ends the string. Both pattern grammars below are lists of what is allowed.
 """
 
 import re
@@ -8,8 +18,42 @@ from typing import Any
 
 import msgspec
 
-from signalbox.translate.patterns import ANCHORED, PORTABLE, is_readable
-from signalbox.translate.shapes import Object, as_list, as_object, as_objects, as_text
+from signalbox.translate.incoming import Object, as_list, as_object, as_objects, as_text
+
+_LONGEST_PATTERN = 2000
+"""Characters; a longer pattern is not sent."""
+
+_COUNT = r"(?:\d{1,3}|1000)"
+"""RE2 refuses more: https://github.com/google/re2/wiki/Syntax"""
+_TIMES = rf"[*+?]|\{{{_COUNT}(?:,{_COUNT}?)?\}}"
+
+_ESCAPED = r"\\[dDsSwWnrtfv^$\\.*+?()\[\]{}|/]"
+_IN_CLASS = r"(?:[^\\\[\]^&~|\x00-\x1f-]|&(?!&)|~(?!~)|\|(?!\|)|\\[nrtfv^$\\.*+?()\[\]{}|/-])"
+"""One character. `[` and doubled `&`, `~`, `|` and `-` are operators in Rust, Java and JavaScript (`v`)."""
+_CLASS = rf"\[\^?-?(?:{_IN_CLASS}(?:-{_IN_CLASS})?|\\[dDsSwW])*-?\]"
+_REPEATED = rf"(?:[^\\^$.|?*+()\[\]{{}}\x00-\x1f]|[.)]|{_ESCAPED}|{_CLASS})(?:(?:{_TIMES})\??)?"
+
+PORTABLE = re.compile(rf"(?:{_REPEATED}|\\[bB]|[\^$|]|\(\?:|\((?!\?))*+")
+"""Patterns that all engines read alike."""
+
+_LITERAL = r"[^\\\"^$.|?*+()\[\]{}\x00-\x1f]|\\[.^$*+?()\[\]{}|]"
+_LISTED = r"\[-?(?:[^\\\"\[\]^\x00-\x1f-](?:-[^\\\"\[\]^\x00-\x1f-])?)+-?\]"
+_PIECE = rf"(?:{_LITERAL}|{_LISTED})(?:{_TIMES})?"
+
+ANCHORED = re.compile(rf"\^(?:{_PIECE}|\((?:{_PIECE}|\|)++\)(?:{_TIMES})?)*+\$")
+"""Patterns that engines for grammars read too."""
+
+
+def is_readable(pattern: str, known: re.Pattern[str]) -> bool:
+    """Whether `known` (PORTABLE or ANCHORED) matches `pattern`, and it is well-formed."""
+    if len(pattern) > _LONGEST_PATTERN or not known.fullmatch(pattern):
+        return False
+    try:
+        re.compile(pattern)  # brackets in pairs, bounds and ranges in order
+    except (re.error, RecursionError):
+        return False
+    return True
+
 
 _ONE = frozenset(
     {
@@ -38,26 +82,26 @@ _HINTS = {
     "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
     "string": ("minLength", "maxLength", "pattern", "format"),
 }
-"""Keywords that mean something for one type only."""
+"""Keywords that belong to one type only."""
 
 _MOST_INLINED = 500
-"""References followed in one schema; any further one reads as any object."""
+"""References followed in one schema; further ones become `{"type": "object"}`."""
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """What a provider takes in `parameters`. The defaults are those of OpenAI."""
+    """The subset of JSON Schema that a provider takes. The defaults are OpenAI's."""
 
     allowed: frozenset[str] | None = None
-    """The only keywords it knows; None is all."""
+    """The only keywords it takes; None is all."""
     refused: frozenset[str] = frozenset()
     inlined: bool = False
-    """Whether `$ref` is replaced by what it names."""
+    """Whether `$ref` is replaced by its target."""
     typed: bool = False
-    """Whether each schema needs a `type`, and one with alternatives has it in these."""
+    """Whether each schema needs a `type`; with alternatives, each of them."""
     patterns: re.Pattern[str] = PORTABLE
-    """The regular expressions that it takes; what others say goes into the description."""
+    """The regular expressions it takes; others are moved to the description."""
     repeats: int | None = None
-    """The highest bound of a length that it takes; what higher ones say goes into the description."""
+    """The highest bound of a length it takes; higher ones are moved to the description."""
     narrow: bool = False
     """One `type` each with `nullable`; `enum` and `format` of strings only; no `const`, `oneOf`, `allOf`."""
 
@@ -87,9 +131,9 @@ VLLM = Rules(refused=frozenset({"additionalProperties", "strict"}), patterns=ANC
 
 
 def parameters(schema: object, rules: Rules) -> Object:
-    """A tool's schema, which must be that of an object; what is no schema is that of any object.
+    """A tool's schema, which must describe an object; anything that is not a schema becomes any object.
 
-    Alternatives at the root become one object that has the properties of all and requires none of them.
+    Alternatives at the root become one object with the properties of all, none of them required.
     """
     root = as_object(schema)
     if rules.inlined or "$ref" in root:
@@ -100,7 +144,7 @@ def parameters(schema: object, rules: Rules) -> Object:
 
 
 def _one_object(schema: Object, branches: list[Object]) -> Object:
-    """An object for its alternatives: with the properties of all, and requiring none of theirs."""
+    """One object with the properties of all alternatives, requiring none of theirs."""
     properties: Object = {}
     for branch in (*branches, schema):
         properties |= as_object(branch.get("properties"))
@@ -108,14 +152,14 @@ def _one_object(schema: Object, branches: list[Object]) -> Object:
 
 
 def cleaned(schema: object, rules: Rules) -> Object:
-    """Any other schema, of an answer for example."""
+    """Any other schema, for example of the answer."""
     root = as_object(schema)
     return _cleaned(_Inliner(root).inlined(root) if rules.inlined else root, rules)
 
 
 def is_strict(schema: object) -> bool:
-    """Whether each object in it requires all its properties and allows no others, as OpenAI asks of a
-    schema with `strict: true`."""
+    """Whether every object in it requires all its properties and allows no others, which OpenAI requires for
+    `strict: true`."""
     if isinstance(schema, list):
         return all(map(is_strict, schema))
     if not isinstance(schema, dict):
@@ -133,7 +177,7 @@ class _Inliner:
         self._followed = 0
 
     def inlined(self, schema: Any, within: tuple[str, ...] = ()) -> Any:
-        """`within` are the references that lead here: one of them again would be a circle."""
+        """`within` are the references followed so far; following one of them again would be circular."""
         if not isinstance(schema, dict):
             return schema
         if isinstance(ref := schema.get("$ref"), str):
@@ -165,7 +209,7 @@ class _Inliner:
 
 
 def _cleaned(schema: Any, rules: Rules, *, invents: bool = True) -> Object:
-    """`invents`: whether what needs a type and does not tell one becomes a string."""
+    """`invents`: whether a schema that needs a type and has none becomes a string."""
     schema = _narrowed(as_object(schema)) if rules.narrow else as_object(schema)
     schema = _with_items(_in_words(schema, rules))
     if rules.typed:
@@ -178,7 +222,7 @@ def _cleaned(schema: Any, rules: Rules, *, invents: bool = True) -> Object:
 
 
 def _in_words(schema: Object, rules: Rules) -> Object:
-    """Says in the description what the provider would refuse to check."""
+    """Moves to the description what the provider would refuse."""
     words, gone = [], set()
     if "pattern" in schema and not _is_readable(schema["pattern"], rules):
         gone.add("pattern")
@@ -206,7 +250,7 @@ def _described(schema: Object, words: list[str]) -> Object:
 
 
 def _without_mere_words(schema: Object) -> Object:
-    """Parts of `allOf` of which only a description is left say it in the schema itself."""
+    """Moves descriptions out of parts of `allOf` that have nothing else left."""
     parts = as_list(schema.get("allOf"))
     words = [as_text(part.get("description")) for part in as_objects(parts) if {*part} == {"description"}]
     if not words:
@@ -217,7 +261,7 @@ def _without_mere_words(schema: Object) -> Object:
 
 
 def _with_items(schema: Object) -> Object:
-    """With one schema for the items of an array: `items` may be absent, or one for each place
+    """Gives an array one schema for its items, which may be missing, or one for each position
     (`array schema missing items`: https://github.com/ogx-ai/ogx/pull/3602)."""
     kind, items = schema.get("type"), schema.get("items")
     if isinstance(items, dict) or not ("items" in schema or kind == "array" or "array" in as_list(kind)):
@@ -227,7 +271,7 @@ def _with_items(schema: Object) -> Object:
 
 
 def _typed_alternatives(schema: Object) -> Object:
-    """With its type in those of its alternatives that have none, and not beside them
+    """Moves the type of a schema into its alternatives that have none
     (https://github.com/MoonshotAI/kimi-code/issues/2661)."""
     words = [word for word in _BRANCHES if as_list(schema.get(word))]
     if "type" not in schema or not words:
@@ -257,7 +301,7 @@ def _value(key: str, value: Any, rules: Rules) -> Any:
 
 
 def _type_of(schema: Object) -> str:
-    """The type that an untyped schema is about; empty where it does not tell."""
+    """The type that the keywords of an untyped schema imply; else empty."""
     values = [schema["const"]] if "const" in schema else as_list(schema.get("enum"))
     if kinds := {type(value) for value in values if value is not None}:
         named = {int: "integer", bool: "boolean", float: "number"}
@@ -266,7 +310,7 @@ def _type_of(schema: Object) -> str:
 
 
 def _narrowed(schema: Object) -> Object:
-    """The same in the words of Gemini, which are those of OpenAPI 3.0."""
+    """The same schema in the subset of Gemini, which is OpenAPI 3.0's."""
     schema = dict(schema)
     for part in as_objects(schema.pop("allOf", None)):
         schema = _merged(schema, _narrowed(part))
@@ -294,15 +338,15 @@ def _narrowed(schema: Object) -> Object:
 
 
 def _of_type(name: object, schema: Object) -> Object:
-    """One type of several, without the keywords of the others: what these hold would be there once for each
-    type, and that again within itself."""
+    """The schema for one type of several, without the keywords of the others, which would be repeated for
+    each type at each level."""
     kind = "number" if name == "integer" else name
     others = {word for other, words in _HINTS.items() if other != kind for word in words}
     return {key: value for key, value in schema.items() if key not in others} | {"type": name}
 
 
 def _merged(schema: Object, other: Object) -> Object:
-    """Both at once; where they disagree the first."""
+    """Both schemas in one; `schema` wins where they disagree."""
     merged = other | schema
     if "pattern" in other and merged["pattern"] != other["pattern"]:
         merged = _described(merged, [_PATTERN.format(other["pattern"])])
@@ -314,7 +358,7 @@ def _merged(schema: Object, other: Object) -> Object:
 
 
 def _fitted(schema: Object) -> Object:
-    """Without what Gemini refuses beside this `type`."""
+    """Drops what Gemini refuses beside this `type`."""
     kind = schema.get("type")
     values = [value for value in as_list(schema.pop("enum", None)) if value != ""]
     if values and kind == "string" and all(isinstance(value, str) for value in values):

@@ -12,8 +12,8 @@ import msgspec
 from msgspec.structs import replace
 
 from signalbox.messages.answer_facts import AnswerFacts
+from signalbox.messages.json_edit import whole_characters
 from signalbox.messages.redaction import without_secrets
-from signalbox.translate.calls import CallError, Calls
 from signalbox.translate.chunks import (
     ChoiceStarted,
     EndOfStream,
@@ -29,11 +29,10 @@ from signalbox.translate.chunks import (
     Text,
     UsageReported,
 )
-from signalbox.translate.details import Details
 from signalbox.translate.errors import anthropic_error
-from signalbox.translate.halves import Halves, joined
-from signalbox.translate.shapes import Object, as_object
-from signalbox.translate.signature import sign
+from signalbox.translate.ids import ReasoningDetails, sign
+from signalbox.translate.incoming import Object, as_object
+from signalbox.translate.tool_calls import CallError, SurrogateJoiner, ToolCalls
 from signalbox.translate.writer import Event, Writer
 
 log = logging.getLogger("signalbox")
@@ -92,9 +91,9 @@ class ChatStream:
             response_model=response_model,
             estimate=estimate,
         )
-        self._calls = Calls(self._writer, names, seed, provider=provider, signed=signed)
+        self._calls = ToolCalls(self._writer, names, seed, provider=provider, signed=signed)
         self._tags = ThinkTags()
-        self._halves: defaultdict[type[Step], Halves] = defaultdict(Halves)
+        self._halves: defaultdict[type[Step], SurrogateJoiner] = defaultdict(SurrogateJoiner)
         """Of text and of thinking."""
         self._said: defaultdict[type[Step], list[str]] = defaultdict(list)
         """All text of each kind, to know what a whole message says again."""
@@ -104,7 +103,7 @@ class ChatStream:
         """White space that a text block would begin with: alone it is none."""
         self._payload: Object = {}
         """What the open block of thinking is signed with."""
-        self._details = Details()
+        self._details = ReasoningDetails()
         """Those of the open block."""
         self._foreign: Foreign | None = None
         """What came that is no chunk: the last with a message, else the first."""
@@ -149,7 +148,7 @@ class ChatStream:
         except CallError as error:
             self._cut(str(error))
         is_foreign = self._foreign is not None and (self._foreign.says or not self._writer.begun)
-        if self._finish or is_foreign or (self._calls.all_over and not self._writer.open):
+        if self._finish or is_foreign or (self._calls.all_complete and not self._writer.open):
             self.take([EndOfStream()])
         else:
             self._cut("the stream ended in the middle")
@@ -195,13 +194,13 @@ class ChatStream:
 
     def _unsaid(self, steps: Iterable[Step]) -> Iterator[Step]:
         """What a whole message adds to what was said: the rest of a text, or of a call, that goes on."""
-        said = {kind: joined("".join(pieces)) for kind, pieces in self._said.items()}
+        said = {kind: whole_characters("".join(pieces)) for kind, pieces in self._said.items()}
         whole: defaultdict[type[Step], str] = defaultdict(str)
         for step in steps:
             if isinstance(step, Text | Refusal | Reasoning):
                 whole[type(step)] += step.text
         skipped = {
-            kind: len(text) if joined(whole[kind]).startswith(text) else len(whole[kind])
+            kind: len(text) if whole_characters(whole[kind]).startswith(text) else len(whole[kind])
             for kind, text in said.items()
         }
         for step in steps:
@@ -253,7 +252,7 @@ class ChatStream:
         said = list(said)
         if said:
             self._calls.release()
-        if self._calls.running:
+        if self._calls.in_progress:
             self._waiting += said
             return
         for one in said:
@@ -274,7 +273,7 @@ class ChatStream:
     def _think(self, thought: Reasoning) -> None:
         if self._writer.open != "thinking":
             self._writer.close()
-            self._payload, self._details = {"key": thought.key} if thought.key else {}, Details()
+            self._payload, self._details = {"key": thought.key} if thought.key else {}, ReasoningDetails()
         self._blank = ""
         self._details.add(thought.details)
         self._writer.thinking(thought.text)
@@ -323,7 +322,7 @@ class ChatStream:
         """State that came when the ids of all calls were out already: a block without text carries it."""
         if (late := self._calls.left()) and self._writer.calls:
             self._writer.close()
-            self._payload, self._details = late, Details()
+            self._payload, self._details = late, ReasoningDetails()
             self._writer.thinking("")
 
 

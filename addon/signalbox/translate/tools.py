@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from signalbox.translate.dialects import Dialect
-from signalbox.translate.incoming import Offered, Tool
+from signalbox.translate.incoming import Offered, Tool, as_list, as_object
 from signalbox.translate.schemas import Rules, parameters
-from signalbox.translate.shapes import as_list, as_object
 
 _ODD = re.compile(r"[^a-zA-Z0-9_-]")
 _LONGEST = 55

@@ -1,16 +1,17 @@
-"""Tool calls in progress, however their fragments are numbered, named and cut."""
+"""Tool calls in progress: fragments, arguments and halves of characters."""
 
 import json
 from itertools import pairwise
+from time import process_time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from signalbox.translate import calls as module
-from signalbox.translate.calls import CallError, Calls
+from signalbox.messages.json_edit import whole_characters
 from signalbox.translate.chunks import Fragment
+from signalbox.translate.tool_calls import Arguments, CallError, SurrogateJoiner, ToolCalls
 from signalbox.translate.writer import Writer
 from tests.wellformed import check_events
 
@@ -18,7 +19,7 @@ from tests.wellformed import check_events
 def _run(parts: list[Fragment], *, signed: bool = False, is_cut: bool = False) -> list[dict]:
     writer = Writer("msg_fake", "m", lambda text: text)
     writer.begin("m")
-    calls = Calls(writer, {}, "Seed", provider="fake", signed=signed)
+    calls = ToolCalls(writer, {}, "Seed", provider="fake", signed=signed)
     for part in parts:
         calls.take(part)
     calls.finish(is_cut=is_cut)
@@ -120,14 +121,14 @@ def test_an_id_alone_is_no_call():
 def test_the_first_call_streams_and_the_others_wait():
     writer = Writer("msg_fake", "m", str)
     writer.begin("m")
-    calls = Calls(writer, {}, "Seed", provider="fake", signed=False)
+    calls = ToolCalls(writer, {}, "Seed", provider="fake", signed=False)
     calls.take(Fragment(0, "call_1a2b3c", "Read"))
     calls.take(Fragment(1, "call_4d5e6f", "Bash", '{"command":"ls"}'))
     calls.take(Fragment(0, arguments='{"path":'))
-    assert calls.running
+    assert calls.in_progress
     assert _told(writer.taken()[1:]) == [("Read", '{"path":')]
     calls.take(Fragment(0, arguments='"a"}'))
-    assert not calls.running
+    assert not calls.in_progress
     kinds = [event["type"].removeprefix("content_block_") for event in writer.taken()]
     assert kinds == ["delta", "stop", "start", "delta", "stop"]
 
@@ -135,7 +136,7 @@ def test_the_first_call_streams_and_the_others_wait():
 def test_a_signed_call_waits_for_what_belongs_to_it():
     writer = Writer("msg_fake", "m", str)
     writer.begin("m")
-    calls = Calls(writer, {}, "Seed", provider="fake", signed=True)
+    calls = ToolCalls(writer, {}, "Seed", provider="fake", signed=True)
     calls.take(Fragment(0, "call_1a2b3c", "Read", "{}"))
     assert len(writer.taken()) == 1
     calls.take(Fragment(signature="c2ln"))
@@ -145,11 +146,11 @@ def test_a_signed_call_waits_for_what_belongs_to_it():
 
 def test_a_signed_call_is_not_begun_before_it_is_complete():
     writer = Writer("msg_fake", "m", str)
-    calls = Calls(writer, {}, "Seed", provider="fake", signed=True)
+    calls = ToolCalls(writer, {}, "Seed", provider="fake", signed=True)
     calls.take(Fragment(0, "call_1a2b3c", "Read", '{"path":'))
     calls.release()
     assert writer.taken() == []
-    assert not calls.running
+    assert not calls.in_progress
 
 
 def test_a_second_object_is_of_the_next_call_that_has_none():
@@ -196,10 +197,188 @@ def test_a_call_without_arguments_has_none(arguments, last):
             "Read are not valid JSON",
         ),
         ([Fragment(0, "call_1a2b3c", "Read", '{"a":"'), Fragment(0)], "Read are not valid JSON"),
-        ([Fragment(n, f"call_{n}x9y8z7", "Read") for n in range(9)], "too many tool calls"),
+        ([Fragment(n, f"call_{n}x9y8z7", "Read") for n in range(1001)], "too many tool calls"),
     ],
 )
-def test_what_is_no_call_is_told(monkeypatch, parts, why):
-    monkeypatch.setattr(module, "_MOST", 8)
+def test_what_is_no_call_is_an_error(parts, why):
     with pytest.raises(CallError, match=why):
         _run(parts)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+OBJECTS = st.dictionaries(st.text(), VALUES, max_size=5)
+CUTS = st.lists(st.integers(0, 200), max_size=10)
+
+
+def _pieces(text: str, cuts: list[int]) -> list[str]:
+    bounds = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    return [text[a:b] for a, b in pairwise(bounds)]
+
+
+def _fed(*pieces: str) -> Arguments:
+    arguments = Arguments()
+    for piece in pieces:
+        arguments.feed(piece)
+    return arguments
+
+
+@settings(deadline=None)
+@given(OBJECTS, st.booleans(), st.sampled_from([None, 0, 2]), CUTS)
+def test_an_object_survives_exactly_however_it_is_cut(value, ascii, indent, cuts):
+    text = json.dumps(value, ensure_ascii=ascii, indent=indent)
+    arguments, out = Arguments(), ""
+    for piece in _pieces(text, cuts):
+        assert arguments.complete is (out == text)
+        own, rest = arguments.feed(piece)
+        assert rest == ""
+        out += own
+    assert arguments.complete
+    assert out == arguments.text == arguments.finalized() == text
+
+
+@settings(deadline=None)
+@given(OBJECTS, OBJECTS, CUTS)
+def test_a_second_object_is_told_from_the_first(one, other, cuts):
+    first, second = json.dumps(one), json.dumps(other)
+    arguments, rest = Arguments(), ""
+    for piece in _pieces(f"{first} {second}", cuts):
+        if rest:
+            rest += piece
+        else:
+            _, rest = arguments.feed(piece)
+    assert (arguments.text, rest) == (first, second)
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\n", "null", " null "])
+def test_no_arguments_are_an_empty_object(text):
+    assert _fed(text).finalized() == "{}"
+
+
+@pytest.mark.parametrize("after", ["}", "</tool_call>", "\n```\n", ' "a"'])
+def test_what_follows_the_object_is_dropped(after):
+    assert _fed('{"a":1}' + after, "x").finalized() == '{"a":1}'
+
+
+@settings(deadline=None)
+@given(OBJECTS, CUTS)
+def test_an_object_within_a_string_is_taken_out(value, cuts):
+    text = json.dumps(value)
+    assert _fed(*_pieces(json.dumps(text), cuts)).finalized() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "closed"),
+    [
+        ('{"a":"b"', '{"a":"b"}'),
+        ('{"a":["b"', '{"a":["b"]}'),
+        ('{"a":{"b":[]', '{"a":{"b":[]}}'),
+        ('{"a":"b" \n', '{"a":"b" \n}'),
+    ],
+)
+def test_brackets_are_closed_after_a_whole_value(text, closed):
+    assert _fed(text).finalized() == closed
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a":"b', '{"a', '{"a":1', '{"a":tr', '{"a"', '{"a":"b",', '{"a":', '{"a":"b\\', "{", '{"a":["b",'],
+)
+def test_what_is_cut_in_the_middle_is_never_mended(text):
+    assert _fed(text).finalized() is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'a': 1}",
+        '["a"]',
+        '"a"',
+        "7",
+        "true",
+        "ls -l",
+        '{"a":NaN}',
+        '{"a":1,}',
+        '{"a":[}',
+        '"{\\"a\\":',
+        "[" * 9999,
+    ],
+)
+def test_what_is_no_object_is_none(text):
+    assert _fed(text).finalized() is None
+
+
+def test_raw_control_characters_in_strings_are_escaped():
+    arguments = Arguments()
+    out = [arguments.feed(piece)[0] for piece in ('{\n"a": "b', "\n\\", '\t"', ',\t"c":"\x00"}')]
+    assert "".join(out) == '{\n"a": "b\\u000a\\\\u0009",\t"c":"\\u0000"}'
+
+
+def test_white_space_without_end_is_noticed():
+    arguments = _fed('{"a":1,', *["\n" * 100] * 5)
+    assert not arguments.is_runaway
+    arguments.feed(" ")
+    assert arguments.is_runaway
+    assert _fed('{"a":1,' + "\n" * 501 + '"b":2}').is_runaway
+
+
+def test_white_space_in_strings_may_be_long():
+    arguments = _fed('{"a":"' + " " * 9999, " " * 9999 + '"', *['\n  , "b": 1'] * 300)
+    assert not arguments.is_runaway
+
+
+@pytest.mark.parametrize("piece", ["{a", "  ", "[]"])
+def test_what_is_no_object_is_read_in_linear_time(piece):
+    arguments, start = _fed('"'), process_time()
+    for _ in range(20_000):
+        arguments.feed(piece)
+        assert not arguments.is_placeholder
+    assert process_time() - start < 1
+
+
+UNITS = st.text(st.sampled_from('a\\u"ü\ud83d\ude00😀'), max_size=8)
+CUTS_HALVES = st.lists(st.integers(0, 80), max_size=6)
+
+
+def _fed_halves(text: str, cuts: list[int], *, escaped: bool) -> str:
+    halves = SurrogateJoiner(escaped=escaped)
+    bounds = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    return "".join(halves.feed(text[a:b]) for a, b in pairwise(bounds)) + halves.end()
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("ok \ud83d\ude00 end", "ok 😀 end"),
+        ("\ud83d", "\ufffd"),
+        ("\ude00\ud83d x", "\ufffd\ufffd x"),
+        ("\ud83d\ud83d\ude00", "\ufffd😀"),
+        ("ü😀", "ü😀"),
+    ],
+)
+def test_two_halves_are_a_character_and_one_is_none(text, whole):
+    assert whole_characters(text) == whole
+
+
+@settings(deadline=None)
+@given(UNITS, CUTS_HALVES)
+def test_it_does_not_matter_where_a_text_is_cut(text, cuts):
+    assert _fed_halves(text, cuts, escaped=False) == whole_characters(text)
+
+
+@settings(deadline=None)
+@given(UNITS, CUTS_HALVES)
+def test_it_does_not_matter_where_json_is_cut(text, cuts):
+    written = json.dumps({"a": text})
+    said = json.loads(_fed_halves(written, cuts, escaped=True))
+    assert said == {"a": whole_characters(text)}
+
+
+@pytest.mark.parametrize("text", [r"\ud83d x", r"\\ud83d", r"\\\ud83d", "\\" * 2001])
+def test_only_escapes_are_taken_for_halves(text):
+    runs = len(text) - len(text.lstrip("\\"))
+    is_escape = runs % 2 and "u" in text
+    assert _fed_halves(text, [runs], escaped=True) == (text.replace("ud83d", "ufffd") if is_escape else text)
