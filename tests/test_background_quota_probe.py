@@ -1,6 +1,7 @@
 """Probes of accounts that are passed over: with what, whom, how often."""
 
 import asyncio
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from signalbox.background import quota_probe
+from signalbox.background.model_list import client_ssl_context
 from signalbox.background.quota_probe import FAILURES, QuotaProber, _Course, request
 from signalbox.config.fields import Secret, Url
 from signalbox.config.rules import Failover, Match, Provider, Quota, Rule, Rules, Target
@@ -49,14 +51,20 @@ class Router:
         self.rules = rules or rules_of(home)
         self.quotas = Quotas()
         self.heard: list[tuple[str, int]] = []
-        self.prober = QuotaProber(
-            self.quotas,
-            rules=lambda: self.rules,
-            account_of=lambda provider, secret: "/work" if secret.endswith("work") else "",
-            token_of=lambda provider: token,
-            hear=self._hear,
-            settle=lambda: None,
-        )
+        self._token = token
+        self.prober = QuotaProber(self)
+
+    def account_of(self, provider: Provider, secret: str | None) -> str:
+        return "/work" if (secret or "").endswith("work") else ""
+
+    def token(self, provider: Provider) -> str | None:
+        return self._token
+
+    def refresh(self) -> None:
+        pass
+
+    def client_ssl_context(self) -> ssl.SSLContext:
+        return client_ssl_context()
 
     def goes_over(self, account: str = "", percent: float = 95.0, refused: str | None = None) -> None:
         status = {} if refused is None else {"5h": "rejected"}
@@ -64,7 +72,9 @@ class Router:
         self.quotas.hear(self.home.name, account, told, time.time(), refused)
         self.quotas.settle(self.rules, time.time())
 
-    def _hear(self, provider: Provider, account: str, status: int, headers: Mapping[str, str]) -> bool:
+    def observe_probe(
+        self, provider: Provider, account: str, status: int, headers: Mapping[str, str]
+    ) -> bool:
         self.heard.append((account, status))
         return rate_limit_headers.read(headers, time.time()) is not None
 

@@ -17,13 +17,14 @@ from weakref import WeakKeyDictionary
 
 import platformdirs
 
+from signalbox.background.model_list import ListResponse
+from signalbox.background.model_publisher import ModelPublisher
+from signalbox.background.quota_tracker import QuotaTracker
 from signalbox.config.load import PROJECT, RulesError
 from signalbox.config.rules import Level, Provider, Rules
 from signalbox.config.watch import Live
 from signalbox.errors import log_error
 from signalbox.exchange import Exchange, Kind
-from signalbox.gateway.listing import Listing
-from signalbox.gateway.metering import Metering
 from signalbox.proxy import setup
 from signalbox.proxy.dispatch import Services
 from signalbox.proxy.reload_guard import ReloadGuard
@@ -37,7 +38,7 @@ from signalbox.routing.sessions import Sessions
 from signalbox.state.provenance import ProvenanceStore
 from signalbox.state.unsupported_store import UnsupportedStore
 from signalbox.tls import client_ssl_context
-from signalbox.ui import health
+from signalbox.ui import health, model_page
 
 if TYPE_CHECKING:
     from mitmproxy.master import Master
@@ -60,10 +61,16 @@ class Stores:
         self.counting = ProviderHealth(metered=False)
         """The same for count_tokens, whose limits are separate and say nothing about messages."""
         self.recorder = Recorder(state)
-        self.metering = Metering(
+        self.quota = QuotaTracker(
             state, lambda: self.rules, self.recorder.ledger.used, tls=app.client_ssl_context
         )
-        self.listing = Listing(app, state, self.live, self.metering)
+        self.models = ModelPublisher(
+            state,
+            self.live,
+            self.quota,
+            tls=app.client_ssl_context,
+            base_url=lambda: setup.base_url(app.master),
+        )
         self.provenance: ProvenanceStore
         self.unsupported: UnsupportedStore
         self.key_valid: dict[str, bool] = {}
@@ -81,7 +88,7 @@ class Stores:
             self.recorder.follow,
             lambda rules: self.provider_health.forget(rules.providers),
             lambda rules: self.counting.forget(rules.providers),
-            self.metering.follow,
+            self.quota.follow,
         ]
         self.live.start()
         self.recorder.ledger.ready()
@@ -97,18 +104,26 @@ class Stores:
         """Returns when everything is written, or cannot be."""
         self.recorder.close()
         self.provenance.close()
-        self.metering.close()
+        self.quota.close()
         self.unsupported.close()
 
     def services(self, kind: Kind) -> Services:
         """What is needed to route a request of this kind."""
         health = self.provider_health if kind == "messages" else self.counting
-        return Services(self.metering, self.sessions, health, self.provenance, self.unsupported)
+        return Services(self.quota, self.sessions, health, self.provenance, self.unsupported)
 
     def answered(self, provider: str, status: int) -> None:
         """Note what the status of an answer says about the key."""
         if status < 500:
             self.key_valid[provider] = status not in (401, 403)
+
+    def observe_head(self, exchange: Exchange, status: int, headers: Mapping[str, str]) -> None:
+        """The head of an answer of any attempt has come; its headers may report quota.
+
+        count_tokens has limits of its own: that it is refused says nothing about messages.
+        """
+        if exchange.provider is not None and (exchange.kind == "messages" or status < 400):
+            self.quota.observe(exchange.provider, exchange.caller, status, headers, exchange.model or "")
 
     async def run_tasks(self) -> None:
         """Run the background tasks until cancelled."""
@@ -116,8 +131,8 @@ class Stores:
             {
                 "rules watcher": self.live.watch,
                 "request log rotation": self.recorder.watch,
-                "quota probe": self.metering.prober.run,
-                "model list": self.listing.watch,
+                "quota probe": self.quota.prober.run,
+                "model list": self.models.watch,
             }
         )
 
@@ -258,8 +273,15 @@ class App:
 
     def refusal(self, provider: Provider, model: str | None) -> tuple[str, str] | None:
         """Why no request for this model is sent there now, whoever asks, as in `plan.Refusal`."""
-        refused = self.stores.metering.refusal_of_all(provider, model)
+        refused = self.stores.quota.refusal_of_all(provider, model)
         return refused or self.stores.provider_health.refusal(provider, model, time.monotonic())
+
+    async def models_page(self, exchange: Exchange, upstream: Provider) -> bytes | ListResponse:
+        """`/v1/models` as a client asked for it, or how Anthropic refuses the client's credentials."""
+        _, _, query = exchange.path.partition("?")
+        less_paging = model_page.less_paging(query)
+        gathered = await self.stores.models.gather(exchange.rules, exchange.caller, upstream, less_paging)
+        return gathered.refusal or model_page.page(gathered.entries, query)
 
     def health_page(self, port: int, *, full: bool) -> bytes:
         """`/health` as the listener on `port` shows it."""
@@ -270,7 +292,7 @@ class App:
             failed is not None and time.monotonic() - failed < FAIL_OPEN_SHOWN,
             stores.provider_health,
             self.refusal,
-            stores.metering.quotas,
+            stores.quota.quotas,
             stores.unsupported.all(),
         )
         page = health.page(stores.live, seen, setup.listeners(self.master), port, datetime.now(UTC))

@@ -1,7 +1,7 @@
 """What is known of one request, from its head to its record: the one value that travels along."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
@@ -27,9 +27,6 @@ type Kind = Literal["messages", "count_tokens", "models", "pipe", "own", "refuse
 untouched, answered by the router itself, or refused."""
 
 type Ending = Literal["done", "error", "cancelled"]
-
-type Listener = Callable[[Exchange, int, Mapping[str, str]], None]
-"""Called with the status and headers of every answer, of failed attempts too."""
 
 LONGEST = 500
 """Characters of a name that a header tells at the most; a client's model may be of any length."""
@@ -64,7 +61,6 @@ class Exchange:
         id: str,
         started: float,
         ts: datetime,
-        listener: Listener | None = None,
         provenance: Provenance | None = None,
     ) -> None:
         """`provenance` stores which provider issued which thinking block."""
@@ -74,7 +70,6 @@ class Exchange:
         self.caller = caller
         self.started = started
         self.ts = ts
-        self._listener = listener
         self._provenance = provenance
         self.facts: Facts | None = None
         self.provider: Provider | None = None
@@ -171,8 +166,6 @@ class Exchange:
         if (attempt := self._under_way) is not None:
             attempt.status, attempt.head_at = status, now
             attempt.request_id = upstream_request_id(headers)
-        if self._listener is not None:
-            self._listener(self, status, headers)
 
     def on_answer_bytes(self, answer: AnswerFacts, now: float) -> bool:
         """Bytes of the answer are about to go to the client. Block provenance is stored before, so that its

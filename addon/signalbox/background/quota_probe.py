@@ -9,16 +9,16 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, Protocol
 
 import httpx
 import msgspec
 
 from signalbox import __version__
-from signalbox.background.model_list import client_ssl_context
 from signalbox.config.fields import Url
 from signalbox.config.rules import Provider, Rules, Target
+from signalbox.errors import log_error
 from signalbox.messages import betas
 from signalbox.messages.api import COUNT_TOKENS
 from signalbox.messages.json_edit import Body
@@ -68,32 +68,29 @@ class _Course(msgspec.Struct):
         return self.last + min(interval * 2.0 ** min(doublings, 30), max(LONGEST, interval))
 
 
-class QuotaProber:
-    """`hear` is told an answer's status and headers, `settle` that time has passed."""
+class Tracker(Protocol):
+    """What a prober asks and reports to; `quota_tracker.QuotaTracker`."""
 
-    def __init__(
-        self,
-        quotas: Quotas,
-        *,
-        rules: Callable[[], Rules],
-        account_of: Callable[[Provider, str], str],
-        token_of: Callable[[Provider], str | None],
-        hear: Callable[[Provider, str, int, Mapping[str, str]], bool],
-        settle: Callable[[], None],
-        tls: Callable[[], ssl.SSLContext] = client_ssl_context,
-    ) -> None:
-        """`account_of` tells whose a secret is, `token_of` the token of a provider's own login, `tls` whom
-        connections trust."""
-        self._quotas = quotas
-        self._rules = rules
-        self._account_of = account_of
-        self._token_of = token_of
-        self._hear = hear
-        self._settle = settle
+    quotas: Quotas
+
+    @property
+    def rules(self) -> Rules: ...
+    def account_of(self, provider: Provider, secret: str | None) -> str: ...
+    def token(self, provider: Provider) -> str | None: ...
+    def observe_probe(
+        self, provider: Provider, account: str, status: int, headers: Mapping[str, str]
+    ) -> bool: ...
+    def refresh(self) -> None: ...
+    def client_ssl_context(self) -> ssl.SSLContext: ...
+
+
+class QuotaProber:
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._quotas = tracker.quotas
         self._last: dict[Account, Credential] = {}
         self._courses: dict[Account, _Course] = {}
         self._news = asyncio.Event()
-        self._tls = tls
 
     def remember_credential(self, provider: Provider, account: str, header: tuple[str, str]) -> None:
         """A caller's credential that this provider may get."""
@@ -113,20 +110,22 @@ class QuotaProber:
         while True:
             try:
                 await self._round()
-            except Exception as fault:  # others run beside it, and so must the next round
-                log.error("fault when accounts were probed: %r", fault)
+            except Exception as error:  # others run beside it, and so must the next round
+                log_error("the probe of quota", error)
                 await asyncio.sleep(LOOK)
 
     async def _round(self) -> None:
         """Probe who is due, else wait for the next one."""
         self._news.clear()
-        self._settle()
+        self._tracker.refresh()
         now = time.monotonic()
         away = self._follow(now)
         at = {who: self._courses[who].due(provider.quota.probe) for who, provider in away.items()}
         due = {who: provider for who, provider in away.items() if at[who] <= now}
         if due:
-            tls = await asyncio.to_thread(self._tls)  # reading all the authorities takes a while
+            tls = await asyncio.to_thread(
+                self._tracker.client_ssl_context
+            )  # reading all the authorities takes a while
             await asyncio.gather(*(self._probe(provider, who, tls) for who, provider in due.items()))
         else:
             delay = min(at.values(), default=now + LOOK) - now
@@ -143,7 +142,7 @@ class QuotaProber:
         now = time.time()
         resets = (
             reset
-            for provider in self._rules().providers.values()
+            for provider in self._tracker.rules.providers.values()
             for meter in self._quotas.of(provider).values()
             if (reset := meter.next_reset(now)) is not None
         )
@@ -157,7 +156,7 @@ class QuotaProber:
 
     def _away(self) -> Iterator[tuple[Account, Provider]]:
         """Those that are passed over for all models; the windows of one family this request cannot tell."""
-        rules = self._rules()
+        rules = self._tracker.rules
         for provider in rules.providers.values() if rules.rules else ():
             for account, meter in self._quotas.of(provider).items():
                 if "" in meter.held and provider.quota.probe > 0 and _may_be_probed(provider):
@@ -166,12 +165,12 @@ class QuotaProber:
     def _credential(self, provider: Provider, account: str) -> tuple[Headers, str | None] | None:
         """The caller's headers to send, and the provider's own key or token; None where there is neither."""
         key = provider.quota.probe_key
-        if key is not None and key.value and self._account_of(provider, key.value) == account:
+        if key is not None and key.value and self._tracker.account_of(provider, key.value) == account:
             return (_as_header(key.value), None) if provider.auth == "client" else ((), key.value)
         if provider.auth == "client":
             last = self._last.get(Account(provider.name, account))
             return None if last is None or last.url != provider.url else (((last.name, last.value),), None)
-        token = self._token_of(provider) if provider.auth == "claude-login" else provider.key
+        token = self._tracker.token(provider) if provider.auth == "claude-login" else provider.key
         return None if token is None and provider.auth != "none" else ((), token)
 
     async def _probe(self, provider: Provider, who: Account, tls: ssl.SSLContext) -> None:
@@ -199,7 +198,7 @@ class QuotaProber:
             client.stream("POST", url, headers=list(outgoing.headers), content=outgoing.body) as answer,
         ):
             log.debug("probe of %s: %s", provider.name, answer.status_code)
-            return self._hear(provider, account, answer.status_code, answer.headers)
+            return self._tracker.observe_probe(provider, account, answer.status_code, answer.headers)
 
 
 def _may_be_probed(provider: Provider) -> bool:

@@ -15,7 +15,7 @@ from signalbox.exchange import Exchange
 from signalbox.messages.api import MESSAGES
 from signalbox.proxy import classify, dispatch, local_responses, recording, replays
 from signalbox.proxy.classify import LOOPBACK_ONLY
-from signalbox.proxy.headers import takes_long
+from signalbox.proxy.headers import plain_headers, takes_long, to_headers
 from signalbox.record import console
 from signalbox.record.console import request_line
 from signalbox.routing.browsers import is_loopback
@@ -117,7 +117,10 @@ class Hooks:
         try:
             if exchange.kind == "pipe":
                 flow.response.stream = True
-                self.app.stores.metering.hear_pipe(flow, exchange)
+                provider, answer = dispatch.upstream(flow, exchange.rules), flow.response
+                self.app.stores.quota.observe(
+                    provider, exchange.caller, answer.status_code, plain_headers(answer)
+                )
             elif exchange.is_messages_request and classify.came_from_upstream(flow):
                 self._answered(exchange, flow.response.status_code)
         except Exception as error:
@@ -153,7 +156,6 @@ class Hooks:
             id=flow.id,
             started=time.monotonic(),
             ts=datetime.now(UTC),
-            listener=self.app.stores.metering.hear,
             provenance=self.app.stores.provenance,
         )
         self.app.exchanges[flow] = exchange
@@ -189,7 +191,11 @@ class Hooks:
 
     async def _list(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         try:
-            await self.app.stores.listing.answer(flow, exchange)
+            answer = await self.app.models_page(exchange, dispatch.upstream(flow, exchange.rules))
+            if isinstance(answer, bytes):
+                flow.response = local_responses.answer(200, answer)
+            else:
+                flow.response = http.Response.make(answer.status, answer.body, to_headers(answer.headers))
             classify.drop_foreign_headers(flow, exchange)
             exchange.release()
         except Exception as error:  # the upstream's own list is better than none

@@ -46,11 +46,11 @@ NO_COUNT = (
 
 
 class Meters(Limits, Protocol):
-    """What accounts allow and whether logins are there; `metering.Metering` is that."""
+    """What accounts allow and whether logins are there; `quota_tracker.QuotaTracker`."""
 
     def token(self, provider: Provider) -> str | None: ...
     def used(self, rules: Rules, caller: Caller) -> Quota: ...
-    def saw(self, rules: Rules, chosen: Plan, caller: Caller) -> None: ...
+    def remember_credential(self, rules: Rules, chosen: Plan, caller: Caller) -> None: ...
 
 
 class Services(NamedTuple):
@@ -269,7 +269,7 @@ def route(flow: http.HTTPFlow, exchange: Exchange, services: Services, *, is_lon
             flow.response = local_responses.error(400, ELSEWHERE, exchange)
             return
         chosen = only
-    services.meters.saw(exchange.rules, chosen, caller)
+    services.meters.remember_credential(exchange.rules, chosen, caller)
     exchange.plan(chosen)
     for skip in chosen.skipped:
         log.debug("%s", console.skip_line(skip.provider, skip.model, skip.reason, skip.detail))

@@ -240,6 +240,7 @@ class RoutedStream(HttpStream):
             mask_repeated(event.response.headers, exchange)
             headers = plain_headers(event.response)
             exchange.on_response_head(event.response.status_code, headers, time.monotonic())
+            self.app.stores.observe_head(exchange, event.response.status_code, headers)
         head = handed_on(event.response, self.flow.request)
         return ResponseHeaders(event.stream_id, head, event.end_stream)
 

@@ -81,7 +81,7 @@ class Attempt:
 
 
 class Limits(Protocol):
-    """What accounts still allow; `metering.Metering` is that."""
+    """What accounts still allow; `quota_tracker.QuotaTracker`."""
 
     def refusal(self, provider: Provider, model: str | None, caller: Caller) -> tuple[str, str] | None: ...
 

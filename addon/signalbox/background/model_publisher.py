@@ -1,0 +1,85 @@
+"""The merged model list: for clients that ask, and for Claude Code's picker file where the rules say so."""
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from signalbox.background import picker
+from signalbox.background.model_list import Gathered, ModelLists
+from signalbox.background.quota_tracker import QuotaTracker
+from signalbox.config import files
+from signalbox.config.rules import Provider, Rules
+from signalbox.config.watch import Live
+from signalbox.errors import log_error
+from signalbox.messages.models import Entry
+from signalbox.routing.credentials import Caller
+
+log = logging.getLogger("signalbox")
+
+INTERVAL = 3600.0
+"""Seconds between two updates of the picker file."""
+RETRY = 60.0
+"""Seconds until the next update after one in which a list was missing."""
+
+
+class ModelPublisher:
+    """Gathers the list of one router; `state` is the folder that keeps the last list of each provider."""
+
+    def __init__(
+        self,
+        state: Path,
+        live: Live,
+        quota: QuotaTracker,
+        *,
+        tls: Callable[[], ssl.SSLContext],
+        base_url: Callable[[], str | None],
+    ) -> None:
+        """`base_url` gives the router's own, for the picker file; None where it is a forward proxy."""
+        self._lists = ModelLists(state, token_of=quota.token, hear=quota.observe)
+        self._live = live
+        self._tls = tls
+        self._base_url = base_url
+        self._changed = asyncio.Event()
+        self._logged: list[picker.Written] = []
+        self._entries: list[Entry] = []
+        """As last gathered for any client."""
+        live.on_change.append(lambda _: self._changed.set())
+
+    async def gather(self, rules: Rules, caller: Caller, upstream: Provider, query: str) -> Gathered:
+        """The merged list, or how Anthropic refuses this caller's credentials."""
+        gathered = await self._lists.gather(rules, caller, upstream=upstream, query=query, tls=self._tls())
+        if not gathered.refusal and not gathered.missing and gathered.entries != self._entries:
+            self._entries = gathered.entries
+            self._changed.set()
+        return gathered
+
+    async def watch(self) -> None:
+        """Write the picker file now and whenever the list may have changed, until cancelled."""
+        delay = INTERVAL
+        while True:
+            self._changed.clear()
+            try:
+                if self._live.rules.picker:
+                    delay = INTERVAL if await self._write() else RETRY
+            except Exception as error:  # the next change must still be seen
+                log_error("the picker file", error)
+            try:
+                await asyncio.wait_for(self._changed.wait(), delay)
+            except TimeoutError:
+                continue
+
+    async def _write(self) -> bool:
+        """Whether nothing was missing."""
+        rules = self._live.rules
+        gathered = await self._lists.gather(rules, tls=self._tls())
+        write = partial(picker.write, rules, gathered, self._base_url(), now=time.time())
+        written = await files.apart(write)
+        for one in written:
+            if one not in self._logged:
+                log.log(logging.WARNING if one.fault else logging.INFO, "%s", one.line)
+        self._logged = written
+        return not gathered.missing
