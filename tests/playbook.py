@@ -60,9 +60,14 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = _real_clock()
+        self.failure: Exception | None = None
+        """Raised at the next look at `monotonic`, once."""
         self._ahead = _real_time() - self.now
 
     def monotonic(self) -> float:
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
         return self.now
 
     def time(self) -> float:
@@ -513,6 +518,7 @@ class PlayedRouter:
         (folder / "state").mkdir()
         self.clock = clock
         self.providers: dict[str, Provider] = {}
+        self._broken: tuple[str, Exception] | None = None
         self._state = folder / "state"
         self._options = master.options
         self._connections = server.connections
@@ -540,7 +546,16 @@ class PlayedRouter:
         self.providers[name] = Provider()
         return self.providers[name]
 
+    def break_clock(self, failure: Exception, hook: str = "") -> None:
+        """The next look at the clock raises this, or the first one within the next hook of this name."""
+        if hook:
+            self._broken = (hook, failure)
+        else:
+            self.clock.failure = failure
+
     def run_hook(self, hook: commands.StartHook) -> None:
+        if self._broken is not None and self._broken[0] == hook.name:
+            (_, self.clock.failure), self._broken = self._broken, None
         handler = getattr(self._hooks, hook.name, None)
         result = handler(*hook.args()) if handler is not None else None
         if inspect.isawaitable(result):

@@ -1,11 +1,12 @@
-"""A target fails before its answer began: the next one answers, and the client notices nothing."""
+"""Failover over real sockets: what a playbook (`test_proxy_stream_*`) cannot show."""
 
 import http.client
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
-from typing import Any
+from contextlib import suppress
 
 import pytest
 
@@ -13,249 +14,292 @@ from tests.answers import (
     USAGE,
     Answer,
     error_json,
-    event,
-    json_answer,
     message_events,
     message_json,
     message_sse,
     sse,
     text_block,
 )
-from tests.running import Router
-from tests.upstream import Upstream
+from tests.callers import Caller
+from tests.conftest import Shared
+from tests.http2 import Caller2, Upstream2
+from tests.pieces import BROKEN, EARLY, LATE, NOISE, REST
+from tests.tls import TlsUpstream, certify
+from tests.upstream import Received, Upstream
 
-ROUTER = Router
+LIMIT = 0.3
+"""Of the impatient providers, for each kind of waiting."""
+SOON = 3.0
+"""What takes longer has not been given up in time."""
+BOUND = 1.0
+"""Seconds until an upstream must be released: enough on a busy machine, not enough to finish an upload."""
 
-LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsUpstream]:
+    with TlsUpstream(certify(tmp_path_factory.mktemp("certificate") / "server.pem")) as one:
+        yield one
 
 
-def rules(home: Upstream, zai: Upstream, more: str = "") -> str:
+@pytest.fixture(scope="module")
+def multiplexed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream2]:
+    with Upstream2(certify(tmp_path_factory.mktemp("certificate") / "server.pem")) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[socket.socket]:
+    """A server that reads only as the test does."""
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        server.settimeout(10)
+        yield server
+
+
+def rules(
+    home: Upstream,
+    zai: Upstream,
+    tls: TlsUpstream,
+    multiplexed: Upstream2,
+    hole: int,
+    mute: int,
+    no_tls: int,
+    reader: socket.socket,
+) -> str:
+    key = "key: zai-key-for-tests-0001, circuit: {degraded_after: 100000, open_after: 100000}"
+    quick = f"{key}, timeout: {{connect: {LIMIT}s, first_byte: {LIMIT}s, idle: {LIMIT}s}}"
     return f"""
 providers:
   anthropic: {{url: "{home.url}", auth: client}}
-  zai: {{url: "{zai.url}/api/anthropic", key: zai-key-for-tests-0001, circuit: {{open_after: 1000}}}}
-  tired: {{url: "{zai.url}", key: tired-key-for-tests-01}}
-  spare: {{url: "{home.url}", auth: client}}
-  dead: {{url: "http://127.0.0.1:1", key: dead-key-for-tests-001, circuit: {{open_after: 1000}}}}
-  nowhere: {{url: "http://nowhere.invalid", key: dead-key-for-tests-001}}
+  zai: {{url: "{zai.url}", {key}}}
+  quick: {{url: "{zai.url}", {quick}}}
+  dead: {{url: "http://127.0.0.1:1", {key}}}
+  nowhere: {{url: "http://nowhere.invalid", {key}}}
+  hole: {{url: "http://127.0.0.1:{hole}", {quick}}}
+  mute: {{url: "https://127.0.0.1:{mute}", {quick}}}
+  no-tls: {{url: "https://127.0.0.1:{no_tls}", {key}}}
+  tls: {{url: "{tls.url}", {key}}}
+  multi: {{url: "{multiplexed.url}", {key}}}
+  reader: {{url: "http://127.0.0.1:{reader.getsockname()[1]}", {key}, timeout: {{first_byte: 1s}}}}
 rules:
-  - {{match: "to-zai-*", to: [zai, anthropic/claude-opus-4-5]}}
-  - {{match: "one-alone", to: tired}}
-  - {{match: "another-alone", to: tired}}
-  - {{match: "refused", to: [zai/three, {{reject: 418, message: no}}]}}
-  - {{match: "to-both", to: [zai, spare/claude-opus-4-5]}}
-  - {{match: "dead", to: [dead, anthropic/claude-opus-4-5]}}
-  - {{match: "nowhere", to: [nowhere, anthropic/claude-opus-4-5]}}
-  - {{match: "all-dead", to: [dead, nowhere]}}
-{more}
+  - {{match: "zai*", to: [zai, anthropic]}}
+  - {{match: "quick*", to: [quick, anthropic]}}
+  - {{match: "dead", to: [dead, anthropic]}}
+  - {{match: "nowhere", to: [nowhere, anthropic]}}
+  - {{match: "hole", to: [hole, anthropic]}}
+  - {{match: "mute", to: [mute, anthropic]}}
+  - {{match: "no-tls", to: [no-tls, anthropic]}}
+  - {{match: "tls", to: [tls, anthropic]}}
+  - {{match: "multi*", to: [multi, anthropic]}}
+  - {{match: "reader", to: [reader, anthropic]}}
 """
 
 
-def question(model: str, stream: bool = True) -> bytes:
-    message = {"role": "user", "content": "x"}
-    return json.dumps({"model": model, "stream": stream, "messages": [message]}).encode()
+OPTIONS = ("--set", "ssl_insecure=true")
 
 
-def assert_homes_own(home: Upstream, body: bytes) -> None:
-    """What the next target got is its own in all its parts, once."""
-    (then,) = home.requests
-    assert then.path == "/v1/messages?beta=true"
-    assert then.header("host") == f"127.0.0.1:{home.port}"
-    assert then.header("x-api-key") is None
-    assert then.header("authorization") == LOGIN
-    assert then.body == body
-
-
-@pytest.fixture
-def ask(router: Router, request: pytest.FixtureRequest) -> Iterator[Callable[..., http.client.HTTPResponse]]:
-    with ExitStack() as opened:
-
-        def ask(model: str, stream: bool = True, **headers: str) -> http.client.HTTPResponse:
-            connection = http.client.HTTPConnection("127.0.0.1", router.ports[0], timeout=15)
-            opened.callback(connection.close)
-            usual = {"Authorization": LOGIN, "X-Claude-Code-Session-Id": request.node.name}
-            connection.request("POST", "/v1/messages?beta=true", question(model, stream), usual | headers)
-            return opened.enter_context(connection.getresponse())
-
-        yield ask
-
-
-@pytest.fixture
-def model(named: Callable[[str], str]) -> str:
-    """A model of which nothing is known yet."""
-    return named("to-zai")
-
-
-FAILURES: dict[str, tuple[Answer, str]] = {
-    **{
-        str(status): (error_json(status, kind, "scripted"), str(status))
-        for status, kind in [
-            (408, "timeout_error"),
-            (500, "api_error"),
-            (502, "api_error"),
-            (503, "api_error"),
-            (504, "timeout_error"),
-            (529, "overloaded_error"),
-        ]
-    },
-    "an HTML page": (Answer(502, (("Content-Type", "text/html"),), (b"<html>Bad gateway</html>",)), "502"),
-    "closed": (Answer(framing="raw", cut="close"), "connect"),
-    "reset": (Answer(framing="raw", cut="reset"), "connect"),
-    "no HTTP": (Answer(framing="raw", chunks=(b"SSH-2.0-no\r\n\r\n",), cut="close"), "connect"),
-    "an empty stream": (sse(), "stream_error"),
-    "a stream that ends early": (sse(event("ping")), "stream_error"),
-    "a stream that is cut early": (sse(event("ping"), cut="reset"), "stream_error"),
-    "an error before the answer": (
-        sse(
-            *message_events("glm", [text_block("")], [], USAGE, USAGE)[:3],
-            event("error", error={"type": "overloaded_error", "message": "Overloaded"}),
-        ),
-        "stream_error",
-    ),
-    "200 with an error": (json_answer({"error": {"message": "no model is loaded"}}), "stream_error"),
-}
-
-
-@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-@pytest.mark.parametrize(("failure", "label"), FAILURES.values(), ids=FAILURES)
-def test_the_next_target_takes_over(shared, ask, model, failure, label, stream):
-    shared.second.answer(failure)
-    answer = ask(model, stream)
-    body = answer.read()
-    whole = message_sse("claude-opus-4-5") if stream else message_json("claude-opus-4-5")
+def attempts(caller: Caller, model: str, stream: bool = True) -> str:
+    caller.ask(model, stream)
+    answer = caller.answer()
     assert answer.status == 200
-    assert body == whole.body.replace(b'"claude-opus-4-5"', f'"{model}"'.encode())
-    assert answer.headers["x-signalbox-attempts"] == f"zai:{label} anthropic:200"
-    assert answer.headers["x-signalbox-provider"] == "anthropic"
-    assert answer.headers["x-signalbox-model"] == "claude-opus-4-5"
-    assert "x-should-retry" not in answer.headers
-    assert_homes_own(shared.upstream, question("claude-opus-4-5", stream))
+    return answer.headers["x-signalbox-attempts"]
 
 
-def test_each_attempt_gets_the_url_host_key_model_and_body_of_its_own_target(shared, ask, model):
-    shared.second.answer(error_json(500, "api_error"))
-    ask(model, **{"anthropic-beta": "oauth-2025-04-20"}).read()
-    first, then = shared.second.wait_for(1)[0], shared.upstream.wait_for(1)[0]
-    assert first.path == "/api/anthropic/v1/messages?beta=true"
-    assert first.header("host") == f"127.0.0.1:{shared.second.port}"
-    assert first.header("x-api-key") == "zai-key-for-tests-0001"
-    assert first.header("authorization") is None
-    assert first.header("anthropic-beta") is None
-    assert first.body == question(model)
-    assert then.header("anthropic-beta") == "oauth-2025-04-20"
-    assert_homes_own(shared.upstream, question("claude-opus-4-5"))
+@pytest.mark.parametrize("name", ["dead", "nowhere", "no-tls"])
+def test_a_provider_that_cannot_be_reached_is_passed_by(caller, name):
+    for _ in range(2):
+        assert attempts(caller, name) == f"{name}:connect anthropic:200"
 
 
-@pytest.mark.parametrize("model", ["dead", "nowhere"])
-def test_a_provider_that_cannot_be_reached_is_passed_by(shared, ask, model):
-    answer = ask(model)
-    assert answer.status == 200
-    assert answer.headers["x-signalbox-attempts"] == f"{model}:connect anthropic:200"
-    assert_homes_own(shared.upstream, question("claude-opus-4-5"))
+@pytest.mark.parametrize("name", ["hole", "mute"], ids=["no connection", "no TLS on it"])
+def test_a_connection_that_does_not_come_about_in_time_is_given_up(caller, name):
+    began = time.monotonic()
+    assert attempts(caller, name) == f"{name}:timeout anthropic:200"
+    assert LIMIT <= time.monotonic() - began < SOON
 
 
-def test_when_all_fail_the_client_gets_the_last_ones_own_answer(shared, ask):
-    shared.second.answer(error_json(500, "api_error"))
-    last = error_json(429, "rate_limit_error", "slow down", headers=(("retry-after", "17"),))
-    shared.upstream.answer(last)
-    answer = ask("to-both")
-    assert answer.status == 429
-    assert answer.headers["retry-after"] == "17"
-    assert answer.headers["x-signalbox-attempts"] == "zai:500 spare:429"
-    assert answer.read() == last.body
+def test_the_next_target_takes_over_in_the_middle_of_a_stream(shared, caller, named):
+    """After its head and its first event, before its answer has begun."""
+    for answer in (sse(EARLY, cut="reset"), sse(EARLY, cut="close"), sse(EARLY, BROKEN, *NOISE)):
+        shared.second.answer(answer)
+        model = named("zai")
+        caller.ask(model)
+        told = caller.answer()
+        assert told.headers["x-signalbox-attempts"] == "zai:stream_error anthropic:200"
+        assert told.body == message_sse(model).body
+    records = shared.router.records(3, session=caller.session)
+    assert [record["status"] for record in records] == ["success"] * 3
 
 
-def test_when_nobody_can_be_reached_the_last_one_is_named(ask):
-    answer = ask("all-dead")
-    assert answer.status == 502
-    assert json.loads(answer.read())["error"]["message"].startswith("nowhere could not be reached")
-    assert answer.headers["x-signalbox-attempts"] == "dead:connect nowhere:connect"
-
-
-def test_an_error_that_is_the_requests_own_is_not_tried_elsewhere(shared, ask, model):
-    wrong = error_json(400, "invalid_request_error", "messages: at least one message is required")
-    shared.second.answer(wrong)
-    answer = ask(model)
-    assert answer.status == 400
-    assert answer.read() == wrong.body
-    assert not shared.upstream.requests
-
-
-def test_after_an_answer_has_begun_a_cut_stays_a_cut(shared, ask, model):
+def test_a_reset_after_the_answer_has_begun_cuts_it_for_the_client(shared, router, named):
     events = message_events("glm", [text_block("")], ["half"], USAGE, USAGE)
     shared.second.answer(sse(*events[:4], cut="reset"))
-    answer = ask(model)
-    with pytest.raises(http.client.IncompleteRead) as cut:
+    connection = http.client.HTTPConnection("127.0.0.1", router.ports[0], timeout=15)
+    connection.request("POST", "/v1/messages", json.dumps({"model": named("zai"), "stream": True}))
+    with connection.getresponse() as answer, pytest.raises(http.client.IncompleteRead) as cut:
         answer.read()
     assert b"half" in cut.value.partial
     assert not shared.upstream.requests
+    connection.close()
 
 
-def test_a_providers_rate_limits_do_not_stand_on_anothers_answer(shared, ask, model):
-    limits = (("anthropic-ratelimit-unified-status", "rejected"), ("x-of", "zai"))
-    shared.second.answer(error_json(529, "overloaded_error", headers=limits))
-    answer = ask(model)
-    assert answer.headers["anthropic-ratelimit-unified-status"] is None
-    assert answer.headers["x-of"] is None
+def test_a_kept_connection_that_was_reset_meanwhile_is_no_failure(shared, caller):
+    used: set[int] = set()
+
+    def once(received: Received) -> Answer:
+        if received.connection in used:
+            return Answer(framing="raw", cut="reset")
+        used.add(received.connection)
+        return message_json("zai")
+
+    shared.second.answer(once)
+    for _ in range(3):
+        assert attempts(caller, "zai", stream=False) == "zai:200"
+    assert len(used) == 3
 
 
-def test_a_failover_is_recorded_and_told(shared, ask, model, request):
-    shared.second.answer(error_json(500, "api_error", "broken inside"))
-    ask(model).read()
-    record: dict[str, Any] = shared.router.records(1, session=request.node.name)[0]
-    assert record["attempts"] == "zai:500 anthropic:200"
-    assert record["backend"] == "anthropic"
-    assert record["status"] == "success"
-    shared.router.wait_log(r"↻ zai 500 → anthropic: .*broken inside")
-    shared.router.wait_log(r"650→17 \d+ms ↻ 2 attempts")
+@pytest.mark.parametrize("name", ["zai", "tls"])
+def test_a_provider_with_and_without_tls_may_fail_and_answer(shared, caller, tls, named, name):
+    tls.reset()
+    for provider in (shared.second, tls):
+        provider.answer(error_json(500, "api_error"), message_sse(name))
+    told = [attempts(caller, name if name == "tls" else named(name)) for _ in range(2)]
+    assert told == [f"{name}:500 anthropic:200", f"{name}:200"]
 
 
-SAID = error_json(429, "rate_limit_error", "slow down", headers=(("retry-after", "50"),))
+# leaving
 
 
-@pytest.mark.parametrize("cut", ["close", None], ids=["cut", "never ended"])
-def test_an_error_whose_body_is_not_whole_keeps_its_status(shared, ask, cut):
-    never = threading.Event()
-    ending = () if cut else (never,)
-    shared.second.answer(Answer(429, SAID.headers, (*SAID.chunks, *ending), "chunked", cut=cut))
-    answer = ask("one-alone" if cut else "another-alone")
-    assert answer.status == 429
-    assert answer.headers["retry-after"] == "50"
-    assert answer.read() == SAID.body
-    never.set()
+@pytest.mark.parametrize("come", [(), (EARLY,), (EARLY, REST[:-60])], ids=["silent", "held", "answering"])
+def test_when_the_client_leaves_its_upstream_is_reset_within_200_ms(shared, request, never, come):
+    """The quickest of three tries tells: the machine may be busy with other things."""
+
+    def took() -> float:
+        shared.second.answer(sse(*come, never) if come else Answer(wait=never))
+        with Caller(shared.router, request.node.name) as one:
+            before = len(shared.second.requests)
+            one.ask("zai")
+            shared.second.wait_for(before + 1)
+            assert len(come) > 1 or one.is_quiet(0.1)
+            gone = len(shared.second.left)
+            left = one.leave()
+            return shared.second.wait_left(gone + 1)[-1].time - left
+
+    assert min(took() for _ in range(3)) < 0.2
+    records = shared.router.records(3, session=request.node.name)
+    assert {record["status"] for record in records} == {"cancelled"}
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        Answer(200),
-        Answer(200, (("Content-Type", "text/html"),), (b"<html>log in first</html>",)),
-        Answer(200, (("Content-Type", "application/json"),), (event("error", error={"type": "x"}),)),
-    ],
-    ids=["empty", "a page", "an error that does not say it is streamed"],
-)
-def test_a_200_that_is_no_answer_gives_way_to_the_next(shared, ask, model, answer):
-    shared.second.answer(answer)
-    assert ask(model).headers["x-signalbox-attempts"] == "zai:stream_error anthropic:200"
+def test_when_the_client_leaves_the_rest_of_a_long_request_is_not_sent(shared, caller, reader):
+    """To close the connection in the usual way would do that first."""
+    caller.ask("reader", pad=20_000_000)
+    connection, _ = reader.accept()
+    with connection:
+        connection.settimeout(BOUND)
+        connection.recv(1000)
+        left = caller.leave()
+        shared.router.records(1, session=caller.session)
+        with pytest.raises(ConnectionResetError):
+            list(iter(lambda: connection.recv(1 << 20), b""))
+        assert time.monotonic() - left < 2 * BOUND
 
 
-def test_a_stream_that_does_not_say_that_it_is_one_is_not_kept_waiting(shared, ask, model):
-    go_on = threading.Event()
-    events = message_events(model, [text_block("")], ["one", "two"], USAGE, USAGE)
-    shared.second.answer(Answer(200, (), (*events[:4], go_on, *events[4:]), "chunked"))
-    answer = ask(model)
-    seen = b""
-    while b'"one"' not in seen:
-        seen += answer.read1()
-    go_on.set()
-    assert answer.headers["x-signalbox-attempts"] == "zai:200"
+def test_a_client_that_only_stops_sending_has_left(shared, caller, never):
+    """No client of the Messages API closes one half and still reads."""
+    shared.second.answer(sse(EARLY, REST[:-60], never))
+    caller.ask("zai")
+    caller.until(b"from-zai")
+    caller.socket.shutdown(socket.SHUT_WR)
+    shared.second.wait_left(1, BOUND)
+    assert shared.router.records(1, session=caller.session)[0]["status"] == "cancelled"
 
 
-def test_counting_tokens_gives_the_providers_own_error_and_no_rules_refusal(shared, router):
-    wrong = error_json(500, "api_error")
-    shared.second.answer(wrong)
-    connection = http.client.HTTPConnection("127.0.0.1", router.ports[0], timeout=15)
-    with closing(connection):
-        connection.request("POST", "/v1/messages/count_tokens", b'{"model":"refused"}')
-        answer = connection.getresponse()
-        assert (answer.status, answer.read()) == (500, wrong.body)
+# sending and reading slowly
+
+
+@pytest.fixture
+def serve(reader: socket.socket) -> Iterator[Callable[[float], None]]:
+    """Starts to read a request piece by piece, with this pause between them, and answers it."""
+    over, threads = threading.Event(), []
+
+    def serve(pause: float) -> None:
+        connection, _ = reader.accept()
+        with connection, suppress(ConnectionError):
+            head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+            left = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]) - len(body)
+            while left > 0 and not over.wait(pause):
+                left -= len(connection.recv(65536))
+            answer = message_sse("reader")
+            connection.sendall(answer.head() + b"".join(map(answer.frame, answer.chunks)) + b"0\r\n\r\n")
+
+    def start(pause: float) -> None:
+        threads.append(threading.Thread(target=serve, args=(pause,)))
+        threads[-1].start()
+
+    yield start
+    over.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_a_long_request_to_a_slow_provider_is_not_taken_for_silence(caller, serve):
+    """The time for an answer counts from when the request is sent."""
+    serve(0.004)
+    began = time.monotonic()
+    caller.ask("reader", pad=20_000_000)
+    assert caller.answer().headers["x-signalbox-attempts"] == "reader:200"
+    assert time.monotonic() - began > 1
+
+
+def test_a_client_that_reads_slowly_is_no_silent_provider(shared, caller, named):
+    pad = b": " + b"x" * 65536 + b"\n\n"
+    shared.second.answer(sse(EARLY, REST[:-60], *[pad] * 150, REST[-60:]))
+    caller.ask(named("quick"))
+    caller.until(b"from-zai")
+    threading.Event().wait(4 * LIMIT)  # the time in which it does not read
+    caller.until(b"message_stop")
+    caller.until(b"0\r\n\r\n")
+    assert shared.router.records(1, session=caller.session)[0]["status"] == "success"
+
+
+# many requests on one connection
+
+
+def test_requests_of_one_http2_connection_fail_over_without_touching_each_other(
+    multiplexed: Upstream2, shared: Shared, request: pytest.FixtureRequest
+):
+    """On both sides: of the client's connection and of the provider's."""
+    multiplexed.asked.clear()
+    before = multiplexed.resets
+
+    def scripted(number: int, body: dict[str, object]) -> Answer:
+        model = str(body["model"])
+        return sse(BROKEN, *NOISE, cut="close") if model.endswith("odd") else message_sse(model)
+
+    multiplexed.script = scripted
+    names = [f"multi-{n}-{'odd' if n % 2 else 'even'}" for n in range(6)]
+    with Caller2(shared.router, request.node.name) as client:
+        numbers = [client.ask(name) for name in names]
+        for name, number in zip(names, numbers, strict=True):
+            told = "multi:stream_error anthropic:200" if name.endswith("odd") else "multi:200"
+            answer = client.answer(number)
+            assert answer.headers["x-signalbox-attempts"] == told
+            assert answer.body == message_sse(name).body
+    multiplexed.wait_reset(before + 3)
+    assert len({connection for connection, _ in multiplexed.asked}) == 1
+
+
+def test_requests_that_wait_in_line_for_a_connection_are_no_providers_failure(shared, request, never):
+    """mitmproxy opens five connections at a time to one address."""
+    shared.second.answer(lambda received: sse(*LATE[:4], never, *LATE[4:]))
+    with Caller2(shared.router, request.node.name) as client:
+        first = [client.ask(f"quick-{n}") for n in range(5)]
+        waiting = client.ask("quick-waiting")
+        for number in first:
+            client.until(number, b"LATE")
+        client.leave(first[0])
+        shared.second.wait_for(6)
+        never.set()
+        assert client.answer(waiting).headers["x-signalbox-attempts"] == "quick:200"

@@ -20,6 +20,7 @@ providers:
   valid: *pair
   account: *pair
   counts: *pair
+  broken: *pair
   own: {url: "http://zai.invalid", key: zai-key-for-tests-0001, circuit: *never}
   messages: {url: "http://zai.invalid", key: zai-key-for-tests-0001, circuit: *never}
   windows: {url: "http://zai.invalid", key: zai-key-for-tests-0001, circuit: *never}
@@ -32,6 +33,7 @@ rules:
   - {match: valid, to: [valid, home]}
   - {match: account, to: account}
   - {match: counts, to: [counts, home]}
+  - {match: broken, to: [broken, home]}
   - {match: own, to: own}
   - {match: login, to: login}
   - {match: messages, to: [messages, home]}
@@ -74,6 +76,12 @@ def test_another_key_is_tried_at_once_and_the_session_stays_there(play, up, home
     assert attempts(play, provider) == f"{provider}:200"
     assert keys(up) == [first, other, other]
     assert not home.requests
+
+
+@pytest.mark.parametrize("status", [500, 503, 529])
+def test_a_failure_that_is_not_the_keys_tries_no_other_key(play, up, home, status):
+    up.answer(error_json(status, "api_error"))
+    assert attempts(play, "broken") == f"broken:{status} home:200"
 
 
 def test_a_session_keeps_its_key_and_many_sessions_use_all(play, up):
