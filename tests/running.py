@@ -31,7 +31,7 @@ POLL = 0.01
 
 
 def with_scripts(*names: str) -> list[str]:
-    """Options by which mitmdump also loads these scripts of the tests: `with_scripts("haste.py")`."""
+    """Options by which mitmdump also loads these scripts of the tests: `with_scripts("census.py")`."""
     return [part for name in names for part in ("-s", str(ROOT / "tests" / name))]
 
 

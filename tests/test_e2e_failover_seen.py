@@ -20,6 +20,7 @@ from tests.test_e2e_secrets import Web
 from tests.upstream import Upstream
 
 ROUTER = Router
+pytestmark = pytest.mark.slow
 
 LOGIN = "sk-ant-oat01-fake-login-of-nobody"
 ZAI, KIMI = "zai-key-for-tests-0001", "kimi-key-for-tests-001"

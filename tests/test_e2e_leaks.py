@@ -13,10 +13,11 @@ from tests.answers import (
 )
 from tests.callers import Caller
 from tests.pieces import BROKEN, LATE, NOISE
-from tests.running import with_scripts
+from tests.running import Router, with_scripts
 from tests.upstream import Upstream
 
 pytestmark = pytest.mark.slow
+ROUTER = Router
 
 
 def rules(home: Upstream, zai: Upstream, no_tls: int) -> str:

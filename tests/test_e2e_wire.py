@@ -114,23 +114,19 @@ MALFORMED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["reverse", "forward"])
-def test_what_is_no_valid_request_is_saved_with_masked_secrets(start_router, upstream, mode):
+def test_what_is_no_valid_request_is_saved_with_masked_secrets(tmp_path, upstream, mode):
     upstreams = [upstream.url] if mode == "reverse" else []
-    router: Router = start_router(*upstreams, rules="", options=("-w", "flows.mitm"))
-    for line, *fields in MALFORMED.values():
-        with Caller(router) as caller:
-            head = [
-                line,
-                "Host: 127.0.0.1",
-                f"X-Api-Key: {SECRET}",
-                f"Proxy-Authorization: Bearer {SECRET}",
-                *fields,
-            ]
-            caller.socket.sendall("\r\n".join([*head, "", ""]).encode() + b"{}")
-            caller.socket.shutdown(socket.SHUT_WR)
-            caller.until_closed()
-    assert router.stop() == 0
-    written = (router.folder / "flows.mitm").read_bytes()
+    with Router(tmp_path, *upstreams, rules="", options=("-w", "flows.mitm")) as router:
+        for line, *fields in MALFORMED.values():
+            with Caller(router) as caller:
+                secrets = (f"X-Api-Key: {SECRET}", f"Proxy-Authorization: Bearer {SECRET}")
+                head = [line, "Host: 127.0.0.1", *secrets, *fields]
+                caller.socket.sendall("\r\n".join([*head, "", ""]).encode() + b"{}")
+                caller.socket.shutdown(socket.SHUT_WR)
+                caller.until_closed()
+        assert router.stop() == 0
+        log = router.log()
+    written = (tmp_path / "flows.mitm").read_bytes()
     assert written
     assert SECRET.encode() not in written
-    assert SECRET not in router.log()
+    assert SECRET not in log
