@@ -6,11 +6,16 @@ from datetime import UTC, datetime
 import pytest
 
 from signalbox.config.fields import Url
-from signalbox.config.rules import Provider, Rules, Timeout
+from signalbox.config.rules import Provider, Rules, Target, Timeout
 from signalbox.exchange import Exchange
+from signalbox.messages.api import Usage
 from signalbox.messages.json_edit import Body
+from signalbox.routing.attempts import Attempt
 from signalbox.routing.credentials import Caller
 from signalbox.routing.facts import Facts
+from signalbox.routing.outcome import Outcome
+from signalbox.routing.outgoing import Outgoing
+from signalbox.routing.plan import Candidate
 
 
 def exchange(timeout: Timeout, **asked: object) -> Exchange:
@@ -68,3 +73,56 @@ def test_request_id_stays_after_an_early_head():
     one.give_early_head(None)
     one.on_response_head(200, {"x-request-id": "of-the-provider"}, 1.0)
     assert one.request_id == "req_fake"
+
+
+def attempt() -> Attempt:
+    provider = Provider(name="zai", url=Url("https", "zai.invalid", 443))
+    outgoing = Outgoing(provider=provider, model="glm", path="/", shown_path="/", headers=(), body=b"1 MB")
+    return Attempt(Candidate(provider, Target("zai"), "glm"), outgoing=outgoing)
+
+
+def test_next_attempt_releases_the_body_of_the_one_before():
+    one, first, second = exchange(Timeout()), attempt(), attempt()
+    one.start_attempt(first)
+    one.label_attempt("429")
+    one.fail_attempt(Outcome("429", "throttle", 429), Usage(), 1.0)
+    assert one.outgoing is first.outgoing, "its secrets are still to be redacted"
+    one.start_attempt(second)
+    assert first.outgoing is None
+    assert (one.outgoing, one.outcome) == (second.outgoing, None)
+    assert one.attempt_labels == ("zai:429",)
+
+
+def test_cancel_labels_only_an_attempt_under_way():
+    one, first = exchange(Timeout()), attempt()
+    one.start_attempt(first)
+    one.finish_attempt(Outcome("200", "success", 200), 1.0)
+    one.label_attempt("200")
+    one.cancel()
+    assert (one.ending, first.label) == ("cancelled", "")
+    one.start_attempt(second := attempt())
+    one.cancel()
+    assert second.label == "cancelled"
+
+
+def test_error_below_the_hooks_does_not_hide_that_the_client_left():
+    one = exchange(Timeout())
+    one.cancel()
+    one.fail()
+    assert one.ending == "cancelled"
+
+
+def test_released_exchange_holds_neither_credentials_nor_bodies():
+    one = exchange(Timeout())
+    one.mask("/?key=secret", "/?key=***", {"x-api-key": (["***"], ["secret"])})
+    one.start_attempt(attempt())
+    one.release()
+    assert (one.facts, one.outgoing, one.hidden, one.path) == (None, None, {}, "/?key=***")
+
+
+def test_refused_request_is_no_messages_request():
+    one = exchange(Timeout())
+    assert one.is_messages_request
+    one.refuse()
+    assert not one.is_messages_request
+    assert one.headers() == {}
