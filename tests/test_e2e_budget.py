@@ -15,8 +15,6 @@ from tests.callers import Caller
 from tests.running import Router, wait_until
 from tests.upstream import Upstream
 
-ROUTER = Router
-
 ZAI = "zai-key-for-tests-0001"
 TOTAL = sum(USAGE.values())
 EVENTS = message_events("glm-4.7", [text_block("")], ["half", "whole"], USAGE, USAGE)

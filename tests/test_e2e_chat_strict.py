@@ -13,8 +13,6 @@ from tests.callers import Caller, Whole
 from tests.running import Router
 from tests.upstream import Received, Upstream
 
-ROUTER = Router
-
 DIALECTS = ("openai", "deepseek", "glm", "generic", "openrouter", "lmstudio", "kimi", "gemini")
 UNREADABLE = re.compile(r"\\[pP]\{|\(\?[=!<]|\[\^?[^\]]*(?<!\\)\[")
 ANCHORED_ONLY = ("generic", "lmstudio")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from signalbox.proxy import connections, hook_dispatch, http1, layer
+from signalbox.proxy import hook_dispatch, http1, layer, setup
 from signalbox.proxy.stream import RoutedStream
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what its add-ons import
@@ -224,7 +224,7 @@ def test_what_waits_for_a_connection_or_a_hook_is_kept_where_it_is_looked_for(pa
 
 def test_nothing_of_ours_hides_what_it_does_not_mean_to():
     """A new release may use a name that the router's own classes have taken."""
-    wire = (http1.ClientHttp1, http1.UpstreamHttp1, connections.RouterConnectionHandler)
+    wire = (http1.ClientHttp1, http1.UpstreamHttp1, setup.RouterConnectionHandler)
     classes = (RoutedStream, *wire, layer.RouterLayer, hook_dispatch.CachingAddonManager)
     theirs = {
         kind: next(base for base in kind.__mro__ if not base.__module__.startswith("signalbox"))

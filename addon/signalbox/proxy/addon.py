@@ -13,7 +13,7 @@ from signalbox.config.rules import Rules
 from signalbox.errors import log_error
 from signalbox.exchange import Exchange
 from signalbox.messages.api import MESSAGES
-from signalbox.proxy import classify, dispatch, local_responses, recording, replays
+from signalbox.proxy import classify, dispatch, local_responses, recording
 from signalbox.proxy.classify import LOOPBACK_ONLY
 from signalbox.proxy.headers import plain_headers, takes_long, to_headers
 from signalbox.record import console
@@ -39,11 +39,11 @@ class Hooks:
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         rules = self.app.rules
         try:
-            if flow.is_replay and replays.is_refused(
+            if flow.is_replay and classify.is_refused_replay(
                 flow
             ):  # one that was queued before the router was loaded
-                log.warning("%s", replays.REFUSAL)
-                flow.response = local_responses.error(403, replays.REFUSAL)
+                log.warning("%s", classify.REPLAY_REFUSED)
+                flow.response = local_responses.error(403, classify.REPLAY_REFUSED)
             elif classify.is_for_us(flow, rules):
                 self._receive(flow, rules)
             elif not self.app.may_use_any_host(flow.client_conn.peername[0]):
@@ -161,7 +161,7 @@ class Hooks:
         self.app.exchanges[flow] = exchange
         classify.mask(flow, exchange, headers)
         if exchange.is_messages_request or exchange.hidden:
-            flow.metadata[replays.MARK] = {}
+            flow.metadata[classify.HANDLED] = {}
         if not self.app.admits(
             flow.client_conn.peername[0]
         ):  # connected while there were clients in the rules

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from mitmproxy import http
+from mitmproxy.flow import Flow
 from mitmproxy.net.http.http1 import expected_http_body_size
 from mitmproxy.proxy.mode_specs import ReverseMode
 
@@ -19,6 +20,13 @@ ROUTED: dict[str, Kind] = {MESSAGES: "messages", COUNT_TOKENS: "count_tokens"}
 OWN = {("GET", "/health"), ("HEAD", "/"), ("HEAD", "/api/hello")}
 
 LOOPBACK_ONLY = "Only this machine may connect while rules.yaml has no clients."
+
+HANDLED = "signalbox"
+"""The key in `Flow.metadata` of flows that the router has handled; copies and saved flows have it too."""
+REPLAY_REFUSED = (
+    "Can't replay a flow that Signalbox has handled: it holds masked credentials, and would pass"
+    " the rules by. Send the request from its client again."
+)
 
 _LOCAL_NAMES = {"127.0.0.1", "::1", "localhost"}
 
@@ -41,6 +49,12 @@ def is_for_us(flow: http.HTTPFlow, rules: Rules) -> bool:
     if _names_listener(flow):
         return (flow.request.method, path(flow)) in OWN
     return is_anthropic(flow.request.host, flow.request.port, rules)
+
+
+def is_refused_replay(flow: Flow) -> bool:
+    """Whether the router has handled a flow: it shows what went to its last target, with masked credentials.
+    Sent again it would pass the rules by, and the prompt with it."""
+    return HANDLED in flow.metadata
 
 
 def kind(flow: http.HTTPFlow, rules: Rules) -> Kind:

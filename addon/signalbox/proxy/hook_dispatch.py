@@ -1,4 +1,4 @@
-"""mitmproxy's add-on manager with its handlers looked up once.
+"""Hooks of our own, and mitmproxy's add-on manager with its handlers looked up once.
 
 For every hook mitmproxy walks all of its add-ons and asks each for a method of that name, which is about 40 %
 of the time that it spends on a request. Which add-on handles what changes only when one comes or goes.
@@ -9,18 +9,41 @@ For every record of a log it walks them too, with a hook that has long been repl
 import inspect
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mitmproxy import hooks
+from mitmproxy import hooks, http
 from mitmproxy.addonmanager import AddonManager, safecall, traverse
 from mitmproxy.exceptions import AddonHalt
 from mitmproxy.flow import Flow
 from mitmproxy.log import AddLogHook, LegacyLogEvents
+from mitmproxy.proxy.commands import StartHook
 from mitmproxy.utils.asyncio_utils import create_task
 
 type Handlers = list[list[Callable[..., Any]]]
 """One list for each add-on of the chain: its own handler and those of the add-ons inside it."""
+
+
+@dataclass
+class SignalboxAttemptHook(StartHook):
+    """An attempt has failed and another one follows. The flow still shows the failed one."""
+
+    flow: http.HTTPFlow
+
+
+@dataclass
+class SignalboxRenewHook(StartHook):
+    """The key of the current attempt was refused, and the command that printed it is to run again."""
+
+    flow: http.HTTPFlow
+
+
+@dataclass
+class SignalboxResumeHook(StartHook):
+    """A flow was intercepted in a hook that ran in place: mitmproxy waits until it is resumed."""
+
+    flow: http.HTTPFlow
 
 
 def install(manager: AddonManager) -> None:

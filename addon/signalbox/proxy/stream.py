@@ -57,16 +57,22 @@ from signalbox.proxy.answer import UpstreamAnswer
 from signalbox.proxy.dispatch import log_received, log_sent
 from signalbox.proxy.headers import (
     copied,
+    handed_on,
+    has_body,
     is_large,
     mask_headers,
     mask_repeated,
+    not_an_answer,
     plain_headers,
     show,
     takes_long,
 )
-from signalbox.proxy.heads import fault, handed_on, has_body
-from signalbox.proxy.hook_dispatch import runs_in_place
-from signalbox.proxy.hooks import SignalboxAttemptHook, SignalboxRenewHook, SignalboxResumeHook
+from signalbox.proxy.hook_dispatch import (
+    SignalboxAttemptHook,
+    SignalboxRenewHook,
+    SignalboxResumeHook,
+    runs_in_place,
+)
 from signalbox.proxy.local_responses import error, stream_head, too_large
 from signalbox.proxy.upstream import (
     AttemptFailed,
@@ -534,7 +540,7 @@ class RoutedStream(HttpStream):
                 raise self._broke_off(event.message, outcomes.CONNECT)
             if isinstance(event, ResponseHeaders):
                 status = event.response.status_code
-                if wrong := fault(status, self.flow.request, may_switch=False):
+                if wrong := not_an_answer(status, self.flow.request, may_switch=False):
                     raise AttemptFailed(outcomes.no_answer(status).because(wrong), 502, wrong)
                 if invalid := self._invalid(event.response):
                     raise self._broke_off(invalid, outcomes.CONNECT)
@@ -1003,7 +1009,7 @@ class RoutedStream(HttpStream):
 
     def state_wait_for_response_headers(self, event: ResponseHeaders) -> Commands[None]:
         event = self._heard(event)
-        if wrong := fault(event.response.status_code, self.flow.request, may_switch=True):
+        if wrong := not_an_answer(event.response.status_code, self.flow.request, may_switch=True):
             yield commands.CloseConnection(self.context.server)
             broken = ResponseProtocolError(self.stream_id, wrong, ErrorCode.GENERIC_SERVER_ERROR)
             yield from self.handle_protocol_error(broken)
