@@ -12,7 +12,7 @@ from typing import Any
 import brotli
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signalbox.messages.api import NAMES
@@ -85,6 +85,7 @@ def test_what_an_answer_says_is_read(path):
     assert _facts(one) == json.loads(expected)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(GOLDEN), st.sampled_from(list(ENCODERS)), CUTS, CHANGES)
 def test_tally_and_bytes_do_not_depend_on_cut_or_encoding(path, encoding, cuts, change):
     answer = path.read_bytes().partition(b"-----\n")[0]
@@ -96,6 +97,7 @@ def test_tally_and_bytes_do_not_depend_on_cut_or_encoding(path, encoding, cuts, 
     assert passed == (expected if change else wire)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(list(ENCODERS)), CUTS)
 def test_without_a_change_the_very_chunks_pass(encoding, cuts):
     one = _reader("text/event-stream", encoding)
@@ -104,6 +106,7 @@ def test_without_a_change_the_very_chunks_pass(encoding, cuts):
     assert one.end() == b""
 
 
+@settings(deadline=None)
 @given(st.sampled_from([ANTHROPIC, ZEROS]), st.integers(0, 1500), CUTS)
 def test_a_cut_stream_keeps_what_was_seen_and_usage_never_falls(stream, length, cuts):
     one, total = _reader("text/event-stream"), 0
@@ -116,6 +119,7 @@ def test_a_cut_stream_keeps_what_was_seen_and_usage_never_falls(stream, length, 
     assert total <= whole.facts.usage.total_input + whole.facts.usage.output_tokens
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.binary(max_size=40) | st.sampled_from([b"data: ", b"event: error\n", b"{}\n\n", b'{"a":'])),
     st.sampled_from(["text/event-stream", "application/json", "text/html", ""]),
@@ -287,6 +291,7 @@ def test_after_the_beginning_an_error_is_told_by_its_name_or_by_its_type(shape):
 TOO_LONG = b'event: error\ndata: {"error":{"type":"1261","message":"Too much"}}\n\n'
 
 
+@settings(deadline=None)
 @given(st.booleans(), CUTS)
 def test_an_error_before_the_answer_says_what_claude_code_looks_for(with_start, cuts):
     start = ANTHROPIC[: ANTHROPIC.index(b"event: content_block_start")] if with_start else b""
@@ -295,6 +300,7 @@ def test_an_error_before_the_answer_says_what_claude_code_looks_for(with_start, 
     assert said["error"] == {"type": "invalid_request_error", "message": "prompt is too long: Too much"}
 
 
+@settings(deadline=None)
 @given(CUTS)
 def test_an_error_within_the_answer_passes_as_it_came(cuts):
     begun = ANTHROPIC[: ANTHROPIC.index(b"event: content_block_stop")]
@@ -424,6 +430,7 @@ SIGNED = Block("thinking", "", "FakeSignature==")
 THINKING = _case("thinking")
 
 
+@settings(deadline=None)
 @given(CUTS, st.sampled_from(list(ENCODERS)))
 def test_thinking_is_known_however_the_stream_is_cut(cuts, encoding):
     one, passed = _read(_chunks(ENCODERS[encoding](THINKING), cuts), encoding=encoding, key=KEY)

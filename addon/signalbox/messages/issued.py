@@ -97,7 +97,7 @@ class _Typed(msgspec.Struct):
     type: str = ""
 
 
-class _Step(msgspec.Struct):
+class _StreamEvent(msgspec.Struct):
     """An event of a stream."""
 
     type: str = ""
@@ -107,7 +107,7 @@ class _Step(msgspec.Struct):
 
 _typed = msgspec.json.Decoder(_Typed)
 _block = msgspec.json.Decoder(Block)
-_step = msgspec.json.Decoder(_Step)
+_event = msgspec.json.Decoder(_StreamEvent)
 
 
 def read_block(raw: memoryview) -> Block:
@@ -143,17 +143,17 @@ class ThinkingDigester:
         if self._block is None and MARK not in event.data:
             return
         try:
-            step = _step.decode(event.data)
+            told = _event.decode(event.data)
         except UNREADABLE:
             return
-        kind = step.type or event.name
+        kind = told.type or event.name
         if kind == "content_block_delta":
-            self._add(step.delta)
+            self._add(told.delta)
         elif kind in ("content_block_start", "content_block_stop", "message_delta", "message_stop"):
             self._end()
-            if step.content_block.is_thinking:
-                self._block = msgspec.structs.replace(step.content_block, thinking=None)
-                self._add(step.content_block)
+            if told.content_block.is_thinking:
+                self._block = msgspec.structs.replace(told.content_block, thinking=None)
+                self._add(told.content_block)
 
     def message(self, message: Body) -> None:
         """An answer that is not streamed."""

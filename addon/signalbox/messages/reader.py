@@ -13,7 +13,7 @@ from .encoding import PIECE, Decoder, EncodingError, known, names
 from .errors import as_prompt_too_long, error_event, error_in, error_type, prompt_too_long, read_error
 from .issued import MARK, ThinkingDigester
 from .json_edit import Body, BodyError
-from .sse import Event, Splitter, form_of, parse_event
+from .sse import Event, Splitter, form_of, is_event_stream, parse_event
 
 WHOLE_LIMIT = 16 * 1024 * 1024
 """Bytes of a JSON answer that are kept to be read at its end; a larger one passes unread."""
@@ -204,7 +204,7 @@ class MessagesReader:
         self._rewrites = rewrites
         self._provider = provider
         self._request_id = request_id
-        self._is_announced = content_type.strip().lower().startswith("text/event-stream")
+        self._is_announced = is_event_stream(content_type)
         self._form: Literal["unknown", "events", "json", "unread"] = "unknown"
         self._splitter = Splitter()
         self._held = bytearray()

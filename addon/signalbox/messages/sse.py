@@ -32,6 +32,11 @@ def form_of(data: bytes, *, is_announced: bool) -> Form:
     return "page" if first == b"<" else "other"
 
 
+def is_event_stream(content_type: str) -> bool:
+    """Whether a `content-type` header names a stream of events."""
+    return "event-stream" in content_type.lower()
+
+
 class Splitter:
     """Cuts a stream at its blank lines, wherever the chunks of it end and however its lines do.
 

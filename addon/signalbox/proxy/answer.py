@@ -18,6 +18,7 @@ from signalbox.messages.answer_facts import AnswerFacts
 from signalbox.messages.encoding import EncodingError, TooLarge, decode
 from signalbox.messages.errors import HEAD, as_prompt_too_long, error_body, refused_key, with_request_id
 from signalbox.messages.reader import MessagesReader
+from signalbox.messages.sse import is_event_stream
 from signalbox.routing.outcome import (
     EMPTY,
     STREAM_ERROR,
@@ -39,7 +40,7 @@ WHOLE = 1024 * 1024
 
 def is_stream(response: http.Response) -> bool:
     """Whether the head says that this is a stream of an answer."""
-    return response.status_code < 300 and "event-stream" in response.headers.get("content-type", "").lower()
+    return response.status_code < 300 and is_event_stream(response.headers.get("content-type", ""))
 
 
 class UpstreamAnswer:

@@ -109,6 +109,7 @@ type Step = (
 
 _REASONING = ("reasoning_content", "reasoning_details", "reasoning", "thinking")
 """Several may hold the same text: the first counts (openai-chat.md, 3)."""
+_CALLS = ("tool_calls", "function_call", "extra_content")
 _ERROR = re.compile(rb'["\[(*\s]*error\b', re.IGNORECASE)
 """An error that is no JSON, as some proxies write it into a stream."""
 _OTHER_PROTOCOLS = ("message_start", "response.")
@@ -178,7 +179,7 @@ def _choice(choice: Object, model: str, is_error: bool) -> Iterator[Step]:
     if delta:
         yield from _said(delta)
         yield from _calls(delta, is_whole=False)
-    if said := (*_said(message), *_calls(message, is_whole=True)):
+    if message and (said := (*_said(message), *_calls(message, is_whole=True))):
         yield FullMessage(said)
     if usage := as_object(choice.get("usage")):
         yield UsageReported(usage)
@@ -190,7 +191,7 @@ def _choice(choice: Object, model: str, is_error: bool) -> Iterator[Step]:
 
 
 def _said(delta: Object) -> Iterator[Step]:
-    if (reasoning := _reasoning(delta)) is not None:
+    if not delta.keys().isdisjoint(_REASONING) and (reasoning := _reasoning(delta)) is not None:
         yield reasoning
     content = delta.get("content")
     if isinstance(content, list):
@@ -224,6 +225,8 @@ def _parts(content: list[Any]) -> Iterator[Step]:
 
 def _calls(delta: Object, *, is_whole: bool) -> Iterator[Step]:
     """Within a whole answer each entry is a call; in a stream those without index may be of any."""
+    if delta.keys().isdisjoint(_CALLS):
+        return
     for place, call in enumerate(as_objects(delta.get("tool_calls"))):
         index = call.get("index")
         function = as_object(call.get("function"))

@@ -14,7 +14,7 @@ from signalbox.messages.encoding import Decoder, EncodingError
 from signalbox.messages.errors import error_in
 from signalbox.messages.json_edit import Body, BodyError, elements, members
 from signalbox.messages.reader import MessagesReader, Rewrites
-from signalbox.messages.sse import Splitter, parse_event
+from signalbox.messages.sse import Splitter, is_event_stream, parse_event
 from signalbox.translate.stream import LARGEST
 from signalbox.translate.writer import EVENTS, JSON, Message, encode, events_of
 
@@ -47,7 +47,7 @@ class IdentityTranslator(msgspec.Struct, frozen=True):
         decode: bool = False,
     ) -> "MessagesReader | ReshapingReader":
         """See `Translator.reader`."""
-        is_stream = "event-stream" in content_type.lower()
+        is_stream = is_event_stream(content_type)
         is_asked = self.stream is None or is_stream is self.stream
         reader = MessagesReader(
             content_type if is_asked else EVENTS if self.stream else JSON,

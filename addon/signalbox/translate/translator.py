@@ -9,7 +9,7 @@ from signalbox.messages.answer_facts import AnswerFacts
 from signalbox.messages.encoding import PIECE, Decoder, EncodingError
 from signalbox.messages.errors import error_body
 from signalbox.messages.redaction import without_secrets
-from signalbox.messages.sse import Event, Splitter, form_of, parse_event
+from signalbox.messages.sse import Event, Splitter, form_of, is_event_stream, parse_event
 from signalbox.translate.chunks import (
     EndOfStream,
     ErrorChunk,
@@ -73,12 +73,11 @@ class ChatTranslator(msgspec.Struct, frozen=True):
             response_model=self.response_model,
             estimate=estimate if streams else None,
         )
-        is_announced = content_type.strip().lower().startswith("text/event-stream")
         return ChatReader(
             stream,
             content_encoding,
             message=None if streams else Message(),
-            is_announced=is_announced,
+            is_announced=is_event_stream(content_type),
             key=key,
         )
 
