@@ -25,7 +25,7 @@ def rules(tmp_path, monkeypatch):
     return write
 
 
-def test_good_rules_have_nothing_to_tell(rules):
+def test_good_rules_have_no_findings(rules):
     path = rules(PROVIDERS + "rules: [{match: '*', to: a}]\n")
     assert check(path, {}) == ([], [])
 
@@ -80,7 +80,7 @@ providers:
         ("[{match: '*haiku*', to: chat}, {match: 'gpt-*', to: chat}, {match: '*', to: a}]", ""),
     ],
 )
-def test_a_maker_of_other_models_has_none_of_claudes(rules, written, asked):
+def test_claude_model_for_a_maker_of_other_models_is_a_warning(rules, written, asked):
     message = f"chat is asked for {asked}, which it does not have: write chat/MODEL (at $.rules[0].to)"
     expected = [f"rules.yaml:6: {message}"] if asked else []
     assert check(rules(CHAT + f"rules: {written}\n"), {}) == ([], expected)
@@ -90,13 +90,13 @@ def test_without_rules_nothing_falls_through(rules):
     assert check(rules(""), {}) == ([], [])
 
 
-def test_the_command_says_ok_and_ends_well(rules):
+def test_good_rules_print_ok_and_the_exit_code_is_0(rules):
     rules(PROVIDERS + "rules: [{match: '*', to: a}]\n")
     result = CliRunner().invoke(check_command)
     assert (result.exit_code, result.stdout) == (0, "rules.yaml: ok, 1 provider, 1 rule\n")
 
 
-def test_the_command_tells_warnings_and_still_ends_well(rules):
+def test_warnings_are_printed_and_the_exit_code_is_0(rules):
     path = rules("listen: {}\n")
     result = CliRunner().invoke(check_command, [str(path)])
     assert result.exit_code == 0
@@ -107,7 +107,7 @@ def test_the_command_tells_warnings_and_still_ends_well(rules):
 
 
 @pytest.mark.parametrize("text", ["modle: 1", "a: [", "rules: \0"])
-def test_the_command_tells_errors_on_stderr_and_fails(rules, text):
+def test_errors_go_to_stderr_and_the_exit_code_is_1(rules, text):
     rules(text)
     result = CliRunner().invoke(check_command)
     assert (result.exit_code, result.stdout) == (1, "")
@@ -129,7 +129,7 @@ def test_without_rules_here_those_of_the_project_are_checked(tmp_path, monkeypat
     assert CliRunner().invoke(check_command).stdout == "rules.yaml: ok, 0 providers, 0 rules\n"
 
 
-def test_a_login_that_is_not_there_is_told(rules, tmp_path):
+def test_missing_login_is_reported(rules, tmp_path):
     own = f'{{url: "https://api.anthropic.com", auth: claude-login, login: "{tmp_path}/none"}}'
     _, warnings = check(rules(f"providers: {{own: {own}}}"), {})
     assert warnings == [f'provider "own" is unavailable: there is no login in {tmp_path}/none']
@@ -139,7 +139,7 @@ def listed(rules, text: str) -> list[str]:
     return [line for line in check(rules(text), {})[1] if "is listed for" in line]
 
 
-def test_a_listed_model_that_another_provider_would_answer_is_told(rules):
+def test_model_listed_by_one_provider_and_routed_to_another_is_a_warning(rules):
     text = """providers:
   anthropic: {url: "https://api.anthropic.com", auth: client, models: [claude-x]}
   a:
@@ -164,9 +164,9 @@ rules:
 
 @pytest.mark.parametrize(
     ("rule", "to"),
-    [("{match: 'claude-y', to: {reject: 404}}", "nobody"), ("{match: z, to: a}", "the upstream")],
+    [("{match: 'claude-y', to: {reject: 404}}", "no provider"), ("{match: z, to: a}", "the upstream")],
 )
-def test_one_that_nobody_takes_is_told_but_anthropics_go_to_the_upstream(rules, rule, to):
+def test_listed_model_without_a_rule_is_a_warning_except_for_anthropic(rules, rule, to):
     (told,) = listed(
         rules,
         "providers:\n  a: {url: https://h, models: [claude-y]}\n"
@@ -175,7 +175,7 @@ def test_one_that_nobody_takes_is_told_but_anthropics_go_to_the_upstream(rules, 
     assert f"routed to {to} " in told
 
 
-def test_a_rule_that_is_never_reached_is_told_with_its_line(rules):
+def test_unreached_rule_is_a_warning_with_its_line(rules):
     path = rules(PROVIDERS + "rules:\n  - {match: '*', to: a}\n  - {match: x, to: a}\n")
     assert [line[:13] for line in check(path, {})[1]] == ["rules.yaml:4:"]
     text = "rules:\n  - {match: 'x*', to: a}\n  - {match: xy, to: a}\n  - {match: '*', to: a}\n"
@@ -183,23 +183,23 @@ def test_a_rule_that_is_never_reached_is_told_with_its_line(rules):
     assert warning.startswith("rules.yaml:5: this rule is never reached: rule #1 on line 4 takes ")
 
 
-def test_a_port_that_nobody_listens_on_is_told_with_its_line(rules):
+def test_port_without_listener_is_a_warning_with_its_line(rules):
     with socket.create_server(("127.0.0.1", 0)) as server:
         used, (port,) = server.getsockname()[1], free_ports(1)
         text = "rules:\n  - {match: {port: [8082, USED]}, to: a}\n  - {match: {port: FREE}, to: a}\n"
         text = text.replace("USED", str(used)).replace("FREE", str(port))
         lines = check(rules(PROVIDERS + text + "  - {match: '*', to: a}\n"), {})[1]
-    message = f"nobody listens on port {port} now: it takes a --mode ...@127.0.0.1:{port} at start"
+    message = f"nothing listens on port {port} now: it takes a --mode ...@127.0.0.1:{port} at start"
     assert lines == [f"rules.yaml:5: {message} (at $.rules[1].match.port)"]
 
 
-def test_a_port_of_a_named_listener_is_listened_on(rules):
+def test_port_of_a_named_listener_is_known(rules):
     (port,) = free_ports(1)
     text = f"listen: {{work: '127.0.0.1:{port}'}}\nrules: [{{match: {{port: work}}, to: a}}]"
-    assert [line for line in check(rules(PROVIDERS + text), {})[1] if "nobody" in line] == []
+    assert [line for line in check(rules(PROVIDERS + text), {})[1] if "listens on" in line] == []
 
 
-def test_an_expression_that_a_long_text_makes_slow_is_warned_of(rules):
+def test_slow_expression_is_a_warning(rules):
     path = rules(PROVIDERS + "rules:\n- {match: {prompt: ['\\s+$', fix]}, to: a}\n- {match: '*', to: a}\n")
     errors, warnings = check(path, {})
     assert errors == []

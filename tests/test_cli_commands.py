@@ -28,7 +28,7 @@ def learned(state: Path, *args: str) -> Result:
     return CliRunner().invoke(learned_command, [*args, "--state", str(state)])
 
 
-def test_list_tells_what_is_left_out_where_and_for_how_long(state):
+def test_list_shows_what_is_left_out_where_and_for_how_long(state):
     result = learned(state, "list")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
@@ -49,12 +49,12 @@ def test_forget_alone_forgets_everything(state):
     assert learned(state, "list").stdout == "Nothing was learned.\n"
 
 
-def test_nothing_to_forget_is_said(state, tmp_path):
+def test_forget_says_when_there_is_nothing_to_forget(state, tmp_path):
     assert learned(state, "forget", "other").stdout == "There is nothing to forget.\n"
     assert learned(tmp_path / "none", "list").stdout == "Nothing was learned.\n"
 
 
-def test_what_cannot_be_forgotten_is_said_in_a_line_and_stays(state, monkeypatch):
+def test_failed_forget_is_one_line_and_changes_nothing(state, monkeypatch):
     monkeypatch.setattr(module, "LAST", 0.05)
     with closing(sqlite3.connect(state / FILE, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -64,7 +64,7 @@ def test_what_cannot_be_forgotten_is_said_in_a_line_and_stays(state, monkeypatch
         assert len(learned(state, "list").stdout.splitlines()) == 3
 
 
-def test_a_damaged_file_is_said_and_left_to_the_router(state):
+def test_damaged_file_is_reported_and_left_alone(state):
     (state / FILE).write_bytes(b"no database" * 1000)
     for command in ("list", "forget"):
         result = learned(state, command)
@@ -122,7 +122,7 @@ def test_the_first_listener_of_the_rules_is_the_gateway(home, upstream):
     assert "models for http://127.0.0.1:9000" in run(home).stdout
 
 
-def test_the_environment_says_where_the_gateway_is(home, upstream, monkeypatch):
+def test_environment_names_the_gateway(home, upstream, monkeypatch):
     upstream.answer(GLM)
     write_rules(home, upstream)
     monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://box.lan:8082")
@@ -132,7 +132,7 @@ def test_the_environment_says_where_the_gateway_is(home, upstream, monkeypatch):
     assert found["baseUrl"] == "http://box.lan:8082"
 
 
-def test_after_a_failed_fetch_the_files_are_as_they_were_and_it_fails(home, upstream):
+def test_failed_fetch_leaves_the_files_and_fails(home, upstream):
     upstream.answer(GLM, error_json(500, "api_error"))
     write_rules(home, upstream)
     run(home)
@@ -144,7 +144,7 @@ def test_after_a_failed_fetch_the_files_are_as_they_were_and_it_fails(home, upst
     assert file.read_bytes() == before
 
 
-def test_faulty_rules_are_told(home):
+def test_errors_in_the_rules_are_printed(home):
     (home / "rules.yaml").write_text("modle: 1")
     result = run(home)
     assert result.exit_code == 1

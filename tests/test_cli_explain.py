@@ -68,7 +68,7 @@ def test_without_a_file_the_rules_of_this_folder_are_explained(file, monkeypatch
     assert result.stdout.startswith("rules.yaml:17 #1 matches")
 
 
-def test_everything_that_would_be_changed_is_told(file):
+def test_all_changes_to_the_request_are_listed(file):
     result = explain(file, "anthropic/claude-sonnet-4-5[1m]", "--header", "anthropic-beta=effort-2025-11-24")
     assert result.stdout == (
         'rules.yaml:17 #1 does not match: model "claude-sonnet-4-5" is not *haiku*\n'
@@ -92,7 +92,7 @@ def test_everything_that_would_be_changed_is_told(file):
     )
 
 
-def test_a_rules_own_failover_is_told(file):
+def test_failover_of_a_rule_is_shown(file):
     own = "    to: [zai/glm-4.7, anthropic]\n    failover: {on: [429], retries: 2, wait: 5s}\n"
     file.write_text(RULES.replace("    to: [zai/glm-4.7, anthropic]\n", own))
     told = (
@@ -105,18 +105,18 @@ def test_one_target_alone_has_none_after_it(file):
     assert "the next one" not in explain(file, "claude-opus-4-5").stdout
 
 
-def test_where_nothing_would_be_changed_it_says_so(file):
+def test_unchanged_request_is_said_to_be_unchanged(file):
     assert "   changed: nothing\n" in explain(file, "claude-opus-4-5").stdout
 
 
-def test_who_is_passed_over_is_told_with_the_reason(file, monkeypatch):
+def test_skipped_target_is_shown_with_its_reason(file, monkeypatch):
     monkeypatch.delenv("ZAI_API_KEY")
     output = explain(file, "claude-sonnet-4-5").stdout
     assert "1. anthropic: POST https://api.anthropic.com/v1/messages\n" in output
     assert output.endswith("skipped zai/glm-4.7: no-key (ZAI_API_KEY is not set)\n")
 
 
-def test_a_plan_that_was_nearly_used_up_at_the_last_answer_is_passed_over(file):
+def test_plan_that_was_nearly_used_up_is_skipped(file):
     marks = "auth: client\n    quota: {redirect_at: {5h: 90}}"
     conditions = (
         'to: zai/glm-4.5-air\n  - {match: {model: "*fable*", quota: {anthropic.5h: ">=95"}}, to: zai}'
@@ -148,13 +148,13 @@ def test_the_plan_is_that_of_claude_code_here(file, monkeypatch):
     assert "skipped anthropic/claude-opus-4-5: quota:5h" in explain(file, "claude-opus-4-5").stdout
 
 
-def test_a_login_that_is_not_there_is_told(file, tmp_path):
+def test_missing_login_is_reported(file, tmp_path):
     file.write_text(RULES.replace("auth: client", f"auth: claude-login\n    login: {tmp_path / 'none'}", 1))
     output = explain(file, "claude-opus-4-5").stdout
     assert f"skipped anthropic/claude-opus-4-5: no-login (there is no login in {tmp_path}/none)" in output
 
 
-def test_where_nobody_is_available_it_says_what_the_caller_gets(file, monkeypatch):
+def test_without_available_target_the_refusal_is_shown(file, monkeypatch):
     monkeypatch.delenv("ZAI_API_KEY")
     output = explain(file, "claude-haiku-4-5").stdout
     assert output.endswith("no target is available: refused here with 503\n")
@@ -200,7 +200,7 @@ def test_a_key_is_never_shown_whole(file):
     assert "sk-ant-fake-0123456789" not in result.output
 
 
-def test_faults_in_the_rules_go_to_stderr(file):
+def test_errors_in_the_rules_go_to_stderr(file):
     file.write_text(RULES.replace("to: zai/", "to: zay/"))
     result = explain(file, "claude-haiku-4-5")
     assert (result.exit_code, result.stdout) == (1, "")

@@ -41,7 +41,7 @@ def test_a_rules_file_is_one_and_all_else_is_mitmproxys(given, meant):
         (["my.yaml", "web_port=9000"], "web_port=9000 is no argument of run: write just web_port=9000 run"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_with_what_can(given, words):
+def test_wrong_argument_is_refused_with_the_right_one(given, words):
     with pytest.raises(RefusedError) as caught:
         understood(given)
     assert str(caught.value) == words
@@ -98,7 +98,7 @@ def start(tmp_path, *command: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def test_it_becomes_what_it_starts(tmp_path):
+def test_start_becomes_the_program_it_starts(tmp_path):
     code = "import sys; print(sys.argv[1:]); sys.exit(3)"
     assert start(tmp_path, sys.executable, "-c", code, "my.yaml") == (
         3, "['--set', 'router_rules=my.yaml']\n", "",

@@ -128,7 +128,7 @@ def test_only_what_is_recent_enough_counts(tmp_path):
 
 
 @pytest.mark.parametrize("since", ["yesterday", "7", "-7d", "", "999999999d"])
-def test_a_since_that_is_no_duration_is_a_clear_error(state, since):
+def test_invalid_since_is_a_clear_error(state, since):
     result = stats(state, "--since", since)
     assert result.exit_code == 2
     assert "is not a duration such as 30m, 12h or 7d" in result.stderr
@@ -145,7 +145,7 @@ def test_nothing_on_record_is_still_json_and_csv(tmp_path):
     assert stats(tmp_path, "--csv").stdout.startswith("model,requests,")
 
 
-def test_it_ends_with_when_windows_will_be_full(state):
+def test_output_ends_with_the_forecast_of_the_windows(state):
     quotas, now = Quotas(), time.time()
     for ago, percent in ((600, 40.0), (0, 80.0)):
         told = RateLimitHeaders({}, {"5h": percent, "7d": 10.0}, dict.fromkeys(("5h", "7d"), now + 9000))
@@ -161,7 +161,7 @@ def test_it_ends_with_when_windows_will_be_full(state):
     assert "full at" not in stats(state, "--json").stdout + stats(state, "--csv").stdout
 
 
-def test_broken_lines_are_told_beside_the_answer(state):
+def test_broken_lines_are_counted_on_stderr(state):
     with (state / "requests.jsonl").open("ab") as log:
         log.write(b"{\n")
     result = stats(state, "--json")
@@ -182,13 +182,13 @@ def write(folder: Path, entries: list[Entry]) -> None:
             ledger.enter(one)
 
 
-def test_the_ledger_is_what_is_added_up(tmp_path):
+def test_stats_sum_over_the_ledger(tmp_path):
     write(tmp_path, ENTRIES)
     result = stats(tmp_path)
     assert [line.rstrip() for line in result.stdout.splitlines()] == TABLE.splitlines()
 
 
-def test_what_the_log_kept_from_before_the_ledger_counts_once(state):
+def test_entries_in_log_and_ledger_count_once(state):
     write(
         state,
         [entry(ts=NOON + timedelta(days=2), model="new"), entry(ts=NOON + timedelta(days=9), model="new")],
@@ -208,7 +208,7 @@ def test_a_week_back_is_read_from_the_ledger(tmp_path):
     assert {group["model"] for group in told["groups"]} == {"d1", "d6"}
 
 
-def test_it_reads_while_a_router_writes(tmp_path):
+def test_stats_read_while_a_router_writes(tmp_path):
     with closing(Ledger(tmp_path)) as ledger:
         ledger.enter(ENTRIES[0])
         wait_until(lambda: "glm" in stats(tmp_path).stdout, 5, lambda: "the first row")

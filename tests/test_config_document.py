@@ -22,7 +22,7 @@ def test_a_plain_scalar_is_text(text):
 
 
 @pytest.mark.parametrize("text", ["", "~", "null"])
-def test_nothing_tilde_and_null_are_null_unless_quoted(text):
+def test_empty_tilde_and_null_are_null_unless_quoted(text):
     root, _ = document.read(f'plain: {text}\nquoted: "{text}"')
     assert root.get("plain") is None
     assert root.get("quoted") == Scalar(2, text, plain=False)
@@ -56,7 +56,7 @@ def test_aliases_and_merge_keys_work_and_own_keys_win():
 
 
 @pytest.mark.parametrize("glob", ["*haiku*", "*", "*-x", "[*haiku*, b]"])
-def test_an_unquoted_glob_is_told_to_be_quoted(glob):
+def test_unquoted_glob_error_says_to_use_quotes(glob):
     assert "put globs in quotes" in fault_of(f"rules:\n  - match: {glob}\n").removeprefix("rules.yaml:2: ")
 
 
@@ -104,7 +104,7 @@ def test_a_byte_order_mark_is_no_part_of_the_text():
 
 
 @given(st.text(alphabet=st.sampled_from("ab:-[]{}*&!|>'\"# \n\t,?%@~<\\$\u00e4\x85\u2028")))
-def test_any_text_gives_a_tree_or_a_fault_within_the_file(text):
+def test_any_text_gives_a_tree_or_an_error_within_the_file(text):
     line = 1
     try:
         document.read(text)
@@ -120,7 +120,7 @@ def test_any_text_gives_a_tree_or_a_fault_within_the_file(text):
         max_leaves=9,
     )
 )
-def test_what_another_writer_wrote_is_read_back(value):
+def test_documents_of_another_yaml_writer_are_read_back(value):
     def plain(node):
         match node:
             case Scalar():

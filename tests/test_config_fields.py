@@ -56,7 +56,7 @@ def test_counts_are_whole(text, count):
 
 
 @pytest.mark.parametrize("text", ["1.5", "0.0001k", "k", "-1", "1 k", "1e3", ""])
-def test_what_is_not_whole_is_no_count(text):
+def test_fractions_of_one_are_no_count(text):
     assert refusal(fields.count, text)
 
 
@@ -100,7 +100,7 @@ def test_1m_at_the_end_of_a_model_glob_is_ignored():
         ("http://local_llm", "http://local_llm"),
     ],
 )
-def test_urls_are_taken_apart(text, expected):
+def test_urls_are_parsed_into_parts(text, expected):
     assert str(fields.url(text)) == expected
 
 
@@ -170,7 +170,7 @@ def test_header_names_are_tokens_and_not_of_the_connection(text):
         (fields.path, "/openai/deployments/x", "/openai/deployments/x"),
     ],
 )
-def test_what_is_well_formed_is_read(read, text, value):
+def test_well_formed_text_is_read(read, text, value):
     assert read(text) == value
 
 
@@ -201,7 +201,7 @@ def test_what_is_well_formed_is_read(read, text, value):
         (fields.whole, "9" * 5000),
     ],
 )
-def test_what_is_not_is_refused(read, text):
+def test_malformed_text_is_refused(read, text):
     assert refusal(read, text)
 
 

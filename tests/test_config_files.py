@@ -21,7 +21,7 @@ def hanging(tmp_path):
     gate.set()
 
 
-def test_what_a_call_gives_and_raises_is_passed_on(tmp_path):
+def test_result_and_exception_of_a_call_are_passed_on(tmp_path):
     (tmp_path / "file").write_bytes(b"text")
     assert files.read(tmp_path / "file") == b"text"
     assert files.stat(tmp_path / "file").st_size == 4
@@ -31,7 +31,7 @@ def test_what_a_call_gives_and_raises_is_passed_on(tmp_path):
         files.read(tmp_path)
 
 
-def test_a_disk_that_hangs_is_waited_for_once_and_seen_again(hanging):
+def test_hanging_disk_is_waited_for_once_and_noticed_when_it_recovers(hanging):
     path, gate = hanging
     began = time.monotonic()
     with pytest.raises(TimeoutError, match="the disk does not answer"):
@@ -51,7 +51,7 @@ def test_a_disk_that_hangs_is_waited_for_once_and_seen_again(hanging):
             assert time.monotonic() - late < 5
 
 
-def test_what_is_stuck_is_told_once(hanging, monkeypatch, caplog):
+def test_hanging_disk_is_logged_once(hanging, monkeypatch, caplog):
     path, gate = hanging
     monkeypatch.setattr(files, "LIMIT", 0.1)
     with caplog.at_level(logging.WARNING, "signalbox"):
@@ -63,7 +63,7 @@ def test_what_is_stuck_is_told_once(hanging, monkeypatch, caplog):
     ]
 
 
-def test_another_path_is_not_held_up(hanging, tmp_path):
+def test_other_path_is_not_blocked_by_a_hanging_one(hanging, tmp_path):
     path, gate = hanging
     with pytest.raises(TimeoutError):
         files.within(path, gate.wait, 0.01)
@@ -89,7 +89,7 @@ def test_the_event_loop_goes_on_beside_a_call(hanging):
     _, gate = hanging
 
     async def scenario() -> str:
-        waiting = asyncio.create_task(files.apart(lambda: gate.wait() and "done"))
+        waiting = asyncio.create_task(files.in_thread(lambda: gate.wait() and "done"))
         await asyncio.sleep(0.01)
         assert not waiting.done()
         gate.set()

@@ -80,7 +80,7 @@ def test_the_text_is_stable_and_ends_in_a_line():
 @pytest.mark.parametrize(
     "path", [ROOT / "rules.yaml", *sorted((ROOT / "examples").glob("*.yaml"))], ids=lambda p: p.name
 )
-def test_the_rules_that_come_with_it_are_accepted(path):
+def test_shipped_rules_are_accepted_by_the_schema(path):
     assert accepts(SCHEMA, yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
@@ -105,7 +105,7 @@ def test_the_rules_that_come_with_it_are_accepted(path):
         "limits: {body: 10MB}\nfail: closed\npicker: true\nledger: sqlite\nlisten: {a: '127.0.0.1:80'}",
     ],
 )
-def test_what_the_loader_takes_is_accepted(text):
+def test_schema_accepts_what_the_loader_accepts(text):
     assert accepts(SCHEMA, yaml.safe_load(text))
 
 
@@ -128,7 +128,7 @@ def test_what_the_loader_takes_is_accepted(text):
         "picker: maybe",
     ],
 )
-def test_what_the_loader_refuses_is_refused(text):
+def test_schema_refuses_what_the_loader_refuses(text):
     assert not accepts(SCHEMA, yaml.safe_load(text))
 
 

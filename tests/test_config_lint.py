@@ -18,42 +18,42 @@ def warnings_of(text: str, **environ: str) -> tuple[str, ...]:
     return parse(text, file=Path("rules.yaml"), environ=environ).warnings
 
 
-def test_an_unset_key_tells_who_is_unavailable():
+def test_unset_key_warning_names_the_unavailable_provider():
     assert warnings_of("providers:\n  zai:\n    url: https://h\n    key: ${ZAI_API_KEY}\n") == (
         'rules.yaml:4: ZAI_API_KEY is not set: provider "zai" is unavailable (at $.providers.zai.key)',
     )
 
 
-def test_one_unset_key_of_several_is_told_too():
+def test_one_unset_key_of_several_is_a_warning():
     assert warnings_of("providers:\n  zai:\n    url: https://h\n    keys: ['${A}', k]\n") == (
         "rules.yaml:4: A is not set (at $.providers.zai.keys)",
     )
 
 
 @pytest.mark.parametrize("key", ["key: sk-ant-fake-1", "keys: [k, sk-ant-fake-1]"])
-def test_a_key_of_anthropics_for_another_host_is_told_without_the_key(key):
+def test_anthropic_key_for_another_host_is_a_warning_without_the_key(key):
     (warning,) = warnings_of(f"providers:\n  zai:\n    {key}\n    url: https://api.z.ai\n")
     assert warning.startswith("rules.yaml:3: a key of Anthropic's is configured for api.z.ai")
     assert "fake" not in warning
 
 
-def test_a_key_of_anthropics_for_anthropic_is_fine():
+def test_anthropic_key_for_anthropic_is_fine():
     assert warnings_of("providers: {a: {url: https://api.anthropic.com, key: sk-ant-fake-1}}") == ()
 
 
 @pytest.mark.parametrize("match", ['"*"', "{}", "{model: '**'}", "[x, '*']"])
-def test_rules_behind_one_that_matches_everything_are_told(match):
+def test_rules_after_one_that_matches_everything_are_a_warning(match):
     assert warnings_of(PROVIDER + f"rules:\n  - {{match: {match}, to: a}}\n  - {{match: x, to: a}}\n") == (
         "rules.yaml:4: the rules after this one are never reached: it matches everything (at $.rules[0])",
     )
 
 
 @pytest.mark.parametrize("match", ["x*", "{model: '*', thinking: true}", "{stream: true}"])
-def test_rules_behind_one_that_does_not_are_fine(match):
+def test_rules_after_one_that_does_not_are_fine(match):
     assert warnings_of(PROVIDER + f"rules:\n  - {{match: {match}, to: a}}\n  - {{match: '*', to: a}}\n") == ()
 
 
-def test_a_log_level_that_is_none_is_told():
+def test_unknown_log_level_is_a_warning():
     assert warnings_of("", LOG_LEVEL="loud") == (
         'rules.yaml:1: LOG_LEVEL is "loud": expected debug, info, warn, error, silent (at $.log.level)',
     )
@@ -72,7 +72,7 @@ def provider(written: str) -> str:
         ("url: http://api.anthropic.com; auth: client", 3),
     ],
 )
-def test_a_credential_that_leaves_the_house_unencrypted_is_told(written, line):
+def test_credential_sent_unencrypted_to_a_public_host_is_a_warning(written, line):
     (warning,) = warnings_of(provider(written))
     assert warning.startswith(f"rules.yaml:{line}: the ")
     assert "unencrypted: write https:// (at $.providers.a.url)" in warning
@@ -92,11 +92,11 @@ def test_a_credential_that_leaves_the_house_unencrypted_is_told(written, line):
         "x.internal.",
     ],
 )
-def test_within_the_house_it_may_go_unencrypted(host):
+def test_credential_may_go_unencrypted_within_the_own_network(host):
     assert warnings_of(provider(f"url: http://{host}; key: fake")) == ()
 
 
-def test_without_a_credential_it_may_go_unencrypted():
+def test_requests_without_credential_may_go_unencrypted():
     assert warnings_of(provider("url: http://api.z.ai")) == ()
 
 
@@ -108,7 +108,7 @@ def test_without_a_credential_it_may_go_unencrypted():
         ("claude-login", "https://h"),
     ],
 )
-def test_a_login_for_others_than_anthropic_is_told(auth, url):
+def test_login_sent_to_another_host_than_anthropic_is_a_warning(auth, url):
     (warning,) = warnings_of(provider(f"url: {url}; auth: {auth}"))
     assert warning.startswith("rules.yaml:4: ")
     assert f"goes to {url[8:]}, which is not Anthropic's" in warning
@@ -120,7 +120,7 @@ def test_a_login_for_anthropic_is_fine():
 
 
 @pytest.mark.parametrize("tokens", ["tokens_over: 2k, tokens_under: 1k", "tokens_over: 5, tokens_under: 6"])
-def test_conditions_that_no_request_meets_are_told(tokens):
+def test_conditions_that_no_request_meets_are_a_warning(tokens):
     (warning,) = warnings_of(PROVIDER + f"rules:\n  - match: {{{tokens}}}\n    to: a\n")
     assert warning.startswith("rules.yaml:4: this rule is never reached: no request has more than ")
 
@@ -129,14 +129,14 @@ def test_one_count_that_meets_both_is_enough():
     assert warnings_of(PROVIDER + "rules: [{match: {tokens_over: 5, tokens_under: 7}, to: a}]") == ()
 
 
-def test_a_client_that_there_is_not_is_told():
+def test_unknown_client_is_a_warning():
     text = (
         PROVIDER + "clients: {laptop: s1, build: s2}\nrules:\n  - {match: {client: [lap*, bulid]}, to: a}\n"
     )
     assert warnings_of(text) == ('rules.yaml:5: no client is called "bulid" (at $.rules[0].match.client)',)
 
 
-def test_a_name_given_to_two_rules_is_told():
+def test_name_of_two_rules_is_a_warning():
     text = PROVIDER + "rules:\n  - {name: x, match: a, to: a}\n  - {name: x, match: b, to: a}\n"
     assert warnings_of(text) == (
         'rules.yaml:5: the rule on line 4 has the name "x" too (at $.rules[1].name)',
@@ -215,7 +215,7 @@ def told(*matches: str) -> list[str]:
         ("{quota: {a.5h: '>80'}}", "{quota: {a.5h: '>80', a.7d: '>80'}}"),
     ],
 )
-def test_a_rule_behind_one_that_takes_all_of_its_requests_is_told(first, second):
+def test_rule_after_one_that_takes_all_of_its_requests_is_a_finding(first, second):
     (warning,) = told(first, second)
     assert warning == (
         "rules.yaml:4: this rule is never reached: rule #1 on line 3 takes its requests first (at $.rules[1])"
@@ -238,11 +238,11 @@ def test_a_rule_behind_one_that_takes_all_of_its_requests_is_told(first, second)
         ("{tier: haiku}", "'*'"),
     ],
 )
-def test_one_behind_a_rule_that_leaves_some_is_not(first, second):
+def test_rule_after_one_that_leaves_some_is_no_finding(first, second):
     assert told(first, second) == []
 
 
-def test_a_glob_of_several_that_is_taken_before_is_told_by_itself():
+def test_glob_taken_by_an_earlier_rule_is_a_finding_of_its_own():
     (warning,) = told("'*haiku*'", "{model: [claude-haiku-4-5, 'glm-*']}")
     told_of = '"claude-haiku-4-5" is never reached here: rule #1 on line 3 takes it first'
     assert warning == f"rules.yaml:4: {told_of} (at $.rules[1].match)"
@@ -253,11 +253,11 @@ def test_rules_may_take_all_of_another_together():
     assert "rule #1 on line 3, rule #2 on line 4 takes its requests first" in warning
 
 
-def test_a_glob_that_stands_twice_in_a_rule_is_told():
+def test_repeated_glob_in_a_rule_is_a_finding():
     assert told("[a, b, A]") == ['rules.yaml:3: "a" stands in this rule twice (at $.rules[0].match)']
 
 
-def test_behind_a_rule_that_takes_everything_nothing_more_is_told():
+def test_no_findings_after_a_rule_that_takes_everything():
     assert told("'*'", "x", "x") == []
 
 
@@ -276,5 +276,5 @@ def test_every_glob_covers_itself_and_is_covered_by_the_star(glob):
     assert covers("*", glob)
 
 
-def test_hundreds_of_rules_are_looked_at_in_time():
+def test_hundreds_of_rules_are_checked_in_time():
     assert told(*(f"'model-{n}-*'" for n in range(300))) == []

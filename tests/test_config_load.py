@@ -143,11 +143,11 @@ def errors_of(text: str, **environ: str) -> tuple[str, ...]:
         ("a: 1\nb: [", "2: while parsing a flow node: did not find expected node content (at $)"),
     ],
 )
-def test_an_error_names_line_fault_and_path(text, error):
+def test_error_names_line_message_and_path(text, error):
     assert errors_of(text) == (f"rules.yaml:{error}",)
 
 
-def test_all_errors_are_told_in_the_order_of_the_file():
+def test_all_errors_are_listed_in_the_order_of_the_file():
     text = """
 providers:
   a: {url: ftp://h, api: opnai}
@@ -202,7 +202,7 @@ providers:
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "rules: []", "rules:\nproviders:\n", "providers: {}"])
-def test_no_rules_are_rules_too(text):
+def test_empty_file_is_valid(text):
     assert parse(text, file=FILE, environ={}) == Rules(file=FILE)
 
 
@@ -297,7 +297,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("data", BROKEN, ids=lambda data: repr(data[:20]))
-def test_a_broken_file_is_one_error_per_fault_and_no_traceback(tmp_path, data):
+def test_broken_file_gives_one_line_per_error_and_no_traceback(tmp_path, data):
     path = tmp_path / "rules.yaml"
     path.write_bytes(data)
     with pytest.raises(RulesError) as caught:

@@ -25,7 +25,7 @@ def test_a_search_ends_in_time(pattern, caplog):
 
 
 @pytest.mark.parametrize("pattern", SLOW)
-def test_what_a_long_text_makes_slow_is_known_before(pattern):
+def test_slow_expression_is_recognized_without_a_request(pattern):
     assert parse(pattern).is_slow()
 
 
@@ -54,6 +54,6 @@ def test_only_the_beginning_of_a_text_is_searched():
     assert not Regex("needle").found_in("x" * LONGEST + "needle")
 
 
-def test_what_is_no_expression_is_an_error():
+def test_invalid_expression_is_an_error():
     with pytest.raises(ValueError, match="missing"):
         parse("(")

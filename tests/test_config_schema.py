@@ -52,13 +52,13 @@ def rule_of(keys: str) -> Rule:
         (", key: '${K:-}'", "key", "x-api-key", "learn", "forward", "the key is empty"),
     ],
 )  # fmt: skip
-def test_what_a_provider_is_by_default(keys, auth, key_header, beta, count_tokens, unavailable):
+def test_defaults_of_a_provider(keys, auth, key_header, beta, count_tokens, unavailable):
     found = provider_of(keys)
     assert (found.auth, found.key_header, found.beta) == (auth, key_header, beta)
     assert (found.count_tokens, found.unavailable) == (count_tokens, unavailable)
 
 
-def test_the_first_key_that_could_be_had_is_the_key():
+def test_first_available_key_is_the_key():
     found = provider_of(", keys: ['${K}', l, m]")
     assert found.keys == (Secret(None, "K is not set"), Secret("l"), Secret("m"))
     assert found.key == "l"
@@ -92,7 +92,7 @@ def test_a_key_of_a_provider(keys, name, value):
     assert getattr(provider_of(keys), name) == value
 
 
-def test_a_status_file_is_kept_where_quota_is_given():
+def test_status_file_is_written_where_quota_is_given():
     assert provider_of("").quota.status_file is None
     assert provider_of(", quota: {}").quota.status_file == Path("~/.claude/usage-status.md").expanduser()
     quota = provider_of(", quota: {redirect_at: {5h: 90}, probe: 0s, probe_key: '${K}', accounts: [x]}").quota
@@ -125,7 +125,7 @@ def test_a_status_file_is_kept_where_quota_is_given():
         ),
     ],
 )  # fmt: skip
-def test_what_a_match_asks(match, expected):
+def test_conditions_of_a_match(match, expected):
     assert rule_of(f"{{match: {match}, to: a}}").match == expected
 
 
@@ -144,7 +144,7 @@ def test_regexes_are_compiled():
         ("{reject: 403}", (), Reject(403, "rejected by the rules")),
     ],
 )
-def test_where_a_rule_goes(to, choices, reject):
+def test_targets_of_a_rule(to, choices, reject):
     found = rule_of(f'{{match: "*", to: {to}}}')
     assert (found.choices, found.reject) == (choices, reject)
 
@@ -213,6 +213,6 @@ def test_log_level_in_the_environment_wins():
     assert rules_of("log: {level: debug}", LOG_LEVEL="loud").log.level == "debug"
 
 
-def test_names_that_others_need_are_kept_from_the_environment_and_no_others():
+def test_only_the_names_that_others_need_are_taken_from_the_environment():
     environ = {"ANTHROPIC_DEFAULT_OPUS_MODEL": "glm-5", "HOME_SECRET": "x", "CLAUDE_CONFIG_DIR": ""}
     assert rules_of("", **environ).environment == {"ANTHROPIC_DEFAULT_OPUS_MODEL": "glm-5"}

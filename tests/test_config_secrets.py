@@ -40,7 +40,7 @@ def test_a_name_without_value_and_default_is_unset():
 
 
 @pytest.mark.parametrize("text", ["${", "${}", "${a b}", "${HOST", "${A:-${HOST}}", "${1}", "${HOST-x}"])
-def test_what_looks_like_a_name_and_is_none_is_refused(text):
+def test_malformed_variable_reference_is_refused(text):
     with pytest.raises(ValueError, match=r"\$\$\{"):
         expanded(text, VARIABLES)
 
@@ -57,7 +57,7 @@ def test_dotenv_is_taken_as_it_stands():
     assert (found.lines["A"], found.lines["F"], found.ignored) == (1, 6, ())
 
 
-def test_lines_of_dotenv_that_set_nothing_are_told_by_number():
+def test_lines_of_dotenv_that_set_nothing_are_listed_by_number():
     found = from_dotenv("A=1\n\n\nthis is no setting\nB=2\n'\n")
     assert (found.values, found.lines["B"], found.ignored) == ({"A": "1", "B": "2"}, 5, (4, 6))
 
@@ -149,7 +149,7 @@ def test_a_command_that_prints_without_end_is_ended(vault):
     assert time.monotonic() - began < 5
 
 
-def test_a_child_that_holds_the_output_open_holds_nobody_up(vault, monkeypatch):
+def test_child_that_holds_the_output_open_does_not_block(vault, monkeypatch):
     monkeypatch.setattr(secrets, "COMMAND_LIMIT", 0.5)
     script = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(5)'])"
     assert "took longer than 0.5 s" in vault.fetch(command(script)).reason

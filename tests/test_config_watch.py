@@ -52,7 +52,7 @@ def desk(tmp_path):
     return desk
 
 
-def test_the_start_tells_what_was_loaded_and_warns(tmp_path):
+def test_start_logs_what_was_loaded_and_warnings(tmp_path):
     desk = Desk(tmp_path / "rules.yaml", GOOD.replace(":-none", ""))
     assert desk.said == [
         ("info", "rules loaded: 1 provider, 1 rule"),
@@ -76,7 +76,7 @@ def test_a_start_with_an_empty_file_is_a_pure_pipe_and_stays_one(tmp_path):
     assert (desk.live.rules.rules, desk.live.error) == ((), "")
 
 
-def test_a_good_edit_is_in_force_once_it_has_rested(desk):
+def test_good_edit_is_in_force_once_the_file_is_stable(desk):
     before, heard = desk.live.loaded_at, []
     desk.live.on_change.append(heard.append)
     desk.write(OTHER)
@@ -109,7 +109,7 @@ def test_an_unchanged_file_is_not_loaded_again(desk, monkeypatch):
     assert desk.said == []
 
 
-def test_a_file_that_was_only_touched_is_no_news(desk):
+def test_touched_file_is_not_announced(desk):
     before = desk.live.rules
     os.utime(desk.path, (1, 1))
     desk.look(2)
@@ -137,7 +137,7 @@ FAULTS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_a_fault_keeps_the_last_good_rules_and_is_told_once_it_has_rested(desk, fault):
+def test_error_keeps_the_last_good_rules_and_is_logged_once_the_file_is_stable(desk, fault):
     fault(desk.path)
     desk.look(1)
     assert (desk.live.error, desk.said, desk.model) == ("", [], "one")
@@ -150,7 +150,7 @@ def test_a_fault_keeps_the_last_good_rules_and_is_told_once_it_has_rested(desk, 
 
 
 @pytest.mark.parametrize("text", [GOOD, OTHER])
-def test_a_good_edit_clears_the_fault_and_says_so(desk, text):
+def test_good_edit_clears_the_error(desk, text):
     desk.write("rules: [")
     desk.look(2)
     desk.said.clear()
@@ -159,7 +159,7 @@ def test_a_good_edit_clears_the_fault_and_says_so(desk, text):
     assert (desk.live.error, desk.said) == ("", [("info", "rules loaded: 1 provider, 1 rule")])
 
 
-def test_another_fault_is_told_too(desk):
+def test_different_error_is_logged_too(desk):
     for text in ("rules: [", "rulse: []"):
         desk.write(text)
         desk.look(2)
@@ -169,7 +169,7 @@ def test_another_fault_is_told_too(desk):
     assert "stay in force" in desk.said[-1][1]
 
 
-def test_a_save_in_two_steps_is_no_fault(desk):
+def test_save_in_two_steps_is_no_error(desk):
     desk.write(GOOD[: GOOD.index("rules:")])
     desk.look(1)
     assert desk.model == "one"
@@ -194,7 +194,7 @@ def test_the_file_of_a_secret_is_watched(desk):
     assert desk.live.rules.providers["zai"].key == "file-key-for-tests"
 
 
-def test_the_remedy_for_a_fault_may_appear_in_another_file(desk):
+def test_error_may_be_fixed_in_another_file(desk):
     desk.write(OTHER + "clients: {me: {file: secret}}\n")
     desk.look(2)
     assert "secret cannot be read" in desk.live.error
@@ -203,7 +203,7 @@ def test_the_remedy_for_a_fault_may_appear_in_another_file(desk):
     assert (desk.live.error, desk.live.rules.clients) == ("", {"me": "client-secret-for-tests"})
 
 
-def test_a_listener_that_fails_is_told_and_the_others_still_hear(desk):
+def test_failing_callback_is_logged_and_the_others_are_called(desk):
     heard = []
     desk.live.on_change += [lambda rules: 1 / 0, heard.append]
     desk.write(OTHER)
@@ -212,7 +212,7 @@ def test_a_listener_that_fails_is_told_and_the_others_still_hear(desk):
     assert any("ZeroDivisionError" in line for _, line in desk.said)
 
 
-def test_watching_outlives_any_fault_and_sees_the_next_edit(desk, monkeypatch):
+def test_watching_survives_any_error_and_sees_the_next_edit(desk, monkeypatch):
     load, failures = watch.load, iter([OSError("the disk is gone")])
 
     def failing_once(*args, **kwargs):
@@ -266,7 +266,7 @@ def test_a_command_runs_again_after_a_refusal_and_once_for_many(counting):
     assert refusals(counting, time.monotonic()) == "xxx"
 
 
-def test_a_command_that_prints_the_same_again_rests(counting):
+def test_command_that_prints_the_same_again_is_not_run_for_a_time(counting):
     counting.write(GOOD.replace("'${ZAI:-none}'", f"{{command: ['{sys.executable}', -c, \"{CONSTANT}\"]}}"))
     counting.look()
     for _ in range(3):
@@ -299,12 +299,12 @@ def test_a_command_runs_ahead_of_each_period(counting, monkeypatch):
     asyncio.run(scenario())
 
 
-def test_a_look_after_the_start_runs_no_command_again(counting):
+def test_poll_after_the_start_runs_no_command_again(counting):
     counting.look(3)
     assert counting.live.rules.providers["zai"].key == "x"
 
 
-def test_a_refusal_during_a_fault_still_runs_the_command(counting):
+def test_refused_key_runs_its_command_also_while_the_file_is_broken(counting):
     counting.write("rules: [")
     counting.look()
     assert refusals(counting, time.monotonic()) == "xx"
@@ -312,7 +312,7 @@ def test_a_refusal_during_a_fault_still_runs_the_command(counting):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
 @pytest.mark.parametrize("name", ["rules.yaml", ".env"])
-def test_a_pipe_in_the_place_of_a_file_is_told_and_the_next_edit_seen(desk, name, tmp_path):
+def test_pipe_in_place_of_the_file_is_an_error_and_the_next_edit_is_seen(desk, name, tmp_path):
     (tmp_path / name).unlink(missing_ok=True)
     os.mkfifo(tmp_path / name)
     desk.look()

@@ -119,7 +119,7 @@ def test_there_is_nothing_to_say_against_it_but_what_comes_later(name):
     later = {f"{pending.what} is not yet in effect" for pending in PENDING}
     said = [line.partition(": ")[2].partition(" (at ")[0] for line in warnings]
     assert [
-        line for line in said if line not in later and not line.startswith("nobody listens on port ")
+        line for line in said if line not in later and not line.startswith("nothing listens on port ")
     ] == []
 
 

@@ -17,11 +17,11 @@ def asked(query: str, entries: list[dict[str, Any]] = ENTRIES) -> tuple[str, boo
 
 
 @pytest.mark.parametrize("query", ["", "limit=1000", "limit=5", "beta=true", "limit", "limit=", "after_id="])
-def test_all_of_it_is_one_page(query):
+def test_list_without_limit_is_one_page(query):
     assert asked(query) == ("abcde", False, "a", "e")
 
 
-def test_nothing_has_neither_first_nor_last():
+def test_empty_list_has_neither_first_nor_last_id():
     assert asked("", []) == ("", False, None, None)
 
 
@@ -35,16 +35,16 @@ def test_nothing_has_neither_first_nor_last():
         ("after_id=e", ("", False, None, None)),
     ],
 )
-def test_whoever_asks_for_pages_gets_them(query, expected):
+def test_list_is_paged_by_limit_and_after_id(query, expected):
     assert asked(query) == expected
 
 
-def test_after_a_model_that_is_not_there_any_more_comes_nothing():
+def test_page_after_an_unknown_model_is_empty():
     assert asked("after_id=gone") == ("", False, None, None)
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "1001", "two", "1e3", "9" * 5000, "²", "1 000"])
-def test_a_limit_that_anthropic_would_not_take_is_none(limit):
+def test_invalid_limit_is_ignored(limit):
     assert asked(f"limit={limit}")[0] == "abcde"
 
 
@@ -55,5 +55,5 @@ def test_a_limit_that_anthropic_would_not_take_is_none(limit):
         ("limit=1&lifecycle[]=active&after_id=x&beta=true&before_id=y", "lifecycle[]=active&beta=true"),
     ],
 )
-def test_anthropic_is_told_all_but_the_paging(query, left):
+def test_query_for_anthropic_lacks_the_paging(query, left):
     assert less_paging(query) == left

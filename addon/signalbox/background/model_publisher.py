@@ -77,7 +77,7 @@ class ModelPublisher:
         rules = self._live.rules
         gathered = await self._lists.gather(rules, tls=self._tls())
         write = partial(picker.write, rules, gathered, self._base_url(), now=time.time())
-        written = await files.apart(write)
+        written = await files.in_thread(write)
         for one in written:
             if one not in self._logged:
                 log.log(logging.WARNING if one.fault else logging.INFO, "%s", one.line)

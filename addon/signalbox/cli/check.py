@@ -74,7 +74,7 @@ def _without_listener(rules: Rules) -> Iterator[Finding]:
             listening.add(port)  # said once
             if is_free(port):
                 message = (
-                    f"nobody listens on port {port} now: it takes a --mode ...@127.0.0.1:{port} at start"
+                    f"nothing listens on port {port} now: it takes a --mode ...@127.0.0.1:{port} at start"
                 )
                 yield Finding(rule.line, message, f"$.rules[{i}].match.port")
 
@@ -131,7 +131,7 @@ def _elsewhere(rules: Rules, provider: Provider, id: str) -> str:
         return "" if provider.is_anthropic else "the upstream"
     first = rule.choices[0] if rule.choices else ()
     names = [target.provider for target in first]
-    return "" if provider.name in names else " or ".join(names) or "nobody"
+    return "" if provider.name in names else " or ".join(names) or "no provider"
 
 
 def _line(root: document.Mapping, provider: str, place: int) -> int:

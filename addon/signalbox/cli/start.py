@@ -1,7 +1,7 @@
 """What `just run` and `just web` start: checks arguments and ports, then becomes mitmdump or mitmweb.
 
-mitmproxy takes any argument that is no option for a filter of flows, and tells of a port that is taken by
-its errno.
+mitmproxy takes any argument that is no option for a filter of flows, and reports a taken port by its
+errno.
 """
 
 import os

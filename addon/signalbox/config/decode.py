@@ -104,7 +104,7 @@ class Decoder:
         return self._value(spec, text, node.text, node.line, path)
 
     def _value(self, spec: TypeSpec, text: str, written: str, line: int, path: str) -> Any:
-        """`text` as the spec reads it. Errors show what was written, which tells no variable's value."""
+        """`text` as the spec reads it. Errors show `written`, which has no variable's value in it."""
         if spec.kind is Literal:
             return text if text in spec.args else self._error(line, _no_choice(spec, written), path)
         assert spec.reads is not None
@@ -177,7 +177,7 @@ def _is_json(spec: TypeSpec) -> bool:
 
 
 def _nothing(options: tuple[TypeSpec, ...], line: int) -> Node:
-    """What null stands for where something must stand: no keys, or no text."""
+    """The meaning of null where a value is required: no keys, or no text."""
     if any(option.is_struct or option.kind is dict for option in options):
         return document.Mapping(line)
     return Scalar(line, "", plain=False)
@@ -198,8 +198,8 @@ def _fits(spec: TypeSpec, node: Node) -> bool:
 
 
 def _may_be(kind: type[msgspec.Struct], node: document.Mapping) -> bool:
-    """Of several structs the first is meant whose own key is there; one without such a key takes the rest."""
-    own = getattr(kind, "told_by", None)
+    """Of several structs, the first whose `own_key` is present; one without an `own_key` takes the rest."""
+    own = getattr(kind, "own_key", None)
     return own is None or own in node.items
 
 

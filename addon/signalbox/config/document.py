@@ -1,7 +1,7 @@
 """rules.yaml as a tree of nodes that know their lines.
 
 YAML's own guesses about scalars are not made (`on`, `no`, `08:30` stay text): what a scalar means is
-for the key it stands under to say. The tree is put together from the parser's events without
+decided by its key. The tree is built from the parser's events without
 recursion, so that no file, however deep, can exhaust the stack.
 """
 
@@ -16,7 +16,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NOT_YAML = re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _DEEPEST = 64
 _LARGEST = 1_000_000
-"""Nodes after aliases are followed: a few nested aliases can stand for billions."""
+"""Nodes after aliases are expanded: a few nested aliases can expand to billions."""
 
 
 class Finding(msgspec.Struct, frozen=True, order=True):
@@ -84,7 +84,7 @@ class Mapping(msgspec.Struct, frozen=True):
     line: int
     items: dict[str, "Node"] = {}
     lines: dict[str, int] = {}
-    """Where each key stands."""
+    """Line of each key."""
     size: int = 1
 
     def get(self, key: str) -> "Node | None":

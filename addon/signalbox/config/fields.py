@@ -337,18 +337,18 @@ def location(written: str) -> Path:
     """A file or folder; `~` is the user's home."""
     try:
         return Path(text(written)).expanduser()
-    except RuntimeError as error:  # no such user, or nobody's home is known
+    except RuntimeError as error:  # no such user, or an unknown home
         raise ValueError(str(error)) from None
 
 
 def secret(written: str) -> Secret:
-    """A key as it will stand in a header. One that cannot stand there has a reason in its place."""
+    """A key as it is sent in a header. An unusable one has a reason instead of a value."""
     value = written.strip()
     if not value:
         return Secret(None, "the key is empty")
     if _REFERENCE.fullmatch(value):
         return Secret(None, "the key is the name of a variable instead of its value")
-    if not _may_stand_in_header(value):
+    if not _fits_header(value):
         return Secret(None, "the key holds characters that a header cannot carry")
     return Secret(value)
 
@@ -377,7 +377,7 @@ def lower_header_name(written: str) -> str:
 
 
 def header_value(written: str) -> str:
-    if not _may_stand_in_header(written):
+    if not _fits_header(written):
         raise ValueError("it holds a line break or a character that a header cannot carry")
     return written.strip()
 
@@ -467,5 +467,5 @@ def _is_ipv6(host: str) -> bool:
     return True
 
 
-def _may_stand_in_header(value: str) -> bool:
+def _fits_header(value: str) -> bool:
     return re.fullmatch(r"[\t -~\xa0-\xff]*", value) is not None

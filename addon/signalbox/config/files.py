@@ -1,6 +1,6 @@
-"""Files looked at with a time limit: a disk that hangs, or a pipe in the place of a file, holds nobody up.
+"""File access with a time limit, for disks that hang and pipes in the place of files.
 
-Each path has a thread of its own while it is in use. Nobody else ever waits for the disk.
+Each path has a thread of its own while it is in use; no other thread waits for the disk.
 """
 
 import asyncio
@@ -22,41 +22,41 @@ log = logging.getLogger("signalbox")
 LIMIT = 5.0
 """Seconds for one look at a file."""
 SOON = 0.05
-"""Seconds that the event loop waits for one at the most."""
+"""Seconds that the event loop waits for one, at most."""
 LARGEST = 16 * 1024 * 1024
 """Bytes of a file that are read; a larger one is an error."""
 IDLE = 10.0
 """Seconds after which a thread without work ends."""
 
 _OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-"""To open a pipe that nobody writes to would wait for ever."""
+"""Opening a pipe without a writer would block without end."""
 
 
 def read(path: Path, *, most: int = LARGEST, limit: float = LIMIT) -> bytes:
-    """What a regular file holds. Raises OSError, which TimeoutError is one of."""
+    """Content of a regular file. Raises OSError (TimeoutError among them)."""
     return within(path, partial(_read, path, most), limit)
 
 
 def stat(path: Path, *, limit: float = LIMIT) -> os.stat_result:
-    """Raises OSError, which TimeoutError is one of."""
+    """Raises OSError (TimeoutError among them)."""
     return within(path, path.stat, limit)
 
 
 def within[T](path: Path, do: Callable[[], T], limit: float = LIMIT) -> T:
-    """What `do` gives, which is called in the thread of `path`.
+    """Result of `do`, called in the thread of `path`.
 
     Raises TimeoutError after `limit` seconds, and at once while an earlier call hangs; else what `do` raises.
     """
     return _worker(path).call(do, limit)
 
 
-async def apart[T](do: Callable[[], T]) -> T:
-    """What `do` gives, which is called in a thread that holds up neither the event loop nor the end."""
+async def in_thread[T](do: Callable[[], T]) -> T:
+    """Result of `do`, called in a daemon thread: blocks neither the event loop nor the end of the process."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
     def settle(set_outcome: Callable[[Any], None], outcome: object) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(lambda: None if future.done() else set_outcome(outcome))
 
     def run() -> None:
@@ -67,7 +67,7 @@ async def apart[T](do: Callable[[], T]) -> T:
         else:
             settle(future.set_result, result)
 
-    threading.Thread(target=run, name="signalbox-apart", daemon=True).start()
+    threading.Thread(target=run, name="signalbox-thread", daemon=True).start()
     return await future
 
 
@@ -96,8 +96,8 @@ class _Worker:
         self._calls: SimpleQueue[_Call] = SimpleQueue()
         self._running = False
         self._hangs: float | None = None
-        """Since when the present call has lasted too long for somebody."""
-        self._told = False
+        """Start of a call that has exceeded a caller's limit, on the monotonic clock."""
+        self._logged = False
 
     def call[T](self, do: Callable[[], T], limit: float) -> T:
         call, began = _Call(do), time.monotonic()
@@ -120,8 +120,8 @@ class _Worker:
         return result
 
     def _late(self) -> TimeoutError:
-        if not self._told and self._hangs is not None and time.monotonic() - self._hangs >= LIMIT:
-            self._told = True
+        if not self._logged and self._hangs is not None and time.monotonic() - self._hangs >= LIMIT:
+            self._logged = True
             log.warning("%s: the disk does not answer; it is left out until it does", self._path)
         return TimeoutError(errno.ETIMEDOUT, "the disk does not answer", str(self._path))
 
@@ -140,8 +140,8 @@ class _Worker:
             with self._lock:
                 if self._calls.empty():
                     self._hangs = None
-                    if self._told:
-                        self._told = False
+                    if self._logged:
+                        self._logged = False
                         log.info("%s: the disk answers again", self._path)
 
 

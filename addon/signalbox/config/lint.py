@@ -1,7 +1,7 @@
-"""Lint: what is allowed in rules.yaml and still surely not meant.
+"""Lint: what is valid in rules.yaml and most likely a mistake.
 
-`warnings` are those of every load. `findings` are those that only `signalbox check` looks for. Both know only
-the file: what asks other packages or the network is in `cli.check`.
+`warnings` are those of every load. `findings` are those that only `signalbox check` looks for. Both look at
+the file alone: checks that need other packages or the network are in `cli.check`.
 """
 
 import fnmatch
@@ -26,7 +26,7 @@ DEFAULT_MODELS = {"haiku": "claude-haiku-4-5", "sonnet": "claude-sonnet-4-5", "o
 """What Claude Code asks for by default, by tier."""
 
 _LOCAL = (".localhost", ".local", ".lan", ".internal", ".home.arpa", ".intranet", ".test")
-"""Ends of names that stand for this machine or its own network, in private use or by RFC 6761, 6762, 8375."""
+"""Suffixes of names of this machine or its own network, in private use or by RFC 6761, 6762, 8375."""
 _TOKEN = re.compile(r"\[!?\]?[^\]]*\]|\*+|.", re.DOTALL)
 
 
@@ -84,7 +84,7 @@ def _keys(provider: Provider, root: document.Mapping, places: Mapping[str, str])
 
 
 def _exposed(provider: Provider, root: document.Mapping) -> Iterator[Finding]:
-    """Credentials that others could read or that go to somebody they were not meant for."""
+    """Credentials that are sent unencrypted to a public host, or to a host they are not for."""
     host, callers = provider.url.host, provider.auth in ("client", "claude-login")
     if callers and not is_anthropics(host):
         line, path, _ = _place(root, provider.name, "auth")
@@ -124,7 +124,7 @@ def _impossible(rules: Rules) -> Iterator[Finding]:
 
 
 def _twice(rules: Rules) -> Iterator[Finding]:
-    """Names that would stand for two rules in the log and in headers."""
+    """Names that two rules have in the log and in headers."""
     seen: dict[str, int] = {}
     for i, rule in enumerate(rules.rules):
         if (first := seen.setdefault(rule.label, rule.line)) != rule.line:
@@ -158,7 +158,7 @@ def falling_through(rules: Rules) -> Iterator[str]:
 
 
 def by_model_alone(match: Match, tier: str, model: str) -> bool:
-    """Whether every request for this model meets `match`, whatever else it holds."""
+    """True if every request for this model meets `match`."""
     asks_more = replace(match, model=(), tier=()) != Match()
     by_model = not match.model or any(glob.matches(model) for glob in match.model)
     return not asks_more and by_model and (not match.tier or tier in match.tier)
@@ -231,7 +231,7 @@ def _covers_one(wide: str, narrow: str) -> bool:
 
 
 def _by_model(asked: Sequence[Glob], later: Match) -> bool:
-    """By its globs on the model, or since a tier's name stands in every model of the tier."""
+    """By the globs on the model, or since every model of a tier contains the tier's name."""
     if any(covers(glob.text, "*") for glob in asked):
         return True
     given = [glob.text for glob in later.model] or [f"*{tier}*" for tier in later.tier]

@@ -67,7 +67,7 @@ def parse(
     dotenvs: Sequence[Dotenv] = (),
     fetch: Fetch | None = None,
 ) -> Rules:
-    """The rules that `text` holds. Reads no file: `fetch` gets secrets kept elsewhere. Raises RulesError."""
+    """The rules in `text`. Reads no file itself: `fetch` gets secrets stored elsewhere. Raises RulesError."""
     try:
         root, findings = document.read(text)
     except DocumentError as broken:

@@ -24,7 +24,7 @@ QUIET = 60.0
 PROBES = 12
 """Texts on which `is_slow` tries an expression."""
 
-_told: dict[str, float] = {}
+_logged: dict[str, float] = {}
 
 
 class Regex(msgspec.Struct, frozen=True):
@@ -36,17 +36,17 @@ class Regex(msgspec.Struct, frozen=True):
         """Whether it is found in the first LONGEST characters; False too where that takes too long."""
         found = _search(self.text, text[:LONGEST])
         if found is None:
-            self._tell(min(len(text), LONGEST))
+            self._log_slow(min(len(text), LONGEST))
         return bool(found)
 
     def is_slow(self) -> bool:
         """Whether there is a text, among those that backtracking engines are slow on, that takes too long."""
         return any(_search(self.text, text) is None for text in _probes(self.text))
 
-    def _tell(self, length: int) -> None:
+    def _log_slow(self, length: int) -> None:
         now = time.monotonic()
-        if now - _told.get(self.text, -QUIET) >= QUIET:
-            _told[self.text] = now
+        if now - _logged.get(self.text, -QUIET) >= QUIET:
+            _logged[self.text] = now
             log.warning(
                 "the regular expression /%s/ takes longer than %g ms on a text of %d characters: not found",
                 self.text,

@@ -147,12 +147,12 @@ class Price(msgspec.Struct, frozen=True):
 
 
 def unlisted(name: str) -> str:
-    """A name for who is not in the rules, as no provider there can have it: `(anthropic)`."""
+    """Name of a provider outside the rules, which no provider in them can have: `(anthropic)`."""
     return f"({name})"
 
 
 def shown(name: str) -> str:
-    """A provider's name as headers, console and request log tell it: `anthropic` for `(anthropic)`."""
+    """A provider's name in headers, console and request log: `anthropic` for `(anthropic)`."""
     return name.strip("()")
 
 
@@ -184,7 +184,7 @@ class Provider(msgspec.Struct, frozen=True):
     dialect: DialectName | None = None
     max_tokens: tuple[tuple[Glob, int], ...] = ()
     unavailable: str = ""
-    """Why no request can go there as far as the rules tell (`ZAI_API_KEY is not set`), else empty."""
+    """Why the provider is unavailable by the rules alone (`ZAI_API_KEY is not set`), else empty."""
 
     @property
     def shown(self) -> str:
@@ -228,7 +228,7 @@ type TargetText = Annotated[
 class Reject(msgspec.Struct, frozen=True):
     """An answer of the router's own, last in a list."""
 
-    told_by: ClassVar[str] = "reject"
+    own_key: ClassVar[str] = "reject"
 
     status: Annotated[Status, "Status of the answer."] = msgspec.field(name="reject")
     message: Annotated[Text, "What the caller is told."] = "rejected by the rules"
@@ -275,7 +275,7 @@ class Rule(msgspec.Struct, frozen=True):
     reject: Reject | None
     failover: Failover
     line: int
-    """Where it stands in the file, from 1."""
+    """Its line in the file, from 1."""
 
 
 class Log(msgspec.Struct, frozen=True):

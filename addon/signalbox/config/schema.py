@@ -2,7 +2,7 @@
 
 A key is declared in a struct here, or in one of `rules` where file and rules in force agree. The string in
 each annotation describes the key in the JSON Schema. `in_force` fills in the defaults that depend on other
-keys, fetches secrets kept elsewhere, and resolves paths against the folder of the rules.
+keys, fetches secrets stored elsewhere, and resolves paths against the folder of the rules.
 """
 
 from collections.abc import Callable, Mapping
@@ -396,7 +396,7 @@ class RulesFile(msgspec.Struct, frozen=True):
 
 
 def _lines(root: document.Mapping) -> list[int]:
-    """Where each rule stands."""
+    """Line of each rule."""
     listed = root.get("rules")
     return [node.line for node in listed.items] if isinstance(listed, document.Sequence) else []
 

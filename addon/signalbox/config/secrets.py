@@ -52,7 +52,7 @@ def expanded(text: str, variables: Mapping[str, str]) -> str:
 
 
 class Dotenv(msgspec.Struct, frozen=True):
-    """What one `.env` file says: names with a value, taken as they stand, and the line (from 1) of each."""
+    """One `.env` file: names with their literal values, and the line (from 1) of each."""
 
     file: str = ".env"
     values: dict[str, str] = {}
@@ -181,7 +181,7 @@ def commands_of(rules: Rules) -> Iterator[Command]:
 
 
 def with_printed(rules: Rules, printed: Secret) -> Rules:
-    """The rules with this secret wherever its command prints one."""
+    """The rules with this secret in place of every secret of the same command."""
     command = printed.command
     assert command is not None
     assert printed.value is not None

@@ -32,7 +32,7 @@ class Reads(msgspec.Struct, frozen=True):
     shown: bool = True
     """Whether a faulty value may be repeated in the error (no: it could be a secret)."""
     written: Callable[[str], None] | None = None
-    """Looks at the text as it stands in the file, before `${NAME}` is replaced. Raises ValueError too."""
+    """Checks the text in the file, before `${NAME}` is replaced. Raises ValueError."""
 
 
 class Refers(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""The rules in force, and their reload when a file changes. No fault ever loses the last good ones."""
+"""Live reload: the rules in force, reloaded when a file changes. An error keeps the last good ones."""
 
 import asyncio
 import time
@@ -15,9 +15,9 @@ from .rules import Level, Rules
 from .secrets import commands_of, run, with_printed
 
 POLL = 0.2
-"""Seconds between two looks at the files."""
-COMMANDS_REST = 10.0
-"""Seconds in which a command that printed what it had printed before is not run again after a refusal."""
+"""Seconds between two checks of the files."""
+COMMAND_PAUSE = 10.0
+"""Seconds in which a command that printed the same key again is not run after another refusal."""
 AHEAD = 60.0
 """Seconds before the end of a command's `every` at which it is run again; a tenth of it if that is less."""
 AGAIN = 30.0
@@ -28,7 +28,7 @@ type Stamp = dict[Path, FileStamp | None]
 
 
 class _Ran(NamedTuple):
-    """When a command was last run, on the monotonic clock, and what came of it."""
+    """The last run of a command: when, on the monotonic clock, and its outcome."""
 
     at: float
     failed: bool = False
@@ -54,10 +54,10 @@ class Live:
         self._log = log
         self._reads = dotenv_files(path)
         self._settled: Stamp = {}
-        """The files as they were when last loaded or complained about."""
+        """The files at the last load, good or not."""
         self._seen: Stamp = {}
-        """The files as they were at the last look."""
-        self._told: tuple[str, ...] = ()
+        """The files at the last check."""
+        self._logged: tuple[str, ...] = ()
         self._commands: dict[tuple[str, ...], _Ran] = {}
         self._running: dict[tuple[str, ...], asyncio.Task[None]] = {}
 
@@ -69,17 +69,17 @@ class Live:
         self._ran_all(began)
 
     async def watch(self) -> None:
-        """Looks for changes until cancelled."""
+        """Checks for changes until cancelled."""
         while True:
             await asyncio.sleep(POLL)
             self._run_due()
             await self.look()
 
     async def look(self) -> None:
-        """One look. A good edit is applied at once; a fault counts once the files have rested for a look."""
+        """Checks once. A change is loaded when the files are the same in two checks."""
         try:
             await self._look()
-        except Exception as error:  # whatever it is, the next edit must still be seen
+        except Exception as error:  # of any kind: the next edit must still be seen
             self._log("error", f"a look at {self._path.name} failed: {error!r}")
 
     async def renew(self, command: Command, since: float) -> None:
@@ -88,8 +88,8 @@ class Live:
         Not if it was run after that, or is running: requests in parallel share a run.
         """
         ran = self._commands.get(command.argv, _Ran(float("-inf")))
-        rests = ran.changed_nothing and time.monotonic() - ran.at < COMMANDS_REST
-        if ran.at <= since and not rests:
+        pauses = ran.changed_nothing and time.monotonic() - ran.at < COMMAND_PAUSE
+        if ran.at <= since and not pauses:
             await asyncio.shield(self._run(command))
 
     def _run_due(self) -> None:
@@ -111,7 +111,7 @@ class Live:
     async def _renew(self, command: Command) -> None:
         """What it prints is used from now on; where it fails, what it printed before still is."""
         began = time.monotonic()
-        secret = await files.apart(partial(run, command))
+        secret = await files.in_thread(partial(run, command))
         if secret.value is None:
             self._commands[command.argv] = _Ran(began, failed=True)
             self._log("warn", f"{secret.reason}; what it printed before stays in use")
@@ -129,15 +129,15 @@ class Live:
         self._commands = {command.argv: _Ran(began) for command in commands_of(self.rules)}
 
     async def _look(self) -> None:
-        stamp = await files.apart(self._stamp)
+        stamp = await files.in_thread(self._stamp)
         if stamp == self._settled:
             return
-        if stamp != self._seen:  # it may still be being written: let it rest for one look
+        if stamp != self._seen:  # it may still be being written: wait for one more check
             self._seen = stamp
             return
         began = time.monotonic()
         try:
-            rules = await files.apart(self._load)
+            rules = await files.in_thread(self._load)
         except RulesError as error:
             self._complain(error, stamp)
         else:
@@ -145,7 +145,7 @@ class Live:
             self._ran_all(began)
 
     def _load(self) -> Rules:
-        """A file that lost all it held is a save half done, or a mistake."""
+        """A file that became empty is a half-done save or a mistake, hence an error."""
         held_nothing = not (self.rules.providers or self.rules.rules)
         return load(self._path, self._environ, may_be_empty=held_nothing)
 
@@ -157,7 +157,7 @@ class Live:
 
     def _put_in_force(self, rules: Rules, stamp: Stamp) -> None:
         old, self.rules = self.rules, rules
-        self.error, self._told = "", ()
+        self.error, self._logged = "", ()
         self.loaded_at = datetime.now(UTC)
         self._settle(rules.reads, stamp)
         for callback in self.on_change:
@@ -168,28 +168,28 @@ class Live:
                 self._log("warn", warning)
 
     def _complain(self, error: RulesError, stamp: Stamp) -> None:
-        """Tells a fault once. The rules in force stay."""
-        if error.errors != self._told:
+        """Logs an error once. The rules in force stay."""
+        if error.errors != self._logged:
             for line in error.errors:
                 self._log("error", line)
             since = self.loaded_at.astimezone()
             self._log("error", f"the rules loaded at {since:%H:%M:%S} stay in force until the file is mended")
-        self.error, self._told = error.errors[0], error.errors
+        self.error, self._logged = error.errors[0], error.errors
         self._settle((*self.rules.reads, *error.reads), stamp)
 
     def _call(self, callback: Callable[[Rules], None]) -> None:
         try:
             callback(self.rules)
-        except Exception as error:  # one listener's fault must not keep the rules from the others
+        except Exception as error:  # the other callbacks still get the rules
             self._log("error", f"new rules were not taken everywhere: {error!r}")
 
     def _settle(self, reads: tuple[Path, ...], stamp: Stamp) -> None:
-        """From now on only a change to what was just read is news; for files just met that is now."""
+        """Further changes are those after this stamp; for files that it lacks, after now."""
         self._reads = reads
         self._settled = {path: stamp.get(path, now) for path, now in self._stamp().items()}
 
     def _stamp(self) -> Stamp:
-        """A disk that does not answer changes nothing."""
+        """A file on a disk that does not answer counts as unchanged."""
         return {path: _stamp_of(path, self._settled.get(path)) for path in (self._path, *self._reads)}
 
 
