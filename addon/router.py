@@ -58,6 +58,12 @@ class Router:
     async def signalbox_renew(self, flow: http.HTTPFlow) -> None:
         await self.hooks.signalbox_renew(flow)
 
+    async def signalbox_refresh(self, flow: http.HTTPFlow) -> None:
+        await self.app.stores.provenance.refreshed()
+
+    async def signalbox_learned(self, flow: http.HTTPFlow) -> None:
+        await self.app.stores.provenance.written()
+
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         self.hooks.responseheaders(flow)
 

@@ -10,7 +10,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from signalbox.cli.commands import learned_command, picker_command
-from signalbox.state import unsupported_store as module
 from signalbox.state.learned_db import FILE
 from signalbox.state.unsupported_store import WEEK, UnsupportedStore
 from tests.answers import error_json, json_answer
@@ -19,8 +18,10 @@ from tests.upstream import Upstream
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    UnsupportedStore(tmp_path).learn("zai", "glm-4.7", ["context_management", "tools.strict"])
-    UnsupportedStore(tmp_path, clock=lambda: time.time() - WEEK + 7000).learn("kimi", "k3\x1b[2J", ["speed"])
+    with closing(UnsupportedStore(tmp_path)) as store:
+        store.learn("zai", "glm-4.7", ["context_management", "tools.strict"])
+    with closing(UnsupportedStore(tmp_path, clock=lambda: time.time() - WEEK + 7000)) as store:
+        store.learn("kimi", "k3\x1b[2J", ["speed"])
     return tmp_path
 
 
@@ -54,8 +55,7 @@ def test_forget_says_when_there_is_nothing_to_forget(state, tmp_path):
     assert learned(tmp_path / "none", "list").stdout == "Nothing was learned.\n"
 
 
-def test_failed_forget_is_one_line_and_changes_nothing(state, monkeypatch):
-    monkeypatch.setattr(module, "LAST", 0.05)
+def test_failed_forget_is_one_line_and_changes_nothing(state):
     with closing(sqlite3.connect(state / FILE, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         result = learned(state, "forget", "zai")

@@ -98,7 +98,6 @@ class Stores:
     def resume(self) -> None:
         """Write again after `close`. Requests that were in flight keep the same stores."""
         self.recorder.follow(self.rules)
-        self.provenance.resume()
 
     def close(self) -> None:
         """Returns when everything is written, or cannot be."""

@@ -286,6 +286,11 @@ class Exchange:
         return self.facts.tokens_at(self.model) if self.facts is not None else 0
 
     @property
+    def is_provenance_written(self) -> bool:
+        """Whether other routers with this state folder can know whose thinking was delivered."""
+        return self._provenance is None or self._provenance.is_written
+
+    @property
     def provenance_key(self) -> bytes | None:
         """Under which thinking blocks are known."""
         return self._provenance.key if self._provenance is not None else None

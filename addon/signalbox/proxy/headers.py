@@ -8,6 +8,7 @@ from mitmproxy.master import Master
 from mitmproxy.net.http.http1.read import expected_http_body_size, get_header_tokens
 
 from signalbox.exchange import Exchange
+from signalbox.messages.issued import MARK
 from signalbox.routing.credentials import is_secret, masked_path, masked_value
 from signalbox.routing.outgoing import Outgoing
 
@@ -24,6 +25,11 @@ _BODILESS = (204, 304)
 def is_large(request: http.Request) -> bool:
     """Whether work on the body of this request keeps others waiting. A compressed one may be of any size."""
     return len(request.raw_content or b"") > LARGE or "content-encoding" in request.headers
+
+
+def may_hold_thinking(request: http.Request) -> bool:
+    """Whether the body has thinking blocks in it. A compressed one may."""
+    return MARK in (request.raw_content or b"") or "content-encoding" in request.headers
 
 
 def takes_long(request: http.Request, exchange: Exchange) -> bool:

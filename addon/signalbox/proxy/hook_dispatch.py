@@ -40,6 +40,20 @@ class SignalboxRenewHook(StartHook):
 
 
 @dataclass
+class SignalboxRefreshHook(StartHook):
+    """The request may hold thinking blocks that another router with the same state folder delivered."""
+
+    flow: http.HTTPFlow
+
+
+@dataclass
+class SignalboxLearnedHook(StartHook):
+    """The next bytes of the answer end a thinking block whose provenance is not in the file yet."""
+
+    flow: http.HTTPFlow
+
+
+@dataclass
 class SignalboxResumeHook(StartHook):
     """A flow was intercepted in a hook that ran in place: mitmproxy waits until it is resumed."""
 

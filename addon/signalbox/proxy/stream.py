@@ -62,6 +62,7 @@ from signalbox.proxy.headers import (
     is_large,
     mask_headers,
     mask_repeated,
+    may_hold_thinking,
     not_an_answer,
     plain_headers,
     show,
@@ -69,6 +70,8 @@ from signalbox.proxy.headers import (
 )
 from signalbox.proxy.hook_dispatch import (
     SignalboxAttemptHook,
+    SignalboxLearnedHook,
+    SignalboxRefreshHook,
     SignalboxRenewHook,
     SignalboxResumeHook,
     runs_in_place,
@@ -339,6 +342,8 @@ class RoutedStream(HttpStream):
             if self._is_refused:
                 yield from self._refuse()
                 return
+            if may_hold_thinking(self.flow.request):
+                yield from self.hook(SignalboxRefreshHook(self.flow))
             if takes_long(self.flow.request, self.exchange):  # then a thread does it
                 yield HttpRequestHook(self.flow)
                 self._raise_if_gone()
@@ -718,12 +723,15 @@ class RoutedStream(HttpStream):
             yield from self._let_others_go()
 
     def _pass(self, answer: UpstreamAnswer, data: bytes) -> Commands[None]:
-        """Bytes for the client. Whose thinking they hold is known before its next request may come."""
+        """Bytes for the client. Whose thinking they hold is known, also to other routers with this state
+        folder, before its next request may come."""
         exchange = self.exchange
         has_just_begun = exchange.on_answer_bytes(answer.facts, time.monotonic())
         if has_just_begun and exchange.dispatch is not None:
             exchange.dispatch.answer_began(answer.facts.message_id)
         if data:
+            if not exchange.is_provenance_written:
+                yield from self.hook(SignalboxLearnedHook(self.flow))
             if self.context.options.store_streamed_bodies:
                 self.response_body_buf += data
             yield SendHttp(ResponseData(self.stream_id, data), self.context.client)

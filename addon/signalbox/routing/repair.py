@@ -34,7 +34,10 @@ class Provenance(Protocol):
 
     key: bytes
 
-    def refresh(self) -> None: ...
+    @property
+    def is_written(self) -> bool:
+        """Whether other routers with this state folder can know all that was learned here."""
+
     def issuer_of(self, block: Block) -> str | None: ...
     def learn(self, digests: Sequence[bytes], provider: str) -> None: ...
 
@@ -79,7 +82,6 @@ class RequestRepair:
     def constraints(self, candidate: Candidate) -> ProviderConstraints:
         """What this target takes, as far as it is known."""
         provider, provenance = candidate.provider, self._provenance
-        provenance.refresh()
         learns = provider.beta == "learn"
         return ProviderConstraints(
             provenance.issuer_of,

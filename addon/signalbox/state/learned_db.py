@@ -1,7 +1,7 @@
-"""`learned.sqlite` in the state folder: what the routers with this folder learned, and share.
+"""`learned.sqlite` in the state folder: what the routers with this folder have learned, and share.
 
-The file is a help only. A router that cannot use it goes on with what it learned itself, and tries again;
-a damaged file is set aside and begun anew.
+Requests do not depend on the file. A router that cannot use it continues with what it has in memory and tries
+again; a damaged file is renamed to `learned.sqlite.broken` and a new one is made.
 """
 
 import logging
@@ -26,17 +26,17 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def connect(file: Path, wait: float) -> sqlite3.Connection:
-    """Opens the file, which is made where there is none, for its user alone. `wait`: seconds to wait for
-    what others are writing. Raises sqlite3.Error and OSError.
+    """Open the file, or make it with mode 0600. Raises sqlite3.Error and OSError.
 
-    A file that is there is opened by SQLite alone: whoever else in the process opens and closes it takes the
-    locks of all its connections away (https://sqlite.org/howtocorrupt.html, 2.2).
+    `wait`: seconds to wait for the lock of another process. An existing file is opened by SQLite alone: any
+    other open and close of it in this process drops the locks of all its connections
+    (https://sqlite.org/howtocorrupt.html, 2.2).
     """
     with suppress(FileExistsError):
         os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     connection = sqlite3.connect(file, timeout=wait)
     try:
-        with suppress(sqlite3.OperationalError):  # locked: who has the lock is about to do the same
+        with suppress(sqlite3.OperationalError):  # locked by a process that is about to do the same
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.executescript(_SCHEMA)
@@ -47,7 +47,7 @@ def connect(file: Path, wait: float) -> sqlite3.Connection:
 
 
 class LearnedDatabase:
-    """The file as one thread writes it."""
+    """The file as one thread uses it."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / FILE
@@ -57,12 +57,13 @@ class LearnedDatabase:
         self._replaced = False
 
     def transact(self, do: Callable[[sqlite3.Connection], object], *, wait: float) -> bool:
-        """Whether it was done; of failures in a row the first one is told. `do` may be called twice."""
+        """Run `do` in a transaction; whether that succeeded. Only the first of consecutive failures is
+        logged. `do` may be called twice: again with a new file where the old one is damaged."""
         try:
             self._transact(do, wait)
-        except (sqlite3.Error, OSError) as fault:
+        except (sqlite3.Error, OSError) as error:
             if not self._failing:
-                log.warning("%s: %s: what is learned is kept in memory until that is over", self.file, fault)
+                log.warning("%s: %s: what is learned is kept in memory until that is over", self.file, error)
             self._failing = True
             return False
         self._failing = False
@@ -74,18 +75,18 @@ class LearnedDatabase:
         try:
             with closing(connect(self.file, wait)) as database, database:
                 do(database)
-        except sqlite3.DatabaseError as fault:
-            if self._replaced or (getattr(fault, "sqlite_errorcode", 0) & 0xFF) not in _DAMAGED:
+        except sqlite3.DatabaseError as error:
+            if self._replaced or (getattr(error, "sqlite_errorcode", 0) & 0xFF) not in _DAMAGED:
                 raise
-            self._set_aside(fault)
+            self._set_aside(error)
             self._transact(do, wait)
 
-    def _set_aside(self, fault: sqlite3.DatabaseError) -> None:
-        """Once only: a disk that damages every file is not to be filled with them."""
+    def _set_aside(self, error: sqlite3.DatabaseError) -> None:
+        """Rename the damaged file; only once, so that a disk that damages every file does not fill up."""
         self._replaced = True
         with suppress(FileNotFoundError):  # another router is doing the same
             if self.file.stat().st_ino == self._inode:
                 for suffix in ("-shm", "-wal"):
                     self.file.with_name(FILE + suffix).unlink(missing_ok=True)
                 self.file.replace(self.file.with_name(BROKEN))
-                log.warning("%s: %s: set aside as %s and begun anew", self.file, fault, BROKEN)
+                log.warning("%s: %s: set aside as %s and begun anew", self.file, error, BROKEN)

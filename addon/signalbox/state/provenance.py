@@ -1,6 +1,12 @@
-"""Which provider issued which thinking block, remembered from one start to the next.
+"""Which provider issued which thinking block: a memory that outlives the process and that routers share.
 
-In memory for the requests, and in a file that routers with the same state folder share.
+Requests use the memory alone; the event loop never waits for the file. A thread writes what this router
+learns to `learned.sqlite`, and reads what other routers with the same state folder have written.
+
+Another router must know a block before the client's next request is routed there. So the bytes that end a
+block go to the client once the block is written (`written`), and a request whose history holds thinking is
+routed once the file has been read (`refreshed`). Only that stream waits, mostly some milliseconds, and never
+longer than WAIT: a block that is not known is treated like one of unknown origin (the contract, section 5).
 """
 
 import os
@@ -10,159 +16,177 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from queue import Empty, SimpleQueue
 
-from signalbox.config import files
 from signalbox.messages.issued import Block
 from signalbox.state.learned_db import LearnedDatabase
+from signalbox.state.worker import Worker
 
-MOST = 200_000
-"""Blocks remembered; beyond that the oldest are forgotten."""
-BUSY = 1.0
+LIMIT = 200_000
+"""Blocks remembered; the oldest are forgotten first."""
+WAIT = 0.05
+"""Seconds that one stream waits for the file at the most. Nothing waits for a disk that is slower."""
+LOCK_TIMEOUT = 1.0
 """Seconds that a write waits for another router's."""
-SOON = 0.05
-"""Seconds that an answer waits at most for its blocks to be written. Mostly a fraction of a millisecond is
-enough, and then any router with this file knows them before the client does."""
-LAST = 5.0
-"""Seconds that the end waits for a disk."""
-AGAIN = 1.0
-"""Seconds after which a write that failed is tried again."""
+RETRY = 1.0
+"""Seconds until a write that failed is tried again."""
+START_TIMEOUT = 5.0
+"""Seconds that the start waits for the file to be read."""
+CLOSE_TIMEOUT = 5.0
+"""Seconds that the end waits for the last write."""
 
+_PAGE = 1000
+"""Rows that are taken into memory at once."""
 _KEY = "SELECT key FROM issued_key"
-_NEWS = "SELECT number, digest, provider FROM issued WHERE number > ? ORDER BY number"
+_NEW_ROWS = "SELECT number, digest, provider FROM issued WHERE number > ? ORDER BY number"
 _LEARN = "INSERT OR IGNORE INTO issued (digest, provider) VALUES (?, ?)"
 _FORGET = "DELETE FROM issued WHERE number <= (SELECT max(number) FROM issued) - ?"
 
 type _Learned = tuple[bytes, str]
-type _Batch = tuple[Sequence[_Learned], threading.Event]
-"""What to write, and what tells that this was tried."""
 
 
 class ProvenanceStore:
-    """The memory of one router, for its event loop; a thread writes to the file.
+    """The issuers of one router's thinking blocks. All methods but `close` leave the event loop free.
 
-    Whoever is first said to have issued a block has issued it: two providers may write the same unsigned
-    text, and a history must not read otherwise from one request to the next.
+    The provider that is first recorded as a block's issuer stays it: two providers may write the same
+    unsigned text, and a history must be read the same way in each request.
     """
 
-    def __init__(self, folder: Path, *, most: int = MOST) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        limit: int = LIMIT,
+        lock_timeout: float = LOCK_TIMEOUT,
+        retry: float = RETRY,
+    ) -> None:
         self.key = os.urandom(32)
-        """What digests are made under. Made with the file, and lost with it."""
-        self._most = most
-        self._known: OrderedDict[bytes, str] = OrderedDict()
-        self._shared = LearnedDatabase(folder)
+        """Digests are made under this key. It is made with the file, and lost with it."""
+        self._limit = limit
+        self._lock_timeout = lock_timeout
+        self._retry = retry
+        self._lock = threading.Lock()
+        """Of what the worker shares with the event loop, which are the next four."""
+        self._issuers: OrderedDict[bytes, str] = OrderedDict()
+        self._unwritten: list[_Learned] = []
+        self._learned = 0
+        """How many blocks were learned, and how many of them were written, or could not be."""
+        self._tried = 0
+        # For the worker alone:
+        self._database = LearnedDatabase(folder)
+        self._has_key = False
+        """Whether the file was given this router's key, or had one."""
         self._reader: sqlite3.Connection | None = None
-        self._inode = self._version = self._seen = 0
-        """Of the file that is read, of what was read, and the number of its last row."""
-        self._tried = threading.Event()
-        """Set once what was learned last was written, or could not be."""
-        self._tried.set()
-        self._queue: SimpleQueue[_Batch | None] = SimpleQueue()
-        with suppress(TimeoutError):
-            files.within(self._shared.file, lambda: self._shared.transact(self._found, wait=BUSY))
-        self.refresh()
-        self.resume()
-
-    def resume(self) -> None:
-        """Write again after `close`: answers that were under way learn from the same memory as before."""
-        self._writer = threading.Thread(target=self._write_behind, name="signalbox-issued", daemon=True)
-        self._writer.start()
+        self._inode = self._version = self._last_row = 0
+        """Of the file that is read; of what was read of it; the number of its last row."""
+        self._is_read = threading.Event()
+        self._worker = Worker("signalbox-provenance", self._sync)
+        self._worker.wake()
+        self._is_read.wait(START_TIMEOUT)
 
     def issuer_of(self, block: Block) -> str | None:
-        """The provider that issued it, as far as that is known. May be asked in any thread."""
+        """The provider that issued the block; None where that is not known. May be called in any thread."""
         digest = block.digest(self.key)
         return None if digest is None else self.issuer(digest)
 
     def issuer(self, digest: bytes) -> str | None:
-        return self._known.get(digest)
+        return self._issuers.get(digest)
 
     def learn(self, digests: Sequence[bytes], provider: str) -> None:
-        new = [(digest, provider) for digest in digests if digest not in self._known]
-        for digest, _ in new:
-            self._note(digest, provider)
+        """Record that `provider` issued these blocks: in memory now, in the file soon."""
+        with self._lock:
+            new = [(digest, provider) for digest in digests if digest not in self._issuers]
+            for digest, _ in new:
+                self._remember(digest, provider)
+            self._unwritten = (self._unwritten + new)[-self._limit :]
+            self._learned += len(new)
         if new:
-            before, self._tried = self._tried, threading.Event()
-            self._queue.put((new, self._tried))
-            if before.is_set() and self._writer.is_alive():  # else the disk is slow: nobody waits again
-                self._tried.wait(SOON)
+            self._worker.wake()
 
-    def refresh(self) -> None:
-        """Know what other routers have written by now. Takes little where that is nothing, and waits for no
-        disk for long; faults are the writer's to tell."""
-        with suppress(sqlite3.Error, OSError):
-            files.within(self._shared.file, self._refresh, files.SOON)
+    @property
+    def is_written(self) -> bool:
+        """Whether all that was learned is in the file, or cannot be written now."""
+        return self._tried >= self._learned
 
-    def _refresh(self) -> None:
-        inode = self._shared.file.stat().st_ino
-        if self._reader is None or inode != self._inode:  # the file was lost or set aside
+    async def written(self) -> None:
+        """Wait until all that was learned is in the file, so that other routers can know it."""
+        if not self.is_written:
+            await self._worker.ran(WAIT)
+
+    async def refreshed(self) -> None:
+        """Wait until all is known that other routers have written so far."""
+        await self._worker.ran(WAIT)
+
+    def close(self) -> None:
+        """Write what is not written yet; gives up after CLOSE_TIMEOUT. The store can be used on: answers
+        that are in flight when router.py is loaded again still learn."""
+        self._worker.close(CLOSE_TIMEOUT)
+
+    def _remember(self, digest: bytes, provider: str) -> None:
+        self._issuers[digest] = provider
+        while len(self._issuers) > self._limit:
+            self._issuers.popitem(last=False)
+
+    # in the worker's thread
+
+    def _sync(self, is_last: bool) -> float | None:
+        is_written = self._write()
+        with suppress(sqlite3.Error, OSError):  # a failing write is logged
+            self._read_new()
+        self._is_read.set()
+        if is_last:
             self._stop_reading()
-            self._reader = sqlite3.connect(self._shared.file, timeout=0, check_same_thread=False)
-            self._inode, self._version, self._seen = inode, 0, 0
+        return None if is_written else self._retry
+
+    def _write(self) -> bool:
+        """Whether nothing is left to write."""
+        with self._lock:
+            batch, self._unwritten = self._unwritten, []
+            learned = self._learned
+
+        def write(database: sqlite3.Connection) -> None:
+            if database.execute(_KEY).fetchone() is None:
+                database.execute("INSERT OR IGNORE INTO issued_key VALUES (1, ?)", (self.key,))
+            if batch:
+                database.executemany(_LEARN, batch)
+                database.execute(_FORGET, (self._limit,))
+
+        is_written = self._has_key and not batch
+        if not is_written:
+            is_written = self._database.transact(write, wait=self._lock_timeout)
+            self._has_key = self._has_key or is_written
+        with self._lock:
+            self._tried = learned
+            if not is_written:
+                self._unwritten = (batch + self._unwritten)[-self._limit :]
+        return is_written
+
+    def _read_new(self) -> None:
+        """Read what was written since the last time. Costs a stat and one PRAGMA where that is nothing."""
+        inode = self._database.file.stat().st_ino
+        if self._reader is None or inode != self._inode:  # the file was deleted or set aside
+            self._stop_reading()
+            self._reader = sqlite3.connect(self._database.file, timeout=0)
+            self._inode, self._version, self._last_row = inode, 0, 0
         (version,) = self._reader.execute("PRAGMA data_version").fetchone()
         if version != self._version:
             self._read(self._reader)
             self._version = version
 
-    def close(self) -> None:
-        """Returns when all is written, or cannot be, or after LAST. What is learned after that waits until
-        `resume`."""
-        if self._writer.is_alive():
-            self._queue.put(None)
-            self._writer.join(LAST)
-        self._stop_reading()
+    def _read(self, reader: sqlite3.Connection) -> None:
+        """Take new rows into memory, where the file differs from memory the file is right."""
+        for (key,) in reader.execute(_KEY):
+            if key != self.key:
+                with self._lock:
+                    self.key = key
+                    self._issuers.clear()
+        rows = reader.execute(_NEW_ROWS, (self._last_row,))
+        while page := rows.fetchmany(_PAGE):
+            with self._lock:
+                for _, digest, provider in page:
+                    self._remember(digest, provider)
+            self._last_row = page[-1][0]
 
     def _stop_reading(self) -> None:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-
-    def _read(self, reader: sqlite3.Connection) -> None:
-        """What was written since the last time; the file is right where memory says otherwise."""
-        for (key,) in reader.execute(_KEY):
-            if key != self.key:
-                self.key = key
-                self._known.clear()
-        for number, digest, provider in reader.execute(_NEWS, (self._seen,)):
-            self._note(digest, provider)
-            self._seen = number
-
-    def _note(self, digest: bytes, provider: str) -> None:
-        self._known[digest] = provider
-        while len(self._known) > self._most:
-            self._known.popitem(last=False)
-
-    def _found(self, database: sqlite3.Connection) -> None:
-        """Whoever comes first gives all of them the key."""
-        if database.execute(_KEY).fetchone() is None:
-            database.execute("INSERT OR IGNORE INTO issued_key VALUES (1, ?)", (self.key,))
-
-    # in the thread
-
-    def _write_behind(self) -> None:
-        pending: list[_Learned] = []
-        closed = False
-
-        def write(database: sqlite3.Connection) -> None:
-            self._found(database)
-            database.executemany(_LEARN, pending)
-            database.execute(_FORGET, (self._most,))
-
-        while not closed:
-            batches, closed = self._waiting(AGAIN if pending else None)
-            pending += (learned for batch, _ in batches for learned in batch)
-            if pending and self._shared.transact(write, wait=BUSY):
-                pending.clear()
-            del pending[: -self._most]
-            for _, tried in batches:
-                tried.set()
-
-    def _waiting(self, timeout: float | None) -> tuple[list[_Batch], bool]:
-        """What was learned since the last time, and whether that is all there will be."""
-        batches: list[_Batch] = []
-        with suppress(Empty):
-            item = self._queue.get(timeout=timeout)
-            while item is not None:
-                batches.append(item)
-                item = self._queue.get_nowait()
-            return batches, True
-        return batches, False

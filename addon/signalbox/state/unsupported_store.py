@@ -1,38 +1,41 @@
-"""What providers were seen to reject, remembered for a week and shared by routers with one state folder.
+"""Fields and betas that providers rejected: kept for a week, and shared by routers with one state folder.
 
-There are few such facts, so the whole table is read again every few seconds.
+Requests use the memory alone and never wait for the file. There are few such facts, so that a thread writes
+the new ones and reads the whole table every POLL seconds.
 """
 
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Collection
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from signalbox.config import files
 from signalbox.state.learned_db import FILE, LearnedDatabase, connect
+from signalbox.state.worker import Worker
 
 WEEK = 7 * 86400.0
-"""Seconds after which a provider is given another try."""
+"""Seconds after which a field is sent again."""
 DAY = 86400.0
-MOST = 1000
-"""Facts kept: models are named by whoever asks."""
-EVERY = 3.0
+LIMIT = 1000
+"""Facts remembered, the newest: callers name models."""
+POLL = 3.0
 """Seconds between two looks at what other routers learned."""
-BUSY = 0.05
-"""Seconds that a write waits for another router's, and with it the requests; then it is tried again with the
-next look."""
-LAST = 1.0
-"""Seconds that the last write waits, and a command."""
+LOCK_TIMEOUT = 1.0
+"""Seconds that a write, also a command's, waits for another process's."""
+START_TIMEOUT = 2.0
+"""Seconds that the start waits for the file to be read."""
+CLOSE_TIMEOUT = 3.0
+"""Seconds that the end waits for the last write."""
 
 _ALL = "SELECT provider, model, field, at FROM rejected"
 _LEARN = "INSERT OR REPLACE INTO rejected (provider, model, field, at) VALUES (?, ?, ?, ?)"
-_TIDY = (
+_TRIM = (
     "DELETE FROM rejected"
     " WHERE rowid NOT IN (SELECT rowid FROM rejected ORDER BY at DESC, rowid DESC LIMIT ?)"
 )
-"""By their number alone: a clock that is wrong for a moment deletes nothing."""
+"""By number, not by age: a clock that is wrong for a moment deletes nothing."""
 _FORGET = "DELETE FROM rejected WHERE provider = ? AND model = ? AND field = ?"
 
 
@@ -49,14 +52,29 @@ type _Facts = dict[tuple[str, str, str], float]
 
 
 class UnsupportedStore:
-    """The memory of one router, for its event loop. `clock` gives Unix seconds."""
+    """The facts of one router. All methods but `close` return at once."""
 
-    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
-        self._shared = LearnedDatabase(folder)
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        poll: float = POLL,
+        lock_timeout: float = LOCK_TIMEOUT,
+    ) -> None:
+        """`clock` gives Unix seconds."""
         self._clock = clock
+        self._poll = poll
+        self._lock_timeout = lock_timeout
+        self._lock = threading.Lock()
+        """Of what the worker shares with the event loop, which are the next two."""
         self._facts: _Facts = {}
         self._unwritten: _Facts = {}
-        self._looked = float("-inf")
+        self._database = LearnedDatabase(folder)
+        self._is_read = threading.Event()
+        self._worker = Worker("signalbox-unsupported", self._sync)
+        self._worker.wake()
+        self._is_read.wait(START_TIMEOUT)
 
     def rejected(self, provider: str, model: str) -> frozenset[str]:
         """Fields and values, as `messages.field_paths` and `messages.betas` name them."""
@@ -65,65 +83,74 @@ class UnsupportedStore:
         )
 
     def all(self) -> list[Fact]:
-        """By provider, model and field, less those that are a week old."""
-        if abs(self._clock() - self._looked) >= EVERY:  # the clock may be set back
-            self._share(BUSY)
-        return _fresh(self._facts, self._clock())
+        """By provider, model and field; without those that are a week old."""
+        with self._lock:
+            known = dict(self._facts)
+        return _fresh(known, self._clock())
 
     def learn(self, provider: str, model: str, fields: Collection[str]) -> None:
+        """Record that they were rejected now: in memory at once, in the file soon."""
         new = {(provider, model, field): self._clock() for field in sorted(fields)}
-        for facts in (self._facts, self._unwritten):
-            facts.update(new)
-            while len(facts) > MOST:
-                del facts[next(iter(facts))]
+        with self._lock:
+            for facts in (self._facts, self._unwritten):
+                facts.update(new)
+                _trim(facts)
         if new:
-            self._share(BUSY)
+            self._worker.wake()
 
     def close(self) -> None:
-        """Write what is still to be written."""
-        if self._unwritten:
-            self._share(LAST)
+        """Write what is not written yet; gives up after CLOSE_TIMEOUT. The store can be used on."""
+        self._worker.close(CLOSE_TIMEOUT)
 
-    def _share(self, wait: float) -> None:
-        """Write what this router learned, and read what all did, less what was forgotten."""
-        self._looked = self._clock()
-        unwritten = [(*key, at) for key, at in self._unwritten.items()]
+    # in the worker's thread
+
+    def _sync(self, is_last: bool) -> float | None:
+        """Write what this router learned, and read what all did, without what a command made them forget."""
+        with self._lock:
+            unwritten = dict(self._unwritten)
         found: _Facts = {}
 
         def share(database: sqlite3.Connection) -> None:
             if unwritten:
-                database.executemany(_LEARN, unwritten)
-                database.execute(_TIDY, (MOST,))
+                database.executemany(_LEARN, [(*key, at) for key, at in unwritten.items()])
+                database.execute(_TRIM, (LIMIT,))
+            found.clear()
             found.update(_read(database))
 
-        def transact() -> bool:
-            is_there = bool(unwritten) or self._shared.file.exists()
-            return is_there and self._shared.transact(share, wait=wait)
+        is_there = bool(unwritten) or self._database.file.exists()  # reading makes no file
+        if is_there and self._database.transact(share, wait=self._lock_timeout):
+            with self._lock:
+                for key, at in unwritten.items():
+                    if self._unwritten.get(key) == at:
+                        del self._unwritten[key]
+                self._facts = found | self._unwritten
+                _trim(self._facts)
+        self._is_read.set()
+        return self._poll
 
-        with suppress(TimeoutError):  # a disk that hangs: it is tried again with the next look
-            if files.within(self._shared.file, transact, wait + files.SOON):
-                self._facts = found
-                self._unwritten.clear()
 
-
-def facts(folder: Path) -> list[Fact]:
+def facts(folder: Path, *, wait: float = LOCK_TIMEOUT) -> list[Fact]:
     """What is known, for a command. Raises sqlite3.Error and OSError."""
     if not (folder / FILE).exists():
         return []
-    with closing(connect(folder / FILE, LAST)) as database:
+    with closing(connect(folder / FILE, wait)) as database:
         return _fresh(_read(database), time.time())
 
 
-def forget(folder: Path, provider: str | None = None, field: str | None = None) -> list[Fact]:
-    """Forget what is known of a provider, or this one field of it, or everything; gives what is gone.
+def forget(
+    folder: Path, provider: str | None = None, field: str | None = None, *, wait: float = LOCK_TIMEOUT
+) -> list[Fact]:
+    """Forget the facts of a provider, or this one field of it, or all; returns what was forgotten.
 
-    Raises sqlite3.Error and OSError: then all is still there.
+    Raises sqlite3.Error and OSError: then nothing was.
     """
     gone = [
-        fact for fact in facts(folder) if provider in (None, fact.provider) and field in (None, fact.field)
+        fact
+        for fact in facts(folder, wait=wait)
+        if provider in (None, fact.provider) and field in (None, fact.field)
     ]
     if gone:
-        with closing(connect(folder / FILE, LAST)) as database, database:
+        with closing(connect(folder / FILE, wait)) as database, database:
             database.executemany(_FORGET, [fact[:3] for fact in gone])
     return gone
 
@@ -132,6 +159,11 @@ def _read(database: sqlite3.Connection) -> _Facts:
     return {(provider, model, field): at for provider, model, field, at in database.execute(_ALL)}
 
 
+def _trim(facts: _Facts) -> None:
+    while len(facts) > LIMIT:
+        del facts[next(iter(facts))]
+
+
 def _fresh(facts: _Facts, now: float) -> list[Fact]:
-    """Those of the last week; what is said to be of tomorrow was learned while the clock was wrong."""
+    """Those of the last week. One dated after tomorrow was learned while the clock was wrong."""
     return [Fact(*key, at) for key, at in sorted(facts.items()) if now - WEEK < at < now + DAY]
