@@ -19,10 +19,10 @@ from signalbox.routing.plan import Candidate
 HERE = ("s-1", "")
 NEVER = Circuit(open_after=10**6, degraded_after=10**6)
 
-REFUSED_KEY = Outcome("401", "auth", 401, rest=60.0, scope="key")
-THROTTLED = Outcome("429", "throttle", 429, rest=7.0, scope="key", wait=7.0)
-OVERLOADED = Outcome("529", "overload", 529, rest=5.0, scope="model")
-DOWN = Outcome("503", "overload", 503, rest=30.0, scope="provider")
+REFUSED_KEY = Outcome("401", "auth", 401, cooldown=60.0, scope="key")
+THROTTLED = Outcome("429", "throttle", 429, cooldown=7.0, scope="key", wait=7.0)
+OVERLOADED = Outcome("529", "overload", 529, cooldown=5.0, scope="model")
+DOWN = Outcome("503", "overload", 503, cooldown=30.0, scope="provider")
 BROKEN = Outcome("500", "server", 500)
 NONSENSE = Outcome("400", "client", 400)
 CUT = Outcome("stream_error", "stream_error")
@@ -182,7 +182,7 @@ def test_candidate_that_entered_cooldown_meanwhile_is_skipped():
 def test_candidate_of_a_provider_in_cooldown_comes_last():
     request = Request(candidate(KIMI, "big"), candidate(KIMI, "small"), candidate(LOCAL))
     assert [name for name, _ in request.run(DOWN, BROKEN, BROKEN)] == ["kimi", "local", "kimi"]
-    down = msgspec.structs.replace(DOWN, rest=61.0)
+    down = msgspec.structs.replace(DOWN, cooldown=61.0)
     request = Request(candidate(KIMI, "big"), candidate(KIMI, "small"))
     request.start()
     assert request.fails(down) is None
@@ -241,7 +241,7 @@ def test_last_resorts_are_asked_when_all_others_have_failed():
     spent = provider("spent")
     rested(KIMI, OVERLOADED, health)
     rested(broken, BROKEN, health)
-    rested(spent, msgspec.structs.replace(THROTTLED, rest=60.5), health)
+    rested(spent, msgspec.structs.replace(THROTTLED, cooldown=60.5), health)
     targets = [candidate(one) for one in (KIMI, broken, spent, LOCAL)]
     request = passed_over(*targets, health=health, available=targets[-1], retries=1, wait=10.0)
     assert request.start().provider is LOCAL
@@ -306,7 +306,7 @@ def test_last_resort_replaces_an_unpreparable_first_candidate():
 def test_last_resort_uses_the_key_that_recovers_first():
     health = ProviderHealth()
     for index, rest in ((0, 50.0), (2, 3.0)):
-        outcome = msgspec.structs.replace(THROTTLED, rest=rest)
+        outcome = msgspec.structs.replace(THROTTLED, cooldown=rest)
         health.end(health.begin(ZAI, "glm", index, 0), outcome, 0)
     targets = candidate(ZAI), candidate(LOCAL)
     request = passed_over(*targets, health=health, available=targets[1])
@@ -339,7 +339,7 @@ def test_key_in_cooldown_is_not_used():
 
 
 def test_no_key_is_used_twice_even_without_cooldown():
-    at_once = msgspec.structs.replace(THROTTLED, rest=0.0, wait=None)
+    at_once = msgspec.structs.replace(THROTTLED, cooldown=0.0, wait=None)
     request = Request(candidate(ZAI), candidate(LOCAL))
     assert [name for name, _ in request.run(at_once, at_once)] == ["zai", "zai", "local"]
 
@@ -372,7 +372,7 @@ def test_retry_after_within_the_limit_is_waited_for():
 
 def test_same_key_is_used_after_a_wait():
     health = ProviderHealth()
-    health.end(health.begin(ZAI, "glm", 0, 0), msgspec.structs.replace(REFUSED_KEY, rest=9e9), 0)
+    health.end(health.begin(ZAI, "glm", 0, 0), msgspec.structs.replace(REFUSED_KEY, cooldown=9e9), 0)
     request = Request(candidate(ZAI), health=health, wait=10.0)
     assert request.run(THROTTLED) == [("zai", "zai-key-2")] * 2
 

@@ -28,15 +28,17 @@ KIMI = provider("kimi", "kimi-key")
 LOCAL = provider("local")
 
 OK = Outcome(label="200", kind="success", status=200)
-BAD_KEY = Outcome(label="401", kind="auth", status=401, rest=60.0, scope="key", detail="authentication_error")
+BAD_KEY = Outcome(
+    label="401", kind="auth", status=401, cooldown=60.0, scope="key", detail="authentication_error"
+)
 THROTTLED = Outcome(
-    label="429", kind="throttle", status=429, rest=5.0, scope="key", detail="rate_limit_error"
+    label="429", kind="throttle", status=429, cooldown=5.0, scope="key", detail="rate_limit_error"
 )
-SPENT = Outcome(label="429", kind="quota", status=429, rest=7200.0, scope="key", detail="weekly limit")
+SPENT = Outcome(label="429", kind="quota", status=429, cooldown=7200.0, scope="key", detail="weekly limit")
 OVERLOADED = Outcome(
-    label="529", kind="overload", status=529, rest=5.0, scope="model", detail="overloaded_error"
+    label="529", kind="overload", status=529, cooldown=5.0, scope="model", detail="overloaded_error"
 )
-DOWN = Outcome(label="503", kind="overload", status=503, rest=30.0, scope="provider")
+DOWN = Outcome(label="503", kind="overload", status=503, cooldown=30.0, scope="provider")
 BROKEN = Outcome(label="500", kind="server", status=500)
 NONSENSE = Outcome(label="400", kind="client", status=400)
 
@@ -109,7 +111,7 @@ def test_only_what_an_outcome_blames_enters_cooldown(outcome, others):
     ask(health, KIMI, outcome)
     assert health.refusal(KIMI, GLM, 4) is not None
     assert [health.refusal(other, model, 4) for other, model in others] == [None] * len(others)
-    assert health.refusal(KIMI, GLM, outcome.rest) is None
+    assert health.refusal(KIMI, GLM, outcome.cooldown) is None
 
 
 def test_cooldown_event_has_its_cause():
@@ -129,7 +131,7 @@ def test_cooldown_event_has_its_cause():
 
 
 METERED = Outcome(
-    label="429", kind="quota", status=429, rest=7200.0, scope="key", window="5h", detail="limit reached"
+    label="429", kind="quota", status=429, cooldown=7200.0, scope="key", window="5h", detail="limit reached"
 )
 
 
@@ -157,7 +159,7 @@ def test_used_up_quota_has_its_own_reason():
 
 def test_outcome_without_rest_or_scope_starts_no_cooldown():
     health = ProviderHealth()
-    for outcome in (BROKEN, Outcome(label="429", kind="request", status=429, rest=5.0, scope="none")):
+    for outcome in (BROKEN, Outcome(label="429", kind="request", status=429, cooldown=5.0, scope="none")):
         assert ask(health, KIMI, outcome) == []
     assert health.refusal(KIMI, GLM, 0) is None
 
@@ -368,7 +370,7 @@ OUTCOMES = st.builds(
     label=st.just("429"),
     kind=st.sampled_from(["auth", "quota", "throttle", "request", "overload", "server", "connect", "client"]),
     status=st.just(429),
-    rest=st.none() | st.sampled_from([0.0, 0.5, 5.0, 60.0, 1000.0]),
+    cooldown=st.none() | st.sampled_from([0.0, 0.5, 5.0, 60.0, 1000.0]),
     scope=st.sampled_from(["key", "model", "provider", "none"]),
 )
 
@@ -425,9 +427,9 @@ class Herd(RuleBasedStateMachine):
     def it_ends(self, attempt: HealthToken, outcome: Outcome | None) -> None:
         self.health.end(attempt, outcome, self.now)
         self.probes = [(began, probe) for began, probe in self.probes if probe is not attempt]
-        if outcome is not None and outcome.rest:
+        if outcome is not None and outcome.cooldown:
             place = attempt.provider.name, outcome.scope
-            self.said[place] = max(self.said.get(place, 0.0), self.now + outcome.rest)
+            self.said[place] = max(self.said.get(place, 0.0), self.now + outcome.cooldown)
 
     @invariant()
     def no_rest_is_longer_than_an_outcome_said(self) -> None:

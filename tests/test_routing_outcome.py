@@ -68,8 +68,12 @@ def outcome_of(recorded: str) -> Outcome:
 
 
 def in_words(outcome: Outcome) -> str:
-    rest = "no rest" if outcome.rest is None else f"the {outcome.scope} rests {outcome.rest:.10g} s"
-    return f"{outcome.kind}, {rest}, {'moves on' if outcome.moves_on(DEFAULT_ON) else 'stays'}"
+    cooldown = (
+        "no cooldown"
+        if outcome.cooldown is None
+        else f"the {outcome.scope} in cooldown for {outcome.cooldown:.10g} s"
+    )
+    return f"{outcome.kind}, {cooldown}, {'moves on' if outcome.moves_on(DEFAULT_ON) else 'stays'}"
 
 
 def judged(status: int, body: Any = None, *, own_key: bool = True, **headers: str) -> Outcome:
@@ -125,7 +129,7 @@ def test_a_refused_key_of_the_router_moves_on_by_auth_or_its_status(status: int)
 @pytest.mark.parametrize("status", [401, 402, 403])
 def test_refused_credentials_of_the_caller_do_not_move_on_unless_their_status_is_asked_for(status: int):
     outcome = judged(status, error("insufficient balance", "billing_error"), own_key=False)
-    assert in_words(outcome) == "client, no rest, stays"
+    assert in_words(outcome) == "client, no cooldown, stays"
     assert outcome.moves_on(frozenset({str(status)}))
 
 
@@ -189,7 +193,7 @@ def test_spent_quota_and_what_lies_in_the_request_do_not_count_against_the_circu
     assert not judged(400, error("no", "invalid_request_error")).counts()
 
 
-# rest
+# cooldown
 
 
 @pytest.mark.parametrize(
@@ -218,15 +222,15 @@ def test_retry_after_is_seconds_or_nothing(headers: dict[str, str], seconds: flo
     assert retry_after(headers, NOW) == seconds
 
 
-def test_quota_rests_by_what_names_its_reset_most_exactly():
+def test_quota_cooldown_lasts_until_the_most_exact_reset():
     body = error("Usage limit reached, reset at 2026-11-20T14:00:00Z", "1308")
     window = {
         "anthropic_ratelimit_unified_5h_status": "rejected",
         "anthropic_ratelimit_unified_5h_reset": "1795179600",
     }
-    assert judged(429, body, retry_after="60", **window).rest == 3600
-    assert judged(429, body, retry_after="60").rest == 7200
-    assert judged(429, error("", "1308"), retry_after="60").rest == 60
+    assert judged(429, body, retry_after="60", **window).cooldown == 3600
+    assert judged(429, body, retry_after="60").cooldown == 7200
+    assert judged(429, error("", "1308"), retry_after="60").cooldown == 60
 
 
 @pytest.mark.parametrize(
@@ -253,12 +257,12 @@ def test_a_window_whose_reset_is_past_or_unknown_leaves_it_to_the_other_names():
         "anthropic_ratelimit_unified_5h_status": "rejected",
         "anthropic_ratelimit_unified_5h_reset": "1795175999",
     }
-    assert judged(429, error(""), retry_after="60", **past).rest == 60
-    assert judged(429, error(""), anthropic_ratelimit_unified_5h_status="rejected").rest == 300
+    assert judged(429, error(""), retry_after="60", **past).cooldown == 60
+    assert judged(429, error(""), anthropic_ratelimit_unified_5h_status="rejected").cooldown == 300
 
 
 def test_a_throttle_without_wait_need_not_wait():
-    assert judged(429, error(""), retry_after="0").rest == 0
+    assert judged(429, error(""), retry_after="0").cooldown == 0
 
 
 # what people read
@@ -355,10 +359,10 @@ BODIES = st.one_of(
 
 def is_sound(outcome: Outcome) -> bool:
     """What holds for any outcome whatsoever."""
-    rests = outcome.rest is not None and 0 <= outcome.rest <= 7 * 86400
+    has_cooldown = outcome.cooldown is not None and 0 <= outcome.cooldown <= 7 * 86400
     return (
-        (rests or outcome.rest is None)
-        and rests == (outcome.scope != "none")
+        (has_cooldown or outcome.cooldown is None)
+        and has_cooldown == (outcome.scope != "none")
         and len(outcome.detail) <= 200
         and all(char.isprintable() for char in outcome.detail)
         and re.search(r"sk-|bearer\s+\w", outcome.detail, re.IGNORECASE) is None
@@ -411,4 +415,6 @@ def test_a_reset_is_understood_however_it_is_written(ahead: timedelta):
         str(int(seconds)),
     }
     for reset in written:
-        assert judged(429, error(""), anthropic_ratelimit_unified_5h_reset=reset, **window).rest == seconds
+        assert (
+            judged(429, error(""), anthropic_ratelimit_unified_5h_reset=reset, **window).cooldown == seconds
+        )

@@ -31,7 +31,7 @@ class Usage:
     """Of `cache_creation_input_tokens`, those whose cache entry lives for an hour."""
 
     def take(self, told: Mapping[str, object]) -> None:
-        """The latest count that is not zero stands: providers report at the start, at the end or in both."""
+        """Takes over counts that are not zero: providers report at the start, at the end, or both."""
         for name in NAMES:
             if tokens := count(told.get(name)):
                 setattr(self, name, tokens)

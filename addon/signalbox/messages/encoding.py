@@ -1,4 +1,4 @@
-"""Content encodings: whole request bodies under a limit, and answers as they arrive."""
+"""Decodes content encodings: whole request bodies under a size limit, and answers as they arrive."""
 
 import zlib
 from collections.abc import Callable, Iterator
@@ -10,11 +10,11 @@ import zstandard
 _SLICE = 256
 """Bytes decoded at once: the worst zstd bomb makes 8 MB of them, gzip 260 KB."""
 PIECE = 1 << 18
-"""Bytes that are given at once at the most."""
+"""Most bytes of one decoded piece."""
 _WINDOW = 1 << 23
 """The largest zstd window that HTTP allows: https://www.rfc-editor.org/rfc/rfc9659"""
 _MOST = 4
-"""Encodings one upon another; more are not read."""
+"""Most encodings applied to one body."""
 
 
 class EncodingError(ValueError):
@@ -40,7 +40,7 @@ class _Stage(Protocol):
 
 
 class _Frames:
-    """gzip members, zstd frames or a deflate stream: each ends by itself and another may follow."""
+    """Consecutive gzip members, zstd frames or deflate streams."""
 
     def __init__(self, open: Callable[[int], _Frame]) -> None:
         self._open = open
@@ -120,7 +120,7 @@ def decode(data: bytes, encoding: str, limit: int) -> bytes:
 
 
 class Decoder:
-    """Decodes as bytes arrive, all of them at once: nothing is held back. Raises EncodingError, TooLarge."""
+    """Decodes bytes as they arrive, without delay. Raises EncodingError, TooLarge."""
 
     def __init__(self, encoding: str, limit: int | None = None) -> None:
         if not known(encoding):
@@ -133,20 +133,19 @@ class Decoder:
         return b"".join(self.pieces(data))
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """What `data` decodes to, 256 KB at a time at most, however well it was compressed. What is not asked
-        for is not decoded."""
+        """The decoded bytes in pieces of at most 256 KB. Lazy: a piece is decoded when it is requested."""
         try:
             yield from self._decoded(data, 0)
         except (zlib.error, brotli.error, zstandard.ZstdError) as error:
             raise EncodingError(f"corrupt: {error}") from None
 
     def end(self) -> None:
-        """Raises EncodingError where the data was cut short."""
+        """Raises EncodingError if the data was cut short."""
         if not all(stage.ended for stage in self._stages):
             raise EncodingError("cut short")
 
     def _decoded(self, data: bytes, level: int) -> Iterator[bytes]:
-        """`data` with this many encodings taken off, and then the others."""
+        """Decodes the stages from `level` on."""
         self._count(level, len(data))
         if level == len(self._stages):
             for at in range(0, len(data), PIECE):

@@ -1,16 +1,16 @@
-"""A history made valid for Anthropic itself, where answers of other providers left in it what it refuses.
+"""Repairs what Anthropic refuses in a history that holds answers of other providers.
 
-Anthropic checks the whole history of every request, so that one such block is a 400 for ever
+Anthropic checks the whole history of every request, so one such block means a 400 until the conversation ends
 (reference/anthropic-messages.md, section 3; translation.md, 2 and 3):
 
 - ids of tool calls match `^[a-zA-Z0-9_-]+$` (Kimi: `functions.Bash:0`) and are unique in the conversation;
 - ids of `server_tool_use` match `^srvtoolu_[a-zA-Z0-9_]+$`, and the results of a search are encrypted
   (https://github.com/decolua/9router/issues/3685: GLM runs tools of its own under `call_...`);
-- `tool_result` stands in messages of the user only; `input` is an object;
+- `tool_result` is in user messages only; `input` is an object;
 - text is not blank, and no message is empty.
 
-What becomes of a block depends on what stands before it and in its own message only: a turn that is added
-changes no byte of the earlier ones, which the prompt cache and bound thinking (section 7) depend on.
+The repair of a block depends only on its own message and those before it: a new turn changes no byte of
+earlier ones, which the prompt cache and bound thinking (section 7) depend on.
 """
 
 import re
@@ -23,7 +23,7 @@ import msgspec
 from .json_edit import UNREADABLE, Body, BodyError, Edit, Span, delete_items, elements, members
 
 NO_CONTENT = "(no content)"
-"""Stands for a message, or a tool's result, of which nothing is left."""
+"""Replaces an empty message or tool result."""
 
 _ID = re.compile(r"[a-zA-Z0-9_-]+")
 _SERVER_ID = re.compile(r"srvtoolu_[a-zA-Z0-9_]+")
@@ -43,22 +43,22 @@ _SUSPECT = tuple(
         (b'"server_tool_use"', b""),
     )
 )
-"""Without any of these, and with legal ids that differ, there is nothing to change. The patterns begin with
-the key beside them."""
+"""A history without these, and with legal and unique ids, needs no repair. Each pattern begins with the key
+beside it."""
 
 _FILLED = msgspec.json.encode([{"type": "text", "text": NO_CONTENT}])
 
 
 class Valid(msgspec.Struct, frozen=True):
-    """What `made_valid` would change; the edits go into `Body.edited`."""
+    """The result of `made_valid`; the edits go into `Body.edited`."""
 
     edits: list[Edit]
     ids: int = 0
-    """Ids replaced, each with all its results."""
+    """Calls whose id was replaced, also in their results."""
     blank: int = 0
     """Blank texts dropped or filled."""
     server: int = 0
-    """Blocks of another provider's own tools, dropped or told as text."""
+    """Blocks of another provider's server tools, dropped or written as text."""
 
 
 class _Block(msgspec.Struct):
@@ -78,7 +78,7 @@ class _Block(msgspec.Struct):
 
     @property
     def is_server_result(self) -> bool:
-        """Whether it is the result of a tool that the provider runs, or one that an answer holds itself."""
+        """Whether it is the result of a server tool, or a tool result inside an answer."""
         return self.type.endswith("tool_result") and self.type != "mcp_tool_result"
 
 
@@ -92,7 +92,7 @@ _parts = msgspec.json.Decoder(str | list[_Block])
 
 
 def made_valid(body: Body) -> Valid:
-    """What cannot be read stays as it is."""
+    """Edits that make the messages valid; unreadable values stay."""
     place = body.span("messages")
     if place is None or not _is_suspect(body.readable, place):
         return Valid([])
@@ -113,8 +113,8 @@ def _is_suspect(text: bytes, place: Span) -> bool:
 
 
 def _found(key: bytes, pattern: re.Pattern[bytes], text: bytes, place: Span) -> Iterator[re.Match[bytes]]:
-    """Where the pattern matches. It is asked where its key stands only: searching 30 MB for it would keep
-    other threads waiting for four times as long."""
+    """Matches of the pattern, tried only where its key is found: that holds the GIL for a quarter of the time
+    that a search takes in 30 MB."""
     at = text.find(key, place.value, place.end)
     while at >= 0:
         if found := pattern.match(text, at, place.end):
@@ -123,15 +123,15 @@ def _found(key: bytes, pattern: re.Pattern[bytes], text: bytes, place: Span) -> 
 
 
 class _Ids:
-    """Gives each call an id that is legal and its own, and its result the same."""
+    """Gives each call a legal and unique id, and its result the same id."""
 
     def __init__(self) -> None:
         self.replaced = 0
         self._used: set[str] = set()
         self._made: Counter[str] = Counter()
-        """How many ids were made of each that came."""
+        """Number of ids made for each original id."""
         self._waiting: dict[str, list[str]] = {}
-        """Calls of the latest turn that have no result yet: id as it came, and as it is sent."""
+        """Calls of the latest turn without a result: original id to the ids sent."""
 
     def next_turn(self) -> None:
         self._waiting.clear()
@@ -148,7 +148,7 @@ class _Ids:
         return sent
 
     def of_result(self, came: str) -> str:
-        """Of calls with one id, in their order; a result too many is the last one's."""
+        """The id for a result. Calls with the same id get results in order; extra results go to the last."""
         waiting = self._waiting.get(came)
         if not waiting:
             return came if _ID.fullmatch(came) else _stem(came)
@@ -160,7 +160,7 @@ def _stem(came: str) -> str:
 
 
 class _Walk:
-    """Goes through the messages from the first to the last."""
+    """Visits the messages in order."""
 
     def __init__(self, raw: bytes) -> None:
         self.ids = _Ids()
@@ -247,7 +247,7 @@ class _Walk:
 
 
 def _foreign(blocks: list[_Block]) -> Iterator[str | None]:
-    """Ids of an answer's blocks whose tools another provider ran."""
+    """Ids of blocks in an answer whose server tool another provider ran."""
     for block in blocks:
         if block.type == "server_tool_use" and not _SERVER_ID.fullmatch(block.id or ""):
             yield block.id
@@ -268,7 +268,7 @@ def _shown(block: _Block) -> list[_Block]:
 
 
 def _said(content: msgspec.Raw) -> str:
-    """What a result says: its texts, and titles and addresses of what was found."""
+    """The text of a result: its texts, and titles and URLs of search results."""
     try:
         parts = _parts.decode(content)
     except UNREADABLE:
@@ -284,7 +284,7 @@ def _as_text(said: str) -> bytes:
 
 
 def _as_object(value: msgspec.Raw) -> bytes:
-    """Arguments that came as text may hold the object."""
+    """`input` as an object; arguments that are a JSON string are decoded."""
     try:
         text = msgspec.json.decode(value, type=str).encode()
         msgspec.json.decode(text, type=dict[str, msgspec.Raw])

@@ -29,7 +29,7 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class BodyError(ValueError):
-    """Not one JSON object in UTF-8 (or, for `elements`, array), too deeply nested, or a key given twice."""
+    """Not one JSON object (for `elements`: array) in UTF-8, nested too deeply, or with a duplicate key."""
 
 
 class Edit(NamedTuple):
@@ -41,16 +41,16 @@ class Edit(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Where a member of an object or an element of an array stands in the bytes."""
+    """The byte offsets of a member of an object or an element of an array."""
 
     start: int
-    """Of its key; in an array the same as `value`."""
+    """Of the key; in an array the same as `value`."""
     value: int
     end: int
 
 
 def splice(raw: bytes, edits: Iterable[Edit]) -> bytes:
-    """`raw` with all edits made; without any it is the same object. ValueError where two overlap."""
+    """`raw` with all edits; without edits the same object. Raises ValueError if two overlap."""
     pieces: list[bytes | memoryview] = []
     view, at = memoryview(raw), 0
     for start, end, new in sorted(edits, key=lambda edit: (edit.start, edit.end)):
@@ -62,7 +62,7 @@ def splice(raw: bytes, edits: Iterable[Edit]) -> bytes:
 
 
 def members(raw: bytes, start: int = 0, end: int | None = None) -> dict[str, Span]:
-    """The places of an object's members, by name and in order. Raises BodyError."""
+    """The spans of an object's members, by name and in order. Raises BodyError."""
     try:
         values: dict[str, msgspec.Raw] = _object.decode(memoryview(raw)[start:end])
     except UNREADABLE as error:
@@ -71,7 +71,7 @@ def members(raw: bytes, start: int = 0, end: int | None = None) -> dict[str, Spa
 
 
 def elements(raw: bytes, start: int = 0, end: int | None = None) -> list[Span]:
-    """The places of an array's elements. Raises BodyError."""
+    """The spans of an array's elements. Raises BodyError."""
     try:
         values: list[msgspec.Raw] = _array.decode(memoryview(raw)[start:end])
     except UNREADABLE as error:
@@ -82,7 +82,7 @@ def elements(raw: bytes, start: int = 0, end: int | None = None) -> list[Span]:
 def _places(
     raw: bytes, start: int, values: Collection[msgspec.Raw], before: re.Pattern[bytes]
 ) -> Iterator[Span]:
-    """Walks valid JSON. A key given twice shows as a value that is not there or as a comma at the end."""
+    """Walks valid JSON. A duplicate key shows as a value that does not match, or as a comma at the end."""
     at = _end(_LEAD, raw, start) + 1
     for left, value in enumerate(values, 1 - len(values)):
         head, view = before.match(raw, at), memoryview(value)
@@ -102,7 +102,7 @@ def _end(pattern: re.Pattern[bytes], raw: bytes, at: int) -> int:
 
 
 def delete_items(places: Sequence[Span], gone: Collection[int]) -> list[Edit]:
-    """Takes the entries with these indices out of their object or array, each with exactly one comma."""
+    """Edits that delete the entries with these indices from their object or array, each with one comma."""
     kept = [index for index in range(len(places)) if index not in gone]
     if not gone or not places:
         return []
@@ -117,10 +117,10 @@ def delete_items(places: Sequence[Span], gone: Collection[int]) -> list[Edit]:
 
 
 def readable(raw: bytes) -> bytes:
-    """`raw`, but for halves of surrogate pairs: each escape of one becomes that of a private character.
+    """`raw` with each escaped half of a surrogate pair replaced by an escaped private character.
 
-    JavaScript writes them where a text was cut in the middle of a character
-    (https://tc39.es/ecma262/#sec-quotejsonstring); no strict reader of JSON takes them.
+    JavaScript writes such halves if a text was cut inside a character
+    (https://tc39.es/ecma262/#sec-quotejsonstring); strict JSON decoders refuse them.
     """
     return _LONE_SURROGATE.sub(lambda half: half[0] if half[2] else half[1] + rb"\uE" + half[3], raw)
 
@@ -138,7 +138,7 @@ def whole_characters(text: str) -> str:
 
 
 class Body:
-    """A JSON object. `raw` never changes; `edited` makes the bytes of another.
+    """A JSON object. `raw` never changes; `edited` returns the bytes of a changed copy.
 
     `readable` is what is decoded: as long as `raw`, and the same but for halves of surrogate pairs.
     """
@@ -151,7 +151,7 @@ class Body:
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
-        """Reads the top level only. Raises BodyError."""
+        """Decodes the top level only. Raises BodyError."""
         try:
             raw.isascii() or raw.decode()
         except UnicodeDecodeError:
@@ -174,12 +174,12 @@ class Body:
         return self._places.get(name)
 
     def value(self, name: str) -> bytes | None:
-        """The bytes of one value as they came."""
+        """The bytes of one value, unchanged."""
         place = self._places.get(name)
         return None if place is None else self.raw[place.value : place.end]
 
     def get[T](self, name: str, type: type[T]) -> T | None:
-        """The value decoded, once; None where the field is absent or of another type."""
+        """The decoded value (cached); None if the field is absent or has another type."""
         key = (name, type)
         if key not in self._decoded:
             self._decoded[key] = self._decode(name, type)
@@ -196,7 +196,7 @@ class Body:
             return None
 
     def inner(self, name: str) -> "Body | None":
-        """The object in one field; None where there is none, or it gives a key twice."""
+        """The object in one field; None if there is none, or it has a duplicate key."""
         place = self._places.get(name)
         if place is None:
             return None
@@ -207,24 +207,24 @@ class Body:
             return None
 
     def set(self, name: str, value: bytes) -> Edit:
-        """Replaces the value; an absent field is appended. Several of these go into `edited` instead."""
+        """An edit that replaces the value, or appends the field. For several fields use `edited`."""
         place = self._places.get(name)
         if place is None:
             return self._append({name: value}, after_others=bool(self._places))
         return Edit(place.value, place.end, value)
 
     def drop(self, name: str) -> Edit | None:
-        """Takes the field out, with one comma."""
+        """An edit that deletes the field and one comma; None if it is absent."""
         names = self.names()
         return delete_items(list(self._places.values()), {names.index(name)})[0] if name in names else None
 
     def edited(
         self, set: Mapping[str, bytes] = {}, drop: Collection[str] = (), edits: Iterable[Edit] = ()
     ) -> bytes:
-        """The bytes after all these changes; `raw` itself where there are none.
+        """The bytes with all these changes; `raw` itself without changes.
 
-        `edits` lie inside values, or are whole fields as `drop` cuts them; inside a field that is set or
-        dropped they count for nothing. A field both set and dropped is set.
+        `edits` are inside values, or delete whole fields as `drop` does; inside a field that is set or
+        dropped they are ignored. A field both set and dropped is set.
         """
         edits = list(edits)
         names, places = self.names(), list(self._places.values())
@@ -241,7 +241,7 @@ class Body:
         return splice(self.raw, changes)
 
     def _covered(self, edits: Sequence[Edit]) -> Iterator[str]:
-        """The fields that are cut out whole."""
+        """The fields that an edit deletes as a whole."""
         for name, place in self._places.items():
             if any(not edit.new and edit.start <= place.start and place.end <= edit.end for edit in edits):
                 yield name

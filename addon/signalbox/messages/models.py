@@ -1,8 +1,8 @@
-"""Model lists: what a provider says that it serves, and the one list that is made of several.
+"""Model lists: reads those of providers, and merges them into one.
 
 Anthropic's is `{data: [{id, display_name, created_at, ...}], has_more, first_id, last_id}`, in pages
 (anthropic-messages.md, 10). OpenAI's is `{object: "list", data: [{id, created, ...}]}` as a whole
-(https://platform.openai.com/docs/api-reference/models/list); some who follow it send the bare array.
+(https://platform.openai.com/docs/api-reference/models/list); some compatible servers send the bare array.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,21 +12,21 @@ from typing import Any, NamedTuple
 import msgspec
 
 type Entry = dict[str, Any]
-"""One model. `id` is a printable name; the rest is as it came."""
+"""One model. `id` is a printable name; other fields are unchanged."""
 
 LISTED = "claude-router-"
-"""What stands before an id that Claude Code would otherwise leave out: it takes those that speak of Claude
-or Anthropic, older ones where they begin so (claude-code-gateway.md, 5)."""
+"""Prefix of ids that Claude Code would leave out: it lists ids that contain `claude` or `anthropic`, older
+versions ids that begin so (claude-code-gateway.md, 5)."""
 
 LONG_CONTEXT_SUFFIX = "[1m]"
 
 UNKNOWN = "1970-01-01T00:00:00Z"
-"""The time that Anthropic gives where none is known."""
+"""Anthropic's value for an unknown time."""
 
 LONGEST = 256
-"""Characters of a name; longer ones are nobody's model."""
+"""Characters of a name; entries with longer ones are ignored."""
 MOST = 5000
-"""Entries taken of one list."""
+"""Entries read of one list."""
 
 _TAKEN_AS_THEY_ARE = ("claude", "anthropic")
 
@@ -34,21 +34,21 @@ _TAKEN_AS_THEY_ARE = ("claude", "anthropic")
 class Page(NamedTuple):
     entries: list[Entry]
     last: str | None
-    """The id after which the next page begins; None where there is none."""
+    """The id after which the next page begins; None on the last page."""
 
 
 class Part(NamedTuple):
-    """What one provider adds."""
+    """The entries of one provider."""
 
     entries: Sequence[Entry]
     is_long: Callable[[str], bool]
-    """Whether the model of this id is also offered with `[1m]`."""
+    """Whether the model with this id is also listed with `[1m]`."""
     is_own: bool = False
-    """Whether the entries are Anthropic's own, whose fields all stay."""
+    """Whether the entries are from Anthropic; then all their fields stay."""
 
 
 def read(body: bytes) -> Page:
-    """One page of a list. Entries without a usable id are left out. Raises ValueError where it is no list."""
+    """Reads one page. Entries without a usable id are left out. Raises ValueError if it is not a list."""
     try:
         value = msgspec.json.decode(body)
     except RecursionError:
@@ -67,12 +67,12 @@ def read(body: bytes) -> Page:
 
 
 def named(ids: Iterable[str]) -> list[Entry]:
-    """Entries for names that somebody wrote down."""
+    """Entries for configured names."""
     return [{"id": id} for id in ids]
 
 
 def merged(parts: Iterable[Part]) -> list[Entry]:
-    """One list in Anthropic's shape, in the order of the parts; of entries with one id the first."""
+    """One list in Anthropic's shape, in the order of the parts; the first entry with an id wins."""
     found: dict[str, Entry] = {}
     for part in parts:
         for entry in part.entries:
@@ -101,7 +101,7 @@ def _offered(entry: Entry, part: Part) -> Iterator[Entry]:
 
 
 def _created(entry: Entry) -> str:
-    """When the model came out, from Anthropic's text or OpenAI's Unix seconds."""
+    """The release time, from Anthropic's text or OpenAI's Unix seconds."""
     text, seconds = entry.get("created_at"), entry.get("created")
     try:
         if isinstance(text, str):
@@ -114,5 +114,5 @@ def _created(entry: Entry) -> str:
 
 
 def _is_name(value: object) -> bool:
-    """Whether it can be shown in a terminal and stand in a request."""
+    """Whether it is a printable text of limited length."""
     return isinstance(value, str) and 0 < len(value) <= LONGEST and value.isprintable()

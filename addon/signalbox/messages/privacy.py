@@ -5,12 +5,12 @@ from hashlib import blake2b
 from .json_edit import Body, BodyError, Edit, delete_items, elements, members
 
 BILLING = "x-anthropic-billing-header"
-"""How Claude Code's first system block begins. Its text changes from request to request, which would
-also keep other providers from caching what follows."""
+"""Beginning of Claude Code's first system block. Its text changes with every request, which would also
+prevent other providers from caching the text after it."""
 
 
 def without_billing_block(body: Body) -> list[Edit]:
-    """Cuts that block; where it was the only one the whole field goes, since some refuse an empty list."""
+    """Deletes the billing block; the whole `system` if it has no other block, since some refuse `[]`."""
     place = body.span("system")
     if place is None or body.readable.find(BILLING.encode(), place.value, place.end) < 0:
         return []
@@ -26,7 +26,12 @@ def without_billing_block(body: Body) -> list[Edit]:
 
 
 def with_opaque_user(body: Body, key: bytes) -> list[Edit]:
-    """Replaces the user id, of whatever type; `metadata` that cannot be read goes altogether."""
+    """Replaces `metadata.user_id`, in which Claude Code names session, device and account
+    (anthropic-messages.md, 2), by a hash under a key of the state folder. Unreadable `metadata` is dropped.
+
+    The hash is the same as long as the client's id is, also after a restart, so that a provider can cache or
+    limit by user.
+    """
     place = body.span("metadata")
     if place is None:
         return []

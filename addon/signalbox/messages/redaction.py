@@ -18,15 +18,15 @@ _INPUT_VALUE = re.compile(r"\binput(_value)?=(?:.(?!, input_type=))*.", re.DOTAL
 
 
 def one_line(text: str) -> str:
-    """Text for people: one line of at most 200 characters, without keys, tokens, and quoted input."""
+    """One line of at most 200 characters for people, without keys, tokens and quoted input."""
     printable = "".join(char if char.isprintable() else " " for char in text[:_LONGEST])
     line = _unquoted(_SECRET.sub("***", " ".join(printable.split())))
     return line if len(line) <= _LINE else line[: _LINE - 1] + "…"
 
 
 def _unquoted(text: str) -> str:
-    """With `…` for what an error quotes of a prompt: the input that it names, and any quotation of more than
-    one word. Names of fields, models and values stay."""
+    """Replaces by `…` what an error quotes of the request: values of input fields, and quotations of several
+    words. Names of fields, models and values stay."""
     text = _INPUT_VALUE.sub(r"input\1=…", text)
 
     keys = {found.end(): found["says"] is not None for found in _KEY.finditer(text)}
@@ -41,8 +41,8 @@ def _unquoted(text: str) -> str:
 
 
 def without_secrets(said: bytes, secrets: Iterable[str]) -> bytes:
-    """What a provider said, with `***` for each of these, whatever characters of them are escaped: as JSON,
-    URLs or HTML do it, also one within another."""
+    """`said` with `***` for each secret, also if characters of it are escaped as in JSON, URLs or HTML, or
+    several times."""
     for secret in sorted(secrets, key=len, reverse=True):
         said = said.replace(secret.encode(errors="surrogateescape"), b"***")
         if any(mark in said for mark in (b"\\", b"%", b"&#")):
@@ -56,7 +56,7 @@ def _any_spelling(secret: str) -> re.Pattern[bytes]:
 
 
 def _spellings(char: str) -> str:
-    """A pattern for a character, itself or escaped; IGNORECASE is for hexadecimal digits alone."""
+    """A pattern for a character, plain or escaped; IGNORECASE holds for hexadecimal digits only."""
     code, in_url = ord(char), char.encode(errors="surrogateescape").hex()
     itself = f"(?-i:{re.escape(char)})"
     return "|".join(

@@ -3,25 +3,25 @@
 from typing import Literal, NamedTuple
 
 LARGEST = 16 * 1024 * 1024
-"""Bytes of one event; larger ones are passed over and never kept."""
+"""Bytes of one event; larger ones are skipped and not buffered."""
 
 _BOM = b"\xef\xbb\xbf"
 
 
 class Event(NamedTuple):
     name: str
-    """Of its `event:` line, else empty."""
+    """From the `event:` line, else empty."""
     data: bytes
     """Lines of several `data:` fields joined by newlines."""
 
 
 type Form = Literal["unknown", "events", "json", "page", "other"]
-"""What a body is by its first bytes; unknown as long as there is only white space."""
+"""The form of a body by its first bytes; unknown while there is only white space."""
 
 
 def form_of(data: bytes, *, is_announced: bool) -> Form:
-    """By the first byte, since some send JSON errors as streams and streams without saying so. `is_announced`
-    says that the head names a stream, for what begins as neither."""
+    """Looks at the first byte, since some providers declare JSON errors as streams, and streams as something
+    else. `is_announced`: the content type is that of a stream; decides if the first byte does not."""
     first = data.lstrip()[:1]
     if not first:
         return "unknown"
@@ -38,16 +38,16 @@ def is_event_stream(content_type: str) -> bool:
 
 
 class Splitter:
-    """Cuts a stream at its blank lines, wherever the chunks of it end and however its lines do.
+    """Cuts a stream into events at blank lines, for any chunking and any line ends.
 
-    `pending` says that an event has begun and not ended.
+    `pending`: an event has begun and not ended.
     """
 
     def __init__(self) -> None:
         self._held = bytearray()
         self._after_cr = False
         self._first = True
-        self._passing_over = False
+        self._skipping = False
 
     @property
     def pending(self) -> bool:
@@ -58,28 +58,28 @@ class Splitter:
         none of them is of interest."""
         return (
             data.endswith(b"\n\n")
-            and not (self._held or self._after_cr or self._passing_over)
+            and not (self._held or self._after_cr or self._skipping)
             and b"\r" not in data
         )
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The events that are complete now, each without its blank line and with newlines as line ends."""
+        """The events that are complete, each without its blank line and with newlines as line ends."""
         before = len(self._held)
         self._held += self._with_newlines(data)
         if self._held.find(b"\n\n", max(before - 1, 0)) < 0:
             self._shed()
             return []
         *blocks, self._held = self._held.split(b"\n\n")
-        if self._passing_over:
-            self._passing_over = False
+        if self._skipping:
+            self._skipping = False
             del blocks[0]
         self._shed()
         return self._events(blocks)
 
     def end(self) -> list[bytes]:
-        """The last event where its blank line is missing, as it is after some providers' last."""
+        """The last event if its blank line is missing, as some providers leave it out."""
         rest, self._held = self._held, bytearray()
-        return [] if self._passing_over else self._events([rest])
+        return [] if self._skipping else self._events([rest])
 
     def _with_newlines(self, data: bytes) -> bytes:
         if not data:
@@ -101,12 +101,12 @@ class Splitter:
 
     def _shed(self) -> None:
         if len(self._held) > LARGEST + 1:
-            self._passing_over = True
+            self._skipping = True
             del self._held[:-1]
 
 
 def parse_event(block: bytes) -> Event:
-    """Name and data of one event; comments and other fields are passed over."""
+    """Name and data of one event; comments and other fields are ignored."""
     name, data = b"", []
     for line in block.splitlines():
         field, _, value = line.partition(b":")

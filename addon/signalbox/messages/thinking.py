@@ -1,4 +1,4 @@
-"""Thinking of earlier answers, which only the provider that issued it accepts back.
+"""Thinking blocks of earlier answers, which only the provider that issued them accepts.
 
 Anthropic refuses foreign signatures with 400; without any thinking in the history it accepts the request,
 as long as roles stay valid and manual mode (`thinking.type` = `enabled`) is not in the middle of a tool loop:
@@ -16,21 +16,21 @@ from .issued import MARK, Block, ThinkingFilter, read_block
 from .json_edit import UNREADABLE, Body, BodyError, Edit, Span, delete_items, elements, members
 
 PLACEHOLDER = b'{"type":"thinking","thinking":" "}'
-"""Stands for thinking that a provider wants back and another one wrote. Unsigned, as DeepSeek's own is, and a
-space, since some take an empty text for none (providers.md; translation.md, 4)."""
+"""Replaces another provider's thinking where a provider requires some. Unsigned, as DeepSeek's own is, and a
+space, since some take an empty text as missing (providers.md; translation.md, 4)."""
 
 _INSTEAD = msgspec.json.encode([{"type": "text", "text": "(thinking omitted)"}])
 _CLEARS_THINKING = "clear_thinking_"
 
 
 class Stripped(msgspec.Struct, frozen=True):
-    """What `without_thinking` would change; the edits go into `Body.edited`."""
+    """The result of `without_thinking`; the edits go into `Body.edited`."""
 
     edits: list[Edit]
     count: int
     """Blocks dropped."""
     switched_off: bool
-    """Whether thinking itself goes, for this request."""
+    """Whether thinking is switched off for this request."""
 
 
 class _Typed(msgspec.Struct):
@@ -51,12 +51,11 @@ def nothing(_: Block) -> bool:
 
 
 def without_thinking(body: Body, keeps: ThinkingFilter = nothing, *, keeps_mode: bool = False) -> Stripped:
-    """Drops from assistant messages the thinking that `keeps` does not name; what cannot be read stays.
+    """Drops the thinking in assistant messages that `keeps` does not accept; unreadable values stay.
 
-    Blank text, which the API refuses, goes with it. An assistant message that held nothing else goes too (the
-    API merges turns of one role), or becomes a text block where it separates others: beside a `system`
-    message, or as the only message. `keeps_mode`: for a provider that has no manual mode, which need not be
-    switched off.
+    Blank text, which the API refuses, is dropped too. An assistant message that held nothing else is dropped
+    (the API merges turns of one role), or filled with a text block if it separates others: beside a `system`
+    message, or as the only message. `keeps_mode`: the provider has no manual mode, so it stays on.
     """
     place = body.span("messages")
     if place is None or body.readable.find(MARK, place.value, place.end) < 0:
@@ -72,8 +71,8 @@ def without_thinking(body: Body, keeps: ThinkingFilter = nothing, *, keeps_mode:
 
 
 def with_placeholders(body: Body) -> list[Edit]:
-    """Puts a placeholder into each assistant message without thinking, unless thinking is disabled; what
-    cannot be read stays."""
+    """Edits that put a placeholder into each assistant message without thinking, unless thinking is disabled;
+    unreadable values stay."""
     place = body.span("messages")
     if place is None or is_off(body):
         return []
@@ -90,7 +89,7 @@ class _Messages:
         self._roles = [_decode(_message, raw, at).role for at in self._places]
 
     def without_thinking(self, keeps: ThinkingFilter) -> tuple[list[Edit], dict[int, int]]:
-        """The edits, and how many blocks each message (by index) loses."""
+        """The edits, and the number of blocks dropped by message index."""
         edits: list[Edit] = []
         dropped, emptied = {}, {}
         for index in (index for index, role in enumerate(self._roles) if role == "assistant"):
@@ -123,7 +122,7 @@ class _Messages:
                 continue
 
     def _first(self, content: Span, places: list[Span]) -> Iterator[Edit]:
-        """Thinking at the beginning of these blocks where none of them is any."""
+        """Adds thinking before these blocks if none of them is thinking."""
         blocks = [read_block(memoryview(self._raw)[at.value : at.end]) for at in places]
         thoughts = [at for at, block in zip(places, blocks, strict=True) if block.is_thinking]
         without_text = [
@@ -138,7 +137,7 @@ class _Messages:
             yield Edit(places[0].start, places[0].start, PLACEHOLDER + b",")
 
     def _content(self, index: int, mark: bytes) -> tuple[Span, list[Span]]:
-        """Where a message has its content, with its blocks; none where nothing in it is of that type."""
+        """The span of a message's content and of its blocks; no blocks if `mark` does not occur in it."""
         place = self._places[index]
         if self._raw.find(mark, place.value, place.end) < 0:
             return place, []
@@ -149,7 +148,7 @@ class _Messages:
             return place, []
 
     def _needed(self, emptied: dict[int, Span]) -> Iterator[int]:
-        """The emptied messages that must be filled: a `system` message may follow and precede only others."""
+        """The emptied messages that must be filled, because a `system` message is next to them."""
         for index in emptied:
             if "system" in self._roles[max(index - 1, 0) : index + 2]:
                 yield index
@@ -157,7 +156,7 @@ class _Messages:
             yield 0
 
     def running(self) -> int:
-        """Index of the first message of the tool loop that is still going on; past the end if none is."""
+        """Index of the first message of the current tool loop; the number of messages if there is none."""
         start = len(self._roles)
         answers = [role == "assistant" for role in self._roles]
         for is_answer, turn in groupby(reversed(range(start)), answers.__getitem__):
@@ -186,8 +185,8 @@ _REFUSED = re.compile(
 
 
 def is_refused(status: int, error: bytes) -> bool:
-    """Whether an error says that the thinking in the request is not accepted: its signature, its order, or
-    the conversation that it is bound to."""
+    """Whether an error refuses the thinking in the request: its signature, its order, or the conversation it
+    is bound to."""
     return status in (400, 422) and _says(_REFUSED, error)
 
 
@@ -204,8 +203,7 @@ https://github.com/esengine/DeepSeek-Reasonix/pull/8927, where placeholders were
 
 
 def is_wanted_back(status: int, error: bytes) -> bool:
-    """Whether an error says that answers of the history lack the thinking that the provider, which thinks
-    unless it is told not to, wants back with them."""
+    """Whether an error says that assistant messages lack the thinking that the provider requires in them."""
     return status in (400, 422) and _says(_WANTED, error)
 
 
@@ -213,7 +211,7 @@ _MISSING = re.compile(r"Expected `?thinking`? or `?redacted_thinking", re.IGNORE
 
 
 def is_missing(error: bytes) -> bool:
-    """Whether an error says that thinking is missing somewhere: what was sent of it may well be right."""
+    """Whether an error says that thinking is missing in a message; the thinking sent may be valid."""
     return _says(_MISSING, error)
 
 
@@ -223,13 +221,13 @@ def _says(pattern: re.Pattern[str], error: bytes) -> bool:
 
 
 def is_off(body: Body) -> bool:
-    """Whether the request says that the model is not to think."""
+    """Whether the request disables thinking."""
     return body.get("thinking", _Typed) == _Typed("disabled")
 
 
 def switched_off(body: Body, modes: Collection[str] = ("enabled",)) -> list[Edit]:
-    """Takes these modes of thinking out, and with them the clearing of thinking, which the API refuses alone.
-    Manual thinking is not possible where the history of a tool loop has lost its own."""
+    """Edits that remove these modes of thinking, and the clearing of thinking, which is invalid alone. Manual
+    thinking is not possible after the thinking of the current tool loop was dropped."""
     mode = body.get("thinking", _Typed)
     if mode is None or mode.type not in modes:
         return []

@@ -1,10 +1,10 @@
-"""How many input tokens a request has, by the looks of its text: no tokenizer is asked.
+"""Estimates the input tokens of a request without a tokenizer.
 
-Text is a row of runs (of letters, of digits, of punctuation), and a run is about a token to every tokenizer.
-Long words, capitals inside of words, line ends and gaps add to it, and characters of other scripts have a
-price each. So the bytes become classes, patterns of classes are counted, and a tokenizer is a list of prices:
-`tokenizers` has them, and says how far they are from what is counted. What a conversation's own provider
-reports corrects all of this from the second request on (`Facts.calibration`).
+Text consists of runs (of letters, digits, punctuation), and a run is about one token to every tokenizer. Long
+words, capitals inside words, line ends and gaps cost more, and each character of other scripts has a price.
+So bytes are mapped to classes, patterns of classes are counted, and a tokenizer is a list of prices
+(`tokenizers`; accuracy: docs/token-estimate.md). The usage that the conversation's provider reports corrects
+the estimate from the second request on (`Facts.calibration`).
 """
 
 import re
@@ -16,15 +16,15 @@ from string import ascii_lowercase, ascii_uppercase, digits
 from signalbox.messages.tokenizers import DEFAULT, OTHERS, PATTERNS, TOKENIZERS, Tokenizer
 
 PER_IMAGE = 1600
-"""Tokens of one base64 image or document, whatever its bytes. Chosen: about what a large image costs."""
+"""Tokens of one base64 image or document of any size: about the cost of a large image."""
 
 PER_MESSAGE = 2
-"""Tokens that frame a message in a chat template, beside the punctuation that is left of it here."""
+"""Tokens around a message in a chat template, besides its punctuation, which is counted."""
 
 SAMPLE = 24 * 1024
-"""Of longer texts only so many bytes are looked at, which costs about 1.5 % of precision."""
+"""Bytes of a longer text that are sampled, which costs about 1.5 % of precision."""
 STRETCH = 256
-"""They are taken in pieces of this size, spread evenly."""
+"""Bytes of one sampled piece; the pieces are spread evenly."""
 
 _NAMED: tuple[tuple[str, Iterable[int]], ...] = (
     ("a", ascii_lowercase.encode()),
@@ -43,17 +43,17 @@ _NAMED: tuple[tuple[str, Iterable[int]], ...] = (
     ("w", b"\xee\xef"),
     ("e", range(0xF0, 0x100)),
 )
-"""The class of a character by its first byte in UTF-8; all others are punctuation, a dot."""
+"""Classes of characters by the first byte in UTF-8; all others are punctuation (`.`)."""
 
 _names = {byte: name for name, first in _NAMED for byte in first}
 _CLASSES = "".join(_names.get(byte, ".") for byte in range(256)).encode()
 _FOLLOWING = bytes(range(0x80, 0xC2))
-"""Bytes inside of a character, and two that UTF-8 has not."""
+"""Continuation bytes, and two bytes that UTF-8 does not use."""
 _WORDS, _MARKS = (bytes(120 if byte in of else 32 for byte in range(256)) for of in (b"aA", b"."))
-"""For two kinds of runs a table that writes what belongs to them as x."""
+"""Translation tables that map the classes of a run to `x`, all others to a space."""
 
 _SIMPLIFIED, _TRADITIONAL = (tuple(c.encode() for c in text) for text in ("这们说对为时", "這們說對會國"))
-"""Characters that are frequent in one way of writing Chinese, and are not written in the other."""
+"""Frequent characters that occur in only one of the two scripts."""
 
 _SKELETON = re.compile(
     rb'[\[{,\s]{0,16}+"(?:'
@@ -61,7 +61,7 @@ _SKELETON = re.compile(
     rb'|type"\s*+:\s*+"(?:text|tool_use|tool_result|thinking|image|document|base64|ephemeral)"'
     rb'|(?:content|text|input|source|data|thinking|signature|cache_control)"\s*+:)\s*+'
 )
-"""What frames the text of blocks and messages: no provider counts it as text."""
+"""The JSON around the text of blocks and messages, which providers do not count."""
 
 _DATA, _SIGNATURE = b'"data"', b'"signature"'
 _VALUE = re.compile(rb'[ \t\n\r]*:[ \t\n\r]*"')
@@ -74,24 +74,21 @@ _PRICES: dict[Tokenizer, tuple[float, ...]] = dict(
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What there is in a text that costs tokens."""
+    """What costs tokens in a text."""
 
     counts: tuple[float, ...] = ()
-    """How often each thing occurs that has a price."""
+    """Number of occurrences of each pattern, in the order of the prices."""
     apart: int = 0
-    """Tokens that cost the same everywhere: images, and what frames messages."""
+    """Tokens that are the same for all tokenizers: images, and around messages."""
 
     def tokens(self, tokenizer: Tokenizer = DEFAULT) -> int:
-        """About how many this tokenizer counts."""
+        """The estimate for this tokenizer."""
         priced: Iterator[float] = map(mul, self.counts, _PRICES[tokenizer])
         return round(max(sum(priced), 0)) + self.apart
 
 
 def measure(raw: bytes) -> Measured:
-    """Of JSON: the values of a body's system, messages and tools, one after another.
-
-    Takes 2 ms for a megabyte, never raises, whatever the bytes.
-    """
+    """Counts the JSON of a body's system, messages and tools, joined. Takes 2 ms per MB. Never raises."""
     images, text = _without_data(raw)
     shown = _sample(text)
     scale = len(text) / max(len(shown), 1)
@@ -108,7 +105,7 @@ def _sample(text: bytes) -> bytes:
 
 
 def _plain(shown: bytes) -> bytes:
-    """JSON without its frame and escapes. An escaped backslash goes first, so that it escapes nothing."""
+    """JSON without its structure and escapes. Escaped backslashes are removed first."""
     shown = _SKELETON.sub(b" ", shown)
     if b"\\" not in shown:
         return shown
@@ -131,7 +128,7 @@ def _counts(plain: bytes) -> Iterator[float]:
 
 
 def _chinese(plain: bytes, characters: int) -> tuple[float, float]:
-    """How many of the characters are simplified and traditional: where nothing tells, half of them each."""
+    """Numbers of simplified and traditional characters; half of each if the text does not show which."""
     if not characters:
         return 0, 0
     simplified, traditional = (sum(map(plain.count, marks)) for marks in (_SIMPLIFIED, _TRADITIONAL))
@@ -140,7 +137,7 @@ def _chinese(plain: bytes, characters: int) -> tuple[float, float]:
 
 
 def _without_data(raw: bytes) -> tuple[int, bytes]:
-    """How many base64 sources there are, and all bytes but theirs and those of signatures."""
+    """The number of base64 sources, and all bytes without them and without signatures."""
     images = [span for span in _values(raw, _DATA) if _is_base64(raw, *span)]
     hidden = sorted([*images, *_values(raw, _SIGNATURE)])
     starts, ends = [start for start, _ in hidden], [end for _, end in hidden]
@@ -149,7 +146,7 @@ def _without_data(raw: bytes) -> tuple[int, bytes]:
 
 
 def _values(raw: bytes, key: bytes) -> Iterator[tuple[int, int]]:
-    """Where the texts stand that a quoted key has for values."""
+    """The spans of the string values of a quoted key."""
     at = raw.find(key)
     while at >= 0:
         at += len(key)
@@ -162,7 +159,7 @@ def _values(raw: bytes, key: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _is_base64(raw: bytes, start: int, end: int) -> bool:
-    """Whether the source object around this `data` says so: redacted thinking and plain text do not."""
+    """Whether the object around this `data` is a base64 source, and not redacted thinking or plain text."""
     opens = raw.rfind(b"{", max(start - _NEAR, 0), start)
     closes = raw.find(b"}", end, end + _NEAR)
     return b'"base64"' in raw[max(opens, start - _NEAR, 0) : start] + raw[end : max(closes, end)]

@@ -304,19 +304,19 @@ class ProviderHealth:
 
     def _cool_down(self, attempt: HealthToken, outcome: Outcome, now: float) -> list[HealthEvent]:
         """Start the cooldown that an outcome asks for. Many that ask for the same at once are one event."""
-        if not outcome.rest or outcome.scope == "none":
+        if not outcome.cooldown or outcome.scope == "none":
             return []
         if self._metered and outcome.window is not None and len(attempt.provider.keys) <= 1:
             return []  # the windows of the account are used up: `quota` knows until when
         key, what = _cooldown_key_for(attempt, outcome)
         cooldown = self._cooldowns.pop(key, None) or Cooldown(key, what)
         was_running = bool(cooldown.remaining(now))
-        cooldown.prolong(now + outcome.rest, outcome)
+        cooldown.prolong(now + outcome.cooldown, outcome)
         self._cooldowns[key] = cooldown
         self._bound_models()
         if was_running:
             return []
-        return [("cooldown", key.provider, what, f"for {span(outcome.rest)}: {cooldown.cause}")]
+        return [("cooldown", key.provider, what, f"for {span(outcome.cooldown)}: {cooldown.cause}")]
 
     def _bound_models(self) -> None:
         models = [key for key in self._cooldowns if key.scope == "model"]

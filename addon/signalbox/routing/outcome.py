@@ -1,17 +1,17 @@
-"""How an attempt ended: one pure classifier of what came back, whoever answered.
+"""Classifies how an attempt ended, from status, headers and body alone.
 
-What the providers send in which case is told, with sources, by the recorded cases in
-`tests/golden/outcomes`. Kinds, and what each asks for (the contract, section 4):
+What each provider sends in which case is in the recorded cases in `tests/golden/outcomes`, with sources.
+Kinds, and their consequence (the contract, section 4):
 
-    quota      what the provider allows is spent: leave, rest until the reset that it names
-    throttle   too fast: rest for `retry-after`, at most a minute
-    request    this provider or model will not serve this very request: leave, without rest
-    overload   the model is busy: a short rest, then one trial
-    auth       the router's own key is refused
-    local      the router could not ask: that says nothing about the provider
-    client     the request is at fault, or credentials that the caller brought: the answer is the caller's
+    quota      the provider's quota is used up: next target, cooldown until the reset that it names
+    throttle   too many requests: cooldown for `retry-after`, at most a minute
+    request    this provider or model does not serve this request: next target, no cooldown
+    overload   the model is busy: a short cooldown, then one trial
+    auth       the router's own key was refused
+    local      the router could not send: says nothing about the provider
+    client     the request, or the credentials of the caller, are at fault: the answer goes to the caller
 
-The other kinds are what their names say; none of them asks for a rest.
+The other kinds mean what their names say, without a cooldown.
 """
 
 from collections.abc import Mapping
@@ -38,21 +38,21 @@ from signalbox.routing.retry_after import (
 
 type Scope = Literal["key", "model", "provider", "none"]
 
-AUTH_REST = 60.0
-"""A refused key is tried again after this, so that one that was repaired at the provider comes back."""
+AUTH_COOLDOWN = 60.0
+"""A refused key is tried again after this: it may have been restored at the provider."""
 
-OVERLOAD_REST = 5.0
-"""An overload passes in seconds or lasts for minutes: this spares a herd the same answer, and one trial
-after it tells which; the circuit sees to the long ones."""
+OVERLOAD_COOLDOWN = 5.0
+"""An overload passes in seconds or lasts for minutes. One trial after this finds out; the circuit breaker
+handles the long ones."""
 
-THROTTLE_REST = 5.0
-LONGEST_SHORT_REST = 60.0
-"""Of throttles and overloads, whatever `retry-after` says."""
+THROTTLE_COOLDOWN = 5.0
+LONGEST_SHORT_COOLDOWN = 60.0
+"""For throttles and overloads, whatever `retry-after` says."""
 
-QUOTA_REST = 300.0
-"""Where nothing names the reset."""
+QUOTA_COOLDOWN = 300.0
+"""If neither headers nor text name the reset."""
 
-LONGEST_QUOTA_REST = 7 * 86400.0
+LONGEST_QUOTA_COOLDOWN = 7 * 86400.0
 
 _LOGIN_STATUSES = (401, 402, 403)
 _DEFAULT_ON = Failover().on
@@ -60,45 +60,44 @@ _CLOUDFLARE = range(520, 527)
 """Sent by Cloudflare for an origin that is down, unreachable or too slow: a bad gateway by other numbers."""
 
 _WITHIN: Mapping[Kind, Kind] = {"client": "request", "server": "stream_error", "timeout": "stream_error"}
-"""What a kind is where the error came with a 200: a failure in any case, and nobody can tell whose."""
+"""Kinds that change if the error came with a 200: it is always a failure of the attempt."""
 
 _ZAI_HOSTS = (".z.ai", ".bigmodel.cn")
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How one attempt ended. Where something is to rest both `rest` and `scope` say so, else neither."""
+    """How one attempt ended. `cooldown` and `scope` are either both set or both not."""
 
     label: str
     """As in `x-signalbox-attempts`: a status, `connect`, `timeout`, `stream_error` or `cancelled`."""
     kind: Kind
     status: int | None = None
     """The upstream's, or the one that belongs to an error within a 200."""
-    rest: float | None = None
-    """Seconds for which what failed should rest; None where it need not."""
+    cooldown: float | None = None
+    """Seconds for which `scope` should not be asked; None without a cooldown."""
     scope: Scope = "none"
-    """What should rest: the key (or login) that was used, the provider's model, the whole provider."""
+    """What the cooldown holds for: the attempt's key (or login), the provider's model, or the provider."""
     wait: float | None = None
-    """Seconds after which the provider itself says to come back (`retry-after`); None where it does not."""
+    """Seconds that the provider asks to wait (`retry-after`); None if it does not say."""
     window: str | None = None
-    """Where a plan's windows are used up: the one that is open again last, as `7d`. `quota.Quotas`
-    knows until when."""
+    """The used-up window of a plan that resets last, as `7d`; None if no window is used up."""
     detail: str = ""
     """For people: type and message, one line of at most 200 characters, without secrets."""
 
     def because(self, detail: str) -> Self:
-        """The same with a reason for people."""
+        """The same outcome with a reason for people."""
         return msgspec.structs.replace(self, detail=one_line(detail))
 
     def moves_on(self, on: frozenset[str]) -> bool:
-        """Whether the next target is to be tried, `on` being the `failover.on` in force."""
+        """Whether the next target is tried. `on` is the `failover.on` in force."""
         return self.kind != "success" and not on.isdisjoint(self._names())
 
     def counts(self) -> bool:
-        """Whether it is a failure to the circuit breaker (the contract, section 2, `circuit`)."""
+        """Whether the circuit breaker counts it as a failure (the contract, section 2, `circuit`)."""
         return self.kind not in ("request", "quota", "local") and self.moves_on(_DEFAULT_ON)
 
     def _names(self) -> set[str]:
-        """All that `failover.on` may call it."""
+        """The names in `failover.on` that match it."""
         names = {self.label, str(self.status)}
         if self.kind in ("quota", "request"):
             names.add("429")  # whatever status it hides behind: 400, 402, 403, 500
@@ -126,7 +125,7 @@ def success(status: int) -> Outcome:
 
 
 def no_answer(status: int) -> Outcome:
-    """An answer whose status is none of a final answer, such as 101: what came counts as a 502."""
+    """A status that is not one of a final answer, such as 101: counts as a 502."""
     return Outcome(str(status), "server", 502)
 
 
@@ -149,12 +148,12 @@ def classify_event(error_type: str, message: str, *, now: datetime, provider: st
     """The outcome of a stream that came to `event: error` before its answer began. Never raises."""
     outcome = _within_an_answer(_Answer(ErrorReport((error_type,), message), {}, now, True, provider))
     if outcome.kind == "auth":  # the key was good enough for the stream to start
-        return msgspec.structs.replace(outcome, kind="request", rest=None, scope="none")
+        return msgspec.structs.replace(outcome, kind="request", cooldown=None, scope="none")
     return outcome
 
 
 class _Answer(NamedTuple):
-    """What there is to judge beside the status."""
+    """All inputs beside the status."""
 
     report: ErrorReport
     headers: Mapping[str, str]
@@ -177,20 +176,20 @@ def _kind(status: int, answer: _Answer) -> Kind:
 
 
 def _corrected(kind: Kind, answer: _Answer) -> Kind:
-    """By whose key it was, and by what the headers say of a plan's windows."""
+    """The kind after taking the used key and the plan's windows into account."""
     if kind == "throttle" and _spent(answer):
         return "quota"
     return "client" if kind == "auth" and not answer.own_key else kind
 
 
 def _outcome(label: str, kind: Kind, status: int, answer: _Answer) -> Outcome:
-    rest, scope = _rest(kind, answer)
+    cooldown, scope = _cooldown(kind, answer)
     spent = _spent(answer) if kind == "quota" else None
     return Outcome(
         label,
         kind,
         status,
-        rest,
+        cooldown,
         scope,
         wait=retry_after(answer.headers, answer.now) or _retry_delay(answer.report),
         window=spent.latest_reset if spent is not None else None,
@@ -202,36 +201,38 @@ def _phrase(status: int) -> str:
     return HTTPStatus(status).phrase if status in HTTPStatus else ""
 
 
-# what is to rest
+# cooldown
 
 
-def _rest(kind: Kind, answer: _Answer) -> tuple[float | None, Scope]:
+def _cooldown(kind: Kind, answer: _Answer) -> tuple[float | None, Scope]:
     match kind:
         case "quota":
             spent = _spent(answer)
             named = (
-                (spent and spent.seconds_left(answer.now.timestamp())) or _named_reset(answer) or QUOTA_REST
+                (spent and spent.seconds_left(answer.now.timestamp()))
+                or _named_reset(answer)
+                or QUOTA_COOLDOWN
             )
-            return min(named, LONGEST_QUOTA_REST), "model" if spent and spent.of_one_family else "key"
+            return min(named, LONGEST_QUOTA_COOLDOWN), "model" if spent and spent.of_one_family else "key"
         case "throttle":
-            return _short_rest(THROTTLE_REST, answer), "key"
+            return _short_cooldown(THROTTLE_COOLDOWN, answer), "key"
         case "overload":
-            return _short_rest(OVERLOAD_REST, answer), "model"
+            return _short_cooldown(OVERLOAD_COOLDOWN, answer), "model"
         case "auth":
-            return AUTH_REST, "key"
+            return AUTH_COOLDOWN, "key"
         case "request" if provider_errors.NOT_IN_PLAN in answer.report.names:
-            return QUOTA_REST, "model"
+            return QUOTA_COOLDOWN, "model"
     return None, "none"
 
 
 def _spent(answer: _Answer) -> rate_limit_headers.RateLimitHeaders | None:
-    """What the headers tell of a plan's windows, where one of them is used up."""
+    """The rate-limit headers, if a window of the plan is used up."""
     told = rate_limit_headers.read(answer.headers, answer.now.timestamp())
     return told if told is not None and told.exhausted else None
 
 
 def _named_reset(answer: _Answer) -> float | None:
-    """Seconds until spent quota comes back, by what names it most exactly."""
+    """Seconds until the quota resets, from the most exact source."""
     report, headers, now = answer.report, answer.headers, answer.now
     if provider_errors.MONTHLY in report.names:
         return next_month(now)
@@ -246,11 +247,11 @@ def _named_reset(answer: _Answer) -> float | None:
     )
 
 
-def _short_rest(usual: float, answer: _Answer) -> float:
+def _short_cooldown(usual: float, answer: _Answer) -> float:
     named = retry_after(answer.headers, answer.now)
     if named is None:
         named = _retry_delay(answer.report) or limits(answer.headers, answer.now) or usual
-    return min(named, LONGEST_SHORT_REST)
+    return min(named, LONGEST_SHORT_COOLDOWN)
 
 
 def _retry_delay(report: ErrorReport) -> float | None:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from signalbox.messages.answer_facts import AnswerFacts
+from signalbox.messages.api import count
 from signalbox.messages.json_edit import whole_characters
 from signalbox.messages.redaction import without_secrets
 from signalbox.translate.chunks import (
@@ -406,8 +407,6 @@ def stop_sequence(finish: str, told: str, asked: tuple[str, ...]) -> str:
 
 # what it cost (translation.md, 5; openai-chat.md, 4)
 
-_MOST_TOKENS = 10**12
-
 
 def usage_of(told: Object) -> dict[str, int]:
     """The four counts of a `usage` object; empty where it tells none.
@@ -445,9 +444,7 @@ def estimated(characters: int) -> dict[str, int]:
 
 
 def _count(told: Object, name: str) -> int:
-    """Nonsense counts as zero."""
-    value = told.get(name, 0)
-    return int(value) if type(value) in (int, float) and 0 < value < _MOST_TOKENS else 0
+    return count(told.get(name))
 
 
 # thinking in the text
