@@ -7,11 +7,11 @@ import json
 from mitmproxy import ctx, http
 
 from signalbox.exchange import Exchange
-from signalbox.proxy.answer import UpstreamAnswer
 from signalbox.proxy.layer import RouterLayer
+from signalbox.proxy.pending_response import PendingResponse
 from signalbox.proxy.stream import RoutedStream
 
-COUNTED = (RouterLayer, RoutedStream, UpstreamAnswer, Exchange)
+COUNTED = (RouterLayer, RoutedStream, PendingResponse, Exchange)
 
 
 def requestheaders(flow: http.HTTPFlow) -> None:

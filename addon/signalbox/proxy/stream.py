@@ -53,7 +53,6 @@ from signalbox.errors import is_exhausted, log_error, short_reason
 from signalbox.exchange import Exchange
 from signalbox.messages.api import Usage
 from signalbox.messages.errors import error_event, error_type, read_error
-from signalbox.proxy.answer import UpstreamAnswer
 from signalbox.proxy.dispatch import log_received, log_sent
 from signalbox.proxy.headers import (
     copied,
@@ -77,6 +76,7 @@ from signalbox.proxy.hook_dispatch import (
     runs_in_place,
 )
 from signalbox.proxy.local_responses import error, stream_head, too_large
+from signalbox.proxy.pending_response import PendingResponse
 from signalbox.proxy.upstream import (
     AttemptFailed,
     ClientLeft,
@@ -162,7 +162,7 @@ class RoutedStream(HttpStream):
         self._since = 0.0
         """When this stream's turn began."""
         self._call = UpstreamCall(self)
-        self._answer: UpstreamAnswer | None = None
+        self._answer: PendingResponse | None = None
         """Of the attempt under way, as far as it has come."""
         self._sent: Literal["nothing", "early head", "answer"] = "nothing"
         """What the client has had."""
@@ -492,7 +492,7 @@ class RoutedStream(HttpStream):
         dispatch.start(attempt, self.flow, time.monotonic())
         show(self.app.master, self.flow)
 
-    def _ask(self) -> Commands[UpstreamAnswer]:
+    def _ask(self) -> Commands[PendingResponse]:
         """One attempt, until its answer has begun. Raises AttemptFailed."""
         try:
             return (yield from self._ask_once())
@@ -500,7 +500,7 @@ class RoutedStream(HttpStream):
             yield from self._call.release()
             return (yield from self._ask_once(again=True))
 
-    def _ask_once(self, *, again: bool = False) -> Commands[UpstreamAnswer]:
+    def _ask_once(self, *, again: bool = False) -> Commands[PendingResponse]:
         exchange = self.exchange
         self._call = call = UpstreamCall(self)
         self._answer = exchange.answer = None
@@ -511,11 +511,11 @@ class RoutedStream(HttpStream):
         yield from call.send(self._with_secrets(self.flow.request))
         response = yield from self._receive_head(first_byte, again=again)
         outgoing = exchange.outgoing
-        self._answer = answer = UpstreamAnswer(
+        self._answer = answer = PendingResponse(
             response,
             exchange,
             key=exchange.provenance_key,
-            lone=outgoing is None or (outgoing.is_only_candidate and self._sent == "nothing"),
+            decode=outgoing is not None and not (outgoing.is_only_candidate and self._sent == "nothing"),
         )
         exchange.answer = answer.facts
         if self._is_read_first(answer):
@@ -565,7 +565,7 @@ class RoutedStream(HttpStream):
         where = f"at {self.flow.request.host}:{self.flow.request.port}"
         return AttemptFailed(failure, 502, f"{where} broke off before it answered: {failure.detail}")
 
-    def _is_read_first(self, answer: UpstreamAnswer) -> bool:
+    def _is_read_first(self, answer: PendingResponse) -> bool:
         """Whether the answer is kept from the client until it has begun, or shows what it is."""
         if self.exchange.dispatch is None:
             return False
@@ -577,7 +577,7 @@ class RoutedStream(HttpStream):
         # What is no stream may be an error, whatever its status.
         return not (answer.is_announced and answer.is_stream)
 
-    def _read_until_begun(self, answer: UpstreamAnswer) -> Commands[None]:
+    def _read_until_begun(self, answer: PendingResponse) -> Commands[None]:
         """Raises AttemptFailed where it turns out to be no answer."""
         judged_at = time.monotonic() + ERROR_BODY_WAIT if answer.is_error else inf
         if not answer.is_error and (answer.is_stream or not self._is_last):
@@ -594,7 +594,7 @@ class RoutedStream(HttpStream):
                     continue
                 if answer.is_error:
                     raise AttemptFailed(
-                        answer.judged(datetime.now(UTC)), answer=answer, is_cut=True
+                        answer.classify(datetime.now(UTC)), answer=answer, is_cut=True
                     ) from None
                 what = f"was silent for {idle:g} s"
                 raise AttemptFailed(outcomes.TIMEOUT.because(what), 504, what) from None
@@ -602,7 +602,7 @@ class RoutedStream(HttpStream):
                 if answer.reader.finished:
                     self._take_end(answer)
                 elif answer.is_error:
-                    raise AttemptFailed(answer.judged(datetime.now(UTC)), answer=answer, is_cut=True)
+                    raise AttemptFailed(answer.classify(datetime.now(UTC)), answer=answer, is_cut=True)
                 else:
                     raise self._broke_off(event.message, outcomes.STREAM_ERROR)
             elif isinstance(event, ResponseData):
@@ -615,33 +615,33 @@ class RoutedStream(HttpStream):
             outcome = outcomes.STREAM_ERROR.because("it answered without a stream")
         if outcome.kind != "success":
             self._last_error = (
-                read_error(self.exchange.redact(answer.error())).type_and_message or self._last_error
+                read_error(self.exchange.redact(answer.reported_error())).type_and_message or self._last_error
             )
             raise AttemptFailed(outcome, answer=answer)
 
-    def _outcome(self, answer: UpstreamAnswer) -> Outcome | None:
+    def _outcome(self, answer: PendingResponse) -> Outcome | None:
         outcome = answer.outcome(datetime.now(UTC))
         if answer.facts.cut and not (answer.facts.began or answer.facts.error):
             why = f"gave no whole answer: {answer.facts.cut}"
             raise AttemptFailed(outcomes.STREAM_ERROR.because(answer.facts.cut), 502, why)
-        if outcome is None and answer.is_stream and answer.held and not self._may_wait:
+        if outcome is None and answer.is_stream and answer.buffered and not self._may_wait:
             return outcomes.success(answer.response.status_code)
         return outcome
 
-    def _take(self, answer: UpstreamAnswer, data: bytes) -> Commands[None]:
+    def _take(self, answer: PendingResponse, data: bytes) -> Commands[None]:
         """Keep what the client would get of this; no more of it is made than shows what it is."""
         self._call.coalesce()
         answer.rest = answer.pieces(data)
         for piece in answer.rest:
             if piece:
-                answer.held.append(piece)
+                answer.buffered.append(piece)
             if self._outcome(answer) is not None:
                 return
             yield from self._let_others_go()
 
-    def _take_end(self, answer: UpstreamAnswer) -> None:
+    def _take_end(self, answer: PendingResponse) -> None:
         if data := answer.end():
-            answer.held.append(data)
+            answer.buffered.append(data)
 
     @property
     def _is_last(self) -> bool:
@@ -656,7 +656,7 @@ class RoutedStream(HttpStream):
 
     # the answer
 
-    def _deliver(self, answer: UpstreamAnswer) -> Commands[None]:
+    def _deliver(self, answer: PendingResponse) -> Commands[None]:
         """Give the client this answer. From here on nothing is tried again."""
         exchange, flow, call, client = self.exchange, self.flow, self._call, self.context.client
         has_head = self._sent == "early head"
@@ -675,9 +675,9 @@ class RoutedStream(HttpStream):
             yield SendHttp(ResponseHeaders(self.stream_id, response, False), client)
         self._sent = "answer"
         self._ping_when_silent(answer)
-        for data in answer.held:
+        for data in answer.buffered:
             yield from self._pass(answer, data)
-        answer.held.clear()
+        answer.buffered.clear()
         yield from self._pass_all(answer)
         over_at = inf
         while not answer.complete:
@@ -717,12 +717,12 @@ class RoutedStream(HttpStream):
         else:
             yield from self._end(answer)
 
-    def _pass_all(self, answer: UpstreamAnswer) -> Commands[None]:
+    def _pass_all(self, answer: PendingResponse) -> Commands[None]:
         for data in answer.rest:
             yield from self._pass(answer, data)
             yield from self._let_others_go()
 
-    def _pass(self, answer: UpstreamAnswer, data: bytes) -> Commands[None]:
+    def _pass(self, answer: PendingResponse, data: bytes) -> Commands[None]:
         """Bytes for the client. Whose thinking they hold is known, also to other routers with this state
         folder, before its next request may come."""
         exchange = self.exchange
@@ -737,18 +737,18 @@ class RoutedStream(HttpStream):
             yield SendHttp(ResponseData(self.stream_id, data), self.context.client)
             self._ping_when_silent(answer)
 
-    def _ping_when_silent(self, answer: UpstreamAnswer) -> None:
+    def _ping_when_silent(self, answer: PendingResponse) -> None:
         """Chat completions know no pings, and a model may think for long without a word."""
         if answer.reader.content_type is not None and self.exchange.wants_stream:
             self._ping_at = inf if answer.reader.over else time.monotonic() + self.app.max_silence
 
-    def _over_at(self, answer: UpstreamAnswer, over_at: float) -> float:
+    def _over_at(self, answer: PendingResponse, over_at: float) -> float:
         """When an answer counts as over although its connection stays open."""
         if not answer.reader.finished:
             return inf
         return min(over_at, time.monotonic() + (LINGER if answer.reader.over else USAGE_WAIT))
 
-    def _frame(self, answer: UpstreamAnswer) -> None:
+    def _frame(self, answer: PendingResponse) -> None:
         """Set what a head says of length, coding and connection by what the client gets."""
         headers, version = answer.response.headers, self.flow.request.http_version
         changes = answer.reader.changes
@@ -758,7 +758,7 @@ class RoutedStream(HttpStream):
             headers.pop("transfer-encoding", None)
         if changes and answer.complete:
             headers.pop("transfer-encoding", None)
-            headers["content-length"] = str(sum(map(len, answer.held)))
+            headers["content-length"] = str(sum(map(len, answer.buffered)))
         elif changes and has_body(answer.response):
             headers.pop("content-length", None)
             if version == "HTTP/1.1":
@@ -766,7 +766,7 @@ class RoutedStream(HttpStream):
         if self.exchange.close_after_response:
             headers["connection"] = "close"
 
-    def _end(self, answer: UpstreamAnswer) -> Commands[None]:
+    def _end(self, answer: PendingResponse) -> Commands[None]:
         self._ping_at = inf
         exchange, response = self.exchange, answer.response
         if exchange.outcome is None:
@@ -831,7 +831,7 @@ class RoutedStream(HttpStream):
             answer.cut_short()
         if is_changed := answer.translate_error(failed.outcome, now) or answer.refuse_key():
             exchange.conclude(failed.outcome)
-        is_changed = (not provider.is_anthropic and answer.reword_error()) or is_changed
+        is_changed = (not provider.is_anthropic and answer.normalize_context_error()) or is_changed
         exchange.answer = answer.facts
         if answer.facts.foreign and not (provider.is_anthropic or is_changed or answer.is_error):
             exchange.answer_locally()

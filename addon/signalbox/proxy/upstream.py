@@ -42,7 +42,7 @@ from signalbox.routing import outcome as outcomes
 from signalbox.routing.outcome import Outcome
 
 if TYPE_CHECKING:
-    from signalbox.proxy.answer import UpstreamAnswer
+    from signalbox.proxy.pending_response import PendingResponse
     from signalbox.proxy.stream import RoutedStream
 
 type Commands[T] = Generator[commands.Command, Any, T]
@@ -81,7 +81,7 @@ class AttemptFailed(Exception):
         outcome: Outcome,
         status: int = 502,
         message: str = "",
-        answer: "UpstreamAnswer | None" = None,
+        answer: "PendingResponse | None" = None,
         *,
         is_cut: bool = False,
     ) -> None:

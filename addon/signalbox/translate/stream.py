@@ -34,7 +34,7 @@ from signalbox.translate.errors import anthropic_error
 from signalbox.translate.ids import ReasoningDetails, sign
 from signalbox.translate.incoming import Object, as_object
 from signalbox.translate.tool_calls import CallError, SurrogateJoiner, ToolCalls
-from signalbox.translate.writer import Event, Writer
+from signalbox.translate.writer import MessagesEvent, Writer
 
 log = logging.getLogger("signalbox")
 
@@ -127,7 +127,7 @@ class ChatStream:
         """Whether it has ended, and at the most its usage is still to come."""
         return self._over or self._finished
 
-    def taken(self) -> list[Event]:
+    def taken(self) -> list[MessagesEvent]:
         return self._writer.taken()
 
     def take(self, steps: Iterable[Step]) -> None:

@@ -13,7 +13,7 @@ import msgspec
 from signalbox.messages.answer_facts import AnswerFacts
 from signalbox.messages.issued import MOST, Block
 
-type Event = dict[str, Any]
+type MessagesEvent = dict[str, Any]
 
 EVENTS = "text/event-stream; charset=utf-8"
 JSON = "application/json"
@@ -27,7 +27,7 @@ _NO_USAGE = {
 }
 
 
-def encode(events: list[Event]) -> bytes:
+def encode(events: list[MessagesEvent]) -> bytes:
     """As server-sent events: clients pass over what has no `event:` line."""
     return b"".join(
         b"event: %b\ndata: %b\n\n" % (event["type"].encode(), _encoder.encode(event)) for event in events
@@ -67,11 +67,11 @@ class Writer:
         self._sign = sign
         self._facts = AnswerFacts() if facts is None else facts
         self._key = key
-        self._events: list[Event] = []
+        self._events: list[MessagesEvent] = []
         self._ended = False
         self._thought: list[str] = []
 
-    def taken(self) -> list[Event]:
+    def taken(self) -> list[MessagesEvent]:
         """What was written since the last time."""
         events, self._events = self._events, []
         return events
@@ -81,7 +81,7 @@ class Writer:
             return
         self.begun = True
         usage = _NO_USAGE if self._estimate is None else _NO_USAGE | {"input_tokens": self._estimate()}
-        message: Event = {
+        message: MessagesEvent = {
             "id": self._id,
             "type": "message",
             "role": "assistant",
@@ -149,7 +149,7 @@ class Writer:
             self._facts.error = type, message
             self._ended = True
 
-    def _start(self, block: Event) -> None:
+    def _start(self, block: MessagesEvent) -> None:
         self.close()
         self.open = block["type"]
         is_written = self._write(
@@ -158,11 +158,11 @@ class Writer:
         self._facts.began = self._facts.began or (is_written and self.open == "tool_use")
         self.blocks += 1
 
-    def _delta(self, delta: Event) -> None:
+    def _delta(self, delta: MessagesEvent) -> None:
         if self._write({"type": "content_block_delta", "index": self.blocks - 1, "delta": delta}):
             self._facts.began = True
 
-    def _write(self, event: Event) -> bool:
+    def _write(self, event: MessagesEvent) -> bool:
         """Whether it may still be written."""
         self.begin()
         if not self._ended:
@@ -198,7 +198,7 @@ class Message:
         """Whether it was told why the message ends."""
         return bool(self._message.get("stop_reason"))
 
-    def add(self, events: Iterable[Event]) -> None:
+    def add(self, events: Iterable[MessagesEvent]) -> None:
         """Raises KeyError and the like for events that are none of Anthropic's."""
         for event in events:
             self._take(event)
@@ -227,7 +227,7 @@ class Message:
         self._close()
         return msgspec.json.encode(self._message)
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: MessagesEvent) -> None:
         match event["type"]:
             case "message_start":
                 self._message = event["message"] | {"content": []}
@@ -284,7 +284,7 @@ def _input(arguments: str) -> object:
     return msgspec.Raw(arguments.encode())
 
 
-def events_of(message: dict[str, Any]) -> Iterator[Event]:
+def events_of(message: dict[str, Any]) -> Iterator[MessagesEvent]:
     """The events of a stream that add up to this message. Raises KeyError and the like where it is none."""
     usage = message.get("usage") or {}
     start = {name: value for name, value in message.items() if name in _ABOUT_MESSAGE}

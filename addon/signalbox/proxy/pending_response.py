@@ -1,7 +1,6 @@
-"""One upstream's answer as it comes in: what the client gets of it, and how the attempt ended.
+"""The response of one attempt while it is not decided whether the client gets it, and how the attempt ended.
 
-An attempt has one of these. Until the answer has begun the stream keeps what `feed` gives; from then on it
-goes to the client at once.
+Until the answer has begun the stream buffers the reader's output; from then on it goes to the client at once.
 """
 
 import logging
@@ -43,11 +42,13 @@ def is_stream(response: http.Response) -> bool:
     return response.status_code < 300 and is_event_stream(response.headers.get("content-type", ""))
 
 
-class UpstreamAnswer:
-    """`response` is the head that the client gets; where the answer is translated it is changed here."""
+class PendingResponse:
+    """`response` is the head that the client gets; it changes if the answer is translated."""
 
-    def __init__(self, response: http.Response, exchange: Exchange, *, key: bytes | None, lone: bool) -> None:
-        """`key` is the one under which thinking blocks are known; `lone` lets a compressed answer pass."""
+    def __init__(
+        self, response: http.Response, exchange: Exchange, *, key: bytes | None, decode: bool
+    ) -> None:
+        """`key` is the one of the digests of thinking blocks; without `decode` a compressed answer passes."""
         assert exchange.provider is not None
         self.response = response
         self.exchange = exchange
@@ -57,26 +58,26 @@ class UpstreamAnswer:
         """Whether the provider says that it sends a stream."""
         self.complete = False
         """Whether the answer was read to its end."""
-        self.held: list[bytes] = []
-        """What the client gets, as long as it is kept back."""
+        self.buffered: list[bytes] = []
+        """Output for the client until the answer has begun."""
         self.rest: Iterator[bytes] = iter(())
-        """What is still to be made of what came, once the answer has begun."""
+        """Output of the last chunk that was not made yet when the answer began."""
         self._raw = bytearray()
-        """What came, as it came, while it may be an error's body."""
-        self._coding = response.headers.get("content-encoding", "")
-        self._told_of_fault = False
+        """The body as received, as long as it may be an error's."""
+        self._content_encoding = response.headers.get("content-encoding", "")
+        self._has_logged = False
 
         outgoing = exchange.outgoing
         self.translator: Translator = outgoing.translator if outgoing is not None else IdentityTranslator()
-        makes = IdentityTranslator() if self.is_error else self.translator
+        translator = IdentityTranslator() if self.is_error else self.translator
         estimates = outgoing is not None and outgoing.estimates and not self.is_error
-        self.reader = makes.reader(
+        self.reader = translator.reader(
             response.headers.get("content-type", ""),
-            self._coding,
+            self._content_encoding,
             request_id=exchange.request_id,
             key=key,
             estimate=exchange.estimate if estimates else None,
-            decode=not lone,
+            decode=decode,
         )
         if self.reader.content_type is not None:
             self._become_translated(self.reader.content_type)
@@ -92,13 +93,13 @@ class UpstreamAnswer:
 
     @property
     def facts(self) -> AnswerFacts:
-        """What the answer has told so far."""
+        """What the reader has learned so far."""
         return self.reader.facts
 
     # as it comes
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """What the client gets of this; see `ResponseReader.pieces`. Never raises."""
+        """The client's bytes for this input; see `ResponseReader.pieces`. Never raises."""
         if self.is_error or (not self.is_stream and len(self._raw) <= WHOLE):
             self._raw += data
         try:
@@ -106,27 +107,27 @@ class UpstreamAnswer:
                 if not self.is_stream:
                     self.is_stream = self.facts.is_stream and not self.is_error
                 yield out
-        except Exception as fault:  # costs the tally, never a byte
-            self._tell_of(fault)
+        except Exception as fault:  # costs the facts, never a byte
+            self._log(fault)
             yield data
 
     def end(self) -> bytes:
-        """What the client still gets. Never raises."""
+        """The client's last bytes. Never raises."""
         self.complete = True
         try:
             return self.reader.end()
         except Exception as fault:
-            self._tell_of(fault)
+            self._log(fault)
             return b""
 
-    def _tell_of(self, fault: Exception) -> None:
-        if not self._told_of_fault:
+    def _log(self, fault: Exception) -> None:
+        if not self._has_logged:
             log_error("the reader of an answer", fault)
-        self._told_of_fault = True
+        self._has_logged = True
 
     @property
     def is_reshaped(self) -> bool:
-        """Whether the answer is Anthropic's, but in the other form than was asked for."""
+        """Whether the answer is in the Messages API, but streamed or not otherwise than was asked for."""
         return self.reader.content_type is not None and self.translator.is_identity
 
     # what it means
@@ -134,21 +135,25 @@ class UpstreamAnswer:
     def outcome(self, now: datetime) -> Outcome | None:
         """How the attempt ended, as soon as that can be told; success once the answer has begun."""
         if self.is_error:
-            return self.judged(now) if self.complete or self.facts.size > HEAD else None
+            return self.classify(now) if self.complete or self.facts.size > HEAD else None
         if self.is_stream:
-            return self._of_stream(now)
+            return self._outcome_of_stream(now)
         if self.complete:
-            told = self.judged(now)
+            told = self.classify(now)
             if told.kind == "success" and self.facts.foreign:
                 return STREAM_ERROR.because(self.facts.foreign)
             return EMPTY if told.kind == "success" and not self.facts.is_answer else told
         return success(self.response.status_code) if self.facts.size > WHOLE else None
 
-    def _of_stream(self, now: datetime) -> Outcome | None:
+    def _outcome_of_stream(self, now: datetime) -> Outcome | None:
         if self.facts.began:
             return success(self.response.status_code)
         if self.facts.error is not None:
-            return self.judged(now) if self.facts.provider_error is not None else self._of_error_event(now)
+            return (
+                self.classify(now)
+                if self.facts.provider_error is not None
+                else self._outcome_of_error_event(now)
+            )
         if self.complete:
             return EMPTY
         return success(self.response.status_code) if self.facts.size > WHOLE else None
@@ -156,22 +161,22 @@ class UpstreamAnswer:
     def final(self, now: datetime) -> Outcome:
         """How the attempt ended whose answer was delivered to its end."""
         if self.is_error:
-            return self.judged(now)
+            return self.classify(now)
         if self.facts.error is not None:
-            return self._of_error_event(now)
+            return self._outcome_of_error_event(now)
         if self.facts.broken:
             return STREAM_ERROR.because(self.facts.fault)
         if not self.facts.is_answer:
             return EMPTY
         return success(self.response.status_code) if self.facts.ended else UNFINISHED
 
-    def _of_error_event(self, now: datetime) -> Outcome:
+    def _outcome_of_error_event(self, now: datetime) -> Outcome:
         assert self.facts.error is not None
         kind, said = map(self.exchange.redact_text, self.facts.error)
         return classify_event(kind, said, now=now, provider=self.provider.url.host)
 
-    def judged(self, now: datetime) -> Outcome:
-        """By status, headers and what came of the body."""
+    def classify(self, now: datetime) -> Outcome:
+        """The outcome by status, headers and as much of the body as came."""
         reported = self.facts.provider_error
         told = classify(
             self.response.status_code,
@@ -185,23 +190,23 @@ class UpstreamAnswer:
         return STREAM_ERROR.because("it is neither an answer nor an error") if is_none else told
 
     def body(self) -> bytes:
-        """What came of the body so far, decoded as far as that goes."""
+        """The body received so far, decoded if that succeeds."""
         raw = bytes(self._raw)
         try:
-            return decode(raw, self._coding, WHOLE)
+            return decode(raw, self._content_encoding, WHOLE)
         except (EncodingError, TooLarge):
             return raw
 
-    def error(self) -> bytes:
-        """What came as an error: a body, or the data of an `event: error`."""
+    def reported_error(self) -> bytes:
+        """The error as a body, also where it came as an `event: error`."""
         told = self.facts.error
         return error_body(500, told[1], told[0] or None) if told is not None else self.body()
 
     # an error becomes Anthropic's
 
     def translate_error(self, told: Outcome, now: datetime) -> bool:
-        """Where this is an error in another protocol, say it in Anthropic's shape, with a status that belongs
-        to it, and when to come back, however the provider says that (translation.md, 9)."""
+        """Put an error in another protocol into Anthropic's shape, with the status that belongs to it and
+        `retry-after` (translation.md, 9). False if it is none."""
         response, status = self.response, self.response.status_code
         is_identity = self.translator.is_identity
         said = self.body() if self.is_error and not is_identity else self.facts.provider_error
@@ -214,46 +219,46 @@ class UpstreamAnswer:
         wait = told.wait or limits(response.headers, now)
         if response.status_code in (429, 529) and wait is not None:
             response.headers["retry-after"] = str(ceil(wait))
-        self._becomes_error(with_request_id(said, self.exchange.request_id))
+        self._replace_with_error(with_request_id(said, self.exchange.request_id))
         return True
 
     def refuse_key(self) -> bool:
-        """Where this is a 401 for the router's own key, say it with 403 and the provider's name: Claude Code
-        would take a 401 for its own login's."""
+        """Make a 401 for the router's own key a 403 that names the provider: Claude Code would take a 401 for
+        its own login's. False if it is none."""
         if self.response.status_code != 401 or self.provider.auth == "client":
             return False
         said = refused_key(self.provider.shown, self.exchange.redact(self.body()))
         self.response.status_code, self.response.reason = 403, "Forbidden"
-        self._becomes_error(with_request_id(said, self.exchange.request_id))
+        self._replace_with_error(with_request_id(said, self.exchange.request_id))
         return True
 
-    def reword_error(self) -> bool:
-        """Where this says that a prompt is too long, say it in the words on which Claude Code compacts, in a
-        whole answer with status 400."""
-        said = as_prompt_too_long(self.response.status_code, self.error())
+    def normalize_context_error(self) -> bool:
+        """Make an error of a prompt that is too long a 400 in the words on which Claude Code compacts. False
+        if it is none."""
+        said = as_prompt_too_long(self.response.status_code, self.reported_error())
         if said is not None:
             self.response.status_code, self.response.reason = 400, "Bad Request"
-            self._becomes_error(with_request_id(said, self.exchange.request_id))
+            self._replace_with_error(with_request_id(said, self.exchange.request_id))
         return said is not None
 
     def cut_short(self) -> None:
-        """What has come is all that the client gets."""
+        """The client gets no more than has come."""
         if not self.complete:
-            self._becomes(self.body())
+            self._replace_body(self.body())
 
-    def _becomes(self, said: bytes) -> None:
+    def _replace_body(self, said: bytes) -> None:
         headers = self.response.headers
         for name in ("content-encoding", "transfer-encoding"):
             headers.pop(name, None)
         headers["content-length"] = str(len(said))
         self.complete = True
-        self._coding = ""
+        self._content_encoding = ""
         self._raw[:] = said
-        self.held, self.rest = [said], iter(())
+        self.buffered, self.rest = [said], iter(())
 
-    def _becomes_error(self, said: bytes) -> None:
+    def _replace_with_error(self, said: bytes) -> None:
         self.response.headers["content-type"] = "application/json"
-        self._becomes(said)
+        self._replace_body(said)
         self.reader = MessagesReader("application/json")
         self.reader.feed(said)
         self.reader.end()
