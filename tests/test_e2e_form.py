@@ -11,9 +11,6 @@ from tests.callers import both
 from tests.chat import completion, text_stream
 from tests.chat import stream as chat_stream
 from tests.conversation import read_stream
-from tests.running import Router
-
-ROUTER = Router
 
 TEXT = "Hello there"
 

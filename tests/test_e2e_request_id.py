@@ -16,8 +16,6 @@ from tests.callers import Caller, both
 from tests.running import Router, free_ports, wait_until
 from tests.upstream import Upstream
 
-ROUTER = Router
-
 OWN = re.compile(r"req_[0-9a-f-]{36}")
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 

@@ -32,8 +32,6 @@ from tests.conftest import Shared
 from tests.running import Router
 from tests.upstream import Upstream
 
-ROUTER = Router
-
 LOGIN = "sk-ant-oat01-fake-login-of-nobody"
 
 
