@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 import msgspec
 
-from signalbox.cli.options import default_rules
+from signalbox.cli.options import PORT, default_rules
 from signalbox.config import document, lint
 from signalbox.config.document import Finding, shown, step
 from signalbox.config.load import RulesError, load
-from signalbox.config.rules import Match, Provider, Rules, Target
+from signalbox.config.rules import DEFAULT_MODELS, Match, Provider, Rules, Target
 from signalbox.config.watch import counted
 from signalbox.messages.api import MESSAGES
 from signalbox.messages.json_edit import Body
@@ -23,8 +23,6 @@ from signalbox.routing.match import first_match
 from signalbox.state.logins import logins_of
 from signalbox.translate.dialects import dialect_of
 
-PORT = 8082
-"""The default listener."""
 MAKERS = {"openai", "gemini", "kimi", "glm", "minimax", "deepseek", "mistral"}
 """Dialects of providers that serve no models but their own."""
 
@@ -82,7 +80,7 @@ def _without_listener(rules: Rules) -> Iterator[Finding]:
 def _unserved(rules: Rules) -> Iterator[Finding]:
     """Targets that would be asked for a Claude model and whose provider serves only its own models."""
     found: dict[tuple[int, str], Finding] = {}
-    for tier, model in lint.DEFAULT_MODELS.items():
+    for tier, model in DEFAULT_MODELS.items():
         for i, rule in enumerate(rules.rules):
             if not lint.by_model_alone(Match(model=rule.match.model, tier=rule.match.tier), tier, model):
                 continue

@@ -11,7 +11,7 @@ import click
 
 from signalbox.background import picker
 from signalbox.background.model_list import ModelLists
-from signalbox.cli.options import loaded, router_path, rules_option, state_option
+from signalbox.cli.options import PORT, loaded, router_path, rules_option, state_option
 from signalbox.config import jsonschema
 from signalbox.config.fields import Listen
 from signalbox.record.console import escaped
@@ -20,8 +20,7 @@ from signalbox.state.logins import logins_of
 from signalbox.state.unsupported_store import WEEK, Fact, facts, forget
 
 HOUR = 3600.0
-DEFAULT_LISTENER = Listen("127.0.0.1", 8082)
-"""Where `just run` listens."""
+DEFAULT_LISTENER = Listen("127.0.0.1", PORT)
 
 learned_state = state_option("Folder of what was learned.")
 

@@ -12,7 +12,7 @@ import msgspec
 from rich.console import Console
 
 from signalbox.background import picker
-from signalbox.cli.options import loaded, rules_option, state_option
+from signalbox.cli.options import PORT, loaded, rules_option, state_option
 from signalbox.config.rules import Failover, Provider, Rules
 from signalbox.messages.api import COUNT_TOKENS, MESSAGES
 from signalbox.messages.json_edit import Body
@@ -53,7 +53,7 @@ def header_pairs(_context: click.Context, _option: click.Parameter, given: tuple
 @click.option(
     "--header", multiple=True, metavar="NAME=VALUE", callback=header_pairs, help="A header of the request."
 )
-@click.option("--port", default=8082, show_default=True, help="The listener that takes the request.")
+@click.option("--port", default=PORT, show_default=True, help="The listener that takes the request.")
 @click.option("--path", type=click.Choice([MESSAGES, COUNT_TOKENS]), default=MESSAGES, show_default=True)
 @click.option("--stream/--no-stream", default=True, show_default=True, help="Ask for a stream.")
 @click.option("--thinking", is_flag=True, help="Ask for thinking.")

@@ -13,6 +13,8 @@ from signalbox.config.load import PROJECT, RulesError, load
 from signalbox.config.rules import Rules
 
 PROJECT_RULES = PROJECT / "rules.yaml"
+PORT = 8082
+"""Port of the listener that `just run` opens."""
 
 rules_option = click.option(
     "--rules", "file", type=click.Path(path_type=Path), help="Default: as for `check`."

@@ -18,12 +18,9 @@ from . import document
 from .document import Finding, Node, shown, step
 from .fields import Glob
 from .regexes import LIMIT
-from .rules import ANTHROPIC_HOST, Match, Provider, Rule, Rules, tier_of
+from .rules import ANTHROPIC_HOST, DEFAULT_MODELS, Match, Provider, Rule, Rules, tier_of
 from .schema import LEVELS
 from .secrets import set_in
-
-DEFAULT_MODELS = {"haiku": "claude-haiku-4-5", "sonnet": "claude-sonnet-4-5", "opus": "claude-opus-4-5"}
-"""What Claude Code asks for by default, by tier."""
 
 _LOCAL = (".localhost", ".local", ".lan", ".internal", ".home.arpa", ".intranet", ".test")
 """Suffixes of names of this machine or its own network, in private use or by RFC 6761, 6762, 8375."""

@@ -61,6 +61,8 @@ type Globs = OneOrMore[GlobText]
 
 TIERS: tuple[Tier, ...] = get_args(Tier.__value__)
 """In the order in which they are looked for."""
+DEFAULT_MODELS = {"haiku": "claude-haiku-4-5", "sonnet": "claude-sonnet-4-5", "opus": "claude-opus-4-5"}
+"""The models that Claude Code asks for by default, by tier."""
 ANTHROPIC_HOST = "api.anthropic.com"
 
 

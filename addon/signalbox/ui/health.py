@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from signalbox import __version__
-from signalbox.config.rules import Provider, Rule, Rules
+from signalbox.config.rules import DEFAULT_MODELS, Provider, Rule, Rules
 from signalbox.messages.api import MESSAGES
 from signalbox.messages.json_edit import Body
 from signalbox.routing.facts import Facts
@@ -19,7 +19,6 @@ from signalbox.routing.rate_limit_headers import Window
 from signalbox.state.unsupported_store import Fact
 
 LOGINS = ("client", "claude-login")
-TIERS = ("haiku", "sonnet", "opus")
 
 
 class Listener(Protocol):
@@ -73,7 +72,7 @@ def page(
             name: _provider(p, seen, moment, now) | {"rejects": _rejects(name, seen.learned)}
             for name, p in rules.providers.items()
         },
-        "tiers": {tier: _tier(rules, tier, port) for tier in TIERS},
+        "tiers": {tier: _tier(rules, tier, port) for tier in DEFAULT_MODELS},
     }
 
 
@@ -141,7 +140,7 @@ def _provider(provider: Provider, seen: Seen, moment: float, now: datetime) -> d
 
 def _tier(rules: Rules, tier: str, port: int) -> dict[str, Any]:
     """Where a request for the default model of this tier goes."""
-    model = rules.environment.get(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL") or f"claude-{tier}-4-5"
+    model = rules.environment.get(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL") or DEFAULT_MODELS[tier]
     body = Body.parse(msgspec.json.encode({"model": model, "messages": []}))
     chosen: Plan = plan(rules, Facts(path=MESSAGES, port=port, headers={}, body=body))
     first = chosen.candidates[0] if chosen.candidates else None
