@@ -21,6 +21,7 @@ from tests.running import MITMDUMP, ROOT, START, Router, clean_environment, free
 from tests.upstream import Upstream
 
 ROUTER = Router
+pytestmark = pytest.mark.slow
 
 DEADLINE = 3.0
 """Seconds for which no attempt may take; the limit on a connect is 10."""

@@ -71,6 +71,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in BROKEN.items() if text])
 def test_wrong_rules_end_a_start_with_one_line_that_names_the_place(tmp_path, upstream, text):
     code, log = Router.start_fails(tmp_path, upstream.url, rules=text)
@@ -81,6 +82,7 @@ def test_wrong_rules_end_a_start_with_one_line_that_names_the_place(tmp_path, up
     assert all("(at $" in line for line in told)
 
 
+@pytest.mark.slow
 def test_a_missing_file_ends_a_start_with_its_path(tmp_path, upstream):
     code, log = Router.start_fails(tmp_path, upstream.url, rules=None)
     assert code == 1
@@ -88,6 +90,7 @@ def test_a_missing_file_ends_a_start_with_its_path(tmp_path, upstream):
     assert "Traceback" not in log
 
 
+@pytest.mark.slow
 def test_no_fault_of_an_edit_stops_traffic_or_loses_the_last_good_rules(start_router, upstream, second):
     good = rules(upstream, second)
     router: Router = start_router(upstream.url, rules=good)
@@ -106,6 +109,7 @@ def test_no_fault_of_an_edit_stops_traffic_or_loses_the_last_good_rules(start_ro
     assert "Traceback" not in router.log()
 
 
+@pytest.mark.slow
 def test_a_request_in_flight_keeps_the_rules_it_began_with(start_router, upstream, second):
     router: Router = start_router(upstream.url, rules=rules(upstream, second))
     go_on = threading.Event()
@@ -124,6 +128,7 @@ def test_a_request_in_flight_keeps_the_rules_it_began_with(start_router, upstrea
     assert ask(router)[0] == "claude-haiku-4-5"
 
 
+@pytest.mark.slow
 def test_a_key_put_into_the_environment_file_makes_its_provider_available(start_router, upstream, second):
     text = rules(upstream, second, "[zai/glm-1, anthropic]").replace(
         "zai-key-for-tests-0001", '"${ZAI_API_KEY}"'
@@ -135,6 +140,7 @@ def test_a_key_put_into_the_environment_file_makes_its_provider_available(start_
     assert second.requests[-1].header("x-api-key") == "zai-key-for-tests-0002"
 
 
+@pytest.mark.slow
 def test_the_log_level_changes_live(start_router, upstream, second):
     text = rules(upstream, second)
     router: Router = start_router(upstream.url, rules=text)
@@ -148,6 +154,7 @@ def test_the_log_level_changes_live(start_router, upstream, second):
     assert "zai-key-for-tests" not in router.log()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["raise RuntimeError('no')\n", None], ids=["broken", "missing"])
 def test_while_router_py_is_broken_or_missing_nothing_goes_out_unrouted(
     tmp_path, upstream, second, broken: str | None
@@ -168,6 +175,7 @@ def test_while_router_py_is_broken_or_missing_nothing_goes_out_unrouted(
         assert not upstream.requests
 
 
+@pytest.mark.slow
 def test_what_was_issued_is_still_remembered_after_router_py_is_loaded_again(tmp_path, upstream, second):
     script = own_copy(tmp_path)
     with Router(tmp_path, upstream.url, rules=rules(upstream, second), script=script) as router:
@@ -181,6 +189,7 @@ def test_what_was_issued_is_still_remembered_after_router_py_is_loaded_again(tmp
         assert file.execute("SELECT count(*) FROM issued").fetchone() == (1,)
 
 
+@pytest.mark.slow
 def test_an_upload_under_way_when_router_py_breaks_goes_nowhere(tmp_path, upstream, second):
     script = own_copy(tmp_path)
     text = rules(upstream, second)
@@ -223,6 +232,7 @@ def status(router: Router) -> int:
             return int(refused.code)
 
 
+@pytest.mark.slow
 def test_the_start_is_quiet(start_router: Callable[..., Router], upstream, second):
     router: Router = start_router(upstream.url, rules=rules(upstream, second))
     ask(router)
@@ -231,6 +241,7 @@ def test_the_start_is_quiet(start_router: Callable[..., Router], upstream, secon
     assert router.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_file_half_written_is_not_in_force_though_it_could_be_read(start_router, upstream, second):
     whole = rules(upstream, second)
     router: Router = start_router(upstream.url, rules=whole)

@@ -16,6 +16,7 @@ from tests.running import MITMDUMP, OPENER, Router, free_ports, wait_until
 from tests.upstream import Upstream
 
 ROUTER = Router
+pytestmark = pytest.mark.slow
 
 LOGIN = "sk-ant-oat01-fake-login-of-nobody"
 KEY = "zai-key-for-tests-0001"

@@ -8,6 +8,7 @@ import pytest
 from tests.running import Router, free_ports
 
 ROUTER = Router
+pytestmark = pytest.mark.slow
 
 UPSTREAM = "https://api.anthropic.com"
 

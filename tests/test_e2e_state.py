@@ -162,6 +162,7 @@ def test_what_is_refused_or_only_passed_on_leaves_a_line(start_router, upstream:
     assert "secret-for-tests" not in router.log()
 
 
+@pytest.mark.slow
 @posix
 def test_a_lock_that_another_process_holds_is_waited_for_by_nobody(router: Router):
     assert ask(router, "m", session="lock") == 200
@@ -177,6 +178,7 @@ def test_a_lock_that_another_process_holds_is_waited_for_by_nobody(router: Route
     router.wait_log("requests are recorded again")
 
 
+@pytest.mark.slow
 def test_ledger_and_log_agree_after_a_kill_under_load(start_router, upstream: Upstream, tmp_path):
     settings = {"rules": f"providers: {{a: {{url: '{upstream.url}'}}}}\nrules: [{{match: '*', to: a}}]\n"}
     killed: Router = start_router(upstream.url, state=tmp_path / "state", **settings)
