@@ -1,4 +1,4 @@
-"""What providers stream as chat completions, in few words.
+"""Parses chunks of chat completions into steps.
 
 One chunk, or a whole answer, which is read as one chunk, becomes steps; how each provider spells them ends
 here (openai-chat.md, 2 to 4). Nothing is assumed of any field's type.
@@ -18,7 +18,7 @@ from signalbox.translate.incoming import Object, as_object, as_objects, as_text
 
 
 class ChoiceStarted(msgspec.Struct, frozen=True):
-    """The answer has a choice."""
+    """The answer has begun: a chunk with a choice."""
 
     model: str
 
@@ -32,29 +32,29 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Reasoning(msgspec.Struct, frozen=True):
-    """Thinking; empty where a provider tells only its `details`."""
+    """Thinking; empty if a provider sends only `details`."""
 
     text: str
     key: str = ""
-    """The field that held it; empty where it stood in the content."""
+    """The field that held it; empty if it was in the content."""
     details: tuple[Object, ...] = ()
     """OpenRouter's `reasoning_details`."""
 
 
 class Fragment(msgspec.Struct, frozen=True):
-    """Of a tool call, as far as this chunk has it."""
+    """The part of a tool call that this chunk has."""
 
     index: int | None = None
     id: str = ""
     name: str = ""
     arguments: str = ""
     signature: str = ""
-    """Gemini's, without which it does not take the call back."""
+    """Gemini's, which requires it with the call in later requests."""
 
 
 class FullMessage(msgspec.Struct, frozen=True):
-    """A whole message: in a stream some send it last, after its pieces, or as far as it goes in each chunk.
-    Only what was not said before counts."""
+    """A whole message. In a stream some providers send it last, after its pieces, or all of it so far in each
+    chunk; only the part that was not sent before counts."""
 
     steps: "tuple[Step, ...]"
 
@@ -63,7 +63,7 @@ class Finish(msgspec.Struct, frozen=True):
     reason: str
     """In lower case."""
     stop: str = ""
-    """The stop sequence that the provider says was met."""
+    """The stop sequence that ended the answer, as the provider reports it."""
 
 
 class UsageReported(msgspec.Struct, frozen=True):
@@ -77,19 +77,19 @@ class ErrorChunk(msgspec.Struct, frozen=True):
 
 
 class Foreign(msgspec.Struct, frozen=True):
-    """An object that is no chunk, and shows no error either."""
+    """An object that is neither a chunk nor an error."""
 
     body: bytes
     says: bool
-    """Whether it has a message for people, as an error has."""
+    """Whether it has a message for people, like an error."""
 
 
 class EndOfStream(msgspec.Struct, frozen=True):
-    """Nothing follows."""
+    """The end of the stream (`[DONE]`)."""
 
 
 class Malformed(msgspec.Struct, frozen=True):
-    """Something that should be a chunk and cannot be read."""
+    """A chunk that cannot be parsed."""
 
 
 type Step = (
@@ -108,10 +108,10 @@ type Step = (
 )
 
 _REASONING = ("reasoning_content", "reasoning_details", "reasoning", "thinking")
-"""Several may hold the same text: the first counts (openai-chat.md, 3)."""
+"""Several may hold the same text; the first counts (openai-chat.md, 3)."""
 _CALLS = ("tool_calls", "function_call", "extra_content")
 _ERROR = re.compile(rb'["\[(*\s]*error\b', re.IGNORECASE)
-"""An error that is no JSON, as some proxies write it into a stream."""
+"""An error that is not JSON, as some proxies write into a stream."""
 _OTHER_PROTOCOLS = ("message_start", "response.")
 """Types of the events of the Messages and the Responses API."""
 _FUNCTION_CALL = -1
@@ -119,8 +119,8 @@ _FUNCTION_CALL = -1
 
 
 def parse_chunk(event: Event) -> list[Step]:
-    """The steps of one event of a stream; none for comments and what is no JSON at all, unless it is an error
-    in plain words."""
+    """The steps of one event of a stream; none for comments and for text that is not JSON, unless it is an
+    error."""
     data = event.data.strip()
     if data == b"[DONE]":
         return [EndOfStream()]
@@ -133,9 +133,8 @@ def parse_chunk(event: Event) -> list[Step]:
 
 
 def read(data: bytes) -> Object | None:
-    """A JSON object, or the first one of an array, as Gemini sends errors. Other JSON is an empty object, and
-    what is none is None. Faults that do not matter to the text are passed over: NaN, bytes that are no UTF-8,
-    halves of characters, which stay as they are (`halves`)."""
+    """A JSON object, or the first one of an array, as Gemini sends errors. Other JSON gives an empty object,
+    invalid JSON None. Accepts NaN, invalid UTF-8, and halves of surrogate pairs, which stay."""
     value: object
     try:
         value = msgspec.json.decode(data)
@@ -150,7 +149,7 @@ def read(data: bytes) -> Object | None:
 
 
 def _decoded(data: bytes) -> str:
-    """Some write each half of a character as if it were one (CESU-8)."""
+    """Decodes UTF-8, also with surrogates written as characters (CESU-8)."""
     try:
         return data.decode(errors="surrogatepass")
     except UnicodeDecodeError:
@@ -158,7 +157,7 @@ def _decoded(data: bytes) -> str:
 
 
 def chunk_steps(value: Object, raw: bytes) -> Iterator[Step]:
-    """`raw` is what it was read from, and is told where it is an error."""
+    """The steps of one chunk. `raw` is its JSON, which an error keeps."""
     is_error = shows_error(value)
     for choice in as_objects(value.get("choices")):
         if choice.get("index") in (None, 0):
@@ -172,7 +171,7 @@ def chunk_steps(value: Object, raw: bytes) -> Iterator[Step]:
 
 
 def _choice(choice: Object, model: str, is_error: bool) -> Iterator[Step]:
-    """Azure sends choices without a delta, with what its filter found."""
+    """The steps of a choice. Azure sends choices without a delta, with the results of its filter."""
     delta, message = as_object(choice.get("delta")), as_object(choice.get("message"))
     if delta or message:
         yield ChoiceStarted(model)
@@ -214,7 +213,7 @@ def _reasoning(delta: Object) -> Reasoning | None:
 
 
 def _parts(content: list[Any]) -> Iterator[Step]:
-    """Mistral's: `[{type: thinking, thinking: [{type: text, text}]}, {type: text, text}]`."""
+    """Mistral's content: `[{type: thinking, thinking: [{type: text, text}]}, {type: text, text}]`."""
     for part in as_objects(content):
         if text := as_text(part.get("text")):
             yield Text(text)
@@ -224,7 +223,7 @@ def _parts(content: list[Any]) -> Iterator[Step]:
 
 
 def _calls(delta: Object, *, is_whole: bool) -> Iterator[Step]:
-    """Within a whole answer each entry is a call; in a stream those without index may be of any."""
+    """In a whole message each entry is a call; in a stream an entry without index may belong to any call."""
     if delta.keys().isdisjoint(_CALLS):
         return
     for place, call in enumerate(as_objects(delta.get("tool_calls"))):
@@ -249,7 +248,7 @@ def _calls(delta: Object, *, is_whole: bool) -> Iterator[Step]:
 
 
 def _arguments(value: object) -> str:
-    """Some local servers send an object instead of its text."""
+    """The arguments as text; some local servers send an object."""
     if value is None or isinstance(value, str):
         return value or ""
     return json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""How providers differ in what they call chat completions: one row each, and no code.
+"""The differences between providers of chat completions: one row each, and no code.
 
 A new provider is a new row here and its golden files. Sources: openai-chat.md 1, 3 and 6, translation.md 1
 to 4, providers.md.
@@ -15,30 +15,30 @@ from signalbox.config.rules import DialectName
 from signalbox.translate import schemas
 
 type Globs = tuple[str, ...]
-"""Of models as sent, in lower case."""
+"""Globs for models as sent, in lower case."""
 
 ALL: Globs = ("*",)
 REASONERS: Globs = ("o[1-9]*", "*/o[1-9]*", "*gpt-[5-9]*", "*codex*")
-"""Models of OpenAI that refuse `max_tokens`, sampling and `stop`, wherever they are served."""
+"""Models of OpenAI that refuse `max_tokens`, sampling and `stop` at any provider."""
 
 
 class Efforts(msgspec.Struct, frozen=True):
-    """The words for effort that some models take, lowest first; `none` among them switches thinking off."""
+    """The values of effort that some models take, lowest first; `none` switches thinking off."""
 
     models: Globs
     words: tuple[str, ...]
 
 
 class Prefill(msgspec.Struct, frozen=True, kw_only=True):
-    """How it is told to continue a last message that is the assistant's; without any of these it gets the
-    message as it is, and may answer it instead (translation.md, 2)."""
+    """How a provider is asked to continue a last assistant message. Without any of these it gets the message
+    as it is, and may answer it instead (translation.md, 2)."""
 
     mark: str = ""
-    """The field of that message."""
+    """A field to set in that message."""
     fields: Mapping[str, object] = {}
-    """Of the request."""
+    """Fields to add to the request."""
     path: str = ""
-    """Where alone it continues, on its own host: in place of the path of the URL."""
+    """The only path that continues messages, on the provider's own host; replaces the path of the URL."""
 
 
 _OPENAI_EFFORTS = (
@@ -61,100 +61,101 @@ _ALWAYS_THINKING: Globs = (
     "*/o[1-9]*", "*/gpt-5", "*/gpt-5:*", "*/gpt-5-*", "*gpt-oss*", "*deepseek-r1*", "*gemini-2.5-pro*",
     "*gemini-3*-pro*", "*minimax-m2*",
 )  # fmt: skip
-"""Models that OpenRouter refuses to switch off (https://github.com/CIRISAI/CIRISAgent/pull/769)."""
+"""Models whose thinking OpenRouter does not switch off (https://github.com/CIRISAI/CIRISAgent/pull/769)."""
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
-    """What one kind of provider takes and sends. The defaults are what every server should understand."""
+    """What one kind of provider takes and sends. The defaults should work with every server."""
 
     name: DialectName
     hosts: tuple[str, ...] = ()
     """Ends of host names (`api.openai.com`, `.openai.azure.com`), or a host with its usual port."""
 
     limits_output: bool = True
-    """Whether it takes a limit for the output at all."""
+    """Whether it takes a limit for the output."""
     completion_tokens: Globs = REASONERS
-    """Models that want `max_completion_tokens` for `max_tokens`."""
+    """Models that take `max_completion_tokens` instead of `max_tokens`."""
     most_tokens: tuple[tuple[str, int], ...] = ()
-    """The most output that models (by glob, the first that matches) can be asked for."""
+    """Largest output limits by model; the first glob that matches wins."""
     fixed_sampling: Globs = REASONERS
     """Models that refuse `temperature` and `top_p`."""
     top_k: bool = False
     stops: int = 4
-    """How many stop sequences it takes."""
+    """Most stop sequences."""
     no_stops: Globs = REASONERS
     usage_option: bool = True
-    """Whether it takes `stream_options`, and tells the usage of a stream only then."""
+    """Whether it takes `stream_options`, which it needs to report the usage of a stream."""
     tool_stream: Globs = ()
-    """Models that stream the arguments of calls only where `tool_stream` asks for it
+    """Models that stream the arguments of calls only with `tool_stream`
     (https://docs.bigmodel.cn/cn/guide/capabilities/stream-tool)."""
     cache_key: bool = False
     """Whether it takes `prompt_cache_key`."""
     json_schema: bool = False
     """Whether it takes `response_format` of type `json_schema`; else the schema goes into the prompt."""
     always: Mapping[str, object] = {}
-    """Fields that each request has."""
+    """Fields of every request."""
     session_header: str = ""
-    """The header that tells it which requests are of one conversation."""
+    """The header for the id of the conversation."""
 
     system_anywhere: bool = False
-    """Whether a system message may stand among the others."""
+    """Whether system messages are allowed between others."""
     cache_control: Globs = ()
     own: Globs = ()
-    """Models that it makes, and others serve too."""
+    """Models of this provider, which others serve too."""
     images: Globs = ALL
-    """Models that see; of its own ones wherever they are served."""
+    """Models that take images; for its own models at any provider."""
     image_urls: bool = True
-    """Whether an image may be given by its address."""
+    """Whether an image may be a URL."""
     pdf: Literal["file", "image_url", ""] = ""
-    """The part in which it takes a PDF document."""
+    """The type of part in which it takes a PDF."""
     empty_content: bool = True
-    """Whether an assistant message with calls and no text has `content: null`; else it has none at all."""
+    """Whether an assistant message with calls and no text has `content: null`, or no `content`."""
     bridged: Globs = ("*mistral*", "*ministral*", "*devstral*", "*codestral*", "*magistral*", "*mixtral*")
-    """Models that refuse a user message right after results
+    """Models that refuse a user message directly after results
     (https://github.com/mistralai/mistral-common/issues/169)."""
     prefill: Prefill = Prefill()
 
     tool_name: str = r"[a-zA-Z0-9_-]{1,64}"
     forced: str = "required"
-    """How it spells that some tool must be called; empty where it cannot be asked."""
+    """Its `tool_choice` for a required call; empty if it has none."""
     named: bool = True
-    """Whether `tool_choice` may name a tool, where it can be asked at all
+    """Whether `tool_choice` may name a tool
     (LM Studio: https://github.com/lmstudio-ai/lmstudio-bug-tracker/issues/670)."""
     forced_in_thought: bool = True
-    """Whether a call can be asked for while the model thinks."""
+    """Whether a call can be required with thinking switched on."""
     no_tool: bool = True
     """Whether it takes `tool_choice: none`."""
     parallel: bool = False
     """Whether it takes `parallel_tool_calls`."""
     rules: schemas.Rules = schemas.PLAIN
     call_id: str = r"[!-~]{1,40}"
-    """The ids that it takes back, with the most characters that they may have (openai-chat.md, 1)."""
+    """A pattern for the ids it takes, with their greatest length (openai-chat.md, 1)."""
     new_id: str = "call_{:.24}"
-    """One of these, made from the hex digits of a hash."""
+    """A format string that makes such an id of the hex digits of a hash."""
     signed_calls: Globs = ()
-    """Models that want `extra_content.google.thought_signature` with the first call of each step, of other
-    providers' calls too; what a provider itself gave with a call goes back whatever its model."""
+    """Models that require `extra_content.google.thought_signature` at the first call of each step, also for
+    calls of other providers. What a provider itself gave with a call goes back to it for any model."""
 
     replay: Literal["never", "told", "kept", "calls", "every", "details"] = "told"
-    """Which thinking goes back: none; what came with the name of its field; all; all, and something on
-    messages with calls; all, and something on each message; OpenRouter's `reasoning_details`."""
+    """Which thinking goes back. never: none. told: if the field it came in is known. kept: all. calls: all,
+    and `placeholder` in messages with calls. every: all, and `placeholder` in each message. details:
+    OpenRouter's `reasoning_details`."""
     reasoning: str = "reasoning_content"
-    """The field in which it goes back where the block does not tell."""
+    """The field for thinking whose field is not known."""
     placeholder: str = ""
-    """Stands for thinking that is wanted and not there."""
+    """Replaces thinking that is required and missing."""
     switch: str = ""
-    """What `thinking.type` is called when on, where there is such a field."""
+    """The `thinking.type` that switches thinking on; empty if it has no such field."""
     switched: Globs = ALL
-    """Models that know the switch."""
+    """Models that take the switch."""
     unstoppable: Globs = ()
-    """Models that refuse to be switched off."""
+    """Models whose thinking cannot be switched off."""
     efforts: tuple[Efforts, ...] = _OPENAI_EFFORTS
-    """The first row that matches the model; without one no effort is sent."""
+    """The first row that matches the model holds; without one no effort is sent."""
     effort_field: Literal["reasoning_effort", "reasoning"] = "reasoning_effort"
-    """The second holds an object with `effort`. Where there is a switch, effort stands in that."""
+    """`reasoning` is an object with `effort`. With a switch the effort is a field of `thinking`."""
     tools_without_effort: Globs = ()
-    """Models that take tools only with the effort `none`."""
+    """Models that take tools only with effort `none`."""
 
 
 DIALECTS: dict[str, Dialect] = {
@@ -358,14 +359,14 @@ def matches(model: str, globs: Globs) -> bool:
 
 
 def sees(model: str, dialect: Dialect) -> bool:
-    """Whether a model takes images. One that does not refuses a conversation for ever after the first image
-    (translation.md, 2)."""
+    """Whether a model takes images. A model that does not refuses every later request of a conversation with
+    an image (translation.md, 2)."""
     maker = next((row for row in DIALECTS.values() if matches(model, row.own)), dialect)
     return matches(model, maker.images)
 
 
 def dialect_of(name: str | None, host: str, port: int) -> Dialect:
-    """The row that a provider's `dialect` names, else the one its URL's host tells, else `generic`."""
+    """The row of a provider's `dialect`, else of its URL's host, else `generic`."""
     if name is not None:
         return DIALECTS[name]
     where = (host.lower(), f"{host.lower()}:{port}")

@@ -1,4 +1,4 @@
-"""The tools of a request: their names, their schemas, and which of them is to be called."""
+"""Translates tools, their names and schemas, and `tool_choice`."""
 
 import re
 from collections.abc import Iterable
@@ -18,12 +18,12 @@ _LONGEST = 55
 
 
 class Names:
-    """Names of tools as a provider takes them, the same for the same name in every request."""
+    """Tool names in the form that a provider takes; the same name gives the same result in every request."""
 
     def __init__(self, dialect: Dialect) -> None:
         self._legal = re.compile(dialect.tool_name)
         self.changed: dict[str, str] = {}
-        """As sent, and as the client calls it, where they differ."""
+        """Client's names by the names sent, where they differ."""
 
     def sent(self, name: str) -> str:
         if self._legal.fullmatch(name):
@@ -36,18 +36,17 @@ class Names:
 
 
 class Choice(NamedTuple):
-    """What `tool_choice` becomes."""
+    """The translation of `tool_choice`."""
 
     fields: dict[str, Any]
     say: str = ""
-    """To be said to the model, where the provider has no field for it."""
+    """Text for the model, if the provider has no field for the choice."""
     offers: bool = True
-    """Whether tools are offered at all."""
+    """Whether tools are offered."""
 
 
 def functions(tools: Iterable[object]) -> dict[str, Tool]:
-    """Those that have a schema of the client's, by name and in order; what stands later under the same name
-    is dropped."""
+    """The tools that the client runs, by name and in order; the first tool of a name wins."""
     found: dict[str, Tool] = {}
     for tool in tools:
         if isinstance(tool, Tool) and tool.is_function:
@@ -72,15 +71,15 @@ def offered(tools: Iterable[Tool], names: Names, rules: Rules) -> list[dict[str,
 
 @lru_cache(512)
 def _parameters(schema: bytes, rules: Rules) -> msgspec.Raw:
-    """As it came, in compact form, where nothing has to change. Kept, since a client sends its tools with
-    every request."""
+    """The schema as sent: its own compact bytes if nothing has to change. Cached, since a client sends its
+    tools with every request."""
     told = msgspec.json.decode(schema)
     sent = parameters(told, rules)
     return msgspec.Raw(msgspec.json.format(schema, indent=-1) if sent == told else msgspec.json.encode(sent))
 
 
 def refusal(asked: Offered) -> str:
-    """Why no provider of chat completions can serve the request; empty where one can."""
+    """The reason why no provider of chat completions can serve the request, else empty."""
     tools = [tool for tool in as_list(asked.tools) if isinstance(tool, Tool)]
     servers = [tool.shown for tool in tools if not tool.is_function]
     if servers and len(servers) == len(tools):
@@ -96,8 +95,8 @@ def refusal(asked: Offered) -> str:
 
 
 def choose(asked: object, tools: dict[str, str], dialect: Dialect, *, thinks: bool, called: bool) -> Choice:
-    """`tools` are the names as the client calls them, and as sent. `thinks`: whether the model is to think.
-    `called`: whether the history has calls, without whose tools some servers refuse it."""
+    """Translates `tool_choice`. `tools` maps the client's names to those sent. `thinks`: thinking is switched
+    on. `called`: the history has calls, which some servers refuse without tools."""
     told = as_object(asked)
     kind, name = told.get("type"), told.get("name")
     if not tools:
