@@ -9,7 +9,7 @@ from signalbox.messages.api import NAMES, Usage
 NONSENSE = [None, True, "12", -3, -0.5, 1e300, float("nan"), float("inf"), 10**30, [], {}]
 
 
-def test_the_latest_count_that_is_not_zero_stands():
+def test_the_latest_nonzero_count_wins():
     usage = Usage()
     usage.take({"input_tokens": 25, "output_tokens": 1})
     usage.take({"input_tokens": 0, "output_tokens": 89})
@@ -17,7 +17,7 @@ def test_the_latest_count_that_is_not_zero_stands():
 
 
 @pytest.mark.parametrize("nonsense", NONSENSE, ids=repr)
-def test_nonsense_is_passed_over(nonsense):
+def test_implausible_counts_are_ignored(nonsense):
     usage = Usage(input_tokens=7)
     usage.take({"input_tokens": nonsense, "output_tokens": nonsense})
     assert usage == Usage(input_tokens=7)

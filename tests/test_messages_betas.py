@@ -12,7 +12,7 @@ def test_values_of_several_headers_come_once_each_in_order():
     assert betas.split(["a, b,,a", " c ", "b"]) == ["a", "b", "c"]
 
 
-def test_only_whole_names_are_taken_out():
+def test_only_whole_values_are_removed():
     values = [f"{betas.OAUTH},x-{betas.OAUTH}", betas.LONG_CONTEXT]
     assert betas.without(values, {betas.OAUTH, betas.LONG_CONTEXT}) == [f"x-{betas.OAUTH}"]
 
@@ -30,7 +30,7 @@ def test_a_rejected_value_is_left_out():
 
 
 @pytest.mark.parametrize("field", ["output_config.effort", "output_config"])
-def test_a_value_goes_with_its_field_and_with_what_the_field_lies_in(field):
+def test_a_beta_is_dropped_with_its_field_or_the_object_around_it(field):
     assert betas.betas_left(SENT, {field}) == SENT[:2]
 
 
@@ -43,7 +43,7 @@ def test_the_fields_of_values_left_out_go_with_them():
     assert betas.dropped_with(SENT, SENT) == frozenset()
 
 
-def test_a_field_whose_value_was_never_sent_stays():
+def test_a_field_whose_beta_was_not_sent_stays():
     assert "safeguards" not in betas.dropped_with(SENT, [])
 
 
@@ -61,7 +61,7 @@ def test_nothing_that_a_value_opens_is_essential():
     st.lists(st.sampled_from([*betas.PAIRS, "alone-2026-01-01"]), unique=True),
     st.sets(st.sampled_from(sorted(betas.FIELDS))),
 )
-def test_no_value_is_left_whose_field_is_gone(sent, rejected):
+def test_no_beta_remains_whose_field_is_dropped(sent, rejected):
     kept = betas.betas_left(sent, rejected)
     gone = rejected | betas.dropped_with(sent, kept)
     assert not [beta for beta in kept if gone.intersection(betas.PAIRS.get(beta, ()))]

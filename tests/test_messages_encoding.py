@@ -98,7 +98,7 @@ def test_encodings_upon_one_another_come_off_in_reverse():
 
 
 @pytest.mark.parametrize("encoding", ["compress", "gzip, what", "aws-chunked", ",".join(["gzip"] * 5)])
-def test_an_unknown_encoding_is_said_so(encoding):
+def test_an_unknown_encoding_raises(encoding):
     assert not known(encoding)
     with pytest.raises(EncodingError, match="not known"):
         decode(b"", encoding, 10)
@@ -109,7 +109,7 @@ def test_known_encodings_are_known(encoding, encode):
     assert known(encoding)
 
 
-def test_what_a_server_flushed_is_there_at_once():
+def test_flushed_bytes_are_decoded_at_once():
     compressor = zlib.compressobj(wbits=31)
     decoder = Decoder("gzip")
     assert decoder.feed(compressor.compress(b"event") + compressor.flush(zlib.Z_SYNC_FLUSH)) == b"event"

@@ -38,14 +38,14 @@ def test_a_type_may_be_given():
     assert json.loads(error_body(500, "ü", "overloaded_error"))["error"]["type"] == "overloaded_error"
 
 
-def test_an_error_tells_the_id_of_its_request_once():
+def test_an_error_has_one_request_id():
     error = with_request_id(with_request_id(error_body(500, "no"), "req_first"), "req_fake")
     assert json.loads(error) == json.loads(error_body(500, "no")) | {"request_id": "req_fake"}
     assert error.count(b"request_id") == 1
 
 
 @given(st.sampled_from(sorted(ERROR_TYPES)), st.text(st.characters(exclude_categories=["Cs"])))
-def test_what_is_written_is_read_again(status, message):
+def test_a_written_error_is_read_back(status, message):
     assert read_error(error_body(status, message)).type_and_message == (ERROR_TYPES[status], message)
 
 
@@ -93,7 +93,7 @@ def test_errors_of_all_kinds_are_understood(body, error):
     ],
     ids=lambda body: repr(body[:20]),
 )
-def test_what_is_no_error_gives_none(body):
+def test_a_body_without_error_gives_none(body):
     assert read_error(body).type_and_message is None
 
 
@@ -165,7 +165,7 @@ def said(message: str, kind: str = "invalid_request_error", status: int = 400) -
         ("gpt-4.1-2025-04-14: maximum context length is 8192 tokens, got 9001.", (9001, 8192)),
     ],
 )
-def test_both_sizes_are_told_where_the_error_tells_them(message, sizes):
+def test_both_sizes_are_in_the_message_if_the_error_has_them(message, sizes):
     assert said(message) == "prompt is too long: {} tokens > {} maximum".format(*sizes)
 
 
@@ -180,7 +180,7 @@ def test_both_sizes_are_told_where_the_error_tells_them(message, sizes):
         ("prompt of claude-3-5-sonnet-20241022 exceeds the context window", "BadRequest"),
     ],
 )
-def test_else_the_text_itself_is_told(message, kind):
+def test_an_error_without_sizes_keeps_its_text(message, kind):
     assert said(message, kind) == f"prompt is too long: {message}"
 
 
@@ -216,7 +216,7 @@ def test_other_statuses_stay(status):
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>maximum context length</html>", b"[1]", b"{"])
-def test_what_is_no_error_stays(body):
+def test_a_body_without_error_is_not_reworded(body):
     assert as_prompt_too_long(400, body) is None
 
 

@@ -44,12 +44,12 @@ def messages(*messages: str) -> str:
         ('{"tools": [{"type":"custom", "name":"a"}]}', "tools.type=custom", '{"tools": [{"name":"a"}]}'),
     ],
 )
-def test_a_field_goes_with_its_comma_and_nothing_else(before, name, after):
+def test_dropping_a_field_removes_only_it_and_one_comma(before, name, after):
     assert left(before, name) == after
 
 
 @pytest.mark.parametrize("place", ["top", "system", "tools", "content", "result"])
-def test_the_scope_of_a_cache_mark_goes_wherever_marks_stand(place):
+def test_cache_control_scope_is_dropped_everywhere(place):
     mark = '"cache_control": {"type":"ephemeral"%s}'
     body = {
         "top": '{"a": 1, %s}',
@@ -70,13 +70,13 @@ def test_the_type_on_the_way_limits_a_name_to_objects_of_it():
     )
 
 
-def test_what_is_left_empty_goes_too():
+def test_objects_left_empty_are_dropped_too():
     assert left('{"a":1,"output_config":{"effort":"high"}}', "output_config.effort") == '{"a":1}'
     edits = '{"a":1,"context_management":{"edits":[{"type":"compact_20260112"}]}}'
     assert left(edits, "context_management.edits.type=compact_20260112") == '{"a":1}'
 
 
-def test_a_system_message_becomes_the_users_and_keeps_what_it_says():
+def test_a_system_message_becomes_a_user_message_with_its_content():
     before = messages(
         '{"role":"user","content":"a"}',
         '{"role": "system", "content":[{"type":"text","text":"b"},{"type":"tool_addition"}], "clear_at":"x"}',
@@ -87,21 +87,21 @@ def test_a_system_message_becomes_the_users_and_keeps_what_it_says():
     assert left(before, "messages.role=system") == after
 
 
-def test_a_message_of_nothing_but_dropped_blocks_goes():
+def test_a_message_whose_blocks_are_all_dropped_is_dropped():
     before = messages(
         '{"role":"user","content":"a"}', '{"role":"system","content":[{"type":"tool_removal"}]}'
     )
     assert left(before, "messages.content.type=tool_removal") == messages('{"role":"user","content":"a"}')
 
 
-def test_a_tool_result_stays_without_what_was_its_only_content():
+def test_a_tool_result_stays_when_its_only_content_is_dropped():
     block = '{"type":"tool_result","tool_use_id":"t","content":[{"type":"tool_reference","tool_name":"x"}]}'
     before = messages(f'{{"role":"user","content":[{block}]}}')
     after = messages('{"role":"user","content":[{"type":"tool_result","tool_use_id":"t"}]}')
     assert left(before, "messages.content.content.type=tool_reference") == after
 
 
-def test_with_thinking_goes_the_clearing_of_it_where_that_thinking_is_asked_for():
+def test_clearing_of_thinking_is_dropped_with_the_thinking_in_use():
     clears = '"context_management":{"edits":[{"type":"clear_thinking_20251015"}]}'
     adaptive = f'{{"a":1,"thinking":{{"type":"adaptive"}},{clears}}}'
     enabled = f'{{"a":1,"thinking":{{"type":"enabled"}},{clears}}}'
@@ -136,7 +136,7 @@ def test_an_essential_field_is_never_dropped(name):
     assert left(raw, name) == raw
 
 
-def test_what_cannot_be_read_stays():
+def test_unreadable_values_stay():
     twice = '{"tools":[{"strict":true,"a":1,"a":2}],"speed":"fast"}'
     assert left(twice, "tools.strict", "speed") == '{"tools":[{"strict":true,"a":1,"a":2}]}'
 
@@ -157,7 +157,7 @@ NAMES = st.sets(st.sampled_from(sorted(FIELDS | {"thinking.type=adaptive", "outp
 
 
 @given(BODIES, NAMES, st.sampled_from([None, 1]))
-def test_the_rest_is_valid_json_in_which_none_of_them_is_found(value, names, indent):
+def test_the_result_is_valid_json_without_the_dropped_fields(value, names, indent):
     after = left(json.dumps(value, indent=indent, ensure_ascii=False), *names)
     json.loads(after)
     assert left(after, *names) == after

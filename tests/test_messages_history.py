@@ -92,7 +92,7 @@ def test_a_result_belongs_to_the_latest_call_of_its_id():
     assert found[1][1] == found[2][1] != found[0][1]
 
 
-def test_a_new_id_is_never_one_that_stands_there_already():
+def test_a_new_id_is_not_in_use():
     taken = ids(messages(answer(call("a.b"))))[0][1]
     found = [id for _, id in ids(messages(answer(call(taken)), results(result(taken)), answer(call("a.b"))))]
     assert found[:2] == [taken, taken]
@@ -100,13 +100,13 @@ def test_a_new_id_is_never_one_that_stands_there_already():
 
 
 @pytest.mark.parametrize("blank", ["", " \n\t", "\u3000"])
-def test_blank_text_goes_from_any_message(blank):
+def test_blank_text_is_dropped_from_every_message(blank):
     told = messages(results(text(blank), text("a")), answer(text("b"), text(blank)), USER)
     assert [one["content"] for one in told] == [[text("a")], [text("b")], "go on"]
 
 
 @pytest.mark.parametrize("empty", ["", " ", [], [text("")]])
-def test_a_message_of_which_nothing_is_left_says_so(empty):
+def test_an_emptied_message_gets_a_placeholder(empty):
     told = messages(USER, {"role": "assistant", "content": empty}, USER)
     assert told[1]["content"] in ("(no content)", [FILLED])
 
@@ -115,7 +115,7 @@ def test_words_put_into_the_mouth_of_the_model_stay():
     assert messages(USER, {"role": "assistant", "content": ""})[1]["content"] == ""
 
 
-def test_blank_text_goes_from_a_tools_result():
+def test_blank_text_is_dropped_from_tool_results():
     told = messages(
         answer(call("a"), call("b")), results(result("a", [text("")]), result("b", [text(""), text("x")]))
     )
@@ -123,7 +123,7 @@ def test_blank_text_goes_from_a_tools_result():
     assert messages(answer(call("a")), results(result("a", "")))[1]["content"] == [result("a", "")]
 
 
-def test_a_tool_that_another_provider_ran_goes_and_what_it_found_stays_as_text():
+def test_another_providers_server_tool_is_dropped_and_its_result_becomes_text():
     """https://github.com/decolua/9router/issues/3685"""
     own = {"type": "server_tool_use", "id": "call_50b82aba1b75", "name": "analyze_image", "input": {}}
     found = [result(own["id"], [text("a cat")]), {**result(own["id"]), "type": "web_search_tool_result"}]
@@ -133,7 +133,7 @@ def test_a_tool_that_another_provider_ran_goes_and_what_it_found_stays_as_text()
     assert messages(USER, answer(own), USER)[1]["content"] == [FILLED]
 
 
-def test_a_search_whose_results_are_not_encrypted_was_not_anthropics():
+def test_unencrypted_search_results_are_not_anthropics():
     use = {"type": "server_tool_use", "id": "srvtoolu_01", "name": "web_search", "input": {"query": "q"}}
     hit = {"type": "web_search_result", "title": "T", "url": "https://example.com", "encrypted_content": ""}
     found = {"type": "web_search_tool_result", "tool_use_id": use["id"], "content": [hit]}
@@ -166,7 +166,7 @@ def test_a_valid_history_is_not_touched():
         b'{"messages":[{"role":"assistant","role":"x","content":[{"type":"tool_use","id":"a.b"}]}]}',
     ],
 )
-def test_what_cannot_be_read_stays(raw):
+def test_unreadable_values_stay(raw):
     assert valid(raw) == (raw, Valid([]))
 
 
@@ -205,7 +205,7 @@ def test_any_history_becomes_one_that_anthropic_accepts_and_then_stays(told):
 
 
 @given(turns(), turns())
-def test_what_is_added_changes_nothing_before_it(told, more):
+def test_a_new_turn_changes_no_earlier_byte(told, more):
     start, both = (valid(json.dumps({"messages": one}).encode())[0] for one in (told, told + more))
     assert both.startswith(start[:-2])
 

@@ -53,7 +53,7 @@ def test_every_value_is_found_with_exactly_its_bytes(given_body):
 
 
 @given(odd_json())
-def test_a_body_that_nobody_changes_is_the_same_object(given_body):
+def test_an_unchanged_body_is_the_same_object(given_body):
     raw, _ = given_body
     assert Body.parse(raw).edited() is raw
 
@@ -216,7 +216,7 @@ def test_an_inner_object_is_read_like_a_body():
     ],
     ids=lambda raw: repr(raw[:20]),
 )
-def test_what_is_not_one_utf8_object_is_an_error(raw):
+def test_anything_but_one_utf8_object_is_an_error(raw):
     with pytest.raises(BodyError):
         Body.parse(raw)
 
@@ -299,7 +299,7 @@ def test_an_object_with_a_half_is_edited_in_its_own_bytes():
     assert body.edited({"a": inner.edited(drop=["c"])}) == rb'{"a":{"b":"\ud83d"}}'
 
 
-def test_members_and_elements_are_placed_in_the_whole():
+def test_spans_of_members_and_elements_are_offsets_in_the_body():
     raw = b'xx { "a" : [ 1 , "]," , {} ] } yy'
     (place,) = members(raw, 3, 30).values()
     assert raw[place.start : place.end] == b'"a" : [ 1 , "]," , {} ]'

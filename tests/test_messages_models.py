@@ -80,13 +80,13 @@ def test_a_model_with_long_context_is_offered_twice():
     ]
 
 
-def test_the_plain_entry_of_a_claude_model_with_long_context_tells_its_window():
+def test_the_plain_entry_of_a_long_context_model_names_its_window():
     plain, long = merged([Part([OWN], always, is_own=True)])
     assert plain == OWN | {"display_name": "Claude Opus 5.5 (200K)"}
     assert long == OWN | {"id": "claude-opus-5-5[1m]", "display_name": "Claude Opus 5.5 (1M context)"}
 
 
-def test_what_is_listed_with_its_suffix_gets_no_second_one():
+def test_an_id_with_the_suffix_gets_no_second_suffix():
     assert ids(merged([Part(named(["claude-x[1m]"]), always)])) == ["claude-x[1m]"]
 
 
@@ -148,7 +148,7 @@ def test_lists_of_other_forms_are_understood(body, expected):
         b'{"data": ' + b'[{"a":' * 5000,
     ],
 )
-def test_what_is_no_list_is_an_error(body):
+def test_anything_but_a_list_of_models_is_an_error(body):
     with pytest.raises(ValueError, match=r"."):
         read(body)
 
@@ -184,7 +184,7 @@ IDS = st.sampled_from(["claude-x", "glm", "anthropic/y", "z[1m]"]) | JSON
 
 
 @given(st.lists(st.fixed_dictionaries({"id": IDS}, optional={"display_name": JSON, "created": JSON})))
-def test_whatever_is_listed_every_entry_has_what_claude_code_reads(data):
+def test_every_entry_has_the_fields_that_claude_code_reads(data):
     parts = [Part(read(page(*data)).entries, always, is_own=own) for own in (True, False)]
     entries = merged(parts)
     assert len(set(ids(entries))) == len(entries)

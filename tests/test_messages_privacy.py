@@ -17,12 +17,12 @@ def _after(raw: str) -> str:
     return body.edited(edits=without_billing_block(body)).decode()
 
 
-def test_the_first_block_goes_with_its_comma():
+def test_the_billing_block_is_deleted_with_its_comma():
     rest = '{"type":"text" , "text":"You are", "cache_control":{"type":"ephemeral"}}'
     assert _after(f'{{"system":[{BILLING}, {rest}],"n":1e0}}') == f'{{"system":[{rest}],"n":1e0}}'
 
 
-def test_the_field_goes_where_nothing_else_is_in_it():
+def test_system_is_dropped_if_the_billing_block_was_alone():
     assert json.loads(_after(f'{{"model":"x","system":[{BILLING}],"n":1}}')) == {"model": "x", "n": 1}
     assert _after(f'{{"system":[{BILLING}]}}') == "{}"
 
@@ -57,7 +57,7 @@ def named(user_id: object, key: bytes = KEY) -> str:
 
 
 @given(st.text(min_size=8) | st.integers() | st.dictionaries(st.text(), st.text()))
-def test_a_name_has_one_form_and_tells_nothing(user_id):
+def test_the_opaque_user_id_has_one_form_and_hides_the_original(user_id):
     name = named(user_id)
     assert name.startswith("user_")
     assert len(name) == 37
@@ -84,12 +84,12 @@ def test_all_other_bytes_stay():
 @pytest.mark.parametrize(
     "raw", [b'{"a":1}', b'{"metadata":{}}', b'{"metadata":{"more":[1]}}', b'{"metadata":{"user_id": null}}']
 )
-def test_where_nobody_is_named_nothing_changes(raw):
+def test_metadata_without_a_user_id_is_unchanged(raw):
     assert sent(raw) is raw
 
 
 @pytest.mark.parametrize("metadata", [b"null", b'"text"', b'{"user_id":"a","user_id":"b"}', b"[1]"])
-def test_what_cannot_be_read_goes(metadata):
+def test_unreadable_metadata_is_dropped(metadata):
     assert sent(b'{"a":1,"metadata":%s,"b":2}' % metadata) == b'{"a":1,"b":2}'
 
 

@@ -43,7 +43,7 @@ messages.0.content
         (f"unexpected b'{PROMPT}'", None),
     ],
 )
-def test_a_detail_is_the_message_without_the_input_that_it_quotes(body, detail):
+def test_a_detail_is_the_message_without_quoted_input(body, detail):
     raw = body if isinstance(body, str) else json.dumps(body)
     told = read_error(raw.encode()).detail
     assert "diary" not in told
@@ -74,7 +74,7 @@ def test_every_cut_of_an_error_is_read_without_its_input():
         "{'msg': 'Field required'}",
     ],
 )
-def test_names_that_a_message_quotes_stay(message):
+def test_quoted_names_stay(message):
     assert one_line(message) == message
 
 
@@ -102,7 +102,7 @@ def test_a_secret_is_masked_however_it_is_written(said):
     assert without_secrets(f"{said} {said}".encode(), ["key-of-another", KEY]) == b"*** ***"
 
 
-def test_what_holds_no_secret_stays_as_it_is():
+def test_text_without_secrets_is_unchanged():
     for said in (b"", b"\\", b"%", b'{"a": "\\u002d \\/ %2d"}', bytes(range(256))):
         assert without_secrets(said, [KEY]) == said
 

@@ -103,7 +103,7 @@ def _goes(block: Any, keeps: ThinkingFilter) -> bool:
 
 
 @given(BODIES, st.sampled_from([None, 2]), st.just(nothing) | KEEPS)
-def test_the_thinking_that_is_not_kept_goes_and_nothing_else(body, indent, keeps):
+def test_only_thinking_that_is_not_kept_is_dropped(body, indent, keeps):
     changed, result = _stripped(json.dumps(body, indent=indent).encode(), keeps)
     after = json.loads(changed)
     blocks = [block for message in body["messages"] for block in message["content"]]
@@ -174,7 +174,7 @@ def test_a_second_time_there_is_nothing_to_do(body, keeps):
 
 
 @pytest.mark.parametrize("text", ["", " \n", "\u3000"])
-def test_an_answer_of_thinking_and_blank_text_goes_whole(text):
+def test_a_message_of_thinking_and_blank_text_is_dropped(text):
     """Some providers end so where a model only thought; Anthropic refuses what would be left."""
     before = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
     blank = {"role": "assistant", "content": [BLOCKS[0], {"type": "text", "text": text}]}
@@ -183,7 +183,7 @@ def test_an_answer_of_thinking_and_blank_text_goes_whole(text):
     assert _stripped(json.dumps(body).encode(), lambda _: True)[1].edits == []
 
 
-def test_blank_text_goes_with_the_thinking_before_it():
+def test_blank_text_is_dropped_with_the_thinking_before_it():
     """As some providers send it between thinking and a call; Anthropic refuses it."""
     blocks = [BLOCKS[0], {"type": "text", "text": ""}, {"type": "tool_use", "id": "t", "name": "n"}]
     changed, result = _stripped(json.dumps({"messages": [{"role": "assistant", "content": blocks}]}).encode())
@@ -210,7 +210,7 @@ def test_a_block_that_cannot_be_read_counts_as_unsigned_thinking():
         b'{"messages":[{"role":"assistant","content":[["thinking"],{"type":["thinking"]}]}]}',
     ],
 )
-def test_what_cannot_be_read_stays(raw):
+def test_unreadable_values_stay(raw):
     changed, result = _stripped(raw)
     assert changed is raw
     assert result == Stripped([], 0, False)
@@ -274,11 +274,11 @@ def test_other_statuses_refuse_no_thinking(status):
         "prompt is too long: 250000 tokens > 200000 maximum",
     ],
 )
-def test_what_goes_on_being_wrong_without_thinking_is_no_such_refusal(message):
+def test_an_error_that_thinking_does_not_cause_is_not_a_refusal_of_thinking(message):
     assert not is_refused(400, _error(message))
 
 
-def test_what_is_no_error_refuses_nothing():
+def test_a_body_without_error_refuses_no_thinking():
     assert not is_refused(400, REFUSALS[0].encode())
 
 

@@ -22,7 +22,7 @@ from signalbox.messages.tokenizers import DEFAULT, OTHERS, PATTERNS, TOKENIZERS,
         (None, DEFAULT),
     ],
 )
-def test_a_models_name_tells_its_tokenizer_whoever_provides_it(model, tokenizer):
+def test_the_tokenizer_follows_from_the_models_name(model, tokenizer):
     assert tokenizer_of(model) == tokenizer
 
 

@@ -76,7 +76,7 @@ def test_an_escaped_backslash_escapes_nothing():
     )
 
 
-def test_what_frames_short_messages_counts_like_a_chat_template():
+def test_short_messages_count_the_tokens_of_a_chat_template():
     """Three tokens a message and one for its role, as OpenAI counts them for its chat models."""
     said = ["Please look at the file again and tell me what you think of it."] * 40
     assert estimate(_said(*said)) == pytest.approx(40 * (15 + 4), rel=0.1)

@@ -188,7 +188,7 @@ def test_a_refusal_of_an_effort_names_all_that_are_not_taken(sent, text, refused
     ],
     ids=str,
 )
-def test_a_refusal_names_what_a_model_cannot_be_asked(sent, text, field):
+def test_an_error_names_the_fields_a_model_does_not_support(sent, text, field):
     error = json.dumps({"error": {"message": text}}).encode()
     assert rejected_by(400, error, Body.parse(json.dumps({"model": "x", **sent}).encode()), []) == {field}
 
@@ -221,7 +221,7 @@ def test_an_effort_that_is_taken_is_not_refused(text):
         "",
     ],
 )
-def test_what_is_not_there_or_essential_or_another_error_names_nothing(text):
+def test_absent_and_essential_fields_and_other_errors_name_nothing(text):
     assert named(text) == set()
 
 

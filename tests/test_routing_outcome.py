@@ -87,7 +87,7 @@ def error(message: str, type: str = "rate_limit_error") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_recorded_case_is_what_it_is(case: Case):
+def test_a_recorded_case_has_its_outcome(case: Case):
     assert in_words(outcome_of(case.given)) == case.expected
 
 
@@ -183,11 +183,11 @@ def test_a_200_without_an_error_is_a_success(body: Any):
 
 
 @pytest.mark.parametrize("status", [401, 408, 429, 500, 502, 503, 504, 522, 529])
-def test_what_the_provider_is_to_blame_for_counts_against_its_circuit(status: int):
+def test_faults_of_the_provider_count_for_its_circuit_breaker(status: int):
     assert judged(status, error("no", "")).counts()
 
 
-def test_spent_quota_and_what_lies_in_the_request_do_not_count_against_the_circuit():
+def test_spent_quota_and_faults_of_the_request_do_not_count_for_the_circuit_breaker():
     assert not judged(429, error("no", "insufficient_quota")).counts()
     assert not judged(429, error("Extra usage is required for long context requests.")).counts()
     assert not judged(400, error("no", "invalid_request_error")).counts()
@@ -252,7 +252,7 @@ def test_a_window_that_is_used_up_is_named(headers, window):
     assert judged(429, error(""), **headers).window == window
 
 
-def test_a_window_whose_reset_is_past_or_unknown_leaves_it_to_the_other_names():
+def test_a_window_without_future_reset_falls_back_to_other_sources():
     past = {
         "anthropic_ratelimit_unified_5h_status": "rejected",
         "anthropic_ratelimit_unified_5h_reset": "1795175999",

@@ -66,7 +66,7 @@ def test_no_chunk_raises_whatever_its_fields_hold(chunk):
             assert isinstance(told, str | int | bytes | dict | tuple | None)
 
 
-def test_what_one_chunk_holds_comes_in_order():
+def test_the_steps_of_one_chunk_are_in_order():
     delta = {"content": "a", "reasoning": "b", "refusal": "c", "tool_calls": [{"index": 1, "id": "d"}]}
     chunk = {"model": "m", "choices": [{"delta": delta, "finish_reason": "STOP"}], "usage": {"x": 1}}
     assert _steps(chunk | {"error": None}) == [
@@ -94,17 +94,17 @@ def test_what_one_chunk_holds_comes_in_order():
         ({"extra_content": {"google": {"thought_signature": "a"}}}, Fragment(signature="a")),
     ],
 )
-def test_what_a_delta_says(delta, step):
+def test_a_delta_gives_its_steps(delta, step):
     assert _delta(**delta) == [ChoiceStarted(""), step]
 
 
 @pytest.mark.parametrize("delta", [{"content": ""}, {"content": None}, {"content": 7}, {"reasoning": ""}])
-def test_nothing_is_said_by_an_empty_field(delta):
+def test_empty_fields_give_no_steps(delta):
     assert _delta(**delta) == [ChoiceStarted("")]
 
 
 @pytest.mark.parametrize("message", [{"role": "assistant"}, {"role": "assistant", "content": ""}])
-def test_a_message_that_says_nothing_is_nothing_said_again(message):
+def test_an_empty_message_gives_no_step(message):
     choice = {"index": 0, "delta": {"content": "a"}, "message": message}
     assert _steps({"choices": [choice]}) == [ChoiceStarted(""), Text("a")]
 
@@ -134,7 +134,7 @@ def test_calls_of_a_whole_answer_are_counted():
         {"choices": [{"finish_reason": "error", "error": {"message": "x"}}]},
     ],
 )
-def test_errors_are_told_with_their_bytes(error):
+def test_error_chunks_keep_their_bytes(error):
     assert _steps(error) == [ErrorChunk(b"raw")]
 
 
@@ -151,7 +151,7 @@ def test_errors_are_told_with_their_bytes(error):
         {"model": "m", "message": {"role": "assistant", "content": "Hi"}, "done": True},
     ],
 )
-def test_what_is_no_error(fine):
+def test_other_objects_are_not_errors(fine):
     assert not any(isinstance(step, ErrorChunk) for step in _steps(fine))
 
 

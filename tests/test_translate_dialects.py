@@ -36,7 +36,7 @@ from signalbox.translate.dialects import DIALECTS, DialectName, dialect_of, matc
         ("notopenrouter.ai", 443, "generic"),
     ],
 )
-def test_the_host_tells_the_dialect(host, port, name):
+def test_the_host_selects_the_dialect(host, port, name):
     assert dialect_of(None, host, port).name == name
 
 

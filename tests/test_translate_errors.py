@@ -98,7 +98,7 @@ def test_each_status_has_its_own(status, told, kind):
         (400, {"code": 429, "message": "m"}, 400),
     ],
 )
-def test_a_name_may_tell_more_than_the_status(status, error, told):
+def test_a_name_with_its_own_meaning_overrides_the_status(status, error, told):
     assert _told(status, {"error": error})[0] == told
 
 
@@ -123,7 +123,7 @@ def test_a_name_may_tell_more_than_the_status(status, error, told):
         ("m", 500),
     ],
 )
-def test_an_error_within_an_answer_is_told_by_its_names(error, told):
+def test_an_error_within_an_answer_gets_the_status_of_its_name(error, told):
     assert _told(200, {"error": error})[0] == told
 
 
@@ -144,20 +144,20 @@ def test_an_error_within_an_answer_is_told_by_its_names(error, told):
         (500, {"message": "This model's maximum context length is 10 tokens. You requested 20 tokens."}),
     ],
 )
-def test_a_prompt_that_is_too_long_is_told_in_the_words_on_which_a_client_compacts(status, error):
+def test_a_prompt_that_is_too_long_is_reported_in_the_words_that_make_a_client_compact(status, error):
     told, kind, message = _told(status, {"error": error})
     assert (told, kind) == (400, "invalid_request_error")
     assert message.startswith("prompt is too long: ")
 
 
-def test_sizes_are_told_where_they_are_known():
+def test_known_sizes_are_in_the_message():
     error = {
         "message": "Invalid request: Your request exceeded model token limit: 262144 (requested: 269030)"
     }
     assert _told(400, {"error": error})[2] == "prompt is too long: 269030 tokens > 262144 maximum"
 
 
-def test_a_model_that_is_not_there_is_named():
+def test_an_unknown_model_is_named():
     told = _told(404, {"error": {"code": "DeploymentNotFound", "message": "no such thing"}})
     assert told == (404, "not_found_error", "fake: no such thing (model: some-model)")
 
@@ -166,7 +166,7 @@ def test_a_model_that_is_not_there_is_named():
     "page",
     [b"<title>Not Found</title>", b"Not Found", {"detail": "Not Found"}, {"error": {"message": "Not Found"}}],
 )
-def test_a_404_that_does_not_say_what_is_missing_may_be_that_of_a_wrong_path(page):
+def test_a_404_without_a_model_may_mean_a_wrong_path(page):
     wrong = "no model some-model, or the provider's url or path is wrong"
     assert _told(404, page) == (404, "not_found_error", f"fake: Not Found ({wrong})")
 
@@ -180,16 +180,16 @@ def test_a_404_that_does_not_say_what_is_missing_may_be_that_of_a_wrong_path(pag
         (500, b"", "an error without a message"),
     ],
 )
-def test_what_says_nothing_of_itself_is_told_by_what_it_is(status, body, message):
+def test_an_answer_without_message_is_described(status, body, message):
     assert _told(status, body)[2] == f"fake: {message}"
 
 
-def test_what_a_schema_refuses_is_told_with_its_place():
+def test_a_validation_error_has_its_field_path():
     detail = [{"type": "extra_forbidden", "loc": ["body", "messages", 1], "msg": "Extra inputs"}]
     assert _told(422, {"detail": detail})[2] == "fake: Extra inputs (at body.messages.1)"
 
 
-def test_what_says_nothing_is_said_to():
+def test_an_error_without_message_says_so():
     for body in ({"base_resp": {"status_code": 2013}}, {"error": {"code": "1210"}}, b""):
         assert _told(400, body) == (400, "invalid_request_error", "fake: an error without a message")
 

@@ -103,7 +103,7 @@ def test_many_calls_at_once_take_no_time(dialect):
     assert sum(message.get("content") == "ok" for message in chat["messages"]) == 2000
 
 
-def test_a_system_message_after_what_the_user_said_needs_nothing_after_it():
+def test_a_system_message_after_user_text_needs_no_message_after_it():
     messages = [{"role": "user", "content": "Hi"}, {"role": "system", "content": "Tools have changed."}]
     sent = json.loads(_body({"messages": messages}, DIALECTS["openai"], "m"))
     assert sent["messages"] == messages
@@ -176,7 +176,7 @@ ENCRYPTED = [
 @pytest.mark.parametrize(
     ("dialect", "model", "message"), GIVEN, ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_an_answer_goes_back_as_it_came(dialect, model, message):
+def test_an_answer_is_sent_back_unchanged(dialect, model, message):
     history: list[dict[str, Any]] = [{"role": "user", "content": "Go"}]
     given = {"role": "assistant", **message}
     history += _kept(history, dialect, model, given)
@@ -210,7 +210,7 @@ def test_encrypted_reasoning_goes_back_with_its_call_whether_thinking_is_shown_o
 
 
 @pytest.mark.parametrize("dialect", ["generic", "gemini"])
-def test_what_a_provider_gave_with_a_call_goes_to_no_other(dialect):
+def test_what_a_call_carries_is_sent_to_its_own_provider_only(dialect):
     given = {
         "role": "assistant",
         "content": None,
@@ -228,7 +228,7 @@ def test_what_a_provider_gave_with_a_call_goes_to_no_other(dialect):
 
 
 @pytest.mark.parametrize("name", ["state_details_after_the_call", "state_signature_after_its_call"])
-def test_what_comes_after_its_call_goes_back_too(name):
+def test_details_after_their_call_are_sent_back_too(name):
     answer = _request([], "generic", "m", thinks=False).reader("", "", request_id="req_fake")
     raw = sent(name).partition(b"\n\n")[2]
     content = json.loads(answer.feed(raw) + answer.end())["content"]

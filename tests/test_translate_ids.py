@@ -17,7 +17,7 @@ _IDS = st.text() | st.from_regex(r"[a-zA-Z0-9_-]*(__sb_)?[a-zA-Z0-9_-]*", fullma
 
 
 @given(_IDS, _JSON)
-def test_what_is_packed_comes_back(id, extra):
+def test_a_packed_id_is_unpacked(id, extra):
     packed = pack(id, extra)
     assert _LEGAL.fullmatch(packed)
     assert unpack(packed) == (id, extra)
@@ -28,7 +28,7 @@ def test_a_legal_id_with_nothing_to_carry_stays():
     assert unpack("toolu_01ABC") == ("toolu_01ABC", {})
 
 
-def test_an_id_stays_readable_before_what_it_carries():
+def test_a_packed_id_begins_with_the_readable_id():
     assert pack("functions.Bash:0", {}).startswith("functions_Bash_0__sb_")
 
 
@@ -39,7 +39,7 @@ def test_a_client_may_be_shown_another_id():
 
 
 @pytest.mark.parametrize("id", ["", "__sb_", "x__sb_", "x__sb_W10", "x__sb_!", "x__sb_e", "x__sb_bnVsbA"])
-def test_what_was_not_packed_stays(id):
+def test_an_id_that_was_not_packed_stays(id):
     assert unpack(id) == (id, {})
 
 

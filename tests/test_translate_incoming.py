@@ -46,7 +46,7 @@ def test_arguments_are_an_object_as_the_client_has_it(given, arguments):
 
 
 @given(JSON)
-def test_arguments_mean_what_the_client_means(value: Any):
+def test_arguments_keep_their_value(value: Any):
     for raw in (json.dumps({"a": value}), json.dumps({"a": value}, ensure_ascii=False)):
         (block,) = pieces(read_request(f'{{"system":[{{"type":"tool_use","input":{raw}}}]}}'.encode()).system)
         assert isinstance(block, Block)
@@ -66,7 +66,7 @@ def test_arguments_mean_what_the_client_means(value: Any):
     ],
     ids=str,
 )
-def test_a_function_is_what_the_client_runs(tool, is_function):
+def test_a_function_is_a_tool_that_the_client_runs(tool, is_function):
     tools = read_offered(json.dumps({"tools": [tool]}).encode()).tools
     assert isinstance(tools, list)
     assert isinstance(tools[0], Tool)
@@ -86,7 +86,7 @@ def test_anything_else_is_untranslatable(raw):
         read_request(raw)
 
 
-def test_what_is_no_message_is_left_out():
+def test_anything_but_a_message_is_left_out():
     turns = read_request(b'{"messages":[5,"a",null,[],{"role":"user","content":"b"}]}').turns
     assert [turn.content for turn in turns] == ["b"]
     assert read_request(b'{"messages":{}}').turns == []

@@ -84,7 +84,7 @@ def test_the_nearest_effort_that_is_taken_is_sent(dialect, model, refused, field
     } == sent
 
 
-def test_an_effort_beside_tools_is_named_and_goes():
+def test_an_effort_refused_with_tools_is_learned():
     text = (
         "Function tools with reasoning_effort are not supported for x in /v1/chat/completions. "
         "To use function tools, use /v1/responses or set reasoning_effort to 'none'."
@@ -109,7 +109,7 @@ def test_reasoning_that_is_missing_is_put_there(text):
     assert [one.get("reasoning_content") for one in messages if one["role"] == "assistant"] == [" ", " "]
 
 
-def test_the_limit_of_the_output_goes_by_its_other_name():
+def test_the_output_limit_is_sent_by_its_other_name():
     text = "'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
     assert "max_completion_tokens" in asked("generic", "x", named(text, {"max_tokens": 1}))
     text = "max_completion_tokens is not supported, use max_tokens"
@@ -117,7 +117,7 @@ def test_the_limit_of_the_output_goes_by_its_other_name():
     assert named(text, {"max_tokens": 1}) == set()
 
 
-def test_a_choice_of_a_tool_that_cannot_be_asked_is_said():
+def test_an_unsupported_tool_choice_becomes_text():
     text = "Thinking mode does not support this tool_choice"
     refused = named(text, {"tool_choice": "required"})
     body = asked("generic", "x", refused, tools=[TOOL], tool_choice={"type": "any"})

@@ -51,7 +51,7 @@ def test_golden(path):
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_each_dialect_is_shown_whole(dialect):
+def test_every_dialect_has_a_golden_file_with_everything(dialect):
     assert f"{dialect}-everything" in {path.stem for path in GOLDEN}
 
 
@@ -123,7 +123,7 @@ def test_all_others_can_be_translated(body):
     ],
     ids=lambda raw: raw[:50],
 )
-def test_what_cannot_be_read_is_untranslatable(raw):
+def test_an_unreadable_body_is_untranslatable(raw):
     try:
         chat = json.loads(_chat(raw).body)
     except UntranslatableError as error:
@@ -280,7 +280,7 @@ def test_newest_models_of_openai_take_tools_only_without_thinking(model):
     [(ON, True), ({"type": "enabled"}, True), (OFF, False), (None, False), ([], False)],
     ids=str,
 )
-def test_thinking_is_shown_to_who_asked_for_it(thinking, shown):
+def test_thinking_is_shown_if_the_client_asked_for_it(thinking, shown):
     assert thinking_of(thinking, {"effort": "high"}, DIALECTS["generic"], "m", tools=False).is_shown is shown
 
 
@@ -316,7 +316,7 @@ def test_fields_without_a_counterpart_are_named_in_their_order():
     ],
     ids=str,
 )
-def test_what_goes_and_what_says_nothing_is_not(fields):
+def test_translated_and_empty_fields_are_not_listed(fields):
     assert _dropped(**fields) == ""
 
 
@@ -331,7 +331,7 @@ def test_what_goes_and_what_says_nothing_is_not(fields):
         ("composer", "composer-2.5", "max_tokens, top_k, stop_sequences"),
     ],
 )
-def test_what_one_provider_takes_another_may_not(dialect, model, named):
+def test_the_dropped_fields_depend_on_the_provider(dialect, model, named):
     fields = {"max_tokens": 9, "temperature": 0.5, "top_p": 0.5, "top_k": 3, "stop_sequences": ["x"]}
     assert _dropped(dialect, model, **fields) == named
 

@@ -49,7 +49,7 @@ def test_the_root_is_always_an_object(schema, rules):
 
 
 @pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
-def test_what_all_take_stays(rules):
+def test_a_schema_that_all_providers_take_is_unchanged(rules):
     schema = {**_properties(path={"type": "string", "description": "Where"}), "required": ["path"]}
     assert parameters(schema, rules) == schema
     assert list(parameters(schema, rules)) == list(schema)
@@ -88,7 +88,7 @@ def test_a_reference_to_nowhere_is_any_object(ref):
     assert parameters(_properties(a={"$ref": ref}), KIMI) == _properties(a={"type": "object"})
 
 
-def test_what_stands_beside_a_reference_stays():
+def test_keywords_beside_a_reference_stay():
     schema = {
         **_properties(a={"$ref": "#/definitions/A~1B", "description": "Mine"}),
         "definitions": {"A/B": STRING},
@@ -139,7 +139,7 @@ NEEDS_ITEMS = [
     "rules", [PLAIN, GRAMMAR, MISTRAL, VLLM], ids=["plain", "grammar", "mistral", "vllm"]
 )
 @pytest.mark.parametrize("schema", NEEDS_ITEMS, ids=str)
-def test_an_array_says_what_is_in_it(schema, rules):
+def test_an_array_has_a_schema_for_its_items(schema, rules):
     told = _properties(
         a=schema, b=_properties(c=schema), d={"anyOf": [schema]}, e={"type": "array", "items": schema}
     )
@@ -150,7 +150,7 @@ def test_an_array_says_what_is_in_it(schema, rules):
 
 
 @pytest.mark.parametrize("rules", [GEMINI, KIMI], ids=["gemini", "kimi"])
-def test_what_is_in_an_array_has_a_type_where_each_schema_needs_one(rules):
+def test_items_of_an_array_have_a_type_if_each_schema_needs_one(rules):
     sent = parameters(_properties(a={"type": "array"}), rules)
     assert sent == _properties(a={"type": "array", "items": STRING})
 
@@ -210,7 +210,7 @@ def test_kimi_gets_no_type_that_an_alternative_does_not_have(schema, sent):
 
 
 @pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
-def test_a_pattern_that_not_all_engines_read_goes_into_the_description(rules):
+def test_a_pattern_that_not_all_engines_read_is_moved_to_the_description(rules):
     pattern = r"^(?!__.*__$)[^\p{Cc}./[\]]{1,200}$"
     described = {"type": "string", "description": "The field.", "pattern": pattern}
     schema = _properties(a=described, b={"type": "array", "items": {"type": "string", "pattern": pattern}})
@@ -557,18 +557,18 @@ NOT_BY_GRAMMARS = [
 
 
 @pytest.mark.parametrize("pattern", READ_BY_ALL)
-def test_what_all_engines_read_stays(pattern):
+def test_a_pattern_that_all_engines_read_is_portable(pattern):
     assert is_readable(pattern, PORTABLE)
 
 
 @pytest.mark.parametrize("pattern", READ_BY_SOME, ids=lambda text: text[:20])
-def test_what_only_some_engines_read_goes(pattern):
+def test_a_pattern_that_only_some_engines_read_is_not_portable(pattern):
     assert not is_readable(pattern, PORTABLE)
     assert not is_readable(pattern, ANCHORED)
 
 
 @pytest.mark.parametrize("pattern", READ_BY_GRAMMARS)
-def test_grammars_are_made_of_what_is_anchored_and_spelt_out(pattern):
+def test_patterns_for_grammars_are_anchored_and_spelled_out(pattern):
     assert is_readable(pattern, ANCHORED)
     assert is_readable(pattern, PORTABLE)
 
@@ -579,7 +579,7 @@ def test_other_patterns_make_no_grammar(pattern):
 
 
 @given(st.text(st.sampled_from(r"^$.|?*+()[]{}\-/,019adDwSpP &~üé" + '"'), max_size=12))
-def test_what_is_read_is_a_regular_expression(pattern):
+def test_a_readable_pattern_is_a_regular_expression(pattern):
     for known in (PORTABLE, ANCHORED):
         if is_readable(pattern, known):
             re.compile(pattern)

@@ -200,7 +200,7 @@ def test_a_call_without_arguments_has_none(arguments, last):
         ([Fragment(n, f"call_{n}x9y8z7", "Read") for n in range(1001)], "too many tool calls"),
     ],
 )
-def test_what_is_no_call_is_an_error(parts, why):
+def test_a_fragment_that_is_not_a_call_is_an_error(parts, why):
     with pytest.raises(CallError, match=why):
         _run(parts)
 
@@ -242,7 +242,7 @@ def test_an_object_survives_exactly_however_it_is_cut(value, ascii, indent, cuts
 
 @settings(deadline=None)
 @given(OBJECTS, OBJECTS, CUTS)
-def test_a_second_object_is_told_from_the_first(one, other, cuts):
+def test_a_second_object_is_separated_from_the_first(one, other, cuts):
     first, second = json.dumps(one), json.dumps(other)
     arguments, rest = Arguments(), ""
     for piece in _pieces(f"{first} {second}", cuts):
@@ -259,7 +259,7 @@ def test_no_arguments_are_an_empty_object(text):
 
 
 @pytest.mark.parametrize("after", ["}", "</tool_call>", "\n```\n", ' "a"'])
-def test_what_follows_the_object_is_dropped(after):
+def test_text_after_the_object_is_dropped(after):
     assert _fed('{"a":1}' + after, "x").finalized() == '{"a":1}'
 
 
@@ -287,7 +287,7 @@ def test_brackets_are_closed_after_a_whole_value(text, closed):
     "text",
     ['{"a":"b', '{"a', '{"a":1', '{"a":tr', '{"a"', '{"a":"b",', '{"a":', '{"a":"b\\', "{", '{"a":["b",'],
 )
-def test_what_is_cut_in_the_middle_is_never_mended(text):
+def test_a_string_cut_in_the_middle_is_never_repaired(text):
     assert _fed(text).finalized() is None
 
 
@@ -307,7 +307,7 @@ def test_what_is_cut_in_the_middle_is_never_mended(text):
         "[" * 9999,
     ],
 )
-def test_what_is_no_object_is_none(text):
+def test_anything_but_an_object_is_none(text):
     assert _fed(text).finalized() is None
 
 
@@ -331,7 +331,7 @@ def test_white_space_in_strings_may_be_long():
 
 
 @pytest.mark.parametrize("piece", ["{a", "  ", "[]"])
-def test_what_is_no_object_is_read_in_linear_time(piece):
+def test_anything_but_an_object_is_read_in_linear_time(piece):
     arguments, start = _fed('"'), process_time()
     for _ in range(20_000):
         arguments.feed(piece)

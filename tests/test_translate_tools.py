@@ -57,7 +57,7 @@ def test_names_that_differ_only_at_their_ends_stay_apart():
         ("ollama", {"type": "any"}, {}, "Call one of the tools now."),
     ],
 )
-def test_a_choice_is_spelled_or_said(dialect, asked, fields, say):
+def test_a_choice_becomes_a_field_or_text(dialect, asked, fields, say):
     choice = choose(asked, TWO, DIALECTS[dialect], thinks=False, called=False)
     assert (choice.fields, choice.say, choice.offers) == (fields, say, True)
 
@@ -84,7 +84,7 @@ def test_some_models_cannot_be_forced_while_they_think():
     )
 
 
-def test_no_tool_is_said_or_none_is_offered():
+def test_no_tool_becomes_text_or_no_tools_are_offered():
     none = {"type": "none"}
     assert choose(none, TWO, DIALECTS["glm"], thinks=False, called=True) == (
         {"tool_choice": "none"},
