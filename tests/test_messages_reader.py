@@ -78,7 +78,7 @@ CHANGES = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_what_an_answer_says_is_read(path):
+def test_facts_of_recorded_answers(path):
     answer, _, expected = path.read_bytes().partition(b"-----\n")
     one, passed = _read([answer])
     assert passed == answer
@@ -87,7 +87,7 @@ def test_what_an_answer_says_is_read(path):
 
 @settings(deadline=None)
 @given(st.sampled_from(GOLDEN), st.sampled_from(list(ENCODERS)), CUTS, CHANGES)
-def test_tally_and_bytes_do_not_depend_on_cut_or_encoding(path, encoding, cuts, change):
+def test_facts_and_bytes_do_not_depend_on_cuts_or_encoding(path, encoding, cuts, change):
     answer = path.read_bytes().partition(b"-----\n")[0]
     wire = ENCODERS[encoding](answer)
     plain, expected = _read([answer], **change)
@@ -99,7 +99,7 @@ def test_tally_and_bytes_do_not_depend_on_cut_or_encoding(path, encoding, cuts, 
 
 @settings(deadline=None)
 @given(st.sampled_from(list(ENCODERS)), CUTS)
-def test_without_a_change_the_very_chunks_pass(encoding, cuts):
+def test_chunks_pass_uncopied_without_rewrites(encoding, cuts):
     one = _reader("text/event-stream", encoding)
     for chunk in _chunks(ENCODERS[encoding](ANTHROPIC), cuts):
         assert one.feed(chunk) is chunk
@@ -153,7 +153,7 @@ CHUNK = b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":
         (b'{"code":401,"msg":"token expired","success":false}', "token expired"),
     ],
 )
-def test_what_no_client_of_anthropics_could_read_is_an_error_that_says_so(raw, said):
+def test_answers_in_other_protocols_are_errors_that_name_the_protocol(raw, said):
     one, _ = _read([raw])
     assert one.facts.foreign.startswith(said)
     assert one.facts.error is not None
@@ -172,7 +172,7 @@ def test_what_no_client_of_anthropics_could_read_is_an_error_that_says_so(raw, s
         b"event: error\ndata: {}\n\n",
     ],
 )
-def test_what_a_client_of_anthropics_reads_is_not_foreign(raw):
+def test_answers_in_the_messages_api_are_not_foreign(raw):
     assert _read([raw])[0].facts.foreign == ""
 
 
@@ -239,7 +239,7 @@ def test_reported_input_is_not_replaced_by_the_estimate(field):
         ),
     ],
 )
-def test_what_a_client_reads_of_usage_is_there(usage, filled):
+def test_missing_usage_counts_are_filled_in(usage, filled):
     """Clients add to these counts without asking whether they are there; the tally is what was reported."""
     one, passed = _read([_started(usage)], estimate=lambda: 7)
     told = json.loads(passed.partition(b"data: ")[2])["message"]
@@ -257,7 +257,7 @@ def test_a_count_of_tokens_has_no_usage():
     assert _read([counted], "application/json", estimate=lambda: 7)[1] == counted
 
 
-def test_both_changes_go_together():
+def test_model_and_estimate_are_rewritten_together():
     _, passed = _read([ZEROS], model="asked", estimate=lambda: 7)
     assert passed == ZEROS.replace(b"glm-fake", b"asked").replace(
         b'{"input_tokens":0,', b'{"input_tokens":7,', 1
@@ -273,7 +273,7 @@ def test_bytes_wait_only_until_message_start_is_complete():
     assert one.feed(b"event: content_bl") == b"event: content_bl"
 
 
-def test_what_comes_before_message_start_does_not_wait_for_it():
+def test_events_before_message_start_are_not_held():
     one = _reader("text/event-stream", model="asked")
     for early in (b": keep-alive\n\n", b"event: ping\r\ndata: {}\r\n\r\n"):
         assert one.feed(early) == early
@@ -281,7 +281,7 @@ def test_what_comes_before_message_start_does_not_wait_for_it():
 
 
 @pytest.mark.parametrize("shape", ['{"type": "error", "error": {"message": "busy"}}', '{"message": "busy"}'])
-def test_after_the_beginning_an_error_is_told_by_its_name_or_by_its_type(shape):
+def test_a_late_error_is_recognised_by_event_name_or_type(shape):
     begun = ANTHROPIC.partition(b"event: message_delta")[0]
     one, _ = _read([begun, b"event: error\ndata: %b\n\n" % shape.encode()])
     assert one.facts.began
@@ -293,7 +293,7 @@ TOO_LONG = b'event: error\ndata: {"error":{"type":"1261","message":"Too much"}}\
 
 @settings(deadline=None)
 @given(st.booleans(), CUTS)
-def test_an_error_before_the_answer_says_what_claude_code_looks_for(with_start, cuts):
+def test_an_early_context_error_is_reworded_for_claude_code(with_start, cuts):
     start = ANTHROPIC[: ANTHROPIC.index(b"event: content_block_start")] if with_start else b""
     _, passed = _read(_chunks(start + TOO_LONG, cuts), context_errors=True)
     said = json.loads(passed.removeprefix(start + b"event: error\ndata: "))
@@ -313,7 +313,7 @@ def test_events_before_an_error_do_not_wait_for_one():
         assert one.feed(event + b"\n\n") == event + b"\n\n"
 
 
-def test_a_stream_that_never_ends_its_first_event_does_not_wait_for_ever():
+def test_an_endless_first_event_is_held_up_to_a_limit():
     one = _reader("text/event-stream", model="asked")
     held = b"data: " + b"x" * 1_000_000
     assert one.feed(held) == b""
@@ -366,7 +366,7 @@ def test_an_unknown_encoding_passes_unread():
     assert one.facts.fault == "its content-encoding is not known"
 
 
-def test_corrupt_compression_costs_only_the_tally_where_nothing_changes():
+def test_corrupt_compression_costs_only_the_facts_without_rewrites():
     one, passed = _read([b"no gzip at all", b"more"], encoding="gzip")
     assert passed == b"no gzip at allmore"
     assert not one.facts.broken
@@ -399,7 +399,7 @@ def test_a_compressed_answer_cut_short_is_broken_at_its_end():
         ("zeros_at_the_start", {"estimate": lambda: 1 // 0}),
     ],
 )
-def test_a_fault_of_the_reader_itself_harms_no_byte(name, change):
+def test_an_internal_error_changes_no_byte(name, change):
     one, passed = _read(_chunks(_case(name), [5, 500]), **change)
     assert passed == _case(name)
     assert one.facts.fault.endswith("Error while it was read")
@@ -432,14 +432,14 @@ THINKING = _case("thinking")
 
 @settings(deadline=None)
 @given(CUTS, st.sampled_from(list(ENCODERS)))
-def test_thinking_is_known_however_the_stream_is_cut(cuts, encoding):
+def test_thinking_digests_do_not_depend_on_cuts(cuts, encoding):
     one, passed = _read(_chunks(ENCODERS[encoding](THINKING), cuts), encoding=encoding, key=KEY)
     assert passed == ENCODERS[encoding](THINKING)
     blocks = [SIGNED, Block("redacted_thinking", data="FakeData=="), Block("thinking", "Two words.")]
     assert one.facts.issued == [block.digest(KEY) for block in blocks]
 
 
-def test_thinking_is_known_as_soon_as_its_block_ends():
+def test_thinking_is_digested_as_soon_as_its_block_ends():
     one = _reader("text/event-stream", key=KEY)
     before, stop, after = THINKING.partition(b"event: content_block_stop")
     one.feed(before)
@@ -448,21 +448,21 @@ def test_thinking_is_known_as_soon_as_its_block_ends():
     assert one.facts.issued == [SIGNED.digest(KEY)]
 
 
-def test_thinking_cut_off_in_its_block_is_not_known():
+def test_unfinished_thinking_is_not_digested():
     one, _ = _read([THINKING.partition(b"event: content_block_stop")[0]], key=KEY)
     assert one.facts.issued == []
 
 
-def test_thinking_of_a_whole_answer_is_known():
+def test_thinking_of_a_whole_answer_is_digested():
     block = b'{"type":"thinking","thinking":"","signature":"FakeSignature=="},'
     one, _ = _read([WHOLE.replace(b'"content":[', b'"content":[' + block)], "application/json", key=KEY)
     assert one.facts.issued == [SIGNED.digest(KEY)]
 
 
-def test_thinking_of_an_error_is_nobodys():
+def test_thinking_in_an_error_is_not_digested():
     raw = b'{"type":"error","error":{"type":"e"},"content":[{"type":"thinking","signature":"s"}]}'
     assert _read([raw], "application/json", key=KEY)[0].facts.issued == []
 
 
-def test_without_a_key_nothing_is_known():
+def test_nothing_is_digested_without_a_key():
     assert _read([THINKING])[0].facts.issued == []

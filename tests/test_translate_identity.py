@@ -108,13 +108,13 @@ def test_arguments_stay_as_they_were_written():
     assert arguments in reshaped(stream, to_stream=False)[1]
 
 
-def test_what_has_the_form_asked_for_passes_as_it_is():
+def test_an_answer_in_the_requested_form_is_not_reshaped():
     for stream in (True, False):
         assert isinstance(IdentityTranslator(stream).reader(TYPES[stream], "gzip"), MessagesReader)
 
 
 @given(CUTS)
-def test_a_stream_that_does_not_say_so_passes_in_whole_events(cuts):
+def test_an_unannounced_stream_passes_in_whole_events(cuts):
     raw = b": hi\r\n\r\n" + b"".join(streamed(message(BLOCKS[:2]))) + b"event: ping"
     answer = IdentityTranslator(True).reader("text/plain", "")
     bounds = [0, *(min(cut, len(raw)) for cut in sorted(cuts)), len(raw)]
@@ -123,7 +123,7 @@ def test_a_stream_that_does_not_say_so_passes_in_whole_events(cuts):
     assert b"".join([*pieces, answer.end()]) == raw
 
 
-def test_a_message_that_says_to_be_a_stream_passes_where_a_message_was_asked_for():
+def test_a_message_announced_as_a_stream_passes_if_a_message_was_requested():
     raw = b' {"n": 1.50}'
     assert reshaped(raw, to_stream=False)[1] == raw
 
@@ -156,28 +156,28 @@ STREAM = b"".join(streamed(message(BLOCKS[:1])))
         (b'{"content":[5]}', True, "Error while"),
     ],
 )
-def test_what_is_no_answer_is_cut(raw, to_stream, why):
+def test_malformed_answers_are_cut(raw, to_stream, why):
     answer, said = reshaped(raw, to_stream=to_stream)
     assert why in answer.facts.cut
     assert said == b""
 
 
 @pytest.mark.parametrize("raw", [b'{"choices":[]}', b'{"error":{"message":"m"}}'])
-def test_what_another_protocol_says_is_an_event_without_a_name(raw):
+def test_another_protocol_becomes_an_event_without_a_name(raw):
     assert reshaped(raw, to_stream=True)[1] == b"data: " + raw + b"\n\n"
 
 
 @pytest.mark.parametrize("raw", [b"", b"[1]", b'{"n": 1.50}', b"{", b"<html>"])
-def test_what_is_neither_a_message_nor_an_error_passes(raw):
+def test_unknown_bodies_pass(raw):
     answer, said = reshaped(raw, to_stream=True)
     assert (answer.facts.cut, answer.facts.provider_error, said) == ("", None, raw)
 
 
-def test_a_stream_whose_last_event_is_missing_is_whole_where_it_said_why_it_ended():
+def test_a_stream_with_a_stop_reason_is_whole_without_message_stop():
     raw = STREAM[: STREAM.index(b"event: message_stop")]
     assert json.loads(reshaped(raw, to_stream=False)[1]) == message(BLOCKS[:1])
 
 
-def test_an_unknown_coding_is_told():
+def test_an_unknown_encoding_is_reported():
     assert "coding" in reshaped(b"x", to_stream=True, coding="what")[0].facts.cut
     assert "coding" in reshaped(b"x", to_stream=True, coding="gzip")[0].facts.cut

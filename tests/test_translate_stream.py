@@ -145,7 +145,7 @@ def test_nothing_is_lost_in_any_interleaving(pieces, objects, data):
         [Fragment(0, "call_1a", "Read", '{"a":'), Text("x" * 60), Text("x" * 60)],
     ],
 )
-def test_what_is_kept_is_bounded(monkeypatch, steps):
+def test_memory_is_bounded(monkeypatch, steps):
     monkeypatch.setattr(module, "LARGEST", 300)
     one, _ = _run(*steps, Finish("stop"))
     assert one.facts.cut == "the answer is too large"
@@ -156,7 +156,7 @@ def test_many_empty_pieces_are_bounded_too(monkeypatch):
     assert _run(*[Fragment(0, "call_1a", "Read", "")] * 20)[0].facts.cut == "the answer is too large"
 
 
-def test_it_tells_when_it_has_ended_and_when_nothing_of_it_is_to_come():
+def test_finished_and_over():
     def told(*steps: Step) -> tuple[bool, bool]:
         one = _stream()
         one.take(steps)
@@ -207,7 +207,7 @@ def test_text_after_a_call_comes_after_it():
         assert started == ["tool_use", "text"]
 
 
-def test_the_last_usage_that_tells_something_counts():
+def test_the_last_usage_with_counts_is_used():
     told = [{"prompt_tokens": 9}, {"prompt_tokens": 3, "completion_tokens": 2}, {"prompt_tokens": 0}]
     _, events = _run(Text("x"), *map(UsageReported, told), EndOfStream())
     assert events[-2]["usage"] == {
@@ -309,7 +309,7 @@ NONSENSE = st.none() | st.text() | st.floats() | st.integers() | st.booleans() |
 
 @settings(deadline=None)
 @given(prompt=COUNT, cached=COUNT, written=COUNT, completion=COUNT)
-def test_input_is_what_is_not_cached(prompt, cached, written, completion):
+def test_input_tokens_exclude_cached_ones(prompt, cached, written, completion):
     details = {"cached_tokens": cached, "cache_write_tokens": written}
     usage = usage_of(
         {"prompt_tokens": prompt, "completion_tokens": completion, "prompt_tokens_details": details}
@@ -350,7 +350,7 @@ def test_nonsense_costs_nothing(told):
 
 
 @pytest.mark.parametrize(("characters", "tokens"), [(0, 0), (1, 1), (4, 1), (5, 2)])
-def test_what_is_not_told_is_estimated(characters, tokens):
+def test_missing_output_tokens_are_estimated(characters, tokens):
     assert estimated(characters) == {"output_tokens": tokens}
 
 

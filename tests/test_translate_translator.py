@@ -50,7 +50,7 @@ def test_golden(path):
 
 @settings(deadline=None)
 @given(st.sampled_from(GOLDEN), CUTS)
-def test_what_comes_out_does_not_depend_on_how_the_bytes_are_cut(path, cuts):
+def test_output_does_not_depend_on_cuts(path, cuts):
     raw, expected = case(path)
     assert written(translated(raw, cuts)) == expected
 
@@ -79,7 +79,7 @@ def _differences(facts: AnswerFacts, observed: AnswerFacts) -> dict[str, tuple[o
 
 @pytest.mark.parametrize("path", GOLDEN, ids=_named)
 @pytest.mark.parametrize("streams", [True, False], ids=["streamed", "whole"])
-def test_facts_are_those_that_an_observer_of_the_output_tells(path, streams):
+def test_facts_equal_those_that_an_observer_reads_from_the_output(path, streams):
     result = translated(case(path)[0], streams=streams)
     if result.out:
         kind = "text/event-stream" if streams else "application/json"
@@ -90,7 +90,7 @@ def test_facts_are_those_that_an_observer_of_the_output_tells(path, streams):
 
 @settings(deadline=None)
 @given(st.sampled_from(STREAMS), CUTS)
-def test_facts_are_told_with_the_bytes_they_are_about(path, cuts):
+def test_facts_equal_those_of_an_observer_after_every_chunk(path, cuts):
     raw, _ = case(path)
     raw = raw.partition(b"\n\n")[2] if options(raw) else raw
     bounds = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
@@ -115,7 +115,7 @@ def test_usage_never_falls(path):
 
 @pytest.mark.parametrize("path", GOLDEN, ids=_named)
 @pytest.mark.parametrize("streams", [True, False], ids=["streamed", "whole"])
-def test_the_client_sees_the_model_that_it_asked_for(path, streams):
+def test_requested_model_and_estimate_are_written_as_a_rewriter_would(path, streams):
     """What the reader of a Messages provider would write in place of the provider's model and estimate."""
     plain = translated(case(path)[0], streams=streams)
     rewriter = MessagesReader(
@@ -279,7 +279,7 @@ def test_a_compressed_answer_is_decoded(encoding, cuts):
     ("encoding", "why"),
     [("fake", "content-encoding 'fake' is not known"), ("gzip", "its content-encoding is corrupt: ")],
 )
-def test_what_cannot_be_decoded_is_cut(encoding, why):
+def test_an_undecodable_answer_is_cut(encoding, why):
     result = fed([SAID, SAID], encoding)
     assert result.out == b""
     assert result.cut.startswith(why)
@@ -330,14 +330,14 @@ def test_errors_before_the_answer_are_read_as_errors():
     ("content_type", "raw"),
     [("", sent("openai_text")), ("application/json", sent("whole")), ("text/plain", sent("openai_text"))],
 )
-def test_the_form_is_told_by_what_comes(content_type, raw, streams):
+def test_the_form_is_read_from_the_body(content_type, raw, streams):
     answer = chat(streams=streams).reader(content_type, "", request_id="req_fake")
     out = answer.feed(raw.removeprefix(b': {"streams":false}\n\n')) + answer.end()
     assert answer.content_type == ("text/event-stream; charset=utf-8" if streams else "application/json")
     assert out.startswith(b"event: message_start" if streams else b'{"id":"msg_Seed"')
 
 
-def test_a_stream_that_begins_like_none_is_told_by_its_head():
+def test_an_announced_stream_may_begin_with_any_field():
     raw = b"unknown: field\n" + sent("openai_text")
     answer = chat().reader("text/event-stream", "", request_id="req_fake")
     assert answer.feed(raw) + answer.end() == translated(sent("openai_text")).out
@@ -352,7 +352,7 @@ def test_a_stream_that_begins_like_none_is_told_by_its_head():
         (b'{"status":"ok"}', "", b'{"status":"ok"}'),
     ],
 )
-def test_a_whole_answer_that_is_none_is_a_fault(raw, cut, error):
+def test_json_without_an_answer_is_cut_or_an_error(raw, cut, error):
     result = fed([raw])
     assert (result.cut, result.error) == (cut, error)
 
@@ -361,7 +361,7 @@ def test_a_whole_answer_is_bounded():
     assert fed([b"{", b" " * LARGEST]).cut == "the answer is too large"
 
 
-def test_a_fault_of_ours_shows_the_client_nothing_of_the_other_protocol():
+def test_an_internal_error_leaks_no_chat_completion_to_the_client():
     reader = chat().reader("", "", request_id="req_fake", estimate=lambda: 1 // 0)
     assert reader.feed(SAID) == reader.end() == b""
     assert reader.facts.cut == "ZeroDivisionError while it was translated"
@@ -403,7 +403,7 @@ def _again(dialect: str, model: str, message: dict) -> dict:
     return next((one for one in messages if one["role"] == "assistant"), {})
 
 
-def test_it_is_a_translator():
+def test_chat_translator_satisfies_the_protocol():
     one: Translator = chat()
     assert isinstance(one, ChatTranslator)
 

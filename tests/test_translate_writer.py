@@ -35,7 +35,7 @@ def _written(acts: list[tuple]) -> list[dict]:
 
 @settings(deadline=None)
 @given(st.lists(ACTS), ENDS, st.lists(ACTS | ENDS))
-def test_whatever_is_called_makes_a_legal_stream(acts, end, after):
+def test_any_order_of_calls_writes_a_legal_stream(acts, end, after):
     events = _written([*acts, end, *after])
     check_events(events)
     assert events_of(encode(events)) == events
@@ -49,7 +49,7 @@ def test_thinking_is_signed_when_its_block_closes():
     assert signed == ["signed ab", "signed d"]
 
 
-def test_what_was_taken_is_not_given_again():
+def test_taken_events_are_not_returned_again():
     writer = Writer("msg_fake", "m", str)
     writer.begin("m")
     assert len(writer.taken()) == 1
@@ -79,5 +79,5 @@ def test_arguments_stay_as_they_were_written(arguments):
 
 
 @pytest.mark.parametrize("arguments", ["", '{"a":"b', "[1]", '"a"'])
-def test_arguments_that_are_cut_are_none(arguments):
+def test_cut_arguments_become_an_empty_object(arguments):
     assert _input(arguments) == b"{}"
