@@ -32,6 +32,7 @@ def run_demo(home, *arguments: str, **changes: str) -> subprocess.CompletedProce
     )
 
 
+@pytest.mark.slow
 def test_demo_succeeds_within_twenty_seconds_and_writes_its_picture(tmp_path):
     picture = tmp_path / "demo.svg"
     start = time.monotonic()
@@ -44,6 +45,7 @@ def test_demo_succeeds_within_twenty_seconds_and_writes_its_picture(tmp_path):
     assert not re.search(r"url\(.?http", svg)
 
 
+@pytest.mark.slow
 def test_output_is_plain_in_a_pipe(tmp_path):
     done = run_demo(tmp_path)
     assert done.returncode == 0, done.stderr

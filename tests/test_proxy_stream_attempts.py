@@ -28,6 +28,8 @@ providers:
   long: {url: "http://zai.invalid", key: zai-key-for-tests-0001, circuit: *never}
   keyless: {url: "http://home.invalid", key: "${NOT_SET_IN_TESTS}"}
   herd: {url: "http://zai.invalid", key: zai-key-for-tests-0001, circuit: *never}
+  later: {url: "http://zai.invalid", key: zai-key-for-tests-0001, circuit: *never}
+  other: {url: "http://other.invalid", key: other-key-for-tests-01, circuit: *never}
   login: {url: "http://home.invalid", auth: client, circuit: *never}
   chat: {url: "http://chat.invalid", api: openai, key: chat-key-for-tests-01}
   cut: &breaking {url: "http://zai.invalid", key: zai-key-for-tests-0001, circuit: {degraded_after: 3, open_after: 5, cooldown: 1h}}
@@ -56,6 +58,8 @@ rules:
   - {match: "nobody", to: [long, dead, dead/other, keyless]}
   - {match: "disabled", to: [login, zai]}
   - {match: "herd", to: [herd, anthropic]}
+  - {match: "later", to: [later, other, anthropic]}
+  - {match: "other", to: other}
   - {match: "warm", to: [zai, chat]}
   - {match: "cut", to: cut}
   - {match: "silent", to: silent}
@@ -487,6 +491,19 @@ def test_a_herd_learns_from_its_first_failure(play):
     for client in (*early, *late):
         client.answers(message_sse())
         assert client.attempts == ("herd:429 anthropic:200" if client in early else "anthropic:200")
+
+
+def test_a_target_that_got_a_cooldown_meanwhile_is_skipped(play):
+    """The plan was made before."""
+    play.asks("later")
+    play.connects()
+    now = play.clock.now
+    other = play.router.connect()
+    play.clock.now = now
+    other.asks("other")
+    other.answers(error_json(429, "rate_limit_error", headers=(("retry-after", "100000"),)))
+    play.answers(error_json(500, "api_error"))
+    assert play.goes_to() == ["home"]
 
 
 def test_two_requests_in_one_read_are_answered_one_after_the_other(play):
