@@ -10,8 +10,6 @@ import pytest
 from tests.running import OPENER, Router, free_ports
 from tests.upstream import Upstream
 
-ROUTER = Router
-
 SECRET = "secret-of-a-client-for-tests"
 LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
 

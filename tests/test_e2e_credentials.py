@@ -10,8 +10,6 @@ from tests.running import Router
 from tests.test_routing_credentials import HARMLESS_HEADERS, SECRET_HEADERS
 from tests.upstream import Upstream
 
-ROUTER = Router
-
 
 def rules(home: Upstream, up: Upstream) -> str:
     return f"""

@@ -17,8 +17,6 @@ from tests.strict import (
 )
 from tests.upstream import Upstream
 
-ROUTER = Router
-
 LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
 PROVIDERS = ("anthropic", "zai", "kimi", "deepseek")
 

@@ -7,13 +7,10 @@ from itertools import chain, repeat
 import pytest
 
 from tests.conversation import Conversation
-from tests.running import Router
 from tests.strict import LaxProvider, StrictAnthropic
 from tests.strictchat import ChatProvider
 from tests.test_e2e_crossing import sender
 from tests.upstream import Upstream
-
-ROUTER = Router
 
 MODELS = {
     "anthropic": "claude-opus-4-6",

@@ -13,6 +13,8 @@ from tests.callers import LOGIN, Caller, both
 from tests.running import Router
 from tests.upstream import Upstream
 
+ROUTER = Router
+
 SECRET = "sk-ant-api03-fake-secret-of-nobody-0123456789"
 
 

@@ -158,8 +158,9 @@ async def _close_sockets(master: DumpMaster) -> None:
     for handler in list(proxyserver.connections.values()):
         for transport in handler.transports.values():
             if transport.writer is not None:
-                transport.writer.close()
-    await asyncio.sleep(0)
+                transport.writer.transport.abort()
+    for _ in range(3):  # an aborted transport is closed in a turn of its own
+        await asyncio.sleep(0)
 
 
 class _Ready:
