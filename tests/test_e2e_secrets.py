@@ -84,11 +84,11 @@ def test_secrets_are_shown_where_the_rules_say_so(start_router, upstream, second
 class Web(Router):
     """The router in mitmweb."""
 
-    def _arguments(self, upstreams: Any, options: Any) -> list[str]:
+    def __init__(self, folder: Path, *upstreams: str, **settings: Any) -> None:
+        super().__init__(folder, *upstreams, **settings)
         self.web = free_ports(1)[0]
-        _, *arguments = super()._arguments(upstreams, options)
         page = ("--web-port", str(self.web), "--no-web-open-browser", "--set", "web_password=for-tests")
-        return [str(MITMDUMP.with_name("mitmweb")), *arguments, *page]
+        self._command = [str(MITMDUMP.with_name("mitmweb")), *self._arguments, *page]
 
     def shown(self) -> bytes:
         """All flows as the page gets them."""
