@@ -2,6 +2,9 @@
 
 import http.client
 import json
+import sqlite3
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from itertools import cycle
@@ -16,6 +19,9 @@ from tests.strict import (
     UnsignedProvider,
 )
 from tests.upstream import Upstream
+
+if sys.platform != "win32":
+    import fcntl
 
 LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
 PROVIDERS = ("anthropic", "zai", "kimi", "deepseek")
@@ -86,6 +92,56 @@ def test_two_routers_that_share_their_state_take_turns_in_one_conversation(start
             "zai:200",
             "anthropic:200",
         }
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+def test_requests_do_not_wait_for_files_that_others_lock(start_router, upstreams, tmp_path):
+    """Of learned facts, the ledger and the request log."""
+    upstreams["deepseek"].answer(UnsignedProvider("deepseek"))
+    state = tmp_path / "state"
+    router = start_router(upstreams["anthropic"].url, rules=rules(upstreams), state=state)
+    conversation = Conversation(sender(router))
+
+    def median() -> float:
+        """Seconds of a turn whose history and whose answer hold thinking."""
+        took = []
+        for _ in range(15):
+            began = time.monotonic()
+            conversation.turn("deepseek-model")
+            took.append(time.monotonic() - began)
+        return sorted(took)[7]
+
+    free = median()
+    router.records(15)
+    with ExitStack() as held:
+        for file in ("learned.sqlite", "ledger.sqlite"):
+            other = held.enter_context(closing(sqlite3.connect(state / file, isolation_level=None)))
+            other.execute("BEGIN EXCLUSIVE")
+        lock = held.enter_context((state / ".requests.jsonl.lock").open("w"))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        locked = median()
+    assert locked < free + 0.03  # one wait for one of them would be 0.05
+    assert len(router.records(30)) == 30
+
+
+@pytest.mark.parametrize("thinking", ["adaptive", "enabled"])
+def test_thinking_that_is_bound_to_another_conversation_is_mended_by_one_more_try(
+    router, upstreams, thinking
+):
+    """As after a client has changed what was said before: also within a running tool loop."""
+    upstreams["anthropic"].answer(StrictAnthropic(bound=True))
+    conversation = Conversation(sender(router), thinking=thinking)
+    conversation.turn("anthropic-model")
+    conversation.history[0]["content"][-1]["text"] += " (edited)"
+    for _ in range(3):
+        conversation.turn("anthropic-model")
+    attempts = [record["attempts"] for record in router.records(4)]
+    assert attempts == ["anthropic:200", "anthropic:400 anthropic:200", "anthropic:200", "anthropic:200"]
+
+
+@pytest.fixture
+def router(start_router: Callable[..., Router], upstreams: dict[str, Upstream]) -> Router:
+    return start_router(upstreams["anthropic"].url, rules=rules(upstreams))
 
 
 def history(model: str, signature: str, *, stream: bool = False) -> bytes:
