@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 from mitmproxy import exceptions
 from mitmproxy.addonmanager import AddonManager
+from mitmproxy.addons.anticache import AntiCache
 from mitmproxy.hooks import Hook
 from mitmproxy.log import LegacyLogEvents, LogEntry
 from mitmproxy.options import Options
+from mitmproxy.proxy.layers.http import HttpRequestHook
+from mitmproxy.test import taddons
+from mitmproxy.test.tflow import tflow
 
 from signalbox.proxy.hook_dispatch import CachingAddonManager, install
 
@@ -106,6 +110,77 @@ def test_a_halt_ends_the_round(manager):
 
     manager.add(Bell("a", does=halt), Bell("b"))
     assert ring(manager) == ["a"]
+
+
+class Later:
+    """An add-on whose handler ends after a turn of the event loop, and may fail then."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    async def rung(self, heard: list[str]) -> None:
+        await asyncio.sleep(0)
+        heard.append("later")
+        if self.error is not None:
+            raise self.error
+
+
+class AtOnce:
+    async def rung(self, heard: list[str]) -> None:
+        heard.append("at once")
+
+
+def begun(*addons: object) -> tuple[list[str], list[str]]:
+    """What was heard when a hook had been begun in place, and when all of it was over."""
+
+    async def run() -> tuple[list[str], list[str]]:
+        manager = AddonManager(Master())
+        install(manager)
+        manager.add(*addons)
+        heard: list[str] = []
+        rest = manager.begin(RungHook(heard))
+        at_once = [*heard]
+        if rest is not None:
+            await rest
+        return at_once, heard
+
+    return asyncio.run(run())
+
+
+def test_plain_handlers_and_coroutines_that_end_at_once_run_in_place():
+    assert begun(Bell("a"), AtOnce(), Bell("b")) == (["a", "at once", "b"],) * 2
+
+
+def test_what_follows_an_asynchronous_handler_runs_after_it():
+    assert begun(Bell("a"), Later(), Bell("b")) == (["a"], ["a", "later", "b"])
+
+
+@pytest.mark.parametrize(
+    ("error", "heard"),
+    [(ValueError("of the test"), ["later", "b"]), (exceptions.AddonHalt(), ["later"])],
+    ids=["fault", "halt"],
+)
+def test_an_asynchronous_handler_may_fail_or_halt(error, heard):
+    assert begun(Later(error), Bell("b"))[1] == heard
+
+
+def test_an_add_on_of_mitmproxy_is_called_only_while_its_option_is_set():
+    calls = []
+
+    class Counting(AntiCache):
+        def request(self, flow: Any) -> None:
+            calls.append(flow)
+
+    Counting.__name__, Counting.__module__ = AntiCache.__name__, AntiCache.__module__
+    with taddons.context() as context:
+        install(context.master.addons)
+        context.master.addons.add(Counting())
+        flow = tflow()
+        context.master.addons.begin(HttpRequestHook(flow))
+        assert not calls
+        context.options.anticache = True
+        context.master.addons.begin(HttpRequestHook(flow))
+        assert calls == [flow]
 
 
 class Listener:

@@ -1,14 +1,16 @@
 """Hooks of our own, and mitmproxy's add-on manager with its handlers looked up once.
 
 For every hook mitmproxy walks all of its add-ons and asks each for a method of that name, which is about 40 %
-of the time that it spends on a request. Which add-on handles what changes only when one comes or goes.
+of the time that it spends on a request. Which add-on handles what changes only when one comes or goes, or an
+option is set. Run in place, a hook also costs no task and no turn of the event loop.
 
 For every record of a log it walks them too, with a hook that has long been replaced by Python's own logging.
 """
 
+import asyncio
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,10 +21,28 @@ from mitmproxy.exceptions import AddonHalt
 from mitmproxy.flow import Flow
 from mitmproxy.log import AddLogHook, LegacyLogEvents
 from mitmproxy.proxy.commands import StartHook
-from mitmproxy.utils.asyncio_utils import create_task
 
 type Handlers = list[list[Callable[..., Any]]]
 """One list for each add-on of the chain: its own handler and those of the add-ons inside it."""
+
+type Steps = Generator[Awaitable[Any]]
+
+IDLE_WITHOUT = {
+    "anticache": "anticache",
+    "anticomp": "anticomp",
+    "blocklist": "block_list",
+    "maplocal": "map_local",
+    "mapremote": "map_remote",
+    "modifybody": "modify_body",
+    "modifyheaders": "modify_headers",
+    "proxyauth": "proxyauth",
+    "save": "save_stream_file",
+    "savehar": "hardump",
+    "stickyauth": "stickyauth",
+    "stickycookie": "stickycookie",
+    "upstreamauth": "upstream_auth",
+}
+"""Add-ons of mitmproxy whose handlers of flows do nothing while their option is empty."""
 
 
 @dataclass
@@ -55,9 +75,14 @@ class SignalboxLearnedHook(StartHook):
 
 @dataclass
 class SignalboxResumeHook(StartHook):
-    """A flow was intercepted in a hook that ran in place: mitmproxy waits until it is resumed."""
+    """A hook was run in place, and the stream has to wait: for an asynchronous handler that is not done yet,
+    or for a flow that was intercepted, which mitmproxy waits for itself."""
 
     flow: http.HTTPFlow
+    pending: asyncio.Task[None] | None = None
+
+    def args(self) -> list[Any]:
+        return [self.flow]
 
 
 def install(manager: AddonManager) -> None:
@@ -75,88 +100,114 @@ def _is_heard(manager: "CachingAddonManager", _: logging.LogRecord) -> bool:
 
 
 class CachingAddonManager(AddonManager):
-    _kept: dict[str, Handlers] | None = None
+    _cached: dict[str, Handlers] | None = None
 
     def register(self, addon: Any) -> Any:
         try:
             return AddonManager.register(self, addon)
         finally:
-            self._kept = None
+            self._cached = None
 
     def remove(self, addon: Any) -> None:
         try:
             AddonManager.remove(self, addon)
         finally:
-            self._kept = None
+            self._cached = None
 
     def clear(self) -> None:
         AddonManager.clear(self)
-        self._kept = None
+        self._cached = None
+
+    def trigger(self, event: hooks.Hook) -> None:
+        AddonManager.trigger(self, event)
+        if isinstance(event, hooks.ConfigureHook):  # what was idle may not be any more
+            self._cached = None
 
     async def trigger_event(self, event: hooks.Hook) -> None:
-        found = self._handlers(event.name)
-        args = event.args() if found else []
-        for handlers in found:
-            try:
-                for handler in handlers:
-                    result = handler(*args)
-                    if result is not None and inspect.isawaitable(result):
-                        await result
-            except AddonHalt:
-                return
-            except Exception:
-                with safecall():  # which tells of it, or passes it on
-                    raise
+        if isinstance(event, SignalboxResumeHook) and event.pending is not None:
+            await event.pending
+        else:
+            steps = self._steps(event)
+            for awaitable in steps:
+                await _finish(steps, awaitable)
 
-    def run_in_place(self, hook: hooks.Hook) -> bool:
-        """Run a hook as `handle_lifecycle` does, but now; False, and nothing was run, where a handler is
-        asynchronous."""
+    def begin(self, hook: hooks.Hook) -> asyncio.Task[None] | None:
+        """Run a hook as `handle_lifecycle` does, but now. Returns what is left of it where a handler is
+        asynchronous and does not end at once."""
         flow = hook.args()[0]
-        chain = [hook, *([hooks.UpdateHook([flow])] if isinstance(flow, Flow) else ())]
-        found = [self._handlers(one.name) for one in chain]
-        if any(inspect.iscoroutinefunction(handler) for one in found for group in one for handler in group):
-            return False
-        for one, groups in zip(chain, found, strict=True):
+        steps = self._steps(hook, *([hooks.UpdateHook([flow])] if isinstance(flow, Flow) else []))
+        for awaitable in steps:
+            loop = asyncio.get_running_loop()
+            task = asyncio.Task(_finish(steps, awaitable), loop=loop, eager_start=True)
+            return None if task.done() else task
+        return None
+
+    def _steps(self, *events: hooks.Hook) -> Steps:
+        """Call all handlers; gives what an asynchronous one returns, to be waited for before the next."""
+        for event in events:
+            args = event.args()
             try:
-                for handlers in groups:
-                    _run(handlers, one)
+                for handlers in self._handlers(event.name):
+                    try:
+                        for handler in handlers:
+                            result = handler(*args)
+                            if result is not None and inspect.isawaitable(result):
+                                yield result
+                    except AddonHalt:
+                        raise
+                    except Exception:
+                        with safecall():  # which tells of it, or passes it on
+                            raise
             except AddonHalt:
                 continue
-        return True
 
     def handles(self, name: str) -> bool:
         """Whether any add-on has a handler of this name."""
         return bool(self._handlers(name))
 
     def _handlers(self, name: str) -> Handlers:
-        kept = self._kept
-        if kept is None:  # which it may become at any time, for threads that log
-            kept = self._kept = {}
-        if name not in kept:
-            found = ([handler for _, handler in self._found(addon, name)] for addon in self.chain)
-            kept[name] = [handlers for handlers in found if handlers]
-        return kept[name]
+        cached = self._cached
+        if cached is None:  # which it may become at any time, for threads that log
+            cached = self._cached = {}
+        if name not in cached:
+            groups = ([*self._found(addon, name)] for addon in self.chain)
+            cached[name] = [handlers for handlers in groups if handlers]
+        return cached[name]
 
-    def _found(self, addon: Any, name: str) -> Any:
+    def _found(self, addon: Any, name: str) -> Iterator[Callable[..., Any]]:
         for one in traverse([addon]):
             handler = getattr(one, name, None)
-            if callable(handler):
-                yield one, handler
+            if callable(handler) and not self._is_idle(one):
+                yield handler
+
+    def _is_idle(self, addon: Any) -> bool:
+        if not type(addon).__module__.startswith("mitmproxy.addons."):
+            return False
+        option = IDLE_WITHOUT.get(type(addon).__name__.lower())
+        options = self.master.options
+        return option is not None and option in options and not getattr(options, option)
 
 
-def _run(handlers: list[Callable[..., Any]], hook: hooks.Hook) -> None:
-    try:
-        for handler in handlers:
-            if inspect.iscoroutine(result := handler(*hook.args())):
-                create_task(result, name=f"handler of {hook.name}", keep_ref=True)
-    except AddonHalt:
-        raise
-    except Exception:
-        with safecall():  # which tells of it, or passes it on
-            raise
+async def _finish(steps: Steps, awaitable: Awaitable[Any]) -> None:
+    """Wait for this one, then go on with the other handlers."""
+    while True:
+        try:
+            await awaitable
+        except Exception as error:
+            go_on = partial(steps.throw, error)
+        else:
+            go_on = partial(next, steps)
+        try:
+            awaitable = go_on()
+        except StopIteration:
+            return
 
 
-def runs_in_place(manager: AddonManager, hook: hooks.Hook) -> bool:
-    """Run a hook without a task and a turn of the event loop; False, and nothing was run, where that cannot
-    be."""
-    return isinstance(manager, CachingAddonManager) and manager.run_in_place(hook)
+def begin(manager: AddonManager, hook: StartHook) -> StartHook | None:
+    """Run a hook without a task and a turn of the event loop. Returns what is to be yielded in its place,
+    where it is not over by that."""
+    if not isinstance(manager, CachingAddonManager):
+        return hook
+    pending = manager.begin(hook)
+    flow = hook.args()[0]
+    return SignalboxResumeHook(flow, pending) if pending is not None or flow.intercepted else None

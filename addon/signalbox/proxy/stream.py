@@ -65,15 +65,13 @@ from signalbox.proxy.headers import (
     not_an_answer,
     plain_headers,
     show,
-    takes_long,
 )
 from signalbox.proxy.hook_dispatch import (
     SignalboxAttemptHook,
     SignalboxLearnedHook,
     SignalboxRefreshHook,
     SignalboxRenewHook,
-    SignalboxResumeHook,
-    runs_in_place,
+    begin,
 )
 from signalbox.proxy.local_responses import error, stream_head, too_large
 from signalbox.proxy.pending_response import PendingResponse
@@ -281,11 +279,9 @@ class RoutedStream(HttpStream):
         self._paused_event_queue = deque(kept)
 
     def hook(self, hook: commands.StartHook) -> Commands[None]:
-        """Run a hook, in place where all its handlers are plain functions. Raises ClientLeft."""
-        if not runs_in_place(self.app.master.addons, hook):
-            yield hook
-        elif self.flow.intercepted:
-            yield SignalboxResumeHook(self.flow)
+        """Run a hook in place, and wait for what is left of it. Raises ClientLeft."""
+        if (rest := begin(self.app.master.addons, hook)) is not None:
+            yield rest
         self._raise_if_gone()
 
     def _raise_if_gone(self) -> None:
@@ -311,10 +307,8 @@ class RoutedStream(HttpStream):
             reply = None
             if not isinstance(command, HttpRequestHeadersHook):
                 reply = yield command
-            elif not runs_in_place(self.app.master.addons, command):
-                yield command
-            elif self.flow.intercepted:
-                yield SignalboxResumeHook(self.flow)
+            elif (rest := begin(self.app.master.addons, command)) is not None:
+                yield rest
             if isinstance(command, HttpConnectHook):  # no flow of a CONNECT goes further than this
                 mask_headers(self.flow.request.headers)
             if isinstance(command, HttpRequestHeadersHook):
@@ -344,11 +338,7 @@ class RoutedStream(HttpStream):
                 return
             if may_hold_thinking(self.flow.request):
                 yield from self.hook(SignalboxRefreshHook(self.flow))
-            if takes_long(self.flow.request, self.exchange):  # then a thread does it
-                yield HttpRequestHook(self.flow)
-                self._raise_if_gone()
-            else:
-                yield from self.hook(HttpRequestHook(self.flow))
+            yield from self.hook(HttpRequestHook(self.flow))
             if self.flow.response is not None:
                 yield from self._respond(self.flow.response)
             else:
