@@ -1,18 +1,16 @@
 """A provider that speaks chat completions answers Anthropic's SDK and Claude Code."""
 
-import http.client
 import json
 import threading
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any
 
 import anthropic
 import pytest
 
 from tests import chat
-from tests.answers import Answer, error_json, json_answer
-from tests.callers import Caller, both
+from tests.answers import error_json
+from tests.callers import Caller
 from tests.running import Router
 from tests.upstream import Received, Upstream
 
@@ -246,27 +244,12 @@ def test_failing_over_from_anthropic_to_chat_completions(ask, up, home):
     assert up.wait_for(1)[0].json["messages"] == [{"role": "user", "content": "Hi"}]
 
 
-FAILURES = {
-    "status": chat.error(500, "scripted"),
-    "gemini": json_answer([{"error": {"code": 503, "message": "busy", "status": "UNAVAILABLE"}}], 503),
-    "error-with-200": json_answer({"error": {"message": "no", "code": 502}}),
-    "error-chunk": chat.stream(
-        [chat.chunk({"role": "assistant"}), b'data: {"error": {"message": "no"}}\n\n']
-    ),
-    "empty": chat.stream([chat.chunk({"content": ""}), chat.chunk({}, "stop"), chat.DONE]),
-    "cut": chat.stream([chat.chunk({"role": "assistant", "content": ""})]),
-    "nothing": chat.stream([]),
-    "html": Answer(502, (("Content-Type", "text/html"),), (b"<html><title>Bad gateway</title></html>",)),
-}
-
-
-@both
-@pytest.mark.parametrize("how", FAILURES)
-def test_failing_over_from_chat_completions_to_anthropic(how, stream, client, up, home, request):
-    up.answer(FAILURES[how])
-    model = f"up-then-home-{how}-{stream}"
+def test_failing_over_from_chat_completions_to_anthropic(client, up, home):
+    fault = b'data: {"error": {"message": "no"}}\n\n'
+    up.answer(chat.stream([chat.chunk({"role": "assistant"}), fault]))
+    model = "up-then-home-x"
     with client.messages.with_streaming_response.create(
-        model=model, max_tokens=9, messages=[{"role": "user", "content": "Hi"}], stream=stream
+        model=model, max_tokens=9, messages=[{"role": "user", "content": "Hi"}], stream=True
     ) as answer:
         said = b"".join(answer.iter_bytes())
         attempts = answer.headers["x-signalbox-attempts"]
@@ -274,60 +257,6 @@ def test_failing_over_from_chat_completions_to_anthropic(how, stream, client, up
     assert model.encode() in said
     assert attempts.split()[1] == "anthropic:200"
     assert home.wait_for(1)[0].header("authorization") == "Bearer sk-ant-oat01-fake-login-of-nobody"
-
-
-@both
-@pytest.mark.parametrize(
-    ("answer", "status", "kind"),
-    [
-        (chat.error(400, "bad", type="invalid_request_error"), 400, "invalid_request_error"),
-        (chat.error(429, "Rate limit reached", code="rate_limit_exceeded"), 429, "rate_limit_error"),
-        (chat.error(503, "busy"), 529, "overloaded_error"),
-    ],
-)
-def test_errors_have_anthropics_shape(answer, status, kind, stream, client, up, request):
-    up.answer(answer)
-    with pytest.raises(anthropic.APIStatusError) as failed:
-        client.messages.create(
-            model=f"lone-{request.node.name}",
-            max_tokens=9,
-            messages=[{"role": "user", "content": "Hi"}],
-            stream=stream,
-        )
-    assert failed.value.status_code == status
-    assert failed.value.body["type"] == "error"
-    assert failed.value.body["error"]["type"] == kind
-
-
-def test_a_prompt_that_is_too_long_is_said_in_the_words_on_which_claude_code_compacts(client, up):
-    said = "Invalid request: Your request exceeded model token limit: 262144 (requested: 269030)"
-    up.answer(chat.error(400, said, type="invalid_request_error"))
-    with pytest.raises(anthropic.BadRequestError, match="prompt is too long: 269030 tokens > 262144 maximum"):
-        client.messages.create(model="lone-long", max_tokens=9, messages=[{"role": "user", "content": "Hi"}])
-
-
-def test_an_answer_that_breaks_off_is_cut_for_the_client_too(router, up):
-    broken = chat.stream([chat.chunk({"role": "assistant", "content": "Hel"})])
-    up.answer(broken)
-    with Caller(router) as caller:
-        caller.ask("lone-cut")
-        said = caller.until_closed()
-    assert b'"Hel"' in said
-    assert b"message_stop" not in said
-    assert not said.endswith(b"0\r\n\r\n")
-
-
-def test_the_client_leaving_ends_the_request_there_at_once(router, up):
-    never = threading.Event()
-    up.answer(chat.stream([chat.chunk({"content": "Hel"}), never]))
-    with Caller(router) as caller:
-        caller.ask("lone-left")
-        caller.until(b'"Hel"')
-        left = caller.leave()
-        [gone] = up.wait_left()
-        never.set()
-    assert gone.time - left < 1
-    assert router.records(1)[0]["status"] == "cancelled"
 
 
 def test_a_warm_up_is_answered_here(client, up):
@@ -340,34 +269,3 @@ def test_tokens_are_counted_here(client, up):
     counted = client.messages.count_tokens(model="x", messages=[{"role": "user", "content": "Hi " * 100}])
     assert 50 < counted.input_tokens < 400
     assert up.requests == []
-
-
-def test_a_request_for_server_tools_alone_is_refused_in_words(client, up):
-    search = {"type": "web_search_20250305", "name": "web_search"}
-    with pytest.raises(anthropic.BadRequestError, match="web_search"):
-        client.messages.create(
-            model="x", max_tokens=9, tools=[search], messages=[{"role": "user", "content": "Hi"}]
-        )
-    assert up.requests == []
-
-
-def test_a_request_for_server_tools_alone_goes_to_the_next_target(client, up, home):
-    search = {"type": "web_search_20250305", "name": "web_search"}
-    client.messages.create(
-        model="up-then-home-search",
-        max_tokens=9,
-        tools=[search],
-        messages=[{"role": "user", "content": "Hi"}],
-    )
-    assert home.wait_for(1)[0].json["tools"] == [search]
-    assert up.requests == []
-
-
-def test_half_a_character_is_translated_as_one_that_can_be_written(router, up):
-    """JavaScript sends these where a text was cut in the middle of an emoji."""
-    body = rb'{"model":"lone-x","max_tokens":9,"messages":[{"role":"user","content":"half \ud83d, whole"}]}'
-    with closing(http.client.HTTPConnection("127.0.0.1", router.ports[0], timeout=15)) as connection:
-        connection.request("POST", "/v1/messages", body)
-        answer = connection.getresponse()
-        assert (answer.status, json.loads(answer.read())["role"]) == (200, "assistant")
-    assert up.wait_for(1)[0].json["messages"] == [{"role": "user", "content": "half \ue83d, whole"}]

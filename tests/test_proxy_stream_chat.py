@@ -441,3 +441,101 @@ def test_requests_over_http2_share_a_connection_though_one_never_ends(played_rou
         check(client.others[number].body)
     assert len({asked.server for asked in client.asked}) == 1
     assert len(client.resets(client.asked[0].server)) == 1
+
+
+# failing over, leaving, and what is answered here
+
+FAILURES = {
+    "status": chat.error(500, "scripted"),
+    "gemini": json_answer([{"error": {"code": 503, "message": "busy", "status": "UNAVAILABLE"}}], 503),
+    "error-with-200": json_answer({"error": {"message": "no", "code": 502}}),
+    "error-chunk": chat.stream(
+        [chat.chunk({"role": "assistant"}), b'data: {"error": {"message": "no"}}\n\n']
+    ),
+    "empty": chat.stream([chat.chunk({"content": ""}), chat.chunk({}, "stop"), chat.DONE]),
+    "cut": chat.stream([chat.chunk({"role": "assistant", "content": ""})]),
+    "nothing": chat.stream([]),
+    "html": Answer(502, (("Content-Type", "text/html"),), (b"<html><title>Bad gateway</title></html>",)),
+}
+
+
+@both
+@pytest.mark.parametrize("how", FAILURES)
+def test_a_failure_before_an_answer_fails_over_to_anthropic(ask, up, home, how, stream):
+    up.answer(FAILURES[how])
+    answer = ask(f"up-then-home-{how}-{stream}", stream=stream)
+    assert answer.status == 200
+    assert answer.headers["x-signalbox-attempts"].split()[1] == "anthropic:200"
+    assert len(home.requests) == 1
+
+
+def test_chat_completions_take_over_from_anthropic(ask, up, home):
+    home.answer(error_json(529, "overloaded_error"))
+    up.answer(chat.stream(chat.text_stream()))
+    check(ask("home-then-up-x").body)
+    assert up.requests[0].json["messages"] == [{"role": "user", "content": "hi"}]
+
+
+@both
+@pytest.mark.parametrize(
+    ("answer", "status", "kind"),
+    [
+        (chat.error(400, "bad", type="invalid_request_error"), 400, "invalid_request_error"),
+        (chat.error(429, "Rate limit reached", code="rate_limit_exceeded"), 429, "rate_limit_error"),
+        (chat.error(503, "busy"), 529, "overloaded_error"),
+    ],
+)
+def test_an_error_has_anthropics_shape(ask, up, answer, status, kind, stream):
+    up.answer(answer)
+    got = ask("shape", stream=stream)
+    assert (got.status, got.error["type"]) == (status, kind)
+
+
+def test_a_prompt_that_is_too_long_is_said_in_the_words_on_which_claude_code_compacts(ask, up):
+    said = "Invalid request: Your request exceeded model token limit: 262144 (requested: 269030)"
+    up.answer(chat.error(400, said, type="invalid_request_error"))
+    got = ask("long", stream=False)
+    assert (got.status, got.error["type"]) == (400, "invalid_request_error")
+    assert "prompt is too long: 269030 tokens > 262144 maximum" in got.error["message"]
+
+
+def test_an_answer_that_breaks_off_is_cut_for_the_client_too(ask, up):
+    up.answer(chat.stream([chat.chunk({"role": "assistant", "content": "Hel"})]))
+    got = ask("broken")
+    assert b'"Hel"' in got.body
+    assert b"message_stop" not in got.body
+    assert got.state == "cut"
+
+
+def test_a_client_that_leaves_ends_the_request_there_at_once(ask, play, up, never):
+    up.answer(chat.stream([chat.chunk({"content": "Hel"}), never]))
+    assert b'"Hel"' in ask("left").body
+    play.client_leaves()
+    assert play.aborted == [up.requests[0].server]
+    assert play.records(1)[0]["status"] == "cancelled"
+
+
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+
+
+def test_a_request_for_server_tools_alone_is_refused_in_words(play, up):
+    got = play.ask("search", tools=[SEARCH])
+    assert (got.status, got.error["type"]) == (400, "invalid_request_error")
+    assert "web_search" in got.error["message"]
+    assert not up.requests
+
+
+def test_a_request_for_server_tools_alone_goes_to_the_next_target(play, up, home):
+    assert play.ask("up-then-home-search", tools=[SEARCH]).status == 200
+    assert home.requests[0].json["tools"] == [SEARCH]
+    assert not up.requests
+
+
+def test_half_a_character_is_translated_as_one_that_can_be_written(play, up):
+    """JavaScript sends these where a text was cut in the middle of an emoji."""
+    up.answer(chat.completion())
+    play.client_sends(
+        request(rb'{"model":"x","max_tokens":9,"messages":[{"role":"user","content":"half \ud83d, whole"}]}')
+    )
+    assert play.got.status == 200
+    assert up.requests[0].json["messages"] == [{"role": "user", "content": "half \ue83d, whole"}]
