@@ -33,7 +33,10 @@ providers:
   anthropic: {{url: "{home.url}", auth: client}}
   dead: {{url: "http://127.0.0.1:1", circuit: {{open_after: 100}}}}
   keyed: {{url: "{zai.url}", keys: ["{ZAI}", zai-key-for-tests-0002]}}
+  cheap: {{url: "{zai.url}", key: "{ZAI}", prices: {{"*": {{input: 1, output: 2}}}}}}
 rules:
+  - {{match: "priced*", to: [cheap/glm-4.7, anthropic/claude-sonnet-5-5]}}
+  - {{match: "claude-opus-5-5", to: cheap/glm-4.7}}
   - {{match: "lone*", to: zai/glm-4.7}}
   - {{match: "chain*", to: [dead, busy/glm-4.7, anthropic]}}
   - {{match: "held*", to: [held/glm-4.7, anthropic]}}
@@ -111,11 +114,45 @@ def test_a_failover_has_a_row_for_each_attempt_with_what_it_alone_used(router, c
     assert some(home, *TOKENS) == USED
     assert dead["started"] <= busy["started"] <= home["started"]
     (request,) = rows(router, "requests", caller.session)
+    both = [one + other for one, other in zip(some(busy, *TOKENS), USED, strict=True)]
     assert some(request, "attempts", "backend", *TOKENS) == (
         "dead:connect busy:stream_error anthropic:200",
         "anthropic",
-        *USED,
+        *both,
     )
+
+
+def test_the_cost_is_what_all_attempts_cost_and_the_list_cost_what_the_asked_model_would_have(
+    router, caller, shared
+):
+    failed = event("error", error={"type": "overloaded_error", "message": "busy"})
+    shared.second.answer(sse(*EVENTS[:2], failed))
+    caller.ask("priced-claude-opus-5-5")
+    assert caller.answer().headers["x-signalbox-attempts"] == "cheap:stream_error anthropic:200"
+    cheap, home = rows(router, "attempts", caller.session, n=2)
+    assert cheap["cost"] == pytest.approx((120 * 1 + 1 * 2) / 1e6)
+    assert home["cost"] == pytest.approx((120 * 2 + 17 * 10 + 30 * 2.5 + 500 * 0.1) / 1e6)
+    (request,) = rows(router, "requests", caller.session)
+    assert request["cost"] == pytest.approx(cheap["cost"] + home["cost"])
+    assert request["list_cost"] is None
+    (line,) = router.records(1, session=caller.session)
+    assert line["cost"] == request["cost"]
+    assert "list_cost" not in line
+
+
+def test_a_request_whose_model_is_claudes_has_its_list_cost(router, caller):
+    caller.ask("claude-opus-5-5")
+    assert caller.answer().headers["x-signalbox-provider"] == "cheap"
+    (request,) = rows(router, "requests", caller.session)
+    assert request["cost"] == pytest.approx((120 * 1 + 17 * 2) / 1e6)
+    assert request["list_cost"] == pytest.approx((120 * 4 + 17 * 20 + 30 * 5 + 500 * 0.2) / 1e6)
+
+
+def test_a_request_at_a_provider_without_prices_has_no_cost(router, caller):
+    caller.ask("lone-sonnet")
+    assert caller.answer().status == 200
+    (request,) = rows(router, "requests", caller.session)
+    assert some(request, "cost", "list_cost") == (None, None)
 
 
 def test_of_two_keys_each_attempt_names_its_own(router, caller, shared):

@@ -210,7 +210,7 @@ def test_a_request_is_recorded_and_told_on_the_console(router, second, post, rec
     assert recorded["session"].startswith("test_a_request_is_recorded")
     assert recorded["cost"] == pytest.approx((120 + 17 * 2) / 1e6)
     assert "hello" not in json.dumps(recorded)
-    router.wait_log(r'\[haiku\|zai\] 650→17 \d+ms "Say hello to me"')
+    router.wait_log(r'\[haiku\|zai\] 650→17 \d+ms \$0\.0002 "Say hello to me"')
 
 
 def test_a_cut_stream_is_cut_for_the_client_and_its_usage_is_kept(router, second, post, record):

@@ -59,6 +59,21 @@ def test_the_prompt_can_be_left_out():
     assert request_line(entry(snippet=""), prompts=True) == "[sonnet|zai] 1.3k→890 3421ms"
 
 
+@pytest.mark.parametrize(
+    ("cost", "shown"),
+    [(0.00274, " $0.0027"), (0.0, " $0.0000"), (12.3456, " $12.3456"), (None, "")],
+)
+def test_a_known_cost_stands_after_the_time(cost, shown):
+    assert request_line(entry(cost=cost), prompts=False) == f"[sonnet|zai] 1.3k→890 3421ms{shown}"
+    line = request_line(entry(cost=cost, attempts="kimi:429 zai:200"), prompts=True)
+    assert line.endswith(f' 3421ms{shown} ↻ 2 attempts "Write hello world in Python"')
+
+
+def test_a_request_that_used_nothing_has_no_cost_on_the_console():
+    failed = Entry(ts=datetime(2026, 11, 19, tzinfo=UTC), model="m", backend="zai", status="error", cost=0.0)
+    assert request_line(failed, prompts=True) == "[m|zai] error 0ms"
+
+
 def test_a_model_without_tier_stands_for_itself():
     assert request_line(entry(tier=None, model="glm-4.7"), prompts=False).startswith("[glm-4.7|zai] ")
 

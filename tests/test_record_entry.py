@@ -1,14 +1,10 @@
 import json
-import re
 from datetime import UTC, datetime, timedelta, timezone
-from fnmatch import translate
 
 import msgspec
 import pytest
 
-from signalbox.config.fields import Glob
-from signalbox.config.rules import Price
-from signalbox.record.entry import RECORDED, Entry, cost, json_line
+from signalbox.record.entry import RECORDED, Entry, json_line
 
 ENTRY = Entry(
     ts=datetime(2026, 11, 19, 8, 30, 0, 123_456, tzinfo=UTC),
@@ -70,35 +66,3 @@ def test_a_line_reads_back_as_the_entry():
 def test_a_line_of_the_first_eight_fields_alone_can_be_read():
     fields = {name: json.loads(json_line(ENTRY))[name] for name in RECORDED[:8]}
     assert msgspec.convert(fields, Entry).output_tokens == 890
-
-
-def glob(text: str) -> Glob:
-    return Glob(text, re.compile(translate(text), re.IGNORECASE))
-
-
-PRICES = (
-    (glob("glm-4.5-air"), Price(input=0.2, output=1.1)),
-    (glob("glm-*"), Price(input=0.6, output=2.2, cache_read=0.11, cache_write=0.75)),
-)
-
-
-def test_prices_are_dollars_for_a_million_tokens_of_each_kind():
-    assert cost(PRICES, "glm-4.7", 1_000_000, 0, 0, 0) == 0.6
-    assert cost(PRICES, "glm-4.7", 0, 1_000_000, 0, 0) == 2.2
-    assert cost(PRICES, "glm-4.7", 0, 0, 1_000_000, 0) == 0.75
-    assert cost(PRICES, "glm-4.7", 0, 0, 0, 1_000_000) == 0.11
-    assert cost(PRICES, "glm-4.7", 1_000_000, 1_000_000, 1_000_000, 1_000_000) == 3.66
-
-
-def test_the_first_glob_that_matches_counts():
-    assert cost(PRICES, "GLM-4.5-Air", 1_000_000, 0, 0, 0) == 0.2
-
-
-def test_a_cost_has_six_decimals():
-    assert cost(PRICES, "glm-4.7", 7, 3, 0, 1) == 0.000011
-
-
-def test_a_model_without_price_has_no_cost_rather_than_none_to_pay():
-    assert cost(PRICES, "claude-opus-4-5", 1000, 1000, 0, 0) is None
-    assert cost((), "glm-4.7", 1000, 1000, 0, 0) is None
-    assert cost(PRICES, "glm-4.7", 0, 0, 0, 0) == 0.0

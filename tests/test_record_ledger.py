@@ -201,17 +201,21 @@ def test_lost_tables_are_made_anew_and_no_row_is_told(start, tmp_path, caplog, q
     assert "customer" not in caplog.text
 
 
-def test_a_file_from_before_requests_had_ids_is_written_on(start, tmp_path):
+def test_a_file_that_lacks_newer_columns_gets_them(start, tmp_path):
     with closing(start()) as one:
         one.enter(entry(model="before"))
     with closing(sqlite3.connect(tmp_path / FILE)) as other:
         other.execute("ALTER TABLE requests DROP COLUMN request_id")
+        other.execute("ALTER TABLE requests DROP COLUMN list_cost")
+        other.execute("ALTER TABLE attempts DROP COLUMN cost")
+    priced = msgspec.structs.replace(ATTEMPT, cost=0.25)
     with closing(start()) as one:
-        one.enter(entry(model="after", request_id="req_fake"))
-    assert rows(tmp_path, "SELECT model, request_id FROM requests") == [
-        ("before", None),
-        ("after", "req_fake"),
+        one.enter(entry(priced, model="after", request_id="req_fake", list_cost=0.5))
+    assert rows(tmp_path, "SELECT model, request_id, list_cost FROM requests") == [
+        ("before", None, None),
+        ("after", "req_fake", 0.5),
     ]
+    assert rows(tmp_path, "SELECT cost FROM attempts ORDER BY request") == [None, 0.25]
 
 
 def test_more_than_can_wait_is_lost_and_told(start, tmp_path, caplog, quick, monkeypatch):

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from signalbox.config.fields import glob, url
 from signalbox.config.rules import Price, Provider
 from signalbox.messages.api import Usage
-from signalbox.record.prices import SHIPPED, PriceTable, PriceTableError, read
+from signalbox.record.prices import SHIPPED, PriceTable, PriceTableError, read, shipped
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
 MILLION = 1_000_000
-SHIPPED_TABLE = PriceTable.shipped()
+SHIPPED_TABLE = shipped()
 
 TABLE = """
 providers:

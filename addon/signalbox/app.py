@@ -31,6 +31,7 @@ from signalbox.proxy.reload_guard import ReloadGuard
 from signalbox.proxy.stream import MAX_SILENCE
 from signalbox.proxy.upstream import KEEPALIVE_EXPIRY
 from signalbox.record.console import LEVELS
+from signalbox.record.prices import shipped
 from signalbox.record.recorder import Recorder
 from signalbox.routing.browsers import is_loopback
 from signalbox.routing.health import ProviderHealth
@@ -152,6 +153,7 @@ class App:
         """True during shutdown; errors from now on are recorded as cancelled (mitmproxy.md, 7)."""
         self.failed_open_at: float | None = None
         """When, on the monotonic clock, a request was last let through unrouted after an error."""
+        self.prices = shipped()
         self.max_silence = MAX_SILENCE
         self.keepalive_expiry = KEEPALIVE_EXPIRY
         self._files: tuple[Path, Path] | None = None

@@ -236,7 +236,7 @@ class Hooks:
             recording.remember(exchange, self.app.stores.sessions)
             if exchange.answer is not None and exchange.answer.fault:
                 log.warning("an answer could not be read for its usage: %s", exchange.answer.fault)
-            recorded = recording.entry(exchange, flow.response)
+            recorded = recording.entry(exchange, flow.response, self.app.prices)
             if exchange.kind == "messages":
                 self.app.stores.recorder.record(recorded)
             elif log.isEnabledFor(logging.DEBUG):
@@ -251,7 +251,7 @@ class Hooks:
         is_refused = exchange.kind == "refused"
         try:
             provider = None if is_refused else dispatch.upstream(flow, exchange.rules)
-            recorded = recording.passed(exchange, flow, provider)
+            recorded = recording.passed(exchange, flow, provider, self.app.prices)
             failed = exchange.ending == "error" or not classify.came_from_upstream(flow)
             if not (is_refused or failed or not exchange.rules.rules):
                 return

@@ -1,6 +1,7 @@
 """What is recorded of one request, and what the next ones learn of it."""
 
 import logging
+import math
 import time
 from datetime import timedelta
 from http import HTTPStatus
@@ -10,10 +11,10 @@ from msgspec.structs import replace
 
 from signalbox.config.rules import Provider, shown
 from signalbox.exchange import Exchange
-from signalbox.messages.api import Usage
 from signalbox.messages.errors import error_type, read_error
 from signalbox.record import console
-from signalbox.record.entry import AttemptRow, Entry, Status, cost
+from signalbox.record.entry import AttemptRow, Entry, Status
+from signalbox.record.prices import PriceTable
 from signalbox.routing.attempts import Attempt
 from signalbox.routing.sessions import Sessions
 
@@ -49,34 +50,31 @@ def remember(exchange: Exchange, sessions: Sessions) -> None:
         sessions.record_usage(facts.conversation, exchange.model, facts.measured, answer.usage.total_input)
 
 
-def entry(exchange: Exchange, response: http.Response | None) -> Entry:
+def entry(exchange: Exchange, response: http.Response | None, prices: PriceTable) -> Entry:
     http_status = response.status_code if response is not None else None
-    facts, provider, answer = exchange.facts, exchange.provider, exchange.answer
-    usage = answer.usage if answer is not None else Usage()
-    model = exchange.model or ""
-    tokens = (
-        usage.input_tokens,
-        usage.output_tokens,
-        usage.cache_creation_input_tokens,
-        usage.cache_read_input_tokens,
-    )
+    facts, provider = exchange.facts, exchange.provider
+    asked = (facts.asked if facts is not None else None) or ""
+    attempts = [attempt for attempt in exchange.attempts if attempt.label]
+    rows = tuple(_row(exchange, attempt, prices) for attempt in attempts)
+    pairs = list(zip(attempts, rows, strict=True))
+    charged = [pair for pair in pairs if pair[1].tokens] or pairs
     first = exchange.first_byte
     return Entry(
         ts=exchange.ts,
-        model=(facts.asked if facts is not None else None) or "",
+        model=asked,
         backend=provider.shown if provider is not None else "",
-        input_tokens=tokens[0],
-        output_tokens=tokens[1],
-        cache_creation_input_tokens=tokens[2],
-        cache_read_input_tokens=tokens[3],
+        input_tokens=sum(row.input_tokens for row in rows),
+        output_tokens=sum(row.output_tokens for row in rows),
+        cache_creation_input_tokens=sum(row.cache_creation_input_tokens for row in rows),
+        cache_read_input_tokens=sum(row.cache_read_input_tokens for row in rows),
         status=_status(exchange, http_status),
-        upstream_model=model,
+        upstream_model=exchange.model or "",
         rule=exchange.label,
         reason=exchange.reason,
         attempts=" ".join(exchange.attempt_labels),
         latency_ms=round((time.monotonic() - exchange.started) * 1000),
         first_byte_ms=None if first is None else round((first - exchange.started) * 1000),
-        cost=cost(provider.prices, model, *tokens) if provider is not None else None,
+        cost=_sum([row.cost for _, row in charged]),
         session=facts.session if facts is not None else None,
         client=exchange.caller.client,
         tier=facts.tier if facts is not None else None,
@@ -85,16 +83,23 @@ def entry(exchange: Exchange, response: http.Response | None) -> Entry:
         agent=facts.agent if facts is not None else None,
         stream=facts.stream if facts is not None else None,
         request_id=exchange.request_id,
-        attempt_rows=tuple(_row(exchange, attempt) for attempt in exchange.attempts if attempt.label),
+        list_cost=_sum([prices.list_cost(asked, attempt.usage, row.started) for attempt, row in charged]),
+        attempt_rows=rows,
         why=_why(exchange, response),
         snippet=facts.snippet if facts is not None and exchange.rules.log.prompts else "",
     )
 
 
-def passed(exchange: Exchange, flow: http.HTTPFlow, provider: Provider | None) -> Entry:
+def _sum(costs: list[float | None]) -> float | None:
+    """None where there is nothing to add up, or a part of it is not known."""
+    known = [cost for cost in costs if cost is not None]
+    return round(math.fsum(known), 6) if known and len(known) == len(costs) else None
+
+
+def passed(exchange: Exchange, flow: http.HTTPFlow, provider: Provider | None, prices: PriceTable) -> Entry:
     """One whose body was not read, because it was refused or only passed on to `provider`."""
     exchange.provider = provider
-    made = entry(exchange, flow.response)
+    made = entry(exchange, flow.response, prices)
     path = flow.request.path.partition("?")[0]
     is_stranger = provider is None and made.http_status == HTTPStatus.UNAUTHORIZED
     return replace(
@@ -136,14 +141,16 @@ def _said(detail: str, exchange: Exchange, response: http.Response | None) -> st
     return ": ".join(filter(None, (kind, short)))
 
 
-def _row(exchange: Exchange, attempt: Attempt) -> AttemptRow:
+def _row(exchange: Exchange, attempt: Attempt, prices: PriceTable) -> AttemptRow:
     started, ended = attempt.started, attempt.ended or attempt.started
     usage, outcome, head_at = attempt.usage, attempt.outcome, attempt.head_at
+    model = attempt.model or ""
+    at = exchange.ts + timedelta(seconds=started - exchange.started)
     return AttemptRow(
         provider=attempt.provider.name,
-        model=attempt.model or "",
+        model=model,
         key=None if attempt.key_index is None else attempt.key_index + 1,
-        started=exchange.ts + timedelta(seconds=started - exchange.started),
+        started=at,
         latency_ms=round((ended - started) * 1000),
         first_byte_ms=None if head_at is None else round((head_at - started) * 1000),
         outcome=attempt.label,
@@ -154,6 +161,7 @@ def _row(exchange: Exchange, attempt: Attempt) -> AttemptRow:
         output_tokens=usage.output_tokens,
         cache_creation_input_tokens=usage.cache_creation_input_tokens,
         cache_read_input_tokens=usage.cache_read_input_tokens,
+        cost=prices.cost(attempt.provider, model, usage, at),
     )
 
 

@@ -16,7 +16,7 @@ LONGEST_NAME = 120
 
 
 def request_line(entry: Entry, prompts: bool) -> str:
-    """The line that every request gets: `[sonnet|zai] 1.3k→890 3421ms "Write hello world in Python"`.
+    """The line that every request gets: `[sonnet|zai] 1.3k→890 3421ms $0.0027 "Write hello world in Python"`.
 
     Of an error: `[sonnet|zai] 400 invalid_request_error: messages: at least one is needed 312ms`.
     Of a request whose body was not read: `[-|anthropic] 200 GET /v1/models 12ms`.
@@ -25,7 +25,8 @@ def request_line(entry: Entry, prompts: bool) -> str:
     attempts = len(entry.attempts.split())
     tried = f"↻ {attempts} attempts" if attempts > 1 else ""
     said = f'"{snippet(entry.snippet)}"' if prompts and entry.snippet and entry.status != "error" else ""
-    parts = (head, _outcome(entry), name(entry.passed), f"{entry.latency_ms}ms", tried, said)
+    took = f"{entry.latency_ms}ms"
+    parts = (head, _outcome(entry), name(entry.passed), took, _cost(entry), tried, said)
     return " ".join(part for part in parts if part)
 
 
@@ -39,6 +40,11 @@ def _outcome(entry: Entry) -> str:
     used = entry.input_tokens + entry.cache_creation_input_tokens + entry.cache_read_input_tokens
     tokens = f"{count(used)}→{count(entry.output_tokens)}"
     return f"cancelled {tokens}" if entry.status == "cancelled" else tokens
+
+
+def _cost(entry: Entry) -> str:
+    """Empty where the price is not known, and where nothing was used."""
+    return f"${entry.cost:.4f}" if entry.cost is not None and entry.tokens else ""
 
 
 def dispatch_line(provider: str, reason: str, model: str | None, rewrite: str | None = None) -> str:

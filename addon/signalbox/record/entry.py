@@ -5,9 +5,6 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from signalbox.config.fields import Glob
-from signalbox.config.rules import Price
-
 type Status = Literal["success", "error", "cancelled"]
 type Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -56,6 +53,8 @@ class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int = 0
     cache_creation_input_tokens: int = 0
     cache_read_input_tokens: int = 0
+    cost: float | None = None
+    """USD; None where no price is known."""
 
     @property
     def tokens(self) -> int:
@@ -91,7 +90,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: int = 0
     first_byte_ms: int | None = None
     cost: float | None = None
-    """USD; None where no price is known."""
+    """USD, of all attempts; None where the price of one that used tokens is not known."""
     session: str | None = None
     client: str | None = None
 
@@ -107,6 +106,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a streamed answer was asked for."""
     request_id: str = ""
     """As the client was told."""
+    list_cost: float | None = None
+    """USD for the same tokens of the model that was asked for, at Anthropic's list prices; None where that
+    model is not Claude's."""
     attempt_rows: tuple[AttemptRow, ...] = ()
 
     # For the console only.
@@ -118,6 +120,16 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """Where a request came from that was refused for its want of a secret."""
     snippet: str = ""
     """The last user text, whole or its beginning."""
+
+    @property
+    def tokens(self) -> int:
+        """Of all four kinds."""
+        return (
+            self.input_tokens
+            + self.output_tokens
+            + self.cache_creation_input_tokens
+            + self.cache_read_input_tokens
+        )
 
 
 def json_line(entry: Entry) -> bytes:
@@ -137,24 +149,3 @@ def encodable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [encodable(one) for one in value]
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
-
-
-def cost(
-    prices: tuple[tuple[Glob, Price], ...],
-    model: str,
-    input_tokens: int,
-    output_tokens: int,
-    cache_creation_input_tokens: int,
-    cache_read_input_tokens: int,
-) -> float | None:
-    """USD by the first glob that matches the model as sent, to 6 decimals; None where none does."""
-    price = next((price for glob, price in prices if glob.matches(model)), None)
-    if price is None:
-        return None
-    millionths = (
-        input_tokens * price.input
-        + output_tokens * price.output
-        + cache_creation_input_tokens * price.cache_write
-        + cache_read_input_tokens * price.cache_read
-    )
-    return round(millionths / 1_000_000, 6)

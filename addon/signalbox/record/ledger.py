@@ -39,7 +39,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from signalbox.config import rules
 from signalbox.record.entry import RECORDED, AttemptRow, Entry
@@ -79,7 +79,7 @@ PATIENCE = 1.0
 after a SIGKILL."""
 
 TOKENS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-_ONLY_HERE = ("tier", "agent", "stream", "http_status", "error_type", "request_id")
+_ONLY_HERE = ("tier", "agent", "stream", "http_status", "error_type", "request_id", "list_cost")
 
 _TABLES = MetaData()
 
@@ -107,6 +107,7 @@ REQUESTS = Table(
     Column("http_status", Integer),
     Column("error_type", String),
     Column("request_id", String),
+    Column("list_cost", Float),
     Index("requests_ts", "ts"),
     sqlite_autoincrement=True,
 )
@@ -128,6 +129,7 @@ ATTEMPTS = Table(
     Column("kind", String, nullable=False),
     Column("detail", String, nullable=False),
     *(Column(name, Integer, nullable=False) for name in TOKENS),
+    Column("cost", Float),
     Index("attempts_used", "provider", "started", *TOKENS),
     sqlite_with_rowid=False,
 )
@@ -263,9 +265,11 @@ def _create(connection: Connection) -> None:
         connection.execute(CreateTable(table, if_not_exists=True))
         for index in table.indexes:
             connection.execute(CreateIndex(index, if_not_exists=True))
-    if all(column["name"] != "request_id" for column in inspect(connection).get_columns("requests")):
-        # The file is older than that column, and budgets hang on its being written.
-        connection.exec_driver_sql("ALTER TABLE requests ADD COLUMN request_id VARCHAR")
+        present = {column["name"] for column in inspect(connection).get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in present:  # the file is older than that column, and budgets need it written
+                described = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {described}")
 
 
 def milliseconds(moment: datetime) -> int:

@@ -8,6 +8,7 @@ path, as in rules.yaml.
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
+from functools import cache
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -176,6 +177,12 @@ def read(text: str, file: str = SHIPPED.name) -> PriceFile:
     return found
 
 
+@cache
+def shipped() -> "PriceTable":
+    """The table that comes with the router, which is read once. Raises PriceTableError."""
+    return PriceTable(read(SHIPPED.read_text(encoding="utf-8")))
+
+
 class _Priced(NamedTuple):
     """One provider's prices as they are looked up."""
 
@@ -191,11 +198,6 @@ class _Priced(NamedTuple):
 
 class PriceTable:
     """Prices by host and model, made once and then only asked: a lookup takes some microseconds."""
-
-    @classmethod
-    def shipped(cls) -> "PriceTable":
-        """The table that comes with the router. Raises PriceTableError."""
-        return cls(read(SHIPPED.read_text(encoding="utf-8")))
 
     def __init__(self, file: PriceFile) -> None:
         self._plans = file.plans
