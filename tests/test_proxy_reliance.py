@@ -257,6 +257,7 @@ def test_nothing_of_ours_hides_what_it_does_not_mean_to():
         "state_stream_response_body",
         "state_wait_for_request_headers",
         "state_wait_for_response_headers",
+        "trigger",
         "trigger_event",
     }
 
