@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from signalbox.translate.ids import pack
+from signalbox.openai.ids import pack
 
 TEXT = st.text(max_size=8) | st.sampled_from(["", " \n", "x-anthropic-billing-header: x", "Grüße 你好"])
 JSON: st.SearchStrategy[Any] = st.recursive(

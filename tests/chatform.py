@@ -16,7 +16,7 @@ from openai.types.chat.completion_create_params import (
 from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import is_typeddict
 
-from signalbox.translate.dialects import Dialect, matches
+from signalbox.openai.dialects import Dialect, matches
 
 type Chat = dict[str, Any]
 

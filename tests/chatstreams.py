@@ -11,11 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from signalbox.messages.answer_facts import AnswerFacts
-from signalbox.messages.sse import Splitter, parse_event
-from signalbox.translate.dialects import DIALECTS
-from signalbox.translate.request import ChatRequest
-from signalbox.translate.translator import ChatTranslator
+from signalbox.anthropic.answer_facts import AnswerFacts
+from signalbox.anthropic.sse import Splitter, parse_event
+from signalbox.openai.dialects import DIALECTS
+from signalbox.openai.request import ChatRequest
+from signalbox.openai.translator import ChatTranslator
 
 GOLDEN = sorted((Path(__file__).parent / "golden/chat-streams").glob("*.txt"))
 DASHES = b"-----\n"

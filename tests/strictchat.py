@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from signalbox.translate.dialects import DIALECTS, DialectName, matches
+from signalbox.openai.dialects import DIALECTS, DialectName, matches
 from tests import chat
 from tests.answers import Answer
 from tests.chatform import Chat, check_order, check_types, plain

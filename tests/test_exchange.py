@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from signalbox.anthropic.api import Usage
+from signalbox.anthropic.json_edit import Body
 from signalbox.config.fields import Url
 from signalbox.config.rules import Provider, Rules, Target, Timeout
 from signalbox.exchange import Exchange
-from signalbox.messages.api import Usage
-from signalbox.messages.json_edit import Body
 from signalbox.routing.attempts import Attempt
 from signalbox.routing.credentials import Caller
 from signalbox.routing.facts import Facts

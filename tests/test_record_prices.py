@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from signalbox.anthropic.api import Usage
 from signalbox.config.fields import glob, url
 from signalbox.config.rules import Price, Provider
-from signalbox.messages.api import Usage
 from signalbox.record.prices import SHIPPED, PriceTable, PriceTableError, read, shipped
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)

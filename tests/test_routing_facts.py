@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.messages.json_edit import Body
-from signalbox.messages.tokens import Measured
+from signalbox.anthropic.json_edit import Body
+from signalbox.anthropic.tokens import Measured
 from signalbox.routing.facts import (
     DEFAULT_CALIBRATION,
     SESSION_LENGTH,

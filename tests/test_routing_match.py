@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from signalbox.anthropic.json_edit import Body
 from signalbox.config.fields import Glob
 from signalbox.config.regexes import Regex
 from signalbox.config.rules import Failover, Match, Rule, Rules
-from signalbox.messages.json_edit import Body
 from signalbox.routing.facts import Facts
 from signalbox.routing.match import first_match, matches, why
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from signalbox.anthropic.json_edit import Body
 from signalbox.config.fields import Glob, Secret, Url
 from signalbox.config.rules import Failover, Match, Provider, Reject, Rule, Rules, Target
-from signalbox.messages.json_edit import Body
 from signalbox.routing.facts import Facts
 from signalbox.routing.plan import Candidate, Plan, Skip, plan
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
+from signalbox.anthropic.json_edit import Body
 from signalbox.config.fields import Secret, Url
 from signalbox.config.rules import Provider, Target
-from signalbox.messages.json_edit import Body
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import Incoming, Outgoing, ProviderConstraints
 from signalbox.routing.plan import Candidate

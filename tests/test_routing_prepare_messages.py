@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from signalbox.anthropic.json_edit import Body
 from signalbox.config.fields import Glob, Secret, Url
 from signalbox.config.rules import BodyEdit, Provider, Target
-from signalbox.messages.json_edit import Body
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import Incoming, Outgoing, ProviderConstraints
 from signalbox.routing.plan import Candidate

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from signalbox.messages.errors import ERROR_TYPES, read_error
+from signalbox.anthropic.errors import ERROR_TYPES, read_error
 from signalbox.routing.provider_errors import _GENERAL_NAMES, _MEANINGS, _STATUS_OF, meaning
 
 

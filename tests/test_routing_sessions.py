@@ -2,7 +2,7 @@
 
 import pytest
 
-from signalbox.messages.tokens import Measured
+from signalbox.anthropic.tokens import Measured
 from signalbox.routing.facts import DEFAULT_CALIBRATION, Calibration
 from signalbox.routing.sessions import RATIO_RANGE, Sessions
 

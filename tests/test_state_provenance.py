@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from signalbox.messages.issued import Block
+from signalbox.anthropic.issued import Block
 from signalbox.state.learned_db import BROKEN, FILE
 from signalbox.state.provenance import WAIT, ProvenanceStore
 from signalbox.state.unsupported_store import UnsupportedStore

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from signalbox.messages.json_edit import Body
+from signalbox.anthropic.json_edit import Body
 from tests.answers import Answer
 from tests.conversation import BETAS, HEADERS, Conversation, Send
 from tests.strict import THINKING, LaxProvider, Provider, StrictAnthropic, UnsignedProvider

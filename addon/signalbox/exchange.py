@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
+from signalbox.anthropic.answer_facts import AnswerFacts
+from signalbox.anthropic.api import Usage
+from signalbox.anthropic.redaction import without_secrets
 from signalbox.config.rules import Provider, Rules, Timeout
-from signalbox.messages.answer_facts import AnswerFacts
-from signalbox.messages.api import Usage
-from signalbox.messages.redaction import without_secrets
 from signalbox.routing.attempts import Attempt
 from signalbox.routing.credentials import LOGIN, Caller, leak, masked_value, secrets_of
 from signalbox.routing.facts import Facts

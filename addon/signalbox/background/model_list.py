@@ -14,13 +14,13 @@ import httpx
 import msgspec
 
 from signalbox import __version__
+from signalbox.anthropic import betas, models
+from signalbox.anthropic.api import MODELS
+from signalbox.anthropic.encoding import EncodingError, TooLarge, decode
+from signalbox.anthropic.errors import refused_key
+from signalbox.anthropic.models import Entry, Part
 from signalbox.config import files
 from signalbox.config.rules import Provider, Rules
-from signalbox.messages import betas, models
-from signalbox.messages.api import MODELS
-from signalbox.messages.encoding import EncodingError, TooLarge, decode
-from signalbox.messages.errors import refused_key
-from signalbox.messages.models import Entry, Part
 from signalbox.routing.credentials import (
     HOP_BY_HOP,
     Caller,

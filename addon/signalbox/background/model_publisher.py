@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from signalbox.anthropic.models import Entry
 from signalbox.background import picker
 from signalbox.background.model_list import Gathered, ModelLists
 from signalbox.background.quota_tracker import QuotaTracker
@@ -15,7 +16,6 @@ from signalbox.config import files
 from signalbox.config.rules import Provider, Rules
 from signalbox.config.watch import Live
 from signalbox.errors import log_error
-from signalbox.messages.models import Entry
 from signalbox.routing.credentials import Caller
 
 log = logging.getLogger("signalbox")

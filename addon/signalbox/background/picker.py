@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from signalbox.anthropic.models import Entry
 from signalbox.background.model_list import Gathered
 from signalbox.config import files
 from signalbox.config.rules import Rules
-from signalbox.messages.models import Entry
 from signalbox.state.atomic_file import replace
 
 FILE = Path("cache/gateway-models.json")

@@ -16,12 +16,12 @@ import httpx
 import msgspec
 
 from signalbox import __version__
+from signalbox.anthropic import betas
+from signalbox.anthropic.api import COUNT_TOKENS
+from signalbox.anthropic.json_edit import Body
 from signalbox.config.fields import Url
 from signalbox.config.rules import Provider, Rules, Target
 from signalbox.errors import log_error
-from signalbox.messages import betas
-from signalbox.messages.api import COUNT_TOKENS
-from signalbox.messages.json_edit import Body
 from signalbox.routing.credentials import Headers
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import BETA, Incoming, Outgoing, ProviderConstraints

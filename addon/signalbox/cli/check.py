@@ -8,20 +8,20 @@ from pathlib import Path
 import click
 import msgspec
 
+from signalbox.anthropic.api import MESSAGES
+from signalbox.anthropic.json_edit import Body
+from signalbox.anthropic.models import listed
 from signalbox.cli.options import PORT, default_rules
 from signalbox.config import document, lint
 from signalbox.config.document import Finding, shown, step
 from signalbox.config.load import RulesError, load
 from signalbox.config.rules import DEFAULT_MODELS, Match, Provider, Rules, Target
 from signalbox.config.watch import counted
-from signalbox.messages.api import MESSAGES
-from signalbox.messages.json_edit import Body
-from signalbox.messages.models import listed
+from signalbox.openai.dialects import dialect_of
 from signalbox.ports import is_free
 from signalbox.routing.facts import Facts
 from signalbox.routing.match import first_match
 from signalbox.state.logins import logins_of
-from signalbox.translate.dialects import dialect_of
 
 MAKERS = {"openai", "gemini", "kimi", "glm", "minimax", "deepseek", "mistral"}
 """Dialects of providers that serve no models but their own."""

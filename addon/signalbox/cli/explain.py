@@ -11,11 +11,12 @@ import click
 import msgspec
 from rich.console import Console
 
+from signalbox.anthropic.api import COUNT_TOKENS, MESSAGES
+from signalbox.anthropic.json_edit import Body
 from signalbox.background import picker
 from signalbox.cli.options import PORT, loaded, rules_option, state_option
 from signalbox.config.rules import Failover, Provider, Rules
-from signalbox.messages.api import COUNT_TOKENS, MESSAGES
-from signalbox.messages.json_edit import Body
+from signalbox.openai.prepare import dialect
 from signalbox.record.console import skip_line
 from signalbox.routing.budget import Budgets, Used
 from signalbox.routing.credentials import mask
@@ -27,7 +28,6 @@ from signalbox.routing.prepare import prepare
 from signalbox.routing.quota import DEFAULT, Quotas
 from signalbox.state.logins import Logins, logins_of
 from signalbox.state.quota_files import read_quotas
-from signalbox.translate.prepare import dialect
 
 type Line = tuple[str, str]
 """(text, style)"""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from mitmproxy import http
 
+from signalbox.anthropic.api import MESSAGES
 from signalbox.config.rules import Rules
 from signalbox.errors import log_error
 from signalbox.exchange import Exchange
-from signalbox.messages.api import MESSAGES
 from signalbox.proxy import classify, dispatch, local_responses, recording
 from signalbox.proxy.classify import LOOPBACK_ONLY
 from signalbox.proxy.headers import plain_headers, takes_long, to_headers

@@ -7,9 +7,9 @@ from mitmproxy.flow import Flow
 from mitmproxy.net.http.http1 import expected_http_body_size
 from mitmproxy.proxy.mode_specs import ReverseMode
 
+from signalbox.anthropic.api import COUNT_TOKENS, MESSAGES, MODELS
 from signalbox.config.rules import ANTHROPIC_HOST, Rules
 from signalbox.exchange import Exchange, Kind
-from signalbox.messages.api import COUNT_TOKENS, MESSAGES, MODELS
 from signalbox.proxy import local_responses
 from signalbox.proxy.headers import hide, to_headers
 from signalbox.routing import browsers

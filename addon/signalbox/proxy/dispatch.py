@@ -12,12 +12,13 @@ import msgspec
 from mitmproxy import http
 from mitmproxy.net.http.http1.read import connection_close
 
+from signalbox.anthropic.api import COUNT_TOKENS, MESSAGES
+from signalbox.anthropic.encoding import EncodingError, TooLarge, decode
+from signalbox.anthropic.json_edit import Body, BodyError
 from signalbox.config.fields import Command, Url
 from signalbox.config.rules import ANTHROPIC_HOST, Provider, Reject, Rules, unlisted
 from signalbox.exchange import Exchange
-from signalbox.messages.api import COUNT_TOKENS, MESSAGES
-from signalbox.messages.encoding import EncodingError, TooLarge, decode
-from signalbox.messages.json_edit import Body, BodyError
+from signalbox.openai.writer import warmed_up
 from signalbox.proxy import local_responses
 from signalbox.proxy.headers import address, to_headers
 from signalbox.record import console
@@ -35,7 +36,6 @@ from signalbox.routing.sessions import Sessions
 from signalbox.routing.threads import ELSEWHERE, Owner, counts_all, for_owner, names_thread
 from signalbox.routing.translator import UntranslatableError
 from signalbox.routing.work import Work
-from signalbox.translate.writer import warmed_up
 
 log = logging.getLogger("signalbox")
 

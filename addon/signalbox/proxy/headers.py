@@ -7,8 +7,8 @@ from mitmproxy import http
 from mitmproxy.master import Master
 from mitmproxy.net.http.http1.read import expected_http_body_size, get_header_tokens
 
+from signalbox.anthropic.issued import MARK
 from signalbox.exchange import Exchange
-from signalbox.messages.issued import MARK
 from signalbox.routing.credentials import is_secret, masked_path, masked_value
 from signalbox.routing.outgoing import Outgoing
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from mitmproxy import http
 
+from signalbox.anthropic.errors import error_body, with_request_id
 from signalbox.exchange import Exchange
-from signalbox.messages.errors import error_body, with_request_id
 
 
 def answer(status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> http.Response:

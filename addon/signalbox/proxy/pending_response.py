@@ -11,13 +11,14 @@ from math import ceil
 from mitmproxy import http
 from mitmproxy.net.http import status_codes
 
+from signalbox.anthropic.answer_facts import AnswerFacts
+from signalbox.anthropic.encoding import EncodingError, TooLarge, decode
+from signalbox.anthropic.errors import HEAD, as_prompt_too_long, error_body, refused_key, with_request_id
+from signalbox.anthropic.reader import MessagesReader
+from signalbox.anthropic.sse import is_event_stream
 from signalbox.errors import log_error
 from signalbox.exchange import Exchange
-from signalbox.messages.answer_facts import AnswerFacts
-from signalbox.messages.encoding import EncodingError, TooLarge, decode
-from signalbox.messages.errors import HEAD, as_prompt_too_long, error_body, refused_key, with_request_id
-from signalbox.messages.reader import MessagesReader
-from signalbox.messages.sse import is_event_stream
+from signalbox.openai.identity import IdentityTranslator
 from signalbox.routing.outcome import (
     EMPTY,
     STREAM_ERROR,
@@ -29,7 +30,6 @@ from signalbox.routing.outcome import (
 )
 from signalbox.routing.retry_after import limits
 from signalbox.routing.translator import Translator
-from signalbox.translate.identity import IdentityTranslator
 
 log = logging.getLogger("signalbox")
 

@@ -9,9 +9,9 @@ from http import HTTPStatus
 from mitmproxy import http
 from msgspec.structs import replace
 
+from signalbox.anthropic.errors import error_type, read_error
 from signalbox.config.rules import Provider, shown
 from signalbox.exchange import Exchange
-from signalbox.messages.errors import error_type, read_error
 from signalbox.record import console
 from signalbox.record.entry import AttemptRow, Entry, Status
 from signalbox.record.prices import PriceTable

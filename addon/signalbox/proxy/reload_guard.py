@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mitmproxy import http
 
-from signalbox.messages.api import MODELS
+from signalbox.anthropic.api import MODELS
 from signalbox.proxy.addon import Hooks
 from signalbox.proxy.classify import ROUTED, is_reverse, let_pass, path
 from signalbox.proxy.headers import mask_headers

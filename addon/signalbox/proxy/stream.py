@@ -49,10 +49,10 @@ from mitmproxy.proxy.layers.http import (
 )
 from mitmproxy.proxy.layers.http._events import ErrorCode, HttpEvent
 
+from signalbox.anthropic.api import Usage
+from signalbox.anthropic.errors import error_event, error_type, read_error
 from signalbox.errors import is_exhausted, log_error, short_reason
 from signalbox.exchange import Exchange
-from signalbox.messages.api import Usage
-from signalbox.messages.errors import error_event, error_type, read_error
 from signalbox.proxy.dispatch import log_received, log_sent
 from signalbox.proxy.headers import (
     copied,

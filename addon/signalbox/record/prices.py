@@ -14,14 +14,14 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
+from signalbox.anthropic.api import Usage
+from signalbox.anthropic.models import LISTED, LONG_CONTEXT_SUFFIX
 from signalbox.config import document
 from signalbox.config.decode import Decoder
 from signalbox.config.document import ConflictError, DocumentError
 from signalbox.config.fields import Count, Dollars, HostName, NewName, Text, UrlPath, string_schema
 from signalbox.config.rules import ANTHROPIC_HOST, Price, Provider
 from signalbox.config.typespec import OneOrMore, Reads
-from signalbox.messages.api import Usage
-from signalbox.messages.models import LISTED, LONG_CONTEXT_SUFFIX
 
 SHIPPED = Path(__file__).with_name("prices.yaml")
 

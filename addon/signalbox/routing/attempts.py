@@ -9,10 +9,10 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from signalbox.anthropic.api import Usage
 from signalbox.config.fields import Command
 from signalbox.config.rules import Failover, Provider, Target
 from signalbox.config.rules import Reject as Reject
-from signalbox.messages.api import Usage
 from signalbox.routing.credentials import Caller
 from signalbox.routing.facts import Conversation
 from signalbox.routing.health import HealthEvent, HealthToken, ProviderHealth

@@ -13,13 +13,13 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from signalbox.anthropic.json_edit import Body
+from signalbox.anthropic.models import LISTED, LONG_CONTEXT_SUFFIX
+from signalbox.anthropic.privacy import BILLING
+from signalbox.anthropic.tokenizers import DEFAULT, Tokenizer, tokenizer_of
+from signalbox.anthropic.tokens import Measured, measure
 from signalbox.config.regexes import Regex
 from signalbox.config.rules import tier_of
-from signalbox.messages.json_edit import Body
-from signalbox.messages.models import LISTED, LONG_CONTEXT_SUFFIX
-from signalbox.messages.privacy import BILLING
-from signalbox.messages.tokenizers import DEFAULT, Tokenizer, tokenizer_of
-from signalbox.messages.tokens import Measured, measure
 
 type Conversation = tuple[str, str]
 """Session id and agent id (empty for the main agent): what has a history of its own."""

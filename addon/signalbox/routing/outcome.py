@@ -21,9 +21,9 @@ from typing import Literal, NamedTuple, Self
 
 import msgspec
 
+from signalbox.anthropic.errors import ErrorReport, read_error
+from signalbox.anthropic.redaction import one_line
 from signalbox.config.rules import Failover
-from signalbox.messages.errors import ErrorReport, read_error
-from signalbox.messages.redaction import one_line
 from signalbox.routing import provider_errors, rate_limit_headers
 from signalbox.routing.provider_errors import Kind, meaning
 from signalbox.routing.retry_after import (

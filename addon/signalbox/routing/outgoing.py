@@ -5,15 +5,15 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from signalbox.anthropic import field_paths
+from signalbox.anthropic.issued import Issuer, ThinkingFilter, kept_by
+from signalbox.anthropic.json_edit import Body
+from signalbox.anthropic.thinking import nothing
 from signalbox.config.rules import Provider
-from signalbox.messages import field_paths
-from signalbox.messages.issued import Issuer, ThinkingFilter, kept_by
-from signalbox.messages.json_edit import Body
-from signalbox.messages.thinking import nothing
+from signalbox.openai.identity import IdentityTranslator
 from signalbox.routing.credentials import Headers, forwarded_query, masked_path, secrets_of
 from signalbox.routing.plan import Candidate
 from signalbox.routing.translator import Translator
-from signalbox.translate.identity import IdentityTranslator
 
 BETA = "anthropic-beta"
 _PATH_SAFE = "/:@!$&'()*+,;=%~"

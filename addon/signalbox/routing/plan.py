@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from signalbox.config.rules import Provider, Reject, Rule, Rules, Target
+from signalbox.openai.request import untranslatable
 from signalbox.routing.facts import (
     Conversation,
     Facts,
@@ -14,7 +15,6 @@ from signalbox.routing.facts import (
     without_long_context,
 )
 from signalbox.routing.match import NOTHING_KNOWN, Quota, first_match
-from signalbox.translate.request import untranslatable
 
 
 class Candidate(msgspec.Struct, frozen=True):

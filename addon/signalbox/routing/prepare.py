@@ -7,13 +7,15 @@ from collections.abc import Iterable
 
 import msgspec
 
+from signalbox.anthropic import betas
+from signalbox.anthropic.api import MESSAGES
+from signalbox.anthropic.history import made_valid
+from signalbox.anthropic.json_edit import Body, Edit
+from signalbox.anthropic.privacy import with_opaque_user, without_billing_block
+from signalbox.anthropic.thinking import switched_off, with_placeholders, without_thinking
 from signalbox.config.rules import Provider
-from signalbox.messages import betas
-from signalbox.messages.api import MESSAGES
-from signalbox.messages.history import made_valid
-from signalbox.messages.json_edit import Body, Edit
-from signalbox.messages.privacy import with_opaque_user, without_billing_block
-from signalbox.messages.thinking import switched_off, with_placeholders, without_thinking
+from signalbox.openai.identity import IdentityTranslator
+from signalbox.openai.prepare import prepare_chat
 from signalbox.routing.credentials import forwarded, with_key
 from signalbox.routing.facts import Facts, without_long_context
 from signalbox.routing.outgoing import (
@@ -31,8 +33,6 @@ from signalbox.routing.outgoing import (
     without_headers,
 )
 from signalbox.routing.plan import Candidate
-from signalbox.translate.identity import IdentityTranslator
-from signalbox.translate.prepare import prepare_chat
 
 _DISABLED = b'{"type":"disabled"}'
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Container, Mapping
 from typing import Literal, NamedTuple
 
-from signalbox.messages.errors import ErrorReport
+from signalbox.anthropic.errors import ErrorReport
 
 type Kind = Literal[
     "success", "auth", "quota", "throttle", "request", "overload", "server",

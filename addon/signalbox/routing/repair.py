@@ -5,10 +5,10 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Protocol
 
-from signalbox.messages import betas
-from signalbox.messages.issued import Block
-from signalbox.messages.json_edit import Body, BodyError
-from signalbox.messages.thinking import (
+from signalbox.anthropic import betas
+from signalbox.anthropic.issued import Block
+from signalbox.anthropic.json_edit import Body, BodyError
+from signalbox.anthropic.thinking import (
     is_missing,
     is_off,
     is_refused,
@@ -17,14 +17,14 @@ from signalbox.messages.thinking import (
     with_placeholders,
     without_thinking,
 )
-from signalbox.messages.unsupported_fields import rejected_by
+from signalbox.anthropic.unsupported_fields import rejected_by
+from signalbox.openai.refusals import refusals
 from signalbox.routing.attempts import Attempt
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import ProviderConstraints
 from signalbox.routing.plan import Candidate
 from signalbox.routing.sessions import Sessions
 from signalbox.routing.work import Work
-from signalbox.translate.refusals import refusals
 
 log = logging.getLogger("signalbox")
 

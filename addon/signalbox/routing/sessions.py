@@ -2,8 +2,8 @@
 
 from collections import OrderedDict
 
-from signalbox.messages.tokenizers import tokenizer_of
-from signalbox.messages.tokens import Measured
+from signalbox.anthropic.tokenizers import tokenizer_of
+from signalbox.anthropic.tokens import Measured
 from signalbox.routing.facts import DEFAULT_CALIBRATION, Calibration, Conversation
 from signalbox.routing.threads import Owner
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from signalbox.anthropic.json_edit import Body, BodyError
 from signalbox.config.rules import Failover, Provider
-from signalbox.messages.json_edit import Body, BodyError
 from signalbox.routing.outgoing import Outgoing
 from signalbox.routing.plan import UNTRANSLATABLE, Plan
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from signalbox.messages.answer_facts import AnswerFacts
+from signalbox.anthropic.answer_facts import AnswerFacts
 
 
 class UntranslatableError(Exception):

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from signalbox.messages.issued import Block
+from signalbox.anthropic.issued import Block
 from signalbox.state.learned_db import LearnedDatabase
 from signalbox.state.worker import Worker
 

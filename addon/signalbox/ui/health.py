@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from signalbox import __version__
+from signalbox.anthropic.api import MESSAGES
+from signalbox.anthropic.json_edit import Body
 from signalbox.config.rules import DEFAULT_MODELS, Provider, Rule, Rules
-from signalbox.messages.api import MESSAGES
-from signalbox.messages.json_edit import Body
 from signalbox.routing.facts import Facts
 from signalbox.routing.health import ProviderHealth
 from signalbox.routing.plan import Plan, plan

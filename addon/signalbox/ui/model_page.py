@@ -5,7 +5,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from signalbox.messages.models import Entry
+from signalbox.anthropic.models import Entry
 
 MOST = 1000
 """The largest `limit` that Anthropic takes (anthropic-messages.md, 10)."""

@@ -1,0 +1,58 @@
+"""Errors of providers of chat completions in Anthropic's shape (translation.md, 9)."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from signalbox.anthropic.errors import ErrorReport, error_type, prompt_too_long, read_error
+from signalbox.routing.provider_errors import meaning
+
+_STATUSES: Mapping[int, int] = {
+    401: 403,
+    408: 504,
+    422: 400,
+    503: 529,
+    524: 504,
+    **dict.fromkeys((520, 521, 522, 523, 525, 526), 502),
+}
+"""What Anthropic's API would send instead; the others stay. 403 for 401, because Claude Code renews or asks
+for the user's own login on a 401, which is not at fault."""
+
+_MODELS = frozenset({"model_not_found", "deploymentnotfound"})
+"""Names that blame the model; any other 404 may be that of a server that has no such path."""
+
+
+class AnthropicError(NamedTuple):
+    status: int
+    type: str
+    message: str
+
+
+def anthropic_error(status: int, body: bytes, provider: str, model: str) -> AnthropicError:
+    """The error that the client gets. `body` is decoded and of any shape; a `status` below 300 is that of an
+    answer within which the error came. Never raises."""
+    report = read_error(body)
+    message = report.message
+    if too_long := prompt_too_long(message, report.names):
+        return AnthropicError(400, error_type(400), too_long)
+    shown = _status(status, report)
+    message = f"{provider}: {message or _without_message(status, report)}"
+    if shown == 404 and model not in message:
+        is_model = not _MODELS.isdisjoint(report.names)
+        wrong_path = f" (no model {model}, or the provider's url or path is wrong)"
+        message += f" (model: {model})" if is_model else wrong_path
+    return AnthropicError(shown, error_type(shown), message)
+
+
+def _status(status: int, report: ErrorReport) -> int:
+    meant = meaning(report, status if status >= 300 else None).status
+    if meant < 400:  # a redirect, which is not followed
+        return 502
+    return _STATUSES.get(meant, meant)
+
+
+def _without_message(status: int, report: ErrorReport) -> str:
+    if 300 <= status < 400:
+        return "a redirect, which is not followed; look at the provider's url"
+    if status < 300 and not report.is_error:
+        return "the answer is no chat completion; look at the provider's url and api"
+    return "an error without a message"

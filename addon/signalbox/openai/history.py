@@ -1,0 +1,383 @@
+"""The messages of a conversation in the order that chat completions require.
+
+After an assistant message with calls come the results of all of them, and nothing before the last one; other
+text of the user and the operator before the next assistant message follows (translation.md, 2). A message
+depends only on those before it, so that the same history always begins with the same bytes: providers keep
+their prompt caches by them.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, TypeGuard
+
+import msgspec
+
+from signalbox.openai.dialects import Dialect, matches, sees
+from signalbox.openai.ids import RequestIds, payload_of, unpack
+from signalbox.openai.incoming import (
+    Block,
+    Content,
+    Message,
+    Piece,
+    Source,
+    as_object,
+    as_objects,
+    as_text,
+    has_text,
+    join_texts,
+    pieces,
+    text_of,
+)
+from signalbox.openai.tools import Names
+
+_MEDIA_TYPES = {"image/jpg": "image/jpeg"}
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A part of the content of one message."""
+
+    text: str = ""
+    media: dict[str, Any] | None = None
+    """The part as sent, if it is not text."""
+    cache: dict[str, str] | None = None
+    """The `cache_control` to send with it."""
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        part = self.media or {"type": "text", "text": self.text}
+        return part | {"cache_control": self.cache} if self.cache else part
+
+
+def content_of(parts: Sequence[Part], by: str = "\n") -> str | list[dict[str, Any]]:
+    """One string if possible, which all servers understand (openai-chat.md, 1)."""
+    if any(part.media or part.cache for part in parts):
+        return [part.sent for part in parts]
+    return join_texts((part.text for part in parts), by)
+
+
+class ContentReader:
+    """Translates content for one provider and model: text, images and documents."""
+
+    def __init__(self, dialect: Dialect, model: str, notes: Counter[str]) -> None:
+        self._dialect = dialect
+        self._sees = sees(model, dialect)
+        self._caches = matches(model, dialect.cache_control)
+        self._notes = notes
+
+    def read(self, content: Content) -> list[Part]:
+        return [part for piece in pieces(content) for part in self.of(piece)]
+
+    def of(self, piece: Piece) -> list[Part]:
+        """The parts of one block, without blank ones. Its `cache_control` goes to the last part."""
+        source = piece.source if isinstance(piece, Block) and isinstance(piece.source, Source) else Source()
+        if isinstance(piece, Block) and piece.type == "image":
+            parts = [self._image(source)]
+        elif isinstance(piece, Block) and piece.type == "document":
+            parts = self._document(piece, source)
+        else:
+            parts = [Part(text_of(piece))]
+        parts = [part for part in parts if part.media or has_text(part.text)]
+        if parts and (cache := self.cache(piece)):
+            parts[-1] = msgspec.structs.replace(parts[-1], cache=cache)
+        return parts
+
+    def cache(self, piece: Piece) -> dict[str, str] | None:
+        """The block's `cache_control`, for models that need it (openai-chat.md, 1)."""
+        told = as_object(piece.cache_control) if self._caches and isinstance(piece, Block) else {}
+        if told.get("type") != "ephemeral":
+            return None
+        ttl = told.get("ttl")
+        return {"type": "ephemeral", "ttl": ttl} if isinstance(ttl, str) else {"type": "ephemeral"}
+
+    def _image(self, source: Source) -> Part:
+        url = _url(source) if self._sees else ""
+        if not url or not (self._dialect.image_urls or url.startswith("data:")):
+            self._notes["images omitted"] += 1
+            return Part(join_texts(("[image omitted]", as_text(source.url))))
+        return Part(media={"type": "image_url", "image_url": {"url": url}})
+
+    def _document(self, block: Block, source: Source) -> list[Part]:
+        """Text and the images inside it; a PDF if the provider takes one (translation.md, 2)."""
+        title, context = as_text(block.title), as_text(block.context)
+        if source.type == "content":
+            return [Part(title), Part(context), *self.read(source.content)]
+        if source.type == "text":
+            return [Part(text_of(block))]
+        return [Part(context), self._file(title, source)]
+
+    def _file(self, title: str, source: Source) -> Part:
+        url = _url(source)
+        is_pdf = url.startswith("data:application/pdf;")
+        if is_pdf and self._dialect.pdf == "file":
+            name = title or "document.pdf"
+            return Part(media={"type": "file", "file": {"filename": name, "file_data": url}})
+        if is_pdf and self._dialect.pdf == "image_url":
+            return Part(media={"type": "image_url", "image_url": {"url": url}})
+        self._notes["documents omitted"] += 1
+        return Part(join_texts(("[document omitted]", title, as_text(source.url))))
+
+
+def _url(source: Source) -> str:
+    """The URL, or a data URL; empty for an uploaded file."""
+    media_type, data = as_text(source.media_type).lower(), as_text(source.data)
+    if media_type and data:
+        return f"data:{_MEDIA_TYPES.get(media_type, media_type)};base64,{data}"
+    return as_text(source.url)
+
+
+_UNSIGNED = "skip_thought_signature_validator"
+"""The signature that Gemini takes for a call of another model (openai-chat.md, 6)."""
+
+
+class HistoryCall(msgspec.Struct, frozen=True):
+    """A call whose result must follow."""
+
+    asked: str
+    """The id in the client's history."""
+    sent: str
+    name: str
+
+
+class AssistantMessage(msgspec.Struct, frozen=True):
+    """An assistant message as sent, and its calls."""
+
+    message: dict[str, Any]
+    calls: list[HistoryCall]
+
+
+class AssistantWriter:
+    """Writes assistant messages for one provider and model: text, calls, and thinking that goes back."""
+
+    def __init__(
+        self, dialect: Dialect, model: str, provider: str, parts: ContentReader, names: Names, *, off: bool
+    ) -> None:
+        """`off`: thinking is switched off in this request."""
+        self._dialect = dialect
+        self._provider = provider
+        self._signs = matches(model, dialect.signed_calls)
+        self._parts = parts
+        self._names = names
+        self._off = off
+        self._ids = RequestIds(dialect.call_id, dialect.new_id)
+
+    def of(self, messages: Iterable[Message]) -> AssistantMessage | None:
+        """Merges consecutive messages into one; None if nothing is left to send."""
+        blocks = [piece for message in messages for piece in pieces(message.content)]
+        uses = [block for block in blocks if _is_call(block)]
+        thoughts = [block for block in blocks if isinstance(block, Block) and block.type == "thinking"]
+        said = [part for piece in blocks if not _is_call(piece) for part in self._said(piece)]
+        if not uses and not said:
+            return None
+        payloads = [self._carried(block) for block in thoughts]
+        late = next((as_text(payload["google"]) for payload in payloads if "google" in payload), "")
+        calls, written, renamed = self._calls(uses, late)
+        message: dict[str, Any] = {"role": "assistant"}
+        if said:
+            message["content"] = content_of(said)
+        elif self._dialect.empty_content:
+            message["content"] = None
+        message |= _details(map(self._carried, blocks), renamed) or self._thinking(
+            thoughts, payloads, called=bool(calls)
+        )
+        if calls:
+            message["tool_calls"] = written
+        return AssistantMessage(message, calls)
+
+    def _said(self, piece: Piece) -> Iterable[Part]:
+        """The parts of a block; media are replaced by text, since an assistant message holds none."""
+        return (part if not part.media else Part("[media omitted]") for part in self._parts.of(piece))
+
+    def _calls(
+        self, blocks: list[Block], late: str
+    ) -> tuple[list[HistoryCall], list[dict[str, Any]], dict[str, str]]:
+        """The calls, their JSON, and the provider's own ids that are sent as other ids. `late` is a signature
+        that came after the id of its call had been sent."""
+        calls, written, renamed = [], [], {}
+        for index, block in enumerate(blocks):
+            asked = as_text(block.id)
+            own, extra = unpack(asked)
+            sent, name = (
+                self._ids.sent(own, is_its=extra.get("by") == self._provider),
+                self._names.sent(block.name),
+            )
+            renamed[own] = sent
+            calls.append(HistoryCall(asked, sent, block.name))
+            call: dict[str, Any] = {
+                "id": sent,
+                "type": "function",
+                "function": {"name": name, "arguments": block.arguments},
+            }
+            signature = as_text(self._carried(block).get("google"))
+            if index == 0:  # only the first call needs one
+                signature = signature or late or (_UNSIGNED if self._signs else "")
+            if signature:
+                call["extra_content"] = {"google": {"thought_signature": signature}}
+            written.append(call)
+        return calls, written, renamed
+
+    def _thinking(
+        self, blocks: list[Block], payloads: list[dict[str, Any]], *, called: bool
+    ) -> dict[str, Any]:
+        """The field that carries thinking (translation.md, 4)."""
+        replay = self._dialect.replay
+        if replay in ("never", "details"):
+            return {}
+        key = next((payload["key"] for payload in payloads if _names_field(payload)), "")
+        text = "".join(as_text(block.thinking) for block in blocks)
+        if has_text(text) and (key or replay != "told"):
+            return {key or self._dialect.reasoning: text}
+        wanted = replay == "every" or (replay == "calls" and called)
+        return {self._dialect.reasoning: self._dialect.placeholder} if wanted and not self._off else {}
+
+    def _carried(self, piece: Piece) -> dict[str, Any]:
+        """The payload that an answer of this provider put into a signature or into the id of a call."""
+        if isinstance(piece, Block) and piece.type == "thinking":
+            return payload_of(as_text(piece.signature), self._provider)
+        if not _is_call(piece):
+            return {}
+        extra = unpack(as_text(piece.id))[1]
+        return extra if extra.get("by", self._provider) == self._provider else {}
+
+
+def _details(carried: Iterable[dict[str, Any]], renamed: dict[str, str]) -> dict[str, Any]:
+    """`reasoning_details` as they came, with the ids of calls as they are sent now."""
+    told = [one for extra in carried for one in as_objects(extra.get("reasoning_details"))]
+    details = [
+        one | {"id": renamed[one["id"]]} if isinstance(one.get("id"), str) and one["id"] in renamed else one
+        for one in told
+    ]
+    return {"reasoning_details": details} if details else {}
+
+
+def _is_call(piece: Piece) -> TypeGuard[Block]:
+    return isinstance(piece, Block) and piece.type == "tool_use" and as_text(piece.name) != ""
+
+
+def _names_field(payload: dict[str, Any]) -> bool:
+    return payload.get("key") in ("reasoning_content", "reasoning")
+
+
+_NO_RESULT = "[no result: cancelled]"
+_NO_OUTPUT = "(no output)"
+_NOTHING = "(no content)"
+_ELSEWHERE = "(see attached media)"
+_BRIDGE = {"role": "assistant", "content": "OK."}
+
+type Sent = dict[str, Any]
+
+
+class History:
+    """Writes the history for one provider and model."""
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        model: str,
+        parts: ContentReader,
+        assistant: AssistantWriter,
+        notes: Counter[str],
+    ) -> None:
+        self._dialect = dialect
+        self._bridges = matches(model, dialect.bridged)
+        self._parts = parts
+        self._assistant = assistant
+        self._notes = notes
+
+    def of(self, messages: Iterable[Message], closing: str) -> list[Sent]:
+        """The messages as sent. `closing` is added as user text if the last message is not the model's."""
+        sent: list[Sent] = []
+        between: list[Message] = []
+        calls: list[HistoryCall] = []
+        for is_assistants, turn in groupby(messages, lambda message: message.role == "assistant"):
+            if not is_assistants:
+                between += turn
+                continue
+            said = self._assistant.of(turn)
+            if said is None:
+                continue
+            if sent or between:
+                sent += self._between(between, calls, opens=not sent)
+            sent.append(said.message)
+            between, calls = [], said.calls
+        if between or calls or not sent:
+            sent += self._between(between, calls, closing, opens=not sent)
+        return sent
+
+    def _between(
+        self, messages: Iterable[Message], calls: list[HistoryCall], closing: str = "", *, opens: bool
+    ) -> list[Sent]:
+        """The messages between two assistant messages, or before the first one: at least one, and at the
+        beginning of the conversation not only system messages."""
+        results, said = self._sorted(messages, calls)
+        media: list[Part] = []
+        sent = [self._result(call, results.get(call.sent), media) for call in calls]
+        said.insert(0, ("user", media))
+        said.append(("user", [Part(closing)] if closing else []))
+        for role, turn in groupby((entry for entry in said if entry[1]), lambda entry: entry[0]):
+            parts = [part for _, some in turn for part in some]
+            if self._bridges and sent and sent[-1]["role"] == "tool":
+                sent.append(_BRIDGE)
+            sent.append({"role": role, "content": content_of(parts)})
+        if not sent or (opens and all(message["role"] == "system" for message in sent)):
+            sent.append({"role": "user", "content": _NOTHING})
+        return sent
+
+    def _sorted(
+        self, messages: Iterable[Message], calls: list[HistoryCall]
+    ) -> tuple[dict[str, Block], list[tuple[str, list[Part]]]]:
+        """Results by the id of their call as sent; all other parts in order, with their role."""
+        waiting: defaultdict[str, list[HistoryCall]] = defaultdict(list)
+        for call in reversed(calls):
+            waiting[call.asked].append(call)
+        results: dict[str, Block] = {}
+        said: list[tuple[str, list[Part]]] = []
+        for message in messages:
+            parts: list[Part] = []
+            for piece in pieces(message.content):
+                if _is_result(piece) and waiting.get(piece.tool_use_id):
+                    results[waiting[piece.tool_use_id].pop().sent] = piece
+                else:
+                    parts += self._said(piece)
+            said.append(self._operator(parts) if message.role == "system" else ("user", parts))
+        return results, said
+
+    def _operator(self, parts: list[Part]) -> tuple[str, list[Part]]:
+        """A system message, or user text in `<system-reminder>` as Claude Code writes it."""
+        said = [part for part in parts if not part.media]
+        if self._dialect.system_anywhere or not said:
+            return "system", said
+        text = join_texts(part.text for part in said)
+        return "user", [Part(f"<system-reminder>\n{text}\n</system-reminder>", cache=said[-1].cache)]
+
+    def _said(self, piece: Piece) -> Iterator[Part]:
+        """The parts of a block. A result without its call becomes text, since providers refuse it."""
+        if not _is_result(piece):
+            yield from self._parts.of(piece)
+            return
+        self._notes["results without a call"] += 1
+        yield Part("[result of an earlier tool call]")
+        yield from self._parts.read(piece.content)
+
+    def _result(self, call: HistoryCall, block: Block | None, media: list[Part]) -> Sent:
+        """A `tool` message, which holds text only; media are appended to `media`."""
+        if block is None:
+            self._notes["missing results"] += 1
+            return {"role": "tool", "tool_call_id": call.sent, "content": _NO_RESULT}
+        parts = self._parts.read(block.content)
+        shown = [part for part in parts if part.media]
+        if shown:
+            media += [Part(f"[media returned by {call.name}]"), *shown]
+        text = join_texts(part.text for part in parts) or (_ELSEWHERE if shown else _NO_OUTPUT)
+        said = Part(f"Error: {text}" if block.is_error is True else text, cache=self._parts.cache(block))
+        return {"role": "tool", "tool_call_id": call.sent, "content": content_of([said])}
+
+
+def _is_result(piece: Piece) -> TypeGuard[Block]:
+    return isinstance(piece, Block) and piece.type == "tool_result" and isinstance(piece.tool_use_id, str)
+
+
+def system_of(parts: list[Part]) -> list[Sent]:
+    """The system message; empty without text."""
+    said = [part for part in parts if has_text(part.text)]
+    return [{"role": "system", "content": content_of(said, "\n\n")}] if said else []

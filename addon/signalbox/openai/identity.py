@@ -1,0 +1,208 @@
+"""The translator of providers that speak the Messages API, with the reader of an answer in the wrong form.
+
+Clients read only what they asked for: Claude Code fails on a stream that answers `stream: false`, and gives
+up streaming on a whole message (claude-code-observed.md; translation.md, 6). So an answer that is whole where
+a stream was asked for is told as one, and the other way round.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from signalbox.anthropic.encoding import Decoder, EncodingError
+from signalbox.anthropic.errors import error_in
+from signalbox.anthropic.json_edit import Body, BodyError, elements, members
+from signalbox.anthropic.reader import MessagesReader, Rewrites
+from signalbox.anthropic.sse import Splitter, is_event_stream, parse_event
+from signalbox.openai.stream import LARGEST
+from signalbox.openai.writer import EVENTS, JSON, Message, encode, events_of
+
+_ENDS = (b"\n\n", b"\r\n\r\n")
+"""Of an event."""
+
+_object = msgspec.json.Decoder(dict[str, Any])
+
+
+class IdentityTranslator(msgspec.Struct, frozen=True):
+    """A `routing.translator.Translator` that translates nothing."""
+
+    is_identity: ClassVar[bool] = True
+    stream: bool | None = None
+    """Whether a stream was asked for; None where an answer passes in whatever form it has."""
+    provider: str = ""
+    response_model: str | None = None
+    """The name that the client asked for, where another one is sent."""
+    rewrites_errors: bool = False
+    """Whether errors of a prompt that is too long are told in Anthropic's words."""
+
+    def reader(
+        self,
+        content_type: str,
+        content_encoding: str,
+        *,
+        request_id: str = "",
+        key: bytes | None = None,
+        estimate: Callable[[], int] | None = None,
+        decode: bool = False,
+    ) -> "MessagesReader | ReshapingReader":
+        """See `Translator.reader`."""
+        is_stream = is_event_stream(content_type)
+        is_asked = self.stream is None or is_stream is self.stream
+        reader = MessagesReader(
+            content_type if is_asked else EVENTS if self.stream else JSON,
+            content_encoding if is_asked else "",
+            rewrites=Rewrites(self.response_model, estimate, self.rewrites_errors),
+            decode=decode,
+            key=key,
+            provider=self.provider,
+            request_id=request_id,
+        )
+        return reader if is_asked else ReshapingReader(reader, content_encoding, streams=bool(self.stream))
+
+    def error(self, status: int, body: bytes) -> tuple[int, bytes]:
+        """See `Translator.error`."""
+        return status, body
+
+
+class ReshapingReader:
+    """A `ResponseReader` that gives events where it `streams`, else one message.
+
+    The first byte tells which of them comes, whatever the head says: what was asked for after all passes as
+    it came, of events only whole ones at a time. The output is observed and rewritten by `reader`.
+    """
+
+    changes = decodes = True
+
+    def __init__(self, reader: MessagesReader, content_encoding: str, *, streams: bool) -> None:
+        self.facts = reader.facts
+        self.content_type: str | None = EVENTS if streams else JSON
+        self._reader = reader
+        self._streams = streams
+        self._form: Literal["unknown", "events", "json"] = "unknown"
+        self._held = bytearray()
+        self._splitter = Splitter()
+        self._message = Message()
+        self._decoder = Decoder("")
+        try:
+            self._decoder = Decoder(content_encoding)
+        except EncodingError as fault:
+            self.facts.cut = str(fault)
+
+    @property
+    def over(self) -> bool:
+        """See `ResponseReader.over`."""
+        return self.finished
+
+    @property
+    def finished(self) -> bool:
+        """See `ResponseReader.finished`."""
+        return self._message.ended or self.facts.provider_error is not None
+
+    def feed(self, data: bytes) -> bytes:
+        """The client's bytes for this input."""
+        return b"".join(self.pieces(data))
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """`feed` in pieces of bounded size; see `ResponseReader`."""
+        decoded = self._decoder.pieces(data)
+        while not self.facts.cut:
+            out = b""
+            try:
+                if (piece := next(decoded, None)) is None:
+                    return
+                out = self._reshaped(piece)
+            except EncodingError as fault:
+                self.facts.cut = f"its content-encoding is {fault}"
+            except Exception as fault:
+                self.facts.cut = f"{type(fault).__name__} while it was put into the form asked for"
+            if not self.facts.cut:
+                yield from self._reader.pieces(out) if out else (b"",)
+
+    def end(self) -> bytes:
+        """The client's last bytes."""
+        out = b""
+        if not self.facts.cut:
+            try:
+                self._decoder.end()
+                out = self._last()
+            except EncodingError as fault:
+                self.facts.cut = f"its content-encoding is {fault}"
+            except Exception as fault:
+                self.facts.cut = f"{type(fault).__name__} while it was put into the form asked for"
+        if self.facts.cut:
+            return b""
+        return (self._reader.feed(out) if out else b"") + self._reader.end()
+
+    def _reshaped(self, piece: bytes) -> bytes:
+        self._held += piece
+        if self._form == "unknown" and (first := self._held.lstrip()[:1]):
+            self._form = "json" if first in b"{[" else "events"
+        if self._form == "events" and self._streams:
+            ends = [at + len(mark) for mark in _ENDS if (at := self._held.rfind(mark)) >= 0]
+            return self._taken(max(ends)) if ends else b""
+        if self._form == "events":
+            self._add(self._splitter.feed(self._taken(len(self._held))))
+        elif len(self._held) > LARGEST:
+            self.facts.cut = "the answer is too large"
+        return b""
+
+    def _taken(self, size: int) -> bytes:
+        out = bytes(self._held[:size])
+        del self._held[:size]
+        return out
+
+    def _add(self, blocks: list[bytes]) -> None:
+        for block in blocks:
+            name, data = parse_event(block)
+            if not data or self.finished:
+                continue
+            event = _object.decode(data)
+            if "choices" in event:
+                self.facts.cut = "the answer is a chat completion and no message; look at the provider's api"
+                return
+            event.setdefault("type", name)
+            self._message.add([event])
+            if event["type"] == "error":
+                self.facts.provider_error = data
+
+    def _last(self) -> bytes:
+        if self._form == "events" and self._streams:
+            return self._taken(len(self._held))
+        if self._form == "events":
+            self._add(self._splitter.end())
+            if not (self.finished or self._message.stopped):
+                self.facts.cut = self.facts.cut or "the stream ended before its message did"
+            return self._message.encoded()
+        return self._whole(bytes(self._held))
+
+    def _whole(self, said: bytes) -> bytes:
+        """What is neither a message nor an error stays as it is, as in an answer of the form asked for."""
+        if not self._streams:
+            return said
+        try:
+            body = Body.parse(said)
+        except BodyError:
+            return said
+        if body.get("type", str) == "error":
+            self.facts.provider_error = said
+            return b"event: error\n" + _data(said)
+        if "choices" in body or error_in(body) is not None:
+            return _data(said)  # another protocol's, which the reader of events tells
+        if "content" not in body:
+            return said
+        return encode(list(events_of(_with_arguments_as_written(body))))
+
+
+def _data(said: bytes) -> bytes:
+    return b"data: " + msgspec.json.encode(msgspec.json.decode(said)) + b"\n\n"
+
+
+def _with_arguments_as_written(body: Body) -> dict[str, Any]:
+    message, place = _object.decode(body.readable), body.span("content")
+    assert place is not None
+    for block, at in zip(message["content"], elements(body.readable, place.value, place.end), strict=True):
+        if "input" in block:
+            input = members(body.readable, at.value, at.end)["input"]
+            block["input"] = msgspec.Raw(body.readable[input.value : input.end])
+    return message

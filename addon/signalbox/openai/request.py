@@ -1,0 +1,320 @@
+"""A Messages body as a body of chat completions (translation.md, 1 to 4)."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from types import UnionType
+from typing import Any
+
+import msgspec
+
+from signalbox.anthropic.privacy import BILLING
+from signalbox.anthropic.unsupported_fields import EFFORTS
+from signalbox.openai.dialects import Dialect, matches
+from signalbox.openai.history import AssistantWriter, ContentReader, History, Part, system_of
+from signalbox.openai.incoming import (
+    Block,
+    Content,
+    Incoming,
+    Object,
+    Tool,
+    as_list,
+    as_object,
+    as_text,
+    defined_by,
+    pieces,
+    read_offered,
+    read_request,
+)
+from signalbox.openai.schemas import cleaned, is_strict
+from signalbox.openai.tools import Choice, Names, choose, functions, offered, refusal
+from signalbox.routing.translator import UntranslatableError
+
+_ORDER = EFFORTS
+OFF = EFFORTS[0]
+_SHOWN = ("enabled", "adaptive")
+_LITTLE, _SOME = 4_000, 16_000
+"""Budgets in tokens below which the effort is low, and medium."""
+_BY_DEFAULT = "high"
+"""Anthropic's default: https://docs.claude.com/en/docs/build-with-claude/effort"""
+
+
+class Thinking(msgspec.Struct, frozen=True):
+    """How much the model is to think (translation.md, 4)."""
+
+    fields: Object
+    """Fields for the chat body."""
+    is_off: bool
+    """Whether thinking is switched off."""
+    is_shown: bool
+    """Whether the client asked for thinking."""
+
+
+def thinking_of(
+    thinking: object, output_config: object, dialect: Dialect, model: str, *, tools: bool
+) -> Thinking:
+    """Reads `thinking` and `output_config` of a Messages body. `tools`: whether any are offered."""
+    told = as_object(thinking)
+    word = _asked_effort(told, as_text(as_object(output_config).get("effort")))
+    if tools and matches(model, dialect.tools_without_effort):
+        word = OFF
+    is_off = word == OFF and not matches(model, dialect.unstoppable)
+    return Thinking(_effort_fields(word, dialect, model), is_off, told.get("type") in _SHOWN)
+
+
+def _asked_effort(thinking: Object, effort: str) -> str:
+    """An effort of `_ORDER`; empty if the client leaves it to the model."""
+    kind = thinking.get("type")
+    if kind in ("disabled", "between_tools"):
+        return OFF
+    if effort in _ORDER:
+        return effort
+    budget = thinking.get("budget_tokens")
+    if kind == "enabled" and isinstance(budget, int | float):
+        return "low" if budget < _LITTLE else "medium" if budget < _SOME else "high"
+    return _BY_DEFAULT if kind in _SHOWN else ""
+
+
+def _effort_fields(word: str, dialect: Dialect, model: str) -> Object:
+    if not word:
+        return {}
+    words = next((row.words for row in dialect.efforts if matches(model, row.models)), ())
+    spelled = _nearest(word, words)
+    if dialect.switch and matches(model, dialect.switched):
+        if word == OFF:
+            return {} if matches(model, dialect.unstoppable) else {"thinking": {"type": "disabled"}}
+        return {"thinking": {"type": dialect.switch, **({"effort": spelled} if spelled else {})}}
+    if not spelled:
+        return {}
+    return {dialect.effort_field: {"effort": spelled} if dialect.effort_field == "reasoning" else spelled}
+
+
+def _nearest(word: str, words: tuple[str, ...]) -> str:
+    """The same or the next lower effort, else the lowest; never off if thinking is asked for."""
+    if word == OFF:
+        return words[0] if words else ""
+    known = [one for one in words if one != OFF]
+    lower = [one for one in known if _ORDER.index(one) <= _ORDER.index(word)]
+    return lower[-1] if lower else known[0] if known else ""
+
+
+_SCHEMA = "Answer with one JSON value that follows this JSON Schema, and with nothing around it:\n{}"
+
+
+class ChatRequest(msgspec.Struct, frozen=True):
+    """What one provider is sent, and what its answer has to be read_request with."""
+
+    body: bytes
+    """Compact JSON in UTF-8."""
+    names: Mapping[str, str]
+    """Client's tool names by the names sent, where they differ."""
+    stream: bool
+    shows_thinking: bool
+    """Whether the client asked for thinking."""
+    notes: tuple[str, ...]
+    """For the debug log: names and counts, never values."""
+    stops: tuple[str, ...] = ()
+    """The stop sequences that are sent."""
+    continues: bool = False
+    """Whether the last message is the assistant's, so that the model continues it."""
+
+
+def untranslatable(raw: bytes) -> str:
+    """The reason for people why no provider of chat completions can serve a request, else empty. Decodes
+    the tools and a few small fields only."""
+    try:
+        return refusal(read_offered(raw))
+    except UntranslatableError as error:
+        return str(error)
+
+
+def to_chat(raw: bytes, *, model: str, dialect: Dialect, provider: str, session: str | None) -> ChatRequest:
+    """Translates `raw`, a Messages body without the thinking of other providers. `session` is the id of the
+    conversation, for the provider's prompt cache. Raises only UntranslatableError."""
+    try:
+        asked = read_request(raw)
+        if why := refusal(asked):
+            raise UntranslatableError(why)
+        return _Writing(raw, asked, model, dialect, provider).request(session)
+    except RecursionError:
+        raise UntranslatableError("the request is nested too deeply") from None
+
+
+class _Writing:
+    def __init__(self, raw: bytes, asked: Incoming, model: str, dialect: Dialect, provider: str) -> None:
+        self._raw = raw
+        self._asked = asked
+        self._model = model
+        self._dialect = dialect
+        self._provider = provider
+        self._notes: Counter[str] = Counter()
+        self._names = Names(dialect)
+        self._parts = ContentReader(dialect, model, self._notes)
+
+    def request(self, session: str | None) -> ChatRequest:
+        asked, dialect = self._asked, self._dialect
+        tools = self._tools()
+        thinking = thinking_of(asked.thinking, asked.output_config, dialect, self._model, tools=bool(tools))
+        sent_names = {name: self._names.sent(name) for name in tools}
+        thinks = bool(dialect.switch) and not thinking.is_off
+        choice = choose(asked.tool_choice, sent_names, dialect, thinks=thinks, called=self._has_calls())
+        schema = self._schema()
+        messages = self._messages(thinking, choice, schema)
+        body: Object = {"model": self._model, "messages": messages}
+        if choice.offers:
+            body["tools"] = offered(tools.values(), self._names, dialect.rules)
+        body |= choice.fields | self._limits() | self._sampling() | thinking.fields
+        if schema is not None and dialect.json_schema:
+            body["response_format"] = _response_format(cleaned(schema, dialect.rules))
+        if session and dialect.cache_key:
+            body["prompt_cache_key"] = session
+        body |= dialect.always
+        if continues := messages[-1]["role"] == "assistant":
+            messages[-1] |= {dialect.prefill.mark: True} if dialect.prefill.mark else {}
+            body |= dialect.prefill.fields
+        if stream := asked.stream is True:
+            body |= self._streaming(offers=choice.offers)
+        return ChatRequest(
+            body=msgspec.json.encode(body),
+            names=self._names.changed,
+            stream=stream,
+            shows_thinking=thinking.is_shown,
+            stops=tuple(body.get("stop", ())),
+            continues=continues,
+            notes=self._told(dropped_fields(self._raw, asked, body)),
+        )
+
+    def _tools(self) -> dict[str, Tool]:
+        added = (defined_by(piece) for message in self._asked.turns for piece in pieces(message.content))
+        return functions([*as_list(self._asked.tools), *added])
+
+    def _has_calls(self) -> bool:
+        return any(
+            isinstance(piece, Block) and piece.type == "tool_use"
+            for message in self._asked.turns
+            for piece in pieces(message.content)
+        )
+
+    def _messages(self, thinking: Thinking, choice: Choice, schema: Object | None) -> list[Object]:
+        assistant = AssistantWriter(
+            self._dialect, self._model, self._provider, self._parts, self._names, off=thinking.is_off
+        )
+        history = History(self._dialect, self._model, self._parts, assistant, self._notes)
+        system = self._parts.read(_without_billing(self._asked.system))
+        if schema is not None and not self._dialect.json_schema:
+            system.append(Part(_SCHEMA.format(msgspec.json.encode(schema).decode())))
+        return [*system_of(system), *history.of(self._asked.turns, choice.say)]
+
+    def _schema(self) -> Object | None:
+        """The JSON schema of the answer, from `output_config` or `output_format`."""
+        asked = self._asked
+        for told in map(as_object, (as_object(asked.output_config).get("format"), asked.output_format)):
+            if told.get("type") == "json_schema":
+                return told["schema"] if isinstance(told.get("schema"), dict) else None
+        return None
+
+    def _limits(self) -> Object:
+        asked, dialect, model = self._asked, self._dialect, self._model
+        limits: Object = {}
+        if dialect.limits_output and _is_number(asked.max_tokens, int):
+            most = next(
+                (most for glob, most in dialect.most_tokens if matches(model, (glob,))), asked.max_tokens
+            )
+            completion = matches(model, dialect.completion_tokens)
+            field = "max_completion_tokens" if completion else "max_tokens"
+            limits[field] = max(min(asked.max_tokens, most), 1)
+            if asked.max_tokens > most:
+                self._notes["max_tokens lowered to"] = most
+        stops = [stop for stop in as_list(asked.stop_sequences) if as_text(stop)][: dialect.stops]
+        if stops and not matches(model, dialect.no_stops):
+            limits["stop"] = stops
+        return limits
+
+    def _sampling(self) -> Object:
+        asked, fixed = self._asked, matches(self._model, self._dialect.fixed_sampling)
+        told = {} if fixed else {"temperature": asked.temperature, "top_p": asked.top_p}
+        if self._dialect.top_k:
+            told["top_k"] = asked.top_k
+        return {name: value for name, value in told.items() if _is_number(value, int | float)}
+
+    def _streaming(self, *, offers: bool) -> Object:
+        dialect = self._dialect
+        fields: Object = {"stream": True}
+        if dialect.usage_option:
+            fields["stream_options"] = {"include_usage": True}
+        if offers and matches(self._model, dialect.tool_stream):
+            fields["tool_stream"] = True
+        return fields
+
+    def _told(self, gone: str) -> tuple[str, ...]:
+        self._notes["tool names shortened"] = len(self._names.changed)
+        counted = (f"{what}: {count}" for what, count in self._notes.items() if count)
+        return (*([f"dropped: {gone}"] if gone else ()), *counted)
+
+
+def _is_number(value: object, kind: type | UnionType) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _without_billing(system: Content) -> Content:
+    first, *others = pieces(system) or [None]
+    is_billing = isinstance(first, Block) and str(first.text).startswith(BILLING)
+    return others if is_billing else system
+
+
+def _response_format(schema: Object) -> Object:
+    told = {"name": "answer", "schema": schema, "strict": is_strict(schema)}
+    return {"type": "json_schema", "json_schema": told}
+
+
+_IRRELEVANT = frozenset({"cache_control", "diagnostics", "metadata"})
+"""They change nothing in an answer, and Claude Code sends them with every request."""
+_TRANSLATED = frozenset({*Incoming.__struct_fields__, "model"} - {"thread", "compaction"})
+_RENAMED = {
+    "max_tokens": ("max_tokens", "max_completion_tokens"),
+    "temperature": ("temperature",),
+    "top_k": ("top_k",),
+    "top_p": ("top_p",),
+}
+"""Names in the chat body of fields that not every provider takes."""
+_EMPTY = (b"null", b"[]", b"{}", b'""')
+_PLAIN = re.compile(r"[\w.-]{1,40}")
+_MOST_NAMED = 8
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def dropped_fields(raw: bytes, asked: Incoming, sent: Mapping[str, Any]) -> str:
+    """Fields and tools of the Messages body `raw` that the chat body `sent` does not have, for the log,
+    separated by commas. `stop_sequences` are listed if some were dropped.
+
+    Not listed: empty values, fields that do not change an answer (`metadata`, `diagnostics`,
+    `cache_control`), `thinking` and effort, which are adapted to each model, and fields inside messages.
+    """
+    names = [name if _PLAIN.fullmatch(name) else "(odd name)" for name in _dropped_names(raw, asked, sent)]
+    more = [f"{len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else []
+    return ", ".join([*names[:_MOST_NAMED], *more])
+
+
+def _dropped_names(raw: bytes, asked: Incoming, sent: Mapping[str, Any]) -> Iterator[str]:
+    fields: dict[str, msgspec.Raw] = {}
+    with suppress(UnicodeDecodeError):  # a name that is not UTF-8
+        fields = _members.decode(raw)
+    for name, value in fields.items():
+        if not _is_translated(name, asked, sent) and bytes(value) not in _EMPTY:
+            yield name
+    once = as_object(asked.tool_choice).get("disable_parallel_tool_use") is True
+    if once and "tools" in sent and "parallel_tool_calls" not in sent:
+        yield "disable_parallel_tool_use"
+    for tool in as_list(asked.tools):
+        if isinstance(tool, Tool) and not tool.is_function:
+            yield f"tools.{tool.shown}"
+
+
+def _is_translated(name: str, asked: Incoming, sent: Mapping[str, Any]) -> bool:
+    if name == "stop_sequences":
+        stops = asked.stop_sequences
+        return isinstance(stops, list) and len(stops) == len(sent.get("stop", []))
+    spelled = _RENAMED.get(name)
+    return not sent.keys().isdisjoint(spelled) if spelled else name in _TRANSLATED or name in _IRRELEVANT

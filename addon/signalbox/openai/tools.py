@@ -1,0 +1,122 @@
+"""Translates tools, their names and schemas, and `tool_choice`."""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import msgspec
+
+from signalbox.openai.dialects import Dialect
+from signalbox.openai.incoming import Offered, Tool, as_list, as_object
+from signalbox.openai.schemas import Rules, parameters
+
+_ODD = re.compile(r"[^a-zA-Z0-9_-]")
+_LONGEST = 55
+"""Characters of a name that are kept before `_` and eight of its hash: 64 in all."""
+
+
+class Names:
+    """Tool names in the form that a provider takes; the same name gives the same result in every request."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._legal = re.compile(dialect.tool_name)
+        self.changed: dict[str, str] = {}
+        """Client's names by the names sent, where they differ."""
+
+    def sent(self, name: str) -> str:
+        if self._legal.fullmatch(name):
+            return name
+        plain = _ODD.sub("_", name)
+        plain = plain if self._legal.fullmatch(plain[:1]) else f"_{plain}"
+        short = f"{plain[:_LONGEST]}_{sha256(name.encode()).hexdigest()[:8]}"
+        self.changed[short] = name
+        return short
+
+
+class Choice(NamedTuple):
+    """The translation of `tool_choice`."""
+
+    fields: dict[str, Any]
+    say: str = ""
+    """Text for the model, if the provider has no field for the choice."""
+    offers: bool = True
+    """Whether tools are offered."""
+
+
+def functions(tools: Iterable[object]) -> dict[str, Tool]:
+    """The tools that the client runs, by name and in order; the first tool of a name wins."""
+    found: dict[str, Tool] = {}
+    for tool in tools:
+        if isinstance(tool, Tool) and tool.is_function:
+            found.setdefault(tool.name, tool)
+    return found
+
+
+def offered(tools: Iterable[Tool], names: Names, rules: Rules) -> list[dict[str, Any]]:
+    """The field `tools`."""
+    return [
+        {
+            "type": "function",
+            "function": {
+                "name": names.sent(tool.name),
+                **({"description": tool.description} if isinstance(tool.description, str) else {}),
+                "parameters": _parameters(bytes(tool.input_schema), rules),
+            },
+        }
+        for tool in tools
+    ]
+
+
+@lru_cache(512)
+def _parameters(schema: bytes, rules: Rules) -> msgspec.Raw:
+    """The schema as sent: its own compact bytes if nothing has to change. Cached, since a client sends its
+    tools with every request."""
+    told = msgspec.json.decode(schema)
+    sent = parameters(told, rules)
+    return msgspec.Raw(msgspec.json.format(schema, indent=-1) if sent == told else msgspec.json.encode(sent))
+
+
+def refusal(asked: Offered) -> str:
+    """The reason why no provider of chat completions can serve the request, else empty."""
+    tools = [tool for tool in as_list(asked.tools) if isinstance(tool, Tool)]
+    servers = [tool.shown for tool in tools if not tool.is_function]
+    if servers and len(servers) == len(tools):
+        return f"the request offers only tools that Anthropic itself defines ({', '.join(servers[:5])})"
+    choice = as_object(asked.tool_choice)
+    if choice.get("name") in servers:
+        return f"the request's tool_choice names {choice['name']}, a tool that Anthropic itself defines"
+    if as_object(asked.thread).get("type") == "continue":
+        return "the request continues a thread that Anthropic itself keeps"
+    if isinstance(asked.compaction, dict):
+        return "the request asks for a compaction, which only Anthropic itself makes"
+    return ""
+
+
+def choose(asked: object, tools: dict[str, str], dialect: Dialect, *, thinks: bool, called: bool) -> Choice:
+    """Translates `tool_choice`. `tools` maps the client's names to those sent. `thinks`: thinking is switched
+    on. `called`: the history has calls, which some servers refuse without tools."""
+    told = as_object(asked)
+    kind, name = told.get("type"), told.get("name")
+    if not tools:
+        return Choice({}, offers=False)
+    if kind == "none":
+        if dialect.no_tool:
+            return Choice({"tool_choice": "none"})
+        return Choice({}, "Answer without calling a tool.", True) if called else Choice({}, offers=False)
+    fields: dict[str, Any] = {}
+    if dialect.parallel and told.get("disable_parallel_tool_use") is True:
+        fields["parallel_tool_calls"] = False
+    if kind == "tool" and isinstance(name, str) and name in tools:
+        return _forced(fields, tools[name], len(tools), dialect, thinks)
+    return _forced(fields, "", len(tools), dialect, thinks) if kind == "any" else Choice(fields)
+
+
+def _forced(fields: dict[str, Any], name: str, count: int, dialect: Dialect, thinks: bool) -> Choice:
+    say = f"Call the tool {name} now." if name else "Call one of the tools now."
+    if not dialect.forced or (thinks and not dialect.forced_in_thought):
+        return Choice(fields, say)
+    if name and dialect.named:
+        return Choice({"tool_choice": {"type": "function", "function": {"name": name}}, **fields})
+    return Choice({"tool_choice": dialect.forced, **fields}, say if name and count > 1 else "")

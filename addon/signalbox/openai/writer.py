@@ -1,0 +1,332 @@
+"""Anthropic's events and messages, as they are written.
+
+A stream has one order: `message_start`, then blocks with contiguous indices of which one is open at a time,
+then one `message_delta` and `message_stop`, or `error` at any time; nothing after either
+(anthropic-messages.md, 6).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from signalbox.anthropic.answer_facts import AnswerFacts
+from signalbox.anthropic.issued import MOST, Block
+
+type MessagesEvent = dict[str, Any]
+
+EVENTS = "text/event-stream; charset=utf-8"
+JSON = "application/json"
+
+_encoder = msgspec.json.Encoder()
+_NO_USAGE = {
+    "input_tokens": 0,
+    "cache_creation_input_tokens": 0,
+    "cache_read_input_tokens": 0,
+    "output_tokens": 0,
+}
+
+
+def encode(events: list[MessagesEvent]) -> bytes:
+    """As server-sent events: clients pass over what has no `event:` line."""
+    return b"".join(
+        b"event: %b\ndata: %b\n\n" % (event["type"].encode(), _encoder.encode(event)) for event in events
+    )
+
+
+class Writer:
+    """Makes a legal stream of whatever is called, in whatever order, and fills `facts` with what the events
+    tell, as a reader of them would."""
+
+    def __init__(
+        self,
+        id: str,
+        model: str,
+        sign: Callable[[str], str],
+        *,
+        facts: AnswerFacts | None = None,
+        key: bytes | None = None,
+        response_model: str | None = None,
+        estimate: Callable[[], int] | None = None,
+    ) -> None:
+        """`model` is named where `begin` names none, `response_model` in place of any; `sign` gives the
+        signature of a block of thinking, of which it gets the text. `estimate` gives the input tokens that
+        `message_start` shows. With a `key` thinking blocks are digested."""
+        self.blocks = 0
+        """Begun so far."""
+        self.calls = 0
+        """How many of them are tool calls."""
+        self.open = ""
+        """The type of the open block."""
+        self.begun = False
+        """Whether the message has been started."""
+        self._id = id
+        self._model = model
+        self._response_model = response_model
+        self._estimate = estimate
+        self._sign = sign
+        self._facts = AnswerFacts() if facts is None else facts
+        self._key = key
+        self._events: list[MessagesEvent] = []
+        self._ended = False
+        self._thought: list[str] = []
+
+    def taken(self) -> list[MessagesEvent]:
+        """What was written since the last time."""
+        events, self._events = self._events, []
+        return events
+
+    def begin(self, model: str = "") -> None:
+        if self.begun or self._ended:
+            return
+        self.begun = True
+        usage = _NO_USAGE if self._estimate is None else _NO_USAGE | {"input_tokens": self._estimate()}
+        message: MessagesEvent = {
+            "id": self._id,
+            "type": "message",
+            "role": "assistant",
+            "model": model or self._model if self._response_model is None else self._response_model,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": usage,
+        }
+        self._events.append({"type": "message_start", "message": message})
+        self._facts.is_stream = True
+        self._facts.message_id = self._id
+
+    def text(self, text: str) -> None:
+        if self.open != "text":
+            self._start({"type": "text", "text": ""})
+        self._delta({"type": "text_delta", "text": text})
+
+    def thinking(self, text: str) -> None:
+        if self.open != "thinking":
+            self._start({"type": "thinking", "thinking": "", "signature": ""})
+        if text:
+            self._thought.append(text)
+            self._delta({"type": "thinking_delta", "thinking": text})
+
+    def call(self, id: str, name: str) -> None:
+        self.calls += 1
+        self._start({"type": "tool_use", "id": id, "name": name, "input": {}})
+
+    def arguments(self, text: str) -> None:
+        """Of the call that is open."""
+        if text and self.open == "tool_use":
+            self._delta({"type": "input_json_delta", "partial_json": text})
+
+    def close(self) -> None:
+        """The open block, if any."""
+        if not self.open:
+            return
+        signature = ""
+        if self.open == "thinking":
+            signature = self._sign("".join(self._thought))
+            self._delta({"type": "signature_delta", "signature": signature})
+            self._thought.clear()
+        self.open = ""
+        is_written = self._write({"type": "content_block_stop", "index": self.blocks - 1})
+        if signature and is_written:
+            self._note_issued(Block("thinking", signature=signature))
+
+    def stop(self, reason: str, usage: dict[str, int], sequence: str | None = None) -> None:
+        """`sequence` is the stop sequence that was met."""
+        self.close()
+        delta = {"stop_reason": reason, "stop_sequence": sequence}
+        if self._write({"type": "message_delta", "delta": delta, "usage": usage}):
+            self._facts.began = self._facts.stopped = True
+            self._facts.usage.take(usage)
+        if self._write({"type": "message_stop"}):
+            self._facts.complete = True
+        self._ended = True
+
+    def error(self, type: str, message: str, request_id: str) -> None:
+        if not self._ended:
+            error = {"type": type, "message": message}
+            self._events.append({"type": "error", "error": error, "request_id": request_id})
+            self._facts.is_stream = True
+            self._facts.error = type, message
+            self._ended = True
+
+    def _start(self, block: MessagesEvent) -> None:
+        self.close()
+        self.open = block["type"]
+        is_written = self._write(
+            {"type": "content_block_start", "index": self.blocks, "content_block": block}
+        )
+        self._facts.began = self._facts.began or (is_written and self.open == "tool_use")
+        self.blocks += 1
+
+    def _delta(self, delta: MessagesEvent) -> None:
+        if self._write({"type": "content_block_delta", "index": self.blocks - 1, "delta": delta}):
+            self._facts.began = True
+
+    def _write(self, event: MessagesEvent) -> bool:
+        """Whether it may still be written."""
+        self.begin()
+        if not self._ended:
+            self._events.append(event)
+        return not self._ended
+
+    def _note_issued(self, block: Block) -> None:
+        if self._key is not None and len(self._facts.issued) < MOST:
+            digest = block.digest(self._key)
+            self._facts.issued += [] if digest is None else [digest]
+
+
+_ABOUT_MESSAGE = frozenset({"id", "type", "role", "model", "content", "container", "usage"})
+"""Fields that `message_start` tells; the others come with `message_delta` (anthropic-messages.md, 6)."""
+_OF_DELTA = frozenset({"stop_reason", "stop_sequence", "stop_details"})
+_STREAMED = {"text": "text_delta", "thinking": "thinking_delta"}
+
+
+class Message:
+    """Put together from the events of its stream."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        """Whether it is whole: its last event came."""
+        self._message: dict[str, Any] = {}
+        self._block: dict[str, Any] | None = None
+        """The one that is open."""
+        self._pieces: list[str] = []
+        """Of its text, thinking or arguments."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was told why the message ends."""
+        return bool(self._message.get("stop_reason"))
+
+    def add(self, events: Iterable[MessagesEvent]) -> None:
+        """Raises KeyError and the like for events that are none of Anthropic's."""
+        for event in events:
+            self._take(event)
+
+    def tell(self, facts: AnswerFacts, key: bytes | None) -> None:
+        """Fill `facts` with what the message tells, or the error that came instead."""
+        self._close()
+        facts.complete = True
+        if self._message.get("type") == "error":
+            error = self._message["error"]
+            facts.error = error["type"], error["message"]
+            return
+        facts.began, facts.stopped = True, self.stopped
+        facts.message_id = self._message.get("id") or ""
+        facts.usage.take(self._message.get("usage") or {})
+        if key is not None:
+            digests = (
+                Block("thinking", block["thinking"], block["signature"]).digest(key)
+                for block in self._message["content"]
+                if block["type"] == "thinking"
+            )
+            facts.issued += [digest for digest in digests if digest is not None][:MOST]
+
+    def encoded(self) -> bytes:
+        """The message, or the error that came instead."""
+        self._close()
+        return msgspec.json.encode(self._message)
+
+    def _take(self, event: MessagesEvent) -> None:
+        match event["type"]:
+            case "message_start":
+                self._message = event["message"] | {"content": []}
+            case "content_block_start":
+                self._close()
+                self._block = event["content_block"]
+                self._message["content"].append(self._block)
+            case "content_block_delta":
+                self._add(event["delta"])
+            case "content_block_stop":
+                self._close()
+            case "message_delta":
+                told = {
+                    name: value for name, value in (event.get("usage") or {}).items() if value is not None
+                }
+                more = {name: event[name] for name in event.keys() - {"type", "delta", "usage"}}
+                usage = (self._message.get("usage") or {}) | told
+                self._message |= more | (event.get("delta") or {}) | {"usage": usage}
+            case "message_stop":
+                self.ended = True
+            case "error":
+                self._block, self._message = None, event
+
+    def _add(self, delta: dict[str, Any]) -> None:
+        assert self._block is not None
+        match delta["type"]:
+            case "signature_delta":
+                self._block["signature"] = delta["signature"]
+            case "citations_delta":
+                self._block["citations"] = [*(self._block.get("citations") or ()), delta["citation"]]
+            case "text_delta" | "thinking_delta" | "input_json_delta":
+                self._pieces.append(next(text for name, text in delta.items() if name != "type"))
+            case "compaction_delta":
+                self._block |= {name: value for name, value in delta.items() if name != "type"}
+
+    def _close(self) -> None:
+        block, text = self._block, "".join(self._pieces)
+        self._block = None
+        self._pieces.clear()
+        if block is None or not text:
+            return
+        if "input" in block:
+            block["input"] = _input(text)
+        elif block["type"] in _STREAMED:
+            block[block["type"]] = (block.get(block["type"]) or "") + text
+
+
+def _input(arguments: str) -> object:
+    """As they were written; none of those that are cut."""
+    try:
+        msgspec.json.decode(arguments, type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return {}
+    return msgspec.Raw(arguments.encode())
+
+
+def events_of(message: dict[str, Any]) -> Iterator[MessagesEvent]:
+    """The events of a stream that add up to this message. Raises KeyError and the like where it is none."""
+    usage = message.get("usage") or {}
+    start = {name: value for name, value in message.items() if name in _ABOUT_MESSAGE}
+    start |= {"content": [], "stop_reason": None, "stop_sequence": None}
+    yield {"type": "message_start", "message": start}
+    for index, block in enumerate(message["content"]):
+        opening, deltas = _parts(block)
+        yield {"type": "content_block_start", "index": index, "content_block": opening}
+        yield from ({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas)
+        yield {"type": "content_block_stop", "index": index}
+    delta = {"stop_sequence": None} | {n: value for n, value in message.items() if n in _OF_DELTA}
+    more = {n: value for n, value in message.items() if n not in _ABOUT_MESSAGE | _OF_DELTA}
+    yield more | {"type": "message_delta", "delta": delta, "usage": {"output_tokens": 0} | usage}
+    yield {"type": "message_stop"}
+
+
+def _parts(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A block as it starts, and its deltas; blocks of other types come whole."""
+    kind = block["type"]
+    if kind in _STREAMED:
+        deltas = [{"type": _STREAMED[kind], kind: block[kind]}] if block.get(kind) else []
+        if citations := block.get("citations"):
+            deltas += [{"type": "citations_delta", "citation": citation} for citation in citations]
+        if kind == "thinking" and block.get("signature"):
+            deltas.append({"type": "signature_delta", "signature": block["signature"]})
+        emptied = {name: [] if name == "citations" else "" for name in (kind, "citations") if name in block}
+        return block | emptied | ({"signature": ""} if "signature" in block else {}), deltas
+    if "input" in block:
+        arguments = msgspec.json.encode(block["input"]).decode()
+        return block | {"input": {}}, [{"type": "input_json_delta", "partial_json": arguments}]
+    return block, []
+
+
+def warmed_up(model: str, input_tokens: int, *, seed: str, stream: bool) -> tuple[bytes, str]:
+    """The answer to a request for nothing but a warm cache (`max_tokens: 0`), which other protocols cannot
+    express: a message without content, and its content type (translation.md, 1)."""
+    writer = Writer(f"msg_{seed}", model, lambda _: "")
+    writer.begin()
+    writer.stop("max_tokens", {"input_tokens": input_tokens, "output_tokens": 0})
+    events = writer.taken()
+    if stream:
+        return encode(events), EVENTS
+    message = Message()
+    message.add(events)
+    return message.encoded(), JSON
