@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.callers import Caller, black_hole
-from tests.litellm import LiteLLM
-from tests.playbook import Playbook, PlayedRouter, played
-from tests.running import RouterFiles
+from tests.support.fake_provider import Upstream
+from tests.support.litellm import LiteLLM
+from tests.support.playbook import Playbook, PlayedRouter, played
+from tests.support.raw_client import Caller, black_hole
 from tests.support.router import Router as InProcessRouter
-from tests.tls import speaks_no_tls
-from tests.upstream import Upstream
+from tests.support.router_process import RouterFiles
+from tests.support.tls import speaks_no_tls
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from mitmproxy.tools.main import process_options
 from signalbox.app import App
 from signalbox.proxy import setup
 from signalbox.record.console import Console, NotOurs
-from tests.running import ROOT, START, RouterFiles, clean_environment
+from tests.support.router_process import ROOT, START, RouterFiles, clean_environment
 
 _local = threading.local()
 _loops: set[int] = set()

@@ -1,0 +1,287 @@
+"""Providers of chat completions that refuse what strict ones refuse answer Claude Code's requests."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support import chat
+from tests.support.answers import Answer
+from tests.support.fake_provider import Received, Upstream
+from tests.support.raw_client import Caller, Whole
+from tests.support.router_process import Router
+
+DIALECTS = ("openai", "deepseek", "glm", "generic", "openrouter", "lmstudio", "kimi", "gemini")
+UNREADABLE = re.compile(r"\\[pP]\{|\(\?[=!<]|\[\^?[^\]]*(?<!\\)\[")
+ANCHORED_ONLY = ("generic", "lmstudio")
+
+
+def rules(home: Upstream, up: Upstream) -> str:
+    lines = [
+        "failover: {on: []}",
+        "providers:",
+        f"  home: {{url: '{home.url}', key: home-key-for-tests-01}}",
+        *(
+            f"  {name}: {{url: '{up.url}/{name}', api: openai, dialect: {name}, key: {name}-key-for-tests}}"
+            for name in DIALECTS
+        ),
+        "rules:",
+        *(f"  - {{match: '{name}-*', to: {name}}}" for name in DIALECTS),
+        "  - {match: 'home-*', to: home}",
+        "  - {match: 'chain-*', to: [glm, generic], failover: {on: [500]}}",
+    ]
+    return "\n".join(lines)
+
+
+SAVED = r'^(?!__.*__$)[^\p{Cc}\p{Cf}"\\./[\]]{1,200}$'
+
+
+def _tool(name: str, **properties: Any) -> dict[str, Any]:
+    schema = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "type": "object",
+        "properties": properties,
+    }
+    return {
+        "name": name,
+        "description": f"{name}.",
+        "input_schema": {**schema, "additionalProperties": False},
+    }
+
+
+TEXT = {"type": "string"}
+TOOLS = [
+    _tool("Read", file_path=TEXT, offset={"type": "integer", "minimum": 0}, limit={"type": "integer"}),
+    _tool("Save", field={**TEXT, "description": "The field.", "pattern": SAVED}),
+    _tool("Send", to={**TEXT, "allOf": [{"pattern": r"^[^\n\r]*$"}, {"pattern": r"^[\s\S]{0,300}$"}]}),
+    _tool("Script", script={**TEXT, "maxLength": 524288}, run={**TEXT, "pattern": "^wf_[a-z0-9-]{6,}$"}),
+    _tool(
+        "Pick", mode={"enum": ["", "fast"]}, url={**TEXT, "format": "uri"}, word={**TEXT, "pattern": r"\S"}
+    ),
+    _tool(
+        "mcp__crm__list",
+        ids={"type": "array"},
+        rows={"type": ["array", "null"]},
+        pair={"items": [TEXT, TEXT]},
+    ),
+    _tool(
+        "mcp__crm__update",
+        task={
+            "type": "object",
+            "properties": {"id": TEXT, "name": TEXT},
+            "anyOf": [{"required": ["id"]}, {"required": ["name"]}],
+        },
+    ),
+    *(_tool(f"mcp__more__tool_{n}", n={"type": "integer", "exclusiveMinimum": 0}) for n in range(20)),
+]
+
+
+class Strict:
+    """Refuses with 400 what strict providers refuse, then has one file read and repeats what was in it."""
+
+    def __init__(
+        self, *, mandatory: bool = False, efforts: tuple[str, ...] = ("low", "medium", "high")
+    ) -> None:
+        self.mandatory = mandatory
+        self.efforts = efforts
+
+    def __call__(self, received: Received) -> Answer:
+        asked, dialect = received.json, received.path.split("/")[1]
+        for tool in asked.get("tools", []):
+            function = tool["function"]
+            if fault := next(_faults(function["parameters"], dialect), ""):
+                return chat.error(400, f"Invalid schema for function '{function['name']}': {fault}")
+        effort = asked.get("reasoning_effort") or asked.get("reasoning", {}).get("effort")
+        if self.mandatory and (effort == "none" or asked.get("thinking", {}).get("type") == "disabled"):
+            return chat.error(400, "Reasoning is mandatory for this endpoint and cannot be disabled.")
+        if effort is not None and effort not in self.efforts:
+            listed = ", ".join(f"'{word}'" for word in self.efforts)
+            return chat.error(
+                400, f"Unsupported value: '{effort}' for reasoning effort. Supported values are: {listed}."
+            )
+        results = [message["content"] for message in asked["messages"] if message["role"] == "tool"]
+        if results or not asked.get("tools"):
+            return chat.stream(chat.text_stream("It says ", *results))
+        call = chat.call("Read", '{"file_path": "/fake/notes"}', "call_fake_0")
+        return chat.stream(
+            [
+                chat.chunk({"tool_calls": [call]}),
+                chat.chunk({}, "tool_calls"),
+                chat.chunk(None, usage=chat.USAGE),
+                chat.DONE,
+            ]
+        )
+
+
+def _faults(schema: Any, dialect: str) -> Iterator[str]:
+    """What is wrong with a schema, anywhere in it."""
+    if isinstance(schema, list):
+        for one in schema:
+            yield from _faults(one, dialect)
+    if not isinstance(schema, dict):
+        return
+    pattern, kind = schema.get("pattern", ""), schema.get("type")
+    if isinstance(pattern, str) and UNREADABLE.search(pattern):
+        yield f"'{pattern}' is not a 'regex'."
+    if dialect in ANCHORED_ONLY and not re.fullmatch(r"(\^[^\\]*\$)?", str(pattern)):
+        yield "Pattern must start with '^' and end with '$'"
+    if dialect in ANCHORED_ONLY and isinstance(schema.get("maxLength"), int) and schema["maxLength"] >= 2000:
+        yield "number of repetitions exceeds sane defaults"
+    if (kind == "array" or (isinstance(kind, list) and "array" in kind)) and not isinstance(
+        schema.get("items"), dict
+    ):
+        yield "array schema missing items."
+    if dialect == "kimi" and "type" in schema and "anyOf" in schema:
+        yield "when using anyOf, type should be defined in anyOf items instead of the parent schema"
+    if dialect == "gemini" and "" in schema.get("enum", []):
+        yield "enum[0]: cannot be empty"
+    for value in schema.values():
+        yield from _faults(value, dialect)
+
+
+def _ask(router: Router, model: str, messages: list[Any], **more: Any) -> Whole:
+    body = {
+        "model": model,
+        "max_tokens": 32000,
+        "stream": True,
+        "system": [
+            {"type": "text", "text": "x-anthropic-billing-header: cc_version=fake"},
+            {"type": "text", "text": "You help with code.", "cache_control": {"type": "ephemeral"}},
+        ],
+        "metadata": {"user_id": "user_fake"},
+        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+        "tools": TOOLS,
+        "thinking": {"type": "adaptive"},
+        "output_config": {"effort": "max"},
+        "messages": messages,
+        **more,
+    }
+    with Caller(router) as caller:
+        raw = json.dumps(body).encode()
+        caller.socket.sendall(caller.head(len(raw)) + raw)
+        return caller.answer()
+
+
+QUESTION = {"role": "user", "content": "What is in the notes?"}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_tool_loop_with_many_tools_goes_through_a_strict_provider(router, up, dialect):
+    up.answer(Strict())
+    first = _ask(router, f"{dialect}-gpt-5.2", [QUESTION])
+    assert first.status == 200, first.body
+    assert b'"name":"Read"' in first.body
+    [use] = re.findall(rb'"id":"(\w+)","name":"Read"', first.body)
+    call = {"type": "tool_use", "id": use.decode(), "name": "Read", "input": {"file_path": "/fake/notes"}}
+    result = {"type": "tool_result", "tool_use_id": use.decode(), "content": "forty-two"}
+    turns = [QUESTION, {"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
+    second = _ask(router, f"{dialect}-gpt-5.2", turns)
+    assert second.status == 200, second.body
+    assert b"forty-two" in second.body
+    assert second.headers["x-signalbox-attempts"] == f"{dialect}:200"
+    tools = {tool["function"]["name"]: tool["function"] for tool in up.requests[-1].json["tools"]}
+    assert len(tools) == len(TOOLS)
+    assert SAVED in tools["Save"]["parameters"]["properties"]["field"]["description"]
+
+
+def test_an_effort_that_is_refused_is_mended_once_and_remembered(router, up):
+    up.answer(Strict())
+    assert _ask(router, "openai-gpt-5.5-pro", [QUESTION], tools=[]).status == 200
+    assert [asked.json.get("reasoning_effort") for asked in up.requests] == ["xhigh", "high"]
+    answer = _ask(router, "openai-gpt-5.5-pro", [QUESTION], tools=[])
+    assert answer.headers["x-signalbox-attempts"] == "openai:200"
+    assert up.requests[-1].json["reasoning_effort"] == "high"
+
+
+def test_reasoning_that_is_mandatory_is_not_switched_off_again(router, up):
+    up.answer(Strict(mandatory=True, efforts=("minimal", "low", "medium", "high")))
+    for _ in range(2):
+        answer = _ask(router, "openrouter-some/thinker", [QUESTION], thinking={"type": "disabled"})
+        assert answer.status == 200, answer.body
+    efforts = [asked.json["reasoning"]["effort"] for asked in up.requests]
+    assert efforts == ["none", "minimal", "minimal"]
+
+
+def test_a_switch_that_is_refused_is_left_alone(router, up):
+    up.answer(Strict(mandatory=True))
+    for _ in range(2):
+        assert _ask(router, "glm-always-thinking", [QUESTION], thinking={"type": "disabled"}).status == 200
+    assert [asked.json.get("thinking") for asked in up.requests] == [{"type": "disabled"}, None, None]
+
+
+def test_an_effort_that_is_taken_from_no_list_is_lowered_step_by_step(router, up):
+    def answer(received: Received) -> Answer:
+        effort = received.json.get("reasoning_effort")
+        if effort in ("xhigh", "high"):
+            return chat.error(400, f"Invalid value for reasoning_effort: {effort}")
+        return chat.stream(chat.text_stream())
+
+    up.answer(answer)
+    assert _ask(router, "generic-gpt-5.2-plain", [QUESTION]).status == 200
+    assert [asked.json["reasoning_effort"] for asked in up.requests] == ["xhigh", "high", "medium"]
+
+
+def test_each_provider_of_a_chain_is_mended_for_itself(router, up):
+    """What one has refused and was mended says nothing of the next one, which is mended too."""
+
+    def answer(received: Received) -> Answer:
+        if "stream_options" in received.json:
+            return chat.error(400, "Unknown parameter: 'stream_options'.")
+        return chat.error(500, "down") if received.path.startswith("/glm") else usual
+
+    usual = chat.stream(chat.text_stream())
+    up.answer(answer)
+    answered = _ask(router, "chain-x", [QUESTION])
+    assert answered.headers["x-signalbox-attempts"] == "glm:400 glm:500 generic:400 generic:200"
+
+
+def test_a_field_that_is_refused_is_mended_once_and_remembered(router, up):
+    def answer(received: Received) -> Answer:
+        if "stream_options" in received.json:
+            return chat.error(400, "Unknown parameter: 'stream_options'.")
+        return chat.stream(chat.text_stream())
+
+    up.answer(answer)
+    for _ in range(2):
+        assert _ask(router, "generic-old", [QUESTION]).status == 200
+    assert ["stream_options" in asked.json for asked in up.requests] == [True, False, False]
+
+
+def test_reasoning_that_a_provider_wants_back_is_put_there(router, up):
+    """A model that wants its reasoning back, behind a gateway whose dialect does not say so."""
+
+    def answer(received: Received) -> Answer:
+        said = [message for message in received.json["messages"] if message["role"] == "assistant"]
+        if not all(message.get("reasoning_content") for message in said):
+            return chat.error(
+                400, "The `reasoning_content` in the thinking mode must be passed back to the API."
+            )
+        return chat.stream(chat.text_stream())
+
+    up.answer(answer)
+    turns = [QUESTION, {"role": "assistant", "content": "Forty-two."}, QUESTION]
+    for _ in range(2):
+        assert _ask(router, "generic-deepseek", turns).status == 200
+    assert len(up.requests) == 3
+
+
+def test_a_refusal_that_names_nothing_that_can_change_reaches_the_client(router, up):
+    up.answer(chat.error(400, "Invalid image in the request."))
+    answer = _ask(router, "generic-picky", [QUESTION])
+    assert (answer.status, answer.headers["x-signalbox-attempts"]) == (400, "generic:400")
+    assert len(up.requests) == 1
+
+
+def test_an_effort_that_a_messages_provider_refuses_is_left_out(router, home):
+    def answer(received: Received) -> Any:
+        if received.json.get("output_config", {}).get("effort") == "max":
+            text = "output_config.effort: Input should be 'low', 'medium' or 'high'"
+            return chat.error(400, text, type="invalid_request_error")
+        return chat.json_answer({"type": "message", "role": "assistant", "content": [], "usage": {}})
+
+    home.answer(answer)
+    for _ in range(2):
+        assert _ask(router, "home-model", [QUESTION], stream=False).status == 200
+    assert ["output_config" in asked.json for asked in home.requests] == [True, False, False]

@@ -1,0 +1,174 @@
+"""A conversation changes providers at any turn, and nobody is sent what it would refuse."""
+
+import http.client
+import json
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from itertools import cycle
+
+import pytest
+
+from tests.support.conversation import SESSION, Conversation
+from tests.support.fake_provider import Upstream
+from tests.support.router_process import Router
+from tests.support.strict_providers import (
+    LaxProvider,
+    StrictAnthropic,
+    UnsignedProvider,
+)
+
+if sys.platform != "win32":
+    import fcntl
+
+LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
+PROVIDERS = ("anthropic", "zai", "kimi", "deepseek")
+
+
+@pytest.fixture
+def upstreams() -> Iterator[dict[str, Upstream]]:
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(Upstream()) for name in PROVIDERS}
+
+
+def rules(upstreams: dict[str, Upstream]) -> str:
+    auth = {name: f"key: {name}-key" for name in PROVIDERS} | {"anthropic": "auth: client"}
+    lines = [f"  {name}: {{url: '{one.url}', {auth[name]}}}\n" for name, one in upstreams.items()]
+    providers = "".join(lines)
+    matches = "".join(f"  - {{match: '{name}-*', to: {name}}}\n" for name in PROVIDERS)
+    return f"providers:\n{providers}rules:\n{matches}"
+
+
+def sender(
+    router: Router, path: str = "/v1/messages?beta=true"
+) -> Callable[[bytes, dict[str, str]], tuple[int, bytes]]:
+    def send(body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        with closing(http.client.HTTPConnection("127.0.0.1", router.ports[0], timeout=15)) as connection:
+            connection.request("POST", path, body, {"Authorization": LOGIN} | headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    return send
+
+
+@pytest.mark.parametrize(("thinking", "stream"), [("adaptive", True)])
+def test_thirty_turns_switch_provider_at_every_turn_without_one_error(
+    start_router, upstreams, thinking, stream
+):
+    modes = ("adaptive", "enabled")
+    upstreams["anthropic"].answer(StrictAnthropic("anthropic", modes=modes, bound=True, redacts=True))
+    upstreams["zai"].answer(LaxProvider("zai"))
+    upstreams["kimi"].answer(LaxProvider("kimi", rejects=("context_management",)))
+    upstreams["deepseek"].answer(UnsignedProvider("deepseek"))
+    router = start_router(upstreams["anthropic"].url, rules=rules(upstreams))
+    conversation = Conversation(sender(router), thinking=thinking, stream=stream)
+    for turn in range(30):
+        conversation.turn(f"{PROVIDERS[(turn * 3 + turn // 4) % 4]}-model")
+    assert {name for name, one in upstreams.items() if one.requests} == set(PROVIDERS)
+    attempts = [record["attempts"] for record in router.records(30)]
+    assert {*attempts} == {f"{name}:200" for name in PROVIDERS} | {"kimi:400 kimi:200"}
+    for name, one in upstreams.items():
+        assert any(SESSION.encode() in each.body for each in one.requests) is (name == "anthropic")
+
+
+def test_two_routers_that_share_their_state_take_turns_in_one_conversation(start_router, upstreams, tmp_path):
+    """What one has just delivered the other knows: foreign thinking is refused, and missing thinking too."""
+    upstreams["anthropic"].answer(StrictAnthropic("anthropic"))
+    upstreams["zai"].answer(LaxProvider("zai"))
+    upstreams["deepseek"].answer(UnsignedProvider("deepseek"))
+    routers = [
+        start_router(upstreams["anthropic"].url, rules=rules(upstreams), state=tmp_path / "state")
+        for _ in range(2)
+    ]
+    senders = cycle(map(sender, routers))
+    conversation = Conversation(lambda body, headers: next(senders)(body, headers))
+    for turn in range(30):
+        conversation.turn(f"{('deepseek', 'zai', 'anthropic', 'deepseek')[turn % 4]}-model")
+    for router in routers:
+        assert {record["attempts"] for record in router.records(15)} == {
+            "deepseek:200",
+            "zai:200",
+            "anthropic:200",
+        }
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+def test_requests_do_not_wait_for_files_that_others_lock(start_router, upstreams, tmp_path):
+    """Of learned facts, the ledger and the request log."""
+    upstreams["deepseek"].answer(UnsignedProvider("deepseek"))
+    state = tmp_path / "state"
+    router = start_router(upstreams["anthropic"].url, rules=rules(upstreams), state=state)
+    conversation = Conversation(sender(router))
+
+    def median() -> float:
+        """Seconds of a turn whose history and whose answer hold thinking."""
+        took = []
+        for _ in range(15):
+            began = time.monotonic()
+            conversation.turn("deepseek-model")
+            took.append(time.monotonic() - began)
+        return sorted(took)[7]
+
+    free = median()
+    router.records(15)
+    with ExitStack() as held:
+        for file in ("learned.sqlite", "ledger.sqlite"):
+            other = held.enter_context(closing(sqlite3.connect(state / file, isolation_level=None)))
+            other.execute("BEGIN EXCLUSIVE")
+        lock = held.enter_context((state / ".requests.jsonl.lock").open("w"))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        locked = median()
+    assert locked < free + 0.03  # one wait for one of them would be 0.05
+    assert len(router.records(30)) == 30
+
+
+@pytest.mark.parametrize("thinking", ["adaptive", "enabled"])
+def test_thinking_that_is_bound_to_another_conversation_is_mended_by_one_more_try(
+    router, upstreams, thinking
+):
+    """As after a client has changed what was said before: also within a running tool loop."""
+    upstreams["anthropic"].answer(StrictAnthropic(bound=True))
+    conversation = Conversation(sender(router), thinking=thinking)
+    conversation.turn("anthropic-model")
+    conversation.history[0]["content"][-1]["text"] += " (edited)"
+    for _ in range(3):
+        conversation.turn("anthropic-model")
+    attempts = [record["attempts"] for record in router.records(4)]
+    assert attempts == ["anthropic:200", "anthropic:400 anthropic:200", "anthropic:200", "anthropic:200"]
+
+
+@pytest.fixture
+def router(start_router: Callable[..., Router], upstreams: dict[str, Upstream]) -> Router:
+    return start_router(upstreams["anthropic"].url, rules=rules(upstreams))
+
+
+def history(model: str, signature: str, *, stream: bool = False) -> bytes:
+    thinking = {"type": "thinking", "thinking": "hm", "signature": signature}
+    return json.dumps(
+        {
+            "model": model,
+            "max_tokens": 64,
+            "stream": stream,
+            "messages": [
+                {"role": "user", "content": "a"},
+                {"role": "assistant", "content": [thinking, {"type": "text", "text": "b"}]},
+                {"role": "user", "content": "c"},
+            ],
+        }
+    ).encode()
+
+
+def test_a_session_has_one_name_at_all_other_providers_and_keeps_it(start_router, upstreams, tmp_path):
+    state, body = tmp_path / "state", json.loads(history("zai-x", "c2ln"))
+    for model in ("zai-x", "kimi-x", "anthropic-x"):
+        router = start_router(upstreams["anthropic"].url, rules=rules(upstreams), state=state)
+        sender(router)(json.dumps(body | {"model": model, "metadata": {"user_id": SESSION}}).encode(), {})
+        router.stop()
+    zai, kimi, home = (
+        upstreams[name].wait_for(1)[0].json["metadata"]["user_id"] for name in ("zai", "kimi", "anthropic")
+    )
+    assert home == SESSION
+    assert zai == kimi
+    assert zai.startswith("user_")

@@ -1,0 +1,134 @@
+"""HTTP/1 as strangers may speak it over real sockets (more of it in `test_proxy_stream_http1`)."""
+
+import json
+import socket
+import threading
+from contextlib import closing, suppress
+from http.client import HTTPConnection
+
+import pytest
+
+from tests.support.answers import Answer, message_json, message_sse
+from tests.support.fake_provider import Upstream
+from tests.support.raw_client import LOGIN, Caller, both
+from tests.support.router_process import Router
+
+ROUTER = Router
+
+SECRET = "sk-ant-api03-fake-secret-of-nobody-0123456789"
+
+
+def rules(home: Upstream, up: Upstream) -> str:
+    return f"""
+providers:
+  anthropic: {{url: "{home.url}", auth: client}}
+  up: {{url: "{up.url}", key: up-key-for-tests-00001}}
+rules:
+  - {{match: "renamed", to: up/glm}}
+  - {{match: "*", to: anthropic}}
+"""
+
+
+def passed_on(caller: Caller, *lines: str, body: bytes = b"", path: str = "/v1/elsewhere") -> None:
+    """Send a request that no rule is about."""
+    head = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", *lines, "", ""]
+    caller.socket.sendall("\r\n".join(head).encode() + body)
+
+
+def test_a_client_may_ask_for_another_protocol_on_other_paths(home, caller):
+    head = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: odd\r\n\r\n"
+    home.answer(Answer(framing="raw", chunks=(head + b"hello",)))
+    passed_on(caller, "Content-Length: 0", "Connection: Upgrade", "Upgrade: odd")
+    caller.until(b"hello")
+    assert caller.seen.startswith(b"HTTP/1.1 101 ")
+
+
+@both
+def test_a_provider_may_speak_http_1_0(up, caller, stream):
+    said = message_sse("renamed") if stream else message_json("renamed")
+    head = f"HTTP/1.0 200 OK\r\nContent-Type: {dict(said.headers)['Content-Type']}\r\n\r\n"
+    up.answer(Answer(framing="raw", chunks=(head.encode() + said.body,), cut="close"))
+    for _ in range(2):
+        caller.ask("renamed", stream)
+        assert b"Hello" in caller.answer().body
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+def test_a_client_that_writes_before_it_reads_gets_to_see_the_refusal(router, home, path):
+    with closing(HTTPConnection("127.0.0.1", router.ports[0], timeout=10)) as connection:
+        connection.request("POST", path, b"x" * 40_000_000, {"Authorization": LOGIN})
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["error"]["type"]) == (413, "request_too_large")
+    assert not home.requests
+
+
+# heads without end
+
+
+def send_for_ever(caller: Caller, first: bytes, limit: int = 64_000_000) -> bytes:
+    """What the router says until it closes the connection, and nothing but more of the same is sent."""
+    caller.socket.settimeout(10)
+    caller.socket.sendall(first)
+    sender = threading.Thread(target=_send, args=(caller.socket, limit), daemon=True)
+    sender.start()
+    seen = b""
+    with suppress(ConnectionResetError):
+        while data := caller.socket.recv(65536):
+            seen += data
+    caller.socket.close()
+    sender.join(5)
+    return seen
+
+
+def _send(to: socket.socket, limit: int) -> None:
+    with suppress(OSError):
+        for _ in range(limit // 65536):
+            to.sendall(b"x" * 65536)
+
+
+@pytest.mark.parametrize("first", [b"x", b"POST /v1/messages HTTP/1.1\r\nX-Endless: "])
+def test_a_clients_head_without_end_is_answered_with_431(caller, first):
+    head, _, body = send_for_ever(caller, first).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 431 ")
+    assert json.loads(body)["error"]["type"] == "invalid_request_error"
+
+
+def test_what_a_client_sends_ahead_of_an_answer_is_bounded(home, caller, never):
+    home.answer(Answer(framing="raw", wait=never))
+    caller.ask("claude-opus-4-5")
+    home.wait_for(1)
+    assert send_for_ever(caller, b"POST ") == b""
+    home.wait_left()
+
+
+# what mitmproxy refuses
+
+MALFORMED = {
+    "two lengths": ("POST /v1/messages HTTP/1.1", "Content-Length: 2", "Transfer-Encoding: chunked"),
+    "a name that is none": ("POST /v1/messages HTTP/1.1", "Bad Name: x", "Content-Length: 2"),
+    "a length that is none": ("POST /v1/messages HTTP/1.1", "Content-Length: two"),
+    "a coding that is none": ("POST /v1/messages HTTP/1.1", "Transfer-Encoding: gzip"),
+    "a line without colon": ("POST /v1/messages HTTP/1.1", "nothing", "Content-Length: 2"),
+    "no request line": ("POST", "Content-Length: 2"),
+    "a tunnel": ("CONNECT example.com:443 HTTP/1.1", "Content-Length: 2"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["reverse", "forward"])
+def test_what_is_no_valid_request_is_saved_with_masked_secrets(tmp_path, upstream, mode):
+    upstreams = [upstream.url] if mode == "reverse" else []
+    with Router(tmp_path, *upstreams, rules="", options=("-w", "flows.mitm")) as router:
+        for line, *fields in MALFORMED.values():
+            with Caller(router) as caller:
+                secrets = (f"X-Api-Key: {SECRET}", f"Proxy-Authorization: Bearer {SECRET}")
+                head = [line, "Host: 127.0.0.1", *secrets, *fields]
+                caller.socket.sendall("\r\n".join([*head, "", ""]).encode() + b"{}")
+                caller.socket.shutdown(socket.SHUT_WR)
+                caller.until_closed()
+        assert router.stop() == 0
+        log = router.log()
+    written = (tmp_path / "flows.mitm").read_bytes()
+    assert written
+    assert SECRET.encode() not in written
+    assert SECRET not in log

@@ -1,0 +1,1 @@
+"""Content encodings, whole and as they arrive."""

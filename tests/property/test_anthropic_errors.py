@@ -1,0 +1,1 @@
+"""Errors in Anthropic's shape, and those of others understood."""

@@ -1,0 +1,1 @@
+"""Fields dropped wherever they stand, with only their bytes."""

@@ -1,0 +1,1 @@
+"""A history made valid for Anthropic itself."""

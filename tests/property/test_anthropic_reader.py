@@ -1,0 +1,1 @@
+"""Answers read on their way to the client."""

@@ -1,0 +1,1 @@
+"""Server-sent events cut out of a stream."""

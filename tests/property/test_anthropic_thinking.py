@@ -1,0 +1,1 @@
+"""Thinking dropped from the history, with roles left valid."""

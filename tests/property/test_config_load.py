@@ -1,0 +1,1 @@
+"""rules.yaml, `.env` and the environment into rules, or into errors with their lines."""

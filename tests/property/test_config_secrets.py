@@ -1,0 +1,1 @@
+"""Values from outside the rules file: variables, .env, key files, key commands."""

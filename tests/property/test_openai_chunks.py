@@ -1,0 +1,1 @@
+"""Chunks of chat completions as steps; the golden files show the spellings of each provider."""

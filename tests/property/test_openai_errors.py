@@ -1,0 +1,1 @@
+"""Errors of providers of chat completions, in Anthropic's words."""

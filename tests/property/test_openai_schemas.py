@@ -1,0 +1,1 @@
+"""JSON Schemas of tools, and the regular expressions in them."""

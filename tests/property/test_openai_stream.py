@@ -1,0 +1,1 @@
+"""The machine that makes Anthropic's events of steps."""

@@ -1,0 +1,1 @@
+"""Tool calls in progress: fragments, arguments and halves of characters."""

@@ -1,0 +1,1 @@
+"""Names of tools, and which of them is to be called."""

@@ -1,0 +1,1 @@
+"""The one writer of Anthropic's events."""

@@ -1,0 +1,1 @@
+"""Chunks that came in one read leave as one piece."""

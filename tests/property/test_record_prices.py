@@ -1,0 +1,1 @@
+"""The price table, and what tokens cost by it."""

@@ -1,0 +1,1 @@
+"""Days, weeks and months of a budget, and whether it is spent."""

@@ -1,0 +1,1 @@
+"""Which headers may leave for whom."""

@@ -1,0 +1,1 @@
+"""What rules may ask about one request."""

@@ -1,0 +1,1 @@
+"""Health: circuits and cooldowns of providers, models and keys."""

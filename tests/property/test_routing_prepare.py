@@ -1,0 +1,1 @@
+"""One target is sent what it understands, and nothing of what another one was."""

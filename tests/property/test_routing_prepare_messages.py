@@ -1,0 +1,1 @@
+"""What one target is sent that speaks the Messages API itself."""

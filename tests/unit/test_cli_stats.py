@@ -1,0 +1,221 @@
+import csv
+import io
+import json
+import time
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from signalbox.cli.stats import stats_command
+from signalbox.record.entry import Entry, json_line
+from signalbox.record.ledger import Ledger
+from signalbox.routing.quota import Quotas
+from signalbox.routing.rate_limit_headers import RateLimitHeaders
+from tests.support.router_process import wait_until
+
+NOON = datetime(2026, 11, 19, 12, tzinfo=UTC)
+TABLE = """\
+model       requests  errors  cancelled  input  output  cache write  cache read     cost  median     p95
+glm-4.7            3       1          1   1.3k     930          200        1.0M  $0.0125   412ms  3421ms
+[bold]\\x1b         1       0          0      5       7            0           0        —   100ms   100ms
+total              4       1          1   1.3k     937          200        1.0M  $0.0125   362ms  3421ms
+Requests without a known price, which the cost leaves out: 1
+"""
+
+
+def entry(**fields: Any) -> Entry:
+    usual = {"ts": NOON, "model": "glm-4.7", "backend": "zai", "status": "success", "session": "s1"}
+    return Entry(**usual | fields)
+
+
+ENTRIES = [
+    entry(
+        input_tokens=1250,
+        output_tokens=890,
+        cache_creation_input_tokens=200,
+        cache_read_input_tokens=1_000_000,
+        cost=0.012,
+        latency_ms=3421,
+        client="laptop",
+    ),
+    entry(backend="anthropic", status="error", latency_ms=312),
+    entry(ts=NOON + timedelta(days=2), status="cancelled", output_tokens=40, cost=0.0005, latency_ms=412),
+    entry(model="[bold]\x1b", input_tokens=5, output_tokens=7, latency_ms=100, session=None),
+]
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    (tmp_path / "requests.jsonl").write_bytes(b"".join(json_line(entry) for entry in ENTRIES))
+    return tmp_path
+
+
+def stats(state: Path, *args: str) -> Result:
+    return CliRunner().invoke(stats_command, ["--state", str(state), *args])
+
+
+def test_a_pipe_gets_a_plain_table(state):
+    result = stats(state)
+    assert [line.rstrip() for line in result.stdout.splitlines()] == TABLE.splitlines()
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_a_terminal_gets_a_table_that_no_name_breaks_out_of(state, monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for variable, value in (("FORCE_COLOR", "1"), ("TERM", "xterm"), ("COLUMNS", "80")):
+        monkeypatch.setenv(variable, value)
+    table = stats(state).stdout
+    assert "\x1b[1m" in table
+    assert "\x1b " not in table
+    assert all(number in table for number in ("930", "1.0M", "$0.0125", "362ms", "3421ms"))
+
+
+def test_json_has_groups_and_totals_with_stable_keys(state):
+    answer = json.loads(stats(state, "--json").stdout)
+    assert list(answer) == ["by", "groups", "totals"]
+    assert answer["groups"][0] == {
+        "model": "glm-4.7",
+        "requests": 3,
+        "errors": 1,
+        "cancelled": 1,
+        "input_tokens": 1250,
+        "output_tokens": 930,
+        "cache_creation_input_tokens": 200,
+        "cache_read_input_tokens": 1_000_000,
+        "cost": 0.0125,
+        "unpriced": 0,
+        "median_ms": 412,
+        "p95_ms": 3421,
+    }
+    assert answer["groups"][1]["cost"] is None
+    assert list(answer["totals"]) == list(answer["groups"][0])[1:]
+    assert answer["totals"]["requests"] == 4
+
+
+def test_csv_has_a_header_and_a_row_for_each_group(state):
+    rows = list(csv.DictReader(io.StringIO(stats(state, "--csv").stdout)))
+    assert [(row["model"], row["requests"], row["cost"]) for row in rows] == [
+        ("glm-4.7", "3", "0.0125"),
+        ("[bold]\x1b", "1", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("by", "groups"),
+    [
+        ("model", [("glm-4.7", 3), ("[bold]\x1b", 1)]),
+        ("provider", [("zai", 3), ("anthropic", 1)]),
+        ("day", [("2026-11-19", 3), ("2026-11-21", 1)]),
+        ("session", [("s1", 3), (None, 1)]),
+        ("client", [(None, 3), ("laptop", 1)]),
+    ],
+)
+def test_requests_can_be_grouped(state, by, groups):
+    answer = json.loads(stats(state, "--by", by, "--json").stdout)
+    assert [(group[by], group["requests"]) for group in answer["groups"]] == groups
+
+
+def test_only_what_is_recent_enough_counts(tmp_path):
+    now = datetime.now(UTC)
+    times = [now - timedelta(days=8), now - timedelta(days=6), now]
+    (tmp_path / "requests.jsonl").write_bytes(b"".join(json_line(entry(ts=ts)) for ts in times))
+    assert json.loads(stats(tmp_path, "--since", "7d", "--json").stdout)["totals"]["requests"] == 2
+    assert json.loads(stats(tmp_path, "--json").stdout)["totals"]["requests"] == 3
+
+
+@pytest.mark.parametrize("since", ["yesterday", "7", "-7d", "", "999999999d"])
+def test_invalid_since_is_a_clear_error(state, since):
+    result = stats(state, "--since", since)
+    assert result.exit_code == 2
+    assert "is not a duration such as 30m, 12h or 7d" in result.stderr
+
+
+def test_nothing_on_record_is_a_friendly_line(tmp_path):
+    result = stats(tmp_path / "missing")
+    assert (result.exit_code, result.stdout) == (0, f"No requests on record in {tmp_path / 'missing'} yet.\n")
+
+
+def test_nothing_on_record_is_still_json_and_csv(tmp_path):
+    answer = json.loads(stats(tmp_path, "--json").stdout)
+    assert (answer["groups"], answer["totals"]["requests"], answer["totals"]["p95_ms"]) == ([], 0, None)
+    assert stats(tmp_path, "--csv").stdout.startswith("model,requests,")
+
+
+def test_output_ends_with_the_forecast_of_the_windows(state):
+    quotas, now = Quotas(), time.time()
+    for ago, percent in ((600, 40.0), (0, 80.0)):
+        told = RateLimitHeaders({}, {"5h": percent, "7d": 10.0}, dict.fromkeys(("5h", "7d"), now + 9000))
+        for account in ("", "/home/x/.claude-work"):
+            quotas.hear("anthropic", account, told, now - ago)
+    (state / "quota.json").write_bytes(quotas.saved())
+    last = stats(state).stdout.splitlines()[-2:]
+    full = datetime.fromtimestamp(now + 300).astimezone().strftime("~%H:%M")
+    assert [line.partition(" on ")[0] for line in last] == [
+        f"anthropic: 5h full at {full}",
+        f"anthropic (/home/x/.claude-work): 5h full at {full}",
+    ]
+    assert "full at" not in stats(state, "--json").stdout + stats(state, "--csv").stdout
+
+
+def test_broken_lines_are_counted_on_stderr(state):
+    with (state / "requests.jsonl").open("ab") as log:
+        log.write(b"{\n")
+    result = stats(state, "--json")
+    assert json.loads(result.stdout)["totals"]["requests"] == 4
+    assert result.stderr == "Lines that cannot be read, left out: 1\n"
+
+
+def test_a_log_that_cannot_be_opened_is_a_clear_error(tmp_path):
+    (tmp_path / "requests.jsonl").mkdir()
+    result = stats(tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {tmp_path / 'requests.jsonl'}: ")
+
+
+def write(folder: Path, entries: list[Entry]) -> None:
+    with closing(Ledger(folder)) as ledger:
+        for one in entries:
+            ledger.enter(one)
+
+
+def test_stats_sum_over_the_ledger(tmp_path):
+    write(tmp_path, ENTRIES)
+    result = stats(tmp_path)
+    assert [line.rstrip() for line in result.stdout.splitlines()] == TABLE.splitlines()
+
+
+def test_entries_in_log_and_ledger_count_once(state):
+    write(
+        state,
+        [entry(ts=NOON + timedelta(days=2), model="new"), entry(ts=NOON + timedelta(days=9), model="new")],
+    )
+    told = json.loads(stats(state, "--json").stdout)
+    assert {group["model"]: group["requests"] for group in told["groups"]} == {
+        "glm-4.7": 2,
+        "new": 2,
+        "[bold]\x1b": 1,
+    }
+
+
+def test_a_week_back_is_read_from_the_ledger(tmp_path):
+    now = datetime.now(UTC)
+    write(tmp_path, [entry(ts=now - timedelta(days=days), model=f"d{days}") for days in (1, 6, 8)])
+    told = json.loads(stats(tmp_path, "--since", "7d", "--json").stdout)
+    assert {group["model"] for group in told["groups"]} == {"d1", "d6"}
+
+
+def test_stats_read_while_a_router_writes(tmp_path):
+    with closing(Ledger(tmp_path)) as ledger:
+        ledger.enter(ENTRIES[0])
+        wait_until(lambda: "glm" in stats(tmp_path).stdout, 5, lambda: "the first row")
+
+
+def test_a_damaged_ledger_is_a_clear_error(tmp_path):
+    (tmp_path / "ledger.sqlite").write_bytes(b"no database" * 1000)
+    result = stats(tmp_path)
+    assert result.exit_code == 1
+    assert "ledger.sqlite: file is not a database" in result.stderr

@@ -1,0 +1,83 @@
+"""The one writer of Anthropic's events."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from signalbox.openai.writer import Message, Writer, encode
+from tests.support.chat_streams import events_of
+from tests.support.request_validator import check_events
+
+ACTS = st.sampled_from(
+    [
+        ("begin", "m"),
+        ("text", "a"),
+        ("text", ""),
+        ("thinking", "b"),
+        ("thinking", ""),
+        ("call", "id", "name"),
+        ("arguments", "{}"),
+        ("arguments", ""),
+        ("close",),
+    ]
+)
+ENDS = st.sampled_from(
+    [("stop", "end_turn", {"output_tokens": 1}), ("error", "api_error", "broken", "req_fake")]
+)
+
+
+def _written(acts: list[tuple]) -> list[dict]:
+    writer = Writer("msg_fake", "m", lambda text: f"signed {text}")
+    for name, *values in acts:
+        getattr(writer, name)(*values)
+    return writer.taken()
+
+
+@settings(deadline=None)
+@given(st.lists(ACTS), ENDS, st.lists(ACTS | ENDS))
+def test_any_order_of_calls_writes_a_legal_stream(acts, end, after):
+    events = _written([*acts, end, *after])
+    check_events(events)
+    assert events_of(encode(events)) == events
+
+
+def test_thinking_is_signed_when_its_block_closes():
+    events = _written(
+        [("begin", "m"), ("thinking", "a"), ("thinking", "b"), ("text", "c"), ("thinking", "d"), ("close",)]
+    )
+    signed = [event["delta"]["signature"] for event in events if "signature" in event.get("delta", {})]
+    assert signed == ["signed ab", "signed d"]
+
+
+def test_taken_events_are_not_returned_again():
+    writer = Writer("msg_fake", "m", str)
+    writer.begin("m")
+    assert len(writer.taken()) == 1
+    assert writer.taken() == []
+
+
+# messages put together from events; the golden files `whole*` show them
+
+
+def _input(arguments: str) -> bytes:
+    message = Message()
+    delta = {"type": "input_json_delta", "partial_json": arguments}
+    message.add(
+        [
+            {"type": "message_start", "message": {}},
+            {"type": "content_block_start", "content_block": {"type": "tool_use", "input": {}}},
+            {"type": "content_block_delta", "delta": delta},
+            {"type": "content_block_stop"},
+        ]
+    )
+    return message.encoded().partition(b'"input":')[2].removesuffix(b"}]}")
+
+
+@pytest.mark.parametrize("arguments", ['{"n": 1.50, "a":"\\u00e4"}', "{ }", '{"z":1,"a":[2]}'])
+def test_arguments_stay_as_they_were_written(arguments):
+    assert _input(arguments) == arguments.encode()
+
+
+@pytest.mark.parametrize("arguments", ["", '{"a":"b', "[1]", '"a"'])
+def test_cut_arguments_become_an_empty_object(arguments):
+    assert _input(arguments) == b"{}"

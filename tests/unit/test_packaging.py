@@ -1,0 +1,148 @@
+"""What lies around the code: the lock, the recipes, the rules that come with it."""
+
+import importlib.util
+import re
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from signalbox.cli.check import check
+from signalbox.config.load import load
+from tests.support.router_process import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LOCK = (ROOT / "requirements.lock").read_text()
+JUSTFILE = (ROOT / "justfile").read_text()
+RULES = [ROOT / "rules.yaml", *sorted((ROOT / "examples").glob("*.yaml"))]
+
+
+def test_the_lock_holds_names_versions_and_hashes_alone():
+    pin = re.compile(r"[a-z0-9-]+==[^ ]+( ; [^\\/]+)? \\|    --hash=sha256:[0-9a-f]{64}( \\)?")
+    assert [line for line in LOCK.splitlines() if not pin.fullmatch(line)] == []
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [Requirement(line) for line in PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]],
+    ids=lambda wanted: wanted.name,
+)
+def test_the_lock_pins_what_the_project_asks_for(wanted):
+    pinned = re.findall(rf"^{canonicalize_name(wanted.name)}==([^ ]+)", LOCK, re.MULTILINE)
+    assert pinned
+    assert all(wanted.specifier.contains(version) for version in pinned)
+
+
+def test_the_python_we_develop_with_is_one_that_is_supported():
+    version = (ROOT / ".python-version").read_text().strip()
+    assert SpecifierSet(PROJECT["project"]["requires-python"]).contains(version)
+
+
+def test_all_recipes_are_there():
+    recipes = set(re.findall(r"^([a-z]+)[^:=\n]*:(?!=)", JUSTFILE, re.MULTILINE))
+    wanted = "run web dev signalbox test check lint typecheck fmt demo stats schema lock"
+    assert recipes >= set(wanted.split())
+
+
+def test_recipes_work_in_powershell():
+    assert 'set windows-shell := ["powershell.exe"' in JUSTFILE
+    assert "&& " not in re.sub(r"^\S.*", "", JUSTFILE, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("ignored", ["uv.lock", "/.venv", "/.tools/", "/.env"])
+def test_what_is_made_here_stays_here(ignored):
+    assert ignored in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_the_wheel_holds_the_data_that_the_package_reads():
+    """The build takes all files of the package but those that git ignores."""
+    (package,) = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    data = [path for path in (ROOT / package).rglob("*") if path.suffix in (".json", ".yaml")]
+    assert {path.name for path in data} >= {"prices.yaml", "stock.json"}
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert [path for path in data for pattern in filter(None, ignored) if path.match(pattern)] == []
+
+
+def test_the_example_environment_sets_nothing():
+    settings = [
+        line for line in (ROOT / ".env.example").read_text().splitlines() if line[:1] not in ("", "#")
+    ]
+    assert settings
+    assert all(line.endswith("=") for line in settings)
+
+
+def test_there_is_nothing_to_say_against_the_rules_that_come_with_it():
+    assert check(ROOT / "rules.yaml", {"ZAI_API_KEY": "zai-key-for-tests"}) == ([], [])
+
+
+@pytest.mark.parametrize("file", RULES, ids=lambda file: file.name)
+def test_editors_find_the_schema_of_the_rules_that_come_with_it(file):
+    first = file.read_text().splitlines()[0]
+    schema = first.removeprefix("# yaml-language-server: $schema=")
+    assert (file.parent / schema).resolve() == ROOT / "addon/rules.schema.json"
+
+
+def test_without_keys_every_rule_that_comes_with_it_leads_to_anthropic():
+    rules = load(ROOT / "rules.yaml", {"ZAI_API_KEY": ""})
+    available = [name for name, provider in rules.providers.items() if not provider.unavailable]
+    assert available == ["anthropic"]
+    assert all(
+        any(target.provider == "anthropic" for choice in rule.choices for target in choice)
+        for rule in rules.rules
+    )
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    """.ci/environment.py for a project elsewhere, with a uv that only notes what it is asked."""
+    spec = importlib.util.spec_from_file_location("environment", ROOT / ".ci/environment.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name in ("pyproject.toml", "requirements.lock"):
+        (tmp_path / name).write_text(name)
+    asked: list[str] = []
+    paths = {
+        "ROOT": tmp_path,
+        "VENV": tmp_path,
+        "LOCK": tmp_path / "requirements.lock",
+        "STAMP": tmp_path / "stamp",
+    }
+    for name, path in paths.items():
+        monkeypatch.setattr(module, name, path)
+    monkeypatch.setattr(module, "uv", lambda *arguments, quiet=False: asked.append(arguments[0]) or True)
+    module.asked = asked
+    return module
+
+
+def test_the_environment_is_made_once(environment):
+    assert environment.ensure()
+    assert environment.asked == ["venv", "pip", "pip"]
+    assert environment.ensure()
+    assert len(environment.asked) == 3
+
+
+@pytest.mark.parametrize("changed", ["pyproject.toml", "requirements.lock"])
+def test_a_change_of_what_is_asked_fills_the_environment_again(environment, changed):
+    environment.ensure()
+    (environment.ROOT / "pyvenv.cfg").touch()
+    (environment.ROOT / changed).write_text("other")
+    environment.asked.clear()
+    assert environment.ensure()
+    assert environment.asked == ["pip", "pip"]
+
+
+def test_an_environment_that_could_not_be_filled_is_tried_again(environment, monkeypatch):
+    with monkeypatch.context() as failing:
+        failing.setattr(environment, "uv", lambda *arguments, quiet=False: arguments[0] != "pip")
+        assert not environment.ensure()
+    assert environment.ensure()
+    assert environment.asked
+
+
+def test_where_no_python_of_ours_is_installed_one_is_fetched(environment, monkeypatch):
+    tries = []
+    monkeypatch.setattr(environment, "uv", lambda *arguments, quiet=False: tries.append(arguments) or False)
+    assert not environment.make()
+    assert ["--no-python-downloads" in arguments for arguments in tries] == [True, True, False]
