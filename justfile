@@ -53,6 +53,14 @@ test *args: _env
 test-all: _env
     {{bin}}pytest {{parallel}}
 
+# Time and processor time beside bare mitmdump and going there directly; with --short in about a minute
+bench *args: _env
+    {{bin}}python -m tests.bench {{args}}
+
+# What of each request's beginning a provider can read from its cache behind the router
+bench-caches *args: _env
+    {{bin}}python -m tests.bench.caches {{args}}
+
 # All that is checked without running: format, lint, types, the schema
 check: _env && lint typecheck
     {{bin}}ruff format --check

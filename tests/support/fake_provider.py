@@ -58,7 +58,7 @@ class Upstream:
     a count for count_tokens, an empty 200 for all else.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self._tls = tls
         self.requests: list[Received] = []
         self.left: list[Left] = []
@@ -66,7 +66,7 @@ class Upstream:
         self._script: list[Script] = [usual]
         self._failure: Exception | None = None
         self._changed = threading.Condition()
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server(("127.0.0.1", port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"

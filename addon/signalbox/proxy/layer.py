@@ -56,6 +56,8 @@ class RouterLayer(HttpLayer):
     """Wake-ups on their way, and when they come."""
     _closed: set[Connection]
     """Upstream connections that are over but not forgotten yet."""
+    _longest_wait: float
+    """Seconds between two wake-ups at the most. Read once: an option is copied whenever it is asked for."""
     _activity: dict[Connection, float]
     """When something last came on each upstream connection, by the wall clock, which goes on while a machine
     sleeps. Through another proxy bytes come on that one's connection, and nothing is kept here."""
@@ -64,6 +66,7 @@ class RouterLayer(HttpLayer):
         """Stands for `__init__`."""
         self.app = app
         self._alarms, self._closed, self._activity = {}, set(), {}
+        self._longest_wait = self.context.options.tcp_timeout / 2
 
     def make_stream(self, stream_id: int) -> Commands[None]:
         self.streams[stream_id] = RoutedStream(self.context.fork(), stream_id, self.app)
@@ -126,17 +129,18 @@ class RouterLayer(HttpLayer):
     def _set_alarm(self) -> Commands[None]:
         """For the earliest deadline, and often enough meanwhile: mitmproxy closes a client on whose
         connection nothing at all happens for `tcp_timeout` seconds (mitmproxy.md, 28)."""
-        wanted = min((stream.wakes_at for stream in self._waking()), default=inf)
-        if wanted < inf:
-            wanted = min(wanted, time.monotonic() + self.context.options.tcp_timeout / 2)
-        if wanted < min(self._alarms.values(), default=inf):
-            alarm = commands.RequestWakeup(max(wanted - time.monotonic(), SHORTEST))
-            self._alarms[alarm] = wanted
-            yield alarm
+        wanted = min([stream.wakes_at for stream in self._waking()], default=inf)
+        if wanted == inf or (self._alarms and min(self._alarms.values()) <= wanted):
+            return
+        now = time.monotonic()
+        wanted = min(wanted, now + self._longest_wait)
+        alarm = commands.RequestWakeup(max(wanted - now, SHORTEST))
+        self._alarms[alarm] = wanted
+        yield alarm
 
     def _forget_closed(self) -> None:
         """mitmproxy keeps upstream connections, with what was last sent there, as long as the client's."""
-        for connection in [c for c in self._closed if not self._is_used(c)]:
+        for connection in [c for c in self._closed if not self._is_used(c)] if self._closed else ():
             self._closed.discard(connection)
             self._activity.pop(connection, None)
             self.connections.pop(connection, None)

@@ -1,0 +1,1 @@
+"""What the router costs, beside bare mitmdump and going there directly: `just bench`."""
