@@ -27,6 +27,7 @@ from signalbox import ports
 from signalbox.background import picker
 from signalbox.config.document import nearest
 from signalbox.config.rules import ANTHROPIC_HOST
+from signalbox.inspect import views
 from signalbox.proxy.classify import LOOPBACK_ONLY, REPLAY_REFUSED, is_anthropic, is_refused_replay
 from signalbox.proxy.hook_dispatch import install as install_hook_dispatch
 from signalbox.proxy.layer import take_over
@@ -70,6 +71,7 @@ def install(app: "App") -> None:
     master.addons.chain.insert(0, app.guard)
     install_hook_dispatch(master.addons)
     refuse_replays(master.addons)
+    views.register()
     for name, value in DEFAULTS.items():
         if name in master.options and not _is_set(master.options, name):
             master.options.update(**{name: value})

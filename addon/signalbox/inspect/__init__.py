@@ -1,0 +1,1 @@
+"""What mitmproxy shows of a flow: views of requests and answers, comments, retention, explain and replay."""

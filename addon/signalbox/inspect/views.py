@@ -1,0 +1,120 @@
+"""mitmproxy's content views for the protocols that go through the router (the contract, section 10).
+
+They choose themselves: a request by the path that it went to, an answer by its first bytes. They take what is
+stored of a body, also of a stream in progress, and never fail: what cannot be read is shown as it is.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, override
+
+import msgspec
+from mitmproxy import contentviews, http
+from mitmproxy.contentviews import Contentview, Metadata, SyntaxHighlight
+
+from signalbox.inspect.answers import Protocol, answer_of, answer_text, protocol_of
+from signalbox.inspect.requests import chat_request, messages_request, responses_request
+from signalbox.inspect.text import indented, items, mapping, section
+
+CHOSEN = 2.0
+"""Priority above that of mitmproxy's own views, of which JSON's is 1."""
+METADATA = "signalbox"
+"""The key under which a flow's metadata tell what the router did."""
+
+
+def told(metadata: Metadata) -> dict[str, Any]:
+    """What the router noted of the flow; empty of others."""
+    return mapping(metadata.flow.metadata.get(METADATA)) if metadata.flow is not None else {}
+
+
+class RequestView(Contentview):
+    """`paths` are ends of paths, without their query."""
+
+    def __init__(
+        self, name: str, paths: tuple[str, ...], render: Callable[[dict[str, Any]], Iterator[str]]
+    ) -> None:
+        self._name, self._paths, self._render = name, paths, render
+
+    @property
+    @override
+    def name(self) -> str:
+        return self._name
+
+    @property
+    @override
+    def syntax_highlight(self) -> SyntaxHighlight:
+        return "yaml"
+
+    @override
+    def prettify(self, data: bytes, metadata: Metadata) -> str:
+        lines: list[str] = []
+        changes = items(told(metadata).get("changes"))
+        lines += [line for line in section("Changes", _list(changes)) if line or lines]
+        try:
+            body = mapping(msgspec.json.decode(data))
+            lines += [""] * bool(lines) + list(self._render(body))
+        except Exception as error:  # of broken data: shown as it is
+            lines += [f"This cannot be read as a {self._name}: {error}", "", data.decode(errors="replace")]
+        return _encodable(lines)
+
+    @override
+    def render_priority(self, data: bytes, metadata: Metadata) -> float:
+        if not isinstance(metadata.http_message, http.Request) or not data.lstrip().startswith(b"{"):
+            return -1
+        path = metadata.http_message.path.partition("?")[0]
+        return CHOSEN if path.endswith(self._paths) else -1
+
+
+def _list(values: list[Any]) -> Iterator[str]:
+    for value in values:
+        yield from indented(str(value))
+
+
+def _encodable(lines: Iterable[str]) -> str:
+    """One text, with `?` for lone surrogates: mitmdump's highlighter fails on them."""
+    return "\n".join(lines).encode(errors="replace").decode()
+
+
+class AnswerView(Contentview):
+    def __init__(self, name: str, protocol: Protocol) -> None:
+        self._name, self._protocol = name, protocol
+
+    @property
+    @override
+    def name(self) -> str:
+        return self._name
+
+    @property
+    @override
+    def syntax_highlight(self) -> SyntaxHighlight:
+        return "yaml"
+
+    @override
+    def prettify(self, data: bytes, metadata: Metadata) -> str:
+        try:
+            cost = told(metadata).get("cost")
+            return _encodable(answer_text(answer_of(data), cost if isinstance(cost, float) else None))
+        except Exception as error:  # of broken data: shown as it is
+            return f"This cannot be read as a {self._name}: {error}\n\n{data.decode(errors='replace')}"
+
+    @override
+    def render_priority(self, data: bytes, metadata: Metadata) -> float:
+        if not isinstance(metadata.http_message, http.Response):
+            return -1
+        return CHOSEN if protocol_of(data) == self._protocol else -1
+
+
+VIEWS: tuple[Contentview, ...] = (
+    RequestView("Messages request", ("/v1/messages", "/v1/messages/count_tokens"), messages_request),
+    AnswerView("Messages answer", "messages"),
+    RequestView("Chat request", ("/chat/completions",), chat_request),
+    AnswerView("Chat answer", "chat"),
+    RequestView("Responses request", ("/responses",), responses_request),
+    AnswerView("Responses answer", "responses"),
+)
+
+
+def register() -> None:
+    """Add the views to mitmproxy's; again after a reload is harmless."""
+    for view in VIEWS:
+        if view.name.lower() not in contentviews.registry:
+            contentviews.registry.register(view)

@@ -1,0 +1,75 @@
+"""What mitmweb shows of routed requests, asked by its REST API."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.slow.test_secrets import Web
+from tests.support.answers import message_sse
+from tests.support.fake_provider import Upstream
+from tests.support.raw_client import Caller
+from tests.support.router_process import OPENER, wait_until
+
+pytestmark = pytest.mark.slow
+
+KEY = "zai-key-for-tests-0001"
+
+
+def rules(zai: Upstream, more: str = "") -> str:
+    return f"""
+providers:
+  zai: {{url: "{zai.url}", key: "{KEY}"}}
+rules:
+  - {{match: "*", to: zai/glm-4.7}}
+{more}
+"""
+
+
+@pytest.fixture
+def web(tmp_path: Path, upstream: Upstream, second: Upstream) -> Iterator[Web]:
+    with Web(tmp_path, upstream.url, rules=rules(second)) as router:
+        yield router
+
+
+def flows(web: Web) -> list[dict[str, Any]]:
+    """Of requests to the messages path."""
+    shown: list[dict[str, Any]] = json.loads(web.shown())
+    return [flow for flow in shown if flow["request"]["path"].startswith("/v1/messages")]
+
+
+def finished(web: Web, n: int) -> list[dict[str, Any]]:
+    def ended() -> list[dict[str, Any]]:
+        return [flow for flow in flows(web) if flow.get("response", {}).get("timestamp_end")]
+
+    wait_until(lambda: len(ended()) >= n, 5, lambda: f"{n} flows in {flows(web)}")
+    return ended()
+
+
+def ask(web: Web, model: str, **headers: str) -> bytes:
+    """The body of a streamed answer."""
+    with Caller(web) as caller:
+        caller.ask(model, **headers)
+        answer = caller.answer()
+    assert answer.status == 200, answer.body
+    return answer.body
+
+
+def view(web: Web, flow: str, part: str, name: str = "auto") -> dict[str, Any]:
+    """The content view of a request or an answer, as the page gets it."""
+    url = f"http://127.0.0.1:{web.web}/flows/{flow}/{part}/content/{quote(name)}.json?token=for-tests"
+    with OPENER.open(url, timeout=5) as answer:
+        shown: dict[str, Any] = json.load(answer)
+    return shown
+
+
+def test_the_view_of_a_request_chooses_itself(web, second):
+    second.answer(message_sse("glm-4.7"))
+    ask(web, "claude-sonnet-4-5")
+    (flow,) = finished(web, 1)
+    shown = view(web, flow["id"], "request")
+    assert shown["view_name"] == "Messages request"
+    assert "Model: glm-4.7" in shown["text"]

@@ -1,0 +1,431 @@
+"""Content views of requests and answers: what a person reads in mitmweb."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mitmproxy import contentviews
+from mitmproxy.contentviews import Metadata
+from mitmproxy.test import taddons, tflow, tutils
+
+from signalbox.inspect import views
+from tests.support import chat
+from tests.support.answers import message_json, message_sse, thinking_block, tool_block
+
+REQUEST = {
+    "model": "glm-4.7",
+    "max_tokens": 32000,
+    "stream": True,
+    "thinking": {"type": "adaptive"},
+    "tools": [
+        {
+            "name": "Read",
+            "input_schema": {
+                "type": "object",
+                "properties": {"path": {}, "limit": {}},
+                "required": ["path"],
+            },
+        },
+        {"type": "web_search_20250305", "name": "web_search", "max_uses": 3},
+    ],
+    "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}],
+    "messages": [
+        {"role": "user", "content": "Look at it."},
+        {
+            "role": "assistant",
+            "content": [
+                thinking_block("Two files."),
+                {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {"path": "/a.py"}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "toolu_1",
+                    "is_error": True,
+                    "content": [{"type": "text", "text": "no such file"}],
+                },
+                {
+                    "type": "image",
+                    "source": {"type": "base64", "media_type": "image/png", "data": "A" * 8192},
+                    "cache_control": {"type": "ephemeral"},
+                },
+            ],
+        },
+    ],
+}
+CHAT = {
+    "model": "gpt-5.5",
+    "stream": True,
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "Look at it."}]},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {
+                    "id": "call_1",
+                    "type": "function",
+                    "function": {"name": "Read", "arguments": '{"path": "/a.py"}'},
+                }
+            ],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "content": "no such file"},
+    ],
+    "tools": [
+        {
+            "type": "function",
+            "function": {"name": "Read", "parameters": {"type": "object", "properties": {"path": {}}}},
+        }
+    ],
+}
+RESPONSES = {
+    "model": "gpt-5.5",
+    "instructions": "Be brief.",
+    "input": [
+        {"role": "user", "content": [{"type": "input_text", "text": "Look at it."}]},
+        {
+            "type": "reasoning",
+            "summary": [{"type": "summary_text", "text": "Two files."}],
+            "encrypted_content": "gAAA",
+        },
+        {"type": "function_call", "call_id": "call_1", "name": "Read", "arguments": '{"path": "/a.py"}'},
+        {"type": "function_call_output", "call_id": "call_1", "output": "no such file"},
+    ],
+    "tools": [{"type": "function", "name": "Read", "parameters": {"properties": {"path": {}}}}],
+}
+RESPONSES_STREAM = (
+    {"type": "response.created", "response": {"id": "resp_1", "model": "gpt-5.5", "status": "in_progress"}},
+    {"type": "response.reasoning_summary_text.delta", "output_index": 0, "delta": "Two files."},
+    {"type": "response.output_text.delta", "output_index": 1, "content_index": 0, "delta": "Reading."},
+    {
+        "type": "response.output_item.done",
+        "output_index": 2,
+        "item": {
+            "type": "function_call",
+            "call_id": "call_1",
+            "name": "Read",
+            "arguments": '{"path": "/a.py"}',
+        },
+    },
+    {
+        "type": "response.completed",
+        "response": {"status": "completed", "usage": {"input_tokens": 9, "output_tokens": 3}},
+    },
+)
+
+
+def shown(
+    *, path: str = "/v1/messages", request: bytes = b"", response: bytes | None = None, **told: Any
+) -> Any:
+    """What mitmproxy shows of a flow's request, or of its answer where one is given."""
+    views.register()
+    flow = tflow.tflow(req=tutils.treq(path=path.encode(), content=request), resp=tutils.tresp())
+    flow.metadata[views.METADATA] = told
+    message = flow.request
+    if response is not None:
+        message = flow.response
+        message.content = response
+    with taddons.context():
+        return contentviews.prettify_message(message, flow)
+
+
+def test_a_messages_request_is_readable():
+    seen = shown(request=json.dumps(REQUEST).encode())
+    assert seen.view_name == "Messages request"
+    assert (
+        seen.text
+        == """\
+Model: glm-4.7
+max_tokens: 32000
+stream: true
+thinking: {"type":"adaptive"}
+
+Tools (2)
+    Read(path, limit?)
+    web_search_20250305 {"max_uses":3}
+
+System
+    text [cache mark 1h]
+        Be brief.
+
+Messages (3)
+  1 user
+    Look at it.
+  2 assistant
+    thinking, signed
+        Two files.
+    call Read toolu_1
+        path: /a.py
+  3 user
+    result toolu_1 (error)
+        no such file
+    image image/png, 6.0 KB [cache mark 5m]"""
+    )
+
+
+def test_a_request_begins_with_what_was_changed():
+    changes = ["model claude-sonnet-4-5 → glm-4.7", "2 thinking blocks dropped"]
+    lines = shown(request=json.dumps(REQUEST).encode(), changes=changes).text.splitlines()
+    assert lines[:5] == ["Changes", *(f"    {change}" for change in changes), "", "Model: glm-4.7"]
+
+
+def test_a_chat_request_is_readable():
+    seen = shown(path="/v1/chat/completions", request=json.dumps(CHAT).encode())
+    assert seen.view_name == "Chat request"
+    assert (
+        seen.text
+        == """\
+Model: gpt-5.5
+stream: true
+
+Tools (1)
+    Read(path?)
+
+Messages (4)
+  1 system
+    Be brief.
+  2 user
+    Look at it.
+  3 assistant
+    call Read call_1
+        path: /a.py
+  4 tool
+    result call_1
+    no such file"""
+    )
+
+
+def test_a_responses_request_is_readable():
+    seen = shown(path="/v1/responses", request=json.dumps(RESPONSES).encode())
+    assert seen.view_name == "Responses request"
+    assert (
+        seen.text
+        == """\
+Model: gpt-5.5
+
+Tools (1)
+    Read(path?)
+
+Instructions
+    Be brief.
+
+Input (4)
+  1 user
+    Look at it.
+  2 reasoning
+    thinking, 4 characters encrypted
+        Two files.
+  3 function_call
+    call Read call_1
+        path: /a.py
+  4 function_call_output
+    result call_1
+    no such file"""
+    )
+
+
+def test_a_streamed_answer_is_put_together():
+    tools = [{**tool_block("Read", path="/a.py"), "id": "toolu_1"}]
+    stream = message_sse("glm-4.7", ["Two", " files"], before=[thinking_block("Let me see.")], tools=tools)
+    seen = shown(response=stream.body, cost=0.0123)
+    assert seen.view_name == "Messages answer"
+    text = seen.text
+    for line in ("model: glm-4.7", "Two files", "thinking, signed", "    Let me see.", "    path: /a.py"):
+        assert line in text.splitlines()
+    assert "call Read toolu_1" in text
+    assert "output_tokens 17" in text
+    assert "$0.0123" in text
+    assert "Odd events" not in text
+
+
+def test_a_stream_in_progress_shows_what_has_come():
+    whole = message_sse("glm-4.7", ["Two", " files"]).body
+    cut = whole[: whole.index(b" files") - 20]
+    lines = shown(response=cut).text.splitlines()
+    assert "Two" in lines
+    assert "(not over)" in lines
+
+
+def test_a_whole_answer_is_shown_as_a_streamed_one_is():
+    seen = shown(response=message_json("glm-4.7", "Two files").body)
+    assert seen.view_name == "Messages answer"
+    assert "Two files" in seen.text.splitlines()
+
+
+def test_a_chat_stream_is_put_together():
+    calls = [
+        chat.call("Read", '{"path": ', id="call_1", index=0),
+        chat.call("", '"/a.py"}', id="", index=0),
+        chat.call("Read", '{"path": "/b.py"}', id="call_2", index=1),
+    ]
+    chunks = [
+        chat.chunk({"role": "assistant", "reasoning_content": "Let me see."}),
+        chat.chunk({"content": "Two"}),
+        chat.chunk({"content": " files"}),
+        *(chat.chunk({"tool_calls": [call]}) for call in calls),
+        chat.chunk({}, "tool_calls", usage={"prompt_tokens": 9, "completion_tokens": 3}),
+        chat.DONE,
+    ]
+    seen = shown(path="/v1/chat/completions", response=b"".join(chunks))
+    assert seen.view_name == "Chat answer"
+    for line in (
+        "stop reason: tool_calls",
+        "Two files",
+        "call Read call_1",
+        "    path: /a.py",
+        "    path: /b.py",
+    ):
+        assert line in seen.text.splitlines()
+
+
+def test_a_responses_stream_is_put_together():
+    stream = b"".join(
+        b"event: %b\ndata: %b\n\n" % (str(told["type"]).encode(), json.dumps(told).encode())
+        for told in RESPONSES_STREAM
+    )
+    seen = shown(path="/v1/responses", response=stream)
+    assert seen.view_name == "Responses answer"
+    for line in (
+        "stop reason: completed",
+        "Reading.",
+        "    Two files.",
+        "call Read call_1",
+        "    path: /a.py",
+    ):
+        assert line in seen.text.splitlines()
+
+
+def test_the_clients_answer_is_shown_by_its_own_protocol():
+    seen = shown(path="/v1/chat/completions", response=message_sse("glm-4.7").body)
+    assert seen.view_name == "Messages answer"
+
+
+def test_an_error_comes_first():
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "come back later"}}
+    assert shown(response=json.dumps(error).encode()).text == "Error: overloaded_error: come back later"
+
+
+def test_odd_events_stand_below_with_their_number():
+    stream = message_sse("glm-4.7").body + b'event: new\ndata: {"type": "new_kind"}\n\ndata: {broken\n\n'
+    text = shown(response=stream).text
+    below = text[text.index("Odd events") :]
+    assert "new: unknown" in below
+    assert "{broken" in below
+
+
+def test_a_long_text_is_folded_with_its_length():
+    body = {**REQUEST, "system": "a" * 50_000}
+    text = shown(request=json.dumps(body).encode()).text
+    assert "[... 49,000 of 50,000 characters ...]" in text
+    assert len(text) < 5_000
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [("/v1/models", b'{"data": []}'), ("/v1/messages", b"not JSON"), ("/v1/messages", b"")],
+)
+def test_other_bodies_are_left_to_mitmproxys_own_views(path, content):
+    assert shown(path=path, request=content).view_name not in {view.name for view in views.VIEWS}
+
+
+@pytest.mark.parametrize("view", views.VIEWS, ids=lambda view: view.name)
+def test_two_megabytes_are_shown_in_time(view):
+    history = [
+        message
+        for number in range(200)
+        for message in (
+            {"role": "assistant", "content": [tool_block("Read", path=f"/{number}.py")]},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": "toolu_fake", "content": "line of code\n" * 800}
+                ],
+            },
+        )
+    ]
+    request = json.dumps({**REQUEST, "messages": history}).encode()
+    stream = message_sse("glm-4.7", ["some words "] * 20_000).body
+    data = request if view.name.endswith("request") else stream
+    assert len(data) > 2_000_000
+    best = min(_timed(view, data) for _ in range(3))
+    assert best < 0.3, "seconds of processor time; 0.1 on a quiet machine"
+
+
+def _timed(view: Any, data: bytes) -> float:
+    began = time.process_time()
+    view.prettify(data, Metadata())
+    return time.process_time() - began
+
+
+NAMES = st.sampled_from(
+    [
+        "model",
+        "messages",
+        "system",
+        "tools",
+        "input",
+        "instructions",
+        "content",
+        "role",
+        "type",
+        "text",
+        "tool_calls",
+        "function",
+        "source",
+        "choices",
+        "delta",
+        "index",
+        "usage",
+        "output",
+        "item",
+        "response",
+        "error",
+        "message",
+        "summary",
+        "arguments",
+    ]
+)
+TYPES = st.sampled_from(
+    [
+        "text",
+        "tool_use",
+        "tool_result",
+        "image",
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "message_delta",
+        "error",
+        "reasoning",
+        "function_call",
+        "response.completed",
+        "response.output_item.done",
+        "chat.completion.chunk",
+    ]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES | st.text(), inner, max_size=5),
+    max_leaves=25,
+)
+
+
+@given(st.sampled_from(views.VIEWS), st.binary() | st.builds(lambda v: json.dumps(v).encode(), JSON))
+def test_no_body_makes_a_view_fail(view, data):
+    assert isinstance(view.prettify(data, Metadata()), str)
+
+
+@given(
+    st.sampled_from([view for view in views.VIEWS if view.name.endswith("answer")]),
+    st.lists(st.tuples(TYPES, st.dictionaries(NAMES, JSON, max_size=5)), max_size=8),
+)
+def test_no_stream_makes_a_view_fail(view, events):
+    data = b"".join(b"data: %b\n\n" % json.dumps({**told, "type": kind}).encode() for kind, told in events)
+    assert isinstance(view.prettify(data, Metadata()), str)
