@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from signalbox.anthropic.json_edit import whole_characters
+from signalbox.anthropic.writer import Writer
 from signalbox.openai.chunks import Fragment
 from signalbox.openai.tool_calls import Arguments, CallError, SurrogateJoiner, ToolCalls
-from signalbox.openai.writer import Writer
 from tests.support.request_validator import check_events
 
 

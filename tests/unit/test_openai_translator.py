@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from signalbox.anthropic.answer_facts import AnswerFacts
 from signalbox.anthropic.api import Usage
 from signalbox.anthropic.reader import MessagesReader, Rewrites
+from signalbox.anthropic.writer import LARGEST
 from signalbox.openai.dialects import DIALECTS
 from signalbox.openai.ids import AnswerIds, pack
 from signalbox.openai.request import to_chat
-from signalbox.openai.stream import LARGEST
 from signalbox.openai.translator import ChatTranslator
 from signalbox.routing.translator import Translator
 from tests.support.chat import DONE, call, chunk

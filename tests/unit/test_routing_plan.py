@@ -12,6 +12,7 @@ import pytest
 from signalbox.anthropic.json_edit import Body
 from signalbox.config.fields import Glob, Secret, Url
 from signalbox.config.rules import Failover, Match, Provider, Reject, Rule, Rules, Target
+from signalbox.protocols import translation_refusal
 from signalbox.routing.facts import Facts
 from signalbox.routing.plan import Candidate, Plan, Skip, plan
 
@@ -117,7 +118,11 @@ SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 
 def test_chat_target_is_skipped_for_an_untranslatable_request():
     chat = keyed("openrouter", api="openai")
-    planned = plan(rules_of((ANTHROPIC, chat), "openrouter/glm", "anthropic"), request(tools=[SEARCH]))
+    planned = plan(
+        rules_of((ANTHROPIC, chat), "openrouter/glm", "anthropic"),
+        request(tools=[SEARCH]),
+        refusals=(translation_refusal,),
+    )
     [skip] = planned.skipped
     assert (skip.provider, skip.reason) == ("openrouter", "untranslatable")
     assert "web_search" in skip.detail
@@ -125,7 +130,11 @@ def test_chat_target_is_skipped_for_an_untranslatable_request():
 
 
 def test_chat_target_is_not_forced_for_an_untranslatable_request():
-    planned = plan(rules_of((keyed("openrouter", api="openai"),), "openrouter/glm"), request(tools=[SEARCH]))
+    planned = plan(
+        rules_of((keyed("openrouter", api="openai"),), "openrouter/glm"),
+        request(tools=[SEARCH]),
+        refusals=(translation_refusal,),
+    )
     assert planned.candidates == ()
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = "/v1/messages/count_tokens"
 MODELS = "/v1/models"
+ANTHROPIC_VERSION = "2023-06-01"
+"""The only value of the header `anthropic-version`."""
 
 
 _MOST = 10**12

@@ -15,12 +15,12 @@ import msgspec
 
 from signalbox import __version__
 from signalbox.anthropic import betas, models
-from signalbox.anthropic.api import MODELS
 from signalbox.anthropic.encoding import EncodingError, TooLarge, decode
 from signalbox.anthropic.errors import refused_key
 from signalbox.anthropic.models import Entry, Part
 from signalbox.config import files
 from signalbox.config.rules import Provider, Rules
+from signalbox.protocols import api_of
 from signalbox.routing.credentials import (
     HOP_BY_HOP,
     Caller,
@@ -45,7 +45,6 @@ LARGEST = 4 * 1024 * 1024
 """Bytes of a page, also decoded."""
 PER_PAGE = 1000
 """The most that Anthropic gives at once (anthropic-messages.md, 10)."""
-VERSION = "2023-06-01"
 
 _OF_THE_CALLERS_CONNECTION = HOP_BY_HOP | {"host", "content-length", "expect"}
 _OF_THE_WIRE = HOP_BY_HOP | {"content-length", "content-encoding"}
@@ -140,7 +139,7 @@ class _Asking:
                 found.setdefault(entry["id"], entry)
             last = page.last
             is_news = known < len(found) < models.MOST
-            if last is None or not is_news or self._provider.api == "openai":
+            if last is None or not is_news or not api_of(self._provider).models_paged:
                 return list(found.values())
 
     async def _get(self, after: str | None) -> ListResponse:
@@ -168,12 +167,13 @@ class _Asking:
 
 
 def _path(provider: Provider, query: str, after: str | None) -> str:
-    """`{url}/v1/models` for Anthropic's protocol, `{url}/models` for OpenAI's, which knows no pages."""
+    """`{url}/v1/models` for Anthropic's protocol, `{url}/models` for OpenAI's."""
+    protocol = api_of(provider)
     asked: dict[str, str] = {}
-    if provider.api == "anthropic":
+    if protocol.models_paged:
         asked = {"limit": str(PER_PAGE)} | ({"after_id": after} if after else {})
     queries = (query, urlencode(asked), urlencode(provider.query))
-    path = provider.url.path + (MODELS if provider.api == "anthropic" else "/models")
+    path = provider.url.path + protocol.models_path
     return "?".join(filter(None, (path, "&".join(filter(None, queries)))))
 
 
@@ -184,8 +184,7 @@ def _headers(provider: Provider, credential: Caller | str | None) -> httpx.Heade
         sent = [(name, value) for name, value in sent if name.lower() not in _OF_THE_CALLERS_CONNECTION]
     else:
         own = [("accept", "application/json"), ("user-agent", f"signalbox/{__version__}")]
-        if provider.api == "anthropic":
-            own.append(("anthropic-version", VERSION))
+        own += api_of(provider).models_headers
         if provider.auth == "claude-login":
             own.append((BETA, betas.OAUTH))
         sent = with_key(own, provider, credential)

@@ -16,7 +16,7 @@ from signalbox.anthropic.json_edit import Body
 from signalbox.background import picker
 from signalbox.cli.options import PORT, loaded, rules_option, state_option
 from signalbox.config.rules import Failover, Provider, Rules
-from signalbox.openai.prepare import dialect
+from signalbox.protocols import api_of, translation_refusal
 from signalbox.record.console import skip_line
 from signalbox.routing.budget import Budgets, Used
 from signalbox.routing.credentials import mask
@@ -24,7 +24,6 @@ from signalbox.routing.facts import AGENT_HEADER, Facts
 from signalbox.routing.match import why
 from signalbox.routing.outgoing import Incoming, ProviderConstraints
 from signalbox.routing.plan import Candidate, plan
-from signalbox.routing.prepare import prepare
 from signalbox.routing.quota import DEFAULT, Quotas
 from signalbox.state.logins import Logins, logins_of
 from signalbox.state.quota_files import read_quotas
@@ -144,7 +143,7 @@ def used_by(state: Path) -> Used:
 def account(rules: Rules, facts: Facts, body: Body, known: Known) -> Iterator[Line]:
     """Rules that do not match, the one that does, its targets in order, and the skipped ones."""
     used = known.quotas.used(rules, known.account, known.now)
-    planned = plan(rules, facts, quota=used, refusals=(known.refusal,))
+    planned = plan(rules, facts, quota=used, refusals=(translation_refusal, known.refusal))
     for rule in rules.rules:
         if rule is planned.rule:
             break
@@ -181,8 +180,9 @@ def _target(
     number: int, candidate: Candidate, facts: Facts, incoming: Incoming, *, lone: bool
 ) -> Iterator[Line]:
     provider = candidate.provider
+    protocol = api_of(provider)
     constraints = ProviderConstraints(lambda _: provider.name)
-    outgoing = prepare(
+    outgoing = protocol.prepare(
         candidate, facts, incoming, key=provider.key, constraints=constraints, is_only_candidate=lone, seed=""
     )
     yield (
@@ -191,8 +191,8 @@ def _target(
     )
     if facts.path == COUNT_TOKENS and provider.count_tokens != "forward":
         yield f"   not sent, count_tokens: {provider.count_tokens}", ""
-    if provider.api == "openai":
-        yield f"   chat completions, as {dialect(provider).name} speaks them", ""
+    if spelling := protocol.spelling(provider):
+        yield f"   {spelling}", ""
     yield f"   model: {outgoing.model}", ""
     yield f"   key: {_credential(provider)}", ""
     yield f"   thinking: {THINKING[provider.thinking]}", ""

@@ -47,9 +47,11 @@ def prepare_chat(
     *,
     key: str | None,
     constraints: ProviderConstraints,
+    is_only_candidate: bool = False,
     seed: str,
 ) -> Outgoing:
-    """The request for one target; see `prepare`. Raises UntranslatableError."""
+    """See `protocols.Prepare`. The answer is translated, so that it never passes as it is:
+    `is_only_candidate` is not used. Raises UntranslatableError."""
     provider, model = candidate.provider, candidate.model or facts.asked or ""
     row = taught(dialect(provider), model, constraints.rejected)
     raw, notes = _for_this_provider(candidate, incoming.body, constraints)

@@ -15,6 +15,7 @@ from signalbox.anthropic.answer_facts import AnswerFacts
 from signalbox.anthropic.api import count
 from signalbox.anthropic.json_edit import whole_characters
 from signalbox.anthropic.redaction import without_secrets
+from signalbox.anthropic.writer import LARGEST, MessagesEvent, Writer
 from signalbox.openai.chunks import (
     ChoiceStarted,
     EndOfStream,
@@ -34,12 +35,9 @@ from signalbox.openai.errors import anthropic_error
 from signalbox.openai.ids import ReasoningDetails, sign
 from signalbox.openai.incoming import Object, as_object
 from signalbox.openai.tool_calls import CallError, SurrogateJoiner, ToolCalls
-from signalbox.openai.writer import MessagesEvent, Writer
 
 log = logging.getLogger("signalbox")
 
-LARGEST = 64 * 1024 * 1024
-"""Characters of one answer."""
 _EACH = 100
 """That each piece counts for beside its own."""
 _LONGEST = 64

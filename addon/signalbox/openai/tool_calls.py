@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from signalbox.anthropic.json_edit import whole_characters
+from signalbox.anthropic.writer import Writer
 from signalbox.openai.chunks import Fragment
 from signalbox.openai.ids import AnswerIds, ReasoningDetails
 from signalbox.openai.incoming import Object
-from signalbox.openai.writer import Writer
 
 _MOST_CALLS = 1000
 """Calls of one answer."""

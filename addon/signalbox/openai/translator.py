@@ -8,8 +8,10 @@ import msgspec
 from signalbox.anthropic.answer_facts import AnswerFacts
 from signalbox.anthropic.encoding import PIECE, Decoder, EncodingError
 from signalbox.anthropic.errors import error_body
+from signalbox.anthropic.json_edit import Body
 from signalbox.anthropic.redaction import without_secrets
 from signalbox.anthropic.sse import Event, Splitter, form_of, is_event_stream, parse_event
+from signalbox.anthropic.writer import EVENTS, JSON, LARGEST, Message, encode
 from signalbox.openai.chunks import (
     EndOfStream,
     ErrorChunk,
@@ -21,9 +23,9 @@ from signalbox.openai.chunks import (
 )
 from signalbox.openai.dialects import Dialect, matches
 from signalbox.openai.errors import anthropic_error
+from signalbox.openai.refusals import refusals
 from signalbox.openai.request import ChatRequest
-from signalbox.openai.stream import LARGEST, ChatStream
-from signalbox.openai.writer import EVENTS, JSON, Message, encode
+from signalbox.openai.stream import ChatStream
 
 _PAGE = "the answer is a web page; look at the provider's url"
 
@@ -80,6 +82,10 @@ class ChatTranslator(msgspec.Struct, frozen=True):
             is_announced=is_event_stream(content_type),
             key=key,
         )
+
+    def refusals(self, status: int, error: bytes, request: Body) -> Iterator[str]:
+        """See `Translator.refusals`."""
+        return refusals(status, error, request)
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
         """See `Translator.error`."""

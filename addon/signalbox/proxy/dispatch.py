@@ -15,10 +15,11 @@ from mitmproxy.net.http.http1.read import connection_close
 from signalbox.anthropic.api import COUNT_TOKENS, MESSAGES
 from signalbox.anthropic.encoding import EncodingError, TooLarge, decode
 from signalbox.anthropic.json_edit import Body, BodyError
+from signalbox.anthropic.writer import warmed_up
 from signalbox.config.fields import Command, Url
 from signalbox.config.rules import ANTHROPIC_HOST, Provider, Reject, Rules, unlisted
 from signalbox.exchange import Exchange
-from signalbox.openai.writer import warmed_up
+from signalbox.protocols import api_of, translation_refusal
 from signalbox.proxy import local_responses
 from signalbox.proxy.headers import address, to_headers
 from signalbox.record import console
@@ -30,7 +31,6 @@ from signalbox.routing.match import Quota
 from signalbox.routing.outcome import Outcome
 from signalbox.routing.outgoing import Incoming, Outgoing
 from signalbox.routing.plan import PERMANENT, UNTRANSLATABLE, Candidate, Plan, plan
-from signalbox.routing.prepare import prepare
 from signalbox.routing.repair import Provenance, RequestRepair, UnsupportedFields
 from signalbox.routing.sessions import Sessions
 from signalbox.routing.threads import ELSEWHERE, Owner, counts_all, for_owner, names_thread
@@ -151,7 +151,7 @@ class Dispatch:
         if candidate.provider.auth == "claude-login":
             key = self._services.meters.token(candidate.provider)
         constraints, seed = self._repair.constraints(candidate), token_hex(8)
-        outgoing: Outgoing = yield lambda: prepare(
+        outgoing: Outgoing = yield lambda: api_of(candidate.provider).prepare(
             candidate,
             self._facts,
             self._incoming,
@@ -191,7 +191,7 @@ class Dispatch:
         """The answer that is delivered has begun, with this id of its message, if it has one."""
         self._report(self._sequence.answer_began())
         attempt = self._sequence.current
-        if attempt is not None and message_id and not self._counts and attempt.provider.api == "anthropic":
+        if attempt is not None and message_id and not self._counts and _is_messages(attempt):
             owner = owner_of(attempt, self._exchange.caller, self._services.provenance.key)
             self._services.sessions.answered_by(self._facts.conversation, message_id, owner)
 
@@ -209,6 +209,10 @@ class Dispatch:
                 log.warning("%s: %s in cooldown %s", name, before, after)
             else:
                 log.info("%s: %s recovered", name, before)
+
+
+def _is_messages(attempt: Attempt) -> bool:
+    return attempt.outgoing is not None and attempt.outgoing.translator.is_identity
 
 
 def owner_of(attempt: Attempt, caller: Caller, key: bytes) -> Owner:
@@ -258,7 +262,7 @@ def route(flow: http.HTTPFlow, exchange: Exchange, services: Services, *, is_lon
         exchange.rules,
         facts,
         quota=services.meters.used(exchange.rules, caller),
-        refusals=(lambda candidate, _: availability.refusal(candidate, now),),
+        refusals=(translation_refusal, lambda candidate, _: availability.refusal(candidate, now)),
     )
     owner = None
     if facts.continues is not None:
@@ -283,7 +287,7 @@ def route(flow: http.HTTPFlow, exchange: Exchange, services: Services, *, is_lon
 
 def _look_up(rules: Rules, facts: Facts, quota: Quota) -> None:
     """What the plan and the record ask of the facts, which keep what is found."""
-    plan(rules, facts, quota=quota)
+    plan(rules, facts, quota=quota, refusals=(translation_refusal,))
     if rules.log.prompts:
         _ = facts.snippet
 
@@ -332,13 +336,13 @@ def _begin(
             flow.response = yield from _counted_here(candidates[0], facts, exchange)
             return
         candidates = chain = candidates[:1]
-    elif is_warmup and provider.api == "openai":  # there is no such cache, and it would cost a prompt
+    elif is_warmup and not api_of(provider).fills_cache:  # it would cost a prompt
         tokens: int = yield partial(facts.tokens_at, candidates[0].model)
         said, kind = warmed_up(facts.asked or "", tokens, seed=token_hex(8), stream=facts.stream)
         flow.response = local_responses.answer(200, said, {"content-type": kind})
         return
     elif is_warmup:
-        candidates, chain = _without_chat(candidates), _without_chat(chain)
+        candidates, chain = _with_cache(candidates), _with_cache(chain)
 
     sequence = AttemptSequence(
         candidates,
@@ -368,8 +372,8 @@ def _begin(
     log_dispatch(exchange, is_first=chosen.is_first)
 
 
-def _without_chat(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
-    return tuple(one for one in candidates if one.provider.api != "openai")
+def _with_cache(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    return tuple(one for one in candidates if api_of(one.provider).fills_cache)
 
 
 def _none_available(chosen: Plan, exchange: Exchange) -> http.Response:

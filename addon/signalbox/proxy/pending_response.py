@@ -14,11 +14,11 @@ from mitmproxy.net.http import status_codes
 from signalbox.anthropic.answer_facts import AnswerFacts
 from signalbox.anthropic.encoding import EncodingError, TooLarge, decode
 from signalbox.anthropic.errors import HEAD, as_prompt_too_long, error_body, refused_key, with_request_id
+from signalbox.anthropic.identity import IdentityTranslator
 from signalbox.anthropic.reader import MessagesReader
 from signalbox.anthropic.sse import is_event_stream
 from signalbox.errors import log_error
 from signalbox.exchange import Exchange
-from signalbox.openai.identity import IdentityTranslator
 from signalbox.routing.outcome import (
     EMPTY,
     STREAM_ERROR,

@@ -6,11 +6,11 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from signalbox.anthropic import field_paths
+from signalbox.anthropic.identity import IdentityTranslator
 from signalbox.anthropic.issued import Issuer, ThinkingFilter, kept_by
 from signalbox.anthropic.json_edit import Body
 from signalbox.anthropic.thinking import nothing
 from signalbox.config.rules import Provider
-from signalbox.openai.identity import IdentityTranslator
 from signalbox.routing.credentials import Headers, forwarded_query, masked_path, secrets_of
 from signalbox.routing.plan import Candidate
 from signalbox.routing.translator import Translator

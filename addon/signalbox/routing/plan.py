@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from signalbox.config.rules import Provider, Reject, Rule, Rules, Target
-from signalbox.openai.request import untranslatable
 from signalbox.routing.facts import (
     Conversation,
     Facts,
@@ -72,7 +71,8 @@ class Plan(msgspec.Struct, frozen=True):
 def plan(
     rules: Rules, facts: Facts, *, quota: Quota = NOTHING_KNOWN, refusals: Sequence[Refusal] = ()
 ) -> Plan:
-    """The plan for one request. `refusals` are those of the moment, asked after the ones known here."""
+    """The plan for one request. `refusals` are asked in this order, after `REFUSALS`: whether the target's
+    protocol can express the request, and those of the moment."""
     rule = first_match(rules, facts, quota) if facts.asked else None
     if rule is None or facts.asked is None:
         return Plan(
@@ -150,12 +150,5 @@ def _no_login(candidate: Candidate, facts: Facts) -> tuple[str, str] | None:
     return "no-login", "the caller sent no login of its own"
 
 
-def _untranslatable(candidate: Candidate, facts: Facts) -> tuple[str, str] | None:
-    if candidate.provider.api != "openai" or facts.body is None:
-        return None
-    why = untranslatable(facts.body.readable)
-    return (UNTRANSLATABLE, why) if why else None
-
-
-REFUSALS: tuple[Refusal, ...] = (_not_usable, _no_login, _untranslatable)
+REFUSALS: tuple[Refusal, ...] = (_not_usable, _no_login)
 """Those that rules and facts decide alone, in the order in which they are asked."""

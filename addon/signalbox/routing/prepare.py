@@ -1,6 +1,7 @@
-"""What one target is sent: URL, headers and body of that target only, and nothing of another's.
+"""Prepares the request for a target that speaks the Messages API: URL, headers and body.
 
-For those that speak the Messages API it is prepared here, for chat completions in `translate.prepare`.
+It holds what is meant for this target only, nothing of another provider's. `openai.prepare` does the same for
+chat completions.
 """
 
 from collections.abc import Iterable
@@ -10,12 +11,11 @@ import msgspec
 from signalbox.anthropic import betas
 from signalbox.anthropic.api import MESSAGES
 from signalbox.anthropic.history import made_valid
+from signalbox.anthropic.identity import IdentityTranslator
 from signalbox.anthropic.json_edit import Body, Edit
 from signalbox.anthropic.privacy import with_opaque_user, without_billing_block
 from signalbox.anthropic.thinking import switched_off, with_placeholders, without_thinking
 from signalbox.config.rules import Provider
-from signalbox.openai.identity import IdentityTranslator
-from signalbox.openai.prepare import prepare_chat
 from signalbox.routing.credentials import forwarded, with_key
 from signalbox.routing.facts import Facts, without_long_context
 from signalbox.routing.outgoing import (
@@ -37,31 +37,6 @@ from signalbox.routing.plan import Candidate
 _DISABLED = b'{"type":"disabled"}'
 
 
-def prepare(
-    candidate: Candidate,
-    facts: Facts,
-    incoming: Incoming,
-    *,
-    key: str | None,
-    constraints: ProviderConstraints,
-    is_only_candidate: bool,
-    seed: str,
-) -> Outgoing:
-    """The request for one target, in the protocol that it speaks.
-
-    `key` is the one of the provider's keys to use, or the token of its login. `is_only_candidate` says
-    that no other attempt could follow: then a compressed answer may pass as it is (the contract, section 5).
-    `seed` is random text that makes the ids of a translated answer unique.
-
-    Raises UntranslatableError.
-    """
-    if candidate.provider.api == "openai":
-        return prepare_chat(candidate, facts, incoming, key=key, constraints=constraints, seed=seed)
-    return prepare_messages(
-        candidate, facts, incoming, key=key, constraints=constraints, is_only_candidate=is_only_candidate
-    )
-
-
 def prepare_messages(
     candidate: Candidate,
     facts: Facts,
@@ -70,8 +45,9 @@ def prepare_messages(
     key: str | None,
     constraints: ProviderConstraints,
     is_only_candidate: bool,
+    seed: str = "",
 ) -> Outgoing:
-    """The request for one target; see `prepare`."""
+    """See `protocols.Prepare`. The answer keeps its own ids: `seed` is not used."""
     provider = candidate.provider
     sent = betas.split(value for name, value in incoming.headers if name.lower() == BETA)
     kept = _betas(provider, facts, sent, constraints)

@@ -18,7 +18,6 @@ from signalbox.anthropic.thinking import (
     without_thinking,
 )
 from signalbox.anthropic.unsupported_fields import rejected_by
-from signalbox.openai.refusals import refusals
 from signalbox.routing.attempts import Attempt
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import ProviderConstraints
@@ -96,7 +95,7 @@ class RequestRepair:
     def repair(self, attempt: Attempt, status: int, said: bytes) -> Work[bool]:
         """The attempt was refused with this status and body. Says whether its target would be sent something
         else now."""
-        if attempt.provider.api == "anthropic" and is_wanted_back(status, said):
+        if _is_identity(attempt) and is_wanted_back(status, said):
             return (yield from self._with_placeholders(attempt))
         if is_refused(status, said):
             return (yield from self._without_thinking(attempt, is_wrong=not is_missing(said)))
@@ -163,16 +162,22 @@ def _thinking_in(sent: Body, key: bytes) -> tuple[int, frozenset[bytes]]:
     return without_thinking(sent, note).count, frozenset(digests) - {b""}
 
 
+def _is_identity(attempt: Attempt) -> bool:
+    return attempt.outgoing is not None and attempt.outgoing.translator.is_identity
+
+
 def _sent_body(attempt: Attempt) -> bytes:
     return attempt.outgoing.body if attempt.outgoing is not None else b""
 
 
 def _rejected(attempt: Attempt, status: int, said: bytes) -> frozenset[str]:
-    headers = attempt.outgoing.headers if attempt.outgoing is not None else ()
-    sent = betas.split(value for name, value in headers if name.lower() == "anthropic-beta")
+    outgoing = attempt.outgoing
+    if outgoing is None:
+        return frozenset()
+    sent = betas.split(value for name, value in outgoing.headers if name.lower() == "anthropic-beta")
     try:
-        body = Body.parse(_sent_body(attempt))
+        body = Body.parse(outgoing.body)
     except BodyError:  # what was sent is compressed
         return frozenset()
     named = rejected_by(status, said, body, sent)
-    return named.union(refusals(status, said, body)) if attempt.provider.api == "openai" else named
+    return named.union(outgoing.translator.refusals(status, said, body))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from signalbox.anthropic.answer_facts import AnswerFacts
+from signalbox.anthropic.json_edit import Body
 
 
 class UntranslatableError(Exception):
@@ -72,6 +73,12 @@ class Translator(Protocol):
         counts the request's input tokens for a stream that starts without a count. `decode` asks for a
         decoded answer even if nothing else of it changes.
         """
+        ...
+
+    def refusals(self, status: int, error: bytes, request: Body) -> Iterable[str]:
+        """Names of what the provider does not take, read from its error to `request`, beside the fields and
+        betas that every provider may name. They are stored for its model; the next request is prepared
+        without it."""
         ...
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:

@@ -15,8 +15,7 @@ from signalbox.anthropic.errors import error_in
 from signalbox.anthropic.json_edit import Body, BodyError, elements, members
 from signalbox.anthropic.reader import MessagesReader, Rewrites
 from signalbox.anthropic.sse import Splitter, is_event_stream, parse_event
-from signalbox.openai.stream import LARGEST
-from signalbox.openai.writer import EVENTS, JSON, Message, encode, events_of
+from signalbox.anthropic.writer import EVENTS, JSON, LARGEST, Message, encode, events_of
 
 _ENDS = (b"\n\n", b"\r\n\r\n")
 """Of an event."""
@@ -59,6 +58,10 @@ class IdentityTranslator(msgspec.Struct, frozen=True):
             request_id=request_id,
         )
         return reader if is_asked else ReshapingReader(reader, content_encoding, streams=bool(self.stream))
+
+    def refusals(self, status: int, error: bytes, request: Body) -> tuple[str, ...]:
+        """See `Translator.refusals`: there are no others."""
+        return ()
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
         """See `Translator.error`."""

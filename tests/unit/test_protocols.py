@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from signalbox.anthropic.json_edit import Body
 from signalbox.config.fields import Secret, Url
 from signalbox.config.rules import Provider, Target
+from signalbox.protocols import api_of
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import Incoming, Outgoing, ProviderConstraints
 from signalbox.routing.plan import Candidate
-from signalbox.routing.prepare import prepare
 from signalbox.routing.translator import UntranslatableError
 from tests.support.chat_bodies import BODIES
 
@@ -29,7 +29,7 @@ def prepare_body(api: str, body: Body, url: Url | None = None, path: str | None 
     header = "x-api-key" if api == "anthropic" else "authorization"
     keys = (Secret(f"key-of-{api}"),)
     provider = Provider(name=api, url=url, api=api, auth="key", key_header=header, keys=keys, path=path)
-    return prepare(
+    return api_of(provider).prepare(
         Candidate(provider, Target(api), f"model-of-{api}"),
         Facts(path="/v1/messages", port=1, headers={}, body=body),
         Incoming("/v1/messages?beta=true", (("Host", "127.0.0.1"), LOGIN), body.raw, body),

@@ -17,6 +17,8 @@ type MessagesEvent = dict[str, Any]
 
 EVENTS = "text/event-stream; charset=utf-8"
 JSON = "application/json"
+LARGEST = 64 * 1024 * 1024
+"""Size of the largest answer that is put together or translated, in bytes or characters."""
 
 _encoder = msgspec.json.Encoder()
 _NO_USAGE = {

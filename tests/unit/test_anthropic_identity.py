@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from signalbox.anthropic.identity import IdentityTranslator
 from signalbox.anthropic.reader import MessagesReader
-from signalbox.openai.identity import IdentityTranslator
 from tests.support.answers import error_json, event
 from tests.support.request_validator import check_events
 from tests.support.strict_providers import streamed

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from signalbox.openai.writer import Message, Writer, encode
+from signalbox.anthropic.writer import Message, Writer, encode
 from tests.support.chat_streams import events_of
 from tests.support.request_validator import check_events
 

@@ -1,0 +1,89 @@
+"""What differs by the protocol of a provider (`api` in rules.yaml), one row for each.
+
+A row says how a request is prepared and what the protocol cannot do. How an answer is read is the business of
+the `Translator` that a prepared request carries.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+from signalbox.anthropic.api import ANTHROPIC_VERSION, MODELS
+from signalbox.config.rules import Api, Provider
+from signalbox.openai.prepare import dialect, prepare_chat
+from signalbox.openai.request import untranslatable
+from signalbox.routing.facts import Facts
+from signalbox.routing.outgoing import Incoming, Outgoing, ProviderConstraints
+from signalbox.routing.plan import UNTRANSLATABLE, Candidate
+from signalbox.routing.prepare import prepare_messages
+
+
+class Prepare(Protocol):
+    """Makes the request for one target. Raises UntranslatableError."""
+
+    def __call__(
+        self,
+        candidate: Candidate,
+        facts: Facts,
+        incoming: Incoming,
+        *,
+        key: str | None,
+        constraints: ProviderConstraints,
+        is_only_candidate: bool,
+        seed: str,
+    ) -> Outgoing:
+        """`key` is the one of the provider's keys to use, or the token of its login. `is_only_candidate`: no
+        other attempt can follow, so that a compressed answer may pass as it is (the contract, section 5).
+        `seed` is random text that makes the ids of a translated answer unique.
+        """
+        ...
+
+
+class ProviderApi(NamedTuple):
+    """One protocol."""
+
+    prepare: Prepare
+    untranslatable: Callable[[bytes], str]
+    """Why the protocol cannot express a Messages body, for people; empty if it can."""
+    spelling: Callable[[Provider], str]
+    """How a provider spells the protocol, for people; empty for the Messages API, which has one spelling."""
+    fills_cache: bool
+    """Whether a request with `max_tokens: 0` fills the provider's prompt cache and costs no answer."""
+    models_path: str
+    """Path of the model list below the provider's URL."""
+    models_paged: bool
+    """Whether that list comes in pages."""
+    models_headers: tuple[tuple[str, str], ...] = ()
+    """Headers that a request for it needs."""
+
+
+PROVIDER_APIS: Mapping[Api, ProviderApi] = {
+    "anthropic": ProviderApi(
+        prepare=prepare_messages,
+        untranslatable=lambda _: "",
+        spelling=lambda _: "",
+        fills_cache=True,
+        models_path=MODELS,
+        models_paged=True,
+        models_headers=(("anthropic-version", ANTHROPIC_VERSION),),
+    ),
+    "openai": ProviderApi(
+        prepare=prepare_chat,
+        untranslatable=untranslatable,
+        spelling=lambda provider: f"chat completions, as {dialect(provider).name} speaks them",
+        fills_cache=False,
+        models_path="/models",
+        models_paged=False,
+    ),
+}
+
+
+def api_of(provider: Provider) -> ProviderApi:
+    return PROVIDER_APIS[provider.api]
+
+
+def translation_refusal(candidate: Candidate, facts: Facts) -> tuple[str, str] | None:
+    """A `routing.plan.Refusal`: the target's protocol cannot express the request."""
+    if facts.body is None:
+        return None
+    why = api_of(candidate.provider).untranslatable(facts.body.readable)
+    return (UNTRANSLATABLE, why) if why else None
