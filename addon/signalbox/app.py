@@ -168,6 +168,7 @@ class App:
         if (app := setup.installed_app(master)) is None:
             app = cls(master)
             setup.install(app)
+            setup.exit_at_once_after_failed_start(master)
         return app
 
     @property

@@ -28,7 +28,7 @@ def test_a_forward_proxy_says_what_its_clients_need(start_router):
     router = start_router()
     router.wait_log(
         rf"point Claude Code here: HTTPS_PROXY=http://127\.0\.0\.1:{router.ports[0]} "
-        rf"NODE_EXTRA_CA_CERTS={router.folder}/mitmproxy/mitmproxy-ca-cert\.pem claude\n"
+        rf"NODE_EXTRA_CA_CERTS={router.confdir}/mitmproxy-ca-cert\.pem claude\n"
     )
 
 

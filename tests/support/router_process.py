@@ -32,7 +32,7 @@ POLL = 0.01
 
 def with_scripts(*names: str) -> list[str]:
     """Options by which mitmdump also loads these scripts of the tests: `with_scripts("leak_counter.py")`."""
-    return [part for name in names for part in ("-s", str(ROOT / "tests" / name))]
+    return [part for name in names for part in ("-s", str(ROOT / "tests" / "support" / "scripts" / name))]
 
 
 class RouterFiles:
