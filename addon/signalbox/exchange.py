@@ -219,6 +219,12 @@ class Exchange:
         told += [(skip.provider, skip.why) for skip in self.skipped if skip.reason in PERMANENT]
         return "; ".join(dict.fromkeys(f"{name}: {why.rstrip(', ')}" for name, why in told))
 
+    def failure_of_all(self, message: str, now: float) -> str:
+        """For people: `message`, which says what the last target did, and why the others did not answer."""
+        assert self.provider is not None
+        others = self.others(now)
+        return f"{self.provider.shown} {message}" + (f"; {others}" if others else "")
+
     # how it ends
 
     def give_early_head(self, status: int | None) -> None:

@@ -12,7 +12,6 @@ import msgspec
 from mitmproxy import http
 from mitmproxy.net.http.http1.read import connection_close
 
-from signalbox.anthropic.api import COUNT_TOKENS, MESSAGES
 from signalbox.anthropic.encoding import EncodingError, TooLarge, decode
 from signalbox.anthropic.json_edit import Body, BodyError
 from signalbox.anthropic.writer import warmed_up
@@ -22,6 +21,7 @@ from signalbox.exchange import Exchange
 from signalbox.protocols import api_of, translation_refusal
 from signalbox.proxy import local_responses
 from signalbox.proxy.headers import address, to_headers
+from signalbox.proxy.reporting import log_dispatch
 from signalbox.record import console
 from signalbox.routing.attempts import Attempt, AttemptSequence, Availability, Limits
 from signalbox.routing.credentials import Caller, bare
@@ -397,35 +397,3 @@ def _counted_here(candidate: Candidate, facts: Facts, exchange: Exchange) -> Wor
         return local_responses.error(501, NO_COUNT.format(candidate.provider.name), exchange)
     tokens: int = yield partial(facts.tokens_at, candidate.model)
     return local_responses.answer(200, b'{"input_tokens":%d}' % tokens)
-
-
-# the log
-
-
-def log_dispatch(exchange: Exchange, *, is_first: bool) -> None:
-    """The line `dispatch:`, and at `debug` what was changed (the contract, section 8)."""
-    level = logging.DEBUG if is_first else logging.INFO
-    provider, outgoing = exchange.provider, exchange.outgoing
-    if provider is None or not log.isEnabledFor(level):
-        return
-    asked = exchange.facts.asked if exchange.facts is not None else None
-    rewrite = outgoing.model if outgoing is not None and outgoing.model != asked else None
-    log.log(level, "%s", console.dispatch_line(provider.shown, exchange.reason, asked or "-", rewrite))
-    log_sent(exchange, exchange.attempts[-1])
-
-
-def log_sent(exchange: Exchange, attempt: Attempt) -> None:
-    """At `debug`: what goes where, and what was changed in it."""
-    provider, outgoing = attempt.provider, attempt.outgoing
-    for note in outgoing.notes if outgoing is not None else ():
-        log.debug("%s", note)
-    where = MESSAGES if exchange.kind == "messages" else COUNT_TOKENS
-    if outgoing is not None and not outgoing.translator.is_identity:
-        where = outgoing.shown_path
-    log.debug("%s", console.sent_line(provider.shown, "POST", where, exchange.shown_key(provider)))
-
-
-def log_received(exchange: Exchange, provider: Provider, status: int) -> None:
-    """At `debug`: that an answer came."""
-    took = round((time.monotonic() - exchange.started) * 1000)
-    log.debug("%s", console.received_line(provider.shown, status, took, exchange.shown_key(provider)))

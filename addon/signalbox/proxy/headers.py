@@ -1,4 +1,4 @@
-"""A flow's request becomes the one for a target, as far as people may see it."""
+"""Heads of requests and answers: masked in the flow, with the real credentials on the wire, framed."""
 
 from collections.abc import Iterable
 from copy import copy
@@ -6,6 +6,7 @@ from copy import copy
 from mitmproxy import http
 from mitmproxy.master import Master
 from mitmproxy.net.http.http1.read import expected_http_body_size, get_header_tokens
+from mitmproxy.net.http.validate import validate_headers
 
 from signalbox.anthropic.issued import MARK
 from signalbox.exchange import Exchange
@@ -20,6 +21,10 @@ FINAL = range(200, 1000)
 """Statuses of an answer. Below 200 only a 101 may stand for one, and only where the client asked for it
 (RFC 9110, sections 15 and 15.2.2); those above 599 are known to be used and tell their class themselves."""
 _BODILESS = (204, 304)
+
+
+class LeakError(Exception):
+    """A secret was about to be sent to a provider that it does not belong to."""
 
 
 def is_large(request: http.Request) -> bool:
@@ -92,6 +97,23 @@ def copied[M: http.Message](message: M) -> M:
     return other
 
 
+def with_secrets(request: http.Request, exchange: Exchange | None) -> http.Request:
+    """A copy that holds the real credentials; the flow keeps the masked ones (mitmproxy.md, 17). Raises
+    LeakError."""
+    if exchange is None:
+        return request
+    real = copied(request)
+    for name, (shown, secrets) in exchange.hidden.items():
+        if real.headers.get_all(name) == shown:
+            real.headers.set_all(name, secrets)
+    if real.path == exchange.shown_path:
+        real.path = exchange.path
+    if leak := exchange.leak(real.path, list(real.headers.items(multi=True))):
+        name = exchange.provider.shown if exchange.provider else "the provider"
+        raise LeakError(f"{leak} holds an Anthropic credential that is not {name}'s own")
+    return real
+
+
 def to_headers(headers: Iterable[tuple[str, str]]) -> http.Headers:
     return http.Headers([(_bytes(name), _bytes(value)) for name, value in headers])
 
@@ -133,6 +155,15 @@ def handed_on(response: http.Response, request: http.Request) -> http.Response:
     elif request.http_version == "HTTP/1.1" and head.is_http11 and _ends_with_connection(request, head):
         head.headers["transfer-encoding"] = "chunked"
     return head
+
+
+def invalid_head(response: http.Response) -> str:
+    """Why mitmproxy would refuse this head, because it is ambiguous; empty if it would not."""
+    try:
+        validate_headers(response)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def has_body(response: http.Response) -> bool:

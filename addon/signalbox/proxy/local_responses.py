@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 
 from mitmproxy import http
+from mitmproxy.proxy.layers.http import RequestProtocolError, ResponseProtocolError
+from mitmproxy.proxy.layers.http._events import ErrorCode
 
 from signalbox.anthropic.errors import error_body, with_request_id
+from signalbox.errors import is_exhausted, short_reason
 from signalbox.exchange import Exchange
 
 
@@ -35,6 +38,22 @@ def too_large(exchange: Exchange) -> http.Response:
     return error(
         413, f"The request is larger than this router takes: limits.body is {limit} bytes.", exchange
     )
+
+
+def protocol_failure(
+    event: RequestProtocolError | ResponseProtocolError, flow: http.HTTPFlow, exchange: Exchange | None
+) -> http.Response:
+    """The answer to a request that is not routed, in place of mitmproxy's HTML page for this event."""
+    status = event.code.http_status_code() or 502
+    where = f"{flow.request.host}:{flow.request.port}"
+    reason = short_reason(event.message)
+    if event.code is ErrorCode.CONNECT_FAILED and is_exhausted(event.message):
+        status, reason = 503, f"the router can open no more connections: {reason}"
+    elif event.code is ErrorCode.CONNECT_FAILED:
+        reason = f"the upstream could not be reached at {where}: {reason}"
+    elif status == 502:
+        reason = f"the upstream at {where} broke off before it answered: {reason}"
+    return error(status, reason, exchange)
 
 
 def stream_head(headers: Mapping[str, str], *, chunked: bool) -> http.Response:

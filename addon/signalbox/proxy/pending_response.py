@@ -19,6 +19,7 @@ from signalbox.anthropic.reader import MessagesReader
 from signalbox.anthropic.sse import is_event_stream
 from signalbox.errors import log_error
 from signalbox.exchange import Exchange
+from signalbox.proxy.headers import has_body
 from signalbox.routing.outcome import (
     EMPTY,
     STREAM_ERROR,
@@ -35,6 +36,11 @@ log = logging.getLogger("signalbox")
 
 WHOLE = 1024 * 1024
 """Bytes after which a JSON answer that has shown no error counts as begun, and up to which one is decoded."""
+REPAIRABLE = (400, 422)
+"""Statuses of refusals that may name what a request can do without."""
+NOT_PASSED = ("location", "set-cookie", "set-cookie2")
+"""Headers of providers other than Anthropic itself: a client would follow the first with its own credentials,
+and send a cookie to the next provider that is asked."""
 
 
 def is_stream(response: http.Response) -> bool:
@@ -129,6 +135,40 @@ class PendingResponse:
     def is_reshaped(self) -> bool:
         """Whether the answer is in the Messages API, but streamed or not otherwise than was asked for."""
         return self.reader.content_type is not None and self.translator.is_identity
+
+    @property
+    def may_change(self) -> bool:
+        """Whether the router may not pass this answer on before it has read how it begins: an error that the
+        request is repaired after or that is worded otherwise, or an answer that is told in another form."""
+        if self.provider.is_anthropic:
+            status, own_key = self.response.status_code, self.provider.auth != "client"
+            return status in REPAIRABLE or (status == 401 and own_key) or self.is_reshaped
+        # What is no stream may be an error, whatever its status.
+        return not (self.is_announced and self.is_stream)
+
+    # its head, for the client
+
+    def drop_private_headers(self) -> None:
+        """Drop headers that only Anthropic itself may give its clients."""
+        for name in NOT_PASSED:
+            self.response.headers.pop(name, None)
+
+    def frame(self, http_version: str) -> None:
+        """Set length, coding and connection by what a client with this HTTP version gets."""
+        headers, changes = self.response.headers, self.reader.changes
+        if self.reader.decodes:
+            headers.pop("content-encoding", None)
+        if http_version == "HTTP/1.0":  # it knows no chunks: the answer ends with its connection
+            headers.pop("transfer-encoding", None)
+        if changes and self.complete:
+            headers.pop("transfer-encoding", None)
+            headers["content-length"] = str(sum(map(len, self.buffered)))
+        elif changes and has_body(self.response):
+            headers.pop("content-length", None)
+            if http_version == "HTTP/1.1":
+                headers["transfer-encoding"] = "chunked"
+        if self.exchange.close_after_response:
+            headers["connection"] = "close"
 
     # what it means
 

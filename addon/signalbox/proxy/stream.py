@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Literal
 
 from mitmproxy import http
 from mitmproxy.flow import Error
-from mitmproxy.net.http.validate import validate_headers
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import (
@@ -51,13 +50,11 @@ from mitmproxy.proxy.layers.http._events import ErrorCode, HttpEvent
 
 from signalbox.anthropic.api import Usage
 from signalbox.anthropic.errors import error_event, error_type, read_error
-from signalbox.errors import is_exhausted, log_error, short_reason
+from signalbox.errors import log_error, short_reason
 from signalbox.exchange import Exchange
-from signalbox.proxy.dispatch import log_received, log_sent
 from signalbox.proxy.headers import (
-    copied,
+    LeakError,
     handed_on,
-    has_body,
     is_large,
     mask_headers,
     mask_repeated,
@@ -65,6 +62,7 @@ from signalbox.proxy.headers import (
     not_an_answer,
     plain_headers,
     show,
+    with_secrets,
 )
 from signalbox.proxy.hook_dispatch import (
     SignalboxAttemptHook,
@@ -73,8 +71,9 @@ from signalbox.proxy.hook_dispatch import (
     SignalboxRenewHook,
     begin,
 )
-from signalbox.proxy.local_responses import error, stream_head, too_large
-from signalbox.proxy.pending_response import PendingResponse
+from signalbox.proxy.local_responses import error, protocol_failure, stream_head, too_large
+from signalbox.proxy.pending_response import REPAIRABLE, PendingResponse
+from signalbox.proxy.reporting import log_received, report_failover
 from signalbox.proxy.upstream import (
     AttemptFailed,
     ClientLeft,
@@ -83,7 +82,6 @@ from signalbox.proxy.upstream import (
     TimedOut,
     UpstreamCall,
 )
-from signalbox.record import console
 from signalbox.routing import outcome as outcomes
 from signalbox.routing.attempts import Attempt, Reject
 from signalbox.routing.outcome import Outcome
@@ -100,9 +98,6 @@ pings after that (the contract, section 4). Claude Code gives up after 360 s wit
 while pings come (claude-code-observed.md)."""
 ERROR_BODY_WAIT = 2.0
 """Seconds for which an error's body is waited for, to tell what it means."""
-ESTIMATE_DELAY = 0.02
-"""Seconds after a request is sent in which hardly any provider answers: the upload leaves first, then tokens
-are estimated."""
 BUSY = 0.02
 """Seconds for which one stream may work before others are served."""
 UNSENT = 1024 * 1024
@@ -113,18 +108,9 @@ LINGER = 1.0
 """Seconds that a provider has to end an answer in which it has said all: then its connection is kept."""
 USAGE_WAIT = 2.0
 """Seconds that it has to tell the usage of an answer that has ended."""
-REPAIRABLE = (400, 422)
-"""Statuses of refusals that may name what a request can do without."""
-NOT_PASSED = ("location", "set-cookie", "set-cookie2")
-"""Headers of providers that are not Anthropic itself: a client would follow the first with its own
-credentials, and give a cookie to whichever provider is asked next."""
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 TRAILERS = (RequestTrailers, ResponseTrailers)
 KILLED = Error.KILLED_MESSAGE
-
-
-class LeakError(Exception):
-    """A secret was about to be sent to a provider that it does not belong to."""
 
 
 @dataclass(eq=False)
@@ -437,35 +423,11 @@ class RoutedStream(HttpStream):
             said = answer.body()
             self.flow.response.data.content = exchange.redact(said) if hidden else said
         self._answer = None
-        self._report_failover(failed.outcome, following)
+        report_failover(self.app.master, self.flow, exchange, failed.outcome, following)
         # Not in place: mitmproxy's HTTP client is done with an answer only after it has told its end.
         yield SignalboxAttemptHook(self.flow)
         self._raise_if_gone()
         self.flow.response = self.flow.error = None
-
-    def _report_failover(self, outcome: Outcome, following: Attempt | Reject) -> None:
-        """A line in the log, and in mitmweb a flow of its own for the attempt that failed."""
-        exchange, flow, attempt = self.exchange, self.flow, self.exchange.attempts[-1]
-        name = attempt.provider.shown
-        to = following.provider.shown if isinstance(following, Attempt) else "reject"
-        if flow.response is not None:
-            log_received(exchange, attempt.provider, flow.response.status_code)
-        log.warning("%s", console.failover_line(name, outcome.label, outcome.detail, to))
-        if isinstance(following, Attempt):
-            log_sent(exchange, following)
-        if (view := self.app.master.addons.get("view")) is None:
-            return
-        failed, now = flow.copy(), time.time()
-        failed.comment = f"attempt {len(exchange.attempts)}: {name} {outcome.label} {outcome.detail}".rstrip()
-        failed.marked = ":repeat:"
-        failed.live = False
-        failed.request.timestamp_start = now - ((attempt.ended or attempt.started) - attempt.started)
-        failed.request.timestamp_end = failed.request.timestamp_start
-        if failed.response is None:
-            failed.error = Error(outcome.detail or outcome.label)
-        else:
-            failed.response.timestamp_end = now
-        view.add([failed])
 
     def _start(self, attempt: Attempt) -> Commands[None]:
         """Wait as long as the attempt is to wait, and make the flow its request."""
@@ -498,8 +460,8 @@ class RoutedStream(HttpStream):
         yield from call.connect(exchange.timeout.connect)
         self._watch_silence()
         first_byte = time.monotonic() + exchange.first_byte_limit
-        yield from call.send(self._with_secrets(self.flow.request))
-        response = yield from self._receive_head(first_byte, again=again)
+        yield from call.send(with_secrets(self.flow.request, exchange))
+        response = yield from call.receive_head(first_byte, again=again)
         outgoing = exchange.outgoing
         self._answer = answer = PendingResponse(
             response,
@@ -512,60 +474,13 @@ class RoutedStream(HttpStream):
             yield from self._read_until_begun(answer)
         return answer
 
-    def _receive_head(self, until: float, *, again: bool) -> Commands[http.Response]:
-        exchange, call = self.exchange, self._call
-        estimates = exchange.outgoing is not None and exchange.outgoing.estimates
-        estimate_at = time.monotonic() + ESTIMATE_DELAY if estimates else inf
-        while True:
-            try:
-                event = yield from self.next(min(until, estimate_at))
-            except TimedOut:
-                if estimate_at < until:
-                    estimate_at = inf
-                    exchange.estimate()
-                    continue
-                if call.is_sending():
-                    until = time.monotonic() + exchange.first_byte_limit
-                    continue
-                what = f"sent no answer within {exchange.first_byte_limit:g} s"
-                raise AttemptFailed(outcomes.TIMEOUT.because(what), 504, what) from None
-            if isinstance(event, ResponseProtocolError):
-                if not again and call.was_stale():
-                    raise StaleConnection
-                raise self._broke_off(event.message, outcomes.CONNECT)
-            if isinstance(event, ResponseHeaders):
-                status = event.response.status_code
-                if wrong := not_an_answer(status, self.flow.request, may_switch=False):
-                    raise AttemptFailed(outcomes.no_answer(status).because(wrong), 502, wrong)
-                if invalid := self._invalid(event.response):
-                    raise self._broke_off(invalid, outcomes.CONNECT)
-                return event.response
-
-    def _invalid(self, response: http.Response) -> str:
-        """What makes a head that could mean two things; mitmproxy would refuse it."""
-        if self.context.options.validate_inbound_headers:
-            try:
-                validate_headers(response)
-            except ValueError as fault:
-                return str(fault)
-        return ""
-
-    def _broke_off(self, message: str, outcome: Outcome) -> AttemptFailed:
-        failure = outcome.because(short_reason(message))
-        where = f"at {self.flow.request.host}:{self.flow.request.port}"
-        return AttemptFailed(failure, 502, f"{where} broke off before it answered: {failure.detail}")
-
     def _is_read_first(self, answer: PendingResponse) -> bool:
         """Whether the answer is kept from the client until it has begun, or shows what it is."""
         if self.exchange.dispatch is None:
             return False
         if self._may_wait:
             return True
-        if answer.provider.is_anthropic:
-            status, own_key = answer.response.status_code, answer.provider.auth != "client"
-            return status in REPAIRABLE or (status == 401 and own_key) or answer.is_reshaped
-        # What is no stream may be an error, whatever its status.
-        return not (answer.is_announced and answer.is_stream)
+        return answer.may_change
 
     def _read_until_begun(self, answer: PendingResponse) -> Commands[None]:
         """Raises AttemptFailed where it turns out to be no answer."""
@@ -594,7 +509,7 @@ class RoutedStream(HttpStream):
                 elif answer.is_error:
                     raise AttemptFailed(answer.classify(datetime.now(UTC)), answer=answer, is_cut=True)
                 else:
-                    raise self._broke_off(event.message, outcomes.STREAM_ERROR)
+                    raise self._call.broke_off(event.message, outcomes.STREAM_ERROR)
             elif isinstance(event, ResponseData):
                 yield from self._take(answer, event.data)
                 over_at = self._over_at(answer, over_at)
@@ -656,12 +571,11 @@ class RoutedStream(HttpStream):
         provider, status = answer.provider, response.status_code
         exchange.label_attempt(str(status) if exchange.outcome is None else exchange.outcome.label)
         if not provider.is_anthropic:
-            for name in NOT_PASSED:
-                response.headers.pop(name, None)
+            answer.drop_private_headers()
         log_received(exchange, provider, status)
         yield from self.hook(HttpResponseHeadersHook(flow))
         if not has_head:
-            self._frame(answer)
+            answer.frame(flow.request.http_version)
             yield SendHttp(ResponseHeaders(self.stream_id, response, False), client)
         self._sent = "answer"
         self._ping_when_silent(answer)
@@ -738,24 +652,6 @@ class RoutedStream(HttpStream):
             return inf
         return min(over_at, time.monotonic() + (LINGER if answer.reader.over else USAGE_WAIT))
 
-    def _frame(self, answer: PendingResponse) -> None:
-        """Set what a head says of length, coding and connection by what the client gets."""
-        headers, version = answer.response.headers, self.flow.request.http_version
-        changes = answer.reader.changes
-        if answer.reader.decodes:
-            headers.pop("content-encoding", None)
-        if version == "HTTP/1.0":  # it knows no chunks: the answer ends with its connection
-            headers.pop("transfer-encoding", None)
-        if changes and answer.complete:
-            headers.pop("transfer-encoding", None)
-            headers["content-length"] = str(sum(map(len, answer.buffered)))
-        elif changes and has_body(answer.response):
-            headers.pop("content-length", None)
-            if version == "HTTP/1.1":
-                headers["transfer-encoding"] = "chunked"
-        if self.exchange.close_after_response:
-            headers["connection"] = "close"
-
     def _end(self, answer: PendingResponse) -> Commands[None]:
         self._ping_at = inf
         exchange, response = self.exchange, answer.response
@@ -815,7 +711,9 @@ class RoutedStream(HttpStream):
             exchange.answer_locally()
             exchange.label_attempt(failed.outcome.label)
             yield from self._call.release()
-            yield from self._respond_error(failed.status, self._told_of_all(failed.message), failed.outcome)
+            yield from self._respond_error(
+                failed.status, exchange.failure_of_all(failed.message, time.monotonic()), failed.outcome
+            )
             return
         if failed.is_cut:
             answer.cut_short()
@@ -827,7 +725,7 @@ class RoutedStream(HttpStream):
             exchange.answer_locally()
             exchange.label_attempt(failed.outcome.label)
             yield from self._call.release()
-            message = self._told_of_all(f"gave no answer: {failed.outcome.detail}")
+            message = exchange.failure_of_all(f"gave no answer: {failed.outcome.detail}", time.monotonic())
             yield from self._respond_error(502, message, failed.outcome)
             return
         if is_changed or not provider.is_anthropic:
@@ -840,13 +738,6 @@ class RoutedStream(HttpStream):
             yield from self._end_with_event(failed.outcome)
         else:
             yield from self._deliver(answer)
-
-    def _told_of_all(self, message: str) -> str:
-        """What the last target did, and why the others of the chain did not answer."""
-        exchange = self.exchange
-        assert exchange.provider is not None
-        others = exchange.others(time.monotonic())
-        return f"{exchange.provider.shown} {message}" + (f"; {others}" if others else "")
 
     def _respond_error(self, status: int, message: str, failure: Outcome) -> Commands[None]:
         """An error of the router's own, as far as a status can still be told."""
@@ -942,24 +833,6 @@ class RoutedStream(HttpStream):
             yield SendHttp(ResponseData(self.stream_id, content), client)
         yield SendHttp(ResponseEndOfMessage(self.stream_id), client)
 
-    # sending
-
-    def _with_secrets(self, request: http.Request) -> http.Request:
-        """A copy that holds the real credentials; the flow keeps the masked ones (mitmproxy.md, 17)."""
-        exchange = self._exchange
-        if exchange is None:
-            return request
-        real = copied(request)
-        for name, (shown, secrets) in exchange.hidden.items():
-            if real.headers.get_all(name) == shown:
-                real.headers.set_all(name, secrets)
-        if real.path == exchange.shown_path:
-            real.path = exchange.path
-        if leak := exchange.leak(real.path, list(real.headers.items(multi=True))):
-            name = exchange.provider.shown if exchange.provider else "the provider"
-            raise LeakError(f"{leak} holds an Anthropic credential that is not {name}'s own")
-        return real
-
     # requests that are not routed
 
     def _guarded(self, inner: Commands[None]) -> Commands[None]:
@@ -974,11 +847,11 @@ class RoutedStream(HttpStream):
             if isinstance(command, SendHttp) and not self._linear:
                 event = command.event
                 if isinstance(event, RequestHeaders):
-                    event.request = self._with_secrets(event.request)
+                    event.request = with_secrets(event.request, self._exchange)
                 elif isinstance(event, ResponseHeaders) and event.response.status_code >= 200:
                     self._sent = "answer"
                 elif isinstance(event, ResponseProtocolError) and self._can_answer(event):
-                    yield from self._send(self._failure(event))
+                    yield from self._send(protocol_failure(event, self.flow, self._exchange))
                     continue
             reply = yield command
 
@@ -1020,9 +893,8 @@ class RoutedStream(HttpStream):
 
     def check_invalid(self, request: bool) -> Commands[bool]:
         """What mitmproxy refuses meets no hook of the router's, but is shown and saved."""
-        if request and validate_request(
-            self.mode, self.flow.request, self.context.options.validate_inbound_headers
-        ):
+        validates = self.context.options.validate_inbound_headers
+        if request and validate_request(self.mode, self.flow.request, validates):
             mask_headers(self.flow.request.headers)
         return (yield from super().check_invalid(request))
 
@@ -1037,7 +909,7 @@ class RoutedStream(HttpStream):
             else:
                 exchange.break_off(outcomes.CONNECT.because(short_reason(event.message)))
             if self._can_answer(event):
-                self.flow.response = self._failure(event)
+                self.flow.response = protocol_failure(event, self.flow, self._exchange)
         yield from super().handle_protocol_error(event)
 
     def _can_answer(self, event: RequestProtocolError | ResponseProtocolError) -> bool:
@@ -1047,19 +919,6 @@ class RoutedStream(HttpStream):
             and event.code.http_status_code() is not None
             and event.code is not ErrorCode.KILL
         )
-
-    def _failure(self, event: RequestProtocolError | ResponseProtocolError) -> http.Response:
-        """What a client is told instead of mitmproxy's HTML page, where a request is only passed on."""
-        status = event.code.http_status_code() or 502
-        where = f"{self.flow.request.host}:{self.flow.request.port}"
-        said = short_reason(event.message)
-        if event.code is ErrorCode.CONNECT_FAILED and is_exhausted(event.message):
-            status, said = 503, f"the router can open no more connections: {said}"
-        elif event.code is ErrorCode.CONNECT_FAILED:
-            said = f"the upstream could not be reached at {where}: {said}"
-        elif status == 502:
-            said = f"the upstream at {where} broke off before it answered: {said}"
-        return error(status, said, self._exchange)
 
     def _fail_internally(self, status: int, message: str) -> Commands[None]:
         """The stream cannot go on: tell the client, or cut it where it already has part of an answer."""

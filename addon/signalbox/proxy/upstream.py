@@ -1,4 +1,4 @@
-"""One attempt's side of an upstream: connect, send, release.
+"""Upstream side of one attempt: connect, send, receive the head, release.
 
 Events of mitmproxy's HTTP layer carry a stream's number only, not their connection: closing alone or draining
 alone mixes bytes or kills the next attempt (mitmproxy.md, 20 to 25). `UpstreamCall.release` does all of it.
@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import h11
@@ -37,6 +38,7 @@ from mitmproxy.proxy.layers.http import (
 from mitmproxy.proxy.layers.http._events import ErrorCode
 
 from signalbox.errors import is_exhausted, short_reason
+from signalbox.proxy.headers import invalid_head, not_an_answer
 from signalbox.proxy.http1 import UpstreamHttp1
 from signalbox.routing import outcome as outcomes
 from signalbox.routing.outcome import Outcome
@@ -57,6 +59,9 @@ STALE_WITHIN = 1.0
 """Seconds after a request was sent on a kept connection in which a break means that the provider had closed
 that connection before: its reset takes one round trip, 0.6 s by satellite. A provider that breaks off
 later had the request, and may have worked on it."""
+ESTIMATE_DELAY = 0.02
+"""Seconds after a request is sent before tokens are estimated, so that the upload leaves first. Hardly any
+provider answers sooner."""
 DETACHED = -1
 """A stream number that no stream has."""
 
@@ -184,6 +189,45 @@ class UpstreamCall:
         if content:
             yield SendHttp(RequestData(stream.stream_id, content), server)
         yield SendHttp(RequestEndOfMessage(stream.stream_id), server)
+
+    def receive_head(self, until: float, *, again: bool) -> Commands[http.Response]:
+        """The head of the answer. Meanwhile input tokens are estimated, where the answer may need that.
+        `again`: this is the second try after a stale connection. Raises AttemptFailed, ClientLeft and
+        StaleConnection."""
+        stream, exchange, request = self._stream, self._stream.exchange, self._stream.flow.request
+        estimates = exchange.outgoing is not None and exchange.outgoing.estimates
+        estimate_at = time.monotonic() + ESTIMATE_DELAY if estimates else inf
+        while True:
+            try:
+                event = yield from stream.next(min(until, estimate_at))
+            except TimedOut:
+                if estimate_at < until:
+                    estimate_at = inf
+                    exchange.estimate()
+                    continue
+                if self.is_sending():
+                    until = time.monotonic() + exchange.first_byte_limit
+                    continue
+                what = f"sent no answer within {exchange.first_byte_limit:g} s"
+                raise AttemptFailed(outcomes.TIMEOUT.because(what), 504, what) from None
+            if isinstance(event, ResponseProtocolError):
+                if not again and self.was_stale():
+                    raise StaleConnection
+                raise self.broke_off(event.message, outcomes.CONNECT)
+            if isinstance(event, ResponseHeaders):
+                status = event.response.status_code
+                if wrong := not_an_answer(status, request, may_switch=False):
+                    raise AttemptFailed(outcomes.no_answer(status).because(wrong), 502, wrong)
+                validates = stream.context.options.validate_inbound_headers
+                if validates and (invalid := invalid_head(event.response)):
+                    raise self.broke_off(invalid, outcomes.CONNECT)
+                return event.response
+
+    def broke_off(self, message: str, outcome: Outcome) -> AttemptFailed:
+        """The failure of a connection that broke before an answer, with mitmproxy's message about it."""
+        failure, request = outcome.because(short_reason(message)), self._stream.flow.request
+        where = f"at {request.host}:{request.port}"
+        return AttemptFailed(failure, 502, f"{where} broke off before it answered: {failure.detail}")
 
     def was_stale(self) -> bool:
         """Whether a connection that just broke was closed before the request came: it had served an earlier
