@@ -3,13 +3,13 @@
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from signalbox.anthropic.answer_facts import AnswerFacts
 from signalbox.anthropic.api import Usage
 from signalbox.anthropic.redaction import without_secrets
-from signalbox.config.rules import Provider, Rules, Timeout
+from signalbox.config.rules import Provider, Rule, Rules, Timeout
 from signalbox.routing.attempts import Attempt
 from signalbox.routing.credentials import LOGIN, Caller, leak, masked_value, secrets_of
 from signalbox.routing.facts import Facts
@@ -78,6 +78,8 @@ class Exchange:
         """The rule's, for the log and `x-signalbox-rule`."""
         self.reason = ""
         """Why it goes there, as in the line `dispatch:`."""
+        self.rule: Rule | None = None
+        """The one that matched."""
         self.skipped: tuple[Skip, ...] = ()
         """Targets that the plan skipped."""
         self.failed_open = False
@@ -102,6 +104,8 @@ class Exchange:
         """When the first byte of the answer went to the client."""
         self.head_given = False
         """Whether the client has an early response head, of no provider's answer."""
+        self.failed_notes: list[dict[str, Any]] = []
+        """What was noted in the flows of failed attempts, which do not know yet how many follow."""
         self.ending: Ending = "done"
         self.recorded = False
         self._answer_began = False
@@ -118,7 +122,8 @@ class Exchange:
 
     def plan(self, chosen: Plan) -> None:
         """A rule decided, or none did."""
-        self.label, self.reason, self.skipped = chosen.label, chosen.reason, chosen.skipped
+        self.rule, self.label, self.reason = chosen.rule, chosen.label, chosen.reason
+        self.skipped = chosen.skipped
 
     def fail_open(self) -> None:
         """An error in the router: the request passes as it came, see `pass_on`."""
@@ -260,6 +265,7 @@ class Exchange:
     def release(self) -> None:
         """The request is over: mitmweb may keep its flow for long, and with it this."""
         self.facts = self.dispatch = None
+        self.failed_notes = []
         for attempt in self.attempts:
             attempt.outgoing = attempt.health_token = None
         self.hidden, self.path = {}, self.shown_path

@@ -74,9 +74,10 @@ def test_mitmweb_shows_every_attempt_as_a_flow_of_its_own(web, upstream, overloa
     ask(web)
     wait_until(lambda: len(flows()) == 3, 5, lambda: f"three flows in {flows()}")
     home, dead, zai = sorted(flows(), key=lambda flow: flow["request"]["timestamp_start"])
-    assert dead["comment"] == "attempt 1: dead connect Connection refused"
-    assert zai["comment"] == "attempt 2: zai 529 overloaded_error: all lines are busy"
-    assert (dead["marked"], zai["marked"], home["marked"]) == ("🔁", "🔁", "")
+    assert dead["comment"] == "↻ dead connect → zai: Connection refused"
+    assert zai["comment"] == "↻ zai 529 → anthropic: overloaded_error: all lines are busy"
+    assert home["comment"].endswith("↻ 3 attempts rule=#1 attempts=dead:connect zai:529 anthropic:200")
+    assert (dead["marked"], zai["marked"], home["marked"]) == ("❌", "❌", "🔁")
     assert len({flow["request"]["timestamp_start"] for flow in (home, dead, zai)}) == 3  # each its own time
     assert [flow["request"]["port"] for flow in (dead, zai, home)] == [1, overloaded.port, upstream.port]
     assert len({flow["id"] for flow in (dead, zai, home)}) == 3
@@ -100,9 +101,9 @@ def test_mitmweb_shows_every_attempt_as_a_flow_of_its_own(web, upstream, overloa
 
 def test_mitmweb_can_show_what_a_failed_attempt_said(web):
     ask(web)
-    wait_until(lambda: b"attempt 2" in web.shown(), 5, lambda: web.shown().decode())
+    wait_until(lambda: b"zai 529" in web.shown(), 5, lambda: web.shown().decode())
     shown = json.loads(web.shown())
-    (failed,) = [flow for flow in shown if flow["comment"].startswith("attempt 2")]
+    (failed,) = [flow for flow in shown if flow["comment"].startswith("↻ zai 529")]
     assert b"all lines are busy" in body(web, failed["id"], "response")
     assert json.loads(body(web, failed["id"], "request"))["model"] == "glm-4.7"
 

@@ -12,6 +12,7 @@ from mitmproxy.contentviews import Metadata
 from mitmproxy.test import taddons, tflow, tutils
 
 from signalbox.inspect import views
+from signalbox.inspect.annotations import METADATA
 from tests.support import chat
 from tests.support.answers import message_json, message_sse, thinking_block, tool_block
 
@@ -127,7 +128,7 @@ def shown(
     """What mitmproxy shows of a flow's request, or of its answer where one is given."""
     views.register()
     flow = tflow.tflow(req=tutils.treq(path=path.encode(), content=request), resp=tutils.tresp())
-    flow.metadata[views.METADATA] = told
+    flow.metadata[METADATA] = told
     message = flow.request
     if response is not None:
         message = flow.response

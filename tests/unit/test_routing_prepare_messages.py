@@ -240,7 +240,7 @@ THINKING = json.dumps(
 def test_thinking_goes_to_its_issuer_unless_the_provider_says_otherwise(mode, issuer, stays):
     outgoing = send(ZAI | {"thinking": mode}, THINKING, issuer=issuer)
     assert (b'"thinking"' in outgoing.body) is stays
-    assert ("dropped 1 thinking blocks" in outgoing.notes) is not stays
+    assert ("1 thinking block dropped" in outgoing.changes) is not stays
 
 
 def test_signed_thinking_of_unknown_issue_goes_to_anthropic():
@@ -279,8 +279,9 @@ def test_an_estimate_stands_by_only_for_others():
 
 
 def test_what_was_changed_is_noted_without_values():
-    notes = send(ZAI | {"headers": {"X-Title": "t"}}, model="glm-4.7").notes
-    assert "model remap: claude-sonnet-4-5 → glm-4.7" in notes
+    notes = send(ZAI | {"headers": {"X-Title": "t"}}, model="glm-4.7").changes
+    assert "model claude-sonnet-4-5 → glm-4.7" in notes
+    assert "key swapped" in notes
     assert "header X-Title set" in notes
     assert "header authorization dropped" in notes
     assert not any(KEY in note or "sk-ant" in note for note in notes)

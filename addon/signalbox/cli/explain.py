@@ -196,8 +196,8 @@ def _target(
     yield f"   model: {outgoing.model}", ""
     yield f"   key: {_credential(provider)}", ""
     yield f"   thinking: {THINKING[provider.thinking]}", ""
-    for note in outgoing.notes or ("nothing",):
-        yield f"   changed: {note}", ""
+    for change in outgoing.changes or ("nothing",):
+        yield f"   changed: {change}", ""
 
 
 def _credential(provider: Provider) -> str:

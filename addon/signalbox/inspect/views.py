@@ -4,26 +4,25 @@ They choose themselves: a request by the path that it went to, an answer by its 
 stored of a body, also of a stream in progress, and never fail: what cannot be read is shown as it is.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, override
 
 import msgspec
 from mitmproxy import contentviews, http
 from mitmproxy.contentviews import Contentview, Metadata, SyntaxHighlight
 
+from signalbox.inspect.annotations import noted
 from signalbox.inspect.answers import Protocol, answer_of, answer_text, protocol_of
 from signalbox.inspect.requests import chat_request, messages_request, responses_request
 from signalbox.inspect.text import indented, items, mapping, section
 
 CHOSEN = 2.0
 """Priority above that of mitmproxy's own views, of which JSON's is 1."""
-METADATA = "signalbox"
-"""The key under which a flow's metadata tell what the router did."""
 
 
-def told(metadata: Metadata) -> dict[str, Any]:
+def _noted(metadata: Metadata) -> Mapping[str, Any]:
     """What the router noted of the flow; empty of others."""
-    return mapping(metadata.flow.metadata.get(METADATA)) if metadata.flow is not None else {}
+    return noted(metadata.flow) if isinstance(metadata.flow, http.HTTPFlow) else {}
 
 
 class RequestView(Contentview):
@@ -47,8 +46,9 @@ class RequestView(Contentview):
     @override
     def prettify(self, data: bytes, metadata: Metadata) -> str:
         lines: list[str] = []
-        changes = items(told(metadata).get("changes"))
-        lines += [line for line in section("Changes", _list(changes)) if line or lines]
+        values = _noted(metadata)
+        lines += [line for line in section("Changes", _list(items(values.get("changes")))) if line or lines]
+        lines += [line for line in section("Why", _why(values)) if line or lines]
         try:
             body = mapping(msgspec.json.decode(data))
             lines += [""] * bool(lines) + list(self._render(body))
@@ -67,6 +67,19 @@ class RequestView(Contentview):
 def _list(values: list[Any]) -> Iterator[str]:
     for value in values:
         yield from indented(str(value))
+
+
+def _why(values: Mapping[str, Any]) -> Iterator[str]:
+    """Who is asked, by which rule, and who was skipped."""
+    if not values.get("rule"):
+        return
+    held = ", ".join(map(str, items(values.get("conditions"))))
+    yield from indented(f"rule {values['rule']}" + (f": {held}" if held else ""))
+    if values.get("reason") != f"rule:{values['rule']}":
+        yield from indented(f"reason {values.get('reason')}")
+    yield from indented(f"attempt {values.get('attempt')} at {values.get('provider')}")
+    for skipped in items(values.get("skipped")):
+        yield from indented(f"skipped {skipped}")
 
 
 def _encodable(lines: Iterable[str]) -> str:
@@ -91,7 +104,7 @@ class AnswerView(Contentview):
     @override
     def prettify(self, data: bytes, metadata: Metadata) -> str:
         try:
-            cost = told(metadata).get("cost")
+            cost = _noted(metadata).get("cost")
             return _encodable(answer_text(answer_of(data), cost if isinstance(cost, float) else None))
         except Exception as error:  # of broken data: shown as it is
             return f"This cannot be read as a {self._name}: {error}\n\n{data.decode(errors='replace')}"

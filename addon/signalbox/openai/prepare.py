@@ -20,10 +20,12 @@ from signalbox.openai.translator import ChatTranslator
 from signalbox.routing.credentials import secrets_of, with_key
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import (
+    KEY_SWAPPED,
     Incoming,
     Outgoing,
     ProviderConstraints,
     configured_edits,
+    dropped_thinking,
     lowered_max_tokens,
     paths,
     thinking_filter,
@@ -55,8 +57,6 @@ def prepare_chat(
     provider, model = candidate.provider, candidate.model or facts.asked or ""
     row = taught(dialect(provider), model, constraints.rejected)
     raw, notes = _for_this_provider(candidate, incoming.body, constraints)
-    if model != facts.asked:
-        notes.append(f"model remap: {facts.asked} → {model}")
     session = _alias(facts.session, constraints.key)
     request = to_chat(raw, model=model, dialect=row, provider=provider.name, session=session)
     edits = configured_edits(candidate)
@@ -80,6 +80,7 @@ def prepare_chat(
         body=request.body,
         is_only_candidate=False,
         estimates=True,
+        asked=facts.asked,
         notes=tuple(notes),
         translator=ChatTranslator(
             request=request,
@@ -103,7 +104,7 @@ def _for_this_provider(
         dropped = without_thinking(body, keeps, keeps_mode=True)
         edits = dropped.edits
         if dropped.count:
-            notes.append(f"dropped {dropped.count} thinking blocks")
+            notes.append(dropped_thinking(dropped.count))
     bounded = lowered_max_tokens(candidate, body)
     raw = body.edited(set=bounded.set, edits=edits)
     # text that holds half a character cannot be written
@@ -144,4 +145,5 @@ def _headers(
     ]
     if (header := dialect(provider).session_header) and session:
         headers.append((header, session))
-    return with_configured_headers(with_key(headers, provider, key), candidate)
+    headers, notes = with_configured_headers(with_key(headers, provider, key), candidate)
+    return headers, notes if key is None else [KEY_SWAPPED, *notes]

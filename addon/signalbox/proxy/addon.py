@@ -13,6 +13,7 @@ from signalbox.anthropic.api import MESSAGES
 from signalbox.config.rules import Rules
 from signalbox.errors import log_error
 from signalbox.exchange import Exchange
+from signalbox.inspect import annotations
 from signalbox.proxy import classify, dispatch, local_responses, recording
 from signalbox.proxy.classify import LOOPBACK_ONLY
 from signalbox.proxy.headers import plain_headers, takes_long, to_headers
@@ -75,6 +76,7 @@ class Hooks:
             if is_long:
                 return self._route_in_thread(flow, exchange, routing)
             in_place(routing)
+            annotations.annotate_attempt(flow, exchange)
         except Exception as error:
             log_error("the request hook", error)
             self._fail_open(flow, exchange)
@@ -83,6 +85,7 @@ class Hooks:
     async def _route_in_thread(self, flow: http.HTTPFlow, exchange: Exchange, routing: Work[None]) -> None:
         try:
             await in_thread(routing)
+            annotations.annotate_attempt(flow, exchange)
         except Exception as error:
             log_error("the request hook", error)
             self._fail_open(flow, exchange)
@@ -161,7 +164,7 @@ class Hooks:
         self.app.exchanges[flow] = exchange
         classify.mask(flow, exchange, headers)
         if exchange.is_messages_request or exchange.hidden:
-            flow.metadata[classify.HANDLED] = {}
+            flow.metadata[annotations.METADATA] = {}
         if not self.app.admits(
             flow.client_conn.peername[0]
         ):  # connected while there were clients in the rules
@@ -237,6 +240,7 @@ class Hooks:
             if exchange.answer is not None and exchange.answer.fault:
                 log.warning("an answer could not be read for its usage: %s", exchange.answer.fault)
             recorded = recording.entry(exchange, flow.response, self.app.prices)
+            annotations.annotate_answer(flow, exchange, recorded)
             if exchange.kind == "messages":
                 self.app.stores.recorder.record(recorded)
             elif log.isEnabledFor(logging.DEBUG):
@@ -253,6 +257,8 @@ class Hooks:
             provider = None if is_refused else dispatch.upstream(flow, exchange.rules)
             recorded = recording.passed(exchange, flow, provider, self.app.prices)
             failed = exchange.ending == "error" or not classify.came_from_upstream(flow)
+            if is_refused:
+                annotations.annotate_answer(flow, exchange, recorded)
             if not (is_refused or failed or not exchange.rules.rules):
                 return
             is_message = flow.request.method == "POST" and classify.path(flow) == MESSAGES

@@ -10,6 +10,7 @@ from mitmproxy.proxy.mode_specs import ReverseMode
 from signalbox.anthropic.api import COUNT_TOKENS, MESSAGES, MODELS
 from signalbox.config.rules import ANTHROPIC_HOST, Rules
 from signalbox.exchange import Exchange, Kind
+from signalbox.inspect.annotations import METADATA
 from signalbox.proxy import local_responses
 from signalbox.proxy.headers import hide, to_headers
 from signalbox.routing import browsers
@@ -21,8 +22,6 @@ OWN = {("GET", "/health"), ("HEAD", "/"), ("HEAD", "/api/hello")}
 
 LOOPBACK_ONLY = "Only this machine may connect while rules.yaml has no clients."
 
-HANDLED = "signalbox"
-"""The key in `Flow.metadata` of flows that the router has handled; copies and saved flows have it too."""
 REPLAY_REFUSED = (
     "Can't replay a flow that Signalbox has handled: it holds masked credentials, and would pass"
     " the rules by. Send the request from its client again."
@@ -54,7 +53,7 @@ def is_for_us(flow: http.HTTPFlow, rules: Rules) -> bool:
 def is_refused_replay(flow: Flow) -> bool:
     """Whether the router has handled a flow: it shows what went to its last target, with masked credentials.
     Sent again it would pass the rules by, and the prompt with it."""
-    return HANDLED in flow.metadata
+    return METADATA in flow.metadata
 
 
 def kind(flow: http.HTTPFlow, rules: Rules) -> Kind:

@@ -55,7 +55,7 @@ def entry(exchange: Exchange, response: http.Response | None, prices: PriceTable
     facts, provider = exchange.facts, exchange.provider
     asked = (facts.asked if facts is not None else None) or ""
     attempts = [attempt for attempt in exchange.attempts if attempt.label]
-    rows = tuple(_row(exchange, attempt, prices) for attempt in attempts)
+    rows = tuple(attempt_row(exchange, attempt, prices) for attempt in attempts)
     pairs = list(zip(attempts, rows, strict=True))
     charged = [pair for pair in pairs if pair[1].tokens] or pairs
     first = exchange.first_byte
@@ -141,7 +141,7 @@ def _said(detail: str, exchange: Exchange, response: http.Response | None) -> st
     return ": ".join(filter(None, (kind, short)))
 
 
-def _row(exchange: Exchange, attempt: Attempt, prices: PriceTable) -> AttemptRow:
+def attempt_row(exchange: Exchange, attempt: Attempt, prices: PriceTable) -> AttemptRow:
     started, ended = attempt.started, attempt.ended or attempt.started
     usage, outcome, head_at = attempt.usage, attempt.outcome, attempt.head_at
     model = attempt.model or ""

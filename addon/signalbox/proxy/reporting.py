@@ -2,17 +2,22 @@
 
 import logging
 import time
+from typing import TYPE_CHECKING
 
 from mitmproxy import http
 from mitmproxy.flow import Error
-from mitmproxy.master import Master
 
 from signalbox.anthropic.api import COUNT_TOKENS, MESSAGES
 from signalbox.config.rules import Provider, Reject
 from signalbox.exchange import Exchange
+from signalbox.inspect.annotations import annotate_failed
+from signalbox.proxy.recording import attempt_row
 from signalbox.record import console
 from signalbox.routing.attempts import Attempt
 from signalbox.routing.outcome import Outcome
+
+if TYPE_CHECKING:
+    from signalbox.app import App
 
 log = logging.getLogger("signalbox")
 
@@ -32,6 +37,8 @@ def log_dispatch(exchange: Exchange, *, is_first: bool) -> None:
 def log_sent(exchange: Exchange, attempt: Attempt) -> None:
     """At `debug`: what goes where, and what was changed in it."""
     provider, outgoing = attempt.provider, attempt.outgoing
+    if outgoing is not None and outgoing.is_renamed:
+        log.debug("%s", console.remap_line(outgoing.asked or "-", outgoing.model or "-"))
     for note in outgoing.notes if outgoing is not None else ():
         log.debug("%s", note)
     where = MESSAGES if exchange.kind == "messages" else COUNT_TOKENS
@@ -47,7 +54,7 @@ def log_received(exchange: Exchange, provider: Provider, status: int) -> None:
 
 
 def report_failover(
-    master: Master, flow: http.HTTPFlow, exchange: Exchange, outcome: Outcome, following: Attempt | Reject
+    app: "App", flow: http.HTTPFlow, exchange: Exchange, outcome: Outcome, following: Attempt | Reject
 ) -> None:
     """Log that the last attempt failed and what follows it. In mitmweb the attempt becomes a flow of its own:
     a copy of `flow`, which holds its request and what came of its answer."""
@@ -59,11 +66,10 @@ def report_failover(
     log.warning("%s", console.failover_line(name, outcome.label, outcome.detail, to))
     if isinstance(following, Attempt):
         log_sent(exchange, following)
-    if (view := master.addons.get("view")) is None:
+    if (view := app.master.addons.get("view")) is None:
         return
     failed, now = flow.copy(), time.time()
-    failed.comment = f"attempt {len(exchange.attempts)}: {name} {outcome.label} {outcome.detail}".rstrip()
-    failed.marked = ":repeat:"
+    annotate_failed(failed, exchange, attempt, attempt_row(exchange, attempt, app.prices), to)
     failed.live = False
     failed.request.timestamp_start = now - ((attempt.ended or attempt.started) - attempt.started)
     failed.request.timestamp_end = failed.request.timestamp_start

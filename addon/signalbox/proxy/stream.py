@@ -52,6 +52,7 @@ from signalbox.anthropic.api import Usage
 from signalbox.anthropic.errors import error_event, error_type, read_error
 from signalbox.errors import log_error, short_reason
 from signalbox.exchange import Exchange
+from signalbox.inspect.annotations import annotate_attempt
 from signalbox.proxy.headers import (
     LeakError,
     handed_on,
@@ -423,7 +424,7 @@ class RoutedStream(HttpStream):
             said = answer.body()
             self.flow.response.data.content = exchange.redact(said) if hidden else said
         self._answer = None
-        report_failover(self.app.master, self.flow, exchange, failed.outcome, following)
+        report_failover(self.app, self.flow, exchange, failed.outcome, following)
         # Not in place: mitmproxy's HTTP client is done with an answer only after it has told its end.
         yield SignalboxAttemptHook(self.flow)
         self._raise_if_gone()
@@ -442,6 +443,7 @@ class RoutedStream(HttpStream):
         dispatch = self.exchange.dispatch
         assert dispatch is not None
         dispatch.start(attempt, self.flow, time.monotonic())
+        annotate_attempt(self.flow, self.exchange)
         show(self.app.master, self.flow)
 
     def _ask(self) -> Commands[PendingResponse]:

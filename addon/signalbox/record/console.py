@@ -53,6 +53,11 @@ def dispatch_line(provider: str, reason: str, model: str | None, rewrite: str | 
     return f"{line} rewrite={name(rewrite)}" if rewrite is not None else line
 
 
+def remap_line(asked: str, sent: str) -> str:
+    """`model remap: claude-sonnet-4-5 → glm-4.7`."""
+    return f"model remap: {name(asked)} → {name(sent)}"
+
+
 def skip_line(provider: str, model: str | None, reason: str, detail: str) -> str:
     """`skipped zai/glm-4.7: cooldown (in cooldown for another 5 s: overloaded_error)`."""
     return f"skipped {name(provider)}/{name(model or '-')}: {name(reason)} ({name(detail)})"

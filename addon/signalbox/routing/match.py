@@ -25,6 +25,34 @@ def matches(match: Match, facts: Facts, quota: Quota = NOTHING_KNOWN) -> bool:
     return not why(match, facts, quota)
 
 
+def conditions(match: Match) -> list[str]:
+    """All of them in words, as `model *haiku*` and `thinking true`."""
+    named = {
+        "model": _globs(match.model),
+        "tier": _or(match.tier),
+        "path": _globs(match.path),
+        "port": _or(map(str, match.port)),
+        "client": _globs(match.client),
+        **{f"header {name}": _globs(globs) for name, globs in match.header},
+        "agent": match.agent or "",
+        **{
+            name: str(wanted).lower()
+            for name in ("thinking", "images", "stream")
+            if (wanted := getattr(match, name)) is not None
+        },
+        "tools": _globs(match.tools),
+        "tokens over": "" if match.tokens_over is None else str(match.tokens_over),
+        "tokens under": "" if match.tokens_under is None else str(match.tokens_under),
+        "system": _patterns(match.system),
+        "prompt": _patterns(match.prompt),
+        **{
+            f"quota {provider}.{window}": f"{comparison}{percent:g}"
+            for (provider, window), (comparison, percent) in match.quota
+        },
+    }
+    return [f"{name} {wanted}" for name, wanted in named.items() if wanted]
+
+
 def why(match: Match, facts: Facts, quota: Quota = NOTHING_KNOWN) -> str:
     """The first condition that does not hold, as `model "x" is not *haiku*`; empty where all hold."""
     return next(_refusals(match, facts, quota), "")

@@ -16,6 +16,7 @@ from signalbox.routing.plan import Candidate
 from signalbox.routing.translator import Translator
 
 BETA = "anthropic-beta"
+KEY_SWAPPED = "key swapped"
 _PATH_SAFE = "/:@!$&'()*+,;=%~"
 
 
@@ -63,12 +64,24 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     """Whether no other attempt could follow: then a compressed answer may pass as it is."""
     estimates: bool = False
     """Whether input tokens are estimated where the provider reports none at the start of a stream."""
+    asked: str | None = None
+    """The model that the client asked for."""
     notes: tuple[str, ...] = ()
-    """What was changed, for the debug log: names and counts, never values."""
+    """What was changed beside the model: names and counts, never values."""
     login: str | None = None
     """The token of the provider's own login, where it is among the headers."""
     translator: Translator = IdentityTranslator()
     """What its answer goes through."""
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What was changed, a line each: `model claude-sonnet-4-5 → glm-4.7`, `key swapped`."""
+        return (f"model {self.asked} → {self.model}", *self.notes) if self.is_renamed else self.notes
+
+    @property
+    def is_renamed(self) -> bool:
+        """Whether the model sent is another name than the one asked for."""
+        return self.model not in (None, self.asked)
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -88,8 +101,13 @@ def thinking_filter(provider: Provider, constraints: ProviderConstraints) -> Thi
     return lambda block: keeps(block) and block.digest(constraints.key) not in constraints.refused
 
 
+def dropped_thinking(count: int) -> str:
+    """`2 thinking blocks dropped`."""
+    return f"{count} thinking block{'' if count == 1 else 's'} dropped"
+
+
 class BodyChange(msgspec.Struct, frozen=True):
-    """Fields of a body that are set, as JSON, and dropped; `notes` say so for the debug log."""
+    """Fields of a body that are set, as JSON, and dropped; `notes` say so."""
 
     set: Mapping[str, bytes] = {}
     drop: Collection[str] = frozenset()
@@ -121,7 +139,7 @@ def configured_edits(candidate: Candidate) -> BodyChange:
 
 def without_fields(raw: bytes, gone: Collection[str]) -> tuple[bytes, list[str]]:
     """The body without what the provider does not take, and what belongs to a beta that is not forwarded;
-    and the notes for the debug log."""
+    and the notes."""
     if not gone:
         return raw, []
     body = Body.parse(raw)
@@ -133,8 +151,8 @@ def without_fields(raw: bytes, gone: Collection[str]) -> tuple[bytes, list[str]]
 def with_configured_headers(
     headers: list[tuple[str, str]], candidate: Candidate
 ) -> tuple[list[tuple[str, str]], list[str]]:
-    """With those that the provider and then the target set, and without those that they empty; and the notes
-    for the debug log."""
+    """With those that the provider and then the target set, and without those that they empty; and
+    the notes."""
     notes = []
     for extra in (candidate.provider.headers, candidate.target.headers):
         for name, value in extra.items():

@@ -20,10 +20,12 @@ from signalbox.routing.credentials import forwarded, with_key
 from signalbox.routing.facts import Facts, without_long_context
 from signalbox.routing.outgoing import (
     BETA,
+    KEY_SWAPPED,
     Incoming,
     Outgoing,
     ProviderConstraints,
     configured_edits,
+    dropped_thinking,
     lowered_max_tokens,
     paths,
     thinking_filter,
@@ -82,6 +84,7 @@ def prepare_messages(
         body=incoming.wire if untouched else body,
         is_only_candidate=is_only_candidate,
         estimates=not provider.is_anthropic,
+        asked=facts.asked,
         notes=tuple(notes),
         login=key if provider.auth == "claude-login" else None,
         translator=IdentityTranslator(
@@ -105,7 +108,7 @@ def _body(
         thinking = without_thinking(body, keeps, keeps_mode=constraints.wants_thinking)
         edits += thinking.edits
         if thinking.count:
-            notes.append(f"dropped {thinking.count} thinking blocks")
+            notes.append(dropped_thinking(thinking.count))
         disables = constraints.disables_thinking and not provider.is_anthropic
         modes = ("adaptive", "enabled") if disables else ("enabled",)
         mended = (
@@ -123,7 +126,6 @@ def _body(
             notes.append("metadata.user_id replaced")
     if candidate.model is not None and candidate.model != facts.asked:
         change["model"] = msgspec.json.encode(candidate.model)
-        notes.append(f"model remap: {facts.asked} → {candidate.model}")
     bounded, configured = lowered_max_tokens(candidate, body), configured_edits(candidate)
     change |= bounded.set
     change = {name: value for name, value in change.items() if name not in configured.drop}
@@ -168,6 +170,8 @@ def _headers(
         notes = [f"beta {value} dropped" for value in sent if value not in kept]
         headers = with_header(headers, BETA, ",".join(kept)) if kept else without_headers(headers, BETA)
     headers, configured = with_configured_headers(with_key(headers, provider, key), candidate)
+    if key is not None:
+        notes.append(KEY_SWAPPED)
     return headers, [*notes, *configured, *(f"header {name} dropped" for name in sorted(gone))]
 
 
