@@ -58,8 +58,8 @@ class Router:
     async def signalbox_renew(self, flow: http.HTTPFlow) -> None:
         await self.hooks.signalbox_renew(flow)
 
-    async def signalbox_refresh(self, flow: http.HTTPFlow) -> None:
-        await self.app.stores.provenance.refreshed()
+    def signalbox_refresh(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
+        return self.app.stores.refresh(self.app.exchanges[flow].rules)
 
     async def signalbox_learned(self, flow: http.HTTPFlow) -> None:
         await self.app.stores.provenance.written()

@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -92,6 +93,7 @@ class Stores:
             self.quota.follow,
         ]
         self.live.start()
+        self.quota.logins.read(self.rules.login_folders)
         self.recorder.ledger.ready()
         self.provenance = ProvenanceStore(self._state)
         self.unsupported = UnsupportedStore(self._state)
@@ -120,10 +122,28 @@ class Stores:
     def observe_head(self, exchange: Exchange, status: int, headers: Mapping[str, str]) -> None:
         """The head of an answer of any attempt has come; its headers may report quota.
 
-        count_tokens has limits of its own: that it is refused says nothing about messages.
+        count_tokens has limits of its own: that it is refused says nothing about messages. A refusal is
+        observed now, because the next attempt is chosen by it; else the client gets the head first.
         """
-        if exchange.provider is not None and (exchange.kind == "messages" or status < 400):
-            self.quota.observe(exchange.provider, exchange.caller, status, headers, exchange.model or "")
+        if exchange.provider is None or (exchange.kind != "messages" and status >= 400):
+            return
+        observe = partial(
+            self.quota.observe, exchange.provider, exchange.caller, status, headers, exchange.model or ""
+        )
+        if status >= 400:
+            observe()
+        else:
+            asyncio.get_running_loop().call_soon(observe)
+
+    def refresh(self, rules: Rules) -> Awaitable[None] | None:
+        """Read the files that decide about the next request, as far as they may have changed: the logins, and
+        the provenance of thinking blocks. None where there is nothing to wait for."""
+        if not rules.login_folders:
+            return None if self.provenance.is_current else self.provenance.refreshed()
+        return self._refresh(rules)
+
+    async def _refresh(self, rules: Rules) -> None:
+        await asyncio.gather(self.quota.read_logins(rules), self.provenance.refreshed())
 
     async def run_tasks(self) -> None:
         """Run the background tasks until cancelled."""

@@ -1,4 +1,4 @@
-"""Probes of accounts that are passed over: with what, whom, how often."""
+"""Probes of accounts that are skipped: with what, whom, how often."""
 
 import asyncio
 import ssl
@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from signalbox.background import quota_probe
 from signalbox.background.model_list import client_ssl_context
-from signalbox.background.quota_probe import FAILURES, QuotaProber, _Course, request
+from signalbox.background.quota_probe import FAILURES, TIMEOUT, ProbeSchedule, QuotaProber, request
 from signalbox.config.fields import Secret, Url
 from signalbox.config.rules import Failover, Match, Provider, Quota, Rule, Rules, Target
 from signalbox.routing import rate_limit_headers
@@ -44,21 +43,31 @@ def rules_of(home: Provider) -> Rules:
 
 
 class Router:
-    """A prober with an account that is passed over, and what it hears."""
+    """A prober with an account that is skipped, and what it hears."""
 
-    def __init__(self, home: Provider, *, token: str | None = None, rules: Rules | None = None) -> None:
+    def __init__(
+        self,
+        home: Provider,
+        *,
+        token: str | None = None,
+        rules: Rules | None = None,
+        timeout: float = TIMEOUT,
+    ) -> None:
         self.home = home
         self.rules = rules or rules_of(home)
         self.quotas = Quotas()
         self.heard: list[tuple[str, int]] = []
         self._token = token
-        self.prober = QuotaProber(self)
+        self.prober = QuotaProber(self, timeout=timeout)
 
     def account_of(self, provider: Provider, secret: str | None) -> str:
         return "/work" if (secret or "").endswith("work") else ""
 
     def token(self, provider: Provider) -> str | None:
         return self._token
+
+    async def read_logins(self, rules: Rules) -> None:
+        pass
 
     def refresh(self) -> None:
         pass
@@ -152,7 +161,7 @@ def test_a_key_for_probes_tells_of_the_account_it_belongs_to(upstream):
 
 def never(router: Router) -> bool:
     """Whether nobody is to be probed, now or later."""
-    return router.prober._follow(time.monotonic()) == {}
+    return router.prober.update_schedules(time.monotonic()) == {}
 
 
 def test_without_a_credential_nothing_is_sent(upstream):
@@ -223,11 +232,11 @@ def test_after_failures_it_asks_half_as_often_each_time(upstream: Upstream):
     ("failures", "seconds"), [(0, 300), (2, 300), (3, 600), (4, 1200), (6, 3600), (10_000, 3600)]
 )
 def test_it_waits_an_hour_at_most(failures, seconds):
-    assert _Course(1000.0, failures).due(300.0) == 1000 + seconds
+    assert ProbeSchedule(1000.0, failures).due(300.0) == 1000 + seconds
 
 
 def test_an_interval_longer_than_an_hour_stays_as_it_is():
-    assert _Course(0.0, 50).due(7200.0) == 7200
+    assert ProbeSchedule(0.0, 50).due(7200.0) == 7200
 
 
 def test_a_new_credential_ends_the_waiting(upstream):
@@ -235,11 +244,11 @@ def test_a_new_credential_ends_the_waiting(upstream):
     router = Router(provider(upstream.url))
     router.goes_over()
     router.prober.remember_credential(router.home, "", LOGIN)
-    router.prober._follow(time.monotonic())
-    (course,) = router.prober._courses.values()
-    course.failures = 10_000
+    router.prober.update_schedules(time.monotonic())
+    (schedule,) = router.prober.schedules.values()
+    schedule.failures = 10_000
     router.prober.remember_credential(router.home, "", LOGIN)
-    assert course.failures == 10_000
+    assert schedule.failures == 10_000
     renewed = "Bearer sk-ant-oat01-fake-renewed"
     router.prober.remember_credential(router.home, "", ("Authorization", renewed))
     router.run(lambda: upstream.requests)
@@ -249,15 +258,14 @@ def test_a_new_credential_ends_the_waiting(upstream):
 def test_a_provider_that_cannot_be_reached_is_a_failure_and_no_more():
     router = Router(provider("http://127.0.0.1:1", auth="none"))
     router.goes_over()
-    router.run(lambda: any(course.failures for course in router.prober._courses.values()))
+    router.run(lambda: any(schedule.failures for schedule in router.prober.schedules.values()))
 
 
-def test_an_answer_that_trickles_in_is_given_up(upstream, monkeypatch):
-    monkeypatch.setattr(quota_probe, "PATIENCE", 0.1)
+def test_an_answer_that_trickles_in_is_given_up(upstream):
     upstream.answer(Answer(framing="raw", chunks=(b"HTTP/1.1 200 OK\r\n", *(0.05, b"x: y\r\n") * 200)))
-    router = Router(provider(upstream.url, auth="none", quota=Quota(**MARKS | {"probe": 0.3})))
+    router = Router(provider(upstream.url, auth="none", quota=Quota(**MARKS | {"probe": 0.3})), timeout=0.1)
     router.goes_over()
-    router.run(lambda: any(course.failures for course in router.prober._courses.values()))
+    router.run(lambda: any(schedule.failures for schedule in router.prober.schedules.values()))
 
 
 def test_it_ends_when_it_is_cancelled_in_mid_probe(upstream):

@@ -96,3 +96,16 @@ def test_the_event_loop_goes_on_beside_a_call(hanging):
         return await waiting
 
     assert asyncio.run(scenario()) == "done"
+
+
+def test_the_event_loop_goes_on_while_a_coroutine_waits_for_a_file(hanging, tmp_path):
+    path, gate = hanging
+
+    async def scenario() -> str:
+        with pytest.raises(TimeoutError):
+            await files.within_async(path, gate.wait, 0.02)
+        with pytest.raises(TimeoutError):  # at once: the call before still hangs
+            await files.within_async(path, lambda: "never", 60)
+        return await files.within_async(tmp_path / "other", lambda: "done", 5)
+
+    assert asyncio.run(scenario()) == "done"

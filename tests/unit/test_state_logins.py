@@ -1,5 +1,6 @@
 """Logins as Claude Code keeps them, and whose a credential is."""
 
+import asyncio
 import json
 import os
 import threading
@@ -10,7 +11,7 @@ import pytest
 
 from signalbox.config.fields import Url
 from signalbox.config.rules import Provider
-from signalbox.state.logins import EVERY, LARGEST, REMEMBERED, Accounts, Logins, MacKeychain, services
+from signalbox.state.logins import EVERY, LARGEST, REMEMBERED, Accounts, Login, Logins, MacKeychain, services
 
 TOKEN = "sk-ant-oat01-fake-login-of-nobody"
 OTHER = "sk-ant-oat01-fake-login-for-work"
@@ -29,8 +30,28 @@ def write(folder: Path, text: str) -> Path:
     return folder
 
 
+class ReadLogins(Logins):
+    """Reads a folder whenever it is asked for its login."""
+
+    def latest(self, folder: Path) -> Login:
+        self.read([folder])
+        return super().latest(folder)
+
+
+def test_a_login_is_used_as_it_was_last_read(tmp_path):
+    logins = Logins()
+    write(tmp_path, kept(TOKEN))
+    assert logins.of(tmp_path, NOW).reason == f"the login in {tmp_path} has not been read yet"
+    asyncio.run(logins.read_soon([tmp_path]))
+    assert logins.of(tmp_path, NOW).token == TOKEN
+    write(tmp_path, kept(OTHER))
+    assert logins.of(tmp_path, NOW).token == TOKEN
+    logins.read([tmp_path])
+    assert logins.of(tmp_path, NOW).token == OTHER
+
+
 def test_the_token_is_the_one_in_the_file(tmp_path):
-    assert Logins().of(write(tmp_path, kept()), NOW).token == TOKEN
+    assert ReadLogins().of(write(tmp_path, kept()), NOW).token == TOKEN
 
 
 @pytest.mark.parametrize(
@@ -50,28 +71,28 @@ def test_the_token_is_the_one_in_the_file(tmp_path):
     ],
 )
 def test_a_login_that_cannot_be_used_has_a_reason(tmp_path, text, reason):
-    login = Logins().of(write(tmp_path, text), NOW)
+    login = ReadLogins().of(write(tmp_path, text), NOW)
     assert (login.token, login.reason) == (None, reason.format(tmp_path))
 
 
 def test_a_login_that_is_not_there_has_a_reason(tmp_path):
-    assert Logins().of(tmp_path / "none", NOW).reason == f"there is no login in {tmp_path / 'none'}"
+    assert ReadLogins().of(tmp_path / "none", NOW).reason == f"there is no login in {tmp_path / 'none'}"
     (tmp_path / ".credentials.json").mkdir()
-    assert "cannot be read" in Logins().of(tmp_path, NOW).reason
+    assert "cannot be read" in ReadLogins().of(tmp_path, NOW).reason
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda file: file.write_bytes(bytes(LARGEST + 1))])
 def test_what_would_hold_requests_up_is_not_read(tmp_path, make):
     make(tmp_path / ".credentials.json")
-    assert "it is no file, or too large" in Logins().of(tmp_path, NOW).reason
+    assert "it is no file, or too large" in ReadLogins().of(tmp_path, NOW).reason
 
 
 def test_a_login_without_an_end_does_not_expire(tmp_path):
-    assert Logins().of(write(tmp_path, kept(expires=None)), NOW).token == TOKEN
+    assert ReadLogins().of(write(tmp_path, kept(expires=None)), NOW).token == TOKEN
 
 
 def test_a_change_is_seen_at_the_next_use(tmp_path):
-    logins = Logins()
+    logins = ReadLogins()
     assert logins.of(write(tmp_path, kept(TOKEN)), NOW).token == TOKEN
     assert logins.of(write(tmp_path, kept(OTHER)), NOW).token == OTHER
     (tmp_path / ".credentials.json").unlink()
@@ -81,14 +102,14 @@ def test_a_change_is_seen_at_the_next_use(tmp_path):
 def test_only_a_provider_with_a_login_of_its_own_is_refused_for_want_of_it(tmp_path):
     url = Url("https", "api.anthropic.com", 443)
     own = Provider(name="own", url=url, auth="claude-login", login=tmp_path)
-    assert Logins().refusal(own, NOW) == ("no-login", f"there is no login in {tmp_path}")
-    assert Logins().refusal(Provider(name="home", url=url, auth="client", login=tmp_path), NOW) is None
+    assert ReadLogins().refusal(own, NOW) == ("no-login", f"there is no login in {tmp_path}")
+    assert ReadLogins().refusal(Provider(name="home", url=url, auth="client", login=tmp_path), NOW) is None
     write(tmp_path, kept())
-    assert Logins().refusal(own, NOW) is None
+    assert ReadLogins().refusal(own, NOW) is None
 
 
 def test_a_login_is_not_shown_by_accident(tmp_path):
-    assert TOKEN not in repr(Logins().of(write(tmp_path, kept()), NOW))
+    assert TOKEN not in repr(ReadLogins().of(write(tmp_path, kept()), NOW))
 
 
 # the Keychain
@@ -121,7 +142,7 @@ def test_its_items_are_called_as_claude_code_calls_them():
 def test_it_is_asked_beside_the_requests_and_again_after_a_while():
     items = Items(**{DEFAULT_ITEM: kept(TOKEN)})
     keychain = MacKeychain(items.find, home=HOME, clock=lambda: items.now)
-    logins = Logins(keychain)
+    logins = ReadLogins(keychain)
     assert logins.of(HOME / ".claude", NOW).token is None
     items.answers.set()
     keychain.settle(5)
@@ -138,7 +159,7 @@ def test_it_is_asked_beside_the_requests_and_again_after_a_while():
 def test_a_file_comes_before_it(tmp_path):
     items = Items()
     keychain = MacKeychain(items.find, home=HOME)
-    assert Logins(keychain).of(write(tmp_path, kept()), NOW).token == TOKEN
+    assert ReadLogins(keychain).of(write(tmp_path, kept()), NOW).token == TOKEN
     assert items.asked == []
 
 
@@ -148,7 +169,7 @@ def test_what_it_does_not_have_is_no_login(tmp_path):
     keychain = MacKeychain(items.find, home=HOME)
     assert keychain.read(tmp_path) is None
     keychain.settle(5)
-    assert Logins(keychain).of(tmp_path, NOW).reason == f"there is no login in {tmp_path}"
+    assert ReadLogins(keychain).of(tmp_path, NOW).reason == f"there is no login in {tmp_path}"
 
 
 # accounts
@@ -160,7 +181,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_a_credential_belongs_to_the_folder_whose_login_it_is(folders):
-    accounts = Accounts(Logins())
+    accounts = Accounts(ReadLogins())
     assert [accounts.of(folders, secret) for secret in (TOKEN, OTHER, "sk-ant-api03-fake", "", None)] == [
         *map(str, folders),
         *("", "", ""),
@@ -169,11 +190,11 @@ def test_a_credential_belongs_to_the_folder_whose_login_it_is(folders):
 
 
 def test_a_folder_without_a_login_is_nobodys(tmp_path):
-    assert [Accounts(Logins()).of([tmp_path], secret) for secret in (TOKEN, "", None)] == [""] * 3
+    assert [Accounts(ReadLogins()).of([tmp_path], secret) for secret in (TOKEN, "", None)] == [""] * 3
 
 
 def test_a_login_that_was_renewed_is_known_for_a_while(folders):
-    accounts, (home, _) = Accounts(Logins()), folders
+    accounts, (home, _) = Accounts(ReadLogins()), folders
     tokens = [f"{TOKEN}-{number}" for number in range(REMEMBERED + 1)]
     for token in tokens:
         write(home, kept(token))
@@ -182,7 +203,7 @@ def test_a_login_that_was_renewed_is_known_for_a_while(folders):
 
 
 def test_logins_that_change_places_belong_to_where_they_are(folders):
-    accounts, (home, work) = Accounts(Logins()), folders
+    accounts, (home, work) = Accounts(ReadLogins()), folders
     for here, there in ((TOKEN, OTHER), (OTHER, TOKEN), (TOKEN, OTHER)):
         write(home, kept(here))
         write(work, kept(there))
@@ -190,6 +211,6 @@ def test_logins_that_change_places_belong_to_where_they_are(folders):
 
 
 def test_no_credential_is_kept(folders):
-    accounts = Accounts(Logins())
+    accounts = Accounts(ReadLogins())
     accounts.of(folders, TOKEN)
     assert TOKEN not in repr(vars(accounts)["_seen"])

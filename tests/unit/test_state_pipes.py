@@ -33,13 +33,17 @@ def test_a_pipe_in_the_place_of_each_file_is_nothing(tmp_path: Path):
         issued.learn([ONE], "zai")
         asyncio.run(issued.refreshed())
         assert issued.issuer(ONE) == "zai"
-    assert Logins().of(tmp_path, 0.0).token is None
+    logins = Logins()
+    logins.read([tmp_path])
+    assert logins.of(tmp_path, 0.0).token is None
     assert time.monotonic() - began < 10
 
 
 def test_a_provider_without_a_login_says_why(tmp_path: Path):
     os.mkfifo(tmp_path / ".credentials.json")
     provider = Provider("a", Url("https", "api.anthropic.com", 443), auth="claude-login", login=tmp_path)
-    refusal = Logins().refusal(provider, 0.0)
+    logins = Logins()
+    logins.read([tmp_path])
+    refusal = logins.refusal(provider, 0.0)
     assert refusal is not None
     assert "it is no file" in refusal[1]

@@ -381,3 +381,15 @@ def test_two_processes_know_each_others_blocks_in_time(start, tmp_path):
             late += ask("refresh", ours) != "here"
         other.stdin.close()
     assert late < 20  # of 80: on a busy machine a write may take longer than WAIT
+
+
+def test_a_file_that_did_not_change_is_not_read_again(start, tmp_path):
+    with closing(start()) as here, closing(start()) as there:
+        here.learn([ONE], "zai")
+        wait_until(lambda: here.is_current, 5, lambda: "it is not current")
+        there.learn([TWO], "kimi")
+        asyncio.run(there.written())
+        assert not here.is_current
+        asyncio.run(here.refreshed())
+        assert here.issuer(TWO) == "kimi"
+        wait_until(lambda: here.is_current, 5, lambda: "it is not current")

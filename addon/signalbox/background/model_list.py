@@ -57,12 +57,12 @@ class ListResponse(NamedTuple):
     """Decoded."""
 
 
-type Hear = Callable[[int, Mapping[str, str]], None]
-"""Told the status and the headers of an answer."""
+type Observe = Callable[[int, Mapping[str, str]], None]
+"""Called with status and headers of a response."""
 
 
-def nobody(status: int, headers: Mapping[str, str]) -> None:
-    """Hears nothing."""
+def ignore(status: int, headers: Mapping[str, str]) -> None:
+    """Does nothing."""
 
 
 class FetchError(Exception):
@@ -89,20 +89,23 @@ async def fetch_models(
     query: str = "",
     *,
     tls: ssl.SSLContext | None = None,
-    hear: Hear = nobody,
+    observe: Observe = ignore,
 ) -> list[Entry]:
     """All pages of the provider's list.
 
     `credential` is the caller where its own credentials go there, else the provider's key, or the token of
-    its login. `query` is added to the request, `hear` told of each answer. Raises FetchError.
+    its login. `query` is added to the request; `observe` is called with the head of each response. Raises
+    FetchError.
     """
+    if tls is None:  # made outside the limit: reading the certificate authorities takes a while
+        tls = await asyncio.to_thread(client_ssl_context)
     try:
         async with (
             asyncio.timeout(LIMIT),
             # One for each provider: it keeps cookies, which know no ports.
-            httpx.AsyncClient(verify=tls or client_ssl_context(), trust_env=False) as client,
+            httpx.AsyncClient(verify=tls, trust_env=False) as client,
         ):
-            return await _Asking(client, provider, credential, query, hear).pages()
+            return await _Asking(client, provider, credential, query, observe).pages()
     except TimeoutError:
         raise FetchError(f"it took longer than {LIMIT:g} s") from None
     except httpx.ConnectError:
@@ -120,14 +123,14 @@ class _Asking:
         provider: Provider,
         credential: Caller | str | None,
         query: str,
-        hear: Hear,
+        observe: Observe,
     ) -> None:
         self._client = client
         self._provider = provider
         self._headers = _headers(provider, credential)
         self._login = credential if isinstance(credential, str) else None
         self._query = forwarded_query(query, provider)
-        self._hear = hear
+        self._observe = observe
 
     async def pages(self) -> list[Entry]:
         found: dict[str, Entry] = {}
@@ -152,7 +155,7 @@ class _Asking:
         request = httpx.Request("GET", url, headers=self._headers)  # which adds none of the client's own
         body = bytearray()
         async with aclosing(await self._client.send(request, stream=True)) as response:
-            self._hear(response.status_code, response.headers)
+            self._observe(response.status_code, response.headers)
             async for data in response.aiter_raw():
                 body += data
                 if len(body) > LARGEST:
@@ -220,12 +223,12 @@ class ModelLists:
         folder: Path,
         *,
         token_of: Callable[[Provider], str | None],
-        hear: Callable[[Provider, Caller | None, int, Mapping[str, str]], None] | None = None,
+        observe: Callable[[Provider, Caller | None, int, Mapping[str, str]], None] | None = None,
     ) -> None:
-        """`token_of` gives the token of a provider's own login; `hear` is told of each answer."""
+        """`token_of` gives the token of a provider's own login; `observe` is told of each answer."""
         self._file = folder / FILE
         self._token_of = token_of
-        self._hear = hear
+        self._observe = observe
         self._told: dict[str, str] = {}
 
     async def gather(
@@ -260,9 +263,9 @@ class ModelLists:
                 return Gathered([], tuple(missing), _refusal(named, first.answer))
             first = None
         if first:
-            self._remember(first)
+            await self._remember(first)
         elif caller is None:
-            first, home = self._last_seen(), home or _anthropic(rules)
+            first, home = await self._last_seen(), home or _anthropic(rules)
         parts = [_part(home, first or []), *_parts(others, lists)]
         return Gathered(models.merged(parts), tuple(missing))
 
@@ -274,8 +277,8 @@ class ModelLists:
             return None
         try:
             credential = self._credential(provider, caller)
-            hear = partial(self._hear, provider, caller) if self._hear else nobody
-            found = await fetch_models(provider, credential, query, tls=tls, hear=hear)
+            observe = partial(self._observe, provider, caller) if self._observe else ignore
+            found = await fetch_models(provider, credential, query, tls=tls, observe=observe)
         except FetchError as fault:
             if self._told.get(provider.name) != str(fault):
                 log.warning("no model list from %s: %s", provider.name, fault)
@@ -297,7 +300,7 @@ class ModelLists:
             return not provider.is_anthropic
         return self._credential(provider, caller) is not None
 
-    def _remember(self, entries: Sequence[Entry]) -> None:
+    async def _remember(self, entries: Sequence[Entry]) -> None:
         data = msgspec.json.encode({"data": entries})
 
         def write() -> None:
@@ -305,15 +308,15 @@ class ModelLists:
                 replace(self._file, data)
 
         try:
-            files.within(self._file, write, files.SOON)
+            await files.within_async(self._file, write, files.SOON)
         except OSError as fault:
             log.warning("%s cannot be written: %s", self._file, fault.strerror or fault)
 
-    def _last_seen(self) -> list[Entry]:
+    async def _last_seen(self) -> list[Entry]:
         """Anthropic's part as it last came, else the stock list."""
         for file in (self._file, STOCK):
             try:
-                if entries := models.read(files.read(file, limit=files.SOON)).entries:
+                if entries := models.read(await files.read_async(file)).entries:
                     return entries
             except (OSError, ValueError):
                 continue

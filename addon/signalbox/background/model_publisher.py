@@ -39,8 +39,9 @@ class ModelPublisher:
         base_url: Callable[[], str | None],
     ) -> None:
         """`base_url` gives the router's own, for the picker file; None where it is a forward proxy."""
-        self._lists = ModelLists(state, token_of=quota.token, hear=quota.observe)
+        self._lists = ModelLists(state, token_of=quota.token, observe=quota.observe)
         self._live = live
+        self._quota = quota
         self._tls = tls
         self._base_url = base_url
         self._changed = asyncio.Event()
@@ -51,7 +52,9 @@ class ModelPublisher:
 
     async def gather(self, rules: Rules, caller: Caller, upstream: Provider, query: str) -> Gathered:
         """The merged list, or how Anthropic refuses this caller's credentials."""
-        gathered = await self._lists.gather(rules, caller, upstream=upstream, query=query, tls=self._tls())
+        await self._quota.read_logins(rules)
+        tls = await asyncio.to_thread(self._tls)
+        gathered = await self._lists.gather(rules, caller, upstream=upstream, query=query, tls=tls)
         if not gathered.refusal and not gathered.missing and gathered.entries != self._entries:
             self._entries = gathered.entries
             self._changed.set()
@@ -75,7 +78,8 @@ class ModelPublisher:
     async def _write(self) -> bool:
         """Whether nothing was missing."""
         rules = self._live.rules
-        gathered = await self._lists.gather(rules, tls=self._tls())
+        await self._quota.read_logins(rules)
+        gathered = await self._lists.gather(rules, tls=await asyncio.to_thread(self._tls))
         write = partial(picker.write, rules, gathered, self._base_url(), now=time.time())
         written = await files.in_thread(write)
         for one in written:

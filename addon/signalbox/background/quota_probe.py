@@ -1,8 +1,8 @@
-"""Asks accounts that are passed over how they stand, by the cheapest request there is: count_tokens.
+"""Probes the quota of skipped accounts by the cheapest request there is: count_tokens.
 
-Answers tell it in their headers, as those of all other requests do. An account is asked with a key of the
-user's, the provider's own, or the credential that was last to go there. It is kept in memory only and sent
-nowhere but to that provider.
+The headers of the response report the quota, as those of all other requests do. A probe is sent with the
+user's `probe_key`, the provider's own key, or the credential that was last sent there. That one is kept in
+memory only and sent nowhere but to that provider.
 """
 
 import asyncio
@@ -31,14 +31,14 @@ from signalbox.routing.quota import Quotas
 
 log = logging.getLogger("signalbox")
 
-PATIENCE = 10.0
-"""Seconds for an answer's head."""
+TIMEOUT = 10.0
+"""Seconds for the head of a response."""
 FAILURES = 3
-"""After so many in a row, with nothing told, it asks half as often each time."""
+"""After so many consecutive probes without a report of quota the interval doubles with each one."""
 LONGEST = 3600.0
 """Seconds between two probes at the most."""
 LOOK = 30.0
-"""Seconds after which the clock is looked at again: a machine that slept may have missed a reset."""
+"""Seconds between two looks at the clock: a machine that slept may have missed a reset."""
 
 _OAUTH_TOKEN = "sk-ant-oat"  # noqa: S105 (the prefix of every login's token, not one of them)
 
@@ -49,18 +49,18 @@ class Account(NamedTuple):
 
 
 class Credential(NamedTuple):
-    """The header by which a caller proved itself, for the provider that was at `url`."""
+    """The header with which a caller authenticated itself to the provider at `url`."""
 
     url: Url
     name: str
     value: str
 
 
-class _Course(msgspec.Struct):
-    """Of one account while it is passed over. Times are seconds of the monotonic clock."""
+class ProbeSchedule(msgspec.Struct):
+    """When one skipped account is probed. Times are seconds of the monotonic clock."""
 
     last: float
-    """When it was last asked, or became one to ask."""
+    """When it was last probed, or was skipped first."""
     failures: int = 0
 
     def due(self, interval: float) -> float:
@@ -69,12 +69,13 @@ class _Course(msgspec.Struct):
 
 
 class Tracker(Protocol):
-    """What a prober asks and reports to; `quota_tracker.QuotaTracker`."""
+    """The part of `quota_tracker.QuotaTracker` that a prober uses."""
 
     quotas: Quotas
 
     @property
     def rules(self) -> Rules: ...
+    async def read_logins(self, rules: Rules) -> None: ...
     def account_of(self, provider: Provider, secret: str | None) -> str: ...
     def token(self, provider: Provider) -> str | None: ...
     def observe_probe(
@@ -85,25 +86,28 @@ class Tracker(Protocol):
 
 
 class QuotaProber:
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(self, tracker: Tracker, *, timeout: float = TIMEOUT) -> None:
+        """`timeout`: seconds for the head of a response."""
+        self._timeout = timeout
         self._tracker = tracker
         self._quotas = tracker.quotas
         self._last: dict[Account, Credential] = {}
-        self._courses: dict[Account, _Course] = {}
-        self._news = asyncio.Event()
+        self.schedules: dict[Account, ProbeSchedule] = {}
+        """Of the accounts that are probed now."""
+        self._changed = asyncio.Event()
 
     def remember_credential(self, provider: Provider, account: str, header: tuple[str, str]) -> None:
         """A caller's credential that this provider may get."""
         who, credential = Account(provider.name, account), Credential(provider.url, *header)
         if self._last.get(who) != credential:
             self._last[who] = credential
-            if (course := self._courses.get(who)) is not None:
-                course.failures = 0
+            if (schedule := self.schedules.get(who)) is not None:
+                schedule.failures = 0
             self.wake()
 
     def wake(self) -> None:
-        """Somebody may be passed over from now on, or not any more, or by other rules."""
-        self._news.set()
+        """Look again at which accounts to probe: quota or rules have changed."""
+        self._changed.set()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -115,17 +119,17 @@ class QuotaProber:
                 await asyncio.sleep(LOOK)
 
     async def _round(self) -> None:
-        """Probe who is due, else wait for the next one."""
-        self._news.clear()
+        """Probe the accounts that are due, else wait for the next one."""
+        self._changed.clear()
+        await self._tracker.read_logins(self._tracker.rules)
         self._tracker.refresh()
         now = time.monotonic()
-        away = self._follow(now)
-        at = {who: self._courses[who].due(provider.quota.probe) for who, provider in away.items()}
+        away = self.update_schedules(now)
+        at = {who: self.schedules[who].due(provider.quota.probe) for who, provider in away.items()}
         due = {who: provider for who, provider in away.items() if at[who] <= now}
         if due:
-            tls = await asyncio.to_thread(
-                self._tracker.client_ssl_context
-            )  # reading all the authorities takes a while
+            # In a thread: reading the certificate authorities takes a while.
+            tls = await asyncio.to_thread(self._tracker.client_ssl_context)
             await asyncio.gather(*(self._probe(provider, who, tls) for who, provider in due.items()))
         else:
             delay = min(at.values(), default=now + LOOK) - now
@@ -134,7 +138,7 @@ class QuotaProber:
     async def _sleep(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(max(seconds, 0.0)):
-                await self._news.wait()
+                await self._changed.wait()
         except TimeoutError:
             return
 
@@ -148,14 +152,15 @@ class QuotaProber:
         )
         return min((reset - now for reset in resets), default=LOOK)
 
-    def _follow(self, now: float) -> dict[Account, Provider]:
-        """Whom to probe from now on. A course begins when one can be asked first, and ends with that."""
+    def update_schedules(self, now: float) -> dict[Account, Provider]:
+        """The accounts to probe from now on. A schedule lasts as long as its account is skipped and there is
+        a credential to probe it with."""
         away = {who: provider for who, provider in self._away() if self._credential(provider, who.name)}
-        self._courses = {who: self._courses.get(who) or _Course(now) for who in away}
+        self.schedules = {who: self.schedules.get(who) or ProbeSchedule(now) for who in away}
         return away
 
     def _away(self) -> Iterator[tuple[Account, Provider]]:
-        """Those that are passed over for all models; the windows of one family this request cannot tell."""
+        """The accounts skipped for all models: a probe tells nothing of the windows of one model family."""
         rules = self._tracker.rules
         for provider in rules.providers.values() if rules.rules else ():
             for account, meter in self._quotas.of(provider).items():
@@ -174,18 +179,18 @@ class QuotaProber:
         return None if token is None and provider.auth != "none" else ((), token)
 
     async def _probe(self, provider: Provider, who: Account, tls: ssl.SSLContext) -> None:
-        course = self._courses[who]
-        course.last = time.monotonic()
+        schedule = self.schedules[who]
+        schedule.last = time.monotonic()
         try:
-            async with asyncio.timeout(PATIENCE):
-                told = await self._ask(provider, who.name, tls)
-        except Exception as fault:  # whatever it is: it has told nothing
-            log.debug("probe of %s: %s", provider.name, type(fault).__name__)
-            told = False
-        course.failures = 0 if told else course.failures + 1
+            async with asyncio.timeout(self._timeout):
+                reported = await self._ask(provider, who.name, tls)
+        except Exception as error:  # of any kind: nothing was reported
+            log.debug("probe of %s: %s", provider.name, type(error).__name__)
+            reported = False
+        schedule.failures = 0 if reported else schedule.failures + 1
 
     async def _ask(self, provider: Provider, account: str, tls: ssl.SSLContext) -> bool:
-        """Whether the answer told how the account stands."""
+        """Whether the response reported the account's quota."""
         credential = self._credential(provider, account)
         assert credential is not None
         outgoing = request(provider, *credential)
@@ -193,7 +198,7 @@ class QuotaProber:
         async with (
             # One for each account: it keeps cookies.
             httpx.AsyncClient(
-                verify=tls, timeout=PATIENCE, follow_redirects=False, trust_env=False
+                verify=tls, timeout=self._timeout, follow_redirects=False, trust_env=False
             ) as client,
             client.stream("POST", url, headers=list(outgoing.headers), content=outgoing.body) as answer,
         ):
@@ -202,12 +207,12 @@ class QuotaProber:
 
 
 def _may_be_probed(provider: Provider) -> bool:
-    """Others that show a plan's windows, such as gateways, are asked where the user gave them `quota`."""
+    """Anthropic, and others that report a plan's windows, such as gateways, where the user set `quota`."""
     return provider.is_anthropic or provider.quota.status_file is not None
 
 
 def _as_header(key: str) -> Headers:
-    """As Anthropic takes a login's token, or a key (anthropic-messages.md, 1)."""
+    """The header in which Anthropic expects a login's token, or a key (anthropic-messages.md, 1)."""
     return (("authorization", f"Bearer {key}") if key.startswith(_OAUTH_TOKEN) else ("x-api-key", key),)
 
 

@@ -48,6 +48,10 @@ class QuotaTracker:
     def client_ssl_context(self) -> ssl.SSLContext:
         return self._tls()
 
+    async def read_logins(self, rules: Rules) -> None:
+        """Read the logins that have changed, before they decide about a request."""
+        await self.logins.read_soon(rules.login_folders)
+
     def token(self, provider: Provider) -> str | None:
         """Of the provider's own login, as long as it is valid."""
         return self.logins.of(provider.login, time.time()).token
@@ -167,7 +171,7 @@ class QuotaTracker:
         log.warning("%s", console.transition_line(before, after, stand) + family + account)
 
     def follow(self, rules: Rules) -> None:
-        """The rules have changed."""
+        """The rules have changed, or were loaded at the start."""
         self.prober.wake()
         for provider in rules.providers.values():
             self.budgets.refusal(provider, rules.week, datetime.now(UTC))  # reads the usage ahead

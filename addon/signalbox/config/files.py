@@ -11,6 +11,7 @@ import stat as modes
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ log = logging.getLogger("signalbox")
 LIMIT = 5.0
 """Seconds for one look at a file."""
 SOON = 0.05
-"""Seconds that the event loop waits for one, at most."""
+"""Seconds that a request waits for a file at the most."""
 LARGEST = 16 * 1024 * 1024
 """Bytes of a file that are read; a larger one is an error."""
 IDLE = 10.0
@@ -37,6 +38,11 @@ def read(path: Path, *, most: int = LARGEST, limit: float = LIMIT) -> bytes:
     return within(path, partial(_read, path, most), limit)
 
 
+async def read_async(path: Path, *, most: int = LARGEST, limit: float = SOON) -> bytes:
+    """The same for a coroutine; the event loop goes on meanwhile."""
+    return await within_async(path, partial(_read, path, most), limit)
+
+
 def stat(path: Path, *, limit: float = LIMIT) -> os.stat_result:
     """Raises OSError (TimeoutError among them)."""
     return within(path, path.stat, limit)
@@ -48,6 +54,11 @@ def within[T](path: Path, do: Callable[[], T], limit: float = LIMIT) -> T:
     Raises TimeoutError after `limit` seconds, and at once while an earlier call hangs; else what `do` raises.
     """
     return _worker(path).call(do, limit)
+
+
+async def within_async[T](path: Path, do: Callable[[], T], limit: float = LIMIT) -> T:
+    """The same for a coroutine; the event loop goes on meanwhile."""
+    return await _worker(path).call_async(do, limit)
 
 
 async def in_thread[T](do: Callable[[], T]) -> T:
@@ -74,17 +85,17 @@ async def in_thread[T](do: Callable[[], T]) -> T:
 class _Call:
     def __init__(self, do: Callable[[], Any]) -> None:
         self.do = do
-        self.over = threading.Event()
+        self.began = time.monotonic()
         self.abandoned = False
-        self.result: Any = None
-        self.fault: BaseException | None = None
+        self.future: Future[Any] = Future()
 
     def run(self) -> None:
         try:
-            self.result = self.do()
-        except BaseException as fault:
-            self.fault = fault
-        self.over.set()
+            result = self.do()
+        except BaseException as error:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)
 
 
 class _Worker:
@@ -100,7 +111,32 @@ class _Worker:
         self._logged = False
 
     def call[T](self, do: Callable[[], T], limit: float) -> T:
-        call, began = _Call(do), time.monotonic()
+        call = self._submit(do)
+        if not wait([call.future], limit).done:
+            self._give_up(call)
+        result: T = call.future.result()
+        return result
+
+    async def call_async[T](self, do: Callable[[], T], limit: float) -> T:
+        call = self._submit(do)
+        over = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def set_over(_: object) -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(over.set)
+
+        call.future.add_done_callback(set_over)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await over.wait()
+        if not call.future.done():
+            self._give_up(call)
+        result: T = call.future.result()
+        return result
+
+    def _submit(self, do: Callable[[], Any]) -> _Call:
+        call = _Call(do)
         with self._lock:
             if self._hangs is not None:
                 raise self._late()
@@ -108,16 +144,15 @@ class _Worker:
             if not self._running:
                 self._running = True
                 threading.Thread(target=self._run, name="signalbox-file", daemon=True).start()
-        if not call.over.wait(limit):
-            with self._lock:
-                if not call.over.is_set():
-                    call.abandoned = True
-                    self._hangs = began if self._hangs is None else self._hangs
-                    raise self._late()
-        if call.fault is not None:
-            raise call.fault
-        result: T = call.result
-        return result
+        return call
+
+    def _give_up(self, call: _Call) -> None:
+        """Raises TimeoutError, unless the call has ended by now."""
+        with self._lock:
+            if not call.future.done():
+                call.abandoned = True
+                self._hangs = call.began if self._hangs is None else self._hangs
+                raise self._late()
 
     def _late(self) -> TimeoutError:
         if not self._logged and self._hangs is not None and time.monotonic() - self._hangs >= LIMIT:

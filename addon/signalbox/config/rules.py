@@ -346,6 +346,14 @@ class Rules(msgspec.Struct, frozen=True):
         return any(rule.match.system or rule.match.prompt for rule in self.rules)
 
     @property
+    def login_folders(self) -> tuple[Path, ...]:
+        """Folders whose login decides about requests: of providers that use one, and of accounts."""
+        providers = self.providers.values()
+        own = (provider.login for provider in providers if provider.auth == "claude-login")
+        accounts = (folder for provider in providers for folder in provider.quota.accounts)
+        return tuple(dict.fromkeys((*own, *accounts)))
+
+    @property
     def lists_models(self) -> bool:
         """Whether any provider adds to the model list."""
         return any(provider.models is not None for provider in self.providers.values())

@@ -61,7 +61,8 @@ class SignalboxRenewHook(StartHook):
 
 @dataclass
 class SignalboxRefreshHook(StartHook):
-    """The request may hold thinking blocks that another router with the same state folder delivered."""
+    """The request is routed next, by files that may have changed: logins, or the provenance of thinking that
+    another router with the same state folder delivered."""
 
     flow: http.HTTPFlow
 

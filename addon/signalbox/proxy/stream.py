@@ -323,7 +323,7 @@ class RoutedStream(HttpStream):
             if self._is_refused:
                 yield from self._refuse()
                 return
-            if may_hold_thinking(self.flow.request):
+            if self.exchange.rules.login_folders or may_hold_thinking(self.flow.request):
                 yield from self.hook(SignalboxRefreshHook(self.flow))
             yield from self.hook(HttpRequestHook(self.flow))
             if self.flow.response is not None:

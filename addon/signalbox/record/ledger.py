@@ -478,8 +478,9 @@ class Ledger:
             return False
         if self._told is not None:
             self._told = None
-            log.info("%s: requests are recorded again, %d were lost", self._file, self._lost)
-            self._lost = 0
+            with self._lock:
+                lost, self._lost = self._lost, 0
+            log.info("%s: requests are recorded again, %d were lost", self._file, lost)
         return True
 
     def _adopt(self, database: Database) -> None:

@@ -4,6 +4,7 @@
 (claude-code-gateway.md, 6). Where it is absent on macOS, the Keychain holds the same text.
 """
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterable
+from functools import partial
 from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Protocol
@@ -23,14 +25,14 @@ from signalbox.routing.quota import DEFAULT
 
 FILE = ".credentials.json"
 LARGEST = 1024 * 1024
-"""Bytes of it that are read: requests wait for that."""
+"""Bytes of it that are read at the most."""
 
 type Stamp = tuple[int, int, int] | None
 
 
 class Keychain(Protocol):
     def read(self, folder: Path) -> str | None:
-        """What Claude Code keeps there for a config folder; None where that is nothing, or not known yet.
+        """The item of a config folder, as last read; None where there is none, or it was not read yet.
 
         Returns at once.
         """
@@ -58,43 +60,71 @@ class _Credentials(msgspec.Struct):
 
 
 class Logins:
-    """Looks at a file each time it is asked, and reads it again when it has changed."""
+    """The logins of config folders, as last read.
+
+    `read` and `read_soon` look at the files, and read those that have changed.
+    """
 
     def __init__(self, keychain: Keychain | None = None) -> None:
         self._keychain = keychain
-        self._read: dict[Path, tuple[Stamp, Login]] = {}
+        self._parsed: dict[Path, tuple[Stamp, Login]] = {}
+        """By folder, the last file that was there."""
+        self._logins: dict[Path, Login] = {}
+
+    def read(self, folders: Iterable[Path]) -> None:
+        """Look at the files now; waits at most `files.SOON` for each."""
+        for folder in folders:
+            try:
+                login = files.within(folder / FILE, partial(self._look, folder), files.SOON)
+            except TimeoutError as error:
+                self._missed(folder, error)
+            else:
+                self._logins[folder] = login
+
+    async def read_soon(self, folders: Iterable[Path]) -> None:
+        """The same for a coroutine, at the same time for all; the event loop goes on meanwhile."""
+        await asyncio.gather(*(self._read_soon(folder) for folder in folders))
+
+    async def _read_soon(self, folder: Path) -> None:
+        try:
+            login = await files.within_async(folder / FILE, partial(self._look, folder), files.SOON)
+        except TimeoutError as error:
+            self._missed(folder, error)
+        else:
+            self._logins[folder] = login
+
+    def _missed(self, folder: Path, error: TimeoutError) -> None:
+        """The disk does not answer: the login that was read before stays in use."""
+        if self._logins.get(folder, Login()).token is None:
+            self._logins[folder] = Login(None, f"the login in {folder} cannot be read: {error.strerror}")
 
     def of(self, folder: Path, now: float) -> Login:
         """The login to use at `now`, unix seconds."""
-        login = self.kept(folder)
+        login = self.latest(folder)
         if login.token is not None and login.expires <= now:
             return Login(None, f"the login in {folder} has expired: use Claude Code there to renew it")
         return login
 
     def refusal(self, provider: Provider, now: float) -> tuple[str, str] | None:
-        """Why a provider with a login of its own is not asked, as in `plan.Refusal`."""
+        """Why a provider with a login of its own is skipped, as in `plan.Refusal`."""
         if provider.auth != "claude-login":
             return None
         login = self.of(provider.login, now)
         return None if login.token is not None else ("no-login", login.reason)
 
-    def kept(self, folder: Path) -> Login:
-        """The login that is there, expired or not; where the disk does not answer, the one that was."""
-        try:
-            return files.within(folder / FILE, lambda: self._look(folder), files.SOON)
-        except TimeoutError as fault:
-            _, before = self._read.get(folder, (None, None))
-            return before or Login(None, f"the login in {folder} cannot be read: {fault.strerror}")
+    def latest(self, folder: Path) -> Login:
+        """The login as last read, expired or not. Returns at once."""
+        return self._logins.get(folder) or Login(None, f"the login in {folder} has not been read yet")
 
     def _look(self, folder: Path) -> Login:
         stamp = _stamp(folder / FILE)
         if stamp is None:
-            kept = self._keychain.read(folder) if self._keychain is not None else None
-            return parsed(kept, folder) if kept else Login(None, f"there is no login in {folder}")
-        before = self._read.get(folder)
-        if before is None or before[0] != stamp:
-            before = self._read[folder] = (stamp, _in_file(folder))
-        return before[1]
+            text = self._keychain.read(folder) if self._keychain is not None else None
+            return parsed(text, folder) if text else Login(None, f"there is no login in {folder}")
+        last = self._parsed.get(folder)
+        if last is None or last[0] != stamp:
+            last = self._parsed[folder] = (stamp, _in_file(folder))
+        return last[1]
 
 
 def parsed(text: str | bytes, folder: Path) -> Login:
@@ -114,8 +144,8 @@ def _in_file(folder: Path) -> Login:
         if not file.is_file() or file.stat().st_size > LARGEST:
             return Login(None, f"the login in {folder} cannot be read: it is no file, or too large")
         return parsed(file.read_bytes(), folder)
-    except OSError as fault:
-        return Login(None, f"the login in {folder} cannot be read: {fault.strerror}")
+    except OSError as error:
+        return Login(None, f"the login in {folder} cannot be read: {error.strerror}")
 
 
 def _stamp(file: Path) -> Stamp:
@@ -128,13 +158,13 @@ def _stamp(file: Path) -> Stamp:
 
 SERVICE = "Claude Code-credentials"
 EVERY = 5.0
-"""Seconds for which what was read holds."""
+"""Seconds until an item is read again."""
 LIMIT = 10.0
-"""Seconds until a program that may ask the user something is given up."""
+"""Seconds for `security`, which may ask the user something."""
 
 
 class MacKeychain:
-    """Reads in a thread and remembers: a request never waits for it."""
+    """Reads in a thread and gives what was last read: a request never waits for it."""
 
     def __init__(
         self,
@@ -143,42 +173,42 @@ class MacKeychain:
         home: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`find` gives the password of a service's item, or None, and may take its time."""
+        """`find` gives the password of a service's item, or None; it is called in a thread."""
         self._find = find
         self._home = home or Path.home()
         self._clock = clock
-        self._kept: dict[Path, str | None] = {}
-        self._looked: dict[Path, float] = {}
+        self._texts: dict[Path, str | None] = {}
+        self._read_at: dict[Path, float] = {}
         self._reading: dict[Path, threading.Thread] = {}
 
     def read(self, folder: Path) -> str | None:
-        looked, thread = self._looked.get(folder), self._reading.get(folder)
-        is_due = looked is None or self._clock() - looked >= EVERY
+        read_at, thread = self._read_at.get(folder), self._reading.get(folder)
+        is_due = read_at is None or self._clock() - read_at >= EVERY
         if is_due and (thread is None or not thread.is_alive()):
-            self._looked[folder] = self._clock()
+            self._read_at[folder] = self._clock()
             self._reading[folder] = threading.Thread(target=self._look, args=(folder,), daemon=True)
             self._reading[folder].start()
-        return self._kept.get(folder)
+        return self._texts.get(folder)
 
     def settle(self, timeout: float) -> None:
-        """Wait for what is being read."""
+        """Wait for the items that are being read, `timeout` seconds for each."""
         for thread in self._reading.values():
             thread.join(timeout)
 
     def _look(self, folder: Path) -> None:
         found = (self._find(name) for name in services(folder, self._home))
-        self._kept[folder] = next((text for text in found if text), None)
+        self._texts[folder] = next((text for text in found if text), None)
 
 
 def services(folder: Path, home: Path) -> tuple[str, ...]:
-    """What the item of a config folder may be called, the most exact name first."""
+    """Names that the item of a config folder may have, in the order in which they are looked for."""
     text = unicodedata.normalize("NFC", str(folder))
     own = f"{SERVICE}-{sha256(text.encode()).hexdigest()[:8]}"
     return (SERVICE, own) if folder == home / ".claude" else (own,)
 
 
 def security(service: str) -> str | None:
-    """The item's password, by macOS's own program."""
+    """The item's password, read by the program `security` of macOS."""
     command = ["/usr/bin/security", "find-generic-password", "-s", service, "-w"]
     try:
         done = subprocess.run(  # noqa: S603  a fixed program, without a shell
@@ -190,27 +220,29 @@ def security(service: str) -> str | None:
 
 
 def keychain() -> Keychain | None:
-    """This machine's, where it has one."""
+    """The Keychain of this machine; None where it is no Mac."""
     return MacKeychain(security) if sys.platform == "darwin" else None
 
 
 def logins_of(rules: Rules) -> Logins:
-    """The logins that rules name, for commands: they wait until the Keychain has told."""
+    """The logins that rules name, read, for commands: these wait for the Keychain."""
+    folders = rules.login_folders
     asked = MacKeychain(security) if sys.platform == "darwin" else None
     if asked is not None:
-        for provider in rules.providers.values():
-            if provider.auth == "claude-login":
-                asked.read(provider.login)
+        for folder in folders:
+            asked.read(folder)
         asked.settle(LIMIT)
-    return Logins(asked)
+    logins = Logins(asked)
+    logins.read(folders)
+    return logins
 
 
 REMEMBERED = 8
-"""Logins of one folder that are known: a session may still send one that was renewed a moment ago."""
+"""Logins of one folder that are remembered: a session may still send one that was renewed a moment ago."""
 
 
 class Accounts:
-    """Keeps digests under a key of its own, in memory, and no credential."""
+    """Which account a credential belongs to. Remembers digests under a random key, and no credential."""
 
     def __init__(self, logins: Logins) -> None:
         self._logins = logins
@@ -218,22 +250,21 @@ class Accounts:
         self._seen: dict[Path, list[bytes]] = {}
 
     def of(self, folders: Iterable[Path], secret: str | None) -> str:
-        """The folder whose login this is, else whose it lately was, else the default account, which all
-        others share."""
+        """The folder whose login `secret` is, else the one whose login it was, else the default account."""
         digest = self._digest(secret or "")
-        known = [(folder, self._known(folder)) for folder in folders]
-        owners = [folder for folder, digests in known if digests[-1:] == [digest]]
-        owners += [folder for folder, digests in known if digest in digests]
+        seen = [(folder, self._digests(folder)) for folder in folders]
+        owners = [folder for folder, digests in seen if digests[-1:] == [digest]]
+        owners += [folder for folder, digests in seen if digest in digests]
         return str(owners[0]) if owners else DEFAULT
 
-    def _known(self, folder: Path) -> list[bytes]:
-        """The logins that were seen there, the latest one last."""
-        known = self._seen.get(folder, [])
-        if (token := self._logins.kept(folder).token) is not None:
+    def _digests(self, folder: Path) -> list[bytes]:
+        """Of the logins that were seen in the folder, the latest one last."""
+        digests = self._seen.get(folder, [])
+        if (token := self._logins.latest(folder).token) is not None:
             latest = self._digest(token)
-            known = [*(digest for digest in known if digest != latest), latest][-REMEMBERED:]
-            self._seen[folder] = known
-        return known
+            digests = [*(digest for digest in digests if digest != latest), latest][-REMEMBERED:]
+            self._seen[folder] = digests
+        return digests
 
     def _digest(self, secret: str) -> bytes:
         return blake2b(secret.encode(errors="surrogatepass"), key=self._key, digest_size=16).digest()

@@ -12,10 +12,11 @@ longer than WAIT: a block that is not known is treated like one of unknown origi
 import os
 import sqlite3
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from signalbox.anthropic.issued import Block
 from signalbox.state.learned_db import LearnedDatabase
@@ -34,6 +35,10 @@ START_TIMEOUT = 5.0
 CLOSE_TIMEOUT = 5.0
 """Seconds that the end waits for the last write."""
 
+SETTLE = 0.1
+"""Seconds for which a write may not be visible to readers yet, or be followed by another one that leaves
+size and modification time as they are. The files are read once more after that."""
+
 _PAGE = 1000
 """Rows that are taken into memory at once."""
 _KEY = "SELECT key FROM issued_key"
@@ -42,6 +47,31 @@ _LEARN = "INSERT OR IGNORE INTO issued (digest, provider) VALUES (?, ?)"
 _FORGET = "DELETE FROM issued WHERE number <= (SELECT max(number) FROM issued) - ?"
 
 type _Learned = tuple[bytes, str]
+
+
+class _FileState(NamedTuple):
+    """Changes with every write to the database."""
+
+    changed: float
+    """When it was last written, Unix seconds."""
+    files: tuple[tuple[int, int, int] | None, ...]
+    """Inode, size and modification time of the database and of its write-ahead log, which may be absent."""
+
+
+def _file_state(file: Path) -> _FileState | None:
+    """None where there is no database."""
+    found: list[os.stat_result | None] = []
+    for path in (file, file.with_name(f"{file.name}-wal")):
+        try:
+            found.append(path.stat())
+        except OSError:
+            found.append(None)
+    if found[0] is None:
+        return None
+    return _FileState(
+        max(stat.st_mtime for stat in found if stat is not None),
+        tuple(None if stat is None else (stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in found),
+    )
 
 
 class ProvenanceStore:
@@ -78,6 +108,9 @@ class ProvenanceStore:
         self._reader: sqlite3.Connection | None = None
         self._inode = self._version = self._last_row = 0
         """Of the file that is read; of what was read of it; the number of its last row."""
+        self._read_state: _FileState | None = None
+        """State of the files of which everything was read; None while they may have changed since. Set by the
+        worker, read by the event loop."""
         self._is_read = threading.Event()
         self._worker = Worker("signalbox-provenance", self._sync)
         self._worker.wake()
@@ -114,7 +147,18 @@ class ProvenanceStore:
 
     async def refreshed(self) -> None:
         """Wait until all is known that other routers have written so far."""
-        await self._worker.ran(WAIT)
+        if not self.is_current:
+            await self._worker.ran(WAIT)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether nothing was written since the file was last read.
+
+        Costs two calls of `stat`, a few microseconds; a run of the worker costs a hundred. False while the
+        worker runs, without a look at a disk that may hang.
+        """
+        read = self._read_state
+        return read is not None and not self._worker.is_busy and read == _file_state(self._database.file)
 
     def close(self) -> None:
         """Write what is not written yet; gives up after CLOSE_TIMEOUT. The store can be used on: answers
@@ -130,12 +174,20 @@ class ProvenanceStore:
 
     def _sync(self, is_last: bool) -> float | None:
         is_written = self._write()
-        with suppress(sqlite3.Error, OSError):  # a failing write is logged
+        state = _file_state(self._database.file)
+        age = time.time() - state.changed if state is not None else -1.0
+        is_recent = 0 <= age < SETTLE
+        try:
             self._read_new()
+        except (sqlite3.Error, OSError):  # a failing write is logged
+            age, is_recent = -1.0, False
+        self._read_state = state if age >= SETTLE else None
         self._is_read.set()
         if is_last:
             self._stop_reading()
-        return None if is_written else self._retry
+        if not is_written:
+            return self._retry
+        return SETTLE if is_recent else None
 
     def _write(self) -> bool:
         """Whether nothing is left to write."""

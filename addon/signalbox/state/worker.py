@@ -55,6 +55,11 @@ class Worker:
             async with asyncio.timeout(limit):
                 await future
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a run is under way or due at once."""
+        return self._began is not None or self._wanted.is_set()
+
     def close(self, timeout: float) -> None:
         """Run the task once more and end the thread; returns after `timeout` seconds at the latest."""
         with self._lock:
