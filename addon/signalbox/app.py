@@ -133,7 +133,7 @@ class Stores:
         if status >= 400:
             observe()
         else:
-            asyncio.get_running_loop().call_soon(observe)
+            _call_soon(observe)
 
     def refresh(self, rules: Rules) -> Awaitable[None] | None:
         """Read the files that decide about the next request, as far as they may have changed: the logins, and
@@ -336,6 +336,16 @@ async def keep_running(tasks: Mapping[str, Callable[[], Awaitable[None]]], retry
     async with asyncio.TaskGroup() as group:
         for name, task in tasks.items():
             group.create_task(run(name, task))
+
+
+def _call_soon(do: Callable[[], None]) -> None:
+    """Call it once the bytes at hand have been written; at once where no event loop runs."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        do()
+    else:
+        loop.call_soon(do)
 
 
 def _log(level: Level, text: str) -> None:

@@ -1,1 +1,1 @@
-"""Marks, hysteresis and spent windows: who is passed over, and when it comes back."""
+"""Marks, hysteresis and spent windows: which accounts are skipped, and when they are used again."""

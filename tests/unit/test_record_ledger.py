@@ -15,9 +15,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from signalbox.record import ledger
 from signalbox.record.entry import AttemptRow, Entry
-from signalbox.record.ledger import BATCH, DAY, FILE, LONGEST, Database, Ledger, UsageCounter, milliseconds
+from signalbox.record.ledger import (
+    BATCH,
+    DAY,
+    FILE,
+    LONGEST,
+    Database,
+    Ledger,
+    Timing,
+    UsageCounter,
+    milliseconds,
+)
 from tests.support.router_process import wait_until
 
 NOON = datetime(2026, 11, 19, 12, tzinfo=UTC)
@@ -57,11 +66,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Ledger]]:
         yield lambda **settings: started.enter_context(closing(Ledger(tmp_path, **settings)))
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It waits for nothing and nobody for long."""
-    for module, name in ((ledger, "RETRY"), (ledger, "EVERY"), (ledger, "LINGER"), (ledger, "BUSY")):
-        monkeypatch.setattr(module, name, 0.02)
+QUICK = Timing(lock_timeout=0.02, linger=0.02, poll=0.02, retry=0.02)
 
 
 def rows(folder: Path, query: str = "SELECT model FROM requests ORDER BY id") -> list[Any]:
@@ -159,9 +164,9 @@ def test_it_goes_on_where_its_router_does(start, tmp_path):
 # what it bears
 
 
-def test_what_cannot_be_written_now_is_written_later_and_told_once(start, tmp_path, caplog, quick):
+def test_what_cannot_be_written_now_is_written_later_and_told_once(start, tmp_path, caplog):
     caplog.set_level("INFO")
-    one = start()
+    one = start(timing=QUICK)
     one.enter(entry(model="before"))
     wait_until(lambda: is_written(tmp_path, "before"), 5, lambda: "not written")
     with closing(sqlite3.connect(tmp_path / FILE)) as other:
@@ -178,9 +183,9 @@ def test_what_cannot_be_written_now_is_written_later_and_told_once(start, tmp_pa
     assert "recorded again, 0 were lost" in well
 
 
-def test_a_lost_or_damaged_file_is_used_again_once_it_is_mended(start, tmp_path, caplog, quick):
+def test_a_lost_or_damaged_file_is_used_again_once_it_is_fixed(start, tmp_path, caplog):
     (tmp_path / FILE).write_bytes(b"no database" * 1000)
-    one = start()
+    one = start(timing=QUICK)
     one.enter(entry(model="a"))
     wait_until(lambda: caplog.messages, 5, lambda: "no line")
     (tmp_path / FILE).unlink()
@@ -188,8 +193,8 @@ def test_a_lost_or_damaged_file_is_used_again_once_it_is_mended(start, tmp_path,
     assert rows(tmp_path) == ["a"]
 
 
-def test_lost_tables_are_made_anew_and_no_row_is_told(start, tmp_path, caplog, quick):
-    one = start()
+def test_lost_tables_are_made_anew_and_no_row_is_told(start, tmp_path, caplog):
+    one = start(timing=QUICK)
     one.enter(entry(model="before"))
     wait_until(lambda: is_written(tmp_path, "before"), 5, lambda: "not written")
     with closing(sqlite3.connect(tmp_path / FILE)) as other:
@@ -218,11 +223,9 @@ def test_a_file_that_lacks_newer_columns_gets_them(start, tmp_path):
     assert rows(tmp_path, "SELECT cost FROM attempts ORDER BY request") == [None, 0.25]
 
 
-def test_more_than_can_wait_is_lost_and_told(start, tmp_path, caplog, quick, monkeypatch):
-    monkeypatch.setattr(ledger, "MOST", 2)
-    monkeypatch.setattr(ledger, "LAST", 0.0)
+def test_more_than_can_wait_is_lost_and_told(start, tmp_path, caplog):
     (tmp_path / FILE).mkdir()
-    one = start()
+    one = start(most=2, timing=QUICK._replace(close=0.0))
     for _ in range(5):
         one.enter(ENTRY)
     one.close()
@@ -261,13 +264,12 @@ class Clock:
         return self.now
 
 
-def test_rows_older_than_they_are_kept_are_forgotten_with_their_attempts(start, tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger, "AT_ONCE", 2)
+def test_rows_older_than_they_are_kept_are_forgotten_with_their_attempts(start, tmp_path):
     one = start()
     for hours in (*range(49, 56), 47):
         one.enter(entry(ts=NOON - timedelta(hours=hours), model=str(hours)))
     one.close()
-    again = start(clock=Clock())
+    again = start(clock=Clock(), at_once=2)
     again.follow(2 * DAY)
     wait_until(lambda: rows(tmp_path) == ["47"], 5, lambda: str(rows(tmp_path)))
     assert rows(tmp_path, "SELECT count(*) FROM attempts") == [1]
@@ -338,8 +340,8 @@ def test_a_new_period_begins_with_nothing_and_the_one_before_can_be_asked_for_ag
     wait_until(lambda: one.used("zai", LONG_AGO) == 4321, 5, lambda: "not known")
 
 
-def test_what_another_router_writes_is_seen(start, quick):
-    here, there = start(), start()
+def test_what_another_router_writes_is_seen(start):
+    here, there = start(timing=QUICK), start(timing=QUICK)
     here.used("zai", LONG_AGO)
     here.enter(ENTRY)
     here.ready()

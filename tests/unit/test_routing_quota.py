@@ -1,4 +1,4 @@
-"""Marks, hysteresis and spent windows: who is passed over, and when it comes back."""
+"""Marks, hysteresis and spent windows: which accounts are skipped, and when they are used again."""
 
 from pathlib import Path
 from typing import Any

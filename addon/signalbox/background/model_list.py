@@ -1,4 +1,4 @@
-"""The merged model list: every provider that has one is asked at the same time (the contract, section 7)."""
+"""The merged model list: all providers that have one are asked at the same time (the contract, section 7)."""
 
 import asyncio
 import logging
@@ -66,11 +66,11 @@ def ignore(status: int, headers: Mapping[str, str]) -> None:
 
 
 class FetchError(Exception):
-    """A list could not be had. The text says why and holds no secret."""
+    """A list could not be fetched. The text says why and holds no secret."""
 
 
 class FetchRefusedError(FetchError):
-    """The provider answered, but with no list."""
+    """The provider answered with an error."""
 
     def __init__(self, answer: ListResponse) -> None:
         super().__init__(f"it answered {answer.status}")
@@ -79,7 +79,7 @@ class FetchRefusedError(FetchError):
 
 @cache
 def client_ssl_context() -> ssl.SSLContext:
-    """Whom TLS connections trust where nothing else is said."""
+    """The default TLS context: trusts the certificate authorities of certifi."""
     return httpx.create_ssl_context(trust_env=False)
 
 
@@ -110,10 +110,10 @@ async def fetch_models(
         raise FetchError(f"it took longer than {LIMIT:g} s") from None
     except httpx.ConnectError:
         raise FetchError("it could not be reached") from None
-    except (httpx.HTTPError, httpx.InvalidURL) as fault:  # whose texts may hold a header
-        raise FetchError(f"it could not be asked: {type(fault).__name__}") from None
-    except (ValueError, EncodingError, TooLarge) as fault:
-        raise FetchError(f"its list cannot be read: {fault}") from None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:  # their texts may contain a header
+        raise FetchError(f"it could not be asked: {type(error).__name__}") from None
+    except (ValueError, EncodingError, TooLarge) as error:
+        raise FetchError(f"its list cannot be read: {error}") from None
 
 
 class _Asking:
@@ -136,17 +136,17 @@ class _Asking:
         found: dict[str, Entry] = {}
         last: str | None = None
         while True:
-            known = len(found)
+            before = len(found)
             page = models.read((await self._get(last)).body)
             for entry in page.entries:
                 found.setdefault(entry["id"], entry)
             last = page.last
-            is_news = known < len(found) < models.MOST
+            is_news = before < len(found) < models.MOST
             if last is None or not is_news or not api_of(self._provider).models_paged:
                 return list(found.values())
 
     async def _get(self, after: str | None) -> ListResponse:
-        """One page. A redirect is not followed: whoever gets a credential stands in the rules."""
+        """One page. Redirects are not followed: a credential is sent only to a URL of the rules."""
         provider = self._provider
         path = _path(provider, self._query, after)
         if name := leak(provider, path, self._headers.multi_items(), self._login):
@@ -160,10 +160,12 @@ class _Asking:
                 body += data
                 if len(body) > LARGEST:
                     raise TooLarge(f"more than {LARGEST} bytes")
-        told = response.headers
-        decoded = decode(bytes(body), told.get("content-encoding", ""), LARGEST)
-        kept = tuple((name, value) for name, value in told.multi_items() if name.lower() not in _OF_THE_WIRE)
-        answer = ListResponse(response.status_code, kept, decoded)
+        answered = response.headers
+        decoded = decode(bytes(body), answered.get("content-encoding", ""), LARGEST)
+        headers = tuple(
+            (name, value) for name, value in answered.multi_items() if name.lower() not in _OF_THE_WIRE
+        )
+        answer = ListResponse(response.status_code, headers, decoded)
         if not response.is_success:
             raise FetchRefusedError(answer)
         return answer
@@ -181,7 +183,7 @@ def _path(provider: Provider, query: str, after: str | None) -> str:
 
 
 def _headers(provider: Provider, credential: Caller | str | None) -> httpx.Headers:
-    """The caller's own where it is the caller's credentials that count, else none of them."""
+    """The caller's own headers where its credentials go there, else none of them."""
     if isinstance(credential, Caller):
         sent = forwarded(credential.headers, provider)
         sent = [(name, value) for name, value in sent if name.lower() not in _OF_THE_CALLERS_CONNECTION]
@@ -210,13 +212,13 @@ type Fetched = list[Entry] | FetchError
 class Gathered(NamedTuple):
     entries: list[Entry]
     missing: tuple[str, ...] = ()
-    """Providers whose list could not be had."""
+    """Providers whose list could not be fetched."""
     refusal: ListResponse | None = None
-    """What Anthropic says where it refuses: then that is the answer."""
+    """Anthropic's error, where it refuses the caller's credentials: it becomes the answer."""
 
 
 class ModelLists:
-    """Keeps Anthropic's last list in `folder`, and in mind what was told of providers that gave none."""
+    """Merges the lists; stores Anthropic's last one in `folder`."""
 
     def __init__(
         self,
@@ -225,11 +227,12 @@ class ModelLists:
         token_of: Callable[[Provider], str | None],
         observe: Callable[[Provider, Caller | None, int, Mapping[str, str]], None] | None = None,
     ) -> None:
-        """`token_of` gives the token of a provider's own login; `observe` is told of each answer."""
+        """`token_of` gives the token of a provider's own login; `observe` is called with the head of each
+        response."""
         self._file = folder / FILE
         self._token_of = token_of
         self._observe = observe
-        self._told: dict[str, str] = {}
+        self._failures: dict[str, str] = {}
 
     async def gather(
         self,
@@ -240,7 +243,7 @@ class ModelLists:
         query: str = "",
         tls: ssl.SSLContext | None = None,
     ) -> Gathered:
-        """The list for this caller; without one, for nobody in particular.
+        """The list for this caller; without one, for the picker file.
 
         Anthropic's part is asked of the first provider that is Anthropic itself and has a credential, with
         `query`; else of `upstream`, which gets what no rule takes and may well not know this caller, so that
@@ -272,19 +275,19 @@ class ModelLists:
     async def _fetched(
         self, provider: Provider | None, caller: Caller | None, query: str, tls: ssl.SSLContext | None
     ) -> Fetched | None:
-        """Of a row of like failures only the first is told."""
+        """Only the first of consecutive equal failures is logged."""
         if provider is None:
             return None
         try:
             credential = self._credential(provider, caller)
             observe = partial(self._observe, provider, caller) if self._observe else ignore
             found = await fetch_models(provider, credential, query, tls=tls, observe=observe)
-        except FetchError as fault:
-            if self._told.get(provider.name) != str(fault):
-                log.warning("no model list from %s: %s", provider.name, fault)
-            self._told[provider.name] = str(fault)
-            return fault
-        self._told.pop(provider.name, None)
+        except FetchError as error:
+            if self._failures.get(provider.name) != str(error):
+                log.warning("no model list from %s: %s", provider.name, error)
+            self._failures[provider.name] = str(error)
+            return error
+        self._failures.pop(provider.name, None)
         return found
 
     def _credential(self, provider: Provider, caller: Caller | None) -> Caller | str | None:
@@ -309,11 +312,11 @@ class ModelLists:
 
         try:
             await files.within_async(self._file, write, files.SOON)
-        except OSError as fault:
-            log.warning("%s cannot be written: %s", self._file, fault.strerror or fault)
+        except OSError as error:
+            log.warning("%s cannot be written: %s", self._file, error.strerror or error)
 
     async def _last_seen(self) -> list[Entry]:
-        """Anthropic's part as it last came, else the stock list."""
+        """Anthropic's last list, else the stock list."""
         for file in (self._file, STOCK):
             try:
                 if entries := models.read(await files.read_async(file)).entries:
@@ -324,7 +327,7 @@ class ModelLists:
 
 
 def _refusal(provider: Provider, answer: ListResponse) -> ListResponse:
-    """What a client is told: its own login is not at fault where the router's key was refused."""
+    """The client's answer: 403 in place of 401 where the router's key was refused, not the client's login."""
     if answer.status != 401 or provider.auth == "client":
         return answer
     said = refused_key(provider.name, answer.body)

@@ -47,7 +47,7 @@ class ModelPublisher:
         self._changed = asyncio.Event()
         self._logged: list[picker.Written] = []
         self._entries: list[Entry] = []
-        """As last gathered for any client."""
+        """The last list gathered for a client."""
         live.on_change.append(lambda _: self._changed.set())
 
     async def gather(self, rules: Rules, caller: Caller, upstream: Provider, query: str) -> Gathered:
@@ -76,7 +76,7 @@ class ModelPublisher:
                 continue
 
     async def _write(self) -> bool:
-        """Whether nothing was missing."""
+        """Write the picker file; whether no list was missing."""
         rules = self._live.rules
         await self._quota.read_logins(rules)
         gathered = await self._lists.gather(rules, tls=await asyncio.to_thread(self._tls))

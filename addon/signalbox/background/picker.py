@@ -37,7 +37,7 @@ class _Picker(msgspec.Struct):
 
 
 class Written(NamedTuple):
-    """What became of one account's file. `fault` says why it was left as it was, else it is empty."""
+    """The result for one account's file. `fault` says why it was not written; else it is empty."""
 
     file: Path
     base_url: str = ""
@@ -67,7 +67,7 @@ def own_folder(rules: Rules) -> Path:
 
 
 def base_url(folder: Path, rules: Rules, listener: str | None) -> str | None:
-    """What Claude Code calls the gateway in this account; its settings win over the environment
+    """The `ANTHROPIC_BASE_URL` of this account; Claude Code's settings win over the environment
     (claude-code-gateway.md, 6)."""
     try:
         settings = msgspec.json.decode(files.read(folder / "settings.json"), type=_Settings)
@@ -77,7 +77,7 @@ def base_url(folder: Path, rules: Rules, listener: str | None) -> str | None:
 
 
 def url_of(host: str, port: int) -> str:
-    """A listener as Claude Code on this machine would name it."""
+    """The URL of a listener for Claude Code on this machine."""
     host = _EVERYWHERE.get(host, host)
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 

@@ -53,7 +53,7 @@ class QuotaTracker:
         await self.logins.read_soon(rules.login_folders)
 
     def token(self, provider: Provider) -> str | None:
-        """Of the provider's own login, as long as it is valid."""
+        """The token of the provider's own login, while it is valid."""
         return self.logins.of(provider.login, time.time()).token
 
     def account(self, provider: Provider, caller: Caller) -> str:
@@ -80,7 +80,7 @@ class QuotaTracker:
         return self.quotas.refusal(provider, self.account(provider, caller), model, now)
 
     def refusal_of_all(self, provider: Provider, model: str | None) -> tuple[str, str] | None:
-        """Why no request is sent there now, whoever asks."""
+        """Why no request is sent there now, of any caller."""
         now = time.time()
         return self._refusal(provider, now) or self.quotas.refusal_of_all(provider, model, now)
 
@@ -165,10 +165,10 @@ class QuotaTracker:
     def _announce(self, rules: Rules, change: Change) -> None:
         other = following(rules, change.provider)
         before, after = (change.provider, other) if change.away else (other, change.provider)
-        stand = status_brief(self.quotas.of(rules.providers[change.provider])[change.account], time.time())
+        quota = status_brief(self.quotas.of(rules.providers[change.provider])[change.account], time.time())
         family = f" for {change.window}" if change.window else ""
         account = f" of {change.account}" if change.account else ""
-        log.warning("%s", console.transition_line(before, after, stand) + family + account)
+        log.warning("%s", console.transition_line(before, after, quota) + family + account)
 
     def follow(self, rules: Rules) -> None:
         """The rules have changed, or were loaded at the start."""

@@ -117,7 +117,7 @@ class Circuit(msgspec.Struct, frozen=True):
     """When a failing provider is left alone."""
 
     degraded_after: Annotated[AtLeastOne, "Failures in a row until it is shown. Default 3."] = 3
-    open_after: Annotated[AtLeastOne, "Failures in a row until it is passed over. Default 5."] = 5
+    open_after: Annotated[AtLeastOne, "Consecutive failures until it is skipped. Default 5."] = 5
     cooldown: Annotated[Duration, "Until one trial request is let through. Default 60s."] = 60.0
 
 
@@ -136,7 +136,7 @@ class Budget(msgspec.Struct, frozen=True):
 
     tokens: Annotated[Count, "Tokens of all four kinds, for example 50M."]
     per: Annotated[Literal["day", "week", "month"], "The period."]
-    at: Annotated[Percent, "Percent of it from which the provider is passed over. Default 100."] = 100
+    at: Annotated[Percent, "Percent of it from which the provider is skipped. Default 100."] = 100
 
 
 class Price(msgspec.Struct, frozen=True):
@@ -233,7 +233,7 @@ class Reject(msgspec.Struct, frozen=True):
     own_key: ClassVar[str] = "reject"
 
     status: Annotated[Status, "Status of the answer."] = msgspec.field(name="reject")
-    message: Annotated[Text, "What the caller is told."] = "rejected by the rules"
+    message: Annotated[Text, "Message of the error that the caller gets."] = "rejected by the rules"
 
 
 class Match(msgspec.Struct, frozen=True):

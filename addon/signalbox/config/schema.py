@@ -110,10 +110,10 @@ class Quota(msgspec.Struct, frozen=True):
 
     redirect_at: Annotated[
         dict[Text, Percent] | None,
-        "Percent per window (5h, 7d, overage) from which the provider is passed over.",
+        "Percent per window (5h, 7d, overage) from which the provider is skipped.",
     ] = None
     hysteresis: Annotated[Percent | None, "How far below its mark a window must fall. Default 5."] = None
-    probe: Annotated[Duration | None, "How often to look while passed over; 0s is off. Default 5m."] = None
+    probe: Annotated[Duration | None, "How often to probe while skipped; 0s is off. Default 5m."] = None
     probe_key: Annotated[Key | None, "Key for the probe. Default: the last one seen."] = None
     probe_model: Annotated[Text | None, "Model for the probe. Default claude-haiku-4-5."] = None
     status_file: Annotated[

@@ -173,7 +173,7 @@ class Live:
             for line in error.errors:
                 self._log("error", line)
             since = self.loaded_at.astimezone()
-            self._log("error", f"the rules loaded at {since:%H:%M:%S} stay in force until the file is mended")
+            self._log("error", f"the rules loaded at {since:%H:%M:%S} stay in force until the file is fixed")
         self.error, self._logged = error.errors[0], error.errors
         self._settle((*self.rules.reads, *error.reads), stamp)
 

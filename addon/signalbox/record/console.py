@@ -1,5 +1,5 @@
-"""The lines of the console, as text. Whatever a caller gave is escaped in them, so that no control
-character reaches a terminal and no request forges a line of another."""
+"""The lines of the console, and the handler that prints them. Texts from outside are escaped, so that no
+control character reaches a terminal and no request forges a line of another."""
 
 import logging
 import os
@@ -23,18 +23,18 @@ def request_line(entry: Entry, prompts: bool) -> str:
     """
     head = f"[{name(entry.tier or entry.model or '-')}|{name(entry.backend or '-')}]"
     attempts = len(entry.attempts.split())
-    tried = f"↻ {attempts} attempts" if attempts > 1 else ""
-    said = f'"{snippet(entry.snippet)}"' if prompts and entry.snippet and entry.status != "error" else ""
+    retried = f"↻ {attempts} attempts" if attempts > 1 else ""
+    prompt = f'"{snippet(entry.snippet)}"' if prompts and entry.snippet and entry.status != "error" else ""
     took = f"{entry.latency_ms}ms"
-    parts = (head, _outcome(entry), name(entry.passed), took, _cost(entry), tried, said)
+    parts = (head, _outcome(entry), name(entry.passed), took, _cost(entry), retried, prompt)
     return " ".join(part for part in parts if part)
 
 
 def _outcome(entry: Entry) -> str:
     if entry.status == "error":
         why = escaped(entry.why) or name(entry.error_type or "")
-        known = (str(entry.http_status or ""), why, f"from {entry.peer}" if entry.peer else "")
-        return " ".join(part for part in known if part) or "error"
+        parts = (str(entry.http_status or ""), why, f"from {entry.peer}" if entry.peer else "")
+        return " ".join(part for part in parts if part) or "error"
     if entry.passed:
         return "cancelled" if entry.status == "cancelled" else str(entry.http_status or "")
     used = entry.input_tokens + entry.cache_creation_input_tokens + entry.cache_read_input_tokens
@@ -43,12 +43,12 @@ def _outcome(entry: Entry) -> str:
 
 
 def _cost(entry: Entry) -> str:
-    """Empty where the price is not known, and where nothing was used."""
+    """Empty where the price is unknown, and where no tokens were used."""
     return f"${entry.cost:.4f}" if entry.cost is not None and entry.tokens else ""
 
 
 def dispatch_line(provider: str, reason: str, model: str | None, rewrite: str | None = None) -> str:
-    """Where a request goes and why; `rewrite` is the model sent where it is not the one asked for."""
+    """Where a request goes and why; `rewrite` is the model sent, where another one was requested."""
     line = f"dispatch: {name(provider)} reason={name(reason)} model={name(model or '-')}"
     return f"{line} rewrite={name(rewrite)}" if rewrite is not None else line
 
@@ -71,7 +71,7 @@ def failover_line(provider: str, label: str, detail: str, following: str) -> str
 
 
 def failed_line(provider: str, label: str, detail: str) -> str:
-    """`✗ zai stream_error: a chunk is not JSON`, where nobody took over."""
+    """`✗ zai stream_error: a chunk is not JSON`, where no failover followed."""
     return f"✗ {name(provider)} {name(label)}" + (f": {escaped(detail)}" if detail else "")
 
 
@@ -80,9 +80,9 @@ def refused_line(method: str, path: str, why: str) -> str:
     return f"refused: {name(method)} {name(path.partition('?')[0])}: {name(why)}"
 
 
-def transition_line(before: str, after: str, stand: str) -> str:
+def transition_line(before: str, after: str, quota: str) -> str:
     """`[proxy] mode transition: anthropic -> litellm (5h=91%, 7d=40%, overage=0%)`."""
-    return f"[proxy] mode transition: {name(before)} -> {name(after)} ({name(stand)})"
+    return f"[proxy] mode transition: {name(before)} -> {name(after)} ({name(quota)})"
 
 
 def sent_line(provider: str, method: str, path: str, masked_key: str | None = None) -> str:
@@ -187,13 +187,13 @@ class Console(logging.Handler):
         except Exception:  # a faulty message must not harm the request it speaks of
             self.handleError(record)
             return
-        with suppress(OSError, ValueError):  # whoever read our output has left, or closed it
+        with suppress(OSError, ValueError):  # the reader of our output has left, or closed it
             stream.write(_printable(line, stream.encoding) + "\n")
             stream.flush()
 
 
 class NotOurs(logging.Filter):
-    """For other handlers: passes over what the console prints already."""
+    """For other handlers: drops what the console prints already."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.name != logger.name and not record.name.startswith(f"{logger.name}.")

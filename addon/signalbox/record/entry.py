@@ -27,7 +27,7 @@ RECORDED = (
     "session",
     "client",
 )
-"""What the request log holds, in its order."""
+"""The fields of the request log, in order."""
 
 
 class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +47,7 @@ class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
     """As in the string of all attempts: `429`, `connect`, `timeout`, `stream_error`, `cancelled`."""
     http_status: int | None = None
     kind: str = ""
-    """What the outcome was taken for: `success`, `quota`, `throttle`, `overload`, `auth`, ..."""
+    """Kind of the outcome: `success`, `quota`, `throttle`, `overload`, `auth`, ..."""
     detail: str = ""
     input_tokens: int = 0
     output_tokens: int = 0
@@ -68,7 +68,7 @@ class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one request to /v1/messages, all its attempts taken together."""
+    """One request to /v1/messages with all its attempts."""
 
     ts: Moment
     model: str
@@ -105,7 +105,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool | None = None
     """Whether a streamed answer was asked for."""
     request_id: str = ""
-    """As the client was told."""
+    """As sent to the client."""
     list_cost: float | None = None
     """USD for the same tokens of the model that was asked for, at Anthropic's list prices; None where that
     model is not Claude's."""
@@ -115,9 +115,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
     """Of an error, in one line and without secrets: `rate_limit_error: slow down`."""
     passed: str = ""
-    """Method and path of a request whose body was not read: it was refused, or only passed on."""
+    """Method and path of a request that was refused, or passed on without reading its body."""
     peer: str = ""
-    """Where a request came from that was refused for its want of a secret."""
+    """Address of a request that was refused because it had no secret."""
     snippet: str = ""
     """The last user text, whole or its beginning."""
 
@@ -133,7 +133,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def json_line(entry: Entry) -> bytes:
-    """The entry's line in the request log, with its newline. `ts` is UTC with milliseconds and `Z`."""
+    """The line in the request log, with its newline. `ts` is UTC with milliseconds and `Z`."""
     fields = {name: getattr(entry, name) for name in RECORDED}
     fields["ts"] = entry.ts.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     try:

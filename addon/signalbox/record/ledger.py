@@ -1,7 +1,7 @@
 """The ledger: a row for each request and each attempt, in `ledger.sqlite`.
 
-A thread of its own writes, several requests at once. Requests never wait for it, and whatever the disk
-does harms none of them. It also reads back what providers have used, of which budgets are made.
+A thread writes, several requests in one transaction. Requests never wait for it, and no error of the disk
+harms one. It also reads the usage of providers, which budgets are compared with.
 """
 
 import logging
@@ -48,35 +48,41 @@ from signalbox.record.spool import orphans
 log = logging.getLogger("signalbox")
 
 FILE = "ledger.sqlite"
-BUSY = 2.0
-"""Seconds that a write waits for another router's."""
 LONGEST = 500
-"""Characters of a text that are kept: callers name models."""
+"""Characters of a text that are written: callers name models."""
 AT_ONCE = 5000
-"""Requests that are forgotten in one transaction, so that no other router waits long."""
+"""Requests that are deleted in one transaction, so that no other router waits long."""
 
 MOST = 10_000
 """Requests that may wait to be written; what comes on top is lost."""
 BATCH = 500
 """Requests in one transaction."""
-LINGER = 0.25
-"""Seconds for which more are waited for, so that they share a transaction."""
-EVERY = 3.0
-"""Seconds between two looks at what other routers wrote, where there are budgets."""
 HOUR = 3600.0
 DAY = 24 * HOUR
-"""Seconds between two times of forgetting what is too old."""
-RETRY = 1.0
-"""Seconds until what failed is tried again."""
+"""Seconds between two deletions of rows that are too old."""
 QUIET = 60.0
-"""Seconds between two lines about that."""
-LAST = 3.0
-"""Seconds for which it is tried at the end."""
+"""Seconds between two log lines about consecutive failures."""
 
 
-PATIENCE = 1.0
-"""Seconds for which an entry waits for the spool: what is in the ledger alone is missing in the request log
-after a SIGKILL."""
+class Timing(NamedTuple):
+    """Seconds."""
+
+    lock_timeout: float = 2.0
+    """For which a write waits for another router's."""
+    linger: float = 0.25
+    """For which more entries are waited for, so that they share a transaction."""
+    poll: float = 3.0
+    """Between two looks at what other routers wrote, where there are budgets."""
+    retry: float = 1.0
+    """Until what failed is tried again."""
+    close: float = 3.0
+    """For which `close` tries to write the last entries."""
+    spool: float = 1.0
+    """For which an entry waits for the spool: one that is in the ledger alone is missing in the request log
+    after a SIGKILL."""
+
+
+TIMING = Timing()
 
 TOKENS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 _ONLY_HERE = ("tier", "agent", "stream", "http_status", "error_type", "request_id", "list_cost")
@@ -111,7 +117,7 @@ REQUESTS = Table(
     Index("requests_ts", "ts"),
     sqlite_autoincrement=True,
 )
-"""One row a request; what the columns mean stands in `Entry`."""
+"""One row a request; `Entry` describes the columns."""
 
 ATTEMPTS = Table(
     "attempts",
@@ -133,7 +139,7 @@ ATTEMPTS = Table(
     Index("attempts_used", "provider", "started", *TOKENS),
     sqlite_with_rowid=False,
 )
-"""One row an attempt, numbered from 1; what the columns mean stands in `AttemptRow`."""
+"""One row an attempt, numbered from 1; `AttemptRow` describes the columns."""
 
 SPOOLED = Table(
     "spooled",
@@ -142,25 +148,30 @@ SPOOLED = Table(
     Column("number", Integer, nullable=False),
     Column("ts", Integer, nullable=False),
 )
-"""Up to which number the entries of a router's spool are here, and when that was noted."""
+"""The number up to which a router's spool is in this file, and when that was written."""
 
 
 class DatabaseError(Exception):
     """The file cannot be read or written. The text gives the reason and holds no rows."""
 
 
-_FAULTS = (SQLAlchemyError, sqlite3.Error, OSError)
+_ERRORS = (SQLAlchemyError, sqlite3.Error, OSError)
 
 _ALL_TOKENS = func.sum(sum((ATTEMPTS.c[name] for name in TOKENS[1:]), ATTEMPTS.c[TOKENS[0]]))
 
 
 class Database:
-    """The file, connected to at first use; for one thread. All but `close` raise a `Fault`."""
+    """The file, connected to at first use; for one thread. All methods but `close` raise DatabaseError."""
 
-    def __init__(self, file: Path) -> None:
-        """`file` need not exist yet; it will be its owner's alone."""
+    def __init__(
+        self, file: Path, *, lock_timeout: float = TIMING.lock_timeout, at_once: int = AT_ONCE
+    ) -> None:
+        """`file` need not exist yet; it is made with mode 0600. `at_once` requests are deleted in one
+        transaction."""
         self.file = file
-        self._engine = create_engine(URL.create("sqlite", database=str(file)), connect_args={"timeout": BUSY})
+        self._at_once = at_once
+        url = URL.create("sqlite", database=str(file))
+        self._engine = create_engine(url, connect_args={"timeout": lock_timeout})
         self._connection: Connection | None = None
 
         @event.listens_for(self._engine, "connect")
@@ -170,14 +181,14 @@ class Database:
             connection.execute("PRAGMA synchronous = NORMAL")
 
     def write(self, entries: Sequence[Entry], spool: str = "", number: int = 0) -> None:
-        """All of them, or none; with them the number of the last one in that spool."""
+        """Write all or none, and with them the number of the last one in that spool."""
         with self._begun() as connection:
             self._insert(connection, entries)
             if spool:
                 _note(connection, spool, number)
 
     def adopt(self, spool: str, entries: Sequence[tuple[int, Entry]]) -> list[Entry]:
-        """Write what is not here yet of a spool whose router is gone; gives that."""
+        """Write the entries of a spool whose router is gone that are missing here; returns those."""
         with self._begun() as connection:
             written = connection.scalar(select(SPOOLED.c.number).where(SPOOLED.c.name == spool)) or 0
             missing = [entry for number, entry in entries if number > written]
@@ -199,7 +210,7 @@ class Database:
                 connection.execute(insert(ATTEMPTS), attempts)
 
     def used(self, since: Mapping[str, int]) -> dict[str, int]:
-        """By provider, the tokens of all four kinds of the attempts that began at its moment or later."""
+        """By provider, tokens of all four kinds, of the attempts that began at that moment or later."""
         with self._begun() as connection:
             return {
                 provider: connection.scalar(
@@ -210,15 +221,15 @@ class Database:
             }
 
     def version(self) -> int:
-        """A number that is another one after somebody else has written."""
+        """A number that changes when another connection has written."""
         with self._begun() as connection:
             return int(connection.exec_driver_sql("PRAGMA data_version").scalar_one())
 
     def forget(self, before: int) -> None:
-        """Requests that came before that moment, and their attempts."""
-        old = select(REQUESTS.c.id).where(REQUESTS.c.ts < before).order_by(REQUESTS.c.ts).limit(AT_ONCE)
-        gone = AT_ONCE
-        while gone == AT_ONCE:
+        """Delete requests that came before that moment, and their attempts."""
+        old = select(REQUESTS.c.id).where(REQUESTS.c.ts < before).order_by(REQUESTS.c.ts).limit(self._at_once)
+        gone = self._at_once
+        while gone == self._at_once:
             with self._begun() as connection:
                 connection.execute(delete(ATTEMPTS).where(ATTEMPTS.c.request.in_(old)))
                 gone = connection.execute(delete(REQUESTS).where(REQUESTS.c.id.in_(old))).rowcount
@@ -227,9 +238,9 @@ class Database:
             connection.execute(delete(SPOOLED).where(SPOOLED.c.ts < before))
 
     def close(self) -> None:
-        """It is connected to anew at its next use."""
+        """Disconnect; the next use connects again."""
         if self._connection is not None:
-            with suppress(*_FAULTS):
+            with suppress(*_ERRORS):
                 self._connection.close()
             self._connection = None
         self._engine.dispose()
@@ -241,9 +252,9 @@ class Database:
                 self._connection = self._connect()
             with self._connection.begin():
                 yield self._connection
-        except _FAULTS as fault:
+        except _ERRORS as error:
             # SQLAlchemy's own text has the rows in it.
-            raise DatabaseError(str(fault.orig if isinstance(fault, DBAPIError) else fault)) from fault
+            raise DatabaseError(str(error.orig if isinstance(error, DBAPIError) else error)) from error
 
     def _connect(self) -> Connection:
         self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -277,31 +288,31 @@ def milliseconds(moment: datetime) -> int:
 
 
 def _request(entry: Entry) -> dict[str, Any]:
-    row = {name: _kept(getattr(entry, name)) for name in (*RECORDED, *_ONLY_HERE)}
+    row = {name: _writable(getattr(entry, name)) for name in (*RECORDED, *_ONLY_HERE)}
     return row | {"ts": milliseconds(entry.ts)}
 
 
 def _attempt(attempt: AttemptRow) -> dict[str, Any]:
-    row = {name: _kept(value) for name, value in msgspec.structs.asdict(attempt).items()}
+    row = {name: _writable(value) for name, value in msgspec.structs.asdict(attempt).items()}
     return row | {"started": milliseconds(attempt.started)}
 
 
-def _kept(value: object) -> object:
-    """A text as it can be written: a header with bytes that are no UTF-8 gives lone surrogates."""
+def _writable(value: object) -> object:
+    """The value; a text shortened and without lone surrogates, which come from bytes that are not UTF-8."""
     return value[:LONGEST].encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 class UsageCounter:
-    """Of those providers only that are asked for. Moments are Unix milliseconds."""
+    """Tokens used by the providers that were asked for. Moments are Unix milliseconds."""
 
     def __init__(self) -> None:
         self.since: dict[str, int] = {}
-        """By provider, the moment from which on it is added up."""
+        """By provider, the moment from which on tokens are counted."""
         self._read: dict[str, int] = {}
         self._own: dict[str, int] = {}
 
     def ask(self, provider: str, moment: int, unwritten: Iterable[Entry]) -> None:
-        """From now on the tokens of this provider since that moment."""
+        """Count the tokens of this provider since that moment from now on."""
         self.since[provider] = moment
         self._read[provider] = 0
         self._own[provider] = sum(self._used(entry, provider) for entry in unwritten)
@@ -310,12 +321,12 @@ class UsageCounter:
         return self._read.get(provider, 0) + self._own.get(provider, 0)
 
     def add(self, entry: Entry) -> None:
-        """What is entered counts at once."""
+        """Count an entry that is not in the file yet."""
         for provider in {attempt.provider for attempt in entry.attempt_rows} & self.since.keys():
             self._own[provider] += self._used(entry, provider)
 
     def refresh(self, read: Mapping[str, int], unwritten: Iterable[Entry]) -> None:
-        """`read` is what the file says; only `unwritten` is not in it."""
+        """`read` is the usage in the file, which lacks the entries `unwritten`."""
         self._read = dict(read)
         self._own = dict.fromkeys(self.since, 0)
         for entry in unwritten:
@@ -340,7 +351,7 @@ class _Waiting(NamedTuple):
 class Ledger:
     """The ledger of one router. `follow` starts it.
 
-    What is entered after `close` is written too, before the process ends.
+    Entries that come after `close` are written too, before the process ends.
     """
 
     def __init__(
@@ -350,9 +361,18 @@ class Ledger:
         clock: Callable[[], float] = time.time,
         spool: str = "",
         restored: Callable[[list[Entry]], None] = lambda _: None,
+        timing: Timing = TIMING,
+        most: int = MOST,
+        at_once: int = AT_ONCE,
     ) -> None:
-        """`clock` gives Unix seconds, `spool` is the name of this router's, if it has one; `restored` is told
-        of entries that were found in the spool of another whose router is gone."""
+        """`clock` gives Unix seconds; `spool` is the name of this router's spool, if it has one.
+
+        `restored` is called with the entries that were found in the spool of a router that is gone. `most`
+        entries may wait to be written; `at_once` requests are deleted in one transaction.
+        """
+        self._timing = timing
+        self._most = most
+        self._at_once = at_once
         self._folder = folder
         self._file = folder / FILE
         self._spool = spool
@@ -362,9 +382,9 @@ class Ledger:
         self._keep = rules.Ledger().keep
         self._wanted = threading.Event()
         self._closing = threading.Event()
-        self._known = threading.Event()
-        """Whether all that `used` was asked for has been read."""
-        self._known.set()
+        self._is_read = threading.Event()
+        """Set when all usage that `used` was asked for has been read."""
+        self._is_read.set()
         self._lock = threading.Lock()
         """Of what follows, which the thread shares with the event loop."""
         self._thread: threading.Thread | None = None
@@ -372,22 +392,22 @@ class Ledger:
         self._number = 0
         """Of the entry that came last."""
         self.written = 0
-        """Up to which number all are on file, or lost."""
+        """The number up to which all entries are in the file, or lost."""
         self.spooled = 0
-        """Up to which number all are in the spool; set by who writes that."""
+        """The number up to which all entries are in the spool; set by its writer."""
         self._lost = 0
-        self._tally = UsageCounter()
+        self._usage = UsageCounter()
         self._give_up = 0.0
-        """When, on the monotonic clock, the end has been waited for long enough."""
+        """When `close` gives up, on the monotonic clock."""
         # For the thread alone:
         self._forgot: tuple[float, float] | None = None
-        """When, and beyond which age, rows were last forgotten."""
+        """When, and beyond which age, rows were last deleted."""
         self._version = -1
-        self._told: float | None = None
-        """When a fault was last told, on the monotonic clock; None where all is well."""
+        self._logged_at: float | None = None
+        """When an error was last logged, on the monotonic clock; None while there is none."""
 
     def follow(self, keep: float) -> None:
-        """Rows older than `keep` seconds are forgotten from now on."""
+        """Delete rows older than `keep` seconds from now on."""
         self._keep = keep
         self._closing.clear()
         with self._lock:
@@ -395,55 +415,56 @@ class Ledger:
         self._wanted.set()
 
     def enter(self, entry: Entry) -> int:
-        """Gives its number, from 1."""
+        """Add an entry; returns its number, from 1."""
         with self._lock:
             self._number += 1
-            if len(self._waiting) < MOST:
+            if len(self._waiting) < self._most:
                 self._waiting.append(_Waiting(self._number, time.monotonic(), entry))
             else:
                 self._lost += 1
-            self._tally.add(entry)
+            self._usage.add(entry)
             self._start()
             number = self._number
         self._wanted.set()
         return number
 
     def has_spooled(self, number: int) -> None:
-        """All up to this number are in the spool, or will never be."""
+        """All entries up to this number are in the spool, or will never be."""
         self.spooled = number
         self._wanted.set()
 
     def used(self, provider: str, since: datetime) -> int:
         """Tokens of all four kinds of the attempts that began then or later, in all routers with this file.
 
-        Never waits: where it is asked for the first time, what is on file is known a moment later only.
+        Returns at once: what is in the file is missing until it has been read for the first time.
         """
         moment = milliseconds(since)
         with self._lock:
-            if self._tally.since.get(provider) != moment:
-                self._tally.ask(provider, moment, self._unwritten())
-                self._known.clear()
+            if self._usage.since.get(provider) != moment:
+                self._usage.ask(provider, moment, self._unwritten())
+                self._is_read.clear()
                 self._start()
                 self._wanted.set()
-            return self._tally.used(provider)
+            return self._usage.used(provider)
 
     def ready(self, timeout: float = 2.0) -> None:
-        """Wait until all that `used` was asked for has been read."""
-        self._known.wait(timeout)
+        """Wait until all usage that `used` was asked for has been read."""
+        self._is_read.wait(timeout)
 
-    def close(self, timeout: float = LAST + 2 * BUSY) -> None:
-        """Returns when all is written, or cannot be."""
-        self._give_up = time.monotonic() + LAST
+    def close(self, timeout: float | None = None) -> None:
+        """Returns when all is written, or cannot be; after `timeout` seconds at the latest."""
+        timing = self._timing
+        self._give_up = time.monotonic() + timing.close
         self._closing.set()
         self._wanted.set()
         with self._lock:
             thread = self._thread
         if thread is not None:
-            thread.join(timeout)
+            thread.join(timing.close + 2 * timing.lock_timeout if timeout is None else timeout)
 
     def _start(self) -> None:
         if self._thread is None:
-            # What is entered after the end holds the process up until it is written.
+            # Not a daemon after `close`: the process ends once the entry is written.
             is_late = self._closing.is_set()
             self._thread = threading.Thread(target=self._run, name="signalbox-ledger", daemon=not is_late)
             self._thread.start()
@@ -451,40 +472,43 @@ class Ledger:
     # in the thread
 
     def _run(self) -> None:
-        with closing(Database(self._file)) as database:
+        timing = self._timing
+        database = Database(self._file, lock_timeout=timing.lock_timeout, at_once=self._at_once)
+        with closing(database):
             while True:
-                self._wanted.wait(PATIENCE if self._waiting else EVERY if self._tally.since else HOUR)
-                if self._known.is_set():
-                    self._closing.wait(LINGER)
+                idle = timing.poll if self._usage.since else HOUR
+                self._wanted.wait(timing.spool if self._waiting else idle)
+                if self._is_read.is_set():
+                    self._closing.wait(timing.linger)
                 self._wanted.clear()
                 succeeded = self._settle(database)
                 if self._is_over(succeeded):
                     break
                 if not succeeded:
-                    time.sleep(RETRY)
+                    time.sleep(timing.retry)
                     self._wanted.set()
 
     def _settle(self, database: Database) -> bool:
-        """Whether all is done that there is to do."""
+        """Write, delete and read what is due; whether that succeeded."""
         try:
             self._adopt(database)
             self._write(database)
             self._forget(database)
-            self._look(database)
-        except DatabaseError as fault:
+            self._read_usage(database)
+        except DatabaseError as error:
             database.close()
             self._version = -1
-            self._tell(fault)
+            self._log_error(error)
             return False
-        if self._told is not None:
-            self._told = None
+        if self._logged_at is not None:
+            self._logged_at = None
             with self._lock:
                 lost, self._lost = self._lost, 0
             log.info("%s: requests are recorded again, %d were lost", self._file, lost)
         return True
 
     def _adopt(self, database: Database) -> None:
-        """Write what other routers, which were killed, had no time to write; once."""
+        """Write the spools of routers that were killed; once."""
         if self._adopted:
             return
         for orphan in orphans(self._folder):
@@ -499,15 +523,15 @@ class Ledger:
                     self._restored(missing)
             except DatabaseError:
                 raise
-            except Exception as fault:  # whatever it is, the others must still be recorded
-                log.error("%s cannot be recorded: %s", orphan.path, type(fault).__name__)
+            except Exception as error:  # of any kind: the others must still be recorded
+                log.error("%s cannot be recorded: %s", orphan.path, type(error).__name__)
             finally:
                 orphan.release(remove=remove)
         self._adopted = True
 
     def _may_be_written(self, one: "_Waiting") -> bool:
         is_spooled = not self._spool or one.number <= self.spooled or self._closing.is_set()
-        return is_spooled or time.monotonic() - one.since > PATIENCE
+        return is_spooled or time.monotonic() - one.since > self._timing.spool
 
     def _unwritten(self) -> list[Entry]:
         return [one.entry for one in self._waiting]
@@ -522,9 +546,9 @@ class Ledger:
                 database.write([one.entry for one in batch], self._spool, batch[-1].number)
             except DatabaseError:
                 raise
-            except Exception as fault:  # whatever it is, what comes after them must still be written
+            except Exception as error:  # of any kind: the following ones must still be written
                 log.error(
-                    "%s: %d requests are not recorded: %s", self._file, len(batch), type(fault).__name__
+                    "%s: %d requests are not recorded: %s", self._file, len(batch), type(error).__name__
                 )
             with self._lock:
                 for _ in batch:
@@ -532,40 +556,40 @@ class Ledger:
                 self.written = batch[-1].number
 
     def _forget(self, database: Database) -> None:
-        """What a running budget still counts stays in any case."""
+        """Delete what is too old once a day; never what a running budget still counts."""
         now, keep = self._clock(), self._keep
         if self._forgot is not None and self._forgot[1] == keep and now - self._forgot[0] < DAY:
             return
         with self._lock:
-            counted = min(self._tally.since.values(), default=int(now * 1000))
+            counted = min(self._usage.since.values(), default=int(now * 1000))
         database.forget(min(int((now - keep) * 1000), counted))
         self._forgot = (now, keep)
 
-    def _look(self, database: Database) -> None:
-        """Read what has been used, where that is not known yet or another router has written."""
+    def _read_usage(self, database: Database) -> None:
+        """Read the usage, where that was not done yet or another router has written."""
         with self._lock:
-            since = dict(self._tally.since)
+            since = dict(self._usage.since)
         if not since:
             return
         version = database.version()
-        if self._known.is_set() and version == self._version:
+        if self._is_read.is_set() and version == self._version:
             return
         read = database.used(since)
         self._version = version
         with self._lock:
-            self._tally.refresh(read, self._unwritten())
-            if since == self._tally.since:
-                self._known.set()
+            self._usage.refresh(read, self._unwritten())
+            if since == self._usage.since:
+                self._is_read.set()
 
-    def _tell(self, fault: DatabaseError) -> None:
+    def _log_error(self, error: DatabaseError) -> None:
         now = time.monotonic()
-        if self._told is None or now - self._told >= QUIET:
-            self._told = now
+        if self._logged_at is None or now - self._logged_at >= QUIET:
+            self._logged_at = now
             waiting = f"{len(self._waiting)} requests wait to be recorded, {self._lost} are lost"
-            log.warning("%s: %s: %s", self._file, fault, waiting)
+            log.warning("%s: %s: %s", self._file, error, waiting)
 
     def _is_over(self, succeeded: bool) -> bool:
-        """Whether the router ends and nothing more is, or can be, written."""
+        """Whether the router ends and nothing is left to write, or cannot be written."""
         with self._lock:
             if not self._closing.is_set() or (
                 self._waiting if succeeded else time.monotonic() < self._give_up

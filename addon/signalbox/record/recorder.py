@@ -1,4 +1,4 @@
-"""Where requests are recorded, as the rules say at the moment."""
+"""Records requests on the console, in the request log and in the ledger, as the rules in force say."""
 
 import asyncio
 import logging
@@ -25,10 +25,9 @@ TICK = 30.0
 
 
 class Recorder:
-    """The console, the request log and the ledger together.
+    """Console, request log and ledger. Only the console is written in the caller's thread.
 
-    Only the console is written by the caller's thread. `follow` is called with the first rules and each
-    new ones.
+    `follow` is called with the first rules and whenever they change.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,7 +44,7 @@ class Recorder:
         self.ledger.follow(rules.ledger.keep)
 
     def print_line(self, entry: Entry) -> None:
-        """On the console alone."""
+        """Print the line of a request that is recorded nowhere else."""
         log_request(entry, self._prompts)
 
     def record(self, entry: Entry) -> None:
@@ -53,13 +52,13 @@ class Recorder:
         self._writer.write(self.ledger.enter(entry), entry)
 
     async def watch(self) -> None:
-        """Turns the request log over at midnight though nobody asks for anything; until cancelled."""
+        """Rotate the request log at midnight, also without requests; until cancelled."""
         while True:
             await asyncio.sleep(TICK)
             self._writer.rotate_if_due()
 
     def close(self) -> None:
-        """Returns when all is written, or cannot be."""
+        """Returns when everything is written, or cannot be."""
         self._writer.close()
         self.ledger.close()
         self._writer.end_spool()
@@ -69,17 +68,20 @@ class Recorder:
 
 
 MOST = 10_000
-"""Entries that may wait for the log's lock; what comes on top is not in the log."""
+"""Entries that may wait for the log's lock; more are not logged."""
 AGAIN = 0.5
 """Seconds until the log is tried again."""
 LAST = 3.0
-"""Seconds for which the end is waited for."""
+"""Seconds that `close` waits for the last entries."""
 
 type _Job = Callable[[], None] | Numbered
 
 
 class LogWriter:
-    """What is written after `close` is written too, before the process ends."""
+    """Writes spool and request log in a thread.
+
+    Entries that come after `close` are written too, before the process ends.
+    """
 
     def __init__(
         self,
@@ -90,7 +92,7 @@ class LogWriter:
         now: Callable[[], datetime],
         kept_by: Callable[[], float],
     ) -> None:
-        """Of `now` the local time is taken; `kept_by` gives the Unix seconds by which files are too old."""
+        """`now` gives the local time; `kept_by` the Unix seconds by which files are too old."""
         self._folder = folder
         self._spool = spool
         self._ledger = ledger
@@ -104,11 +106,11 @@ class LogWriter:
         self._log: RequestLog | None = None
         self._waiting: deque[Entry] = deque()
         self._number = 0
-        """Of the last entry that the spool was given."""
+        """Of the last entry in the spool."""
         self._failing = False
 
     def follow(self, file: str, keep: float) -> None:
-        """From now on the log is this file of the folder, kept for so many seconds."""
+        """Write to this file of the folder from now on, and keep rotated ones for `keep` seconds."""
         self._closing.clear()
         self._put(lambda: self._open(file, keep))
 
@@ -117,7 +119,7 @@ class LogWriter:
         self._put((number, entry))
 
     def restore(self, entries: Sequence[Entry]) -> None:
-        """Writes to the log what it should hold already, where it does not."""
+        """Append the entries that are missing in the log."""
         self._put(lambda: self._log.restore(entries) if self._log is not None else None)
 
     def rotate_if_due(self) -> None:
@@ -135,19 +137,19 @@ class LogWriter:
                 log.warning(f"{self._folder}: the last requests are not in the request log yet")
 
     def end_spool(self) -> None:
-        """After the ledger's end: what the ledger does not have stays for the next start."""
+        """Close the spool after the ledger; entries that the ledger lacks stay for the next start."""
         with self._lock:
             if self._thread is None:
                 try:
                     self._spool.close(remove=self._ledger.written >= self._number)
                 except OSError as error:
-                    self._tell(error)
+                    self._log_error(error)
 
     def _put(self, job: _Job) -> None:
         self._jobs.put(job)
         with self._lock:
             if self._thread is None:
-                # What comes after the end holds the process up until it is written.
+                # Not a daemon after `close`: the process ends once the entry is written.
                 is_late = self._closing.is_set()
                 self._thread = threading.Thread(target=self._run, name="signalbox-log", daemon=not is_late)
                 self._thread.start()
@@ -173,7 +175,7 @@ class LogWriter:
             self._log.close(LAST)
 
     def _present(self) -> list[_Job]:
-        """All jobs that are there, waiting for one unless the log is to be tried again."""
+        """All jobs at hand; waits for one, unless the log is to be tried again."""
         jobs: list[_Job] = []
         with suppress(Empty):
             jobs.append(self._jobs.get(timeout=AGAIN if self._waiting else None))
@@ -195,7 +197,7 @@ class LogWriter:
                 self._spool.append(entries)
                 self._failing = False
             except OSError as error:
-                self._tell(error)
+                self._log_error(error)
             self._number = entries[-1][0]
             self._waiting.extend(entry for _, entry in entries)
         if self._log is not None:
@@ -206,7 +208,7 @@ class LogWriter:
         if entries:
             self._ledger.has_spooled(self._number)
 
-    def _tell(self, error: OSError) -> None:
+    def _log_error(self, error: OSError) -> None:
         if not self._failing:
             log.warning(f"{self._folder}: a crash would lose requests: {error.strerror or error}")
         self._failing = True

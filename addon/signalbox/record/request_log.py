@@ -24,14 +24,14 @@ from signalbox.record.rotation import rotated_files
 log = logging.getLogger("signalbox")
 
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
-"""To open a pipe that nobody reads would wait for ever."""
+"""Opening a pipe without a reader would block without end."""
 
 
 class RequestLog:
-    """Appends entries to `file` in `folder`; turns it over at local midnight.
+    """Appends entries to `file` in `folder`; rotates it at local midnight.
 
-    `keep` is in seconds, of `now` the local time is taken. Nothing here raises for what a disk does:
-    losing the record is better than losing the request.
+    `keep` is in seconds; `now` gives the local time. No method raises OSError: losing the record is better
+    than losing the request.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class RequestLog:
         self.rotate_if_due()
 
     def write(self, entry: Entry) -> bool:
-        """Appends the entry; of a row of failures only the first one is logged.
+        """Append the entry. Only the first of consecutive failures is logged.
 
         False where another process holds the lock: then it may be written later.
         """
@@ -77,20 +77,20 @@ class RequestLog:
         return True
 
     def restore(self, entries: Iterable[Entry]) -> None:
-        """Appends those of today that the end of the log lacks: their router was killed before it did."""
+        """Append those of today that are missing at the end of the log, because their router was killed."""
         try:
-            held = set(rotation.tail(self._path).splitlines(keepends=True))
+            present = set(rotation.tail(self._path).splitlines(keepends=True))
         except OSError:
-            held = set()
+            present = set()
         for entry in entries:
             is_todays = entry.ts.astimezone(self._now().tzinfo).date() == self._day
-            if is_todays and json_line(entry) not in held:
+            if is_todays and json_line(entry) not in present:
                 self.write(entry)
 
     def rotate_if_due(self) -> None:
-        """Where a new day has begun, sets the last one's file aside and tidies up behind the scenes.
+        """Rotate the file where a new day has begun; compress and delete old files in a thread.
 
-        Each write does this; a clock may too, so that an idle router turns over in time.
+        Each write does this, and a timer, so that an idle router rotates in time.
         """
         now = self._now()
         if now.date() == self._day:
@@ -101,12 +101,12 @@ class RequestLog:
             self._torn = rotation.has_partial_last_line(self._path)
             self._tidy(now)
         except TimeoutError:
-            self._day = None  # another process holds the lock: the next write tells, and tries again
+            self._day = None  # another process holds the lock: the next write logs that, and tries again
         except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
-            log.warning(f"the request log could not be turned over: {error}")
+            log.warning(f"the request log could not be rotated: {error}")
 
     def close(self, timeout: float = 10.0) -> None:
-        """Waits, at most `timeout` seconds, for what runs behind the scenes. A crash loses nothing either."""
+        """Wait at most `timeout` seconds for the thread that compresses. A crash loses nothing either."""
         if self._tidying:
             self._tidying.join(timeout)
 
@@ -144,7 +144,7 @@ def entries(
     since: datetime | None = None,
     on_broken: Callable[[], None] = lambda: None,
 ) -> Iterator[Entry]:
-    """What is recorded, oldest file first, archives included; of `since` (aware) and later, if given.
+    """The recorded entries, oldest file first, archives included; from `since` (aware) on, if given.
 
     `on_broken` is called for each line, or end of an archive, that cannot be read. Raises OSError
     where the log is there but may not be read.
@@ -167,7 +167,7 @@ def recorded(
     since: datetime | None = None,
     on_broken: Callable[[], None] = lambda: None,
 ) -> Iterator[Entry]:
-    """What the ledger in `folder` holds, and of the log what is older than all of that.
+    """The entries of the ledger in `folder`, after those of the log that are older.
 
     A router may be writing meanwhile. Raises OSError and sqlite3.Error where either may not be read.
     """
@@ -210,9 +210,9 @@ def _moment(milliseconds: int) -> datetime:
 
 
 def _snapshot(path: Path) -> tuple[list[Path], BufferedIOBase]:
-    """The files set aside and the current one, opened, as they were at one moment.
+    """The rotated files and the current one, opened, as they were at one moment.
 
-    The log may be turned over at any time: listed before or after, its file would be read twice or never.
+    The log may be rotated at any time: listed before or after, its file would be read twice or never.
     """
     while True:
         older = rotated_files(path)
@@ -234,7 +234,7 @@ def _lines(path: Path, on_broken: Callable[[], None]) -> Iterator[bytes]:
         with _older(path) as log:
             yield from log
     except FileNotFoundError:
-        return  # deleted meanwhile, as it was outdated
+        return  # deleted meanwhile, because it was too old
     except (gzip.BadGzipFile, EOFError, zlib.error):
         on_broken()
 

@@ -1,7 +1,7 @@
-"""The time by which records are too old: a clock that jumps ahead deletes nothing.
+"""The clock by which records are too old: after a jump ahead nothing is deleted.
 
-It is followed at once where it goes on as the machine does and, at the start, where it is close to when the
-records were last written; else it must have gone on without another jump for a day.
+The system clock is trusted while it runs as the machine's own time does and, at the start, where it is close
+to the last write of the records; else after it ran without another jump for a day.
 """
 
 import threading
@@ -12,8 +12,8 @@ from pathlib import Path
 from signalbox.config import files
 
 DAY = 86400.0
-"""Seconds for which a clock that jumped must go on, and from the last use of the records to a start that
-nobody doubts."""
+"""Seconds for which a clock that jumped must go on, and from the last use of the records to a start whose
+clock is trusted."""
 JUMP = 60.0
 """Seconds between the clock and the machine's own time that are no jump."""
 
@@ -33,13 +33,13 @@ class RetentionClock:
         self._elapsed = elapsed or _elapsed
         self._lock = threading.Lock()
         self._latest = float("inf") if last_use is None else last_use + DAY
-        """What the time cannot be later than, as far as is known."""
+        """The latest time that is plausible, Unix seconds."""
         self._looked = self._elapsed()
         self._since = (self._clock(), self._looked)
-        """From when on the clock has gone on without a jump, by both."""
+        """Since when the clock has run without a jump, by both clocks."""
 
     def now(self) -> float:
-        """Unix seconds, not later than what is believed."""
+        """Unix seconds, not later than plausible."""
         with self._lock:
             wall, ran = self._clock(), self._elapsed()
             self._latest += ran - self._looked
@@ -53,7 +53,7 @@ class RetentionClock:
 
 
 def last_use(folder: Path) -> float | None:
-    """When anything in the folder was last written; None where nothing is known of that."""
+    """When a file of the folder was last written; None where there is none, or it cannot be read."""
 
     def newest() -> float | None:
         return max((file.stat().st_mtime for file in folder.iterdir() if file.is_file()), default=None)

@@ -1,8 +1,8 @@
-"""Turning the request log over: `requests.jsonl` becomes `requests-2026-11-19.jsonl`, then `.jsonl.gz`.
+"""Rotation of the request log: `requests.jsonl` becomes `requests-2026-11-19.jsonl`, then `.jsonl.gz`.
 
-Setting aside is one rename under a lock, so that no process writes to the file any more. Compressing
-can be done twice, or again after a crash: the same file gives the same archive, and goes only when
-that is safe on the disk.
+The rename happens under a lock, so that no process writes to the file any more. Compressing can be done
+twice, or again after a crash: the same file gives the same archive, and is deleted only once that is on the
+disk.
 """
 
 import errno
@@ -30,13 +30,13 @@ if sys.platform != "win32":
 
 TAIL = 1024 * 1024
 PATIENCE = 1.0
-"""Seconds that a lock is waited for, which others hold for moments."""
+"""Seconds to wait for a lock, which others hold for milliseconds."""
 DATED = r"-(?P<day>\d{4}-\d\d-\d\d)(?:\.(?P<number>\d+))?"
 BACKGROUND_LOG = re.compile(rf"signalbox[\w.-]*?{DATED}\.log(?:\.gz)?")
 
 
 class RotatedFile(msgspec.Struct, frozen=True, order=True):
-    """A file that was turned over: the last day it holds, and its number where the day has several."""
+    """A rotated file: its last day, and its number where the day has several."""
 
     day: date
     number: int
@@ -91,7 +91,7 @@ def rotate(path: Path, now: datetime) -> None:
 
 
 def rotated_files(path: Path) -> list[RotatedFile]:
-    """The turned over files of the log at `path`, oldest first; of a file and its archive the file."""
+    """The rotated files of the log at `path`, oldest first; of a file and its archive the file."""
     found: dict[tuple[date, int], RotatedFile] = {}
     for file in sorted(_dated(path.parent, _own_names(path))):
         found.setdefault((file.day, file.number), file)
@@ -99,7 +99,7 @@ def rotated_files(path: Path) -> list[RotatedFile]:
 
 
 def compress_all(path: Path) -> None:
-    """Compresses what was set aside of the log at `path`, also by a process that did not come to it."""
+    """Compress the rotated files of the log at `path`, also those of a process that ended before it could."""
     for file in rotated_files(path):
         if file.path.suffix != ".gz":
             try:
@@ -111,7 +111,7 @@ def compress_all(path: Path) -> None:
 
 
 def delete_outdated(path: Path, folder: Path, keep: float, now: datetime) -> None:
-    """Deletes turned over request and background logs whose last moment is more than `keep` seconds ago."""
+    """Delete rotated request and background logs whose last moment is more than `keep` seconds ago."""
     own = re.compile(rf"{_own_names(path).pattern}(?:\.\w+\.tmp)?")
     for file in (*_dated(path.parent, own), *_dated(folder, BACKGROUND_LOG)):
         age = now.replace(tzinfo=None) - datetime.combine(file.day, time.max)
@@ -123,10 +123,10 @@ def delete_outdated(path: Path, folder: Path, keep: float, now: datetime) -> Non
 
 
 def has_partial_last_line(path: Path) -> bool:
-    """Whether the last line lacks its end, because the disk was full or the writer was killed."""
+    """Whether the last line is incomplete, because the disk was full or the writer was killed."""
     with suppress(FileNotFoundError):  # another process may set it aside
         if path.exists():
-            with lock(path, exclusive=True):  # a line that is just being written only looks torn
+            with lock(path, exclusive=True):  # a line that is being written only looks incomplete
                 return tail(path)[-1:] not in (b"", b"\n")
     return False
 
@@ -144,7 +144,7 @@ def _last_day(path: Path, zone: tzinfo | None) -> date:
 
 
 def tail(path: Path) -> bytes:
-    """The last TAIL bytes. Raises OSError, also where it is a pipe, which would be waited for for ever."""
+    """The last TAIL bytes. Raises OSError, also for a pipe, whose reading would block without end."""
     if not path.is_file():
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     with path.open("rb") as file:
@@ -170,7 +170,7 @@ def _own_names(path: Path) -> re.Pattern[str]:
 def _dated(folder: Path, names: re.Pattern[str]) -> Iterator[RotatedFile]:
     try:
         files = list(folder.iterdir())
-    except OSError:  # nothing was recorded yet, or nothing can be: writing tells
+    except OSError:  # nothing was recorded yet, or nothing can be: the next write logs it
         return
     for file in files:
         if match := names.fullmatch(file.name):

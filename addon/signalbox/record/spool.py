@@ -1,8 +1,9 @@
 """Requests that are not in the ledger yet, in an append-only file that survives a SIGKILL.
 
 Each router has a file of its own, `spool-ID.jsonl`, whose lines are `{"number": ..., "entry": {...}}`. The
-ledger notes, with the rows themselves, up to which number it has them: none is lost, none is doubled. A file
-whose router is gone is read by the next one that starts (`orphans`), which writes what is missing.
+ledger stores, in the transaction of the rows, the number up to which it has them: none is lost, none is
+doubled. The next router that starts reads the files of routers that are gone (`orphans`) and writes what is
+missing.
 """
 
 import os
@@ -55,14 +56,14 @@ class Spool:
         return self._size > TRIMMED
 
     def empty(self) -> None:
-        """The ledger has all of it."""
+        """Empty the file, because the ledger has all of it."""
         if self._file is not None:
             os.ftruncate(self._file, 0)
             self._size = 0
 
     def close(self, *, remove: bool) -> None:
         if self._file is not None:
-            if remove and sys.platform != "win32":  # before another router can take it for an orphan
+            if remove and sys.platform != "win32":  # before another router takes it for an orphan
                 self._path.unlink(missing_ok=True)
             os.close(self._file)
             if remove and sys.platform == "win32":
@@ -71,7 +72,7 @@ class Spool:
 
 
 class Orphan(msgspec.Struct):
-    """A file whose router is gone. Nobody else takes it before `release`."""
+    """The spool of a router that is gone, locked until `release`."""
 
     path: Path
     file: int
@@ -89,7 +90,7 @@ class Orphan(msgspec.Struct):
 
 
 def orphans(folder: Path) -> Iterator[Orphan]:
-    """Raises OSError. Of a line that was cut off nothing is told."""
+    """Spools of routers that are gone, locked. Incomplete lines are ignored. Raises OSError."""
     for path in sorted(folder.glob(NAMES)):
         try:
             file = os.open(path, os.O_RDWR | getattr(os, "O_NONBLOCK", 0))
@@ -105,21 +106,23 @@ def _entries(file: int) -> Iterator[Numbered]:
     with os.fdopen(os.dup(file), "rb") as lines:
         for line in lines:
             with suppress(ValueError):
-                told = msgspec.json.decode(line, type=_Line)
-                yield told.number, told.entry
+                spooled = msgspec.json.decode(line, type=_Line)
+                yield spooled.number, spooled.entry
 
 
 def _line(number: int, entry: Entry) -> bytes:
-    """Without what is for the console only: prompts stand in no file."""
-    kept = msgspec.structs.replace(entry, snippet="", why="", passed="", peer="")
+    """Without the fields for the console only: prompts are written to no file."""
+    written = msgspec.structs.replace(entry, snippet="", why="", passed="", peer="")
     try:
-        return msgspec.json.encode(_Line(number, kept)) + b"\n"
+        return msgspec.json.encode(_Line(number, written)) + b"\n"
     except UnicodeEncodeError:  # a header with bytes that are no UTF-8 gives lone surrogates
-        return msgspec.json.encode({"number": number, "entry": encodable(msgspec.to_builtins(kept))}) + b"\n"
+        return (
+            msgspec.json.encode({"number": number, "entry": encodable(msgspec.to_builtins(written))}) + b"\n"
+        )
 
 
 def _lock(file: int) -> bool:
-    """Whether the file is this process's alone; the lock ends with the process."""
+    """Lock the file, until the process ends at the latest; whether that succeeded."""
     try:
         if sys.platform == "win32":
             import msvcrt

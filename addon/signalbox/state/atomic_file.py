@@ -1,4 +1,4 @@
-"""Small files that are replaced as a whole, again and again, without anybody waiting for the disk."""
+"""Small files that are replaced as a whole, often, in a thread."""
 
 import logging
 import os
@@ -10,14 +10,14 @@ from pathlib import Path
 log = logging.getLogger("signalbox")
 
 EVERY = 0.1
-"""Seconds between two rounds of writing; of what comes meanwhile for one file only the last is written."""
+"""Seconds between two rounds of writing; of several contents for one file only the last is written."""
 
 LAST = 5.0
-"""Seconds that the end waits for a disk."""
+"""Seconds that `close` waits for the disk."""
 
 
 class FileWriter:
-    """Writes in a thread of its own, which lives while there is something to write."""
+    """Writes files in a thread, which lives while there is something to write."""
 
     def __init__(self) -> None:
         self._waiting: dict[Path, bytes] = {}
@@ -27,7 +27,7 @@ class FileWriter:
         self._writer: threading.Thread | None = None
 
     def put(self, file: Path, data: bytes) -> None:
-        """Have `file` hold this soon."""
+        """Replace the content of `file` soon. Returns at once."""
         with self._lock:
             self._waiting[file] = data
             if self._writer is None:
@@ -36,7 +36,7 @@ class FileWriter:
                 self._writer.start()
 
     def close(self) -> None:
-        """Returns when all is written, or after LAST. More may be put in after that."""
+        """Returns when everything is written, or after LAST. `put` works after that, too."""
         self._closing.set()
         if (writer := self._writer) is not None:
             writer.join(LAST)
@@ -53,7 +53,7 @@ class FileWriter:
             self._closing.wait(EVERY)
 
     def _replace(self, file: Path, data: bytes) -> None:
-        """Of a row of failures only the first is told."""
+        """Only the first of consecutive failures is logged."""
         try:
             replace(file, data)
         except OSError as fault:
@@ -65,8 +65,8 @@ class FileWriter:
 
 
 def replace(file: Path, data: bytes) -> None:
-    """Put a new file, mode 0600, in place of what is there: a reader sees the old one or the new one, and
-    where a symbolic link was there is a real file. Raises OSError."""
+    """Replace a file, or a symbolic link, by a new file with mode 0600; a reader sees the old content or the
+    new one. Raises OSError."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, written = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     try:

@@ -1,4 +1,4 @@
-"""The line that tells people, hooks and status lines how an account stands, and the file that holds it.
+"""The status line that shows the quota of an account, and its file.
 
 `5h=9% 7d=99%! overage=0% bottleneck=seven_day (10/05/2026, 16:19:04)` (the contract, section 6)
 """
@@ -16,21 +16,21 @@ OPEN = ("", "allowed")
 
 
 def status_line(meter: Meter, now: float) -> str:
-    """At `now`, unix seconds, told as local time. `!` marks what is anything but allowed."""
-    shown = (f"{told}{_mark(window)}" for told, window in _percentages(meter, now))
+    """The line at `now`, Unix seconds, shown in local time. `!` marks windows whose status is not allowed."""
+    shown = (f"{text}{_mark(window)}" for text, window in _percentages(meter, now))
     moment = datetime.fromtimestamp(now).astimezone()
     return f"{' '.join(shown)} bottleneck={meter.claim or 'none'} ({moment:%d/%m/%Y, %H:%M:%S})"
 
 
 def status_brief(meter: Meter, now: float) -> str:
     """`5h=91%, 7d=40%, overage=0%`"""
-    return ", ".join(told for told, _ in _percentages(meter, now))
+    return ", ".join(text for text, _ in _percentages(meter, now))
 
 
 def status_file(policy: Quota, account: str) -> Path | None:
-    """Where an account's line is kept; None where it is kept nowhere.
+    """The file of an account's line; None where it has none.
 
-    The default account has `status_file`, unless that is another account's.
+    That of the default account is `status_file`, unless another account has the same.
     """
     if account != DEFAULT:
         return Path(account) / STATUS_FILE
@@ -51,7 +51,7 @@ QUOTA_FILE = "quota.json"
 
 
 def read_quotas(state: Path) -> Quotas:
-    """What the last answers told; nothing where there is no such file."""
+    """The last reported quota of all accounts; empty where there is no file."""
     try:
         return Quotas(files.read(state / QUOTA_FILE))
     except OSError:
