@@ -25,7 +25,7 @@ from signalbox.config.load import PROJECT, RulesError
 from signalbox.config.rules import Level, Provider, Rules
 from signalbox.config.watch import Live
 from signalbox.errors import log_error
-from signalbox.exchange import Exchange, Kind
+from signalbox.exchange import Exchange, RequestKind
 from signalbox.proxy import setup
 from signalbox.proxy.dispatch import Services
 from signalbox.proxy.reload_guard import ReloadGuard
@@ -109,7 +109,7 @@ class Stores:
         self.quota.close()
         self.unsupported.close()
 
-    def services(self, kind: Kind) -> Services:
+    def services(self, kind: RequestKind) -> Services:
         """What is needed to route a request of this kind."""
         health = self.provider_health if kind == "messages" else self.counting
         return Services(self.quota, self.sessions, health, self.provenance, self.unsupported)

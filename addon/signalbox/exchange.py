@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from signalbox.proxy.dispatch import Dispatch
 
 
-type Kind = Literal["messages", "count_tokens", "models", "pipe", "own", "refused"]
+type RequestKind = Literal["messages", "count_tokens", "models", "pipe", "own", "refused"]
 """What is done with a request: routed (the first two), answered with the merged model list, piped through
 untouched, answered by the router itself, or refused."""
 
@@ -55,7 +55,7 @@ class Exchange:
     def __init__(
         self,
         rules: Rules,
-        kind: Kind,
+        kind: RequestKind,
         caller: Caller,
         *,
         id: str,
@@ -66,7 +66,7 @@ class Exchange:
         """`provenance` stores which provider issued which thinking block."""
         self.id = id
         self.rules = rules
-        self.kind: Kind = kind
+        self.kind: RequestKind = kind
         self.caller = caller
         self.started = started
         self.ts = ts

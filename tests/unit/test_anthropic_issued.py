@@ -8,12 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.anthropic import issued
-from signalbox.anthropic.issued import DIGEST, MADE_HERE, Block, ThinkingDigester, kept_by, named_issuer
+from signalbox.anthropic.issued import (
+    DIGEST,
+    MADE_HERE,
+    ThinkingBlock,
+    ThinkingDigester,
+    kept_by,
+    named_issuer,
+)
 from signalbox.anthropic.json_edit import Body
 from signalbox.anthropic.sse import Event
 
 KEY = b"key for tests"
-SIGNED = Block("thinking", "Some text.", "signature")
+SIGNED = ThinkingBlock("thinking", "Some text.", "signature")
 
 
 def streamed(*events: dict[str, Any]) -> list[bytes]:
@@ -35,16 +42,16 @@ STOP = {"type": "content_block_stop", "index": 0}
 THINKING = start(type="thinking", thinking="", signature="")
 
 
-def digests(*blocks: Block) -> list[bytes | None]:
+def digests(*blocks: ThinkingBlock) -> list[bytes | None]:
     return [block.digest(KEY) for block in blocks]
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        Block("thinking", "", "signature"),
-        Block("thinking", "Other text.", "signature"),
-        Block("thinking", None, "signature"),
+        ThinkingBlock("thinking", "", "signature"),
+        ThinkingBlock("thinking", "Other text.", "signature"),
+        ThinkingBlock("thinking", None, "signature"),
     ],
 )
 def test_a_signed_block_is_known_whatever_is_shown_of_its_text(other):
@@ -54,9 +61,9 @@ def test_a_signed_block_is_known_whatever_is_shown_of_its_text(other):
 def test_kinds_values_and_keys_are_told_apart():
     blocks = [
         SIGNED,
-        Block("thinking", "signature"),
-        Block("redacted_thinking", data="signature"),
-        Block("thinking", "Some text."),
+        ThinkingBlock("thinking", "signature"),
+        ThinkingBlock("redacted_thinking", data="signature"),
+        ThinkingBlock("thinking", "Some text."),
     ]
     found = {block.digest(key) for block in blocks for key in (KEY, b"another key")}
     assert len(found) == 8
@@ -64,7 +71,12 @@ def test_kinds_values_and_keys_are_told_apart():
 
 
 @pytest.mark.parametrize(
-    "block", [Block("thinking", ""), Block("thinking", None, ""), Block("redacted_thinking", data="")]
+    "block",
+    [
+        ThinkingBlock("thinking", ""),
+        ThinkingBlock("thinking", None, ""),
+        ThinkingBlock("redacted_thinking", data=""),
+    ],
 )
 def test_a_block_with_nothing_in_it_is_known_by_nothing(block):
     assert block.digest(KEY) is None
@@ -82,7 +94,7 @@ def test_own_blocks_stay_and_unknown_ones_with_anthropic(issuer, to_anthropic, t
 
 @pytest.mark.parametrize("rest", [".kimi.0123456789abcdef.e30", ".kimi", "."])
 def test_a_signature_made_here_is_never_anthropics_also_where_memory_is_lost(rest):
-    made_here = Block("thinking", "Some text.", MADE_HERE + rest)
+    made_here = ThinkingBlock("thinking", "Some text.", MADE_HERE + rest)
     keeps = {
         name: kept_by(name, lambda _: None, is_anthropic=name == "anthropic")(made_here)
         for name in ("anthropic", "zai", "kimi")
@@ -97,25 +109,25 @@ def test_signatures_of_others_name_nobody(signature):
 
 def test_what_is_remembered_comes_before_what_a_signature_names():
     """Another router behind this one may make such signatures too."""
-    block = Block("thinking", "Some text.", f"{MADE_HERE}.kimi.0123456789abcdef.e30")
+    block = ThinkingBlock("thinking", "Some text.", f"{MADE_HERE}.kimi.0123456789abcdef.e30")
     assert kept_by("remote", lambda _: "remote", is_anthropic=False)(block)
     assert not kept_by("kimi", lambda _: "remote", is_anthropic=False)(block)
 
 
 def test_unknown_unsigned_blocks_stay_with_nobody():
-    assert not kept_by("anthropic", lambda _: None, is_anthropic=True)(Block("thinking", "text"))
+    assert not kept_by("anthropic", lambda _: None, is_anthropic=True)(ThinkingBlock("thinking", "text"))
 
 
 @given(st.lists(st.text()), st.lists(st.text(min_size=1), max_size=2))
 def test_a_streamed_block_is_the_one_that_comes_back(texts, signatures):
     parts = [delta(type="thinking_delta", thinking=text) for text in texts]
     parts += [delta(type="signature_delta", signature=signature) for signature in signatures]
-    back = Block("thinking", "".join(texts), (signatures or [""])[-1])
+    back = ThinkingBlock("thinking", "".join(texts), (signatures or [""])[-1])
     assert streamed(THINKING, *parts, STOP) == [digest for digest in digests(back) if digest]
 
 
 def test_a_block_may_come_whole_with_its_start():
-    blocks = [SIGNED, Block("thinking", "text"), Block("redacted_thinking", data="data")]
+    blocks = [SIGNED, ThinkingBlock("thinking", "text"), ThinkingBlock("redacted_thinking", data="data")]
     events = []
     for block in blocks:
         fields = {"type": block.type, "thinking": block.thinking, "signature": block.signature}
@@ -129,19 +141,21 @@ def test_a_block_may_come_whole_with_its_start():
 def test_a_block_ends_at_the_latest_with_what_follows(end):
     begun = [THINKING, delta(type="thinking_delta", thinking="text")]
     assert streamed(*begun) == []
-    assert streamed(*begun, {"type": "ping"}, end, STOP) == digests(Block("thinking", "text"))
+    assert streamed(*begun, {"type": "ping"}, end, STOP) == digests(ThinkingBlock("thinking", "text"))
 
 
 def test_a_block_starts_with_none_of_the_text_before_it():
     text = delta(type="thinking_delta", thinking="text")
-    assert streamed(THINKING, text, STOP, THINKING, text, STOP) == digests(*2 * [Block("thinking", "text")])
+    assert streamed(THINKING, text, STOP, THINKING, text, STOP) == digests(
+        *2 * [ThinkingBlock("thinking", "text")]
+    )
 
 
 def test_events_are_known_by_their_name_alone():
     digester = ThinkingDigester(KEY, [])
     digester.event(Event("content_block_start", b'{"content_block":{"type":"redacted_thinking","data":"d"}}'))
     digester.event(Event("content_block_stop", b"{}"))
-    assert digester.digests == digests(Block("redacted_thinking", data="d"))
+    assert digester.digests == digests(ThinkingBlock("redacted_thinking", data="d"))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +176,7 @@ def test_an_unreadable_event_does_not_end_a_block():
     digester = ThinkingDigester(KEY, [])
     for data in (json.dumps(THINKING).encode(), b"no json \xff", b"{", json.dumps(STOP).encode()):
         digester.event(Event("", data.replace(b'"signature": ""', b'"signature": "s"')))
-    assert digester.digests == digests(Block("thinking", "", "s"))
+    assert digester.digests == digests(ThinkingBlock("thinking", "", "s"))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.anthropic.models import LONGEST, UNKNOWN, Part, listed, merged, named, read
+from signalbox.anthropic.models import LONGEST, UNKNOWN, ModelListPage, listed, merged, named, read
 
 OWN = {
     "type": "model",
@@ -35,12 +35,12 @@ def ids(entries: list[dict]) -> list[str]:
 
 
 def test_anthropics_own_entries_stay_as_they_are():
-    assert merged([Part(read(page(OWN)).entries, never, is_own=True)]) == [OWN]
+    assert merged([ModelListPage(read(page(OWN)).entries, never, is_own=True)]) == [OWN]
 
 
 def test_others_are_listed_so_that_claude_code_takes_them_with_their_real_name():
     openai = page({"id": "glm-4.7", "object": "model", "created": 1766361600, "owned_by": "z-ai"})
-    assert merged([Part(read(openai).entries, never)]) == [
+    assert merged([ModelListPage(read(openai).entries, never)]) == [
         {
             "type": "model",
             "created_at": "2025-12-22T00:00:00Z",
@@ -52,7 +52,7 @@ def test_others_are_listed_so_that_claude_code_takes_them_with_their_real_name()
 
 @pytest.mark.parametrize("id", ["claude-sonnet-5-5", "anthropic/claude-sonnet-5-5", "anthropic.claude-v9"])
 def test_ids_that_speak_of_claude_or_anthropic_keep_them_and_their_names(id):
-    (entry,) = merged([Part(read(page({"id": id, "display_name": "Sonnet"})).entries, never)])
+    (entry,) = merged([ModelListPage(read(page({"id": id, "display_name": "Sonnet"})).entries, never)])
     assert (entry["id"], entry["display_name"]) == (listed(id), "Sonnet") == (id, "Sonnet")
 
 
@@ -63,8 +63,10 @@ def test_all_other_ids_get_the_prefix(id):
 
 def test_the_order_is_that_of_the_parts_and_the_first_of_an_id_stays():
     parts = [
-        Part([{"id": "b", "display_name": "x"}, {"id": "claude-a", "display_name": "first"}], never, True),
-        Part([{"id": "claude-a", "display_name": "second"}, {"id": "c"}, {"id": "b"}], never),
+        ModelListPage(
+            [{"id": "b", "display_name": "x"}, {"id": "claude-a", "display_name": "first"}], never, True
+        ),
+        ModelListPage([{"id": "claude-a", "display_name": "second"}, {"id": "c"}, {"id": "b"}], never),
     ]
     entries = merged(parts)
     assert ids(entries) == ["claude-router-b", "claude-a", "claude-router-c"]
@@ -72,7 +74,7 @@ def test_the_order_is_that_of_the_parts_and_the_first_of_an_id_stays():
 
 
 def test_a_model_with_long_context_is_offered_twice():
-    part = Part(named(["glm-5.2", "glm-4.7"]), lambda id: id == "glm-5.2")
+    part = ModelListPage(named(["glm-5.2", "glm-4.7"]), lambda id: id == "glm-5.2")
     assert [(entry["id"], entry["display_name"]) for entry in merged([part])] == [
         ("claude-router-glm-5.2", "glm-5.2"),
         ("claude-router-glm-5.2[1m]", "glm-5.2 (1M context)"),
@@ -81,13 +83,13 @@ def test_a_model_with_long_context_is_offered_twice():
 
 
 def test_the_plain_entry_of_a_long_context_model_names_its_window():
-    plain, long = merged([Part([OWN], always, is_own=True)])
+    plain, long = merged([ModelListPage([OWN], always, is_own=True)])
     assert plain == OWN | {"display_name": "Claude Opus 5.5 (200K)"}
     assert long == OWN | {"id": "claude-opus-5-5[1m]", "display_name": "Claude Opus 5.5 (1M context)"}
 
 
 def test_an_id_with_the_suffix_gets_no_second_suffix():
-    assert ids(merged([Part(named(["claude-x[1m]"]), always)])) == ["claude-x[1m]"]
+    assert ids(merged([ModelListPage(named(["claude-x[1m]"]), always)])) == ["claude-x[1m]"]
 
 
 @pytest.mark.parametrize(
@@ -102,14 +104,14 @@ def test_an_id_with_the_suffix_gets_no_second_suffix():
     ],
 )
 def test_every_entry_has_a_time(entry, expected):
-    (listed_entry,) = merged([Part([{"id": "m", **entry}], never)])
+    (listed_entry,) = merged([ModelListPage([{"id": "m", **entry}], never)])
     assert listed_entry["created_at"] == expected
 
 
 @pytest.mark.parametrize("name", [None, 7, "", "red \x1b[31m", "two\nlines", "x" * (LONGEST + 1)])
 def test_a_name_that_cannot_be_shown_gives_way_to_the_id(name):
     entries = [{"id": "claude-x", "display_name": name}]
-    assert merged([Part(entries, never, is_own=True)])[0]["display_name"] == "claude-x"
+    assert merged([ModelListPage(entries, never, is_own=True)])[0]["display_name"] == "claude-x"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +187,7 @@ IDS = st.sampled_from(["claude-x", "glm", "anthropic/y", "z[1m]"]) | JSON
 
 @given(st.lists(st.fixed_dictionaries({"id": IDS}, optional={"display_name": JSON, "created": JSON})))
 def test_every_entry_has_the_fields_that_claude_code_reads(data):
-    parts = [Part(read(page(*data)).entries, always, is_own=own) for own in (True, False)]
+    parts = [ModelListPage(read(page(*data)).entries, always, is_own=own) for own in (True, False)]
     entries = merged(parts)
     assert len(set(ids(entries))) == len(entries)
     for entry in entries:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signalbox.anthropic.api import NAMES
-from signalbox.anthropic.issued import Block
+from signalbox.anthropic.issued import ThinkingBlock
 from signalbox.anthropic.reader import WHOLE_LIMIT, MessagesReader, Rewrites
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden/anthropic/streams").glob("*.txt"))
@@ -426,7 +426,7 @@ def test_a_tools_start_begins_the_answer(kind):
 
 
 KEY = b"key for tests"
-SIGNED = Block("thinking", "", "FakeSignature==")
+SIGNED = ThinkingBlock("thinking", "", "FakeSignature==")
 THINKING = _case("thinking")
 
 
@@ -435,7 +435,11 @@ THINKING = _case("thinking")
 def test_thinking_digests_do_not_depend_on_cuts(cuts, encoding):
     one, passed = _read(_chunks(ENCODERS[encoding](THINKING), cuts), encoding=encoding, key=KEY)
     assert passed == ENCODERS[encoding](THINKING)
-    blocks = [SIGNED, Block("redacted_thinking", data="FakeData=="), Block("thinking", "Two words.")]
+    blocks = [
+        SIGNED,
+        ThinkingBlock("redacted_thinking", data="FakeData=="),
+        ThinkingBlock("thinking", "Two words."),
+    ]
     assert one.facts.issued == [block.digest(KEY) for block in blocks]
 
 

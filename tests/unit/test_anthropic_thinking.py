@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.anthropic.issued import Block, ThinkingFilter, kept_by
+from signalbox.anthropic.issued import ThinkingBlock, ThinkingFilter, kept_by
 from signalbox.anthropic.json_edit import Body
 from signalbox.anthropic.reader import MessagesReader
 from signalbox.anthropic.thinking import (
@@ -53,7 +53,7 @@ BODIES = st.fixed_dictionaries(
 
 
 KEEPS = st.frozensets(st.integers(0, len(BLOCKS) - 1)).map(
-    lambda kept: {Block(**BLOCKS[index]) for index in kept}.__contains__
+    lambda kept: {ThinkingBlock(**BLOCKS[index]) for index in kept}.__contains__
 )
 """Some of them stay."""
 
@@ -99,7 +99,7 @@ def _is_thinking(block: Any) -> bool:
 
 
 def _goes(block: Any, keeps: ThinkingFilter) -> bool:
-    return _is_thinking(block) and not keeps(Block(**block))
+    return _is_thinking(block) and not keeps(ThinkingBlock(**block))
 
 
 @given(BODIES, st.sampled_from([None, 2]), st.just(nothing) | KEEPS)
@@ -197,7 +197,7 @@ def test_a_block_that_cannot_be_read_counts_as_unsigned_thinking():
         b'{"messages":[{"role":"assistant","content":[{"type":"thinking","thinking":5,"signature":"s"},1]}]}'
     )
     assert _stripped(raw, seen.append)[1].count == 1
-    assert seen == [Block("thinking")]
+    assert seen == [ThinkingBlock("thinking")]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from signalbox.anthropic.writer import Message, Writer, encode
+from signalbox.anthropic.writer import MessageBuilder, Writer, encode
 from tests.support.chat_streams import events_of
 from tests.support.request_validator import check_events
 
@@ -60,7 +60,7 @@ def test_taken_events_are_not_returned_again():
 
 
 def _input(arguments: str) -> bytes:
-    message = Message()
+    message = MessageBuilder()
     delta = {"type": "input_json_delta", "partial_json": arguments}
     message.add(
         [

@@ -19,7 +19,7 @@ from signalbox.openai.schemas import (
     PLAIN,
     PORTABLE,
     VLLM,
-    Rules,
+    SchemaRules,
     cleaned,
     is_readable,
     is_strict,
@@ -441,7 +441,7 @@ def test_a_schema_is_strict_where_each_object_names_all_it_has(schema, strict):
 
 
 def test_rules_are_data():
-    assert parameters(_properties(a={"x": 1}), Rules(refused=frozenset({"x"}))) == _properties(a={})
+    assert parameters(_properties(a={"x": 1}), SchemaRules(refused=frozenset({"x"}))) == _properties(a={})
 
 
 def test_types_within_types_do_not_multiply():
@@ -465,9 +465,9 @@ def test_each_of_several_types_keeps_its_own_keywords():
 def test_schemas_in_seldom_used_places_are_cleaned_too(word):
     inner = {"type": "string", "pattern": r"\p{L}"}
     words = {"type": "string", "description": r"Must match the regular expression \p{L}"}
-    assert parameters({**_properties(), word: inner}, Rules())[word] == words
+    assert parameters({**_properties(), word: inner}, SchemaRules())[word] == words
     told = {"dependencies": {"a": ["b"], "c": inner}}
-    assert parameters({**_properties(), **told}, Rules())["dependencies"] == {"a": ["b"], "c": words}
+    assert parameters({**_properties(), **told}, SchemaRules())["dependencies"] == {"a": ["b"], "c": words}
 
 
 READ_BY_ALL = [

@@ -30,8 +30,8 @@ from signalbox.openai.stream import (
     ThinkTags,
     estimated,
     fault_of,
+    finish_meaning,
     is_known,
-    meaning,
     stop_reason,
     stop_sequence,
     usage_of,
@@ -284,7 +284,7 @@ def test_some_reasons_are_no_stops(finish):
 )
 def test_a_reason_never_seen_before_is_judged_by_the_words_in_it(finish, told):
     assert not is_known(finish)
-    assert meaning(finish) == told
+    assert finish_meaning(finish) == told
 
 
 @pytest.mark.parametrize(

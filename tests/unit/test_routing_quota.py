@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from signalbox.config.fields import Secret, Url
 from signalbox.config.rules import Failover, Match, Provider, Quota, Reject, Rule, Rules, Target
-from signalbox.routing.quota import MOST, Change, Meter, Quotas, following
+from signalbox.routing.quota import MOST, Meter, QuotaChange, Quotas, following
 from signalbox.routing.rate_limit_headers import UNNAMED, RateLimitHeaders
 
 NOW = 1795176000.0
@@ -255,7 +255,7 @@ def test_accounts_are_passed_over_each_by_itself():
     quotas, all_rules = Quotas(), rules(("anthropic",), of=(FAMILY,))
     quotas.hear("anthropic", "/work", told({"5h": 91.0}), NOW)
     quotas.hear("anthropic", "", told({"5h": 20.0}), NOW)
-    assert quotas.settle(all_rules, NOW) == [Change("anthropic", "/work", True, "")]
+    assert quotas.settle(all_rules, NOW) == [QuotaChange("anthropic", "/work", True, "")]
     refusals = [quotas.refusal(FAMILY, account, SONNET, NOW) for account in ("/work", "", "/new")]
     assert [bool(refusal) for refusal in refusals] == [True, False, False]
 
@@ -266,7 +266,9 @@ def test_an_account_that_the_rules_name_no_more_rests_until_they_do():
     assert quotas.settle(rules(("anthropic",), of=(HOME,)), NOW) == []
     assert quotas.of(HOME) == {}
     assert quotas.refusal_of_all(HOME, SONNET, NOW) is None
-    assert quotas.settle(rules(("anthropic",), of=(FAMILY,)), NOW) == [Change("anthropic", "/work", True, "")]
+    assert quotas.settle(rules(("anthropic",), of=(FAMILY,)), NOW) == [
+        QuotaChange("anthropic", "/work", True, "")
+    ]
 
 
 def test_a_provider_with_several_keys_is_shown_only():

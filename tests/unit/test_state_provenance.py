@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from signalbox.anthropic.issued import Block
+from signalbox.anthropic.issued import ThinkingBlock
 from signalbox.state.learned_db import BROKEN, FILE
 from signalbox.state.provenance import WAIT, ProvenanceStore
 from signalbox.state.unsupported_store import UnsupportedStore
@@ -70,11 +70,11 @@ def test_a_closed_store_learns_on_and_writes_when_it_is_closed_again(start):
 
 def test_a_block_is_known_by_its_digest_under_the_key(start):
     memory = start()
-    block = Block("thinking", "unsigned")
+    block = ThinkingBlock("thinking", "unsigned")
     memory.learn([block.digest(memory.key) or b""], "deepseek")
     assert memory.issuer_of(block) == "deepseek"
-    assert memory.issuer_of(Block("thinking", "another")) is None
-    assert memory.issuer_of(Block("thinking", "")) is None
+    assert memory.issuer_of(ThinkingBlock("thinking", "another")) is None
+    assert memory.issuer_of(ThinkingBlock("thinking", "")) is None
 
 
 @settings(max_examples=15, deadline=None)
@@ -258,7 +258,7 @@ def test_only_the_newest_wait_for_a_lock(start, lock):
 
 def test_the_file_is_for_its_owner_alone_and_holds_no_text(start, tmp_path):
     memory = start()
-    memory.learn([Block("thinking", "private text").digest(memory.key) or b""], "deepseek")
+    memory.learn([ThinkingBlock("thinking", "private text").digest(memory.key) or b""], "deepseek")
     memory.close()
     if os.name == "posix":
         assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o600

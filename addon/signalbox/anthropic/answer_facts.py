@@ -37,7 +37,7 @@ class AnswerFacts:
     size: int = 0
     """Decoded bytes of the Messages API that were read or written."""
     issued: list[bytes] = field(default_factory=list)
-    """Digests of the thinking blocks that have ended (see `issued.Block.digest`)."""
+    """Digests of the thinking blocks that have ended (see `issued.ThinkingBlock.digest`)."""
 
     @property
     def is_answer(self) -> bool:

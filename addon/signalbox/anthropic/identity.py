@@ -15,7 +15,7 @@ from signalbox.anthropic.errors import error_in
 from signalbox.anthropic.json_edit import Body, BodyError, elements, members
 from signalbox.anthropic.reader import MessagesReader, Rewrites
 from signalbox.anthropic.sse import Splitter, is_event_stream, parse_event
-from signalbox.anthropic.writer import EVENTS, JSON, LARGEST, Message, encode, events_of
+from signalbox.anthropic.writer import EVENTS, JSON, LARGEST, MessageBuilder, encode, events_of
 
 _ENDS = (b"\n\n", b"\r\n\r\n")
 """Of an event."""
@@ -85,7 +85,7 @@ class ReshapingReader:
         self._form: Literal["unknown", "events", "json"] = "unknown"
         self._held = bytearray()
         self._splitter = Splitter()
-        self._message = Message()
+        self._message = MessageBuilder()
         self._decoder = Decoder("")
         try:
             self._decoder = Decoder(content_encoding)

@@ -31,7 +31,7 @@ dot and the provider (translation.md, 4)."""
 _REDACTED = "redacted_thinking"
 
 
-class Block(msgspec.Struct, frozen=True):
+class ThinkingBlock(msgspec.Struct, frozen=True):
     """A content block as far as its identity goes."""
 
     type: str = ""
@@ -70,10 +70,10 @@ def named_issuer(signature: str) -> str | None:
     return rest.partition(".")[0] if mark == MADE_HERE and dot else None
 
 
-type Issuer = Callable[[Block], str | None]
+type Issuer = Callable[[ThinkingBlock], str | None]
 """Tells which provider issued a block; None where that is not known."""
 
-type ThinkingFilter = Callable[[Block], bool]
+type ThinkingFilter = Callable[[ThinkingBlock], bool]
 """Tells whether a thinking block stays in the history."""
 
 
@@ -86,7 +86,7 @@ def kept_by(provider: str, issuer: Issuer, *, is_anthropic: bool) -> ThinkingFil
     (anthropic-messages.md, 7).
     """
 
-    def keeps(block: Block) -> bool:
+    def keeps(block: ThinkingBlock) -> bool:
         known = issuer(block) or named_issuer(block.signature or "")
         return is_anthropic and block.signed if known is None else known == provider
 
@@ -101,22 +101,22 @@ class _StreamEvent(msgspec.Struct):
     """An event of a stream."""
 
     type: str = ""
-    content_block: Block = Block()
-    delta: Block = Block()
+    content_block: ThinkingBlock = ThinkingBlock()
+    delta: ThinkingBlock = ThinkingBlock()
 
 
 _typed = msgspec.json.Decoder(_Typed)
-_block = msgspec.json.Decoder(Block)
+_block = msgspec.json.Decoder(ThinkingBlock)
 _event = msgspec.json.Decoder(_StreamEvent)
 
 
-def read_block(raw: memoryview) -> Block:
+def read_block(raw: memoryview) -> ThinkingBlock:
     """A block of content. Where its fields are not texts only its type is told, if any."""
     with suppress(*UNREADABLE):
         return _block.decode(raw)
     with suppress(*UNREADABLE):
-        return Block(_typed.decode(raw).type)
-    return Block()
+        return ThinkingBlock(_typed.decode(raw).type)
+    return ThinkingBlock()
 
 
 class ThinkingDigester:
@@ -128,7 +128,7 @@ class ThinkingDigester:
     def __init__(self, key: bytes, digests: list[bytes]) -> None:
         self.digests = digests
         self._key = key
-        self._block: Block | None = None
+        self._block: ThinkingBlock | None = None
         """The one in progress, without its text."""
         self._text: blake2b | None = None
         """Of the text so far."""
@@ -165,7 +165,7 @@ class ThinkingDigester:
                 block = read_block(memoryview(message.readable)[at.value : at.end])
                 self._tell(block.digest(self._key) if block.is_thinking else None)
 
-    def _add(self, part: Block) -> None:
+    def _add(self, part: ThinkingBlock) -> None:
         if self._block is None:
             return
         if part.signature:  # another one replaces it

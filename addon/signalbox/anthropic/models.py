@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-type Entry = dict[str, Any]
+type ModelEntry = dict[str, Any]
 """One model. `id` is a printable name; other fields are unchanged."""
 
 LISTED = "claude-router-"
@@ -32,15 +32,15 @@ _TAKEN_AS_THEY_ARE = ("claude", "anthropic")
 
 
 class Page(NamedTuple):
-    entries: list[Entry]
+    entries: list[ModelEntry]
     last: str | None
     """The id after which the next page begins; None on the last page."""
 
 
-class Part(NamedTuple):
+class ModelListPage(NamedTuple):
     """The entries of one provider."""
 
-    entries: Sequence[Entry]
+    entries: Sequence[ModelEntry]
     is_long: Callable[[str], bool]
     """Whether the model with this id is also listed with `[1m]`."""
     is_own: bool = False
@@ -66,14 +66,14 @@ def read(body: bytes) -> Page:
     return Page(entries, last if whole.get("has_more") is True else None)
 
 
-def named(ids: Iterable[str]) -> list[Entry]:
+def named(ids: Iterable[str]) -> list[ModelEntry]:
     """Entries for configured names."""
     return [{"id": id} for id in ids]
 
 
-def merged(parts: Iterable[Part]) -> list[Entry]:
+def merged(parts: Iterable[ModelListPage]) -> list[ModelEntry]:
     """One list in Anthropic's shape, in the order of the parts; the first entry with an id wins."""
-    found: dict[str, Entry] = {}
+    found: dict[str, ModelEntry] = {}
     for part in parts:
         for entry in part.entries:
             for offered in _offered(entry, part):
@@ -86,7 +86,7 @@ def listed(id: str) -> str:
     return id if id.startswith(_TAKEN_AS_THEY_ARE) else LISTED + id
 
 
-def _offered(entry: Entry, part: Part) -> Iterator[Entry]:
+def _offered(entry: ModelEntry, part: ModelListPage) -> Iterator[ModelEntry]:
     id = entry["id"]
     title = entry.get("display_name") if listed(id) == id else id
     if not _is_name(title):
@@ -100,7 +100,7 @@ def _offered(entry: Entry, part: Part) -> Iterator[Entry]:
         yield {**base, **long}
 
 
-def _created(entry: Entry) -> str:
+def _created(entry: ModelEntry) -> str:
     """The release time, from Anthropic's text or OpenAI's Unix seconds."""
     text, seconds = entry.get("created_at"), entry.get("created")
     try:

@@ -12,7 +12,7 @@ from itertools import groupby
 import msgspec
 
 from .errors import read_error
-from .issued import MARK, Block, ThinkingFilter, read_block
+from .issued import MARK, ThinkingBlock, ThinkingFilter, read_block
 from .json_edit import UNREADABLE, Body, BodyError, Edit, Span, delete_items, elements, members
 
 PLACEHOLDER = b'{"type":"thinking","thinking":" "}'
@@ -45,7 +45,7 @@ _typed = msgspec.json.Decoder(_Typed)
 _message = msgspec.json.Decoder(_Message)
 
 
-def nothing(_: Block) -> bool:
+def nothing(_: ThinkingBlock) -> bool:
     """Keeps no thinking at all."""
     return False
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from signalbox.anthropic.answer_facts import AnswerFacts
-from signalbox.anthropic.issued import MOST, Block
+from signalbox.anthropic.issued import MOST, ThinkingBlock
 
 type MessagesEvent = dict[str, Any]
 
@@ -130,7 +130,7 @@ class Writer:
         self.open = ""
         is_written = self._write({"type": "content_block_stop", "index": self.blocks - 1})
         if signature and is_written:
-            self._note_issued(Block("thinking", signature=signature))
+            self._note_issued(ThinkingBlock("thinking", signature=signature))
 
     def stop(self, reason: str, usage: dict[str, int], sequence: str | None = None) -> None:
         """`sequence` is the stop sequence that was met."""
@@ -171,7 +171,7 @@ class Writer:
             self._events.append(event)
         return not self._ended
 
-    def _note_issued(self, block: Block) -> None:
+    def _note_issued(self, block: ThinkingBlock) -> None:
         if self._key is not None and len(self._facts.issued) < MOST:
             digest = block.digest(self._key)
             self._facts.issued += [] if digest is None else [digest]
@@ -183,7 +183,7 @@ _OF_DELTA = frozenset({"stop_reason", "stop_sequence", "stop_details"})
 _STREAMED = {"text": "text_delta", "thinking": "thinking_delta"}
 
 
-class Message:
+class MessageBuilder:
     """Put together from the events of its stream."""
 
     def __init__(self) -> None:
@@ -218,7 +218,7 @@ class Message:
         facts.usage.take(self._message.get("usage") or {})
         if key is not None:
             digests = (
-                Block("thinking", block["thinking"], block["signature"]).digest(key)
+                ThinkingBlock("thinking", block["thinking"], block["signature"]).digest(key)
                 for block in self._message["content"]
                 if block["type"] == "thinking"
             )
@@ -329,6 +329,6 @@ def warmed_up(model: str, input_tokens: int, *, seed: str, stream: bool) -> tupl
     events = writer.taken()
     if stream:
         return encode(events), EVENTS
-    message = Message()
+    message = MessageBuilder()
     message.add(events)
     return message.encoded(), JSON

@@ -17,7 +17,7 @@ from signalbox import __version__
 from signalbox.anthropic import betas, models
 from signalbox.anthropic.encoding import EncodingError, TooLarge, decode
 from signalbox.anthropic.errors import refused_key
-from signalbox.anthropic.models import Entry, Part
+from signalbox.anthropic.models import ModelEntry, ModelListPage
 from signalbox.config import files
 from signalbox.config.rules import Provider, Rules
 from signalbox.protocols import api_of
@@ -90,7 +90,7 @@ async def fetch_models(
     *,
     tls: ssl.SSLContext | None = None,
     observe: Observe = ignore,
-) -> list[Entry]:
+) -> list[ModelEntry]:
     """All pages of the provider's list.
 
     `credential` is the caller where its own credentials go there, else the provider's key, or the token of
@@ -132,8 +132,8 @@ class _Asking:
         self._query = forwarded_query(query, provider)
         self._observe = observe
 
-    async def pages(self) -> list[Entry]:
-        found: dict[str, Entry] = {}
+    async def pages(self) -> list[ModelEntry]:
+        found: dict[str, ModelEntry] = {}
         last: str | None = None
         while True:
             before = len(found)
@@ -206,11 +206,11 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-type Fetched = list[Entry] | FetchError
+type Fetched = list[ModelEntry] | FetchError
 
 
 class Gathered(NamedTuple):
-    entries: list[Entry]
+    entries: list[ModelEntry]
     missing: tuple[str, ...] = ()
     """Providers whose list could not be fetched."""
     refusal: ListResponse | None = None
@@ -303,7 +303,7 @@ class ModelLists:
             return not provider.is_anthropic
         return self._credential(provider, caller) is not None
 
-    async def _remember(self, entries: Sequence[Entry]) -> None:
+    async def _remember(self, entries: Sequence[ModelEntry]) -> None:
         data = msgspec.json.encode({"data": entries})
 
         def write() -> None:
@@ -315,7 +315,7 @@ class ModelLists:
         except OSError as error:
             log.warning("%s cannot be written: %s", self._file, error.strerror or error)
 
-    async def _last_seen(self) -> list[Entry]:
+    async def _last_seen(self) -> list[ModelEntry]:
         """Anthropic's last list, else the stock list."""
         for file in (self._file, STOCK):
             try:
@@ -342,7 +342,7 @@ def _anthropic(rules: Rules) -> Provider | None:
     return next((p for p in rules.providers.values() if p.is_anthropic), None)
 
 
-def _parts(providers: Sequence[Provider], lists: dict[str, Fetched | None]) -> Iterator[Part]:
+def _parts(providers: Sequence[Provider], lists: dict[str, Fetched | None]) -> Iterator[ModelListPage]:
     """What each provider adds: the ids that the rules give it, or its own list where it gave one."""
     for provider in providers:
         if isinstance(provider.models, tuple):
@@ -351,9 +351,9 @@ def _parts(providers: Sequence[Provider], lists: dict[str, Fetched | None]) -> I
             yield _part(provider, found)
 
 
-def _part(provider: Provider | None, entries: Sequence[Entry], *, is_own: bool = True) -> Part:
+def _part(provider: Provider | None, entries: Sequence[ModelEntry], *, is_own: bool = True) -> ModelListPage:
     globs = provider.long_context if provider else ()
-    return Part(
+    return ModelListPage(
         entries,
         lambda id: any(glob.matches(id) for glob in globs),
         is_own and (provider is None or provider.is_anthropic),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from signalbox.anthropic.models import Entry
+from signalbox.anthropic.models import ModelEntry
 from signalbox.background import picker
 from signalbox.background.model_list import Gathered, ModelLists
 from signalbox.background.quota_tracker import QuotaTracker
@@ -46,7 +46,7 @@ class ModelPublisher:
         self._base_url = base_url
         self._changed = asyncio.Event()
         self._logged: list[picker.Written] = []
-        self._entries: list[Entry] = []
+        self._entries: list[ModelEntry] = []
         """The last list gathered for a client."""
         live.on_change.append(lambda _: self._changed.set())
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from signalbox.anthropic.models import Entry
+from signalbox.anthropic.models import ModelEntry
 from signalbox.background.model_list import Gathered
 from signalbox.config import files
 from signalbox.config.rules import Rules
@@ -33,7 +33,7 @@ class _Settings(msgspec.Struct):
 
 
 class _Picker(msgspec.Struct):
-    models: list[Entry] = []
+    models: list[ModelEntry] = []
 
 
 class Written(NamedTuple):
@@ -98,7 +98,7 @@ def _write(folder: Path, rules: Rules, gathered: Gathered, listener: str | None,
     return Written(file, url, len(gathered.entries))
 
 
-def _encoded(url: str, entries: Sequence[Entry], now: float) -> bytes:
+def _encoded(url: str, entries: Sequence[ModelEntry], now: float) -> bytes:
     models = [{"id": entry["id"], "display_name": entry["display_name"]} for entry in entries]
     return msgspec.json.encode({"baseUrl": url, "fetchedAt": round(now * 1000), "models": models})
 

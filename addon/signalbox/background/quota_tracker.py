@@ -13,9 +13,9 @@ from signalbox.errors import log_error
 from signalbox.record import console
 from signalbox.routing.budget import Budgets, Used
 from signalbox.routing.credentials import Caller, bare
-from signalbox.routing.match import NOTHING_KNOWN, Quota
+from signalbox.routing.match import NOTHING_KNOWN, QuotaUsage
 from signalbox.routing.plan import Plan
-from signalbox.routing.quota import DEFAULT, Change, following
+from signalbox.routing.quota import DEFAULT, QuotaChange, following
 from signalbox.routing.rate_limit_headers import RateLimitHeaders, read
 from signalbox.state.atomic_file import FileWriter
 from signalbox.state.logins import Accounts, Logins, keychain
@@ -89,7 +89,7 @@ class QuotaTracker:
         without = self.logins.refusal(provider, now)
         return without or self.budgets.refusal(provider, self.rules.week, datetime.fromtimestamp(now, UTC))
 
-    def used(self, rules: Rules, caller: Caller) -> Quota:
+    def used(self, rules: Rules, caller: Caller) -> QuotaUsage:
         """What `match.quota` is compared with."""
         if not any(rule.match.quota for rule in rules.rules):
             return NOTHING_KNOWN
@@ -162,7 +162,7 @@ class QuotaTracker:
             self._files.put(self._file, self.quotas.saved())
             self.prober.wake()
 
-    def _announce(self, rules: Rules, change: Change) -> None:
+    def _announce(self, rules: Rules, change: QuotaChange) -> None:
         other = following(rules, change.provider)
         before, after = (change.provider, other) if change.away else (other, change.provider)
         quota = status_brief(self.quotas.of(rules.providers[change.provider])[change.account], time.time())

@@ -127,7 +127,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it takes `tool_choice: none`."""
     parallel: bool = False
     """Whether it takes `parallel_tool_calls`."""
-    rules: schemas.Rules = schemas.PLAIN
+    rules: schemas.SchemaRules = schemas.PLAIN
     call_id: str = r"[!-~]{1,40}"
     """A pattern for the ids it takes, with their greatest length (openai-chat.md, 1)."""
     new_id: str = "call_{:.24}"

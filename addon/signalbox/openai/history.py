@@ -34,7 +34,7 @@ from signalbox.openai.tools import Names
 _MEDIA_TYPES = {"image/jpg": "image/jpeg"}
 
 
-class Part(msgspec.Struct, frozen=True):
+class ContentPart(msgspec.Struct, frozen=True):
     """A part of the content of one message."""
 
     text: str = ""
@@ -49,7 +49,7 @@ class Part(msgspec.Struct, frozen=True):
         return part | {"cache_control": self.cache} if self.cache else part
 
 
-def content_of(parts: Sequence[Part], by: str = "\n") -> str | list[dict[str, Any]]:
+def content_of(parts: Sequence[ContentPart], by: str = "\n") -> str | list[dict[str, Any]]:
     """One string if possible, which all servers understand (openai-chat.md, 1)."""
     if any(part.media or part.cache for part in parts):
         return [part.sent for part in parts]
@@ -65,10 +65,10 @@ class ContentReader:
         self._caches = matches(model, dialect.cache_control)
         self._notes = notes
 
-    def read(self, content: Content) -> list[Part]:
+    def read(self, content: Content) -> list[ContentPart]:
         return [part for piece in pieces(content) for part in self.of(piece)]
 
-    def of(self, piece: Piece) -> list[Part]:
+    def of(self, piece: Piece) -> list[ContentPart]:
         """The parts of one block, without blank ones. Its `cache_control` goes to the last part."""
         source = piece.source if isinstance(piece, Block) and isinstance(piece.source, Source) else Source()
         if isinstance(piece, Block) and piece.type == "image":
@@ -76,7 +76,7 @@ class ContentReader:
         elif isinstance(piece, Block) and piece.type == "document":
             parts = self._document(piece, source)
         else:
-            parts = [Part(text_of(piece))]
+            parts = [ContentPart(text_of(piece))]
         parts = [part for part in parts if part.media or has_text(part.text)]
         if parts and (cache := self.cache(piece)):
             parts[-1] = msgspec.structs.replace(parts[-1], cache=cache)
@@ -90,32 +90,32 @@ class ContentReader:
         ttl = told.get("ttl")
         return {"type": "ephemeral", "ttl": ttl} if isinstance(ttl, str) else {"type": "ephemeral"}
 
-    def _image(self, source: Source) -> Part:
+    def _image(self, source: Source) -> ContentPart:
         url = _url(source) if self._sees else ""
         if not url or not (self._dialect.image_urls or url.startswith("data:")):
             self._notes["images omitted"] += 1
-            return Part(join_texts(("[image omitted]", as_text(source.url))))
-        return Part(media={"type": "image_url", "image_url": {"url": url}})
+            return ContentPart(join_texts(("[image omitted]", as_text(source.url))))
+        return ContentPart(media={"type": "image_url", "image_url": {"url": url}})
 
-    def _document(self, block: Block, source: Source) -> list[Part]:
+    def _document(self, block: Block, source: Source) -> list[ContentPart]:
         """Text and the images inside it; a PDF if the provider takes one (translation.md, 2)."""
         title, context = as_text(block.title), as_text(block.context)
         if source.type == "content":
-            return [Part(title), Part(context), *self.read(source.content)]
+            return [ContentPart(title), ContentPart(context), *self.read(source.content)]
         if source.type == "text":
-            return [Part(text_of(block))]
-        return [Part(context), self._file(title, source)]
+            return [ContentPart(text_of(block))]
+        return [ContentPart(context), self._file(title, source)]
 
-    def _file(self, title: str, source: Source) -> Part:
+    def _file(self, title: str, source: Source) -> ContentPart:
         url = _url(source)
         is_pdf = url.startswith("data:application/pdf;")
         if is_pdf and self._dialect.pdf == "file":
             name = title or "document.pdf"
-            return Part(media={"type": "file", "file": {"filename": name, "file_data": url}})
+            return ContentPart(media={"type": "file", "file": {"filename": name, "file_data": url}})
         if is_pdf and self._dialect.pdf == "image_url":
-            return Part(media={"type": "image_url", "image_url": {"url": url}})
+            return ContentPart(media={"type": "image_url", "image_url": {"url": url}})
         self._notes["documents omitted"] += 1
-        return Part(join_texts(("[document omitted]", title, as_text(source.url))))
+        return ContentPart(join_texts(("[document omitted]", title, as_text(source.url))))
 
 
 def _url(source: Source) -> str:
@@ -184,9 +184,9 @@ class AssistantWriter:
             message["tool_calls"] = written
         return AssistantMessage(message, calls)
 
-    def _said(self, piece: Piece) -> Iterable[Part]:
+    def _said(self, piece: Piece) -> Iterable[ContentPart]:
         """The parts of a block; media are replaced by text, since an assistant message holds none."""
-        return (part if not part.media else Part("[media omitted]") for part in self._parts.of(piece))
+        return (part if not part.media else ContentPart("[media omitted]") for part in self._parts.of(piece))
 
     def _calls(
         self, blocks: list[Block], late: str
@@ -310,10 +310,10 @@ class History:
         """The messages between two assistant messages, or before the first one: at least one, and at the
         beginning of the conversation not only system messages."""
         results, said = self._sorted(messages, calls)
-        media: list[Part] = []
+        media: list[ContentPart] = []
         sent = [self._result(call, results.get(call.sent), media) for call in calls]
         said.insert(0, ("user", media))
-        said.append(("user", [Part(closing)] if closing else []))
+        said.append(("user", [ContentPart(closing)] if closing else []))
         for role, turn in groupby((entry for entry in said if entry[1]), lambda entry: entry[0]):
             parts = [part for _, some in turn for part in some]
             if self._bridges and sent and sent[-1]["role"] == "tool":
@@ -325,15 +325,15 @@ class History:
 
     def _sorted(
         self, messages: Iterable[Message], calls: list[HistoryCall]
-    ) -> tuple[dict[str, Block], list[tuple[str, list[Part]]]]:
+    ) -> tuple[dict[str, Block], list[tuple[str, list[ContentPart]]]]:
         """Results by the id of their call as sent; all other parts in order, with their role."""
         waiting: defaultdict[str, list[HistoryCall]] = defaultdict(list)
         for call in reversed(calls):
             waiting[call.asked].append(call)
         results: dict[str, Block] = {}
-        said: list[tuple[str, list[Part]]] = []
+        said: list[tuple[str, list[ContentPart]]] = []
         for message in messages:
-            parts: list[Part] = []
+            parts: list[ContentPart] = []
             for piece in pieces(message.content):
                 if _is_result(piece) and waiting.get(piece.tool_use_id):
                     results[waiting[piece.tool_use_id].pop().sent] = piece
@@ -342,24 +342,24 @@ class History:
             said.append(self._operator(parts) if message.role == "system" else ("user", parts))
         return results, said
 
-    def _operator(self, parts: list[Part]) -> tuple[str, list[Part]]:
+    def _operator(self, parts: list[ContentPart]) -> tuple[str, list[ContentPart]]:
         """A system message, or user text in `<system-reminder>` as Claude Code writes it."""
         said = [part for part in parts if not part.media]
         if self._dialect.system_anywhere or not said:
             return "system", said
         text = join_texts(part.text for part in said)
-        return "user", [Part(f"<system-reminder>\n{text}\n</system-reminder>", cache=said[-1].cache)]
+        return "user", [ContentPart(f"<system-reminder>\n{text}\n</system-reminder>", cache=said[-1].cache)]
 
-    def _said(self, piece: Piece) -> Iterator[Part]:
+    def _said(self, piece: Piece) -> Iterator[ContentPart]:
         """The parts of a block. A result without its call becomes text, since providers refuse it."""
         if not _is_result(piece):
             yield from self._parts.of(piece)
             return
         self._notes["results without a call"] += 1
-        yield Part("[result of an earlier tool call]")
+        yield ContentPart("[result of an earlier tool call]")
         yield from self._parts.read(piece.content)
 
-    def _result(self, call: HistoryCall, block: Block | None, media: list[Part]) -> Sent:
+    def _result(self, call: HistoryCall, block: Block | None, media: list[ContentPart]) -> Sent:
         """A `tool` message, which holds text only; media are appended to `media`."""
         if block is None:
             self._notes["missing results"] += 1
@@ -367,9 +367,11 @@ class History:
         parts = self._parts.read(block.content)
         shown = [part for part in parts if part.media]
         if shown:
-            media += [Part(f"[media returned by {call.name}]"), *shown]
+            media += [ContentPart(f"[media returned by {call.name}]"), *shown]
         text = join_texts(part.text for part in parts) or (_ELSEWHERE if shown else _NO_OUTPUT)
-        said = Part(f"Error: {text}" if block.is_error is True else text, cache=self._parts.cache(block))
+        said = ContentPart(
+            f"Error: {text}" if block.is_error is True else text, cache=self._parts.cache(block)
+        )
         return {"role": "tool", "tool_call_id": call.sent, "content": content_of([said])}
 
 
@@ -377,7 +379,7 @@ def _is_result(piece: Piece) -> TypeGuard[Block]:
     return isinstance(piece, Block) and piece.type == "tool_result" and isinstance(piece.tool_use_id, str)
 
 
-def system_of(parts: list[Part]) -> list[Sent]:
+def system_of(parts: list[ContentPart]) -> list[Sent]:
     """The system message; empty without text."""
     said = [part for part in parts if has_text(part.text)]
     return [{"role": "system", "content": content_of(said, "\n\n")}] if said else []

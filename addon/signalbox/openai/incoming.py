@@ -137,7 +137,7 @@ class Offered(msgspec.Struct):
     compaction: Any = None
 
 
-class Incoming(Offered, dict=True):
+class MessagesRequest(Offered, dict=True):
     """The fields that can be translated."""
 
     messages: msgspec.Raw = msgspec.Raw(b"null")
@@ -166,13 +166,13 @@ def _unescaped(found: re.Match[bytes]) -> bytes:
     return before + (escape if char < " " or char in '"\\' else char.encode())
 
 
-_incoming = msgspec.json.Decoder(Incoming)
+_incoming = msgspec.json.Decoder(MessagesRequest)
 _offered = msgspec.json.Decoder(Offered)
 _list: msgspec.json.Decoder[list[msgspec.Raw] | Unlisted] = msgspec.json.Decoder(list[msgspec.Raw] | Unlisted)
 _message: msgspec.json.Decoder[Message | Odd] = msgspec.json.Decoder(Message | Odd)
 
 
-def read_request(raw: bytes) -> Incoming:
+def read_request(raw: bytes) -> MessagesRequest:
     """Reads a Messages body. Raises UntranslatableError if it is not a JSON object, is nested too deeply, or
     holds a number that is too large."""
     incoming = _decode(_incoming, raw)

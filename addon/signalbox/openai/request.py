@@ -12,11 +12,11 @@ import msgspec
 from signalbox.anthropic.privacy import BILLING
 from signalbox.anthropic.unsupported_fields import EFFORTS
 from signalbox.openai.dialects import Dialect, matches
-from signalbox.openai.history import AssistantWriter, ContentReader, History, Part, system_of
+from signalbox.openai.history import AssistantWriter, ContentPart, ContentReader, History, system_of
 from signalbox.openai.incoming import (
     Block,
     Content,
-    Incoming,
+    MessagesRequest,
     Object,
     Tool,
     as_list,
@@ -28,7 +28,7 @@ from signalbox.openai.incoming import (
     read_request,
 )
 from signalbox.openai.schemas import cleaned, is_strict
-from signalbox.openai.tools import Choice, Names, choose, functions, offered, refusal
+from signalbox.openai.tools import Names, ToolChoice, choose, functions, offered, refusal
 from signalbox.routing.translator import UntranslatableError
 
 _ORDER = EFFORTS
@@ -142,7 +142,9 @@ def to_chat(raw: bytes, *, model: str, dialect: Dialect, provider: str, session:
 
 
 class _Writing:
-    def __init__(self, raw: bytes, asked: Incoming, model: str, dialect: Dialect, provider: str) -> None:
+    def __init__(
+        self, raw: bytes, asked: MessagesRequest, model: str, dialect: Dialect, provider: str
+    ) -> None:
         self._raw = raw
         self._asked = asked
         self._model = model
@@ -196,14 +198,14 @@ class _Writing:
             for piece in pieces(message.content)
         )
 
-    def _messages(self, thinking: Thinking, choice: Choice, schema: Object | None) -> list[Object]:
+    def _messages(self, thinking: Thinking, choice: ToolChoice, schema: Object | None) -> list[Object]:
         assistant = AssistantWriter(
             self._dialect, self._model, self._provider, self._parts, self._names, off=thinking.is_off
         )
         history = History(self._dialect, self._model, self._parts, assistant, self._notes)
         system = self._parts.read(_without_billing(self._asked.system))
         if schema is not None and not self._dialect.json_schema:
-            system.append(Part(_SCHEMA.format(msgspec.json.encode(schema).decode())))
+            system.append(ContentPart(_SCHEMA.format(msgspec.json.encode(schema).decode())))
         return [*system_of(system), *history.of(self._asked.turns, choice.say)]
 
     def _schema(self) -> Object | None:
@@ -270,7 +272,7 @@ def _response_format(schema: Object) -> Object:
 
 _IRRELEVANT = frozenset({"cache_control", "diagnostics", "metadata"})
 """They change nothing in an answer, and Claude Code sends them with every request."""
-_TRANSLATED = frozenset({*Incoming.__struct_fields__, "model"} - {"thread", "compaction"})
+_TRANSLATED = frozenset({*MessagesRequest.__struct_fields__, "model"} - {"thread", "compaction"})
 _RENAMED = {
     "max_tokens": ("max_tokens", "max_completion_tokens"),
     "temperature": ("temperature",),
@@ -285,7 +287,7 @@ _MOST_NAMED = 8
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def dropped_fields(raw: bytes, asked: Incoming, sent: Mapping[str, Any]) -> str:
+def dropped_fields(raw: bytes, asked: MessagesRequest, sent: Mapping[str, Any]) -> str:
     """Fields and tools of the Messages body `raw` that the chat body `sent` does not have, for the log,
     separated by commas. `stop_sequences` are listed if some were dropped.
 
@@ -297,7 +299,7 @@ def dropped_fields(raw: bytes, asked: Incoming, sent: Mapping[str, Any]) -> str:
     return ", ".join([*names[:_MOST_NAMED], *more])
 
 
-def _dropped_names(raw: bytes, asked: Incoming, sent: Mapping[str, Any]) -> Iterator[str]:
+def _dropped_names(raw: bytes, asked: MessagesRequest, sent: Mapping[str, Any]) -> Iterator[str]:
     fields: dict[str, msgspec.Raw] = {}
     with suppress(UnicodeDecodeError):  # a name that is not UTF-8
         fields = _members.decode(raw)
@@ -312,7 +314,7 @@ def _dropped_names(raw: bytes, asked: Incoming, sent: Mapping[str, Any]) -> Iter
             yield f"tools.{tool.shown}"
 
 
-def _is_translated(name: str, asked: Incoming, sent: Mapping[str, Any]) -> bool:
+def _is_translated(name: str, asked: MessagesRequest, sent: Mapping[str, Any]) -> bool:
     if name == "stop_sequences":
         stops = asked.stop_sequences
         return isinstance(stops, list) and len(stops) == len(sent.get("stop", []))

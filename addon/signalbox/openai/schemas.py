@@ -88,7 +88,7 @@ _MOST_INLINED = 500
 """References followed in one schema; further ones become `{"type": "object"}`."""
 
 
-class Rules(msgspec.Struct, frozen=True, kw_only=True):
+class SchemaRules(msgspec.Struct, frozen=True, kw_only=True):
     """The subset of JSON Schema that a provider takes. The defaults are OpenAI's."""
 
     allowed: frozenset[str] | None = None
@@ -106,8 +106,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """One `type` each with `nullable`; `enum` and `format` of strings only; no `const`, `oneOf`, `allOf`."""
 
 
-PLAIN = Rules()
-GEMINI = Rules(
+PLAIN = SchemaRules()
+GEMINI = SchemaRules(
     allowed=frozenset(
         {
             "type", "format", "title", "description", "nullable", "enum", "items", "properties", "required",
@@ -119,18 +119,20 @@ GEMINI = Rules(
     typed=True,
     narrow=True,
 )  # fmt: skip
-KIMI = Rules(inlined=True, typed=True)
-MISTRAL = Rules(refused=frozenset({"$id", "$schema", "additionalProperties", "strict"}), inlined=True)
+KIMI = SchemaRules(inlined=True, typed=True)
+MISTRAL = SchemaRules(refused=frozenset({"$id", "$schema", "additionalProperties", "strict"}), inlined=True)
 _MOST_REPEATED = 1999
 """Of llama.cpp; a built-in tool of Claude Code asks for at most 524288 characters:
 https://github.com/lemonade-sdk/lemonade/issues/2691, https://github.com/ggml-org/llama.cpp/issues/27087"""
-GRAMMAR = Rules(patterns=ANCHORED, repeats=_MOST_REPEATED)
+GRAMMAR = SchemaRules(patterns=ANCHORED, repeats=_MOST_REPEATED)
 """Of engines that make one grammar of all tools, to bind the model to it: llama.cpp, which is also inside LM
 Studio and Ollama, and which may stand behind any address."""
-VLLM = Rules(refused=frozenset({"additionalProperties", "strict"}), patterns=ANCHORED, repeats=_MOST_REPEATED)
+VLLM = SchemaRules(
+    refused=frozenset({"additionalProperties", "strict"}), patterns=ANCHORED, repeats=_MOST_REPEATED
+)
 
 
-def parameters(schema: object, rules: Rules) -> Object:
+def parameters(schema: object, rules: SchemaRules) -> Object:
     """A tool's schema, which must describe an object; anything that is not a schema becomes any object.
 
     Alternatives at the root become one object with the properties of all, none of them required.
@@ -151,7 +153,7 @@ def _one_object(schema: Object, branches: list[Object]) -> Object:
     return {**schema, "type": "object", "properties": properties}
 
 
-def cleaned(schema: object, rules: Rules) -> Object:
+def cleaned(schema: object, rules: SchemaRules) -> Object:
     """Any other schema, for example of the answer."""
     root = as_object(schema)
     return _cleaned(_Inliner(root).inlined(root) if rules.inlined else root, rules)
@@ -208,7 +210,7 @@ class _Inliner:
         return target if isinstance(target, dict) else {"type": "object"}
 
 
-def _cleaned(schema: Any, rules: Rules, *, invents: bool = True) -> Object:
+def _cleaned(schema: Any, rules: SchemaRules, *, invents: bool = True) -> Object:
     """`invents`: whether a schema that needs a type and has none becomes a string."""
     schema = _narrowed(as_object(schema)) if rules.narrow else as_object(schema)
     schema = _with_items(_in_words(schema, rules))
@@ -221,7 +223,7 @@ def _cleaned(schema: Any, rules: Rules, *, invents: bool = True) -> Object:
     return _fitted(kept) if rules.narrow else _without_mere_words(kept)
 
 
-def _in_words(schema: Object, rules: Rules) -> Object:
+def _in_words(schema: Object, rules: SchemaRules) -> Object:
     """Moves to the description what the provider would refuse."""
     words, gone = [], set()
     if "pattern" in schema and not _is_readable(schema["pattern"], rules):
@@ -240,7 +242,7 @@ def _in_words(schema: Object, rules: Rules) -> Object:
     return _described({key: value for key, value in schema.items() if key not in gone}, words)
 
 
-def _is_readable(pattern: object, rules: Rules) -> bool:
+def _is_readable(pattern: object, rules: SchemaRules) -> bool:
     return isinstance(pattern, str) and is_readable(pattern, rules.patterns)
 
 
@@ -282,13 +284,13 @@ def _typed_alternatives(schema: Object) -> Object:
     return {key: typed.get(key, value) for key, value in schema.items() if key != "type"}
 
 
-def _is_known(key: str, value: object, rules: Rules) -> bool:
+def _is_known(key: str, value: object, rules: SchemaRules) -> bool:
     if rules.allowed is not None:
         return key in rules.allowed
     return key not in rules.refused and (key, value) != ("format", "uri")
 
 
-def _value(key: str, value: Any, rules: Rules) -> Any:
+def _value(key: str, value: Any, rules: SchemaRules) -> Any:
     if key in _NAMED:
         return {
             # `dependencies` may list names of properties instead of holding schemas

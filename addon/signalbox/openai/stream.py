@@ -221,7 +221,9 @@ class ChatStream:
         self._stop = stop_sequence(reason, finish.stop, self._stops) or self._stop
         if not is_known(reason):
             shown = without_secrets(reason.encode(), self._secrets).decode()
-            log.debug("%s: unknown finish_reason %r, taken for %s", self._provider, shown, meaning(reason))
+            log.debug(
+                "%s: unknown finish_reason %r, taken for %s", self._provider, shown, finish_meaning(reason)
+            )
         if kind := fault_of(reason):
             error = {"type": kind, "code": reason, "message": f"the answer ended with {reason}"}
             self._fail(msgspec.json.encode({"error": error}))
@@ -328,8 +330,8 @@ class ChatStream:
 # why it ended (translation.md, 5)
 
 _MEANINGS: Mapping[str, str] = {
-    word: meaning
-    for meaning, words in {
+    word: finish_meaning
+    for finish_meaning, words in {
         "end_turn": "stop end_turn end eos eos_token complete completed done stop_sequence tool_calls"
         " tool_call tool_use function_call",
         "max_tokens": "length max_tokens max_output_tokens",
@@ -347,8 +349,8 @@ _MEANINGS: Mapping[str, str] = {
 `model_length` is Mistral's, `load_shed` Fireworks'."""
 
 _RULES: Mapping[str, re.Pattern[str]] = {
-    meaning: re.compile("|".join(parts.split()))
-    for meaning, parts in {
+    finish_meaning: re.compile("|".join(parts.split()))
+    for finish_meaning, parts in {
         "overloaded_error": "overload load.?shed capacity resource unavailable rate.?limit throttl",
         "timeout_error": "time.?d?.?out deadline expired",
         "refusal": "filter safety sensitiv policy prohibit block refus guardrail moderat toxic unsafe",
@@ -367,7 +369,7 @@ def is_known(finish: str) -> bool:
     return finish in _MEANINGS
 
 
-def meaning(finish: str) -> str:
+def finish_meaning(finish: str) -> str:
     """A stop reason, or the type of an error, of a `finish_reason` in lower case; `end_turn` of words that
     say nothing."""
     known = _MEANINGS.get(finish)
@@ -376,20 +378,20 @@ def meaning(finish: str) -> str:
 
 def fault_of(finish: str) -> str:
     """The type of error that a `finish_reason` tells of; empty where it tells of a stop."""
-    told = meaning(finish)
+    told = finish_meaning(finish)
     return told if told in _FAULTS else ""
 
 
 def is_cut(finish: str) -> bool:
     """Whether the answer reached a limit, so that what it wrote last may not be whole."""
-    return meaning(finish) in ("max_tokens", "model_context_window_exceeded")
+    return finish_meaning(finish) in ("max_tokens", "model_context_window_exceeded")
 
 
 def stop_reason(finish: str, *, called: bool, refused: bool, stopped: bool = False) -> str:
     """`called`: whether the answer has a tool call. Gemini and others say `stop` then, and what counts is
     the call; but for an answer that was too long, whose last call is cut. `stopped`: whether a stop sequence
     was met."""
-    told = "refusal" if refused else meaning(finish)
+    told = "refusal" if refused else finish_meaning(finish)
     if told != "end_turn":
         return told
     return "tool_use" if called else "stop_sequence" if stopped else told

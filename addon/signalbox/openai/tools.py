@@ -10,7 +10,7 @@ import msgspec
 
 from signalbox.openai.dialects import Dialect
 from signalbox.openai.incoming import Offered, Tool, as_list, as_object
-from signalbox.openai.schemas import Rules, parameters
+from signalbox.openai.schemas import SchemaRules, parameters
 
 _ODD = re.compile(r"[^a-zA-Z0-9_-]")
 _LONGEST = 55
@@ -35,7 +35,7 @@ class Names:
         return short
 
 
-class Choice(NamedTuple):
+class ToolChoice(NamedTuple):
     """The translation of `tool_choice`."""
 
     fields: dict[str, Any]
@@ -54,7 +54,7 @@ def functions(tools: Iterable[object]) -> dict[str, Tool]:
     return found
 
 
-def offered(tools: Iterable[Tool], names: Names, rules: Rules) -> list[dict[str, Any]]:
+def offered(tools: Iterable[Tool], names: Names, rules: SchemaRules) -> list[dict[str, Any]]:
     """The field `tools`."""
     return [
         {
@@ -70,7 +70,7 @@ def offered(tools: Iterable[Tool], names: Names, rules: Rules) -> list[dict[str,
 
 
 @lru_cache(512)
-def _parameters(schema: bytes, rules: Rules) -> msgspec.Raw:
+def _parameters(schema: bytes, rules: SchemaRules) -> msgspec.Raw:
     """The schema as sent: its own compact bytes if nothing has to change. Cached, since a client sends its
     tools with every request."""
     told = msgspec.json.decode(schema)
@@ -94,29 +94,33 @@ def refusal(asked: Offered) -> str:
     return ""
 
 
-def choose(asked: object, tools: dict[str, str], dialect: Dialect, *, thinks: bool, called: bool) -> Choice:
+def choose(
+    asked: object, tools: dict[str, str], dialect: Dialect, *, thinks: bool, called: bool
+) -> ToolChoice:
     """Translates `tool_choice`. `tools` maps the client's names to those sent. `thinks`: thinking is switched
     on. `called`: the history has calls, which some servers refuse without tools."""
     told = as_object(asked)
     kind, name = told.get("type"), told.get("name")
     if not tools:
-        return Choice({}, offers=False)
+        return ToolChoice({}, offers=False)
     if kind == "none":
         if dialect.no_tool:
-            return Choice({"tool_choice": "none"})
-        return Choice({}, "Answer without calling a tool.", True) if called else Choice({}, offers=False)
+            return ToolChoice({"tool_choice": "none"})
+        return (
+            ToolChoice({}, "Answer without calling a tool.", True) if called else ToolChoice({}, offers=False)
+        )
     fields: dict[str, Any] = {}
     if dialect.parallel and told.get("disable_parallel_tool_use") is True:
         fields["parallel_tool_calls"] = False
     if kind == "tool" and isinstance(name, str) and name in tools:
         return _forced(fields, tools[name], len(tools), dialect, thinks)
-    return _forced(fields, "", len(tools), dialect, thinks) if kind == "any" else Choice(fields)
+    return _forced(fields, "", len(tools), dialect, thinks) if kind == "any" else ToolChoice(fields)
 
 
-def _forced(fields: dict[str, Any], name: str, count: int, dialect: Dialect, thinks: bool) -> Choice:
+def _forced(fields: dict[str, Any], name: str, count: int, dialect: Dialect, thinks: bool) -> ToolChoice:
     say = f"Call the tool {name} now." if name else "Call one of the tools now."
     if not dialect.forced or (thinks and not dialect.forced_in_thought):
-        return Choice(fields, say)
+        return ToolChoice(fields, say)
     if name and dialect.named:
-        return Choice({"tool_choice": {"type": "function", "function": {"name": name}}, **fields})
-    return Choice({"tool_choice": dialect.forced, **fields}, say if name and count > 1 else "")
+        return ToolChoice({"tool_choice": {"type": "function", "function": {"name": name}}, **fields})
+    return ToolChoice({"tool_choice": dialect.forced, **fields}, say if name and count > 1 else "")

@@ -11,7 +11,7 @@ from signalbox.anthropic.errors import error_body
 from signalbox.anthropic.json_edit import Body
 from signalbox.anthropic.redaction import without_secrets
 from signalbox.anthropic.sse import Event, Splitter, form_of, is_event_stream, parse_event
-from signalbox.anthropic.writer import EVENTS, JSON, LARGEST, Message, encode
+from signalbox.anthropic.writer import EVENTS, JSON, LARGEST, MessageBuilder, encode
 from signalbox.openai.chunks import (
     EndOfStream,
     ErrorChunk,
@@ -78,7 +78,7 @@ class ChatTranslator(msgspec.Struct, frozen=True):
         return ChatReader(
             stream,
             content_encoding,
-            message=None if streams else Message(),
+            message=None if streams else MessageBuilder(),
             is_announced=is_event_stream(content_type),
             key=key,
         )
@@ -107,7 +107,7 @@ class ChatReader:
         stream: ChatStream,
         content_encoding: str,
         *,
-        message: Message | None,
+        message: MessageBuilder | None,
         is_announced: bool,
         key: bytes | None,
     ) -> None:

@@ -9,7 +9,7 @@ from mitmproxy.proxy.mode_specs import ReverseMode
 
 from signalbox.anthropic.api import COUNT_TOKENS, MESSAGES, MODELS
 from signalbox.config.rules import ANTHROPIC_HOST, Rules
-from signalbox.exchange import Exchange, Kind
+from signalbox.exchange import Exchange, RequestKind
 from signalbox.inspect.annotations import METADATA
 from signalbox.proxy import local_responses
 from signalbox.proxy.headers import hide, to_headers
@@ -17,7 +17,7 @@ from signalbox.routing import browsers
 from signalbox.routing.browsers import is_loopback
 from signalbox.routing.credentials import Caller, Headers, less_clients, path_less_clients
 
-ROUTED: dict[str, Kind] = {MESSAGES: "messages", COUNT_TOKENS: "count_tokens"}
+ROUTED: dict[str, RequestKind] = {MESSAGES: "messages", COUNT_TOKENS: "count_tokens"}
 OWN = {("GET", "/health"), ("HEAD", "/"), ("HEAD", "/api/hello")}
 
 LOOPBACK_ONLY = "Only this machine may connect while rules.yaml has no clients."
@@ -56,7 +56,7 @@ def is_refused_replay(flow: Flow) -> bool:
     return METADATA in flow.metadata
 
 
-def kind(flow: http.HTTPFlow, rules: Rules) -> Kind:
+def kind(flow: http.HTTPFlow, rules: Rules) -> RequestKind:
     if (flow.request.method, path(flow)) in OWN and (is_reverse(flow) or _names_listener(flow)):
         return "own"
     if flow.request.method == "POST" and rules.rules:

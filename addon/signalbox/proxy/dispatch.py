@@ -23,11 +23,11 @@ from signalbox.proxy import local_responses
 from signalbox.proxy.headers import address, to_headers
 from signalbox.proxy.reporting import log_dispatch
 from signalbox.record import console
-from signalbox.routing.attempts import Attempt, AttemptSequence, Availability, Limits
+from signalbox.routing.attempts import AccountLimits, Attempt, AttemptSequence, Availability
 from signalbox.routing.credentials import Caller, bare
 from signalbox.routing.facts import Facts
 from signalbox.routing.health import HealthEvent, ProviderHealth
-from signalbox.routing.match import Quota
+from signalbox.routing.match import QuotaUsage
 from signalbox.routing.outcome import Outcome
 from signalbox.routing.outgoing import Incoming, Outgoing
 from signalbox.routing.plan import PERMANENT, UNTRANSLATABLE, Candidate, Plan, plan
@@ -45,11 +45,11 @@ NO_COUNT = (
 )
 
 
-class Meters(Limits, Protocol):
+class Meters(AccountLimits, Protocol):
     """What accounts allow and whether logins are there; `quota_tracker.QuotaTracker`."""
 
     def token(self, provider: Provider) -> str | None: ...
-    def used(self, rules: Rules, caller: Caller) -> Quota: ...
+    def used(self, rules: Rules, caller: Caller) -> QuotaUsage: ...
     def remember_credential(self, rules: Rules, chosen: Plan, caller: Caller) -> None: ...
 
 
@@ -285,7 +285,7 @@ def route(flow: http.HTTPFlow, exchange: Exchange, services: Services, *, is_lon
         yield from _begin(flow, exchange, chosen, incoming, services, availability, owner, is_long=is_long)
 
 
-def _look_up(rules: Rules, facts: Facts, quota: Quota) -> None:
+def _look_up(rules: Rules, facts: Facts, quota: QuotaUsage) -> None:
     """What the plan and the record ask of the facts, which keep what is found."""
     plan(rules, facts, quota=quota, refusals=(translation_refusal,))
     if rules.log.prompts:

@@ -80,7 +80,7 @@ class Attempt:
         return self.outcome.detail if self.outcome is not None else ""
 
 
-class Limits(Protocol):
+class AccountLimits(Protocol):
     """What accounts still allow; `quota_tracker.QuotaTracker`."""
 
     def refusal(self, provider: Provider, model: str | None, caller: Caller) -> tuple[str, str] | None: ...
@@ -91,7 +91,7 @@ class Availability:
     """Why a candidate cannot be asked now for one caller: by its health, or by what its account allows."""
 
     health: ProviderHealth
-    limits: Limits
+    limits: AccountLimits
     caller: Caller
 
     def refusal(self, candidate: Candidate, now: float) -> tuple[str, str] | None:

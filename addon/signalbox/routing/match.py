@@ -9,19 +9,19 @@ from signalbox.config.regexes import Regex
 from signalbox.config.rules import Match, Rule, Rules
 from signalbox.routing.facts import Facts
 
-type Quota = Mapping[tuple[str, str], float]
+type QuotaUsage = Mapping[tuple[str, str], float]
 """Percent used, by provider and window: `("anthropic", "7d")`. What is missing is unknown."""
 
-NOTHING_KNOWN: Quota = MappingProxyType({})
+NOTHING_KNOWN: QuotaUsage = MappingProxyType({})
 
 _COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 
 
-def first_match(rules: Rules, facts: Facts, quota: Quota = NOTHING_KNOWN) -> Rule | None:
+def first_match(rules: Rules, facts: Facts, quota: QuotaUsage = NOTHING_KNOWN) -> Rule | None:
     return next((rule for rule in rules.rules if matches(rule.match, facts, quota)), None)
 
 
-def matches(match: Match, facts: Facts, quota: Quota = NOTHING_KNOWN) -> bool:
+def matches(match: Match, facts: Facts, quota: QuotaUsage = NOTHING_KNOWN) -> bool:
     return not why(match, facts, quota)
 
 
@@ -53,12 +53,12 @@ def conditions(match: Match) -> list[str]:
     return [f"{name} {wanted}" for name, wanted in named.items() if wanted]
 
 
-def why(match: Match, facts: Facts, quota: Quota = NOTHING_KNOWN) -> str:
+def why(match: Match, facts: Facts, quota: QuotaUsage = NOTHING_KNOWN) -> str:
     """The first condition that does not hold, as `model "x" is not *haiku*`; empty where all hold."""
     return next(_refusals(match, facts, quota), "")
 
 
-def _refusals(match: Match, facts: Facts, quota: Quota) -> Iterator[str]:
+def _refusals(match: Match, facts: Facts, quota: QuotaUsage) -> Iterator[str]:
     """Cheap conditions first. A fact is looked at only where the rule asks for it."""
     yield from _of_the_request(match, facts)
     yield from _of_the_quota(match, quota)
@@ -79,7 +79,7 @@ def _of_the_request(match: Match, facts: Facts) -> Iterator[str]:
         yield f"agent {facts.agent} is not {match.agent}"
 
 
-def _of_the_quota(match: Match, quota: Quota) -> Iterator[str]:
+def _of_the_quota(match: Match, quota: QuotaUsage) -> Iterator[str]:
     for (provider, window), (comparison, percent) in match.quota:
         used = quota.get((provider, window))
         if used is None or not _COMPARE[comparison](used, percent):

@@ -25,7 +25,7 @@ from signalbox.anthropic.errors import ErrorReport, read_error
 from signalbox.anthropic.redaction import one_line
 from signalbox.config.rules import Failover
 from signalbox.routing import provider_errors, rate_limit_headers
-from signalbox.routing.provider_errors import Kind, meaning
+from signalbox.routing.provider_errors import ErrorKind, meaning
 from signalbox.routing.retry_after import (
     BEIJING,
     duration,
@@ -59,7 +59,11 @@ _DEFAULT_ON = Failover().on
 _CLOUDFLARE = range(520, 527)
 """Sent by Cloudflare for an origin that is down, unreachable or too slow: a bad gateway by other numbers."""
 
-_WITHIN: Mapping[Kind, Kind] = {"client": "request", "server": "stream_error", "timeout": "stream_error"}
+_WITHIN: Mapping[ErrorKind, ErrorKind] = {
+    "client": "request",
+    "server": "stream_error",
+    "timeout": "stream_error",
+}
 """Kinds that change if the error came with a 200: it is always a failure of the attempt."""
 
 _ZAI_HOSTS = (".z.ai", ".bigmodel.cn")
@@ -70,7 +74,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
     label: str
     """As in `x-signalbox-attempts`: a status, `connect`, `timeout`, `stream_error` or `cancelled`."""
-    kind: Kind
+    kind: ErrorKind
     status: int | None = None
     """The upstream's, or the one that belongs to an error within a 200."""
     cooldown: float | None = None
@@ -169,20 +173,20 @@ def _within_an_answer(answer: _Answer) -> Outcome:
     return _outcome("stream_error", _WITHIN.get(kind, kind), status, answer)
 
 
-def _kind(status: int, answer: _Answer) -> Kind:
+def _kind(status: int, answer: _Answer) -> ErrorKind:
     if status in _LOGIN_STATUSES and not answer.own_key:
         return "client"
     return _corrected(meaning(answer.report, status).kind, answer)
 
 
-def _corrected(kind: Kind, answer: _Answer) -> Kind:
+def _corrected(kind: ErrorKind, answer: _Answer) -> ErrorKind:
     """The kind after taking the used key and the plan's windows into account."""
     if kind == "throttle" and _spent(answer):
         return "quota"
     return "client" if kind == "auth" and not answer.own_key else kind
 
 
-def _outcome(label: str, kind: Kind, status: int, answer: _Answer) -> Outcome:
+def _outcome(label: str, kind: ErrorKind, status: int, answer: _Answer) -> Outcome:
     cooldown, scope = _cooldown(kind, answer)
     spent = _spent(answer) if kind == "quota" else None
     return Outcome(
@@ -204,7 +208,7 @@ def _phrase(status: int) -> str:
 # cooldown
 
 
-def _cooldown(kind: Kind, answer: _Answer) -> tuple[float | None, Scope]:
+def _cooldown(kind: ErrorKind, answer: _Answer) -> tuple[float | None, Scope]:
     match kind:
         case "quota":
             spent = _spent(answer)

@@ -13,7 +13,7 @@ from signalbox.routing.facts import (
     sent_name,
     without_long_context,
 )
-from signalbox.routing.match import NOTHING_KNOWN, Quota, first_match
+from signalbox.routing.match import NOTHING_KNOWN, QuotaUsage, first_match
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -24,7 +24,7 @@ class Candidate(msgspec.Struct, frozen=True):
     model: str | None
 
 
-type Refusal = Callable[[Candidate, Facts], tuple[str, str] | None]
+type RefusalCheck = Callable[[Candidate, Facts], tuple[str, str] | None]
 """Says why a target cannot be used now, or None: a reason of the contract's section 8 (or one of `PERMANENT`)
 and the same for people, as `no-key` and `ZAI_API_KEY is not set`."""
 
@@ -69,7 +69,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def plan(
-    rules: Rules, facts: Facts, *, quota: Quota = NOTHING_KNOWN, refusals: Sequence[Refusal] = ()
+    rules: Rules, facts: Facts, *, quota: QuotaUsage = NOTHING_KNOWN, refusals: Sequence[RefusalCheck] = ()
 ) -> Plan:
     """The plan for one request. `refusals` are asked in this order, after `REFUSALS`: whether the target's
     protocol can express the request, and those of the moment."""
@@ -124,7 +124,7 @@ def model_sent(provider: Provider, target: Target, asked: str) -> str:
 
 
 def _partition(
-    chain: Sequence[Candidate], facts: Facts, refusals: Sequence[Refusal]
+    chain: Sequence[Candidate], facts: Facts, refusals: Sequence[RefusalCheck]
 ) -> tuple[tuple[Candidate, ...], tuple[tuple[Candidate, Skip], ...]]:
     """The available ones, and the others each with the first refusal it met."""
     available, skipped = [], []
@@ -150,5 +150,5 @@ def _no_login(candidate: Candidate, facts: Facts) -> tuple[str, str] | None:
     return "no-login", "the caller sent no login of its own"
 
 
-REFUSALS: tuple[Refusal, ...] = (_not_usable, _no_login)
+REFUSALS: tuple[RefusalCheck, ...] = (_not_usable, _no_login)
 """Those that rules and facts decide alone, in the order in which they are asked."""

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from signalbox.anthropic.errors import ErrorReport
 
-type Kind = Literal[
+type ErrorKind = Literal[
     "success", "auth", "quota", "throttle", "request", "overload", "server",
     "connect", "timeout", "stream_error", "local", "client",
 ]  # fmt: skip
@@ -25,12 +25,12 @@ NOT_IN_PLAN = "1311"
 
 
 class Meaning(NamedTuple):
-    kind: Kind
+    kind: ErrorKind
     status: int
     """The one that Anthropic's API would send."""
 
 
-_NAMES: tuple[tuple[Kind, int, str], ...] = (
+_NAMES: tuple[tuple[ErrorKind, int, str], ...] = (
     ("quota", 402, "insufficient_quota exceeded_current_quota_error payment_required budget_exceeded"),
     ("quota", 402, "insufficient_balance 1113 1309 minimax_1008"),
     ("quota", 402, f"billing_error organization_on_hold contract_spend_limit_reached {MONTHLY}"),
@@ -74,7 +74,7 @@ _GENERAL_NAMES: Mapping[int, str] = {
 _MEANINGS = {name: Meaning(kind, status) for kind, status, names in _NAMES for name in names.split()}
 _STATUS_OF = {name: status for status, names in _GENERAL_NAMES.items() for name in names.split()}
 
-_KIND_OF: Mapping[int, Kind] = {
+_KIND_OF: Mapping[int, ErrorKind] = {
     401: "auth",
     402: "quota",
     403: "auth",
@@ -89,13 +89,13 @@ _KIND_OF: Mapping[int, Kind] = {
 class _Wording(NamedTuple):
     statuses: Container[int]
     """Those at which the text cannot be the caller's."""
-    kind: Kind
+    kind: ErrorKind
     status: int | None
     """None: the one that it came with."""
     text: re.Pattern[str]
 
 
-def _wording(statuses: Container[int], kind: Kind, status: int | None, *texts: str) -> _Wording:
+def _wording(statuses: Container[int], kind: ErrorKind, status: int | None, *texts: str) -> _Wording:
     return _Wording(statuses, kind, status, re.compile("|".join(texts), re.IGNORECASE))
 
 

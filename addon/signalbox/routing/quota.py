@@ -110,7 +110,7 @@ class Meter(msgspec.Struct):
         return min(ahead, default=None) if self.held else None
 
 
-class Change(NamedTuple):
+class QuotaChange(NamedTuple):
     """An account is skipped from now on, or is asked again."""
 
     provider: str
@@ -160,10 +160,10 @@ class Quotas:
             for account, meter in accounts.items():
                 yield provider, account, meter
 
-    def settle(self, rules: Rules, now: float) -> list[Change]:
+    def settle(self, rules: Rules, now: float) -> list[QuotaChange]:
         """What has changed since the last time, by answers or because a reset has passed."""
         return [
-            Change(provider.name, account, away, scope)
+            QuotaChange(provider.name, account, away, scope)
             for provider in rules.providers.values()
             for account, meter in self.of(provider).items()
             for scope, away in (meter.settle(provider.quota, now) if _is_one(provider) else ())

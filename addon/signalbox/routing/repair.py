@@ -6,7 +6,7 @@ from functools import partial
 from typing import Protocol
 
 from signalbox.anthropic import betas
-from signalbox.anthropic.issued import Block
+from signalbox.anthropic.issued import ThinkingBlock
 from signalbox.anthropic.json_edit import Body, BodyError
 from signalbox.anthropic.thinking import (
     is_missing,
@@ -37,7 +37,7 @@ class Provenance(Protocol):
     def is_written(self) -> bool:
         """Whether other routers with this state folder can know all that was learned here."""
 
-    def issuer_of(self, block: Block) -> str | None: ...
+    def issuer_of(self, block: ThinkingBlock) -> str | None: ...
     def learn(self, digests: Sequence[bytes], provider: str) -> None: ...
 
 
@@ -155,7 +155,7 @@ def _thinking_in(sent: Body, key: bytes) -> tuple[int, frozenset[bytes]]:
     """How many thinking blocks were sent, and their digests."""
     digests: set[bytes] = set()
 
-    def note(block: Block) -> bool:
+    def note(block: ThinkingBlock) -> bool:
         digests.add(block.digest(key) or b"")
         return False
 

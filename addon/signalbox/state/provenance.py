@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from signalbox.anthropic.issued import Block
+from signalbox.anthropic.issued import ThinkingBlock
 from signalbox.state.learned_db import LearnedDatabase
 from signalbox.state.worker import Worker
 
@@ -116,7 +116,7 @@ class ProvenanceStore:
         self._worker.wake()
         self._is_read.wait(START_TIMEOUT)
 
-    def issuer_of(self, block: Block) -> str | None:
+    def issuer_of(self, block: ThinkingBlock) -> str | None:
         """The provider that issued the block; None where that is not known. May be called in any thread."""
         digest = block.digest(self.key)
         return None if digest is None else self.issuer(digest)

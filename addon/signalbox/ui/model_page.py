@@ -5,14 +5,14 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from signalbox.anthropic.models import Entry
+from signalbox.anthropic.models import ModelEntry
 
 MOST = 1000
 """The largest `limit` that Anthropic takes (anthropic-messages.md, 10)."""
 PAGING = ("limit", "after_id", "before_id")
 
 
-def page(entries: Sequence[Entry], query: str) -> bytes:
+def page(entries: Sequence[ModelEntry], query: str) -> bytes:
     """The list as JSON, from after `after_id` and up to `limit` entries."""
     asked = parse_qs(query)
     ids = [entry["id"] for entry in entries]
