@@ -97,9 +97,9 @@ class Exchange:
         self.close_after_response = False
         """Whether the client wants its connection closed after the answer."""
         self.answer: AnswerFacts | None = None
-        """What the answer has told that the client gets, where a provider gives it."""
+        """Facts of the answer that the client gets, where it is a provider's."""
         self.outcome: Outcome | None = None
-        """How the last attempt ended, where that was told by anything but its answer."""
+        """How the last attempt ended, where anything but its answer decided that."""
         self.first_byte: float | None = None
         """When the first byte of the answer went to the client."""
         self.head_given = False
@@ -113,7 +113,7 @@ class Exchange:
     # what is done with it
 
     def refuse(self) -> None:
-        """It gets an error before it is routed, which tells nothing of how it would be."""
+        """Answer with an error before the request is routed."""
         self.kind = "refused"
 
     def pipe(self) -> None:
@@ -304,7 +304,7 @@ class Exchange:
 
     @property
     def provenance_key(self) -> bytes | None:
-        """Under which thinking blocks are known."""
+        """Key of the digests of thinking blocks."""
         return self._provenance.key if self._provenance is not None else None
 
     # credentials
@@ -325,7 +325,7 @@ class Exchange:
         return self.redact(said.encode(errors="surrogateescape")).decode(errors="surrogateescape")
 
     def leak(self, path: str, headers: list[tuple[str, str]]) -> str | None:
-        """What must not leave for the provider chosen; see `credentials.leak`."""
+        """The header or path that must not be sent to this provider; see `credentials.leak`."""
         if self.outgoing is None:
             return None
         return leak(self.outgoing.provider, path, headers, self.outgoing.login)
@@ -337,7 +337,7 @@ class Exchange:
         key = next((value for name, value in self.caller.headers if name.lower() in LOGIN), None)
         return None if key is None else masked_value(key)
 
-    # what the client is told
+    # what the client gets
 
     @property
     def request_id(self) -> str:
@@ -347,8 +347,8 @@ class Exchange:
         return given or f"req_{self.id}"
 
     def headers(self) -> dict[str, str]:
-        """What every answer on the messages paths tells (the contract, section 3), as far as it is known.
-        Where nobody was asked, provider and model are those of the last target that was skipped."""
+        """Headers of every answer on the messages paths (the contract, section 3), as far as they are known.
+        If no target was asked, provider and model are those of the last one that was skipped."""
         if not self.is_messages_request:
             return {}
         provider, model = self.provider.shown if self.provider else "", self.model

@@ -1,4 +1,4 @@
-"""What one answer told, whichever protocol it came in."""
+"""What is learned from one answer, in any protocol."""
 
 from dataclasses import dataclass, field
 

@@ -261,7 +261,7 @@ def _retry_delay(details: object) -> str:
 
 
 def _decoded(text: str) -> object:
-    """The JSON value; of one that was cut short as much as there is; None where it is not JSON. Takes NaN,
+    """The JSON value, or the readable part of one that was cut short; None where it is not JSON. Accepts NaN,
     control characters and halves of surrogate pairs too."""
     for whole in (text, _closed(text)):
         with suppress(msgspec.MsgspecError, ValueError, RecursionError):

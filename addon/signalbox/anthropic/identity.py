@@ -1,8 +1,8 @@
 """The translator of providers that speak the Messages API, with the reader of an answer in the wrong form.
 
 Clients read only what they asked for: Claude Code fails on a stream that answers `stream: false`, and gives
-up streaming on a whole message (claude-code-observed.md; translation.md, 6). So an answer that is whole where
-a stream was asked for is told as one, and the other way round.
+up streaming on a whole message (claude-code-observed.md; translation.md, 6). So a whole answer is
+converted to a stream where one was asked for, and the other way round.
 """
 
 from collections.abc import Callable, Iterator

@@ -111,7 +111,7 @@ _event = msgspec.json.Decoder(_StreamEvent)
 
 
 def read_block(raw: memoryview) -> ThinkingBlock:
-    """A block of content. Where its fields are not texts only its type is told, if any."""
+    """A block of content. Fields that are not text are left out."""
     with suppress(*UNREADABLE):
         return _block.decode(raw)
     with suppress(*UNREADABLE):
@@ -139,7 +139,7 @@ class ThinkingDigester:
         return self._block is not None
 
     def event(self, event: Event) -> None:
-        """The next event of a stream. What cannot be read is passed over."""
+        """The next event of a stream. An unreadable event is ignored."""
         if self._block is None and MARK not in event.data:
             return
         try:

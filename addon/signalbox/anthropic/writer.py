@@ -197,7 +197,7 @@ class MessageBuilder:
 
     @property
     def stopped(self) -> bool:
-        """Whether it was told why the message ends."""
+        """Whether a stop reason came."""
         return bool(self._message.get("stop_reason"))
 
     def add(self, events: Iterable[MessagesEvent]) -> None:
@@ -206,7 +206,7 @@ class MessageBuilder:
             self._take(event)
 
     def tell(self, facts: AnswerFacts, key: bytes | None) -> None:
-        """Fill `facts` with what the message tells, or the error that came instead."""
+        """Fill `facts` from the message, or from the error that came instead."""
         self._close()
         facts.complete = True
         if self._message.get("type") == "error":

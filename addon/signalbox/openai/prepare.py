@@ -1,6 +1,6 @@
 """What a target is sent that speaks chat completions.
 
-Of the caller's headers only `user-agent` goes there: the others are Anthropic's, or tell who the caller is.
+Of the caller's headers only `user-agent` is sent: the others are Anthropic's, or identify the caller.
 Some providers ask for one of a coding agent, and refuse requests without (reference/providers.md).
 """
 
@@ -120,7 +120,7 @@ def _continuing(provider: Provider, row: Dialect) -> Provider:
 
 
 def _alias(session: str | None, key: bytes) -> str | None:
-    """What tells a conversation from others there, for its prompt cache; the session's id stays home."""
+    """A name for the conversation, for the provider's prompt cache. The session's id itself is not sent."""
     if session is None:
         return None
     return blake2b(session.encode(errors="surrogatepass"), key=key, digest_size=16).hexdigest()

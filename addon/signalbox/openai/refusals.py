@@ -1,6 +1,6 @@
 """Learns the dialect of a provider of chat completions from its 400 errors.
 
-An error is read into names, stored like those of unsupported fields (`messages.unsupported_fields`); these
+An error is read into names, stored like those of unsupported fields (`anthropic.unsupported_fields`); these
 change the row of the dialect table for the next request.
 """
 

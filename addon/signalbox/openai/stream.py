@@ -409,7 +409,7 @@ def stop_sequence(finish: str, told: str, asked: tuple[str, ...]) -> str:
 
 
 def usage_of(told: Object) -> dict[str, int]:
-    """The four counts of a `usage` object; empty where it tells none.
+    """The four counts of a `usage` object; empty where it holds none.
 
     `prompt_tokens` holds the cached ones, but for some who use Anthropic's names beside it.
     """
@@ -439,7 +439,7 @@ def usage_of(told: Object) -> dict[str, int]:
 
 
 def estimated(characters: int) -> dict[str, int]:
-    """Where none is told: of what was written only, as the start of the stream tells the rest."""
+    """Where the provider reports none. Counts the output only: the start of the stream holds the input."""
     return {"output_tokens": -(-characters // 4)}
 
 

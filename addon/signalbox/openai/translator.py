@@ -44,7 +44,7 @@ class ChatTranslator(msgspec.Struct, frozen=True):
     response_model: str | None = None
     """The name that the client asked for: the answer's, whatever the provider names."""
     secrets: tuple[str, ...] = ()
-    """What the provider's errors are told without."""
+    """Removed from the provider's errors."""
 
     def reader(
         self,

@@ -64,8 +64,8 @@ class Services(NamedTuple):
 
 
 class Dispatch:
-    """Makes the attempts of one routed request: `AttemptSequence` decides which one, here it is prepared and
-    what becomes of it is told to health and sessions.
+    """Makes the attempts of one routed request. `AttemptSequence` decides which one is next; this class
+    prepares it, and reports its end to health and sessions.
 
     `first`, `repaired`, `renewed` and `after` give an attempt that is prepared but not sent; `start` puts it
     into the flow.
@@ -228,7 +228,7 @@ def owner_of(attempt: Attempt, caller: Caller, key: bytes) -> Owner:
 
 
 def route(flow: http.HTTPFlow, exchange: Exchange, services: Services, *, is_long: bool) -> Work[None]:
-    """Decide who local_responses. Either sets `flow.response` or leaves in the flow the request to send.
+    """Decide who answers the request. Sets either `flow.response` or the request of the flow.
 
     `is_long`: looking into the body takes long, so that nothing of it is left for later.
     """

@@ -41,7 +41,7 @@ _INFORMATIONAL = re.compile(rb"HTTP/\d\.\d 1(?!01)\d\d[^\n]*\n(?:[^\r\n][^\n]*\n
 
 
 def adopt(connection: layer.Layer | None) -> None:
-    """Make an HTTP/1 connection that has just come about, and has read nothing yet, one of ours."""
+    """Replace the class of a new HTTP/1 connection, which has read nothing yet, by ours."""
     if type(connection) is Http1Server:
         connection.__class__ = ClientHttp1
         connection.state = connection.read_headers

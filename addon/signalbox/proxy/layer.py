@@ -88,7 +88,7 @@ class RouterLayer(HttpLayer):
         return last is not None and time.time() - last >= self.app.keepalive_expiry
 
     def register_connection(self, command: RegisterHttpConnection) -> Commands[None]:
-        """A connection has come about, or not; nobody may be waiting for it any more."""
+        """A connection was opened or has failed; its stream may be gone by then."""
         connection = command.connection
         if isinstance(connection, Server) and connection.via is None:
             self._activity[connection] = time.time()

@@ -138,8 +138,8 @@ class PendingResponse:
 
     @property
     def may_change(self) -> bool:
-        """Whether the router may not pass this answer on before it has read how it begins: an error that the
-        request is repaired after or that is worded otherwise, or an answer that is told in another form."""
+        """True if the router must read the start of this answer before the client gets it: it may be an error
+        that is repaired or reworded, or an answer that is converted to another form."""
         if self.provider.is_anthropic:
             status, own_key = self.response.status_code, self.provider.auth != "client"
             return status in REPAIRABLE or (status == 401 and own_key) or self.is_reshaped

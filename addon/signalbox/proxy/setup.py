@@ -219,7 +219,7 @@ def refuse_replays(manager: AddonManager) -> None:
 class RouterConnectionHandler(ProxyConnectionHandler):
     async def open_connection(self, command: commands.OpenConnection) -> None:
         """A peer that resets right after it has accepted leaves a socket without peer. mitmproxy 12.3 fails
-        an assertion on that and tells nobody, so that what waits for the connection would wait for ever."""
+        an assertion on that and reports no event: the stream would wait for ever."""
         connection = command.connection
         try:
             await super().open_connection(command)

@@ -150,11 +150,11 @@ class RoutedStream(HttpStream):
         self._answer: PendingResponse | None = None
         """Of the attempt under way, as far as it has come."""
         self._sent: Literal["nothing", "early head", "answer"] = "nothing"
-        """What the client has had."""
+        """What was sent to the client."""
         self._ping_at = inf
         """When the client must hear something."""
         self._last_error = ("api_error", "No provider answered.")
-        """Type and message of the last failure, for a client that cannot be told a status any more."""
+        """Type and message of the last failure, for a client that has its status already."""
 
     @property
     def exchange(self) -> Exchange:
@@ -239,8 +239,8 @@ class RoutedStream(HttpStream):
         return ResponseHeaders(event.stream_id, head, event.end_stream)
 
     def _let_others_go(self) -> Commands[None]:
-        """Decoded, a few bytes may become hundreds of megabytes: others are served in between, and no more is
-        made of them than the client takes. Meanwhile nothing is read from the upstream. Raises ClientLeft."""
+        """Let other streams run, and wait until the client has taken what it was sent. A few compressed bytes
+        may decode to hundreds of megabytes. Meanwhile the upstream is not read. Raises ClientLeft."""
         if time.monotonic() - self._since < BUSY:
             return
         early, due = deque[events.Event](), 0.0
@@ -372,7 +372,7 @@ class RoutedStream(HttpStream):
             return
 
     def _following(self, failed: AttemptFailed) -> Commands[Attempt | Reject | None]:
-        """What to do after a failure; None: nothing takes over, the client is told of this one."""
+        """What to do after a failure. None: nothing takes over, the client gets this failure."""
         dispatch, now, answer = self.exchange.dispatch, time.monotonic(), failed.answer
         if dispatch is None:
             return None

@@ -77,8 +77,8 @@ _RESPONSE_EVENTS = (
 class AttemptFailed(Exception):
     """An attempt ended before its answer began.
 
-    `status` and `message` are what the client is told where no other target takes over; `answer` is the
-    provider's own error, which is told instead where there is one. `is_cut`: no more of its body comes.
+    The client gets `status` and `message` where no other target takes over, or the provider's own error,
+    `answer`, if there is one. `is_cut`: no more of its body comes.
     """
 
     def __init__(
@@ -334,7 +334,7 @@ class CoalescedReader:
     def __init__(self, inner: Any) -> None:
         self._inner = inner
         self._after: Any = None
-        """What came after data, or went wrong there: it is told next."""
+        """The event or error that followed the data, returned next."""
 
     def __call__(self, buffer: Any) -> Any:
         if self._after is not None:

@@ -76,7 +76,7 @@ def _is_known(place: Place | None, hosts: Collection[str], address: str) -> bool
 
 
 def _is_own(origin: str, own: Place | None, hosts: Collection[str]) -> bool:
-    """`Origin: null`, of sandboxed pages and files, is nobody's."""
+    """Sandboxed pages and files send `Origin: null`, which belongs to no site."""
     scheme, _, authority = origin.strip().partition("://")
     place = _place(authority)
     if scheme not in _PORTS or place is None:

@@ -188,9 +188,9 @@ def secrets_of(headers: Iterable[tuple[str, str]], path: str = "") -> tuple[str,
 def leak(
     provider: Provider, path: str, headers: Iterable[tuple[str, str]], login: str | None = None
 ) -> str | None:
-    """What is about to leave for a provider though it is not the provider's: a header's name, or `path`.
+    """The header, by name, or `path`, that holds a credential of another provider; None if none does.
 
-    `login` is the token of its own login, where it has one. This is the last look before a request is sent.
+    `login` is the token of its own login, where it has one. This is the last check before a request is sent.
     It does not trust that the headers were chosen above.
     """
     if provider.auth == "client":

@@ -32,12 +32,12 @@ class Incoming(msgspec.Struct, frozen=True):
 
 
 class ProviderConstraints(msgspec.Struct, frozen=True):
-    """What a target takes, as far as it is known."""
+    """What a target accepts, as far as it is known."""
 
     issuer: Issuer
-    """Tells which provider issued a thinking block of the history."""
+    """Returns the provider that issued a thinking block of the history."""
     rejected: frozenset[str] = frozenset()
-    """Fields and betas that it refused; see `messages.field_paths`."""
+    """Fields and betas that it refused; see `anthropic.field_paths`."""
     refuses_thinking: bool = False
     """Whether it has just refused the thinking that it was sent, so that none goes now."""
     disables_thinking: bool = False
@@ -47,7 +47,7 @@ class ProviderConstraints(msgspec.Struct, frozen=True):
     refused: Collection[bytes] = frozenset()
     """Digests, under `key`, of thinking blocks that it refused before."""
     key: bytes = b""
-    """The state folder's, under which also users get the names that others know them by."""
+    """The key of the state folder. User ids are hashed with it too."""
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +85,7 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must not be told of it where its provider repeats it."""
+        """Credentials in it, removed from whatever its provider repeats of them."""
         return secrets_of(self.headers, self.path)
 
 

@@ -142,7 +142,7 @@ def _with_placeholders(raw: bytes) -> tuple[bytes, list[str]]:
 
 
 def _valid(raw: bytes, came: Body) -> tuple[bytes, list[str]]:
-    """The body without what answers of other providers left in the history and Anthropic itself refuses."""
+    """The body without those leftovers of other providers' answers that Anthropic refuses."""
     body = came if raw is came.raw else Body.parse(raw)
     valid = made_valid(body)
     told = (
@@ -176,7 +176,7 @@ def _headers(
 
 
 def _betas(provider: Provider, facts: Facts, sent: list[str], constraints: ProviderConstraints) -> list[str]:
-    """The values of `anthropic-beta` that go there; the OAuth one is a credential's and stays home."""
+    """The values of `anthropic-beta` to send. The one for OAuth goes only where its credential goes."""
     kept = sent
     if provider.beta == "drop":
         kept = []

@@ -1,7 +1,7 @@
 """What the errors of providers mean: one table of names, one of wordings, one of statuses.
 
 Both for answers in the Messages format, whose errors the client gets as they are, and for translated ones,
-which take their status from here too (`translate.errors`). Sources: providers.md, openai-chat.md, 5, and
+which take their status from here too (`openai.errors`). Sources: providers.md, openai-chat.md, 5, and
 the recorded cases in `tests/golden/outcomes`.
 """
 

@@ -45,7 +45,7 @@ class Sessions:
             self._calibrations.popitem(last=False)
 
     def calibration(self, conversation: Conversation | None) -> Calibration:
-        """What the last answer taught that told its usage."""
+        """Learned from the last answer that reported its usage."""
         return (
             self._calibrations.get(conversation, DEFAULT_CALIBRATION) if conversation else DEFAULT_CALIBRATION
         )

@@ -32,7 +32,7 @@ class ResponseReader(Protocol):
 
     @property
     def over(self) -> bool:
-        """A translated answer has ended and told its usage, though its connection may stay open."""
+        """A translated answer has ended and reported its usage, though its connection may stay open."""
         ...
 
     def feed(self, data: bytes) -> bytes:

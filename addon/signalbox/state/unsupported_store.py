@@ -77,7 +77,7 @@ class UnsupportedStore:
         self._is_read.wait(START_TIMEOUT)
 
     def rejected(self, provider: str, model: str) -> frozenset[str]:
-        """Fields and values, as `messages.field_paths` and `messages.betas` name them."""
+        """Fields and values, as `anthropic.field_paths` and `anthropic.betas` name them."""
         return frozenset(
             fact.field for fact in self.all() if (fact.provider, fact.model) == (provider, model)
         )
