@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hypothesis
 import pytest
 
 from tests.support.fake_provider import Upstream
@@ -19,6 +20,12 @@ from tests.support.raw_client import Caller, black_hole
 from tests.support.router import Router as InProcessRouter
 from tests.support.router_process import RouterFiles
 from tests.support.tls import speaks_no_tls
+
+# That a machine is busy is no fault of the code.
+hypothesis.settings.register_profile(
+    "signalbox", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("signalbox")
 
 
 @pytest.fixture
@@ -48,7 +55,8 @@ def start_router(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cal
 
 
 def router_class(request: pytest.FixtureRequest) -> Any:
-    """The router in this process; a module that needs a process for each says `ROUTER = running.Router`."""
+    """The router in this process; a module that needs a child process says
+    `ROUTER = router_process.Router`."""
     return getattr(request.module, "ROUTER", InProcessRouter)
 
 

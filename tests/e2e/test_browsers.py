@@ -8,7 +8,8 @@ import pytest
 from tests.support.answers import error_json, json_answer
 from tests.support.fake_provider import Upstream
 from tests.support.raw_client import Caller, Whole
-from tests.support.router_process import Router, free_ports
+from tests.support.router import Router
+from tests.support.router_process import free_ports
 
 EVIL = "https://evil.example"
 

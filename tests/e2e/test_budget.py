@@ -13,7 +13,8 @@ from signalbox.cli.explain import explain_command
 from tests.support.answers import USAGE, message_events, message_json, sse, text_block
 from tests.support.fake_provider import Upstream
 from tests.support.raw_client import Caller
-from tests.support.router_process import Router, wait_until
+from tests.support.router import Router
+from tests.support.router_process import wait_until
 
 ZAI = "zai-key-for-tests-0001"
 TOTAL = sum(USAGE.values())

@@ -12,7 +12,7 @@ from tests.support import chat
 from tests.support.answers import error_json
 from tests.support.fake_provider import Received, Upstream
 from tests.support.raw_client import Caller
-from tests.support.router_process import Router
+from tests.support.router import Router
 
 TOOL = {
     "name": "Read",

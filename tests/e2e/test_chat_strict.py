@@ -11,7 +11,7 @@ from tests.support import chat
 from tests.support.answers import Answer
 from tests.support.fake_provider import Received, Upstream
 from tests.support.raw_client import Caller, Whole
-from tests.support.router_process import Router
+from tests.support.router import Router
 
 DIALECTS = ("openai", "deepseek", "glm", "generic", "openrouter", "lmstudio", "kimi", "gemini")
 UNREADABLE = re.compile(r"\\[pP]\{|\(\?[=!<]|\[\^?[^\]]*(?<!\\)\[")

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.fake_provider import Upstream
-from tests.support.router_process import OPENER, Router, free_ports
+from tests.support.router import Router
+from tests.support.router_process import OPENER, free_ports
 
 SECRET = "secret-of-a-client-for-tests"
 LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.fake_provider import Upstream
 from tests.support.raw_client import LOGIN
-from tests.support.router_process import Router
+from tests.support.router import Router
 from tests.unit.test_routing_credentials import HARMLESS_HEADERS, SECRET_HEADERS
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.conversation import SESSION, Conversation
 from tests.support.fake_provider import Upstream
-from tests.support.router_process import Router
+from tests.support.router import Router
 from tests.support.strict_providers import (
     LaxProvider,
     StrictAnthropic,

@@ -12,10 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.fake_provider import Upstream
-from tests.support.router_process import Router
+from tests.support.router import Router
 from tests.support.tls import certify
-
-ROUTER = Router
 
 LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
 
@@ -81,9 +79,9 @@ def test_other_paths_and_hosts_pass_untouched(router, second):
     assert asked.path == "/health"
 
 
-def test_a_clients_secret_is_taken_out_of_every_request(start_router, upstream, second):
+def test_a_clients_secret_is_taken_out_of_every_request(start_router, tmp_path, upstream, second):
     text = rules(f"http://127.0.0.1:{upstream.port}", second) + "clients: {ann: secret-of-a-client}\n"
-    router = start_router(rules=text, options=("-w", "flows.mitm"))
+    router = start_router(rules=text, options=("-w", str(tmp_path / "flows.mitm")))
     secret = {
         "X-Api-Key": "secret-of-a-client",
         "Proxy-Authorization": "Basic YW5uOnNlY3JldC1vZi1hLWNsaWVudA==",
@@ -102,7 +100,7 @@ def test_a_clients_secret_is_taken_out_of_every_request(start_router, upstream, 
         assert one.header("x-api-key") is None
         assert one.header("proxy-authorization") is None
     router.stop()
-    assert b"secret-of-a-client" not in (router.folder / "flows.mitm").read_bytes()
+    assert b"secret-of-a-client" not in (tmp_path / "flows.mitm").read_bytes()
 
 
 def test_paths_that_are_not_routed_ask_for_no_clients_secret(start_router, upstream, second):

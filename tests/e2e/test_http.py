@@ -1,7 +1,6 @@
 """HTTP's corners: what a client or a provider may do that is not the usual way."""
 
 import json
-import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -20,9 +19,7 @@ from tests.support.answers import (
     text_block,
 )
 from tests.support.fake_provider import Upstream
-from tests.support.router_process import Router
-
-ROUTER = Router
+from tests.support.router import Router
 
 LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
 
@@ -204,8 +201,7 @@ def test_what_is_in_flight_when_the_router_ends_is_nobodys_failure(start_router,
         body = asked("claude-haiku-4-5", stream=True)
         line.send(head(Content_Length=str(len(body))) + body)
         line.until(b"half")
-        router.process.send_signal(signal.SIGTERM)
-        assert router.process.wait(10) == 0
+        assert router.stop() == 0
     assert router.records(1)[0]["status"] == "cancelled"
 
 

@@ -12,9 +12,8 @@ import pytest
 from tests.support.answers import USAGE, error_json, event, message_events, message_json, sse, text_block
 from tests.support.fake_provider import Upstream
 from tests.support.raw_client import LOGIN, Caller
-from tests.support.router_process import Router, wait_until
-
-ROUTER = Router
+from tests.support.router import Router
+from tests.support.router_process import wait_until
 
 ZAI = "zai-key-for-tests-0001"
 TOKENS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
@@ -292,9 +291,9 @@ def test_at_its_end_it_writes_what_it_has_and_then_the_streams_that_are_cut(
         other.ask("lone-two")
         other.until(b"half")
         assert router.stop() == 0
-    found = [some(row, "model", "status", "attempts") for row in rows(router, "requests")]
+    found = [some(row, "model", "status", "attempts") for row in rows(router, "requests", n=2)]
     assert found == [("lone-one", "success", "zai:200"), ("lone-two", "cancelled", "zai:cancelled")]
-    assert [some(row, *TOKENS) for row in rows(router, "attempts")] == [USED, (USED[0], 1, *USED[2:])]
+    assert [some(row, *TOKENS) for row in rows(router, "attempts", n=2)] == [USED, (USED[0], 1, *USED[2:])]
 
 
 def _locked(file: Path, stack: ExitStack) -> None:

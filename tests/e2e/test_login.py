@@ -12,9 +12,8 @@ import pytest
 
 from tests.support.answers import Answer, error_json, json_answer, message_json, message_sse
 from tests.support.fake_provider import Received, Upstream
-from tests.support.router_process import Router, wait_until
-
-ROUTER = Router
+from tests.support.router import Router
+from tests.support.router_process import wait_until
 
 CALLER = "sk-ant-oat01-fake-login-of-caller"
 TOKEN = "sk-ant-oat01-fake-login-of-nobody"

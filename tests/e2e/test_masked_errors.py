@@ -11,9 +11,7 @@ from tests.support import chat
 from tests.support.answers import Answer, Chunk, error_json, event, json_answer, sse
 from tests.support.fake_provider import Upstream
 from tests.support.raw_client import Caller
-from tests.support.router_process import Router
-
-ROUTER = Router
+from tests.support.router import Router
 
 KEY = "up/key.for+tests=01"
 ZAI = "zai.key.for.tests"
@@ -27,7 +25,7 @@ def up(second: Upstream) -> Upstream:
 
 
 @pytest.fixture
-def router(start_router, upstream: Upstream, up: Upstream) -> Router:
+def router(start_router, upstream: Upstream, up: Upstream, tmp_path: Path) -> Router:
     rules = f"""
 providers:
   anthropic: {{url: "{upstream.url}", auth: client}}
@@ -41,7 +39,7 @@ rules:
   - {{match: "*", to: up}}
 log: {{level: debug}}
 """
-    return start_router(upstream.url, rules=rules, options=("-w", "flows.mitm"))
+    return start_router(upstream.url, rules=rules, options=("-w", str(tmp_path / "router0" / "flows.mitm")))
 
 
 @pytest.fixture
@@ -54,12 +52,13 @@ def kept(router: Router) -> dict[str, bytes]:
     """All that a router has written by its end."""
     router.stop()
     files: list[Path] = [file for file in router.folder.rglob("*") if file.is_file()]
-    return {file.name: file.read_bytes() for file in files if file != router.rules_file}
+    written = {file.name: file.read_bytes() for file in files if file != router.rules_file}
+    return written | {"log": router.log().encode()}
 
 
 def assert_nowhere(router: Router, *secrets: str) -> None:
     written = kept(router)
-    assert {"flows.mitm", "mitmdump.log", "ledger.sqlite", "requests.jsonl"} <= written.keys()
+    assert {"flows.mitm", "log", "ledger.sqlite", "requests.jsonl"} <= written.keys()
     for secret in secrets:
         assert [name for name, data in written.items() if secret.encode() in data] == []
 

@@ -17,10 +17,9 @@ import pytest
 from tests.support.answers import Answer, error_json, json_answer
 from tests.support.fake_provider import Received, Upstream
 from tests.support.raw_client import Caller
-from tests.support.router_process import Router, wait_until
+from tests.support.router import Router
+from tests.support.router_process import wait_until
 from tests.support.tls import TlsUpstream, certify
-
-ROUTER = Router
 
 KEY = "sk-ant-api03-fake-key-of-nobody"
 DISCOVERY = {
@@ -326,8 +325,11 @@ def shown(file: Path) -> tuple[str, list[str]]:
 
 
 @pytest.fixture
-def picking(start_router, upstream, second) -> Callable[..., Router]:
+def picking(start_router, monkeypatch, tmp_path, upstream, second) -> Callable[..., Router]:
     """Starts a router that writes the picker files of two accounts."""
+
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path / "router0"))
 
     def start(more: str = "picker: true") -> Router:
         upstream.answer(CLAUDE)

@@ -14,9 +14,8 @@ import pytest
 
 from tests.support.answers import Answer, error_json, json_answer, message_json, message_sse
 from tests.support.fake_provider import Received, Upstream
-from tests.support.router_process import Router, wait_until
-
-ROUTER = Router
+from tests.support.router import Router
+from tests.support.router_process import wait_until
 
 LOGIN = "sk-ant-oat01-fake-login-of-nobody"
 WORK = "sk-ant-oat01-fake-login-for-work"
@@ -482,7 +481,9 @@ def test_a_restart_after_the_reset_asks_again(start, plan, tmp_path):
 def test_no_credential_is_in_any_log_or_file(start, plan, tmp_path):
     work = tmp_path / "work"
     login_file(work, WORK)
-    router = start(f'{MARKS}, probe: 50ms, accounts: ["{work}"]', options=("-w", "flows.mitm"))
+    router = start(
+        f'{MARKS}, probe: 50ms, accounts: ["{work}"]', options=("-w", str(tmp_path / "flows.mitm"))
+    )
     plan.stands(LOGIN, w5h=0.95)
     plan.stands(WORK, w5h="rejected", refuses=True)
     for login in (LOGIN, WORK):

@@ -14,7 +14,8 @@ from tests.support import chat
 from tests.support.answers import Answer, error_json, json_answer
 from tests.support.fake_provider import Upstream
 from tests.support.raw_client import Caller, both
-from tests.support.router_process import Router, free_ports, wait_until
+from tests.support.router import Router
+from tests.support.router_process import free_ports, wait_until
 
 OWN = re.compile(r"req_[0-9a-f-]{36}")
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import Shared
 from tests.support.answers import message_json, message_sse, thinking_block
 from tests.support.fake_provider import Received, Upstream
-from tests.support.router_process import Router
+from tests.support.router import Router
 
 LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
 KEY = "zai-key-for-tests-0001"

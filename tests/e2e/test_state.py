@@ -1,25 +1,21 @@
 """Nothing that users, files or other processes do beside a request holds the others up."""
 
-import http.client
 import json
-import sqlite3
 import sys
 import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
 
 import pytest
 
 from tests.support.answers import Answer, error_json, message_json
 from tests.support.fake_provider import Received, Upstream
-from tests.support.router_process import OPENER, Router, wait_until
-
-ROUTER = Router
+from tests.support.router import Router
+from tests.support.router_process import OPENER
 
 if sys.platform != "win32":
-    import fcntl
+    pass
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks and pipes")
 KEY = "key-for-tests-0000000001"
@@ -160,57 +156,3 @@ def test_what_is_refused_or_only_passed_on_leaves_a_line(start_router, upstream:
     router.wait_log(r"\[-\|-\] 413 request_too_large: The request is larger .* POST /v1/messages \d+ms")
     assert router.records(2)[1]["status"] == "error"
     assert "secret-for-tests" not in router.log()
-
-
-@pytest.mark.slow
-@posix
-def test_a_lock_that_another_process_holds_is_waited_for_by_nobody(router: Router):
-    assert ask(router, "m", session="lock") == 200
-    before = len(router.records(1, session="lock"))
-    with (router.state / ".requests.jsonl.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        began = time.monotonic()
-        assert [ask(router, "m", session="lock") for _ in range(5)] == [200] * 5
-        assert time.monotonic() - began < 5
-        router.wait_log("requests are not recorded: .*another process holds the lock of the log")
-        assert len(router.records(session="lock")) == before
-    assert len(router.records(before + 5, session="lock")) == before + 5
-    router.wait_log("requests are recorded again")
-
-
-@pytest.mark.slow
-def test_ledger_and_log_agree_after_a_kill_under_load(start_router, upstream: Upstream, tmp_path):
-    settings = {"rules": f"providers: {{a: {{url: '{upstream.url}'}}}}\nrules: [{{match: '*', to: a}}]\n"}
-    killed: Router = start_router(upstream.url, state=tmp_path / "state", **settings)
-    finished: list[str] = []
-
-    def load(name: str) -> None:
-        with suppress(OSError, http.client.HTTPException):
-            for number in range(1000):
-                assert ask(killed, f"{name}-{number}") == 200
-                finished.append(f"{name}-{number}")
-
-    with ThreadPoolExecutor(4) as pool:
-        for name in "abcd":
-            pool.submit(load, name)
-        wait_until(lambda: len(finished) > 60, 20, lambda: "60 answers")
-        killed.process.kill()
-    killed.process.wait(5)
-    router: Router = start_router(upstream.url, state=tmp_path / "state", **settings)
-
-    def logged() -> list[str]:
-        return sorted(record["model"] for record in router.records())
-
-    wait_until(
-        lambda: rows(router) == logged(), 10, lambda: f"{len(rows(router))} rows, {len(logged())} lines"
-    )
-    assert len(set(logged())) == len(logged()), "none is doubled"
-    missing = set(finished) - set(logged())
-    assert len(missing) <= 4, "at most what ended in the very moment"
-    router.stop()
-    assert not list((tmp_path / "state").glob("spool-*"))
-
-
-def rows(router: Router) -> list[str]:
-    with closing(sqlite3.connect(router.state / "ledger.sqlite")) as ledger:
-        return [model for (model,) in ledger.execute("SELECT model FROM requests ORDER BY model")]

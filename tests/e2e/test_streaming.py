@@ -30,7 +30,7 @@ from tests.support.answers import (
 )
 from tests.support.fake_provider import Upstream
 from tests.support.raw_client import Caller
-from tests.support.router_process import Router
+from tests.support.router import Router
 
 LOGIN = "sk-ant-oat01-fake-login-of-nobody"
 

@@ -11,9 +11,7 @@ import pytest
 from tests.support.answers import Answer, message_json, message_sse
 from tests.support.fake_provider import Upstream
 from tests.support.raw_client import LOGIN, Caller, both
-from tests.support.router_process import Router
-
-ROUTER = Router
+from tests.support.router import Router
 
 SECRET = "sk-ant-api03-fake-secret-of-nobody-0123456789"
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from tests.support.chat import DONE, chunk
@@ -149,7 +149,6 @@ def unspaced(text: str) -> str:
     return "".join(text.split())
 
 
-@settings(deadline=None)
 @given(answers(), st.lists(st.integers(0, 4000), max_size=12))
 def test_all_that_a_provider_says_is_told_in_whatever_order_it_comes(said, cuts):
     result = fed(cut(said.wire, cuts))
@@ -172,7 +171,6 @@ def test_all_that_a_provider_says_is_told_in_whatever_order_it_comes(said, cuts)
     assert events[-2]["delta"]["stop_reason"] == ("tool_use" if said.calls else "end_turn")
 
 
-@settings(deadline=None)
 @given(answers(), st.lists(st.integers(0, 4000), max_size=12))
 def test_a_whole_message_says_what_the_stream_says(said, cuts):
     streamed, whole = fed([said.wire]), fed(cut(said.wire, cuts), streams=False)
@@ -214,7 +212,6 @@ DELTAS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(ANYTHING | DELTAS, max_size=6), st.booleans())
 def test_no_field_of_any_type_is_a_fault_of_ours(values, streams):
     wire = [b"data: %b\n\n" % json.dumps(value).encode() for value in values]

@@ -1,7 +1,7 @@
 """The router in this process: mitmproxy with the add-on in a thread of its own, before real sockets.
 
-It has the interface of `tests.running.Router`, which is a child process, and starts in a tenth of the time.
-What needs a process of its own (signals, exit codes, a home folder, patches of modules) stays there.
+It has the interface of `router_process.Router`, which is a child process, and starts in a tenth of the time.
+What needs a process of its own (signals, exit codes, a working folder) stays there.
 
 mitmproxy has two pieces of a process: `mitmproxy.ctx`, which is made to mean the master of the thread that
 asks, and logging, of which each router keeps what is logged in its thread.
@@ -142,13 +142,15 @@ class Router(RouterFiles):
         parser = cmdline.mitmdump(options)
         arguments = parser.parse_args(self._arguments)
         options.set(*arguments.setoptions, defer=True)
-        setup.install(App(master, self._environment))
+        app = App(master, self._environment)
+        setup.install(app)
         process_options(parser, options, arguments)
         master.addons.add(_Ready(self._ready))
         try:
             await master.run()
         finally:
             await _close_sockets(master)
+            app.close()  # once more: streams that were cut just now are recorded by new threads
 
 
 async def _close_sockets(master: DumpMaster) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import brotli
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.anthropic.api import NAMES
@@ -85,7 +85,6 @@ def test_facts_of_recorded_answers(path):
     assert _facts(one) == json.loads(expected)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(GOLDEN), st.sampled_from(list(ENCODERS)), CUTS, CHANGES)
 def test_facts_and_bytes_do_not_depend_on_cuts_or_encoding(path, encoding, cuts, change):
     answer = path.read_bytes().partition(b"-----\n")[0]
@@ -97,7 +96,6 @@ def test_facts_and_bytes_do_not_depend_on_cuts_or_encoding(path, encoding, cuts,
     assert passed == (expected if change else wire)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(list(ENCODERS)), CUTS)
 def test_chunks_pass_uncopied_without_rewrites(encoding, cuts):
     one = _reader("text/event-stream", encoding)
@@ -106,7 +104,6 @@ def test_chunks_pass_uncopied_without_rewrites(encoding, cuts):
     assert one.end() == b""
 
 
-@settings(deadline=None)
 @given(st.sampled_from([ANTHROPIC, ZEROS]), st.integers(0, 1500), CUTS)
 def test_a_cut_stream_keeps_what_was_seen_and_usage_never_falls(stream, length, cuts):
     one, total = _reader("text/event-stream"), 0
@@ -119,7 +116,6 @@ def test_a_cut_stream_keeps_what_was_seen_and_usage_never_falls(stream, length, 
     assert total <= whole.facts.usage.total_input + whole.facts.usage.output_tokens
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.binary(max_size=40) | st.sampled_from([b"data: ", b"event: error\n", b"{}\n\n", b'{"a":'])),
     st.sampled_from(["text/event-stream", "application/json", "text/html", ""]),
@@ -291,7 +287,6 @@ def test_a_late_error_is_recognised_by_event_name_or_type(shape):
 TOO_LONG = b'event: error\ndata: {"error":{"type":"1261","message":"Too much"}}\n\n'
 
 
-@settings(deadline=None)
 @given(st.booleans(), CUTS)
 def test_an_early_context_error_is_reworded_for_claude_code(with_start, cuts):
     start = ANTHROPIC[: ANTHROPIC.index(b"event: content_block_start")] if with_start else b""
@@ -300,7 +295,6 @@ def test_an_early_context_error_is_reworded_for_claude_code(with_start, cuts):
     assert said["error"] == {"type": "invalid_request_error", "message": "prompt is too long: Too much"}
 
 
-@settings(deadline=None)
 @given(CUTS)
 def test_an_error_within_the_answer_passes_as_it_came(cuts):
     begun = ANTHROPIC[: ANTHROPIC.index(b"event: content_block_stop")]
@@ -430,7 +424,6 @@ SIGNED = ThinkingBlock("thinking", "", "FakeSignature==")
 THINKING = _case("thinking")
 
 
-@settings(deadline=None)
 @given(CUTS, st.sampled_from(list(ENCODERS)))
 def test_thinking_digests_do_not_depend_on_cuts(cuts, encoding):
     one, passed = _read(_chunks(ENCODERS[encoding](THINKING), cuts), encoding=encoding, key=KEY)

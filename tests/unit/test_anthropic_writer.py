@@ -1,7 +1,7 @@
 """The one writer of Anthropic's events."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.anthropic.writer import MessageBuilder, Writer, encode
@@ -33,7 +33,6 @@ def _written(acts: list[tuple]) -> list[dict]:
     return writer.taken()
 
 
-@settings(deadline=None)
 @given(st.lists(ACTS), ENDS, st.lists(ACTS | ENDS))
 def test_any_order_of_calls_writes_a_legal_stream(acts, end, after):
     events = _written([*acts, end, *after])

@@ -12,7 +12,7 @@ from tests.support.chat_bodies import DONE_KINDS, MESSAGES
 def test_these_histories_hold_every_kind_of_block_in_every_order():
     seen: set[str] = set()
 
-    @settings(max_examples=1000, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=1000, derandomize=True, database=None)
     @given(MESSAGES)
     def look(messages):
         seen.update(_seen(messages))

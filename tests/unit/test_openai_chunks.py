@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.anthropic.sse import Event
@@ -57,7 +57,6 @@ def _delta(**delta: Any) -> list[Any]:
     return _steps({"choices": [{"index": 0, "delta": delta}]})
 
 
-@settings(deadline=None)
 @given(CHUNKS)
 def test_no_chunk_raises_whatever_its_fields_hold(chunk):
     for step in _steps(chunk):
@@ -197,7 +196,6 @@ def test_small_faults_are_passed_over(data, value):
     assert read(data) == value
 
 
-@settings(deadline=None)
 @given(JSON)
 def test_json_is_read_as_it_is(value):
     assert read(json.dumps({"a": value}).encode()) == {"a": value}

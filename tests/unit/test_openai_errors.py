@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.openai.errors import anthropic_error
@@ -200,7 +200,6 @@ def test_a_text_of_any_length_is_cut():
         assert len(_told(502, part * 10**5)[2]) < 400
 
 
-@settings(deadline=None)
 @given(st.integers(100, 999), st.binary() | st.recursive(
     st.none() | st.text() | st.integers() | st.booleans(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(

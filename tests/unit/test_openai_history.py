@@ -38,7 +38,7 @@ def _body(body: dict[str, Any], dialect: Dialect, model: str) -> bytes:
     return to_chat(raw, model=model, dialect=dialect, provider="provider", session=None).body
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(BODIES, ROWS, MODELS)
 def test_any_body_becomes_one_that_the_provider_takes(body, dialect, model):
     try:
@@ -51,7 +51,7 @@ def test_any_body_becomes_one_that_the_provider_takes(body, dialect, model):
     check_types(plain(chat), strict=dialect.name == "openai")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(MESSAGES, ROWS, MODELS)
 def test_any_history_can_be_translated(messages, dialect, model):
     """Where no tools are offered nothing can be refused."""

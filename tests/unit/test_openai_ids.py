@@ -4,7 +4,7 @@ import re
 from time import process_time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.anthropic.issued import named_issuer
@@ -79,7 +79,6 @@ def test_an_id_used_again_and_again_is_replaced_in_linear_time(dialect):
 LEGAL = re.compile(r"[a-zA-Z0-9_-]+")
 
 
-@settings(deadline=None)
 @given(st.lists(st.text() | st.sampled_from(["call_0", "call_9f8e7d6c"])), st.sampled_from(["", "c2ln+/="]))
 def test_ids_are_legal_unique_and_lead_back(owns, signature):
     ids = AnswerIds("Seed", "fake")

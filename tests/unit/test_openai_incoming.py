@@ -73,7 +73,7 @@ def test_a_function_is_a_tool_that_the_client_runs(tool, is_function):
     assert tools[0].is_function is is_function
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(BODIES)
 def test_any_object_can_be_read(body: dict[str, Any]):
     read_offered(json.dumps(body).encode())

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.anthropic.answer_facts import AnswerFacts
@@ -94,7 +94,6 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(STEPS, st.booleans(), st.booleans())
 def test_any_order_of_steps_makes_a_well_formed_stream(steps, shows, signed):
     one, events = _run(*steps, shows_thinking=shows, signed=signed)
@@ -108,7 +107,6 @@ OBJECTS = st.dictionaries(st.text(max_size=4), st.text(max_size=9) | st.integers
 )
 
 
-@settings(deadline=None)
 @given(PIECES, st.lists(OBJECTS, max_size=3), st.data())
 def test_nothing_is_lost_in_any_interleaving(pieces, objects, data):
     """Text, thinking and the fragments of calls, each in its own order."""
@@ -307,7 +305,6 @@ COUNT = st.integers(0, 10**6)
 NONSENSE = st.none() | st.text() | st.floats() | st.integers() | st.booleans() | st.lists(st.integers())
 
 
-@settings(deadline=None)
 @given(prompt=COUNT, cached=COUNT, written=COUNT, completion=COUNT)
 def test_input_tokens_exclude_cached_ones(prompt, cached, written, completion):
     details = {"cached_tokens": cached, "cache_write_tokens": written}
@@ -321,7 +318,6 @@ def test_input_tokens_exclude_cached_ones(prompt, cached, written, completion):
         assert usage["output_tokens"] == completion
 
 
-@settings(deadline=None)
 @given(prompt=st.integers(1, 100), cached=st.integers(101, 200))
 def test_anthropics_names_may_mean_that_the_prompt_is_without_the_cache(prompt, cached):
     usage = usage_of({"prompt_tokens": prompt, "cache_read_input_tokens": cached})
@@ -338,7 +334,6 @@ def test_reasoning_that_is_counted_apart_is_added(total, output):
     assert usage_of(told | {"completion_tokens_details": {"reasoning_tokens": 30}})["output_tokens"] == output
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(
     ["prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "prompt_tokens_details",
      "completion_tokens_details", "prompt_cache_hit_tokens", "cache_read_input_tokens"]
@@ -385,7 +380,6 @@ def test_only_what_begins_with_a_tag_is_thinking(text, thinking, said):
     assert _told([text]) == (thinking, said)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(CASES), st.lists(st.integers(0, 40)))
 def test_it_does_not_depend_on_how_the_text_is_cut(case, cuts):
     text, *told = case

@@ -5,7 +5,7 @@ from itertools import pairwise
 from time import process_time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -59,14 +59,12 @@ def interleaved(draw: st.DrawFn) -> tuple[list[tuple[str, str]], list[Fragment]]
     return wanted, parts
 
 
-@settings(deadline=None)
 @given(interleaved(), st.booleans())
 def test_calls_survive_in_any_interleaving(case, signed):
     wanted, parts = case
     assert _told(_run(parts, signed=signed)) == wanted
 
 
-@settings(deadline=None)
 @given(interleaved())
 def test_ids_alone_tell_calls_apart(case):
     wanted, parts = case
@@ -76,7 +74,6 @@ def test_ids_alone_tell_calls_apart(case):
     )
 
 
-@settings(deadline=None)
 @given(interleaved())
 def test_names_and_ids_may_come_with_every_fragment(case):
     wanted, parts = case
@@ -87,7 +84,6 @@ def test_names_and_ids_may_come_with_every_fragment(case):
     assert _told(_run(repeated)) == wanted
 
 
-@settings(deadline=None)
 @given(interleaved())
 def test_calls_may_all_have_the_same_index(case):
     wanted, parts = case
@@ -226,7 +222,6 @@ def _fed(*pieces: str) -> Arguments:
     return arguments
 
 
-@settings(deadline=None)
 @given(OBJECTS, st.booleans(), st.sampled_from([None, 0, 2]), CUTS)
 def test_an_object_survives_exactly_however_it_is_cut(value, ascii, indent, cuts):
     text = json.dumps(value, ensure_ascii=ascii, indent=indent)
@@ -240,7 +235,6 @@ def test_an_object_survives_exactly_however_it_is_cut(value, ascii, indent, cuts
     assert out == arguments.text == arguments.finalized() == text
 
 
-@settings(deadline=None)
 @given(OBJECTS, OBJECTS, CUTS)
 def test_a_second_object_is_separated_from_the_first(one, other, cuts):
     first, second = json.dumps(one), json.dumps(other)
@@ -263,7 +257,6 @@ def test_text_after_the_object_is_dropped(after):
     assert _fed('{"a":1}' + after, "x").finalized() == '{"a":1}'
 
 
-@settings(deadline=None)
 @given(OBJECTS, CUTS)
 def test_an_object_within_a_string_is_taken_out(value, cuts):
     text = json.dumps(value)
@@ -363,13 +356,11 @@ def test_two_halves_are_a_character_and_one_is_none(text, whole):
     assert whole_characters(text) == whole
 
 
-@settings(deadline=None)
 @given(UNITS, CUTS_HALVES)
 def test_it_does_not_matter_where_a_text_is_cut(text, cuts):
     assert _fed_halves(text, cuts, escaped=False) == whole_characters(text)
 
 
-@settings(deadline=None)
 @given(UNITS, CUTS_HALVES)
 def test_it_does_not_matter_where_json_is_cut(text, cuts):
     written = json.dumps({"a": text})

@@ -12,7 +12,7 @@ import brotli
 import httpx2
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.anthropic.answer_facts import AnswerFacts
@@ -49,7 +49,6 @@ def test_golden(path):
     assert written(translated(raw)).decode() == expected.decode()
 
 
-@settings(deadline=None)
 @given(st.sampled_from(GOLDEN), CUTS)
 def test_output_does_not_depend_on_cuts(path, cuts):
     raw, expected = case(path)
@@ -89,7 +88,6 @@ def test_facts_equal_those_that_an_observer_reads_from_the_output(path, streams)
         assert _differences(result.facts, AnswerFacts()) == {}
 
 
-@settings(deadline=None)
 @given(st.sampled_from(STREAMS), CUTS)
 def test_facts_equal_those_of_an_observer_after_every_chunk(path, cuts):
     raw, _ = case(path)
@@ -266,7 +264,6 @@ def _message(stream: bytes) -> dict:
 
 
 @pytest.mark.parametrize("encoding", ENCODERS)
-@settings(deadline=None)
 @given(cuts=CUTS)
 def test_a_compressed_answer_is_decoded(encoding, cuts):
     raw = sent("openai_tool_call")
@@ -368,7 +365,6 @@ def test_an_internal_error_leaks_no_chat_completion_to_the_client():
     assert reader.facts.cut == "ZeroDivisionError while it was translated"
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300)), st.booleans())
 def test_no_bytes_raise(chunks, streams):
     result = fed([b"data: {", *chunks], streams=streams)

@@ -77,7 +77,7 @@ def test_a_block_is_known_by_its_digest_under_the_key(start):
     assert memory.issuer_of(ThinkingBlock("thinking", "")) is None
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.sampled_from([ONE, TWO, THREE]), st.sampled_from(["zai", "kimi"])), max_size=6))
 def test_who_was_first_has_issued_it_after_a_restart_too(learned):
     with tempfile.TemporaryDirectory() as folder:

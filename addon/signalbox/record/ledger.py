@@ -260,8 +260,12 @@ class Database:
         self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(self.file, os.O_RDWR | os.O_CREAT, 0o600))
         connection = self._engine.connect()
-        with connection.begin():
-            _create(connection)
+        try:
+            with connection.begin():
+                _create(connection)
+        except BaseException:
+            connection.close()  # another one is made at the next try
+            raise
         return connection
 
 

@@ -146,8 +146,8 @@ class LogWriter:
                     self._log_error(error)
 
     def _put(self, job: _Job) -> None:
-        self._jobs.put(job)
-        with self._lock:
+        with self._lock:  # the thread ends under it, when no job is left
+            self._jobs.put(job)
             if self._thread is None:
                 # Not a daemon after `close`: the process ends once the entry is written.
                 is_late = self._closing.is_set()

@@ -1,0 +1,101 @@
+"""The state folder: a lock that another process holds, and a router that is killed."""
+
+import http.client
+import json
+import sqlite3
+import sys
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+
+import pytest
+
+from tests.support.fake_provider import Upstream
+from tests.support.router_process import OPENER, Router, wait_until
+
+ROUTER = Router
+
+pytestmark = pytest.mark.slow
+
+if sys.platform != "win32":
+    import fcntl
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+
+
+def rules(home: Upstream, up: Upstream) -> str:
+    return f"""
+providers:
+  anthropic: {{url: "{home.url}", auth: client}}
+rules:
+  - {{match: "*", to: anthropic}}
+"""
+
+
+def ask(router: Router, model: str, prompt: str = "Hi", session: str = "", **headers: str) -> int:
+    """The status of the answer to a request that is not streamed."""
+    if session:
+        headers["x-claude-code-session-id"] = session
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": prompt}]}).encode()
+    asked = urllib.request.Request(
+        f"{router.url}/v1/messages", body, {"authorization": "Bearer x", **headers}
+    )
+    try:
+        with OPENER.open(asked, timeout=20) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@posix
+def test_a_lock_that_another_process_holds_is_waited_for_by_nobody(router: Router):
+    assert ask(router, "m", session="lock") == 200
+    before = len(router.records(1, session="lock"))
+    with (router.state / ".requests.jsonl.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        began = time.monotonic()
+        assert [ask(router, "m", session="lock") for _ in range(5)] == [200] * 5
+        assert time.monotonic() - began < 5
+        router.wait_log("requests are not recorded: .*another process holds the lock of the log")
+        assert len(router.records(session="lock")) == before
+    assert len(router.records(before + 5, session="lock")) == before + 5
+    router.wait_log("requests are recorded again")
+
+
+def test_ledger_and_log_agree_after_a_kill_under_load(start_router, upstream: Upstream, tmp_path):
+    settings = {"rules": f"providers: {{a: {{url: '{upstream.url}'}}}}\nrules: [{{match: '*', to: a}}]\n"}
+    killed: Router = start_router(upstream.url, state=tmp_path / "state", **settings)
+    finished: list[str] = []
+
+    def load(name: str) -> None:
+        with suppress(OSError, http.client.HTTPException):
+            for number in range(1000):
+                assert ask(killed, f"{name}-{number}") == 200
+                finished.append(f"{name}-{number}")
+
+    with ThreadPoolExecutor(4) as pool:
+        for name in "abcd":
+            pool.submit(load, name)
+        wait_until(lambda: len(finished) > 60, 20, lambda: "60 answers")
+        killed.process.kill()
+    killed.process.wait(5)
+    router: Router = start_router(upstream.url, state=tmp_path / "state", **settings)
+
+    def logged() -> list[str]:
+        return sorted(record["model"] for record in router.records())
+
+    wait_until(
+        lambda: rows(router) == logged(), 10, lambda: f"{len(rows(router))} rows, {len(logged())} lines"
+    )
+    assert len(set(logged())) == len(logged()), "none is doubled"
+    missing = set(finished) - set(logged())
+    assert len(missing) <= 4, "at most what ended in the very moment"
+    router.stop()
+    assert not list((tmp_path / "state").glob("spool-*"))
+
+
+def rows(router: Router) -> list[str]:
+    with closing(sqlite3.connect(router.state / "ledger.sqlite")) as ledger:
+        return [model for (model,) in ledger.execute("SELECT model FROM requests ORDER BY model")]
