@@ -26,6 +26,7 @@ from signalbox.config.rules import Level, Provider, Rules
 from signalbox.config.watch import Live
 from signalbox.errors import log_error
 from signalbox.exchange import Exchange, RequestKind
+from signalbox.inspect.retention import Retention
 from signalbox.proxy import setup
 from signalbox.proxy.dispatch import Services
 from signalbox.proxy.reload_guard import ReloadGuard
@@ -180,6 +181,7 @@ class App:
         self._tasks: asyncio.Task[None] | None = None
         self._is_running = False
         self.guard = ReloadGuard(self)
+        self.retention = Retention(master, lambda: self.rules.inspect)
         self._block_private = setup.user_block_private(master)
 
     @classmethod

@@ -67,6 +67,8 @@ def test_metadata_tell_what_was_changed_and_used(start_router, tmp_path, upstrea
     assert noted["output_tokens"] > 0
     assert isinstance(noted["cost"], float)
     assert flow.comment.endswith("rule=coding attempts=zai:200")
+    assert flow.response is not None
+    assert b"message_stop" in (flow.response.content or b"")
     assert flow.marked == ""
 
 

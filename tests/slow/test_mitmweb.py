@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.slow.test_secrets import Web
-from tests.support.answers import message_sse
+from tests.support.answers import message_sse, sse
 from tests.support.fake_provider import Upstream
 from tests.support.raw_client import Caller
 from tests.support.router_process import OPENER, wait_until
@@ -73,3 +73,31 @@ def test_the_view_of_a_request_chooses_itself(web, second):
     shown = view(web, flow["id"], "request")
     assert shown["view_name"] == "Messages request"
     assert "Model: glm-4.7" in shown["text"]
+
+
+def test_streamed_answer_is_shown_while_it_comes(web, second, gate):
+    events = message_sse("glm-4.7").chunks
+    second.answer(sse(*events[:4], gate, *events[4:]))
+    with Caller(web) as caller:
+        caller.ask("claude-sonnet-4-5")
+        caller.until(b"content_block_delta")
+        wait_until(lambda: flows(web)[0].get("response", {}).get("contentLength"), 5, web.log)
+        shown = view(web, flows(web)[0]["id"], "response")
+        assert shown["view_name"] == "Messages answer"
+        assert "(not over)" in shown["text"]
+        gate.set()
+        assert caller.answer().status == 200
+    (flow,) = finished(web, 1)
+    wait_until(lambda: "stop reason" in view(web, flow["id"], "response")["text"], 5, web.log)
+
+
+def test_finished_flows_beyond_keep_go_and_long_bodies_are_cut(tmp_path, upstream, second):
+    text = rules(second, "inspect: {keep: 3, bodies: 1KB}")
+    with Web(tmp_path, upstream.url, rules=text) as web:
+        second.answer(message_sse("glm-4.7", ["word " * 1000]))
+        for _ in range(6):
+            assert len(ask(web, "claude-sonnet-4-5")) > 5000  # the client gets all of it
+        wait_until(lambda: len(json.loads(web.shown())) == 3, 5, lambda: web.shown().decode())
+        flow = flows(web)[-1]
+        assert flow["response"]["contentLength"] == 1024
+        assert view(web, flow["id"], "response")["text"].startswith("Cut: the first 1,024 of ")

@@ -303,8 +303,6 @@ PENDING = (
     Pending("ledger", "ledger: URL", _is_not("sqlite")),
     Pending("ledger.url", "ledger: URL", _is_not("sqlite")),
     Pending("listen", "listen"),
-    Pending("inspect.keep", "inspect.keep"),
-    Pending("inspect.bodies", "inspect.bodies"),
 )
 
 

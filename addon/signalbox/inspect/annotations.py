@@ -64,7 +64,7 @@ def annotate_failed(
     exchange.failed_notes.append(flow.metadata[METADATA])
     line = console.failover_line(attempt.provider.shown, attempt.label, attempt.detail, following)
     flow.comment = _text(line)
-    flow.marked = FAILED_ATTEMPT
+    flow.marked = _note_marker(flow, FAILED_ATTEMPT)
 
 
 def annotate_answer(flow: http.HTTPFlow, exchange: Exchange, entry: Entry) -> None:
@@ -77,7 +77,7 @@ def annotate_answer(flow: http.HTTPFlow, exchange: Exchange, entry: Entry) -> No
     line = f"{console.request_line(entry, prompts=False)} rule={console.name(entry.rule or '-')}"
     attempts = f" attempts={console.name(entry.attempts)}" if entry.attempts else ""
     flow.comment = flow.comment or _text(line + attempts)
-    flow.marked = flow.marked or _marker(exchange, entry)
+    flow.marked = flow.marked or _note_marker(flow, _marker(exchange, entry))
 
 
 def _note_usage(flow: http.HTTPFlow, exchange: Exchange, row: AttemptRow | None) -> None:
@@ -86,6 +86,12 @@ def _note_usage(flow: http.HTTPFlow, exchange: Exchange, row: AttemptRow | None)
         values |= {name: getattr(row, name) for name in TOKENS}
         values["cost"] = row.cost
     flow.metadata[METADATA] = values
+
+
+def _note_marker(flow: http.HTTPFlow, marker: str) -> str:
+    """So that a marker set by hand is told from ours."""
+    flow.metadata[METADATA]["marker"] = marker
+    return marker
 
 
 def _marker(exchange: Exchange, entry: Entry) -> str:

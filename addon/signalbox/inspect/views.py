@@ -47,6 +47,7 @@ class RequestView(Contentview):
     def prettify(self, data: bytes, metadata: Metadata) -> str:
         lines: list[str] = []
         values = _noted(metadata)
+        lines += _cut(data, values.get("request_length"))
         lines += [line for line in section("Changes", _list(items(values.get("changes")))) if line or lines]
         lines += [line for line in section("Why", _why(values)) if line or lines]
         try:
@@ -67,6 +68,11 @@ class RequestView(Contentview):
 def _list(values: list[Any]) -> Iterator[str]:
     for value in values:
         yield from indented(str(value))
+
+
+def _cut(data: bytes, length: Any) -> list[str]:
+    """That not the whole body was stored."""
+    return [f"Cut: the first {len(data):,} of {length:,} bytes are stored.", ""] if length else []
 
 
 def _why(values: Mapping[str, Any]) -> Iterator[str]:
@@ -104,8 +110,9 @@ class AnswerView(Contentview):
     @override
     def prettify(self, data: bytes, metadata: Metadata) -> str:
         try:
-            cost = _noted(metadata).get("cost")
-            return _encodable(answer_text(answer_of(data), cost if isinstance(cost, float) else None))
+            cost, length = _noted(metadata).get("cost"), _noted(metadata).get("response_length")
+            text = answer_text(answer_of(data), cost if isinstance(cost, float) else None)
+            return _encodable([*_cut(data, length), *text])
         except Exception as error:  # of broken data: shown as it is
             return f"This cannot be read as a {self._name}: {error}\n\n{data.decode(errors='replace')}"
 

@@ -134,6 +134,7 @@ class Hooks:
 
     def response(self, flow: http.HTTPFlow) -> None:
         self._record(flow)
+        self.app.retention.ended(flow)
 
     def error(self, flow: http.HTTPFlow) -> None:
         exchange = self.app.exchanges.get(flow)
@@ -143,6 +144,7 @@ class Hooks:
             else:
                 exchange.fail()
         self._record(flow)
+        self.app.retention.ended(flow)
 
     # one step each
 

@@ -78,3 +78,4 @@ def report_failover(
     else:
         failed.response.timestamp_end = now
     view.add([failed])
+    app.retention.ended(failed)

@@ -53,6 +53,7 @@ from signalbox.anthropic.errors import error_event, error_type, read_error
 from signalbox.errors import log_error, short_reason
 from signalbox.exchange import Exchange
 from signalbox.inspect.annotations import annotate_attempt
+from signalbox.inspect.retention import StoredAnswer
 from signalbox.proxy.headers import (
     LeakError,
     handed_on,
@@ -151,6 +152,8 @@ class RoutedStream(HttpStream):
         """Of the attempt under way, as far as it has come."""
         self._sent: Literal["nothing", "early head", "answer"] = "nothing"
         """What was sent to the client."""
+        self._stored: StoredAnswer | None = None
+        """Of the answer that is delivered, for views and files."""
         self._ping_at = inf
         """When the client must hear something."""
         self._last_error = ("api_error", "No provider answered.")
@@ -580,6 +583,7 @@ class RoutedStream(HttpStream):
             answer.frame(flow.request.http_version)
             yield SendHttp(ResponseHeaders(self.stream_id, response, False), client)
         self._sent = "answer"
+        self._stored = self.app.retention.store(flow, exchange)
         self._ping_when_silent(answer)
         for data in answer.buffered:
             yield from self._pass(answer, data)
@@ -638,8 +642,8 @@ class RoutedStream(HttpStream):
         if data:
             if not exchange.is_provenance_written:
                 yield from self.hook(SignalboxLearnedHook(self.flow))
-            if self.context.options.store_streamed_bodies:
-                self.response_body_buf += data
+            if self._stored is not None:
+                self._stored.add(data)
             yield SendHttp(ResponseData(self.stream_id, data), self.context.client)
             self._ping_when_silent(answer)
 
@@ -659,9 +663,7 @@ class RoutedStream(HttpStream):
         exchange, response = self.exchange, answer.response
         if exchange.outcome is None:
             exchange.conclude(answer.final(datetime.now(UTC)))
-        if self.context.options.store_streamed_bodies:
-            response.data.content = bytes(self.response_body_buf)
-            self.response_body_buf.clear()
+        self._close_stored()
         response.timestamp_end = time.time()
         yield from self.hook(HttpResponseHook(self.flow))
         self.client_state = self.server_state = self.state_errored
@@ -787,10 +789,16 @@ class RoutedStream(HttpStream):
 
     def _drop(self) -> Commands[None]:
         self._ping_at = inf
+        self._close_stored()
         self.client_state = self.server_state = self.state_errored
         self.flow.live = False
         yield HttpErrorHook(self.flow)
         yield DropStream(self.stream_id)
+
+    def _close_stored(self) -> None:
+        if self._stored is not None:
+            self._stored.close()
+            self._stored = None
 
     # answers of the router's own
 

@@ -1,0 +1,51 @@
+"""Which finished flows stay, and how much of their bodies."""
+
+from mitmproxy.flow import Flow
+from mitmproxy.test import tflow
+
+from signalbox.inspect.annotations import METADATA
+from signalbox.inspect.retention import cut, surplus
+
+
+def flows(n: int) -> list[Flow]:
+    made: list[Flow] = [tflow.tflow(resp=True) for _ in range(n)]
+    for flow in made:
+        flow.live = False
+    return made
+
+
+def test_oldest_finished_flows_go_first():
+    made = flows(5)
+    assert surplus(made, 3) == made[:2]
+    assert surplus(made, 5) == []
+
+
+def test_live_flows_and_those_marked_by_hand_stay_and_do_not_count():
+    made = flows(5)
+    made[0].live, made[1].marked = True, ":star:"
+    assert surplus(made, 2) == [made[2]]
+
+
+def test_marker_of_the_router_does_not_make_a_flow_stay():
+    made = flows(3)
+    for flow in made:
+        flow.marked = ":x:"
+    made[1].metadata[METADATA] = {"marker": ":x:"}
+    assert surplus(made, 0) == [made[1]]
+
+
+def test_bodies_are_cut_and_their_length_is_noted():
+    flow = tflow.tflow(resp=True)
+    flow.request.data.content, flow.response.data.content = b"x" * 10, b"y" * 20
+    assert cut(flow, 10)
+    assert (flow.request.data.content, flow.response.data.content) == (b"x" * 10, b"y" * 10)
+    assert flow.metadata[METADATA] == {"response_length": 20}
+
+
+def test_compressed_body_that_is_too_long_is_not_stored():
+    flow = tflow.tflow(resp=True)
+    flow.response.headers["content-encoding"] = "gzip"
+    flow.response.data.content = b"y" * 20
+    assert cut(flow, 10)
+    assert flow.response.content == b""
+    assert flow.metadata[METADATA] == {"response_length": 20}
