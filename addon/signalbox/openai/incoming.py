@@ -189,7 +189,7 @@ def _decode[T](decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw) -> T:
     try:
         return decoder.decode(raw)
     except UNREADABLE as error:
-        raise UntranslatableError(f"the request cannot be read_request: {error}") from None
+        raise UntranslatableError(f"the request cannot be read: {error}") from None
 
 
 def pieces(content: Content) -> list[Piece]:

@@ -103,7 +103,7 @@ _SCHEMA = "Answer with one JSON value that follows this JSON Schema, and with no
 
 
 class ChatRequest(msgspec.Struct, frozen=True):
-    """What one provider is sent, and what its answer has to be read_request with."""
+    """What one provider is sent, and what its answer has to be read with."""
 
     body: bytes
     """Compact JSON in UTF-8."""
