@@ -132,6 +132,7 @@ def test_a_budget_that_a_live_edit_brings_counts_what_was_used_before(start_rout
     wait_until(lambda: ask(router) == "anthropic", 5, router.log)
 
 
+@pytest.mark.slow
 def test_routers_that_share_a_folder_see_what_the_others_use(start_router, tmp_path, upstream, second):
     text, state = rules(upstream, second, 2), tmp_path / "state"
     one, other = (start_router(upstream.url, rules=text, state=state) for _ in range(2))
@@ -140,6 +141,7 @@ def test_routers_that_share_a_folder_see_what_the_others_use(start_router, tmp_p
     assert ask(other) == "anthropic"
 
 
+@pytest.mark.slow
 def test_it_counts_while_the_ledger_cannot_be_written(tmp_path, upstream, second):
     (tmp_path / "state").mkdir(mode=0o700)
     (tmp_path / "state" / "ledger.sqlite").write_bytes(b"no database" * 1000)

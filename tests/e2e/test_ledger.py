@@ -305,6 +305,7 @@ def _damaged(file: Path, _: ExitStack) -> None:
     file.write_bytes(b"no database" * 1000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [_locked, _damaged])
 def test_a_file_that_cannot_be_written_costs_no_request_and_one_line(tmp_path, upstream, second, spoil):
     (tmp_path / "state").mkdir(mode=0o700)

@@ -211,6 +211,7 @@ def test_a_client_that_leaves_costs_nothing(shared):
     assert "fault" not in shared.router.log()
 
 
+@pytest.mark.slow
 def test_a_hanging_provider_is_left_out_before_claude_code_gives_up(start_router, upstream, second):
     upstream.answer(CLAUDE)
     second.answer(OPENAI)

@@ -203,6 +203,7 @@ def test_probes_go_through_no_proxy_of_the_environment(start, plan, second):
     assert second.requests == []
 
 
+@pytest.mark.slow
 def test_without_a_probe_it_comes_back_when_the_named_reset_has_passed(start, plan):
     router = start(f"{MARKS}, probe: 0s")
     plan.stands(w5h=0.95, resets_in=3)
@@ -321,6 +322,7 @@ def test_a_symbolic_link_in_its_place_becomes_a_real_file(start, plan, status, t
     assert [file.name for file in status.parent.iterdir()] == [status.name]
 
 
+@pytest.mark.slow
 def test_a_reader_sees_the_line_before_or_after_and_never_half_of_it(start, plan, status):
     router = start("")
     plan.stands(w5h=0.09)
@@ -462,6 +464,7 @@ def test_a_restart_within_the_hysteresis_stays_away(start, plan, tmp_path, statu
     assert ask(again).attempts == "litellm:200"
 
 
+@pytest.mark.slow
 def test_a_restart_after_the_reset_asks_again(start, plan, tmp_path):
     state = tmp_path / "state"
     router = start("", state=state)
