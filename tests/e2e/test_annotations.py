@@ -1,5 +1,8 @@
 """What the router notes in flows: metadata, comment and marker, as saved flows hold them."""
 
+from contextlib import closing
+from dataclasses import replace
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ from mitmproxy.io import FlowReader
 
 from tests.support.answers import error_json, message_json, message_sse
 from tests.support.fake_provider import Upstream
-from tests.support.raw_client import Caller
+from tests.support.raw_client import LOGIN, Caller
 
 KEY = "zai-key-for-tests-0001"
 
@@ -70,6 +73,33 @@ def test_metadata_tell_what_was_changed_and_used(start_router, tmp_path, upstrea
     assert flow.response is not None
     assert b"message_stop" in (flow.response.content or b"")
     assert flow.marked == ""
+
+
+def test_cookies_of_an_answer_are_masked_in_flows_and_real_for_the_client(
+    start_router, tmp_path, upstream, second
+):
+    cookie = "session=cookie-of-nobody-0000001; Path=/"
+    file = tmp_path / "saved.flows"
+    upstream.answer(replace(message_json("claude-haiku-4-5"), headers=(("Set-Cookie", cookie),)))
+    options = ("--set", f"save_stream_file={file}")
+    router = start_router(upstream.url, rules=rules(upstream, second), options=options)
+    for path in ("/v1/messages", "/v1/elsewhere"):
+        with closing(HTTPConnection("127.0.0.1", router.ports[0], timeout=10)) as connection:
+            connection.request("POST", path, b'{"model": "claude-haiku-4-5"}', {"Authorization": LOGIN})
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.headers["set-cookie"] == cookie
+    router.stop()
+    assert b"cookie-of-nobody-0000001" not in file.read_bytes()
+    assert b"session=cooki...00001; Path=/" in file.read_bytes()
+
+
+def test_key_that_a_streamed_answer_repeats_is_masked_in_flows(start_router, tmp_path, upstream, second):
+    second.answer(message_sse("glm-4.7", ["Your key is ", KEY]))
+    flow = saved(start_router, tmp_path, upstream, second, "claude-sonnet-4-5")
+    assert flow.response is not None
+    assert b"Your key is " in (flow.response.content or b"")
+    assert KEY.encode() not in (tmp_path / "saved.flows").read_bytes()
 
 
 def test_answer_after_a_failover_is_marked(start_router, tmp_path, upstream, second):

@@ -10,12 +10,14 @@ from mitmproxy.net.http.validate import validate_headers
 
 from signalbox.anthropic.issued import MARK
 from signalbox.exchange import Exchange
-from signalbox.routing.credentials import is_secret, masked_path, masked_value
+from signalbox.routing.credentials import is_secret, mask, masked_path, masked_value
 from signalbox.routing.outgoing import Outgoing
 
 LARGE = 1024 * 1024
 """Bytes of a body beyond which work on it runs in a thread. Up to there it takes some 10 ms, and others wait
 as long for a thread: Python changes from one to the other every 5 ms."""
+
+SET_COOKIE = "set-cookie"
 
 FINAL = range(200, 1000)
 """Statuses of an answer. Below 200 only a 101 may stand for one, and only where the client asked for it
@@ -87,6 +89,30 @@ def mask_repeated(headers: http.Headers, exchange: Exchange) -> None:
     fields = [(name, exchange.redact(value)) for name, value in headers.fields]
     if fields != list(headers.fields):
         headers.fields = tuple(fields)
+
+
+def hide_cookies(response: http.Response) -> list[str]:
+    """Mask the values of `Set-Cookie` where the answer is shown; gives the real ones, for `with_cookies`."""
+    cookies = response.headers.get_all(SET_COOKIE)
+    if cookies:
+        response.headers.set_all(SET_COOKIE, [_masked_cookie(cookie) for cookie in cookies])
+    return cookies
+
+
+def with_cookies(response: http.Response, cookies: list[str]) -> http.Response:
+    """The head as the client gets it: `response`, or a copy with these cookies where it shows them masked."""
+    if not cookies or response.headers.get_all(SET_COOKIE) != [_masked_cookie(one) for one in cookies]:
+        return response
+    real = copied(response)
+    real.headers.set_all(SET_COOKIE, cookies)
+    return real
+
+
+def _masked_cookie(cookie: str) -> str:
+    """`session=abcde...vwxyz; Path=/`."""
+    pair, separator, attributes = cookie.partition(";")
+    name, equals, value = pair.partition("=")
+    return f"{name}{equals}{mask(value.strip())}{separator}{attributes}" if equals else mask(cookie)
 
 
 def copied[M: http.Message](message: M) -> M:

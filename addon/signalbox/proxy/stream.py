@@ -57,6 +57,7 @@ from signalbox.inspect.retention import StoredAnswer
 from signalbox.proxy.headers import (
     LeakError,
     handed_on,
+    hide_cookies,
     is_large,
     mask_headers,
     mask_repeated,
@@ -64,6 +65,7 @@ from signalbox.proxy.headers import (
     not_an_answer,
     plain_headers,
     show,
+    with_cookies,
     with_secrets,
 )
 from signalbox.proxy.hook_dispatch import (
@@ -152,6 +154,8 @@ class RoutedStream(HttpStream):
         """Of the attempt under way, as far as it has come."""
         self._sent: Literal["nothing", "early head", "answer"] = "nothing"
         """What was sent to the client."""
+        self._cookies: list[str] = []
+        """Values of `Set-Cookie` that the flow shows masked: put back when the head is sent."""
         self._stored: StoredAnswer | None = None
         """Of the answer that is delivered, for views and files."""
         self._ping_at = inf
@@ -239,6 +243,8 @@ class RoutedStream(HttpStream):
             exchange.on_response_head(event.response.status_code, headers, time.monotonic())
             self.app.stores.observe_head(exchange, event.response.status_code, headers)
         head = handed_on(event.response, self.flow.request)
+        if exchange is not None and exchange.rules.inspect.secrets == "mask":
+            self._cookies = hide_cookies(head)
         return ResponseHeaders(event.stream_id, head, event.end_stream)
 
     def _let_others_go(self) -> Commands[None]:
@@ -854,6 +860,8 @@ class RoutedStream(HttpStream):
             except StopIteration:
                 return
             reply = None
+            if isinstance(command, SendHttp) and isinstance(command.event, ResponseHeaders):
+                command.event.response = with_cookies(command.event.response, self._cookies)
             if isinstance(command, SendHttp) and not self._linear:
                 event = command.event
                 if isinstance(event, RequestHeaders):
