@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 
 from tests.support.chat_bodies import DONE_KINDS, MESSAGES
 
 
+@pytest.mark.slow
 def test_these_histories_hold_every_kind_of_block_in_every_order():
     seen: set[str] = set()
 
