@@ -41,8 +41,11 @@ def of(*ids: str) -> Answer:
     return json_answer({"data": [{"id": id, "display_name": id.title()} for id in ids]})
 
 
-def gather(folder: Path, rules: Rules, caller: Caller | None = CALLER, **more: Any) -> Gathered:
-    return asyncio.run(ModelLists(folder, token_of=no_login).gather(rules, caller, **more))
+def gather(
+    folder: Path, rules: Rules, caller: Caller | None = CALLER, *, limit: float = 30, **more: Any
+) -> Gathered:
+    """`limit` is long: only what hangs should be left out, on a busy machine too."""
+    return asyncio.run(ModelLists(folder, token_of=no_login, limit=limit).gather(rules, caller, **more))
 
 
 def no_login(_: Provider) -> None:
@@ -116,15 +119,15 @@ def test_one_that_hangs_is_left_out_in_time(tmp_path, upstream, second, failing,
     second.answer(of("z"))
     {"upstream": upstream, "second": second}[failing].answer(Answer(wait=threading.Event()))
     begun = time.monotonic()
-    gathered = gather(tmp_path, rules(anthropic=client(upstream), zai=keyed(second)))
-    assert time.monotonic() - begun < 10
+    gathered = gather(tmp_path, rules(anthropic=client(upstream), zai=keyed(second)), limit=4)
+    assert time.monotonic() - begun < 20
     missing, left = ("anthropic", "claude-router-z") if failing == "upstream" else ("zai", "claude-a")
     assert (gathered.missing, gathered.refusal, ids(gathered)) == ((missing,), None, [left])
-    assert caplog.messages == [f"no model list from {missing}: it took longer than 2 s"]
+    assert caplog.messages == [f"no model list from {missing}: it took longer than 4 s"]
 
 
 def test_a_row_of_like_failures_is_told_once_and_a_new_row_again(tmp_path, upstream, caplog):
-    lists, found = ModelLists(tmp_path, token_of=no_login), rules(zai=keyed(upstream))
+    lists, found = ModelLists(tmp_path, token_of=no_login, limit=30), rules(zai=keyed(upstream))
     answers = [
         error_json(500, "e"),
         error_json(500, "e"),
@@ -167,7 +170,7 @@ def test_a_login_of_a_providers_own_asks_for_anthropics_part_where_it_is_there(t
     upstream.answer(of("claude-own"))
     second.answer(of("claude-callers"))
     found = rules(own=f'url: "{upstream.url}", auth: claude-login', anthropic=client(second))
-    lists = ModelLists(tmp_path, token_of=lambda _: "sk-ant-oat01-fake-own-login")
+    lists = ModelLists(tmp_path, token_of=lambda _: "sk-ant-oat01-fake-own-login", limit=30)
     assert ids(asyncio.run(lists.gather(found))) == ["claude-own"]
     assert upstream.requests[0].header("authorization") == "Bearer sk-ant-oat01-fake-own-login"
     assert ids(gather(tmp_path, found)) == ["claude-callers"]

@@ -90,24 +90,25 @@ async def fetch_models(
     *,
     tls: ssl.SSLContext | None = None,
     observe: Observe = ignore,
+    limit: float = LIMIT,
 ) -> list[ModelEntry]:
     """All pages of the provider's list.
 
     `credential` is the caller where its own credentials go there, else the provider's key, or the token of
-    its login. `query` is added to the request; `observe` is called with the head of each response. Raises
-    FetchError.
+    its login. `query` is added to the request; `observe` is called with the head of each response; all pages
+    together may take `limit` seconds. Raises FetchError.
     """
     if tls is None:  # made outside the limit: reading the certificate authorities takes a while
         tls = await asyncio.to_thread(client_ssl_context)
     try:
         async with (
-            asyncio.timeout(LIMIT),
+            asyncio.timeout(limit),
             # One for each provider: it keeps cookies, which know no ports.
             httpx.AsyncClient(verify=tls, trust_env=False) as client,
         ):
             return await _Asking(client, provider, credential, query, observe).pages()
     except TimeoutError:
-        raise FetchError(f"it took longer than {LIMIT:g} s") from None
+        raise FetchError(f"it took longer than {limit:g} s") from None
     except httpx.ConnectError:
         raise FetchError("it could not be reached") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:  # their texts may contain a header
@@ -226,12 +227,14 @@ class ModelLists:
         *,
         token_of: Callable[[Provider], str | None],
         observe: Callable[[Provider, Caller | None, int, Mapping[str, str]], None] | None = None,
+        limit: float = LIMIT,
     ) -> None:
         """`token_of` gives the token of a provider's own login; `observe` is called with the head of each
-        response."""
+        response; `limit` is as in `fetch_models`."""
         self._file = folder / FILE
         self._token_of = token_of
         self._observe = observe
+        self._limit = limit
         self._failures: dict[str, str] = {}
 
     async def gather(
@@ -281,7 +284,9 @@ class ModelLists:
         try:
             credential = self._credential(provider, caller)
             observe = partial(self._observe, provider, caller) if self._observe else ignore
-            found = await fetch_models(provider, credential, query, tls=tls, observe=observe)
+            found = await fetch_models(
+                provider, credential, query, tls=tls, observe=observe, limit=self._limit
+            )
         except FetchError as error:
             if self._failures.get(provider.name) != str(error):
                 log.warning("no model list from %s: %s", provider.name, error)
