@@ -43,7 +43,7 @@ class Retention:
         return self._master.addons.get("view")
 
     def store(self, flow: http.HTTPFlow, exchange: Exchange) -> "StoredAnswer | None":
-        """Where the answer of this flow is stored while it goes to the client; None where nobody shows it."""
+        """Where the answer of this flow is stored on its way to the client; None where nothing shows it."""
         options, view = self._master.options, self._view
         is_saved = any(name in options and getattr(options, name) for name in FILES)
         if view is None and not is_saved:

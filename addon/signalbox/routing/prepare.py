@@ -111,13 +111,13 @@ def _body(
             notes.append(dropped_thinking(thinking.count))
         disables = constraints.disables_thinking and not provider.is_anthropic
         modes = ("adaptive", "enabled") if disables else ("enabled",)
-        mended = (
+        repaired = (
             switched_off(body, modes) if constraints.refuses_thinking and not thinking.switched_off else []
         )
-        edits += mended
+        edits += repaired
         if disables:  # it thinks unless it is told not to
             change["thinking"] = _DISABLED
-        if thinking.switched_off or mended or disables:
+        if thinking.switched_off or repaired or disables:
             notes.append("switched thinking off")
     if not provider.is_anthropic:
         edits += without_billing_block(body)
