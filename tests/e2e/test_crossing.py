@@ -95,6 +95,7 @@ def test_two_routers_that_share_their_state_take_turns_in_one_conversation(start
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+@pytest.mark.slow
 def test_requests_do_not_wait_for_files_that_others_lock(start_router, upstreams, tmp_path):
     """Of learned facts, the ledger and the request log."""
     upstreams["deepseek"].answer(UnsignedProvider("deepseek"))

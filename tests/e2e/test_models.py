@@ -229,6 +229,7 @@ def test_a_hanging_provider_is_left_out_before_claude_code_gives_up(start_router
     assert router.log().count(told) == 1
 
 
+@pytest.mark.slow
 def test_many_at_once_are_all_answered_in_time(shared):
     def slow(_: Received) -> Answer:
         return Answer(200, (), (0.3, CLAUDE.body), "close")
