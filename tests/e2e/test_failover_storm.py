@@ -30,8 +30,7 @@ from tests.support.answers import (
     text_block,
 )
 from tests.support.fake_provider import Received, Upstream
-from tests.support.router import Router
-from tests.support.router_process import wait_until
+from tests.support.router_process import Router, wait_until
 
 ROUTER = Router
 

@@ -229,7 +229,6 @@ def test_a_hanging_provider_is_left_out_before_claude_code_gives_up(start_router
     assert router.log().count(told) == 1
 
 
-@pytest.mark.slow
 def test_many_at_once_are_all_answered_in_time(shared):
     def slow(_: Received) -> Answer:
         return Answer(200, (), (0.3, CLAUDE.body), "close")
@@ -237,12 +236,12 @@ def test_many_at_once_are_all_answered_in_time(shared):
     shared.upstream.answer(slow)
     shared.second.answer(OPENAI)
     found: list[Listed] = []
-    asking = [threading.Thread(target=lambda: found.append(discover(shared.router))) for _ in range(20)]
+    asking = [threading.Thread(target=lambda: found.append(discover(shared.router))) for _ in range(6)]
     for one in asking:
         one.start()
     for one in asking:
-        one.join(5)
-    assert [len(listed.ids) for listed in found] == [5] * 20
+        one.join(20)
+    assert [len(listed.ids) for listed in found] == [5] * 6
 
 
 @pytest.mark.parametrize(
