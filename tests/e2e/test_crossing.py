@@ -11,7 +11,7 @@ from itertools import cycle
 
 import pytest
 
-from tests.support.conversation import SESSION, Conversation
+from tests.support.conversation import SESSION, Conversation, history
 from tests.support.fake_provider import Upstream
 from tests.support.router import Router
 from tests.support.strict_providers import (
@@ -143,22 +143,6 @@ def test_thinking_that_is_bound_to_another_conversation_is_mended_by_one_more_tr
 @pytest.fixture
 def router(start_router: Callable[..., Router], upstreams: dict[str, Upstream]) -> Router:
     return start_router(upstreams["anthropic"].url, rules=rules(upstreams))
-
-
-def history(model: str, signature: str, *, stream: bool = False) -> bytes:
-    thinking = {"type": "thinking", "thinking": "hm", "signature": signature}
-    return json.dumps(
-        {
-            "model": model,
-            "max_tokens": 64,
-            "stream": stream,
-            "messages": [
-                {"role": "user", "content": "a"},
-                {"role": "assistant", "content": [thinking, {"type": "text", "text": "b"}]},
-                {"role": "user", "content": "c"},
-            ],
-        }
-    ).encode()
 
 
 def test_a_session_has_one_name_at_all_other_providers_and_keeps_it(start_router, upstreams, tmp_path):

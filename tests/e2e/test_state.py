@@ -1,6 +1,5 @@
 """Nothing that users, files or other processes do beside a request holds the others up."""
 
-import json
 import sys
 import time
 import urllib.error
@@ -13,9 +12,7 @@ from tests.support.answers import Answer, error_json, message_json
 from tests.support.fake_provider import Received, Upstream
 from tests.support.router import Router
 from tests.support.router_process import OPENER
-
-if sys.platform != "win32":
-    pass
+from tests.support.status import ask
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks and pipes")
 KEY = "key-for-tests-0000000001"
@@ -41,21 +38,6 @@ rules:
   - {{match: {{model: "slow-*", prompt: ['\\s+$', a.*b.*c.*d]}}, to: other}}
   - {{match: "*", to: anthropic}}
 """
-
-
-def ask(router: Router, model: str, prompt: str = "Hi", session: str = "", **headers: str) -> int:
-    """The status of the answer to a request that is not streamed."""
-    if session:
-        headers["x-claude-code-session-id"] = session
-    body = json.dumps({"model": model, "messages": [{"role": "user", "content": prompt}]}).encode()
-    asked = urllib.request.Request(
-        f"{router.url}/v1/messages", body, {"authorization": "Bearer x", **headers}
-    )
-    try:
-        with OPENER.open(asked, timeout=20) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
 
 
 @pytest.mark.parametrize("pattern", PASTED)

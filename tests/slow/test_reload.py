@@ -1,10 +1,8 @@
 """Rules and `router.py` edited while the router runs, and rules that are wrong at its start."""
 
-import json
 import socket
 import sqlite3
 import threading
-import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import closing
@@ -13,39 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.answers import USAGE, message_events, message_json, sse, text_block, thinking_block
-from tests.support.fake_provider import Upstream
+from tests.support.reloading import ask, rules
 from tests.support.router_process import OPENER, Router, wait_until
 
 ROUTER = Router
 
 pytestmark = pytest.mark.slow
-
-
-def rules(home: Upstream, zai: Upstream, to: str = "zai/glm-1") -> str:
-    return f"""
-providers:
-  anthropic: {{url: "{home.url}", auth: client}}
-  zai: {{url: "{zai.url}", key: zai-key-for-tests-0001}}
-rules:
-  - {{match: "*", to: {to}}}
-"""
-
-
-def ask(router: Router, stream: bool = False) -> tuple[str, bytes]:
-    """The model sent upstream, and the answer."""
-    body = json.dumps({"model": "claude-haiku-4-5", "stream": stream}).encode()
-    request = urllib.request.Request(f"{router.url}/v1/messages", body, method="POST")
-    with OPENER.open(request, timeout=10) as answer:
-        return answer.headers["x-signalbox-model"], answer.read()
-
-
-def seen_within_a_second(router: Router, model: str) -> bool:
-    """Whether a request sent a second after a save is routed by what was saved; mostly it is there sooner."""
-    end = time.monotonic() + 1
-    while time.monotonic() < end:
-        if ask(router)[0] == model:
-            return True
-    return ask(router)[0] == model
 
 
 BROKEN = {

@@ -1,19 +1,17 @@
 """The state folder: a lock that another process holds, and a router that is killed."""
 
 import http.client
-import json
 import sqlite3
 import sys
 import time
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 
 import pytest
 
 from tests.support.fake_provider import Upstream
-from tests.support.router_process import OPENER, Router, wait_until
+from tests.support.router_process import Router, wait_until
+from tests.support.status import ask
 
 ROUTER = Router
 
@@ -32,21 +30,6 @@ providers:
 rules:
   - {{match: "*", to: anthropic}}
 """
-
-
-def ask(router: Router, model: str, prompt: str = "Hi", session: str = "", **headers: str) -> int:
-    """The status of the answer to a request that is not streamed."""
-    if session:
-        headers["x-claude-code-session-id"] = session
-    body = json.dumps({"model": model, "messages": [{"role": "user", "content": prompt}]}).encode()
-    asked = urllib.request.Request(
-        f"{router.url}/v1/messages", body, {"authorization": "Bearer x", **headers}
-    )
-    try:
-        with OPENER.open(asked, timeout=20) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
 
 
 @posix

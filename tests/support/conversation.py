@@ -148,3 +148,20 @@ def _add(block: Block, delta: dict[str, Any], arguments: dict[int, str], index: 
     else:
         field = kind.removesuffix("_delta")
         block[field] += delta[field]
+
+
+def history(model: str, signature: str, *, stream: bool = False) -> bytes:
+    """A request whose history holds an answer with thinking under this signature."""
+    thinking = {"type": "thinking", "thinking": "hm", "signature": signature}
+    return json.dumps(
+        {
+            "model": model,
+            "max_tokens": 64,
+            "stream": stream,
+            "messages": [
+                {"role": "user", "content": "a"},
+                {"role": "assistant", "content": [thinking, {"type": "text", "text": "b"}]},
+                {"role": "user", "content": "c"},
+            ],
+        }
+    ).encode()

@@ -89,8 +89,15 @@ def test_the_event_loop_goes_on_beside_a_call(hanging):
     _, gate = hanging
 
     async def scenario() -> str:
-        waiting = asyncio.create_task(files.in_thread(lambda: gate.wait() and "done"))
-        await asyncio.sleep(0.01)
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+        def work() -> str:
+            loop.call_soon_threadsafe(begun.set)
+            gate.wait()
+            return "done"
+
+        waiting = asyncio.create_task(files.in_thread(work))
+        await begun.wait()
         assert not waiting.done()
         gate.set()
         return await waiting

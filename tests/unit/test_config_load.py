@@ -120,10 +120,7 @@ def errors_of(text: str, **environ: str) -> tuple[str, ...]:
         ),
         (
             "providers: {a: {url: https://h/v1, api: openai, count_tokens: forward}}",
-            (
-                "1: nobody counts tokens in api: openai: write estimate or reject "
-                "(at $.providers.a.count_tokens)"
-            ),
+            ("1: api: openai cannot count tokens: write estimate or reject (at $.providers.a.count_tokens)"),
         ),
         (
             "providers: {a: {url: https://h, api: opnai}}",

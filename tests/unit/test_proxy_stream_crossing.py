@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.conversation import SESSION, Conversation
+from tests.support.conversation import SESSION, Conversation, history
 from tests.support.playbook import Playbook, Provider, played, request
 from tests.support.strict_chat import ChatProvider
 from tests.support.strict_providers import (
@@ -63,22 +63,6 @@ def sender(play: Playbook) -> Callable[[bytes, dict[str, str]], tuple[int, bytes
         return play.got.status, play.got.body
 
     return send
-
-
-def history(model: str, signature: str, *, stream: bool = False) -> bytes:
-    thinking = {"type": "thinking", "thinking": "hm", "signature": signature}
-    return json.dumps(
-        {
-            "model": model,
-            "max_tokens": 64,
-            "stream": stream,
-            "messages": [
-                {"role": "user", "content": "a"},
-                {"role": "assistant", "content": [thinking, {"type": "text", "text": "b"}]},
-                {"role": "user", "content": "c"},
-            ],
-        }
-    ).encode()
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])

@@ -242,9 +242,7 @@ class Provider(msgspec.Struct, frozen=True):
         if self.auth in ("client", "claude-login"):
             raise ConflictError(f"auth: {self.auth} is Anthropic's: api: openai takes a key or none", "auth")
         if self.count_tokens == "forward":
-            raise ConflictError(
-                "nobody counts tokens in api: openai: write estimate or reject", "count_tokens"
-            )
+            raise ConflictError("api: openai cannot count tokens: write estimate or reject", "count_tokens")
 
     def _check_url(self) -> None:
         if self.api == "openai":

@@ -25,13 +25,11 @@ def _noted(metadata: Metadata) -> Mapping[str, Any]:
     return noted(metadata.flow) if isinstance(metadata.flow, http.HTTPFlow) else {}
 
 
-class RequestView(Contentview):
-    """`paths` are ends of paths, without their query."""
+class View(Contentview):
+    """A named view whose text is highlighted as YAML."""
 
-    def __init__(
-        self, name: str, paths: tuple[str, ...], render: Callable[[dict[str, Any]], Iterator[str]]
-    ) -> None:
-        self._name, self._paths, self._render = name, paths, render
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     @property
     @override
@@ -42,6 +40,16 @@ class RequestView(Contentview):
     @override
     def syntax_highlight(self) -> SyntaxHighlight:
         return "yaml"
+
+
+class RequestView(View):
+    """`paths` are ends of paths, without their query."""
+
+    def __init__(
+        self, name: str, paths: tuple[str, ...], render: Callable[[dict[str, Any]], Iterator[str]]
+    ) -> None:
+        super().__init__(name)
+        self._paths, self._render = paths, render
 
     @override
     def prettify(self, data: bytes, metadata: Metadata) -> str:
@@ -93,19 +101,10 @@ def _encodable(lines: Iterable[str]) -> str:
     return "\n".join(lines).encode(errors="replace").decode()
 
 
-class AnswerView(Contentview):
+class AnswerView(View):
     def __init__(self, name: str, protocol: Protocol) -> None:
-        self._name, self._protocol = name, protocol
-
-    @property
-    @override
-    def name(self) -> str:
-        return self._name
-
-    @property
-    @override
-    def syntax_highlight(self) -> SyntaxHighlight:
-        return "yaml"
+        super().__init__(name)
+        self._protocol = protocol
 
     @override
     def prettify(self, data: bytes, metadata: Metadata) -> str:

@@ -165,4 +165,4 @@ class WithoutTrailers:
 def _without_trailers(connection: Http1Client | Http1Server) -> None:
     reader = connection.body_reader
     if type(reader) is ChunkedReader:
-        connection.body_reader = WithoutTrailers(reader)  # type: ignore[assignment]  # as a reader
+        connection.body_reader = WithoutTrailers(reader)  # type: ignore[assignment]  # has h11's calls

@@ -175,7 +175,7 @@ class UpstreamCall:
                     due = time.monotonic() + limit  # mitmproxy's own queue is not the provider's doing
                     continue
                 if isinstance(event, GetHttpConnectionCompleted) and event.command is command:
-                    return event.reply  # type: ignore[return-value]  # a Server, of a Connection
+                    return event.reply  # type: ignore[return-value]  # typed as Connection
                 early.append(event)
         finally:
             self._stream.put_back(early)
@@ -325,7 +325,7 @@ def coalesce_chunks(client: Http1Client) -> None:
     dozens may have come in one read; none leaves later than it would.
     """
     if not isinstance(client.body_reader, CoalescedReader):
-        client.body_reader = CoalescedReader(client.body_reader)  # type: ignore[assignment]  # as a reader
+        client.body_reader = CoalescedReader(client.body_reader)  # type: ignore[assignment]  # has h11's calls
 
 
 class CoalescedReader:
