@@ -49,8 +49,9 @@ stats *args: _env
 test *args: _env
     {{bin}}pytest {{ if args == "" { parallel + ' -m "not slow"' } else { args } }}
 
-# All tests, the slow ones too
+# All tests, the slow ones too; root on Debian gets the browser, the database and the proxy that they use
 test-all: _env
+    @{{python}} .ci/environment.py system
     {{bin}}pytest {{parallel}}
 
 # Time and processor time beside bare mitmdump and going there directly; with --short in about a minute

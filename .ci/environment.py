@@ -1,7 +1,8 @@
 """The virtual environment in .venv, by uv: made and filled where it is missing or no longer as asked.
 
 `python3 .ci/environment.py` takes what requirements.lock pins, and the project itself, editable.
-`python3 .ci/environment.py lock` renews requirements.lock. Any Python 3 can run this file.
+`python3 .ci/environment.py lock` renews requirements.lock. `python3 .ci/environment.py system` installs the
+programs of Debian that the slow tests use, where it may. Any Python 3 can run this file.
 """
 
 import hashlib
@@ -27,6 +28,13 @@ PYTHONS = (
 # Names, versions and hashes alone: where they come from is the business of who installs.
 LOCKING = ("--generate-hashes", "--universal", "--python-version", "3.12", "--group", "dev", "--upgrade")
 TERSE = ("--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links")
+
+PROGRAMS = {"chromium": "chromium", "postgresql": "pg_ctl", "haproxy": "haproxy"}
+"""Packages of Debian and Ubuntu, and the program by which one sees that it is there."""
+ELSEWHERE = (Path("/usr/sbin"), *Path("/usr/lib/postgresql").glob("*/bin"))
+"""Folders, beside those of PATH, in which Debian puts programs."""
+APT_LIMIT = 600
+"""Seconds for the packages; what is missing then is skipped by the tests, with a reason."""
 
 
 def uv_command() -> list[str]:
@@ -71,7 +79,7 @@ def ensure() -> bool:
     asked = wanted()
     if STAMP.exists() and STAMP.read_text() == asked:
         return True
-    print("Preparing .venv ...", file=sys.stderr)  # noqa: T201  a person waits
+    _say("Preparing .venv ...")
     if not ((VENV / "pyvenv.cfg").exists() or make()) or not fill():
         return False
     STAMP.write_text(asked)
@@ -82,5 +90,41 @@ def lock() -> bool:
     return uv("pip", "compile", "--quiet", *LOCKING, *TERSE, "pyproject.toml", "-o", str(LOCK))
 
 
+def has(program: str) -> bool:
+    folders = os.pathsep.join([os.environ.get("PATH", ""), *map(str, ELSEWHERE)])
+    return shutil.which(program, path=folders) is not None
+
+
+def system() -> bool:
+    """Install what is missing of PROGRAMS, where we are root on Debian or Ubuntu. Never a failure: tests that
+    need one of them say so and are skipped."""
+    missing = [package for package, program in PROGRAMS.items() if not has(program)]
+    if not missing:
+        return True
+    is_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    if not is_root or not shutil.which("apt-get"):
+        _say(f"Tests that need {', '.join(missing)} are skipped.")
+        return True
+    _say(f"Installing {', '.join(missing)} ...")
+    # The tests start clusters of their own: the package is not to make and start one as a service.
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    quietly = ("apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120")
+    install = (*quietly, "install", "-y", "--no-install-recommends", *missing)
+    try:
+        for command in ((*quietly, "update"), install):
+            subprocess.run(  # noqa: S603  our own arguments, without a shell
+                command, env=environment, stdout=subprocess.DEVNULL, check=True, timeout=APT_LIMIT
+            )
+    except (OSError, subprocess.SubprocessError) as error:
+        _say(f"They cannot be installed, and tests that need them are skipped: {type(error).__name__}")
+    return True
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)  # noqa: T201  a person waits
+
+
+TASKS = {"": ensure, "lock": lock, "system": system}
+
 if __name__ == "__main__":
-    sys.exit(0 if (lock if sys.argv[1:] == ["lock"] else ensure)() else 1)
+    sys.exit(0 if TASKS[" ".join(sys.argv[1:])]() else 1)

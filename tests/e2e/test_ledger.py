@@ -74,7 +74,12 @@ def some(row: dict[str, Any], *names: str) -> tuple[Any, ...]:
 
 
 def test_a_success_is_one_request_and_one_attempt(router, caller):
-    caller.ask("lone-sonnet", x_claude_code_agent_id="agent-1")
+    caller.ask(
+        "lone-sonnet",
+        x_claude_code_agent_id="agent-1",
+        x_claude_code_request_class="workflow",
+        x_signalbox_project="/home/j%C3%B6rg/a b",
+    )
     assert caller.answer().status == 200
     (request,) = rows(router, "requests", caller.session)
     (line,) = router.records(1, session=caller.session)
@@ -82,6 +87,7 @@ def test_a_success_is_one_request_and_one_attempt(router, caller):
     assert some(request, *same) == some(line, *same)
     more = some(request, "tier", "agent", "stream", "http_status", "error_type")
     assert more == ("sonnet", "subagent", 1, 200, None)
+    assert some(request, "class", "project", "account") == ("workflow", "/home/jörg/a b", None)
     (attempt,) = rows(router, "attempts", caller.session)
     assert some(attempt, "request", "number", "provider", "model") == (request["id"], 1, "zai", "glm-4.7")
     assert some(attempt, "outcome", "http_status", "kind", "detail") == ("200", 200, "success", "")

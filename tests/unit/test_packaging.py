@@ -146,3 +146,38 @@ def test_where_no_python_of_ours_is_installed_one_is_fetched(environment, monkey
     monkeypatch.setattr(environment, "uv", lambda *arguments, quiet=False: tries.append(arguments) or False)
     assert not environment.make()
     assert ["--no-python-downloads" in arguments for arguments in tries] == [True, True, False]
+
+
+@pytest.fixture
+def machine(environment, tmp_path, monkeypatch):
+    """Of Debian, with an apt-get that notes its arguments and fails where `fails` is there."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    apt = folder / "apt-get"
+    apt.write_text(f'#!/bin/sh\necho "$@" >> {folder}/asked\ntest ! -e {folder}/fails\n')
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
+    monkeypatch.setattr(environment, "ELSEWHERE", ())
+    monkeypatch.setattr(environment, "PROGRAMS", {"postgresql": "no-such-program", "sh": "sh"})
+    monkeypatch.setattr(environment.os, "geteuid", lambda: 0)
+    return folder
+
+
+def test_programs_of_debian_that_are_missing_are_installed_by_root(environment, machine):
+    assert environment.system()
+    update, install = (machine / "asked").read_text().splitlines()
+    assert update.endswith("update")
+    assert install.endswith("install -y --no-install-recommends postgresql")
+
+
+def test_nobody_else_installs_any_and_is_told_what_is_skipped(environment, machine, monkeypatch, capsys):
+    monkeypatch.setattr(environment.os, "geteuid", lambda: 1000)
+    assert environment.system()
+    assert not (machine / "asked").exists()
+    assert capsys.readouterr().err == "Tests that need postgresql are skipped.\n"
+
+
+def test_tests_run_also_where_the_programs_cannot_be_installed(environment, machine, capsys):
+    (machine / "fails").touch()
+    assert environment.system()
+    assert "tests that need them are skipped" in capsys.readouterr().err

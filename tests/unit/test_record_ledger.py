@@ -15,18 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from signalbox.record.database import FILE, LONGEST, Database, milliseconds
 from signalbox.record.entry import AttemptRow, Entry
-from signalbox.record.ledger import (
-    BATCH,
-    DAY,
-    FILE,
-    LONGEST,
-    Database,
-    Ledger,
-    Timing,
-    UsageCounter,
-    milliseconds,
-)
+from signalbox.record.ledger import BATCH, DAY, Ledger, Timing, UsageCounter
 from tests.support.router_process import wait_until
 
 NOON = datetime(2026, 11, 19, 12, tzinfo=UTC)
@@ -206,21 +197,70 @@ def test_lost_tables_are_made_anew_and_no_row_is_told(start, tmp_path, caplog):
     assert "customer" not in caplog.text
 
 
-def test_a_file_that_lacks_newer_columns_gets_them(start, tmp_path):
-    with closing(start()) as one:
-        one.enter(entry(model="before"))
-    with closing(sqlite3.connect(tmp_path / FILE)) as other:
-        other.execute("ALTER TABLE requests DROP COLUMN request_id")
-        other.execute("ALTER TABLE requests DROP COLUMN list_cost")
-        other.execute("ALTER TABLE attempts DROP COLUMN cost")
+OF_NOVEMBER_2026 = """
+CREATE TABLE requests (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, ts INTEGER NOT NULL, model VARCHAR NOT NULL,
+    backend VARCHAR NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
+    cache_creation_input_tokens INTEGER NOT NULL, cache_read_input_tokens INTEGER NOT NULL,
+    status VARCHAR NOT NULL, upstream_model VARCHAR NOT NULL, rule VARCHAR NOT NULL, reason VARCHAR NOT NULL,
+    attempts VARCHAR NOT NULL, latency_ms INTEGER NOT NULL, first_byte_ms INTEGER, cost FLOAT,
+    session VARCHAR, client VARCHAR, tier VARCHAR, agent VARCHAR, stream BOOLEAN, http_status INTEGER,
+    error_type VARCHAR
+);
+CREATE INDEX requests_ts ON requests (ts);
+CREATE TABLE attempts (
+    request INTEGER NOT NULL, number INTEGER NOT NULL, provider VARCHAR NOT NULL, model VARCHAR NOT NULL,
+    "key" INTEGER, started INTEGER NOT NULL, latency_ms INTEGER NOT NULL, first_byte_ms INTEGER,
+    outcome VARCHAR NOT NULL, http_status INTEGER, kind VARCHAR NOT NULL, detail VARCHAR NOT NULL,
+    input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
+    cache_creation_input_tokens INTEGER NOT NULL, cache_read_input_tokens INTEGER NOT NULL,
+    PRIMARY KEY (request, number), FOREIGN KEY(request) REFERENCES requests (id)
+) WITHOUT ROWID;
+CREATE TABLE spooled
+    (name VARCHAR NOT NULL, number INTEGER NOT NULL, ts INTEGER NOT NULL, PRIMARY KEY (name));
+INSERT INTO requests (ts, model, backend, input_tokens, output_tokens, cache_creation_input_tokens,
+    cache_read_input_tokens, status, upstream_model, rule, reason, attempts, latency_ms)
+VALUES (1795000000000, 'before', 'zai', 1, 2, 3, 4, 'success', 'glm-4.7', '#1', 'rule:#1', 'zai:200', 5);
+"""
+"""The tables before they had a version. `request_id`, `list_cost` and the cost of an attempt came last."""
+
+
+def shape(folder: Path) -> dict[str, set[str]]:
+    """The columns of each table, and the names of all indexes."""
+    with closing(sqlite3.connect(folder / FILE)) as file:
+        names = [name for (name,) in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        indexes = file.execute("SELECT name FROM sqlite_master WHERE type = 'index'").fetchall()
+        columns = {name: {row[1] for row in file.execute(f"PRAGMA table_info({name})")} for name in names}
+    return columns | {"": {name for (name,) in indexes}}
+
+
+def test_a_file_of_before_there_were_migrations_is_brought_up_to_date(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder in (old, new):
+        folder.mkdir()
+    with closing(sqlite3.connect(old / FILE)) as file:
+        file.executescript(OF_NOVEMBER_2026)
     priced = msgspec.structs.replace(ATTEMPT, cost=0.25)
-    with closing(start()) as one:
-        one.enter(entry(priced, model="after", request_id="req_fake", list_cost=0.5))
-    assert rows(tmp_path, "SELECT model, request_id, list_cost FROM requests") == [
-        ("before", None, None),
-        ("after", "req_fake", 0.5),
-    ]
-    assert rows(tmp_path, "SELECT cost FROM attempts ORDER BY request") == [None, 0.25]
+    for folder in (old, new):
+        with closing(Ledger(folder)) as one:
+            one.enter(entry(priced, model="after", list_cost=0.5, request_class="main", project="/home/me"))
+    query = "SELECT model, list_cost, class, project FROM requests"
+    assert rows(old, query) == [("before", None, None, None), ("after", 0.5, "main", "/home/me")]
+    assert rows(old, "SELECT cost FROM attempts") == [0.25]
+    assert shape(old) == shape(new)
+    assert rows(old, "SELECT number FROM schema_version") == rows(new, "SELECT number FROM schema_version")
+
+
+def test_many_routers_that_start_at_once_bring_it_up_to_date_together(start, tmp_path, caplog):
+    with closing(sqlite3.connect(tmp_path / FILE)) as file:
+        file.executescript(OF_NOVEMBER_2026)
+    many = [start() for _ in range(8)]
+    for number, one in enumerate(many):
+        one.enter(entry(model=str(number)))
+    for one in many:
+        one.close()
+    assert sorted(rows(tmp_path)) == [*map(str, range(8)), "before"]
+    assert not caplog.messages
 
 
 def test_more_than_can_wait_is_lost_and_told(start, tmp_path, caplog):

@@ -140,6 +140,21 @@ def test_a_subagent_is_known_by_its_headers(headers, agent):
     assert facts_of(headers).agent == agent
 
 
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, (None, None)),
+        ({"x-claude-code-request-class": "compaction"}, ("compaction", None)),
+        ({"x-signalbox-project": "/home/j%C3%B6rg/a b"}, (None, "/home/jörg/a b")),
+        ({"x-signalbox-project": "/100%/%FF"}, (None, "/100%/\ufffd")),
+        ({"x-claude-code-request-class": "", "x-signalbox-project": ""}, (None, None)),
+    ],
+)
+def test_class_and_project_are_what_the_client_says(headers, expected):
+    facts = facts_of(headers)
+    assert (facts.request_class, facts.project) == expected
+
+
 def test_a_conversation_is_a_session_and_the_agent_in_it():
     session = {"x-claude-code-session-id": "s-1"}
     assert facts_of(session).conversation == ("s-1", "")

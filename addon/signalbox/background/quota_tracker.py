@@ -66,6 +66,13 @@ class QuotaTracker:
             secret = self.token(provider) if provider.auth == "claude-login" else provider.key
         return self.account_of(provider, secret)
 
+    def account_name(self, provider: Provider | None, caller: Caller) -> str | None:
+        """The account that is recorded: a config folder; None where the credential belongs to none."""
+        if provider is None:
+            return None
+        own = str(provider.login) if provider.auth == "claude-login" else None
+        return self.account(provider, caller) or own
+
     def account_of(self, provider: Provider, secret: str | None) -> str:
         """The account of the provider to which a secret belongs."""
         return self._accounts.of(provider.quota.accounts, secret)

@@ -126,7 +126,7 @@ def used_by(state: Path) -> Used:
     """Tokens used by a provider, from the ledger in this folder."""
 
     def used(provider: str, since: datetime) -> int:
-        from signalbox.record.ledger import FILE, Database, DatabaseError, milliseconds  # slow to import
+        from signalbox.record.database import FILE, Database, DatabaseError, milliseconds  # slow to import
 
         file = state / FILE
         if not file.exists():

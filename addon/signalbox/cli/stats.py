@@ -25,8 +25,8 @@ from signalbox.config.fields import duration
 from signalbox.config.load import RulesError, load
 from signalbox.config.rules import Log
 from signalbox.record.console import count, escaped
+from signalbox.record.database import FILE
 from signalbox.record.entry import Entry
-from signalbox.record.ledger import FILE
 from signalbox.record.request_log import recorded
 from signalbox.routing.quota import Quotas
 from signalbox.state.quota_files import read_quotas

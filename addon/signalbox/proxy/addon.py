@@ -241,7 +241,8 @@ class Hooks:
             recording.remember(exchange, self.app.stores.sessions)
             if exchange.answer is not None and exchange.answer.fault:
                 log.warning("an answer could not be read for its usage: %s", exchange.answer.fault)
-            recorded = recording.entry(exchange, flow.response, self.app.prices)
+            account = self.app.stores.quota.account_name(exchange.provider, exchange.caller)
+            recorded = recording.entry(exchange, flow.response, self.app.prices, account)
             annotations.annotate_answer(flow, exchange, recorded)
             if exchange.kind == "messages":
                 self.app.stores.recorder.record(recorded)

@@ -50,7 +50,10 @@ def remember(exchange: Exchange, sessions: Sessions) -> None:
         sessions.record_usage(facts.conversation, exchange.model, facts.measured, answer.usage.total_input)
 
 
-def entry(exchange: Exchange, response: http.Response | None, prices: PriceTable) -> Entry:
+def entry(
+    exchange: Exchange, response: http.Response | None, prices: PriceTable, account: str | None = None
+) -> Entry:
+    """`account` is the one that was used at the provider that answered."""
     http_status = response.status_code if response is not None else None
     facts, provider = exchange.facts, exchange.provider
     asked = (facts.asked if facts is not None else None) or ""
@@ -84,6 +87,10 @@ def entry(exchange: Exchange, response: http.Response | None, prices: PriceTable
         stream=facts.stream if facts is not None else None,
         request_id=exchange.request_id,
         list_cost=_sum([prices.list_cost(asked, attempt.usage, row.started) for attempt, row in charged]),
+        request_class=facts.request_class if facts is not None else None,
+        project=facts.project if facts is not None else None,
+        account=account,
+        agent_id=facts.agent_id if facts is not None else None,
         attempt_rows=rows,
         why=_why(exchange, response),
         snippet=facts.snippet if facts is not None and exchange.rules.log.prompts else "",

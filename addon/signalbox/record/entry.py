@@ -109,6 +109,18 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     list_cost: float | None = None
     """USD for the same tokens of the model that was asked for, at Anthropic's list prices; None where that
     model is not Claude's."""
+    request_class: str | None = None
+    """As Claude Code calls it: `main`, `subagent`, `workflow`, `compaction`, `auxiliary`."""
+    project: str | None = None
+    """The folder that the client was started in."""
+    account: str | None = None
+    """The config folder whose login or quota was used; None for all credentials that belong to no folder."""
+    cache_cause: str | None = None
+    """Why less than what the session left in the cache was read from there; None where nothing was missed."""
+    agent_id: str | None = None
+    """Of the subagent that asked, in its session."""
+    blocks: bytes = b""
+    """Digest and length of each cacheable block, in order."""
     attempt_rows: tuple[AttemptRow, ...] = ()
 
     # For the console only.

@@ -5,53 +5,30 @@ harms one. It also reads the usage of providers, which budgets are compared with
 """
 
 import logging
-import os
-import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from datetime import datetime
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import msgspec
-from sqlalchemy import (
-    URL,
-    Boolean,
-    Column,
-    Connection,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    create_engine,
-    delete,
-    event,
-    func,
-    insert,
-    inspect,
-    select,
-)
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
+from typing import NamedTuple
 
 from signalbox.config import rules
-from signalbox.record.entry import RECORDED, AttemptRow, Entry
+from signalbox.record.database import (
+    AT_ONCE,
+    FILE,
+    LOCK_TIMEOUT,
+    PREFIXES_KEPT,
+    Database,
+    DatabaseError,
+    milliseconds,
+)
+from signalbox.record.entry import Entry
 from signalbox.record.spool import orphans
 
 log = logging.getLogger("signalbox")
-
-FILE = "ledger.sqlite"
-LONGEST = 500
-"""Characters of a text that are written: callers name models."""
-AT_ONCE = 5000
-"""Requests that are deleted in one transaction, so that no other router waits long."""
 
 MOST = 10_000
 """Requests that may wait to be written; what comes on top is lost."""
@@ -67,7 +44,7 @@ QUIET = 60.0
 class Timing(NamedTuple):
     """Seconds."""
 
-    lock_timeout: float = 2.0
+    lock_timeout: float = LOCK_TIMEOUT
     """For which a write waits for another router's."""
     linger: float = 0.25
     """For which more entries are waited for, so that they share a transaction."""
@@ -83,227 +60,6 @@ class Timing(NamedTuple):
 
 
 TIMING = Timing()
-
-TOKENS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-_ONLY_HERE = ("tier", "agent", "stream", "http_status", "error_type", "request_id", "list_cost")
-
-_TABLES = MetaData()
-
-REQUESTS = Table(
-    "requests",
-    _TABLES,
-    Column("id", Integer, primary_key=True),
-    Column("ts", Integer, nullable=False),
-    Column("model", String, nullable=False),
-    Column("backend", String, nullable=False),
-    *(Column(name, Integer, nullable=False) for name in TOKENS),
-    Column("status", String, nullable=False),
-    Column("upstream_model", String, nullable=False),
-    Column("rule", String, nullable=False),
-    Column("reason", String, nullable=False),
-    Column("attempts", String, nullable=False),
-    Column("latency_ms", Integer, nullable=False),
-    Column("first_byte_ms", Integer),
-    Column("cost", Float),
-    Column("session", String),
-    Column("client", String),
-    Column("tier", String),
-    Column("agent", String),
-    Column("stream", Boolean),
-    Column("http_status", Integer),
-    Column("error_type", String),
-    Column("request_id", String),
-    Column("list_cost", Float),
-    Index("requests_ts", "ts"),
-    sqlite_autoincrement=True,
-)
-"""One row a request; `Entry` describes the columns."""
-
-ATTEMPTS = Table(
-    "attempts",
-    _TABLES,
-    Column("request", ForeignKey("requests.id"), primary_key=True),
-    Column("number", Integer, primary_key=True),
-    Column("provider", String, nullable=False),
-    Column("model", String, nullable=False),
-    Column("key", Integer),
-    Column("started", Integer, nullable=False),
-    Column("latency_ms", Integer, nullable=False),
-    Column("first_byte_ms", Integer),
-    Column("outcome", String, nullable=False),
-    Column("http_status", Integer),
-    Column("kind", String, nullable=False),
-    Column("detail", String, nullable=False),
-    *(Column(name, Integer, nullable=False) for name in TOKENS),
-    Column("cost", Float),
-    Index("attempts_used", "provider", "started", *TOKENS),
-    sqlite_with_rowid=False,
-)
-"""One row an attempt, numbered from 1; `AttemptRow` describes the columns."""
-
-SPOOLED = Table(
-    "spooled",
-    _TABLES,
-    Column("name", String, primary_key=True),
-    Column("number", Integer, nullable=False),
-    Column("ts", Integer, nullable=False),
-)
-"""The number up to which a router's spool is in this file, and when that was written."""
-
-
-class DatabaseError(Exception):
-    """The file cannot be read or written. The text gives the reason and holds no rows."""
-
-
-_ERRORS = (SQLAlchemyError, sqlite3.Error, OSError)
-
-_ALL_TOKENS = func.sum(sum((ATTEMPTS.c[name] for name in TOKENS[1:]), ATTEMPTS.c[TOKENS[0]]))
-
-
-class Database:
-    """The file, connected to at first use; for one thread. All methods but `close` raise DatabaseError."""
-
-    def __init__(
-        self, file: Path, *, lock_timeout: float = TIMING.lock_timeout, at_once: int = AT_ONCE
-    ) -> None:
-        """`file` need not exist yet; it is made with mode 0600. `at_once` requests are deleted in one
-        transaction."""
-        self.file = file
-        self._at_once = at_once
-        url = URL.create("sqlite", database=str(file))
-        self._engine = create_engine(url, connect_args={"timeout": lock_timeout})
-        self._connection: Connection | None = None
-
-        @event.listens_for(self._engine, "connect")
-        def connected(connection: sqlite3.Connection, _: object) -> None:
-            with suppress(sqlite3.OperationalError):  # locked: another router is about to do the same
-                connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-
-    def write(self, entries: Sequence[Entry], spool: str = "", number: int = 0) -> None:
-        """Write all or none, and with them the number of the last one in that spool."""
-        with self._begun() as connection:
-            self._insert(connection, entries)
-            if spool:
-                _note(connection, spool, number)
-
-    def adopt(self, spool: str, entries: Sequence[tuple[int, Entry]]) -> list[Entry]:
-        """Write the entries of a spool whose router is gone that are missing here; returns those."""
-        with self._begun() as connection:
-            written = connection.scalar(select(SPOOLED.c.number).where(SPOOLED.c.name == spool)) or 0
-            missing = [entry for number, entry in entries if number > written]
-            if missing:
-                self._insert(connection, missing)
-                _note(connection, spool, entries[-1][0])
-        return missing
-
-    def _insert(self, connection: Connection, entries: Sequence[Entry]) -> None:
-        added = insert(REQUESTS).returning(REQUESTS.c.id, sort_by_parameter_order=True)
-        if entries:
-            ids = connection.execute(added, [_request(entry) for entry in entries]).scalars()
-            attempts = [
-                {"request": request, "number": number, **_attempt(attempt)}
-                for request, entry in zip(ids, entries, strict=True)
-                for number, attempt in enumerate(entry.attempt_rows, 1)
-            ]
-            if attempts:
-                connection.execute(insert(ATTEMPTS), attempts)
-
-    def used(self, since: Mapping[str, int]) -> dict[str, int]:
-        """By provider, tokens of all four kinds, of the attempts that began at that moment or later."""
-        with self._begun() as connection:
-            return {
-                provider: connection.scalar(
-                    select(_ALL_TOKENS).where(ATTEMPTS.c.provider == provider, ATTEMPTS.c.started >= moment)
-                )
-                or 0
-                for provider, moment in since.items()
-            }
-
-    def version(self) -> int:
-        """A number that changes when another connection has written."""
-        with self._begun() as connection:
-            return int(connection.exec_driver_sql("PRAGMA data_version").scalar_one())
-
-    def forget(self, before: int) -> None:
-        """Delete requests that came before that moment, and their attempts."""
-        old = select(REQUESTS.c.id).where(REQUESTS.c.ts < before).order_by(REQUESTS.c.ts).limit(self._at_once)
-        gone = self._at_once
-        while gone == self._at_once:
-            with self._begun() as connection:
-                connection.execute(delete(ATTEMPTS).where(ATTEMPTS.c.request.in_(old)))
-                gone = connection.execute(delete(REQUESTS).where(REQUESTS.c.id.in_(old))).rowcount
-
-        with self._begun() as connection:
-            connection.execute(delete(SPOOLED).where(SPOOLED.c.ts < before))
-
-    def close(self) -> None:
-        """Disconnect; the next use connects again."""
-        if self._connection is not None:
-            with suppress(*_ERRORS):
-                self._connection.close()
-            self._connection = None
-        self._engine.dispose()
-
-    @contextmanager
-    def _begun(self) -> Iterator[Connection]:
-        try:
-            if self._connection is None:
-                self._connection = self._connect()
-            with self._connection.begin():
-                yield self._connection
-        except _ERRORS as error:
-            # SQLAlchemy's own text has the rows in it.
-            raise DatabaseError(str(error.orig if isinstance(error, DBAPIError) else error)) from error
-
-    def _connect(self) -> Connection:
-        self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(self.file, os.O_RDWR | os.O_CREAT, 0o600))
-        connection = self._engine.connect()
-        try:
-            with connection.begin():
-                _create(connection)
-        except BaseException:
-            connection.close()  # another one is made at the next try
-            raise
-        return connection
-
-
-def _note(connection: Connection, spool: str, number: int) -> None:
-    connection.execute(delete(SPOOLED).where(SPOOLED.c.name == spool))
-    row = {"name": spool, "number": number, "ts": milliseconds(datetime.now(UTC))}
-    connection.execute(insert(SPOOLED), [row])
-
-
-def _create(connection: Connection) -> None:
-    for table in _TABLES.sorted_tables:
-        connection.execute(CreateTable(table, if_not_exists=True))
-        for index in table.indexes:
-            connection.execute(CreateIndex(index, if_not_exists=True))
-        present = {column["name"] for column in inspect(connection).get_columns(table.name)}
-        for column in table.columns:
-            if column.name not in present:  # the file is older than that column, and budgets need it written
-                described = CreateColumn(column).compile(dialect=connection.dialect)
-                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {described}")
-
-
-def milliseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)
-
-
-def _request(entry: Entry) -> dict[str, Any]:
-    row = {name: _writable(getattr(entry, name)) for name in (*RECORDED, *_ONLY_HERE)}
-    return row | {"ts": milliseconds(entry.ts)}
-
-
-def _attempt(attempt: AttemptRow) -> dict[str, Any]:
-    row = {name: _writable(value) for name, value in msgspec.structs.asdict(attempt).items()}
-    return row | {"started": milliseconds(attempt.started)}
-
-
-def _writable(value: object) -> object:
-    """The value; a text shortened and without lone surrogates, which come from bytes that are not UTF-8."""
-    return value[:LONGEST].encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 class UsageCounter:
@@ -566,7 +322,7 @@ class Ledger:
             return
         with self._lock:
             counted = min(self._usage.since.values(), default=int(now * 1000))
-        database.forget(min(int((now - keep) * 1000), counted))
+        database.forget(min(int((now - keep) * 1000), counted), int((now - PREFIXES_KEPT) * 1000))
         self._forgot = (now, keep)
 
     def _read_usage(self, database: Database) -> None:

@@ -17,8 +17,8 @@ from threading import Thread
 import msgspec
 
 from signalbox.record import rotation
+from signalbox.record.database import FILE
 from signalbox.record.entry import RECORDED, Entry, json_line
-from signalbox.record.ledger import FILE
 from signalbox.record.rotation import rotated_files
 
 log = logging.getLogger("signalbox")

@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import cached_property
 from hashlib import blake2b
 from typing import Literal, NamedTuple
+from urllib.parse import unquote
 
 import msgspec
 
@@ -27,6 +28,7 @@ type Conversation = tuple[str, str]
 SESSION_HEADER = "x-claude-code-session-id"
 AGENT_HEADER = "x-claude-code-agent-id"
 REQUEST_CLASS_HEADER = "x-claude-code-request-class"
+PROJECT_HEADER = "x-signalbox-project"
 SNIPPET_LENGTH = 200
 SESSION_LENGTH = 200
 """Characters kept of a session id, which is remembered and recorded; real ones have 36."""
@@ -135,6 +137,16 @@ class Facts:
     def agent(self) -> Literal["main", "subagent"]:
         hinted = self.headers.get(REQUEST_CLASS_HEADER) == "subagent"
         return "subagent" if hinted or self.agent_id else "main"
+
+    @property
+    def request_class(self) -> str | None:
+        """`main`, `subagent`, `workflow`, `compaction` or `auxiliary`, as Claude Code says it."""
+        return self.headers.get(REQUEST_CLASS_HEADER) or None
+
+    @cached_property
+    def project(self) -> str | None:
+        """The folder that the client was started in."""
+        return unquote(self.headers.get(PROJECT_HEADER, ""), errors="replace") or None
 
     @property
     def conversation(self) -> Conversation | None:
