@@ -1,0 +1,502 @@
+"""What the ledger tells: sums, groups, courses over time, percentiles and rows, of SQLite or PostgreSQL.
+
+All is added up in the database, over a connection that cannot write; a router may be writing meanwhile. Every
+call blocks, so it is made on a thread, never on the event loop. Moments are Unix milliseconds, money is USD.
+"""
+
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    Float,
+    FromClause,
+    Integer,
+    RowMapping,
+    String,
+    and_,
+    case,
+    cast,
+    create_engine,
+    event,
+    func,
+    inspect,
+    literal,
+    make_url,
+    null,
+    or_,
+    select,
+)
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from signalbox.config.fields import duration
+from signalbox.record.database import FILE, DatabaseError, milliseconds
+from signalbox.record.tables import ATTEMPTS, REQUESTS, TOKENS
+
+type By = Literal["model", "provider", "rule", "day", "session", "client", "project", "agent", "cache"]
+"""What requests are grouped by; `day` is local, `cache` the cause of a miss, all `message N` as `message`."""
+
+_COLUMNS: dict[By, str] = {
+    "model": "model",
+    "provider": "backend",
+    "rule": "rule",
+    "session": "session",
+    "client": "client",
+    "project": "project",
+    "agent": "agent",
+}
+_LOCK_TIMEOUT = 2.0
+"""Seconds that a read waits for a router that is just changing the file's tables."""
+
+
+class Filter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which requests count; what is None does not matter."""
+
+    provider: str | None = None
+    """The one that answered last."""
+    model: str | None = None
+    """As asked for, or as sent."""
+    client: str | None = None
+    session: str | None = None
+    project: str | None = None
+    rule: str | None = None
+    status: str | None = None
+    """`success`, `error`, `cancelled`, or the status of the answer such as `429`."""
+    since: datetime | None = None
+    """The first moment that counts."""
+    until: datetime | None = None
+    """The first moment that counts no more."""
+
+
+EVERYTHING = Filter()
+
+
+def moment(written: str, now: datetime) -> datetime:
+    """`7d` back from `now`, `2026-11-29`, or `2026-11-29T14:30` with or without a zone, else local.
+
+    Raises ValueError.
+    """
+    with suppress(ValueError, OverflowError):
+        if re.match(r"\d{4}-", written):
+            return datetime.fromisoformat(written).astimezone()
+        return now - timedelta(seconds=duration(written))
+    raise ValueError(
+        f"{written!r} is neither a duration such as 30m, 12h or 7d nor a date such as 2026-11-29"
+    )
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums over requests."""
+
+    requests: int = 0
+    errors: int = 0
+    cancelled: int = 0
+    input_tokens: int = 0
+    """Those that were neither read from a cache nor written to it."""
+    output_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cost: float | None = None
+    """Of the requests whose price is known; None where there is none."""
+    list_cost: float | None = None
+    """The same tokens of the models asked for, at Anthropic's list prices; None where there is none."""
+    saved: float | None = None
+    """`list_cost` less `cost`, of the requests where both are known; None where there is none."""
+    cache_hit: int | None = None
+    """Percent of all input tokens that were read from a cache; None without input."""
+    unpriced: int = 0
+    """Requests that used tokens whose price is not known."""
+    first: int | None = None
+    """When the first of them came."""
+    last: int | None = None
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True):
+    """Milliseconds; None where nothing was measured."""
+
+    median_ms: int | None = None
+    p95_ms: int | None = None
+    first_byte_median_ms: int | None = None
+    first_byte_p95_ms: int | None = None
+
+
+class LedgerSource:
+    """Where the ledger is; for any number of threads."""
+
+    def __init__(self, folder: Path, url: str = "sqlite") -> None:
+        """`url` is the `ledger` of the rules: `sqlite` is the file in `folder`, which need not exist yet."""
+        location = make_url("sqlite:///") if url == "sqlite" else make_url(url)
+        self._file: Path | None = None
+        if location.get_backend_name() == "sqlite":
+            self._file = Path(location.database) if location.database else folder / FILE
+        self._location = location
+        self._engine: Engine | None = None
+
+    @contextmanager
+    def open(self) -> Iterator["LedgerReader"]:
+        """Read the ledger as it is at this moment. Raises DatabaseError, also from within the block."""
+        try:
+            with self._connect() as connection:
+                yield LedgerReader(connection)
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+            # SQLAlchemy's own text has values in it.
+            raise DatabaseError(
+                str(error.orig if isinstance(error, DBAPIError) else error).strip()
+            ) from error
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        if self._file is not None and not self._file.exists():
+            with _nothing() as connection:
+                yield connection
+            return
+        if self._engine is None:
+            self._engine = _file_engine(self._file) if self._file else _server_engine(self._location)
+        with self._engine.connect() as connection, connection.begin():
+            if inspect(connection).has_table(REQUESTS.name):
+                yield connection
+                return
+        with _nothing() as connection:  # its router has only just made the file
+            yield connection
+
+
+def _file_engine(file: Path) -> Engine:
+    read_only = {"mode": "ro", "uri": "true"}
+    engine = create_engine(
+        URL.create("sqlite", database=file.resolve().as_uri(), query=read_only),
+        connect_args={"timeout": _LOCK_TIMEOUT},
+    )
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        """Python's own driver begins no transaction to read, so that each query would see another moment."""
+        connection.exec_driver_sql("BEGIN")
+
+    return engine
+
+
+def _server_engine(location: URL) -> Engine:
+    return create_engine(
+        location,
+        pool_pre_ping=True,
+        isolation_level="REPEATABLE READ",
+        execution_options={"postgresql_readonly": True},
+    )
+
+
+@contextmanager
+def _nothing() -> Iterator[Connection]:
+    """A ledger without any request."""
+    engine = create_engine("sqlite://")
+    REQUESTS.metadata.create_all(engine)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+class LedgerReader:
+    """The ledger at one moment, until its block ends. Every method raises what `LedgerSource.open` turns into
+    DatabaseError."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._requests: FromClause = _with_all_columns(connection)
+
+    # sums
+
+    def totals(self, which: Filter = EVERYTHING) -> Totals:
+        (row,) = self._sums(which, {})
+        return _totals(row)
+
+    def grouped(
+        self, which: Filter, by: By, *, limit: int | None = None, newest: bool = False
+    ) -> dict[str | None, Totals]:
+        """By group its sums: days in their order, others by their number of requests, most first.
+
+        `newest`: by their last request instead, newest first. `limit`: no more groups than these.
+        """
+        if by == "day":
+            return self._days(which)
+        key = self._key(by)
+        count = func.max(self._requests.c.ts) if newest else func.count()
+        rows = self._sums(which, {"key": key}, order=(count.desc(), key), limit=limit)
+        return {row["key"]: _totals(row) for row in rows}
+
+    def series(self, which: Filter, edges: Sequence[datetime]) -> list[Totals]:
+        """The sums of each part of time between two neighbours of `edges`, which ascend."""
+        return [parts.get(None, Totals()) for parts in self._parts(which, edges, None)]
+
+    def grouped_series(
+        self, which: Filter, edges: Sequence[datetime], by: By
+    ) -> list[dict[str | None, Totals]]:
+        """The same by group; a group is missing where it has no request. `by` is not `day`."""
+        return self._parts(which, edges, by)
+
+    def latency(self, which: Filter = EVERYTHING) -> Latency:
+        return self._latency(which, literal(None, String)).get(None, Latency())
+
+    def grouped_latency(self, which: Filter, by: By) -> dict[str | None, Latency]:
+        if by != "day":
+            return self._latency(which, self._key(by))
+        edges = self._day_edges(which)
+        found = self._latency(_within(which, edges), cast(self._part(edges), String))
+        return {_day(edges[int(part or 0)]): one for part, one in found.items()}
+
+    # rows
+
+    def count(self, which: Filter = EVERYTHING) -> int:
+        return (
+            self._connection.scalar(
+                select(func.count()).select_from(self._requests).where(*self._where(which))
+            )
+            or 0
+        )
+
+    def requests(
+        self, which: Filter = EVERYTHING, *, limit: int = 100, offset: int = 0, oldest: bool = False
+    ) -> list[RowMapping]:
+        """Rows with the columns of `REQUESTS`, newest first, or `oldest` first."""
+        columns = self._requests.c
+        order = (columns.ts, columns.id) if oldest else (columns.ts.desc(), columns.id.desc())
+        found = select(self._requests).where(*self._where(which)).order_by(*order)
+        return list(self._connection.execute(found.limit(limit).offset(offset)).mappings())
+
+    def attempts(self, requests: Sequence[Any]) -> dict[Any, list[RowMapping]]:
+        """By the id of a request its attempts in their order, as rows with the columns of `ATTEMPTS`."""
+        found = select(ATTEMPTS).where(ATTEMPTS.c.request.in_(requests)).order_by(ATTEMPTS.c.number)
+        by_request: dict[Any, list[RowMapping]] = {}
+        for row in self._connection.execute(found).mappings():
+            by_request.setdefault(row["request"], []).append(row)
+        return by_request
+
+    def session_summary(self, session: str) -> dict[str, Any] | None:
+        """What `/signalbox/sessions/ID` tells (the contract, section 11) but for `quota`; None where no
+        request of that session is on record.
+
+        Provider, model, rule and account are those of the last request of the conversation itself: what its
+        subagents and the client's own small questions use is no news in a status line.
+        """
+        which = Filter(session=session)
+        columns = self._requests.c
+        is_main = case(
+            (columns.request_class == "main", 0),
+            (and_(columns.request_class.is_(None), columns.agent == "main"), 1),
+            else_=2,
+        )
+        last = (
+            select(
+                columns.session,
+                columns.backend.label("provider"),
+                columns.upstream_model.label("model"),
+                columns.rule,
+                columns.account,
+            )
+            .where(*self._where(which))
+            .order_by(is_main, columns.ts.desc(), columns.id.desc())
+            .limit(1)
+        )
+        row = self._connection.execute(last).mappings().first()
+        if row is None:
+            return None
+        sums = msgspec.structs.asdict(self.totals(which))
+        told = (*TOKENS, "cost", "list_cost", "saved", "cache_hit")
+        return {
+            "session": session,
+            "requests": sums["requests"],
+            **{name: row[name] for name in ("provider", "model", "rule", "account")},
+            **{name: sums[name] for name in told},
+        }
+
+    # how
+
+    def _sums(
+        self,
+        which: Filter,
+        keys: Mapping[str, ColumnElement[Any]],
+        *,
+        order: Sequence[ColumnElement[Any]] = (),
+        limit: int | None = None,
+    ) -> Sequence[RowMapping]:
+        columns = self._requests.c
+        used = sum((columns[name] for name in TOKENS[1:]), columns[TOKENS[0]])
+        found = select(
+            *(key.label(name) for name, key in keys.items()),
+            func.count().label("requests"),
+            _number(columns.status == "error").label("errors"),
+            _number(columns.status == "cancelled").label("cancelled"),
+            *(cast(func.coalesce(func.sum(columns[name]), 0), Integer).label(name) for name in TOKENS),
+            func.sum(columns.cost).label("cost"),
+            func.sum(columns.list_cost).label("list_cost"),
+            func.sum(columns.list_cost - columns.cost).label("saved"),
+            _number(and_(columns.cost.is_(None), used > 0)).label("unpriced"),
+            func.min(columns.ts).label("first"),
+            func.max(columns.ts).label("last"),
+        )
+        found = found.select_from(self._requests).where(*self._where(which))
+        found = found.group_by(*keys.values()).order_by(*order).limit(limit)
+        return self._connection.execute(found).mappings().all()
+
+    def _parts(
+        self, which: Filter, edges: Sequence[datetime], by: By | None
+    ) -> list[dict[str | None, Totals]]:
+        parts: list[dict[str | None, Totals]] = [{} for _ in edges[1:]]
+        keys = {"part": self._part(edges)} | ({"key": self._key(by)} if by else {})
+        for row in self._sums(_within(which, edges), keys) if parts else ():
+            parts[row["part"]][row["key"] if by else None] = _totals(row)
+        return parts
+
+    def _days(self, which: Filter) -> dict[str | None, Totals]:
+        edges = self._day_edges(which)
+        parts = self._parts(which, edges, None)
+        return {_day(edge): part[None] for edge, part in zip(edges, parts, strict=False) if part}
+
+    def _day_edges(self, which: Filter) -> list[datetime]:
+        """Local midnights, from the one before the first request to the one after the last."""
+        span = select(func.min(self._requests.c.ts), func.max(self._requests.c.ts)).where(*self._where(which))
+        first, last = self._connection.execute(span).one()
+        if first is None:
+            return []
+        return midnights(_utc(first), _utc(last))
+
+    def _part(self, edges: Sequence[datetime]) -> ColumnElement[int]:
+        """The number of the part of time that a request belongs to: a binary search, written as SQL, because
+        days and weeks differ in length and the two databases in their calendars."""
+
+        def search(low: int, high: int) -> ColumnElement[int]:
+            if high - low <= 1:
+                return literal(low, Integer)
+            middle = (low + high) // 2
+            is_before = self._requests.c.ts < milliseconds(edges[middle])
+            return case((is_before, search(low, middle)), else_=search(middle, high))
+
+        return search(0, len(edges) - 1)
+
+    def _latency(self, which: Filter, key: ColumnElement[Any]) -> dict[str | None, Latency]:
+        """The 95th of a hundred by nearest rank; the median of an even number is the mean of the middle."""
+        columns = self._requests.c
+        found: dict[str | None, dict[str, int]] = {}
+        for prefix, column in (("", columns.latency_ms), ("first_byte_", columns.first_byte_ms)):
+            ranked = (
+                select(
+                    key.label("key"),
+                    column.label("value"),
+                    func.row_number().over(partition_by=key, order_by=column).label("rank"),
+                    func.count().over(partition_by=key).label("number"),
+                )
+                .where(*self._where(which), column.is_not(None))
+                .select_from(self._requests)
+                .subquery()
+            ).c
+            is_middle = or_(ranked.rank == (ranked.number + 1) // 2, ranked.rank == (ranked.number + 2) // 2)
+            is_95th = ranked.rank == (ranked.number * 95 + 99) // 100
+            query = select(
+                ranked.key,
+                func.avg(case((is_middle, cast(ranked.value, Float)))),
+                func.max(case((is_95th, ranked.value))),
+            ).group_by(ranked.key)
+            for group, median, p95 in self._connection.execute(query):
+                found.setdefault(group, {}).update(
+                    {f"{prefix}median_ms": round(median), f"{prefix}p95_ms": p95}
+                )
+        return {group: Latency(**values) for group, values in found.items()}
+
+    def _key(self, by: By) -> ColumnElement[Any]:
+        columns = self._requests.c
+        if by == "cache":
+            is_message = columns.cache_cause.like("message %")
+            return case((is_message, "message"), else_=columns.cache_cause)
+        return columns[_COLUMNS[by]]
+
+    def _where(self, which: Filter) -> Iterator[ColumnElement[bool]]:
+        columns = self._requests.c
+        if which.provider is not None:
+            yield columns.backend == which.provider
+        if which.model is not None:
+            yield or_(columns.model == which.model, columns.upstream_model == which.model)
+        for name in ("client", "session", "project", "rule"):
+            if (value := getattr(which, name)) is not None:
+                yield columns[name] == value
+        if which.status is not None:
+            is_code = re.fullmatch(r"[1-5]\d\d", which.status)
+            yield columns.http_status == int(which.status) if is_code else columns.status == which.status
+        if which.since is not None:
+            yield columns.ts >= milliseconds(which.since)
+        if which.until is not None:
+            yield columns.ts < milliseconds(which.until)
+
+
+def midnights(first: datetime, last: datetime, zone: tzinfo | None = None) -> list[datetime]:
+    """Each midnight from that before `first` to that after `last`, in this zone; None is the local one."""
+    day = first.astimezone(zone).date()
+    edges: list[datetime] = []
+    while not edges or edges[-1] <= last:
+        edges.append(_midnight(day, zone))
+        day += timedelta(days=1)
+    return edges
+
+
+def _midnight(day: date, zone: tzinfo | None) -> datetime:
+    naive = datetime(day.year, day.month, day.day)  # noqa: DTZ001 (made aware here)
+    return naive.astimezone() if zone is None else naive.replace(tzinfo=zone)
+
+
+def _with_all_columns(connection: Connection) -> FromClause:
+    """The table of requests; in a file that no router of this version has opened yet columns are missing,
+    and nothing is known of them."""
+    present = {column["name"] for column in inspect(connection).get_columns(REQUESTS.name)}
+    if all(column.name in present for column in REQUESTS.c):
+        return REQUESTS
+    known = (c if c.name in present else cast(null(), c.type).label(c.key) for c in REQUESTS.c)
+    return select(*known).subquery(REQUESTS.name)
+
+
+def _within(which: Filter, edges: Sequence[datetime]) -> Filter:
+    """Narrowed to what lies between the first and the last edge."""
+    if not edges:
+        return which
+    return msgspec.structs.replace(
+        which,
+        since=max(filter(None, (which.since, edges[0]))),
+        until=min(filter(None, (which.until, edges[-1]))),
+    )
+
+
+def _number(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    return func.count(case((condition, 1)))
+
+
+def _totals(row: RowMapping) -> Totals:
+    made: dict[str, Any] = {
+        name: row[name] for name in ("requests", "errors", "cancelled", "unpriced", "first", "last")
+    }
+    tokens = {name: int(row[name]) for name in TOKENS}
+    money: dict[str, Any] = {
+        name: None if row[name] is None else round(row[name], 6) for name in ("cost", "list_cost", "saved")
+    }
+    read = tokens["cache_read_input_tokens"]
+    seen = tokens["input_tokens"] + tokens["cache_creation_input_tokens"] + read
+    return Totals(**made, **tokens, **money, cache_hit=round(100 * read / seen) if seen else None)
+
+
+def _utc(moment: int) -> datetime:
+    return datetime.fromtimestamp(moment / 1000, UTC)
+
+
+def _day(midnight: datetime) -> str:
+    return midnight.date().isoformat()
