@@ -20,7 +20,7 @@ def client_ssl_context(options: "Options") -> ssl.SSLContext:
 @cache
 def _client_ssl_context(insecure: bool, ca: str | None, folder: str | None) -> ssl.SSLContext:
     if not (insecure or ca or folder):
-        return model_list.client_ssl_context()
+        return model_list.default_ssl_context()
     files = [str(Path(path).expanduser()) if path else None for path in (ca, folder)]
     context = ssl.create_default_context(cafile=files[0], capath=files[1])
     # mitmproxy does not ask for strict X.509 either, and the CAs of many companies do not pass it.

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from signalbox.anthropic.api import TOKEN_FIELDS
 from tests.support.answers import USAGE, error_json, event, message_events, message_json, sse, text_block
 from tests.support.fake_provider import Upstream
 from tests.support.raw_client import LOGIN, Caller
@@ -16,8 +17,7 @@ from tests.support.router import Router
 from tests.support.router_process import wait_until
 
 ZAI = "zai-key-for-tests-0001"
-TOKENS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-USED = tuple(USAGE[name] for name in TOKENS)
+USED = tuple(USAGE[name] for name in TOKEN_FIELDS)
 STARTED = {**USAGE, "output_tokens": 1}
 EVENTS = message_events("glm-4.7", [text_block("")], ["half", "whole"], STARTED, USAGE)
 
@@ -92,7 +92,7 @@ def test_a_success_is_one_request_and_one_attempt(router, caller):
     assert some(attempt, "request", "number", "provider", "model") == (request["id"], 1, "zai", "glm-4.7")
     assert some(attempt, "outcome", "http_status", "kind", "detail") == ("200", 200, "success", "")
     assert attempt["key"] == 1
-    assert some(attempt, *TOKENS) == USED
+    assert some(attempt, *TOKEN_FIELDS) == USED
     assert 0 <= attempt["first_byte_ms"] <= attempt["latency_ms"] <= request["latency_ms"] + 1
     assert 0 <= attempt["started"] - request["ts"] < 10_000
 
@@ -106,7 +106,7 @@ def test_a_failover_has_a_row_for_each_attempt_with_what_it_alone_used(router, c
     assert [row["number"] for row in (dead, busy, home)] == [1, 2, 3]
     told = ("provider", "model", "key", "outcome", "http_status", "kind")
     assert some(dead, *told) == ("dead", "chain-opus", None, "connect", None, "connect")
-    assert some(dead, "first_byte_ms", "detail", *TOKENS) == (None, "Connection refused", 0, 0, 0, 0)
+    assert some(dead, "first_byte_ms", "detail", *TOKEN_FIELDS) == (None, "Connection refused", 0, 0, 0, 0)
     assert some(busy, "provider", "outcome", "http_status", "kind") == (
         "busy",
         "stream_error",
@@ -114,13 +114,13 @@ def test_a_failover_has_a_row_for_each_attempt_with_what_it_alone_used(router, c
         "overload",
     )
     assert busy["detail"] == "overloaded_error: busy"
-    assert some(busy, *TOKENS) == (USED[0], 1, *USED[2:])
+    assert some(busy, *TOKEN_FIELDS) == (USED[0], 1, *USED[2:])
     assert some(home, *told) == ("anthropic", "chain-opus", None, "200", 200, "success")
-    assert some(home, *TOKENS) == USED
+    assert some(home, *TOKEN_FIELDS) == USED
     assert dead["started"] <= busy["started"] <= home["started"]
     (request,) = rows(router, "requests", caller.session)
-    both = [one + other for one, other in zip(some(busy, *TOKENS), USED, strict=True)]
-    assert some(request, "attempts", "backend", *TOKENS) == (
+    both = [one + other for one, other in zip(some(busy, *TOKEN_FIELDS), USED, strict=True)]
+    assert some(request, "attempts", "backend", *TOKEN_FIELDS) == (
         "dead:connect busy:stream_error anthropic:200",
         "anthropic",
         *both,
@@ -190,7 +190,7 @@ def test_an_answer_that_is_cut_counts_what_it_had_used(router, caller, shared):
     caller.until_closed()
     (attempt,) = rows(router, "attempts", caller.session)
     assert some(attempt, "outcome", "http_status", "kind") == ("stream_error", 200, "stream_error")
-    assert some(attempt, *TOKENS) == (USED[0], 1, *USED[2:])
+    assert some(attempt, *TOKEN_FIELDS) == (USED[0], 1, *USED[2:])
 
 
 def test_a_client_that_leaves_cancels_an_attempt_that_counts_what_it_had_used(router, caller, shared, never):
@@ -202,7 +202,7 @@ def test_a_client_that_leaves_cancels_an_attempt_that_counts_what_it_had_used(ro
     assert request["status"] == "cancelled"
     (attempt,) = rows(router, "attempts", caller.session)
     assert some(attempt, "outcome", "http_status") == ("cancelled", 200)
-    assert some(attempt, *TOKENS) == (USED[0], 1, *USED[2:])
+    assert some(attempt, *TOKEN_FIELDS) == (USED[0], 1, *USED[2:])
 
 
 def test_it_counts_what_was_used_where_nothing_of_the_answer_was_delivered_yet(router, caller, shared, never):
@@ -212,7 +212,7 @@ def test_it_counts_what_was_used_where_nothing_of_the_answer_was_delivered_yet(r
     assert caller.is_quiet(0.3)
     caller.leave()
     (request,) = rows(router, "requests", caller.session)
-    assert some(request, "status", "attempts", *TOKENS) == (
+    assert some(request, "status", "attempts", *TOKEN_FIELDS) == (
         "cancelled",
         "held:cancelled",
         USED[0],
@@ -220,7 +220,7 @@ def test_it_counts_what_was_used_where_nothing_of_the_answer_was_delivered_yet(r
         *USED[2:],
     )
     (attempt,) = rows(router, "attempts", caller.session)
-    assert some(attempt, "outcome", "http_status", *TOKENS) == ("cancelled", 200, USED[0], 1, *USED[2:])
+    assert some(attempt, "outcome", "http_status", *TOKEN_FIELDS) == ("cancelled", 200, USED[0], 1, *USED[2:])
 
 
 def test_a_client_that_leaves_while_a_wait_is_on_cancels_no_attempt(router, caller, shared):
@@ -256,7 +256,7 @@ def test_a_request_that_no_rule_matches_has_its_rows_too(router, caller):
         None,
         "200",
     )
-    assert some(attempt, *TOKENS) == USED
+    assert some(attempt, *TOKEN_FIELDS) == USED
 
 
 def test_counting_tokens_is_not_in_it(router, caller):
@@ -299,7 +299,10 @@ def test_at_its_end_it_writes_what_it_has_and_then_the_streams_that_are_cut(
         assert router.stop() == 0
     found = [some(row, "model", "status", "attempts") for row in rows(router, "requests", n=2)]
     assert found == [("lone-one", "success", "zai:200"), ("lone-two", "cancelled", "zai:cancelled")]
-    assert [some(row, *TOKENS) for row in rows(router, "attempts", n=2)] == [USED, (USED[0], 1, *USED[2:])]
+    assert [some(row, *TOKEN_FIELDS) for row in rows(router, "attempts", n=2)] == [
+        USED,
+        (USED[0], 1, *USED[2:]),
+    ]
 
 
 def _locked(file: Path, stack: ExitStack) -> None:

@@ -16,7 +16,7 @@ from openai.types.chat.completion_create_params import (
 from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import is_typeddict
 
-from signalbox.openai.dialects import Dialect, matches
+from signalbox.openai.dialects import Dialect, matches_any
 
 type Chat = dict[str, Any]
 
@@ -63,7 +63,7 @@ def check_order(chat: Chat, dialect: Dialect) -> None:
     _check_roles(messages, dialect, chat["model"])
     _check_calls(messages, dialect)
     for message in messages:
-        _check_content(message, caches=matches(chat["model"], dialect.cache_control))
+        _check_content(message, caches=matches_any(chat["model"], dialect.cache_control))
     _check_tools(chat, dialect)
     assert len(chat.get("stop", [])) <= dialect.stops
 
@@ -75,7 +75,7 @@ def _check_roles(messages: list[Chat], dialect: Dialect, model: str) -> None:
     assert dialect.system_anywhere or "system" not in roles[1:]
     for first, second in pairwise(roles):
         assert first != second or first == "tool" or (first == second == "system"), f"{first} twice"
-        assert (first, second) != ("tool", "user") or not matches(model, dialect.bridged)
+        assert (first, second) != ("tool", "user") or not matches_any(model, dialect.bridged)
 
 
 def _check_calls(messages: list[Chat], dialect: Dialect) -> None:

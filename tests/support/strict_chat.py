@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from signalbox.openai.dialects import DIALECTS, DialectName, matches
+from signalbox.openai.dialects import DIALECTS, DialectName, matches_any
 from tests.support import chat
 from tests.support.answers import Answer
 from tests.support.chat_validator import Chat, check_order, check_types, plain
@@ -43,7 +43,7 @@ class ChatProvider:
 
     def _check_own(self, asked: Chat) -> None:
         """Raises AssertionError."""
-        signs = matches(asked["model"], self.dialect.signed_calls)
+        signs = matches_any(asked["model"], self.dialect.signed_calls)
         for message in asked["messages"]:
             thought = message.get("reasoning_content")
             assert thought in _PLACEHOLDERS or thought.startswith(f"{self.name} thinks"), (
@@ -64,7 +64,7 @@ class ChatProvider:
         number = sum(message["role"] == "assistant" for message in asked["messages"])
         thinks = asked.get("thinking", {}).get("type") == "enabled"
         thought = {"reasoning_content": f"{self.name} thinks, {number}."} if thinks else {}
-        signs = matches(asked["model"], self.dialect.signed_calls)
+        signs = matches_any(asked["model"], self.dialect.signed_calls)
         if _rounds(asked["messages"]) < ROUNDS:
             calls = [self._call(number, n, signs) for n in range(1 + number % 2)]
             said: dict[str, Any] = {"content": None, "tool_calls": calls}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.anthropic.api import NAMES, Usage
+from signalbox.anthropic.api import TOKEN_FIELDS, Usage
 
 NONSENSE = [None, True, "12", -3, -0.5, 1e300, float("nan"), float("inf"), 10**30, [], {}]
 
@@ -35,14 +35,16 @@ def test_total_input_counts_cached_tokens_too():
 
 
 @given(
-    st.lists(st.dictionaries(st.sampled_from(NAMES), st.integers(0, 10**6) | st.sampled_from(NONSENSE[:4])))
+    st.lists(
+        st.dictionaries(st.sampled_from(TOKEN_FIELDS), st.integers(0, 10**6) | st.sampled_from(NONSENSE[:4]))
+    )
 )
 def test_counts_are_never_negative_and_never_forgotten(told):
     usage = Usage()
     for each in told:
-        before = {name: getattr(usage, name) for name in NAMES}
+        before = {name: getattr(usage, name) for name in TOKEN_FIELDS}
         usage.take(each)
-        for name in NAMES:
+        for name in TOKEN_FIELDS:
             assert getattr(usage, name) > 0 or before[name] == 0
 
 

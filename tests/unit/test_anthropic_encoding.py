@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.anthropic.encoding import Decoder, EncodingError, TooLarge, decode, known
+from signalbox.anthropic.encoding import ContentDecoder, EncodingError, TooLarge, decode, known
 
 
 def _bare_deflate(data: bytes) -> bytes:
@@ -36,7 +36,7 @@ EACH_COMPRESSED = pytest.mark.parametrize(("encoding", "encode"), COMPRESSORS)
 @given(st.binary(), st.sampled_from(ENCODERS), st.lists(st.integers(0, 200)))
 def test_any_cut_decodes_to_the_same_bytes(data, encoder, cuts):
     encoding, encode = encoder
-    wire, decoder, out, at = encode(data), Decoder(encoding), b"", 0
+    wire, decoder, out, at = encode(data), ContentDecoder(encoding), b"", 0
     for cut in [*sorted(cuts), len(wire)]:
         out += decoder.feed(wire[at:cut])
         at = max(at, cut)
@@ -59,7 +59,7 @@ def test_a_body_over_the_limit_is_refused(encoding, encode):
 
 @EACH_COMPRESSED
 def test_a_bomb_is_never_unpacked(encoding, encode):
-    pieces, sizes = Decoder(encoding, 9_000_000).pieces(encode(b"\0" * 30_000_000)), []
+    pieces, sizes = ContentDecoder(encoding, 9_000_000).pieces(encode(b"\0" * 30_000_000)), []
     with pytest.raises(TooLarge):
         sizes.extend(len(piece) for piece in pieces)
     assert 0 < max(sizes) < 9_000_000
@@ -111,7 +111,7 @@ def test_known_encodings_are_known(encoding, encode):
 
 def test_flushed_bytes_are_decoded_at_once():
     compressor = zlib.compressobj(wbits=31)
-    decoder = Decoder("gzip")
+    decoder = ContentDecoder("gzip")
     assert decoder.feed(compressor.compress(b"event") + compressor.flush(zlib.Z_SYNC_FLUSH)) == b"event"
     with pytest.raises(EncodingError):
         decoder.end()

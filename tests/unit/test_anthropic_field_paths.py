@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.anthropic.betas import FIELDS
-from signalbox.anthropic.field_paths import ESSENTIAL, is_essential, without
+from signalbox.anthropic.field_paths import ESSENTIAL, edits_without, is_essential
 from signalbox.anthropic.json_edit import Body
 
 
 def left(raw: str, *rejected: str) -> str:
     body = Body.parse(raw.encode())
-    return body.edited(edits=without(body, rejected)).decode()
+    return body.edited(edits=edits_without(body, rejected)).decode()
 
 
 def messages(*messages: str) -> str:
@@ -166,9 +166,9 @@ def test_the_result_is_valid_json_without_the_dropped_fields(value, names, inden
 @given(BODIES, NAMES)
 def test_no_byte_is_made_but_the_users_role(value, names):
     body = Body.parse(json.dumps(value).encode())
-    assert {edit.new for edit in without(body, names)} <= {b"", b'"user"'}
+    assert {edit.new for edit in edits_without(body, names)} <= {b"", b'"user"'}
 
 
 @given(BODIES)
 def test_without_names_nothing_changes(value):
-    assert without(Body.parse(json.dumps(value).encode()), ()) == []
+    assert edits_without(Body.parse(json.dumps(value).encode()), ()) == []

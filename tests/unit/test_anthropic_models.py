@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.anthropic.models import LONGEST, UNKNOWN, ModelListPage, listed, merged, named, read
+from signalbox.anthropic.models import LONGEST, UNKNOWN, ModelListPage, listed, merged, named, parse_page
 
 OWN = {
     "type": "model",
@@ -35,12 +35,12 @@ def ids(entries: list[dict]) -> list[str]:
 
 
 def test_anthropics_own_entries_stay_as_they_are():
-    assert merged([ModelListPage(read(page(OWN)).entries, never, is_own=True)]) == [OWN]
+    assert merged([ModelListPage(parse_page(page(OWN)).entries, never, is_own=True)]) == [OWN]
 
 
 def test_others_are_listed_so_that_claude_code_takes_them_with_their_real_name():
     openai = page({"id": "glm-4.7", "object": "model", "created": 1766361600, "owned_by": "z-ai"})
-    assert merged([ModelListPage(read(openai).entries, never)]) == [
+    assert merged([ModelListPage(parse_page(openai).entries, never)]) == [
         {
             "type": "model",
             "created_at": "2025-12-22T00:00:00Z",
@@ -52,7 +52,7 @@ def test_others_are_listed_so_that_claude_code_takes_them_with_their_real_name()
 
 @pytest.mark.parametrize("id", ["claude-sonnet-5-5", "anthropic/claude-sonnet-5-5", "anthropic.claude-v9"])
 def test_ids_that_speak_of_claude_or_anthropic_keep_them_and_their_names(id):
-    (entry,) = merged([ModelListPage(read(page({"id": id, "display_name": "Sonnet"})).entries, never)])
+    (entry,) = merged([ModelListPage(parse_page(page({"id": id, "display_name": "Sonnet"})).entries, never)])
     assert (entry["id"], entry["display_name"]) == (listed(id), "Sonnet") == (id, "Sonnet")
 
 
@@ -118,7 +118,7 @@ def test_a_name_that_cannot_be_shown_gives_way_to_the_id(name):
     "entry", [None, 7, "m", [], {}, {"id": None}, {"id": 5}, {"id": ""}, {"id": "a\x1b"}, {"id": "m" * 999}]
 )
 def test_entries_without_a_usable_id_are_left_out(entry):
-    assert ids(read(page(entry, {"id": "good"})).entries) == ["good"]
+    assert ids(parse_page(page(entry, {"id": "good"})).entries) == ["good"]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_entries_without_a_usable_id_are_left_out(entry):
     ],
 )
 def test_lists_of_other_forms_are_understood(body, expected):
-    assert ids(read(body).entries) == expected
+    assert ids(parse_page(body).entries) == expected
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_lists_of_other_forms_are_understood(body, expected):
 )
 def test_anything_but_a_list_of_models_is_an_error(body):
     with pytest.raises(ValueError, match=r"."):
-        read(body)
+        parse_page(body)
 
 
 @pytest.mark.parametrize(
@@ -167,11 +167,11 @@ def test_anything_but_a_list_of_models_is_an_error(body):
     ],
 )
 def test_where_the_next_page_begins(more, last):
-    assert read(page({"id": "a"}, {"id": "b"}, **more)).last == last
+    assert parse_page(page({"id": "a"}, {"id": "b"}, **more)).last == last
 
 
 def test_an_empty_page_is_the_last():
-    assert read(page(has_more=True)).last is None
+    assert parse_page(page(has_more=True)).last is None
 
 
 JSON = (
@@ -187,7 +187,7 @@ IDS = st.sampled_from(["claude-x", "glm", "anthropic/y", "z[1m]"]) | JSON
 
 @given(st.lists(st.fixed_dictionaries({"id": IDS}, optional={"display_name": JSON, "created": JSON})))
 def test_every_entry_has_the_fields_that_claude_code_reads(data):
-    parts = [ModelListPage(read(page(*data)).entries, always, is_own=own) for own in (True, False)]
+    parts = [ModelListPage(parse_page(page(*data)).entries, always, is_own=own) for own in (True, False)]
     entries = merged(parts)
     assert len(set(ids(entries))) == len(entries)
     for entry in entries:

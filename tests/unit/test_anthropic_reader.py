@@ -15,7 +15,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.anthropic.api import NAMES
+from signalbox.anthropic.api import TOKEN_FIELDS
 from signalbox.anthropic.issued import ThinkingBlock
 from signalbox.anthropic.reader import WHOLE_LIMIT, MessagesReader, Rewrites
 
@@ -58,7 +58,9 @@ def _reader(
 
 def _facts(one: MessagesReader) -> dict[str, Any]:
     facts = {name: getattr(one.facts, name) for name in FACTS}
-    return json.loads(json.dumps({"usage": [getattr(one.facts.usage, name) for name in NAMES], **facts}))
+    return json.loads(
+        json.dumps({"usage": [getattr(one.facts.usage, name) for name in TOKEN_FIELDS], **facts})
+    )
 
 
 def _chunks(raw: bytes, cuts: list[int]) -> list[bytes]:

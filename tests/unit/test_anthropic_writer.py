@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.anthropic.writer import MessageBuilder, Writer, encode
+from signalbox.anthropic.writer import MessageBuilder, Writer, encode_events
 from tests.support.chat_streams import events_of
 from tests.support.request_validator import check_events
 
@@ -37,7 +37,7 @@ def _written(acts: list[tuple]) -> list[dict]:
 def test_any_order_of_calls_writes_a_legal_stream(acts, end, after):
     events = _written([*acts, end, *after])
     check_events(events)
-    assert events_of(encode(events)) == events
+    assert events_of(encode_events(events)) == events
 
 
 def test_thinking_is_signed_when_its_block_closes():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from signalbox.background.model_list import Gathered
-from signalbox.background.picker import FILE, Written, base_url, folders, url_of, write
+from signalbox.background.picker import FILE, Written, account_base_url, folders, url_of, write
 from signalbox.config.load import parse
 from signalbox.config.rules import Rules
 
@@ -67,9 +67,9 @@ def test_without_a_folder_of_the_environment_it_is_that_of_the_home(tmp_path, mo
 
 def test_settings_win_over_the_environment_and_that_over_the_listener(tmp_path):
     found = rules(tmp_path, ANTHROPIC_BASE_URL="http://environment:1")
-    assert base_url(tmp_path / "own", found, LISTENER) == "http://environment:1"
+    assert account_base_url(tmp_path / "own", found, LISTENER) == "http://environment:1"
     settings(tmp_path / "own", '{"env": {"ANTHROPIC_BASE_URL": "http://settings:1"}}')
-    assert base_url(tmp_path / "own", found, LISTENER) == "http://settings:1"
+    assert account_base_url(tmp_path / "own", found, LISTENER) == "http://settings:1"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_settings_win_over_the_environment_and_that_over_the_listener(tmp_path):
 )
 def test_settings_that_say_nothing_of_it_leave_it_to_the_others(tmp_path, text):
     settings(tmp_path / "own", text)
-    assert base_url(tmp_path / "own", rules(tmp_path), LISTENER) == LISTENER
+    assert account_base_url(tmp_path / "own", rules(tmp_path), LISTENER) == LISTENER
 
 
 @pytest.mark.parametrize(

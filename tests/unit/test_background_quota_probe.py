@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from signalbox.background.model_list import client_ssl_context
-from signalbox.background.quota_probe import FAILURES, TIMEOUT, ProbeSchedule, QuotaProber, request
+from signalbox.background.model_list import default_ssl_context
+from signalbox.background.quota_probe import FAILURES, TIMEOUT, ProbeSchedule, QuotaProber, probe_request
 from signalbox.config.fields import Secret, Url
 from signalbox.config.rules import Failover, Match, Provider, Quota, Rule, Rules, Target
 from signalbox.routing import rate_limit_headers
@@ -73,7 +73,7 @@ class Router:
         pass
 
     def client_ssl_context(self) -> ssl.SSLContext:
-        return client_ssl_context()
+        return default_ssl_context()
 
     def goes_over(self, account: str = "", percent: float = 95.0, refused: str | None = None) -> None:
         status = {} if refused is None else {"5h": "rejected"}
@@ -85,7 +85,7 @@ class Router:
         self, provider: Provider, account: str, status: int, headers: Mapping[str, str]
     ) -> bool:
         self.heard.append((account, status))
-        return rate_limit_headers.read(headers, time.time()) is not None
+        return rate_limit_headers.parse_rate_limits(headers, time.time()) is not None
 
     def run(self, until: Callable[[], object], limit: float = 5.0) -> None:
         """Let it probe until something holds."""
@@ -282,6 +282,6 @@ def test_it_ends_when_it_is_cancelled_in_mid_probe(upstream):
 def test_a_prefix_and_further_headers_of_the_provider_are_kept():
     home = provider("http://127.0.0.1:1", auth="key", keys=(Secret(KEY),), headers={"X-Title": "signalbox"})
     url = Url("http", "127.0.0.1", 1, "/api/anthropic")
-    outgoing = request(Provider(name="a", url=url, auth="none", headers=home.headers), (), None)
+    outgoing = probe_request(Provider(name="a", url=url, auth="none", headers=home.headers), (), None)
     assert outgoing.path == "/api/anthropic/v1/messages/count_tokens"
     assert dict(outgoing.headers)["X-Title"] == "signalbox"

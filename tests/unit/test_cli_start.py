@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from signalbox.cli.start import RefusedError, listeners, refusal, understood
+from signalbox.cli.start import RefusedError, port_refusal, understood, wanted_ports
 from tests.support.router_process import ROOT, clean_environment, free_ports
 
 MODE = "reverse:https://api.anthropic.com@127.0.0.1"
@@ -57,11 +57,11 @@ def test_listeners_are_those_of_the_modes_and_the_pages_of_mitmweb():
         "-m",
         "socks5",
     ]
-    assert list(listeners("bin/mitmdump", modes)) == [
+    assert list(wanted_ports("bin/mitmdump", modes)) == [
         ("port", "127.0.0.1", 8082), ("port", "", 8083), ("port", "::1", 8084),
     ]  # fmt: skip
-    assert list(listeners("mitmweb.exe", ["--web-port", "9000"])) == [("web_port", "127.0.0.1", 9000)]
-    assert list(listeners("mitmweb", ["--set", "web_host=::1"])) == [("web_port", "::1", 8081)]
+    assert list(wanted_ports("mitmweb.exe", ["--web-port", "9000"])) == [("web_port", "127.0.0.1", 9000)]
+    assert list(wanted_ports("mitmweb", ["--set", "web_host=::1"])) == [("web_port", "::1", 8081)]
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def taken():
     [("mitmdump", f"--mode={MODE}:{{}}", "port"), ("mitmweb", "--web-port={}", "web_port")],
 )
 def test_a_port_that_is_taken_is_named_with_its_process_and_another_one(taken, program, option, variable):
-    line = refusal(program, [option.format(taken)])
+    line = port_refusal(program, [option.format(taken)])
     assert line.startswith(f"port {taken} is taken by ")
     assert f"take another: just {variable}=" in line
     assert "\n" not in line
@@ -84,7 +84,7 @@ def test_a_port_that_is_taken_is_named_with_its_process_and_another_one(taken, p
 
 def test_free_ports_are_no_reason_to_refuse():
     (port,) = free_ports(1)
-    assert refusal("mitmdump", ["--mode", f"{MODE}:{port}"]) == ""
+    assert port_refusal("mitmdump", ["--mode", f"{MODE}:{port}"]) == ""
 
 
 def start(tmp_path, *command: str) -> tuple[int, str, str]:

@@ -11,19 +11,19 @@ from signalbox.config.document import DocumentError, Mapping, Scalar, Sequence
 
 def fault_of(text: str) -> str:
     with pytest.raises(DocumentError) as caught:
-        document.read(text)
+        document.read_yaml(text)
     return caught.value.finding.within("rules.yaml")
 
 
 @pytest.mark.parametrize("text", ["on", "off", "no", "2024-01-01", "08:30", "1_000", "0x10", "1e3", "true"])
 def test_a_plain_scalar_is_text(text):
-    root, _ = document.read(f"key: {text}")
+    root, _ = document.read_yaml(f"key: {text}")
     assert root.items["key"] == Scalar(1, text, plain=True)
 
 
 @pytest.mark.parametrize("text", ["", "~", "null"])
 def test_empty_tilde_and_null_are_null_unless_quoted(text):
-    root, _ = document.read(f'plain: {text}\nquoted: "{text}"')
+    root, _ = document.read_yaml(f'plain: {text}\nquoted: "{text}"')
     assert root.get("plain") is None
     assert root.get("quoted") == Scalar(2, text, plain=False)
 
@@ -32,17 +32,17 @@ def test_empty_tilde_and_null_are_null_unless_quoted(text):
     "text", ["", "   \n\n", "# only a comment\n", "---\n", "\ufeff".encode().decode("utf-8-sig")]
 )
 def test_an_empty_document_is_an_empty_mapping(text):
-    assert document.read(text) == (Mapping(1), [])
+    assert document.read_yaml(text) == (Mapping(1), [])
 
 
 def test_lines_are_those_of_the_file_with_crlf_too():
-    root, _ = document.read("a: 1\r\nb:\r\n  - x\r\n  - y\r\n")
+    root, _ = document.read_yaml("a: 1\r\nb:\r\n  - x\r\n  - y\r\n")
     assert root.lines == {"a": 1, "b": 2}
     assert [item.line for item in root.items["b"].items] == [3, 4]
 
 
 def test_duplicate_keys_are_all_found_with_the_line_of_the_second():
-    _, faults = document.read("a: 1\nb:\n  - {c: 1}\n  - c: 1\n    c: 2\na: 3\n")
+    _, faults = document.read_yaml("a: 1\nb:\n  - {c: 1}\n  - c: 1\n    c: 2\na: 3\n")
     assert [fault.within("rules.yaml") for fault in faults] == [
         'rules.yaml:5: duplicate key "c", first on line 4 (at $.b[1])',
         'rules.yaml:6: duplicate key "a", first on line 1 (at $)',
@@ -50,7 +50,7 @@ def test_duplicate_keys_are_all_found_with_the_line_of_the_second():
 
 
 def test_aliases_and_merge_keys_work_and_own_keys_win():
-    root, _ = document.read("a: &a {x: 1, y: 2}\nb: &b {y: 3, z: 4}\nc: {<<: [*a, *b], x: 5}\nd: *a\n")
+    root, _ = document.read_yaml("a: &a {x: 1, y: 2}\nb: &b {y: 3, z: 4}\nc: {<<: [*a, *b], x: 5}\nd: *a\n")
     assert {key: node.text for key, node in root.items["c"].items.items()} == {"x": "5", "y": "2", "z": "4"}
     assert root.items["d"] == root.items["a"]
 
@@ -95,19 +95,19 @@ def test_aliases_that_stand_for_billions_are_refused():
 
 def test_bytes_that_are_not_utf8_are_named_with_their_line():
     with pytest.raises(DocumentError) as caught:
-        document.decoded(b"a: 1\nb: \xff\n")
+        document.decode_utf8(b"a: 1\nb: \xff\n")
     assert caught.value.finding.line == 2
 
 
 def test_a_byte_order_mark_is_no_part_of_the_text():
-    assert document.decoded(b"\xef\xbb\xbfa: 1") == "a: 1"
+    assert document.decode_utf8(b"\xef\xbb\xbfa: 1") == "a: 1"
 
 
 @given(st.text(alphabet=st.sampled_from("ab:-[]{}*&!|>'\"# \n\t,?%@~<\\$\u00e4\x85\u2028")))
 def test_any_text_gives_a_tree_or_an_error_within_the_file(text):
     line = 1
     try:
-        document.read(text)
+        document.read_yaml(text)
     except DocumentError as broken:
         line = broken.finding.line
     assert 1 <= line <= len(text.splitlines()) + 1
@@ -130,5 +130,5 @@ def test_documents_of_another_yaml_writer_are_read_back(value):
             case Mapping():
                 return {key: plain(item) for key, item in node.items.items()}
 
-    root, faults = document.read(yaml.safe_dump({"key": value}, default_style='"', allow_unicode=False))
+    root, faults = document.read_yaml(yaml.safe_dump({"key": value}, default_style='"', allow_unicode=False))
     assert (plain(root), faults) == ({"key": value}, [])

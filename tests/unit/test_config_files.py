@@ -23,12 +23,12 @@ def hanging(tmp_path):
 
 def test_result_and_exception_of_a_call_are_passed_on(tmp_path):
     (tmp_path / "file").write_bytes(b"text")
-    assert files.read(tmp_path / "file") == b"text"
+    assert files.read_file(tmp_path / "file") == b"text"
     assert files.stat(tmp_path / "file").st_size == 4
     with pytest.raises(FileNotFoundError):
-        files.read(tmp_path / "none")
+        files.read_file(tmp_path / "none")
     with pytest.raises(IsADirectoryError):
-        files.read(tmp_path)
+        files.read_file(tmp_path)
 
 
 def test_hanging_disk_is_waited_for_once_and_noticed_when_it_recovers(hanging):
@@ -74,15 +74,15 @@ def test_other_path_is_not_blocked_by_a_hanging_one(hanging, tmp_path):
 def test_a_pipe_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="it is not a regular file"):
-        files.read(tmp_path / "pipe")
-    assert files.read(Path(os.devnull)) == b""
+        files.read_file(tmp_path / "pipe")
+    assert files.read_file(Path(os.devnull)) == b""
 
 
 def test_a_file_is_read_to_a_bound(tmp_path):
     (tmp_path / "file").write_bytes(b"12345")
-    assert files.read(tmp_path / "file", most=5) == b"12345"
+    assert files.read_file(tmp_path / "file", most=5) == b"12345"
     with pytest.raises(OSError, match="larger than 4 bytes"):
-        files.read(tmp_path / "file", most=4)
+        files.read_file(tmp_path / "file", most=4)
 
 
 def test_the_event_loop_goes_on_beside_a_call(hanging):
@@ -96,7 +96,7 @@ def test_the_event_loop_goes_on_beside_a_call(hanging):
             gate.wait()
             return "done"
 
-        waiting = asyncio.create_task(files.in_thread(work))
+        waiting = asyncio.create_task(files.in_daemon_thread(work))
         await begun.wait()
         assert not waiting.done()
         gate.set()

@@ -144,7 +144,7 @@ def test_name_of_two_rules_is_a_warning():
 
 
 def pending(text: str) -> list[str]:
-    return [finding.within("rules.yaml") for finding in not_yet(document.read(text)[0])]
+    return [finding.within("rules.yaml") for finding in not_yet(document.read_yaml(text)[0])]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_what_is_in_effect_or_not_given_is_not_pending(text):
 
 def test_findings_are_in_the_order_of_the_file():
     text = "ledger: postgresql://h/d\ninspect: {keep: 1, bodies: 1MB}\nlisten: {}\n"
-    found = findings(parse(text, file=Path("rules.yaml"), environ={}), document.read(text)[0])
+    found = findings(parse(text, file=Path("rules.yaml"), environ={}), document.read_yaml(text)[0])
     assert [finding.line for finding in found] == [1, 3]
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from signalbox.config.regexes import LONGEST, Regex, parse
+from signalbox.config.regexes import LONGEST, Regex, checked_regex
 
 SLOW = {
     r"\s+$": "x" + " " * 99_998 + "x",
@@ -20,21 +20,21 @@ def test_a_search_ends_in_time(pattern, caplog):
     written = f"{pattern}(?#of this test)"  # an expression is logged once in a while in a process
     began = time.monotonic()
     with caplog.at_level(logging.WARNING, "signalbox"):
-        assert not parse(written).found_in(SLOW[pattern])
+        assert not checked_regex(written).found_in(SLOW[pattern])
     assert time.monotonic() - began < 2
     assert written in caplog.text
 
 
 @pytest.mark.parametrize("pattern", SLOW)
 def test_slow_expression_is_recognized_without_a_request(pattern):
-    assert parse(pattern).is_slow()
+    assert checked_regex(pattern).is_slow()
 
 
 @pytest.mark.parametrize(
     "pattern", ["fix|mend", r"\bübersetze\b", "(?i)^you are", r"\d{4}-\d\d", r"^/deploy\b.*prod"]
 )
 def test_usual_expressions_are_not_slow(pattern):
-    assert not parse(pattern).is_slow()
+    assert not checked_regex(pattern).is_slow()
 
 
 def test_an_expression_means_what_it_means_to_re():
@@ -47,7 +47,7 @@ def test_an_expression_means_what_it_means_to_re():
         r"(?P<a>e).*(?P=a)",
         r"\A[^a-z]",
     ):
-        assert parse(pattern).found_in(text) == bool(re.search(pattern, text)), pattern
+        assert checked_regex(pattern).found_in(text) == bool(re.search(pattern, text)), pattern
 
 
 def test_only_the_beginning_of_a_text_is_searched():
@@ -57,4 +57,4 @@ def test_only_the_beginning_of_a_text_is_searched():
 
 def test_invalid_expression_is_an_error():
     with pytest.raises(ValueError, match="missing"):
-        parse("(")
+        checked_regex("(")

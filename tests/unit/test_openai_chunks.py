@@ -19,11 +19,11 @@ from signalbox.openai.chunks import (
     Malformed,
     Reasoning,
     Refusal,
-    Text,
+    TextPiece,
     UsageReported,
     chunk_steps,
     parse_chunk,
-    read,
+    parse_object,
 )
 
 JSON = st.recursive(
@@ -71,7 +71,7 @@ def test_the_steps_of_one_chunk_are_in_order():
     assert _steps(chunk | {"error": None}) == [
         ChoiceStarted("m"),
         Reasoning("b", "reasoning"),
-        Text("a"),
+        TextPiece("a"),
         Refusal("c"),
         Fragment(1, "d"),
         Finish("stop"),
@@ -105,7 +105,7 @@ def test_empty_fields_give_no_steps(delta):
 @pytest.mark.parametrize("message", [{"role": "assistant"}, {"role": "assistant", "content": ""}])
 def test_an_empty_message_gives_no_step(message):
     choice = {"index": 0, "delta": {"content": "a"}, "message": message}
-    assert _steps({"choices": [choice]}) == [ChoiceStarted(""), Text("a")]
+    assert _steps({"choices": [choice]}) == [ChoiceStarted(""), TextPiece("a")]
 
 
 def test_calls_of_a_whole_answer_are_counted():
@@ -193,9 +193,9 @@ def test_events_are_read_by_their_data(event, told):
     ],
 )
 def test_small_faults_are_passed_over(data, value):
-    assert read(data) == value
+    assert parse_object(data) == value
 
 
 @given(JSON)
 def test_json_is_read_as_it_is(value):
-    assert read(json.dumps({"a": value}).encode()) == {"a": value}
+    assert parse_object(json.dumps({"a": value}).encode()) == {"a": value}

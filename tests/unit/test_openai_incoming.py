@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from signalbox.openai.incoming import (
-    Block,
+    ContentBlock,
     Piece,
     Tool,
     defined_by,
@@ -15,7 +15,7 @@ from signalbox.openai.incoming import (
     pieces,
     read_offered,
     read_request,
-    text_of,
+    text_in,
 )
 from signalbox.routing.translator import UntranslatableError
 from tests.support.chat_bodies import BODIES, JSON
@@ -40,16 +40,16 @@ from tests.support.chat_bodies import BODIES, JSON
 )
 def test_arguments_are_an_object_as_the_client_has_it(given, arguments):
     (block,) = pieces(read_request(f'{{"system":[{{"type":"tool_use","input":{given}}}]}}'.encode()).system)
-    assert isinstance(block, Block)
+    assert isinstance(block, ContentBlock)
     assert block.arguments == arguments
-    assert Block().arguments == "{}"
+    assert ContentBlock().arguments == "{}"
 
 
 @given(JSON)
 def test_arguments_keep_their_value(value: Any):
     for raw in (json.dumps({"a": value}), json.dumps({"a": value}, ensure_ascii=False)):
         (block,) = pieces(read_request(f'{{"system":[{{"type":"tool_use","input":{raw}}}]}}'.encode()).system)
-        assert isinstance(block, Block)
+        assert isinstance(block, ContentBlock)
         assert json.loads(block.arguments) == {"a": value}
 
 
@@ -149,7 +149,7 @@ def _piece(value: object) -> Piece:
     ids=str,
 )
 def test_text_of(block, text):
-    assert text_of(_piece(block)) == text
+    assert text_in(_piece(block)) == text
 
 
 @pytest.mark.parametrize(("kind", "name"), [("tool_addition", "a"), ("tool_removal", None)])

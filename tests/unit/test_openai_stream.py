@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.anthropic.answer_facts import AnswerFacts
-from signalbox.anthropic.api import NAMES
+from signalbox.anthropic.api import TOKEN_FIELDS
 from signalbox.openai import stream as module
 from signalbox.openai.chunks import (
     ChoiceStarted,
@@ -21,7 +21,7 @@ from signalbox.openai.chunks import (
     Reasoning,
     Refusal,
     Step,
-    Text,
+    TextPiece,
     UsageReported,
 )
 from signalbox.openai.ids import payload_of
@@ -75,7 +75,7 @@ FRAGMENTS = st.builds(
     st.sampled_from(["", "", "sig"]),
 )
 STEPS = st.lists(
-    st.builds(Text, WORDS)
+    st.builds(TextPiece, WORDS)
     | st.builds(Reasoning, WORDS, st.just("reasoning"))
     | st.builds(Refusal, WORDS)
     | FRAGMENTS
@@ -110,7 +110,7 @@ OBJECTS = st.dictionaries(st.text(max_size=4), st.text(max_size=9) | st.integers
 @given(PIECES, st.lists(OBJECTS, max_size=3), st.data())
 def test_nothing_is_lost_in_any_interleaving(pieces, objects, data):
     """Text, thinking and the fragments of calls, each in its own order."""
-    steps = [[Text(text) if kind == "text" else Reasoning(text) for kind, text in pieces]]
+    steps = [[TextPiece(text) if kind == "text" else Reasoning(text) for kind, text in pieces]]
     for n, value in enumerate(objects):
         at = data.draw(st.integers(0, len(value)))
         steps.append([Fragment(n, f"call_{n}a1b", f"Tool{n}", value[:at]), Fragment(n, arguments=value[at:])])
@@ -135,12 +135,12 @@ def test_nothing_is_lost_in_any_interleaving(pieces, objects, data):
 @pytest.mark.parametrize(
     "steps",
     [
-        [Text("x" * 60)] * 2,
+        [TextPiece("x" * 60)] * 2,
         [Reasoning("x" * 60)] * 2,
         [Refusal("x" * 60)] * 2,
         [Reasoning("", details=({"data": "x" * 220},))],
         [Fragment(0, "call_1a", "Read", '{"a":"' + "x" * 60), Fragment(0, arguments="x" * 60)],
-        [Fragment(0, "call_1a", "Read", '{"a":'), Text("x" * 60), Text("x" * 60)],
+        [Fragment(0, "call_1a", "Read", '{"a":'), TextPiece("x" * 60), TextPiece("x" * 60)],
     ],
 )
 def test_memory_is_bounded(monkeypatch, steps):
@@ -160,9 +160,9 @@ def test_finished_and_over():
         one.take(steps)
         return one.finished, one.over
 
-    said, finish, spent = Text("x"), Finish("stop"), UsageReported({"prompt_tokens": 3})
+    said, finish, spent = TextPiece("x"), Finish("stop"), UsageReported({"prompt_tokens": 3})
     assert told(said) == told(said, spent) == told(said, finish, said) == (False, False)
-    assert told(said, finish) == told(said, finish, Text("")) == (True, False)
+    assert told(said, finish) == told(said, finish, TextPiece("")) == (True, False)
     assert told(said, finish, spent) == told(said, EndOfStream()) == told(ErrorChunk(b"{}")) == (True, True)
 
 
@@ -180,7 +180,7 @@ def test_details_of_reasoning_are_kept_as_they_would_be_in_a_whole_answer():
         details(type="reasoning.summary", summary="y"),
         Reasoning("", "reasoning", ({"type": "reasoning.summary", "summary": "c"},)),
         Reasoning("", "reasoning", ({"type": "reasoning.summary", "summary": "d"},)),
-        Text("x"),
+        TextPiece("x"),
         details(type="reasoning.text", text="e"),
         Finish("stop"),
     )
@@ -200,14 +200,14 @@ def test_details_of_reasoning_are_kept_as_they_would_be_in_a_whole_answer():
 def test_text_after_a_call_comes_after_it():
     call = Fragment(0, "call_1a2b3c", "Now")
     for signed, parts in ((False, [call]), (True, [Fragment(0, "call_1a2b3c", "Now", "{}")])):
-        _, events = _run(*parts, Text("x"), Finish("stop"), signed=signed)
+        _, events = _run(*parts, TextPiece("x"), Finish("stop"), signed=signed)
         started = [event["content_block"]["type"] for event in events if "content_block" in event]
         assert started == ["tool_use", "text"]
 
 
 def test_the_last_usage_with_counts_is_used():
     told = [{"prompt_tokens": 9}, {"prompt_tokens": 3, "completion_tokens": 2}, {"prompt_tokens": 0}]
-    _, events = _run(Text("x"), *map(UsageReported, told), EndOfStream())
+    _, events = _run(TextPiece("x"), *map(UsageReported, told), EndOfStream())
     assert events[-2]["usage"] == {
         "input_tokens": 3,
         "cache_creation_input_tokens": 0,
@@ -217,14 +217,14 @@ def test_the_last_usage_with_counts_is_used():
 
 
 def test_the_model_is_the_providers_word():
-    assert _run(ChoiceStarted("told"), Text("x"), EndOfStream())[1][0]["message"]["model"] == "told"
-    assert _run(ChoiceStarted(""), Text("x"), EndOfStream())[1][0]["message"]["model"] == "m"
+    assert _run(ChoiceStarted("told"), TextPiece("x"), EndOfStream())[1][0]["message"]["model"] == "told"
+    assert _run(ChoiceStarted(""), TextPiece("x"), EndOfStream())[1][0]["message"]["model"] == "m"
 
 
 def test_a_finish_reason_never_seen_before_is_told_at_debug(caplog):
     caplog.set_level("DEBUG", "signalbox")
     for reason in ("stop", "eosFound", "sk-fake-key-for-tests " + "x" * 999):
-        _run(Text("x"), Finish(reason.lower()), secrets=("sk-fake-key-for-tests",))
+        _run(TextPiece("x"), Finish(reason.lower()), secrets=("sk-fake-key-for-tests",))
     first, second = (record.getMessage() for record in caplog.records)
     assert first == "fake: unknown finish_reason 'eosfound', taken for end_turn"
     assert second.startswith("fake: unknown finish_reason '*** xxx")
@@ -340,7 +340,7 @@ def test_reasoning_that_is_counted_apart_is_added(total, output):
 ), NONSENSE))  # fmt: skip
 def test_nonsense_costs_nothing(told):
     usage = usage_of(told)
-    assert usage == {} or list(usage) == [NAMES[0], NAMES[2], NAMES[3], NAMES[1]]
+    assert usage == {} or list(usage) == [TOKEN_FIELDS[0], TOKEN_FIELDS[2], TOKEN_FIELDS[3], TOKEN_FIELDS[1]]
     assert all(0 <= count < 10**13 for count in usage.values())
 
 
@@ -372,7 +372,9 @@ def _told(pieces: list[str]) -> tuple[str, str]:
     tags = ThinkTags()
     said = [one for piece in pieces for one in tags.feed(piece)] + tags.end()
     assert all(one.text for one in said)
-    return tuple("".join(one.text for one in said if isinstance(one, kind)) for kind in (Reasoning, Text))
+    return tuple(
+        "".join(one.text for one in said if isinstance(one, kind)) for kind in (Reasoning, TextPiece)
+    )
 
 
 @pytest.mark.parametrize(("text", "thinking", "said"), CASES)
@@ -391,16 +393,16 @@ def test_no_more_is_held_back_than_the_head_of_a_tag():
     tags = ThinkTags()
     assert tags.feed("<think>a</") == [Reasoning("a")]
     assert tags.feed("b") == [Reasoning("</b")]
-    assert tags.feed("</think>c") == [Text("c")]
+    assert tags.feed("</think>c") == [TextPiece("c")]
 
 
 def test_white_space_does_not_wait_for_ever():
     tags = ThinkTags()
-    assert tags.feed(" " * 500) == [Text(" " * 500)]
+    assert tags.feed(" " * 500) == [TextPiece(" " * 500)]
 
 
 def test_text_ends_where_something_else_begins():
     tags = ThinkTags()
     assert tags.feed("<thi") == []
-    assert tags.end() == [Text("<thi")]
-    assert tags.feed("<think>") == [Text("<think>")]
+    assert tags.end() == [TextPiece("<thi")]
+    assert tags.feed("<think>") == [TextPiece("<think>")]

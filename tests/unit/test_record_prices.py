@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.anthropic.api import Usage
-from signalbox.config.fields import glob, url
+from signalbox.config.fields import parse_glob, parse_url
 from signalbox.config.rules import Price, Provider
 from signalbox.record.prices import SHIPPED, PriceTable, PriceTableError, read, shipped
 
@@ -57,7 +57,7 @@ def table():
 
 
 def provider(address="https://api.maker.test/v1", **settings):
-    return Provider(name="p", url=url(address), **settings)
+    return Provider(name="p", url=parse_url(address), **settings)
 
 
 def used(*counts):
@@ -188,12 +188,12 @@ def test_a_subscription_charges_no_token(table, address, dollars):
 
 
 def test_prices_of_the_user_come_before_all_others(table):
-    prices = ((glob("m-*"), Price(1, 2, 0.5, 4)), (glob("*"), Price(9, 9)))
+    prices = ((parse_glob("m-*"), Price(1, 2, 0.5, 4)), (parse_glob("*"), Price(9, 9)))
     for address in ("https://api.maker.test", "https://plan.test", "https://other.test"):
         own = provider(address, prices=prices)
         assert table.cost(own, "m-1", used(1, 1, 1, 1, 1), NOON) == 7.5
         assert table.cost(own, "else", used(1), NOON) == 9
-    anthropic = provider("https://api.anthropic.com", prices=((glob("m-*"), Price(1, 2)),))
+    anthropic = provider("https://api.anthropic.com", prices=((parse_glob("m-*"), Price(1, 2)),))
     assert table.cost(anthropic, "claude-opus-9", used(1), NOON) == 10
 
 

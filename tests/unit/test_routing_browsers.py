@@ -2,7 +2,7 @@
 
 import pytest
 
-from signalbox.routing.browsers import host_refusal, is_of_a_page, is_preflight, page_refusal
+from signalbox.routing.browsers import cross_site_refusal, host_refusal, is_of_a_page, is_preflight
 
 HOSTS = ("router.lan",)
 
@@ -76,24 +76,24 @@ def test_any_other_name_may_be_a_rebound_one(host):
     ],
 )
 def test_only_pages_of_the_routers_own_origin_may_ask(headers, refused):
-    told = page_refusal(tuple(headers.items()), "localhost:8082", HOSTS, by_site=True)
+    told = cross_site_refusal(tuple(headers.items()), "localhost:8082", HOSTS, by_site=True)
     assert (told is not None) is refused
 
 
 def test_one_foreign_origin_among_several_is_enough():
     both = (("Origin", "http://localhost:8082"), ("origin", "https://evil.example"))
-    assert page_refusal(both, "localhost:8082", (), by_site=True)
+    assert cross_site_refusal(both, "localhost:8082", (), by_site=True)
 
 
 def test_ports_that_a_scheme_implies_need_not_be_written():
-    assert page_refusal((("Origin", "http://localhost"),), "localhost:80", (), by_site=True) is None
-    assert page_refusal((("Origin", "https://api.x:443"),), "api.x", (), by_site=True) is None
+    assert cross_site_refusal((("Origin", "http://localhost"),), "localhost:80", (), by_site=True) is None
+    assert cross_site_refusal((("Origin", "https://api.x:443"),), "api.x", (), by_site=True) is None
 
 
 def test_a_forward_proxy_goes_by_origin_alone():
     site = ("Sec-Fetch-Site", "cross-site")
-    assert page_refusal((site,), "api.anthropic.com:443", (), by_site=False) is None
-    assert page_refusal((site, ("Origin", "https://x")), "api.anthropic.com:443", (), by_site=False)
+    assert cross_site_refusal((site,), "api.anthropic.com:443", (), by_site=False) is None
+    assert cross_site_refusal((site, ("Origin", "https://x")), "api.anthropic.com:443", (), by_site=False)
 
 
 def test_a_page_and_a_preflight_are_known_by_what_browsers_add():

@@ -20,7 +20,7 @@ from signalbox.routing.rate_limit_headers import (
     family,
     is_of_family,
     is_shut,
-    read,
+    parse_rate_limits,
     short,
 )
 
@@ -65,13 +65,13 @@ def in_words(told: RateLimitHeaders | None) -> str:
 
 @pytest.mark.parametrize(("recorded", "expected"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
 def test_recorded_headers(recorded, expected):
-    assert in_words(read(headers_of(recorded), NOW)) == expected
+    assert in_words(parse_rate_limits(headers_of(recorded), NOW)) == expected
 
 
 def test_percentages_are_those_that_were_written():
     fractions = [f"0.{number:02}" for number in range(100)] + ["0.905", "1.15"]
     name = "anthropic-ratelimit-unified-5h-utilization"
-    told = [read({name: fraction}, NOW) for fraction in fractions]
+    told = [parse_rate_limits({name: fraction}, NOW) for fraction in fractions]
     assert [one and one.percent["5h"] for one in told] == [*map(float, range(100)), 90.5, 115.0]
 
 
@@ -83,7 +83,7 @@ NAMES = st.tuples(
 
 @given(st.dictionaries(NAMES.map(lambda name: f"anthropic-ratelimit-unified-{''.join(name)}"), st.text()))
 def test_whatever_a_header_says_is_told_within_bounds_or_not_at_all(headers):
-    told = read(headers, NOW)
+    told = parse_rate_limits(headers, NOW)
     if told is not None:
         names = {*told.status, *told.percent, *told.reset}
         assert all(len(name) <= LONGEST for name in names | set(told.status.values()))

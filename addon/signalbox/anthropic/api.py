@@ -12,7 +12,7 @@ ANTHROPIC_VERSION = "2023-06-01"
 
 _MOST = 10**12
 
-NAMES = (
+TOKEN_FIELDS = (
     "input_tokens",
     "output_tokens",
     "cache_creation_input_tokens",
@@ -34,11 +34,11 @@ class Usage:
 
     def take(self, told: Mapping[str, object]) -> None:
         """Takes over counts that are not zero: providers report at the start, at the end, or both."""
-        for name in NAMES:
-            if tokens := count(told.get(name)):
+        for name in TOKEN_FIELDS:
+            if tokens := token_count(told.get(name)):
                 setattr(self, name, tokens)
         match told.get("cache_creation"):
-            case {"ephemeral_1h_input_tokens": told_1h} if tokens := count(told_1h):
+            case {"ephemeral_1h_input_tokens": told_1h} if tokens := token_count(told_1h):
                 self.cache_creation_1h_input_tokens = tokens
 
     @property
@@ -46,7 +46,7 @@ class Usage:
         return self.input_tokens + self.cache_creation_input_tokens + self.cache_read_input_tokens
 
 
-def count(value: object) -> int:
+def token_count(value: object) -> int:
     """A number of tokens; anything that is not a plausible one counts as zero."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0

@@ -60,7 +60,7 @@ def split(values: Iterable[str]) -> list[str]:
     )
 
 
-def without(values: Iterable[str], names: Collection[str]) -> list[str]:
+def without_betas(values: Iterable[str], names: Collection[str]) -> list[str]:
     return [token for token in split(values) if token not in names]
 
 

@@ -113,13 +113,13 @@ def known(encoding: str) -> bool:
 
 def decode(data: bytes, encoding: str, limit: int) -> bytes:
     """The whole body. Raises EncodingError, and TooLarge as soon as more than `limit` bytes came out."""
-    decoder = Decoder(encoding, limit)
+    decoder = ContentDecoder(encoding, limit)
     decoded = decoder.feed(data)
     decoder.end()
     return decoded
 
 
-class Decoder:
+class ContentDecoder:
     """Decodes bytes as they arrive, without delay. Raises EncodingError, TooLarge."""
 
     def __init__(self, encoding: str, limit: int | None = None) -> None:

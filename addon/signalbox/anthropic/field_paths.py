@@ -44,7 +44,7 @@ _CLEARS_THINKING = "context_management.edits.type=clear_thinking_20251015"
 """Refused where thinking is off."""
 
 
-def without(body: Body, rejected: Collection[str]) -> list[Edit]:
+def edits_without(body: Body, rejected: Collection[str]) -> list[Edit]:
     """Edits for `Body.edited` that drop these fields, and the objects and arrays left empty by that; never
     essential fields.
 

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from signalbox.anthropic.encoding import Decoder, EncodingError
+from signalbox.anthropic.encoding import ContentDecoder, EncodingError
 from signalbox.anthropic.errors import error_in
 from signalbox.anthropic.json_edit import Body, BodyError, elements, members
 from signalbox.anthropic.reader import MessagesReader, Rewrites
 from signalbox.anthropic.sse import Splitter, is_event_stream, parse_event
-from signalbox.anthropic.writer import EVENTS, JSON, LARGEST, MessageBuilder, encode, events_of
+from signalbox.anthropic.writer import EVENTS, JSON, LARGEST, MessageBuilder, encode_events, events_of
 
 _ENDS = (b"\n\n", b"\r\n\r\n")
 """Of an event."""
@@ -86,9 +86,9 @@ class ReshapingReader:
         self._held = bytearray()
         self._splitter = Splitter()
         self._message = MessageBuilder()
-        self._decoder = Decoder("")
+        self._decoder = ContentDecoder("")
         try:
-            self._decoder = Decoder(content_encoding)
+            self._decoder = ContentDecoder(content_encoding)
         except EncodingError as fault:
             self.facts.cut = str(fault)
 
@@ -194,7 +194,7 @@ class ReshapingReader:
             return _data(said)  # another protocol's, which the reader of events tells
         if "content" not in body:
             return said
-        return encode(list(events_of(_with_arguments_as_written(body))))
+        return encode_events(list(events_of(_with_arguments_as_written(body))))
 
 
 def _data(said: bytes) -> bytes:

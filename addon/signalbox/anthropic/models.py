@@ -47,7 +47,7 @@ class ModelListPage(NamedTuple):
     """Whether the entries are from Anthropic; then all their fields stay."""
 
 
-def read(body: bytes) -> Page:
+def parse_page(body: bytes) -> Page:
     """Reads one page. Entries without a usable id are left out. Raises ValueError if it is not a list."""
     try:
         value = msgspec.json.decode(body)

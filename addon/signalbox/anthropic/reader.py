@@ -8,8 +8,8 @@ from typing import Any, Literal
 import msgspec
 
 from .answer_facts import AnswerFacts
-from .api import NAMES
-from .encoding import PIECE, Decoder, EncodingError, known, names
+from .api import TOKEN_FIELDS
+from .encoding import PIECE, ContentDecoder, EncodingError, known, names
 from .errors import as_prompt_too_long, error_event, error_in, error_type, prompt_too_long, read_error
 from .issued import MARK, ThinkingDigester
 from .json_edit import Body, BodyError
@@ -161,7 +161,7 @@ class Rewrites(msgspec.Struct, frozen=True):
         if self.estimate is None or not (at_start or "content" in message):
             return None
         usage = message.inner("usage") or Body.parse(b"{}")
-        told = [usage.get(name, float) for name in NAMES if name != "output_tokens"]
+        told = [usage.get(name, float) for name in TOKEN_FIELDS if name != "output_tokens"]
         change = {}
         if not any(told) and (at_start or usage.get("input_tokens", float) is None):
             change["input_tokens"] = b"%d" % self.estimate()
@@ -212,7 +212,7 @@ class MessagesReader:
         """Whether `message_start` has not come yet, which may have to be changed."""
         self._awaits_error = self.changes and rewrites.context_errors
         self._told_foreign = False
-        self._decoder = Decoder(content_encoding) if is_compressed and is_known else None
+        self._decoder = ContentDecoder(content_encoding) if is_compressed and is_known else None
         if not is_known:
             self._give_up_decoding("not known")
 
@@ -231,7 +231,7 @@ class MessagesReader:
         return self._decoded(data)
 
     def _decoded(self, data: bytes) -> Iterator[bytes]:
-        decoder = self._decoder or Decoder("")
+        decoder = self._decoder or ContentDecoder("")
         if self.facts.broken:
             return
         try:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 
 from .betas import FIELDS
 from .errors import read_error
-from .field_paths import SYSTEM, is_essential, without
+from .field_paths import SYSTEM, edits_without, is_essential
 from .json_edit import Body
 
 STATUSES = (400, 422)
@@ -79,7 +79,7 @@ _MANDATORY = re.compile(
 
 
 def rejected_by(status: int, error: bytes, request: Body, sent: Collection[str]) -> frozenset[str]:
-    """The field paths (`field_paths.without`) and beta values that the error refuses.
+    """The field paths (`field_paths.edits_without`) and beta values that the error refuses.
 
     `error` is the decoded body of the answer, `request` the body that was sent, `sent` the values of its
     `anthropic-beta`. Only fields of the request are named, and no essential ones. If a value of effort is
@@ -91,7 +91,7 @@ def rejected_by(status: int, error: bytes, request: Body, sent: Collection[str])
     text = report.text
     listed = {beta for found in _BETAS.finditer(text) for beta in _parts(found[1])}
     fields = {name for path in _paths(text) for name in _names(path, request)}
-    stand = {name for name in fields if not is_essential(name) and without(request, {name})}
+    stand = {name for name in fields if not is_essential(name) and edits_without(request, {name})}
     return frozenset(stand | (listed & set(sent)) | set(_efforts(f"{report.param}: {text}", request)))
 
 

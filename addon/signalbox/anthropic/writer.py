@@ -29,7 +29,7 @@ _NO_USAGE = {
 }
 
 
-def encode(events: list[MessagesEvent]) -> bytes:
+def encode_events(events: list[MessagesEvent]) -> bytes:
     """As server-sent events: clients pass over what has no `event:` line."""
     return b"".join(
         b"event: %b\ndata: %b\n\n" % (event["type"].encode(), _encoder.encode(event)) for event in events
@@ -328,7 +328,7 @@ def warmed_up(model: str, input_tokens: int, *, seed: str, stream: bool) -> tupl
     writer.stop("max_tokens", {"input_tokens": input_tokens, "output_tokens": 0})
     events = writer.taken()
     if stream:
-        return encode(events), EVENTS
+        return encode_events(events), EVENTS
     message = MessageBuilder()
     message.add(events)
     return message.encoded(), JSON

@@ -25,6 +25,7 @@ from signalbox.routing.credentials import (
     HOP_BY_HOP,
     Caller,
     Headers,
+    encoded,
     forwarded,
     forwarded_query,
     leak,
@@ -78,7 +79,7 @@ class FetchRefusedError(FetchError):
 
 
 @cache
-def client_ssl_context() -> ssl.SSLContext:
+def default_ssl_context() -> ssl.SSLContext:
     """The default TLS context: trusts the certificate authorities of certifi."""
     return httpx.create_ssl_context(trust_env=False)
 
@@ -99,7 +100,7 @@ async def fetch_models(
     together may take `limit` seconds. Raises FetchError.
     """
     if tls is None:  # made outside the limit: reading the certificate authorities takes a while
-        tls = await asyncio.to_thread(client_ssl_context)
+        tls = await asyncio.to_thread(default_ssl_context)
     try:
         async with (
             asyncio.timeout(limit),
@@ -138,7 +139,7 @@ class _Asking:
         last: str | None = None
         while True:
             before = len(found)
-            page = models.read((await self._get(last)).body)
+            page = models.parse_page((await self._get(last)).body)
             for entry in page.entries:
                 found.setdefault(entry["id"], entry)
             last = page.last
@@ -194,17 +195,13 @@ def _headers(provider: Provider, credential: Caller | str | None) -> httpx.Heade
         if provider.auth == "claude-login":
             own.append((BETA, betas.OAUTH))
         sent = with_key(own, provider, credential)
-    headers = httpx.Headers([(_bytes(name), _bytes(value)) for name, value in sent])
+    headers = httpx.Headers(encoded(sent))
     for name, value in provider.headers.items():
         headers.pop(name, None)
         if value:
             headers[name] = value
     headers["accept-encoding"] = "identity"
     return headers
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
 
 
 type Fetched = list[ModelEntry] | FetchError
@@ -324,7 +321,7 @@ class ModelLists:
         """Anthropic's last list, else the stock list."""
         for file in (self._file, STOCK):
             try:
-                if entries := models.read(await files.read_async(file)).entries:
+                if entries := models.parse_page(await files.read_file_async(file)).entries:
                     return entries
             except (OSError, ValueError):
                 continue

@@ -81,7 +81,7 @@ class ModelPublisher:
         await self._quota.read_logins(rules)
         gathered = await self._lists.gather(rules, tls=await asyncio.to_thread(self._tls))
         write = partial(picker.write, rules, gathered, self._base_url(), now=time.time())
-        written = await files.in_thread(write)
+        written = await files.in_daemon_thread(write)
         for one in written:
             if one not in self._logged:
                 log.log(logging.WARNING if one.fault else logging.INFO, "%s", one.line)

@@ -66,11 +66,11 @@ def own_folder(rules: Rules) -> Path:
     return Path(rules.environment.get("CLAUDE_CONFIG_DIR") or Path.home() / ".claude")
 
 
-def base_url(folder: Path, rules: Rules, listener: str | None) -> str | None:
+def account_base_url(folder: Path, rules: Rules, listener: str | None) -> str | None:
     """The `ANTHROPIC_BASE_URL` of this account; Claude Code's settings win over the environment
     (claude-code-gateway.md, 6)."""
     try:
-        settings = msgspec.json.decode(files.read(folder / "settings.json"), type=_Settings)
+        settings = msgspec.json.decode(files.read_file(folder / "settings.json"), type=_Settings)
     except (OSError, ValueError, RecursionError):
         settings = _Settings()
     return settings.env.base_url or rules.environment.get(BASE_URL) or listener
@@ -84,7 +84,7 @@ def url_of(host: str, port: int) -> str:
 
 def _write(folder: Path, rules: Rules, gathered: Gathered, listener: str | None, now: float) -> Written:
     file = folder / FILE
-    url = base_url(folder, rules, listener)
+    url = account_base_url(folder, rules, listener)
     if url is None:
         return Written(file, fault=f"not written, {BASE_URL} is not set and no listener stands for Anthropic")
     if not gathered.entries:
@@ -105,6 +105,6 @@ def _encoded(url: str, entries: Sequence[ModelEntry], now: float) -> bytes:
 
 def _is_good(file: Path) -> bool:
     try:
-        return bool(msgspec.json.decode(files.read(file), type=_Picker).models)
+        return bool(msgspec.json.decode(files.read_file(file), type=_Picker).models)
     except (OSError, ValueError, RecursionError):
         return False

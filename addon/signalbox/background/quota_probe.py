@@ -193,7 +193,7 @@ class QuotaProber:
         """Whether the response reported the account's quota."""
         credential = self._credential(provider, account)
         assert credential is not None
-        outgoing = request(provider, *credential)
+        outgoing = probe_request(provider, *credential)
         url = f"{provider.url.scheme}://{provider.url.authority}{outgoing.path}"
         async with (
             # One for each account: it keeps cookies.
@@ -216,7 +216,7 @@ def _as_header(key: str) -> Headers:
     return (("authorization", f"Bearer {key}") if key.startswith(_OAUTH_TOKEN) else ("x-api-key", key),)
 
 
-def request(provider: Provider, login: Headers, key: str | None) -> Outgoing:
+def probe_request(provider: Provider, login: Headers, key: str | None) -> Outgoing:
     """A probe, prepared as every request to this provider is."""
     model = provider.quota.probe_model
     question = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}

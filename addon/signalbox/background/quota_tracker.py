@@ -16,7 +16,7 @@ from signalbox.routing.credentials import Caller, bare
 from signalbox.routing.match import NOTHING_KNOWN, QuotaUsage
 from signalbox.routing.plan import Plan
 from signalbox.routing.quota import DEFAULT, QuotaChange, following
-from signalbox.routing.rate_limit_headers import RateLimitHeaders, read
+from signalbox.routing.rate_limit_headers import RateLimitHeaders, parse_rate_limits
 from signalbox.state.atomic_file import FileWriter
 from signalbox.state.logins import Accounts, Logins, keychain
 from signalbox.state.quota_files import QUOTA_FILE, read_quotas, status_brief, status_file, status_line
@@ -118,7 +118,7 @@ class QuotaTracker:
         self, provider: Provider, account: str, status: int, headers: Mapping[str, str]
     ) -> bool:
         """The answer to a probe of an account. Says whether it reported any quota."""
-        reported = read(headers, time.time())
+        reported = parse_rate_limits(headers, time.time())
         if reported is not None:
             self._update(provider, account, status, reported, provider.quota.probe_model)
         return reported is not None
@@ -134,7 +134,7 @@ class QuotaTracker:
         """The head of an answer, whose headers may report quota. `model` is the one that was asked for. Never
         raises: nothing wrong with them may harm the answer."""
         try:
-            reported = read(headers, time.time())
+            reported = parse_rate_limits(headers, time.time())
             if reported is not None:
                 account = self.account(provider, caller or Caller(()))
                 self._update(provider, account, status, reported, model)

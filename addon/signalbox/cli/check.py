@@ -13,7 +13,7 @@ from signalbox.anthropic.json_edit import Body
 from signalbox.anthropic.models import listed
 from signalbox.cli.options import PORT, default_rules
 from signalbox.config import document, lint
-from signalbox.config.document import Finding, shown, step
+from signalbox.config.document import Finding, quoted, step
 from signalbox.config.load import RulesError, load
 from signalbox.config.rules import DEFAULT_MODELS, Match, Provider, Rules, Target
 from signalbox.config.watch import counted
@@ -53,7 +53,7 @@ def _checked(path: Path, environ: Mapping[str, str]) -> tuple[list[str], list[st
         rules = load(path, environ)
     except RulesError as error:
         return list(error.errors), [], None
-    root, _ = document.read(document.decoded(path.read_bytes()))
+    root, _ = document.read_yaml(document.decode_utf8(path.read_bytes()))
     found = [
         *lint.findings(rules, root),
         *_routed_elsewhere(rules, root),
@@ -117,7 +117,7 @@ def _routed_elsewhere(rules: Rules, root: document.Mapping) -> Iterator[Finding]
         for place, id in enumerate(provider.models if isinstance(provider.models, tuple) else ()):
             if to := _elsewhere(rules, provider, id):
                 path = step(step(step("$.providers", provider.name), "models"), place)
-                message = f"model {shown(id)} is listed for {provider.name} and routed to {to}"
+                message = f"model {quoted(id)} is listed for {provider.name} and routed to {to}"
                 yield Finding(_line(root, provider.name, place), message, path)
 
 

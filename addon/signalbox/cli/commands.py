@@ -43,7 +43,7 @@ def addon_path_command() -> None:
 )
 def schema_command(out: Path | None, check: Path | None) -> None:
     """Print the JSON Schema of rules.yaml."""
-    text = jsonschema.text()
+    text = jsonschema.schema_text()
     if check:
         if check.read_text(encoding="utf-8") != text:
             raise click.ClickException(f"{check} is stale; `just schema` renews it")

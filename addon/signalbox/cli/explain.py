@@ -19,7 +19,7 @@ from signalbox.config.rules import Failover, Provider, Rules
 from signalbox.protocols import api_of, translation_refusal
 from signalbox.record.console import skip_line
 from signalbox.routing.budget import Budgets, Used
-from signalbox.routing.credentials import mask
+from signalbox.routing.credentials import masked
 from signalbox.routing.facts import AGENT_HEADER, Facts
 from signalbox.routing.match import why
 from signalbox.routing.outgoing import Incoming, ProviderConstraints
@@ -208,4 +208,4 @@ def _credential(provider: Provider) -> str:
             return f"login in {provider.login}"
         case "none":
             return "none"
-    return f"{mask(provider.key or '')} ({provider.key_header})"
+    return f"{masked(provider.key or '')} ({provider.key_header})"

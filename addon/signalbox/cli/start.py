@@ -56,7 +56,7 @@ def values(arguments: Sequence[str], option: str, prefix: str = "") -> Iterator[
             yield given.removeprefix(prefix)
 
 
-def listeners(program: str, arguments: Sequence[str]) -> Iterator[tuple[str, str, int]]:
+def wanted_ports(program: str, arguments: Sequence[str]) -> Iterator[tuple[str, str, int]]:
     """(variable of the justfile, host, port) of each listener that the arguments ask for."""
     for mode in (*values(arguments, "--mode"), *values(arguments, "-m")):
         if found := _MODE.search(mode):
@@ -67,10 +67,10 @@ def listeners(program: str, arguments: Sequence[str]) -> Iterator[tuple[str, str
         yield "web_port", host, next((int(port) for port in asked if port.isdecimal()), WEB_PORT)
 
 
-def refusal(program: str, arguments: Sequence[str]) -> str:
+def port_refusal(program: str, arguments: Sequence[str]) -> str:
     """One line about the first port that is taken, with the remedy; empty if all are free."""
     recipe = "web" if Path(program).stem == "mitmweb" else "run"
-    for variable, host, port in listeners(program, arguments):
+    for variable, host, port in wanted_ports(program, arguments):
         if not is_free(port, host):
             other = next((more for more in range(port + 1, 65536) if is_free(more, host)), port)
             return f"{taken(port)}: end that, or take another: just {variable}={other} {recipe}"
@@ -85,7 +85,7 @@ def main(command: Sequence[str]) -> int:
     except RefusedError as error:
         print(error, file=sys.stderr)  # noqa: T201  for the user
         return 2
-    if line := refusal(program, arguments):
+    if line := port_refusal(program, arguments):
         print(line, file=sys.stderr)  # noqa: T201  for the user
         return 1
     if os.name == "posix":

@@ -20,8 +20,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from signalbox.anthropic.api import TOKEN_FIELDS
 from signalbox.cli.options import default_rules, state_option
-from signalbox.config.fields import duration
+from signalbox.config.fields import parse_duration
 from signalbox.config.load import RulesError, load
 from signalbox.config.rules import Log
 from signalbox.record.console import count, escaped
@@ -41,7 +42,6 @@ GROUPS: dict[By, Callable[[Entry], str | None]] = {
     "session": lambda entry: entry.session,
     "client": lambda entry: entry.client,
 }
-TOKENS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 HEADINGS = (
     "requests",
     "errors",
@@ -81,10 +81,10 @@ def totals(entries: list[Entry]) -> Totals:
         requests=len(entries),
         errors=statuses["error"],
         cancelled=statuses["cancelled"],
-        **{field: sum(getattr(entry, field) for entry in entries) for field in TOKENS},
+        **{field: sum(getattr(entry, field) for entry in entries) for field in TOKEN_FIELDS},
         cost=round(math.fsum(costs), 6) if costs else None,
         unpriced=sum(
-            entry.cost is None and any(getattr(entry, field) for field in TOKENS) for entry in entries
+            entry.cost is None and any(getattr(entry, field) for field in TOKEN_FIELDS) for entry in entries
         ),
         median_ms=round(statistics.median(latencies)) if latencies else None,
         p95_ms=latencies[math.ceil(0.95 * len(latencies)) - 1] if latencies else None,
@@ -106,7 +106,7 @@ def moment_ago(ctx: click.Context, param: click.Parameter, value: str | None) ->
     if value is None:
         return None
     try:
-        return datetime.now(UTC) - timedelta(seconds=duration(value))
+        return datetime.now(UTC) - timedelta(seconds=parse_duration(value))
     except (ValueError, OverflowError):
         raise click.BadParameter(f"{value!r} is not a duration such as 30m, 12h or 7d") from None
 
@@ -204,7 +204,7 @@ def print_table(groups: dict[str | None, Totals], overall: Totals, by: By) -> No
 def _cells(group: Totals) -> list[str]:
     return [
         *(str(number) for number in (group.requests, group.errors, group.cancelled)),
-        *(count(getattr(group, field)) for field in TOKENS),
+        *(count(getattr(group, field)) for field in TOKEN_FIELDS),
         "—" if group.cost is None else f"${group.cost:.4f}",
         *("—" if ms is None else f"{ms}ms" for ms in (group.median_ms, group.p95_ms)),
     ]

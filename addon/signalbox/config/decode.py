@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from . import document
-from .document import ConflictError, Finding, Node, Scalar, nearest, shown, step, unknown
+from .document import ConflictError, Finding, Node, Scalar, nearest, quoted, step, unknown
 from .fields import Secret
 from .secrets import UnsetError, expanded, set_in
 from .typespec import TypeSpec, keys, specs
@@ -111,7 +111,7 @@ class Decoder:
         try:
             value = spec.reads.read(text)
         except ValueError as error:
-            got = f", got {shown(written) if written else 'nothing'}" if spec.reads.shown else ""
+            got = f", got {quoted(written) if written else 'nothing'}" if spec.reads.shown else ""
             why = f": {error}" if str(error) else ""
             return self._error(
                 line, f"expected {spec.reads.what}{got}{why}{set_in(written, self._places)}", path
@@ -166,7 +166,7 @@ def _unknown_key(key: str, kind: type[msgspec.Struct]) -> str:
     for name, field in known.items():
         below = [inner for spec in specs(field.type) if spec.is_struct for inner in keys(spec.kind)]
         if key in below:
-            return f"unknown key {shown(key)}: it belongs under {name}"
+            return f"unknown key {quoted(key)}: it belongs under {name}"
         if nearest(key, below):
             return f"{unknown('key', key, below)} It belongs under {name}"
     return unknown("key", key, known)
@@ -206,8 +206,8 @@ def _may_be(kind: type[msgspec.Struct], node: document.Mapping) -> bool:
 def _no_choice(spec: TypeSpec, written: str) -> str:
     *some, last = spec.args
     meant = nearest(written, spec.args)
-    hint = f", did you mean {shown(meant)}?" if meant else ""
-    return f"expected {', '.join(some)} or {last}, got {shown(written)}{hint}"
+    hint = f", did you mean {quoted(meant)}?" if meant else ""
+    return f"expected {', '.join(some)} or {last}, got {quoted(written)}{hint}"
 
 
 def _wanted(options: tuple[TypeSpec, ...]) -> str:

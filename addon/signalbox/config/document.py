@@ -39,7 +39,7 @@ class ConflictError(ValueError):
         self.keys = keys
 
 
-def shown(text: str) -> str:
+def quoted(text: str) -> str:
     """`text` in quotes, on one line and not too long."""
     short = text if len(text) <= 60 else text[:57] + "..."
     return '"' + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short) + '"'
@@ -52,14 +52,14 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 def unknown(what: str, word: str, known: Iterable[str]) -> str:
     """`unknown key "modle", did you mean "model"?`"""
     meant = nearest(word, known)
-    return f"unknown {what} {shown(word)}" + (f", did you mean {shown(meant)}?" if meant else "")
+    return f"unknown {what} {quoted(word)}" + (f", did you mean {quoted(meant)}?" if meant else "")
 
 
 def step(path: str, key: str | int) -> str:
     """The path one step further: `$.rules`, `$.rules[0]`, `$.rename["*haiku*"]`."""
     if isinstance(key, int):
         return f"{path}[{key}]"
-    return f"{path}.{key}" if key.replace("-", "_").isidentifier() else f"{path}[{shown(key)}]"
+    return f"{path}.{key}" if key.replace("-", "_").isidentifier() else f"{path}[{quoted(key)}]"
 
 
 class Scalar(msgspec.Struct, frozen=True):
@@ -104,7 +104,7 @@ class DocumentError(Exception):
         self.finding = finding
 
 
-def decoded(data: bytes) -> str:
+def decode_utf8(data: bytes) -> str:
     """The file's bytes as text. Raises DocumentError where they are not UTF-8."""
     try:
         return data.decode("utf-8-sig")
@@ -113,7 +113,7 @@ def decoded(data: bytes) -> str:
         raise DocumentError(Finding(line, "this is not UTF-8 text: save the file as UTF-8")) from None
 
 
-def read(text: str) -> tuple[Mapping, list[Finding]]:
+def read_yaml(text: str) -> tuple[Mapping, list[Finding]]:
     """The document and the duplicate keys found in it. Raises DocumentError.
 
     An empty document is an empty mapping.
@@ -244,7 +244,7 @@ class _Composer:
             if key.plain and key.text == "<<":
                 merged.extend(self._merged(value))
             elif key.text in items:
-                message = f"duplicate key {shown(key.text)}, first on line {lines[key.text]}"
+                message = f"duplicate key {quoted(key.text)}, first on line {lines[key.text]}"
                 self.duplicates.append(Finding(key.line, message, self._path(self._open[:-1])))
             else:
                 items[key.text], lines[key.text] = value, key.line
@@ -263,7 +263,7 @@ class _Composer:
     def _refuse_tag(self, tag: str | None, line: int) -> None:
         if tag is not None:
             raise self._broken(
-                line, f"the tag {shown(tag)} means nothing here (quote text that begins with !)"
+                line, f"the tag {quoted(tag)} means nothing here (quote text that begins with !)"
             )
 
     def _broken(self, line: int, message: str) -> DocumentError:

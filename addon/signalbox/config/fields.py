@@ -125,60 +125,64 @@ def number_schema(pattern: str, least: int = 0) -> dict[str, Any]:
 _LOOSE = {"type": ["string", "number", "boolean", "null"]}
 
 
-type Text = Annotated[str, Reads("text", text, string_schema())]
-type Loose = Annotated[str, Reads("text", any_text, _LOOSE, shown=False)]
+type Text = Annotated[str, Reads("text", parse_text, string_schema())]
+type Loose = Annotated[str, Reads("text", parse_any_text, _LOOSE, shown=False)]
 type Flag = Annotated[
     bool,
-    Reads("true or false", flag, {"type": ["boolean", "string"], "pattern": r"^(true|false)$|\$\{"}),
+    Reads("true or false", parse_flag, {"type": ["boolean", "string"], "pattern": r"^(true|false)$|\$\{"}),
 ]
-type Whole = Annotated[int, Reads("a whole number", whole, number_schema(WHOLE))]
-type AtLeastOne = Annotated[int, Reads("a whole number from 1", at_least_one, number_schema(WHOLE, 1))]
-type Percent = Annotated[int, Reads("a whole number of percent", whole, number_schema(WHOLE))]
-type Dollars = Annotated[float, Reads("a number of dollars", number, number_schema(NUMBER))]
+type Whole = Annotated[int, Reads("a whole number", parse_whole, number_schema(WHOLE))]
+type AtLeastOne = Annotated[int, Reads("a whole number from 1", parse_at_least_one, number_schema(WHOLE, 1))]
+type Percent = Annotated[int, Reads("a whole number of percent", parse_whole, number_schema(WHOLE))]
+type Dollars = Annotated[float, Reads("a number of dollars", parse_number, number_schema(NUMBER))]
 type Duration = Annotated[
     float,
     Reads(
         "a duration such as 300ms, 60s, 5m, 1h or 7d",
-        duration,
+        parse_duration,
         string_schema(DURATION) | {"type": ["string", "integer"], "maximum": 0},
     ),
 ]
-type Size = Annotated[int, Reads("a size such as 512KB, 10MB or 1GB", size, string_schema(SIZE))]
-type Count = Annotated[int, Reads("a count such as 2000, 500k or 1.5M", count, number_schema(COUNT))]
-type GlobText = Annotated[Glob, Reads("a glob", glob, string_schema())]
-type ModelGlob = Annotated[Glob, Reads("a glob", model_glob, string_schema())]
-type RegexText = Annotated[Regex, Reads("a regular expression", regex, string_schema())]
+type Size = Annotated[int, Reads("a size such as 512KB, 10MB or 1GB", parse_size, string_schema(SIZE))]
+type Count = Annotated[int, Reads("a count such as 2000, 500k or 1.5M", parse_count, number_schema(COUNT))]
+type GlobText = Annotated[Glob, Reads("a glob", parse_glob, string_schema())]
+type ModelGlob = Annotated[Glob, Reads("a glob", parse_model_glob, string_schema())]
+type RegexText = Annotated[Regex, Reads("a regular expression", parse_regex, string_schema())]
 type BaseUrl = Annotated[
     Url,
-    Reads("a URL such as https://api.example.com", url, string_schema(r"https?://[^\s?#@]+"), shown=False),
+    Reads(
+        "a URL such as https://api.example.com", parse_url, string_schema(r"https?://[^\s?#@]+"), shown=False
+    ),
 ]
-type UrlPath = Annotated[str, Reads("a path that begins with /", path, string_schema(PATH))]
-type Location = Annotated[Path, Reads("a file or folder", location, string_schema())]
-type KeyText = Annotated[Secret, Reads("a key", secret, string_schema(), shown=False, written=no_reference)]
+type UrlPath = Annotated[str, Reads("a path that begins with /", parse_path, string_schema(PATH))]
+type Location = Annotated[Path, Reads("a file or folder", parse_location, string_schema())]
+type KeyText = Annotated[
+    Secret, Reads("a key", parse_secret, string_schema(), shown=False, written=refuse_reference)
+]
 type ClientSecret = Annotated[
-    str, Reads("a secret", client_secret, string_schema(), shown=False, written=no_reference)
+    str, Reads("a secret", parse_client_secret, string_schema(), shown=False, written=refuse_reference)
 ]
 type HeaderName = Annotated[
     str,
-    Reads("the name of a header", header_name, {"type": "string", "pattern": f"^{HEADER_NAME}$"}),
+    Reads("the name of a header", parse_header_name, {"type": "string", "pattern": f"^{HEADER_NAME}$"}),
 ]
 type LowerHeaderName = Annotated[
     str,
-    Reads("the name of a header", lower_header_name, {"type": "string", "pattern": f"^{HEADER_NAME}$"}),
+    Reads("the name of a header", parse_lower_header_name, {"type": "string", "pattern": f"^{HEADER_NAME}$"}),
 ]
 type HeaderValue = Annotated[
-    str, Reads("the value of a header", header_value, _LOOSE, shown=False, written=no_reference)
+    str, Reads("the value of a header", parse_header_value, _LOOSE, shown=False, written=refuse_reference)
 ]
-type Beta = Annotated[str, Reads("the name of a beta", token, string_schema(HEADER_NAME))]
-type Status = Annotated[
+type Beta = Annotated[str, Reads("the name of a beta", parse_token, string_schema(HEADER_NAME))]
+type ErrorStatus = Annotated[
     int,
-    Reads("a status from 400 to 599", status, number_schema(r"[45]\d\d", 400) | {"maximum": 599}),
+    Reads("a status from 400 to 599", parse_status, number_schema(r"[45]\d\d", 400) | {"maximum": 599}),
 ]
-type Outcome = Annotated[
+type OutcomeLabel = Annotated[
     str,
     Reads(
         "auth, connect, timeout, stream_error or a status from 400 to 599",
-        outcome,
+        parse_outcome,
         number_schema(r"auth|connect|timeout|stream_error|[45]\d\d", 400) | {"maximum": 599},
     ),
 ]
@@ -186,92 +190,98 @@ type NewName = Annotated[
     str,
     Reads(
         "a name of letters, digits, _ and -",
-        name,
+        parse_name,
         {"type": "string", "pattern": f"^{NAME}$"},
     ),
 ]
 type ProviderName = Annotated[
-    str, Reads("a provider", text, string_schema()), Refers("providers", "provider", str)
+    str, Reads("a provider", parse_text, string_schema()), Refers("providers", "provider", str)
 ]
-type Window = Annotated[
+type ProviderWindow = Annotated[
     tuple[str, str],
-    Reads("PROVIDER.WINDOW", window, {"type": "string", "pattern": f"^{WINDOW}$"}),
+    Reads("PROVIDER.WINDOW", parse_window, {"type": "string", "pattern": f"^{WINDOW}$"}),
     Refers("providers", "provider", operator.itemgetter(0)),
 ]
 type Comparison = Annotated[
     tuple[Operator, float],
-    Reads('a comparison such as ">80"', comparison, string_schema(rf"\s*{COMPARISON}\s*%?\s*")),
+    Reads('a comparison such as ">80"', parse_comparison, string_schema(rf"\s*{COMPARISON}\s*%?\s*")),
 ]
 type Port = Annotated[
     int | str,
     Reads(
         "a port or the name of a listener",
-        port_or_listener,
+        parse_port_or_listener,
         {"type": ["integer", "string"], "minimum": 1, "maximum": 65535},
     ),
     Refers("listen", "listener", lambda port: port if isinstance(port, str) else None),
 ]
-type Address = Annotated[Listen, Reads("HOST:PORT such as 127.0.0.1:8082", listen, string_schema(LISTEN))]
+type ListenAddress = Annotated[
+    Listen, Reads("HOST:PORT such as 127.0.0.1:8082", parse_listen, string_schema(LISTEN))
+]
 type HostName = Annotated[
     str,
     Reads(
-        "the name of a host such as router.lan", host_name, string_schema(r"[^\s:/]+|\[?[0-9A-Fa-f:.]+\]?")
+        "the name of a host such as router.lan",
+        parse_host_name,
+        string_schema(r"[^\s:/]+|\[?[0-9A-Fa-f:.]+\]?"),
     ),
 ]
 type WeekTime = Annotated[
     tuple[int, int, int],
-    Reads("a day and time such as monday 00:00", week_start, string_schema(WEEKTIME)),
+    Reads("a day and time such as monday 00:00", parse_week_start, string_schema(WEEKTIME)),
 ]
-type Timezone = Annotated[str, Reads("local or a time zone such as Europe/Berlin", timezone, string_schema())]
+type Timezone = Annotated[
+    str, Reads("local or a time zone such as Europe/Berlin", parse_timezone, string_schema())
+]
 type LedgerUrl = Annotated[
-    str, Reads("sqlite or an SQLAlchemy URL", ledger, string_schema(LEDGER), shown=False)
+    str, Reads("sqlite or an SQLAlchemy URL", parse_ledger, string_schema(LEDGER), shown=False)
 ]
 
 
-def text(written: str) -> str:
+def parse_text(written: str) -> str:
     return _full(r"(?s).*\S.*", written)[0]
 
 
-def any_text(written: str) -> str:
+def parse_any_text(written: str) -> str:
     return written
 
 
-def name(written: str) -> str:
+def parse_name(written: str) -> str:
     return _full(NAME, written)[0]
 
 
-def flag(written: str) -> bool:
+def parse_flag(written: str) -> bool:
     return _full("true|false", written)[0] == "true"
 
 
-def whole(written: str) -> int:
+def parse_whole(written: str) -> int:
     return int(_full(WHOLE, written)[0])
 
 
-def at_least_one(written: str) -> int:
-    if (value := whole(written)) < 1:
+def parse_at_least_one(written: str) -> int:
+    if (value := parse_whole(written)) < 1:
         raise ValueError
     return value
 
 
-def number(written: str) -> float:
+def parse_number(written: str) -> float:
     return float(_full(NUMBER, written)[0])
 
 
-def duration(written: str) -> float:
+def parse_duration(written: str) -> float:
     """Seconds."""
     found = _full(DURATION, written)
     unit: str = found[2] or "s"
     return float(written.removesuffix(unit)) * _SECONDS[unit]
 
 
-def size(written: str) -> int:
+def parse_size(written: str) -> int:
     """Bytes."""
     unit = _full(SIZE, written)[2]
     return int(float(written.removesuffix(unit)) * _BYTES[unit])
 
 
-def count(written: str) -> int:
+def parse_count(written: str) -> int:
     """`500k`, `1.5M`: thousands and millions, a whole number once multiplied."""
     _full(COUNT, written)
     unit = written[-1].lower() if written[-1].isalpha() else ""
@@ -282,7 +292,7 @@ def count(written: str) -> int:
     return value
 
 
-def glob(written: str) -> Glob:
+def parse_glob(written: str) -> Glob:
     if not written:
         raise ValueError
     if "[" in _GLOB_CLASS.sub("", written):
@@ -290,18 +300,18 @@ def glob(written: str) -> Glob:
     return Glob(written, re.compile(fnmatch.translate(written), re.IGNORECASE))
 
 
-def model_glob(written: str) -> Glob:
+def parse_model_glob(written: str) -> Glob:
     """A glob on the requested model, of which `[1m]` is ignored (it would read as one of `1`, `m`)."""
-    return glob(written[:-4] if written.lower().endswith("[1m]") else written)
+    return parse_glob(written[:-4] if written.lower().endswith("[1m]") else written)
 
 
-def regex(written: str) -> Regex:
+def parse_regex(written: str) -> Regex:
     if not written:
         raise ValueError
-    return regexes.parse(written)
+    return regexes.checked_regex(written)
 
 
-def url(written: str) -> Url:
+def parse_url(written: str) -> Url:
     if not re.fullmatch(r"[!-~]+", written):
         raise ValueError("it holds a space or a character that URLs do not have")
     parts = _url_parts(written)
@@ -327,21 +337,21 @@ def _url_parts(written: str) -> urllib.parse.SplitResult:
     return parts
 
 
-def path(written: str) -> str:
+def parse_path(written: str) -> str:
     if "?" in written or "#" in written:
         raise ValueError('"?" and "#" do not belong in it: use query')
     return _full(PATH, written)[0]
 
 
-def location(written: str) -> Path:
+def parse_location(written: str) -> Path:
     """A file or folder; `~` is the user's home."""
     try:
-        return Path(text(written)).expanduser()
+        return Path(parse_text(written)).expanduser()
     except RuntimeError as error:  # no such user, or an unknown home
         raise ValueError(str(error)) from None
 
 
-def secret(written: str) -> Secret:
+def parse_secret(written: str) -> Secret:
     """A key as it is sent in a header. An unusable one has a reason instead of a value."""
     value = written.strip()
     if not value:
@@ -353,82 +363,84 @@ def secret(written: str) -> Secret:
     return Secret(value)
 
 
-def no_reference(written: str) -> None:
+def refuse_reference(written: str) -> None:
     """Refuses a variable that is named as elsewhere: `$NAME`, `%NAME%`, `env:NAME`, also after `Bearer`."""
     if found := _REFERENCE.fullmatch(written.strip()):
         raise ValueError(f"a variable is written ${{{found.group(found.lastgroup or 0)}}} here")
 
 
-def client_secret(written: str) -> str:
-    resolved = secret(written)
+def parse_client_secret(written: str) -> str:
+    resolved = parse_secret(written)
     if resolved.value is None:
         raise ValueError(resolved.reason)
     return resolved.value
 
 
-def header_name(written: str) -> str:
+def parse_header_name(written: str) -> str:
     if _full(HEADER_NAME, written)[0].lower() in _FRAMING:
         raise ValueError("this header belongs to the connection")
     return written
 
 
-def lower_header_name(written: str) -> str:
-    return header_name(written).lower()
+def parse_lower_header_name(written: str) -> str:
+    return parse_header_name(written).lower()
 
 
-def header_value(written: str) -> str:
+def parse_header_value(written: str) -> str:
     if not _fits_header(written):
         raise ValueError("it holds a line break or a character that a header cannot carry")
     return written.strip()
 
 
-def token(written: str) -> str:
+def parse_token(written: str) -> str:
     return _full(HEADER_NAME, written)[0]
 
 
-def status(written: str) -> int:
-    value = whole(written)
+def parse_status(written: str) -> int:
+    value = parse_whole(written)
     if not 400 <= value <= 599:
         raise ValueError
     return value
 
 
-def outcome(written: str) -> str:
-    return written if written in ("auth", "connect", "timeout", "stream_error") else str(status(written))
+def parse_outcome(written: str) -> str:
+    return (
+        written if written in ("auth", "connect", "timeout", "stream_error") else str(parse_status(written))
+    )
 
 
-def window(written: str) -> tuple[str, str]:
+def parse_window(written: str) -> tuple[str, str]:
     """(provider, window)"""
     provider, _, window = _full(WINDOW, written)[0].partition(".")
     return provider, window
 
 
-def comparison(written: str) -> tuple[Operator, float]:
+def parse_comparison(written: str) -> tuple[Operator, float]:
     found = _full(COMPARISON, written.strip().removesuffix("%"))
     sign: Any = found[1]
     return sign, float(found[2])
 
 
-def port_or_listener(written: str) -> int | str:
-    return _port(int(written)) if re.fullmatch(r"\d{1,5}", written) else name(written)
+def parse_port_or_listener(written: str) -> int | str:
+    return _port(int(written)) if re.fullmatch(r"\d{1,5}", written) else parse_name(written)
 
 
-def listen(written: str) -> Listen:
+def parse_listen(written: str) -> Listen:
     host, _, port = _full(LISTEN, written)[0].rpartition(":")
     return Listen(_host(host.strip("[]")), _port(int(port)))
 
 
-def host_name(written: str) -> str:
+def parse_host_name(written: str) -> str:
     """A name or an address as clients write it in `Host`, without the port."""
     return _host(written.strip("[]").lower().rstrip("."))
 
 
-def week_start(written: str) -> tuple[int, int, int]:
+def parse_week_start(written: str) -> tuple[int, int, int]:
     day, hour, minute = re.split("[ :]", _full(WEEKTIME, written.lower())[0])
     return _DAYS.index(day), int(hour), int(minute)
 
 
-def timezone(written: str) -> str:
+def parse_timezone(written: str) -> str:
     if written != "local":
         try:
             zoneinfo.ZoneInfo(written)
@@ -437,7 +449,7 @@ def timezone(written: str) -> str:
     return written
 
 
-def ledger(written: str) -> str:
+def parse_ledger(written: str) -> str:
     return _full(LEDGER, written)[0]
 
 

@@ -33,12 +33,12 @@ _OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """Opening a pipe without a writer would block without end."""
 
 
-def read(path: Path, *, most: int = LARGEST, limit: float = LIMIT) -> bytes:
+def read_file(path: Path, *, most: int = LARGEST, limit: float = LIMIT) -> bytes:
     """Content of a regular file. Raises OSError (TimeoutError among them)."""
     return within(path, partial(_read, path, most), limit)
 
 
-async def read_async(path: Path, *, most: int = LARGEST, limit: float = SOON) -> bytes:
+async def read_file_async(path: Path, *, most: int = LARGEST, limit: float = SOON) -> bytes:
     """The same for a coroutine; the event loop goes on meanwhile."""
     return await within_async(path, partial(_read, path, most), limit)
 
@@ -61,7 +61,7 @@ async def within_async[T](path: Path, do: Callable[[], T], limit: float = LIMIT)
     return await _worker(path).call_async(do, limit)
 
 
-async def in_thread[T](do: Callable[[], T]) -> T:
+async def in_daemon_thread[T](do: Callable[[], T]) -> T:
     """Result of `do`, called in a daemon thread: blocks neither the event loop nor the end of the process."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()

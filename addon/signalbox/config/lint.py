@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from . import document
-from .document import Finding, Node, shown, step
+from .document import Finding, Node, quoted, step
 from .fields import Glob
 from .regexes import LIMIT
 from .rules import ANTHROPIC_HOST, DEFAULT_MODELS, Match, Provider, Rule, Rules, tier_of
@@ -47,7 +47,7 @@ def _log_level(
     level = variables.get("LOG_LEVEL", "info")
     if level.lower() not in LEVELS:
         expected = f"expected {', '.join(LEVELS)}"
-        message = f"LOG_LEVEL is {shown(level)}: {expected}{set_in('${LOG_LEVEL}', places)}"
+        message = f"LOG_LEVEL is {quoted(level)}: {expected}{set_in('${LOG_LEVEL}', places)}"
         yield Finding(root.lines.get("log", 1), message, "$.log.level")
 
 
@@ -117,7 +117,7 @@ def _impossible(rules: Rules) -> Iterator[Finding]:
             yield Finding(rule.line, f"this rule is never reached: {message}", path)
         for glob in match.client:
             if not any(glob.matches(name) for name in rules.clients):
-                yield Finding(rule.line, f"no client is called {shown(glob.text)}", f"{path}.client")
+                yield Finding(rule.line, f"no client is called {quoted(glob.text)}", f"{path}.client")
 
 
 def _twice(rules: Rules) -> Iterator[Finding]:
@@ -125,7 +125,7 @@ def _twice(rules: Rules) -> Iterator[Finding]:
     seen: dict[str, int] = {}
     for i, rule in enumerate(rules.rules):
         if (first := seen.setdefault(rule.label, rule.line)) != rule.line:
-            message = f"the rule on line {first} has the name {shown(rule.label)} too"
+            message = f"the rule on line {first} has the name {quoted(rule.label)} too"
             yield Finding(rule.line, message, f"$.rules[{i}].name")
 
 
@@ -176,7 +176,7 @@ def never_reached(rules: Sequence[Rule]) -> Iterator[Finding]:
             continue
         for glob, taker in zip(rule.match.model, takers, strict=False):
             if taker:
-                message = f"{shown(glob.text)} is never reached here: {_called(taker)} takes it first"
+                message = f"{quoted(glob.text)} is never reached here: {_called(taker)} takes it first"
                 yield Finding(rule.line, message, f"{path}.match")
         yield from _repeated(rule, path)
 
@@ -279,7 +279,7 @@ def _called(rule: Rule) -> str:
 def _repeated(rule: Rule, path: str) -> Iterator[Finding]:
     texts = [glob.text.lower() for glob in rule.match.model]
     for text in dict.fromkeys(text for text in texts if texts.count(text) > 1):
-        yield Finding(rule.line, f"{shown(text)} stands in this rule twice", f"{path}.match")
+        yield Finding(rule.line, f"{quoted(text)} stands in this rule twice", f"{path}.match")
 
 
 def _anything(_node: Node) -> bool:

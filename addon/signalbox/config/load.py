@@ -43,7 +43,7 @@ def load(
         dotenvs = [_dotenv(file) for file in reads]
         vault = Vault(path.parent, in_force(environ, *dotenvs))
         text = _text(path)
-        if not may_be_empty and not document.read(text)[0].items:
+        if not may_be_empty and not document.read_yaml(text)[0].items:
             raise DocumentError(Finding(1, "the file is empty: the rules in force stay"))
         try:
             found = parse(text, file=path, environ=environ, dotenvs=dotenvs, fetch=vault.fetch)
@@ -69,7 +69,7 @@ def parse(
 ) -> Rules:
     """The rules in `text`. Reads no file itself: `fetch` gets secrets stored elsewhere. Raises RulesError."""
     try:
-        root, findings = document.read(text)
+        root, findings = document.read_yaml(text)
     except DocumentError as broken:
         raise RulesError((broken.finding.within(file.name),)) from None
     variables, places = in_force(environ, *dotenvs), origins(environ, *dotenvs)
@@ -97,7 +97,7 @@ def _error(findings: list[Finding], file: Path) -> RulesError:
 
 def _text(path: Path) -> str:
     try:
-        return document.decoded(files.read(path))
+        return document.decode_utf8(files.read_file(path))
     except FileNotFoundError:
         remedy = "create it (an empty one forwards everything), or name another with --set router_rules=PATH"
         raise DocumentError(Finding(1, f"{path} does not exist: {remedy}")) from None
@@ -112,7 +112,7 @@ class DotenvError(Exception):
 def _dotenv(path: Path) -> Dotenv:
     """What the file sets; nothing where there is none. Raises DotenvError."""
     try:
-        return from_dotenv(document.decoded(files.read(path)), str(path))
+        return from_dotenv(document.decode_utf8(files.read_file(path)), str(path))
     except (FileNotFoundError, NotADirectoryError):
         return Dotenv(str(path))
     except OSError as error:

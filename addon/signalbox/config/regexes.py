@@ -55,7 +55,7 @@ class Regex(msgspec.Struct, frozen=True):
             )
 
 
-def parse(written: str) -> Regex:
+def checked_regex(written: str) -> Regex:
     """Raises ValueError that says what is wrong with it."""
     try:
         _compiled(written)

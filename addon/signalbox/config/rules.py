@@ -21,6 +21,7 @@ from .fields import (
     Count,
     Dollars,
     Duration,
+    ErrorStatus,
     Flag,
     Glob,
     GlobText,
@@ -33,16 +34,15 @@ from .fields import (
     Percent,
     Port,
     ProviderName,
+    ProviderWindow,
     RegexText,
     Secret,
     Size,
-    Status,
     Text,
     Timezone,
     Url,
     WeekTime,
     Whole,
-    Window,
     string_schema,
 )
 from .typespec import OneOrList, OneOrMore, Reads, Refers
@@ -212,7 +212,7 @@ class Target(msgspec.Struct, frozen=True):
     headers: Annotated[Mapping[HeaderName, HeaderValue], "Headers, after the provider's."] = {}
 
 
-def target(written: str) -> Target:
+def parse_target(written: str) -> Target:
     """`provider` or `provider/model`; the provider ends at the first slash."""
     provider, slash, model = written.partition("/")
     if not provider or (slash and not model.strip()):
@@ -222,7 +222,7 @@ def target(written: str) -> Target:
 
 type TargetText = Annotated[
     Target,
-    Reads("provider or provider/model", target, string_schema(r"[A-Za-z0-9_-]+(/.+)?")),
+    Reads("provider or provider/model", parse_target, string_schema(r"[A-Za-z0-9_-]+(/.+)?")),
     Refers("providers", "provider", operator.attrgetter("provider")),
 ]
 
@@ -232,7 +232,7 @@ class Reject(msgspec.Struct, frozen=True):
 
     own_key: ClassVar[str] = "reject"
 
-    status: Annotated[Status, "Status of the answer."] = msgspec.field(name="reject")
+    status: Annotated[ErrorStatus, "Status of the answer."] = msgspec.field(name="reject")
     message: Annotated[Text, "Message of the error that the caller gets."] = "rejected by the rules"
 
 
@@ -255,7 +255,8 @@ class Match(msgspec.Struct, frozen=True):
     system: Annotated[OneOrMore[RegexText], "Regular expression found in the system text."] = ()
     prompt: Annotated[OneOrMore[RegexText], "Regular expression found in the last user text."] = ()
     quota: Annotated[
-        tuple[tuple[Window, Comparison], ...], 'Quota windows: {anthropic.7d: ">80"}; unknown is false.'
+        tuple[tuple[ProviderWindow, Comparison], ...],
+        'Quota windows: {anthropic.7d: ">80"}; unknown is false.',
     ] = ()
 
 
@@ -305,8 +306,10 @@ class Week(msgspec.Struct, frozen=True):
     timezone: Annotated[Timezone, "Default local."] = "local"
 
 
-class Ledger(msgspec.Struct, frozen=True):
+class LedgerSettings(msgspec.Struct, frozen=True):
     """Where requests are recorded."""
+
+    schema_name: ClassVar[str] = "Ledger"
 
     url: Annotated[LedgerUrl, "sqlite or an SQLAlchemy URL."] = "sqlite"
     keep: Annotated[Duration, "Default 400d."] = 400 * 86400.0
@@ -325,7 +328,7 @@ class Rules(msgspec.Struct, frozen=True):
     body_limit: int = 32 * 1024 * 1024
     """Bytes, after decoding, on the two messages paths."""
     week: Week = Week()
-    ledger: Ledger = Ledger()
+    ledger: LedgerSettings = LedgerSettings()
     log: Log = Log()
     picker: bool = False
     fail: Literal["open", "closed"] = "open"

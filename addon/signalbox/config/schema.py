@@ -7,7 +7,7 @@ keys, fetches secrets stored elsewhere, and resolves paths against the folder of
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import msgspec
 from msgspec.structs import replace
@@ -15,7 +15,6 @@ from msgspec.structs import replace
 from . import document, fields, rules
 from .document import ConflictError
 from .fields import (
-    Address,
     BaseUrl,
     Beta,
     ClientSecret,
@@ -29,11 +28,12 @@ from .fields import (
     KeyText,
     LedgerUrl,
     Listen,
+    ListenAddress,
     Location,
     Loose,
     ModelGlob,
     NewName,
-    Outcome,
+    OutcomeLabel,
     Percent,
     Secret,
     Size,
@@ -46,7 +46,7 @@ from .rules import (
     Budget,
     Circuit,
     Inspect,
-    Ledger,
+    LedgerSettings,
     Log,
     Match,
     Price,
@@ -105,8 +105,10 @@ class SecretSource(msgspec.Struct, frozen=True):
 type Key = KeyText | SecretSource
 
 
-class Quota(msgspec.Struct, frozen=True):
+class QuotaSpec(msgspec.Struct, frozen=True):
     """What to do with the quota windows that Anthropic reports."""
+
+    schema_name: ClassVar[str] = "Quota"
 
     redirect_at: Annotated[
         dict[Text, Percent] | None,
@@ -127,13 +129,15 @@ class Quota(msgspec.Struct, frozen=True):
         settings = given(self)
         if self.probe_key is not None:
             settings["probe_key"] = _secret(self.probe_key, fetch)
-        status_file = self.status_file or fields.location("~/.claude/usage-status.md")
+        status_file = self.status_file or fields.parse_location("~/.claude/usage-status.md")
         accounts = tuple(folder / account for account in self.accounts or ())
         return rules.Quota(**settings | {"status_file": folder / status_file, "accounts": accounts})
 
 
-class Provider(msgspec.Struct, frozen=True):
+class ProviderSpec(msgspec.Struct, frozen=True):
     """Who serves models, and how it is asked."""
+
+    schema_name: ClassVar[str] = "Provider"
 
     url: Annotated[
         BaseUrl,
@@ -185,7 +189,7 @@ class Provider(msgspec.Struct, frozen=True):
     long_context: Annotated[tuple[GlobText, ...] | None, "Its models that are also offered with [1m]."] = None
     timeout: Annotated[Timeout | None, "How long to wait for it."] = None
     circuit: Annotated[Circuit | None, "When it is left alone after failures."] = None
-    quota: Annotated[Quota | None, "What to do with its quota windows."] = None
+    quota: Annotated[QuotaSpec | None, "What to do with its quota windows."] = None
     budget: Annotated[Budget | None, "How many tokens it may use."] = None
     prices: Annotated[
         tuple[tuple[GlobText, Price], ...] | None, "Dollars per million tokens, by glob on the model sent."
@@ -223,7 +227,7 @@ class Provider(msgspec.Struct, frozen=True):
         }
         settings = defaults | {key: value for key, value in given(self).items() if key not in ("key", "keys")}
         if isinstance(self.max_tokens, int):
-            settings["max_tokens"] = ((fields.glob("*"), self.max_tokens),)
+            settings["max_tokens"] = ((fields.parse_glob("*"), self.max_tokens),)
         if self.quota is not None:
             settings["quota"] = self.quota.in_force(folder, fetch)
         return rules.Provider(
@@ -233,7 +237,7 @@ class Provider(msgspec.Struct, frozen=True):
                 "api": api,
                 "auth": auth,
                 "keys": keys,
-                "login": folder / (self.login or fields.location("~/.claude")),
+                "login": folder / (self.login or fields.parse_location("~/.claude")),
                 "unavailable": rules.unavailable(auth, keys),
             }
         )
@@ -262,11 +266,14 @@ type OneTarget = TargetText | Target
 type Choice = TargetText | Reject | Target | NonEmpty[OneTarget]
 
 
-class Failover(msgspec.Struct, frozen=True):
+class FailoverSpec(msgspec.Struct, frozen=True):
     """When the next target is tried."""
 
+    schema_name: ClassVar[str] = "Failover"
+
     on: Annotated[
-        tuple[Outcome, ...] | None, "Outcomes that move on: statuses, auth, connect, timeout, stream_error."
+        tuple[OutcomeLabel, ...] | None,
+        "Outcomes that move on: statuses, auth, connect, timeout, stream_error.",
     ] = None
     retries: Annotated[Whole | None, "Attempts on the same target first. Default 0."] = None
     wait: Annotated[Duration | None, "The longest retry-after to wait out. Default 0s."] = None
@@ -279,8 +286,10 @@ class Failover(msgspec.Struct, frozen=True):
         return replace(failover, **changes)
 
 
-class Rule(msgspec.Struct, frozen=True):
+class RuleSpec(msgspec.Struct, frozen=True):
     """Which requests go where."""
+
+    schema_name: ClassVar[str] = "Rule"
 
     match: Annotated[
         OneOrMore[ModelGlob] | Match,
@@ -291,7 +300,7 @@ class Rule(msgspec.Struct, frozen=True):
         "provider, provider/model, or a list in order. An inner list is a set of equals.",
     ]
     name: Annotated[Text | None, "Shown in logs and headers. Default #N."] = None
-    failover: Annotated[Failover | None, "Overrides the global failover, key by key."] = None
+    failover: Annotated[FailoverSpec | None, "Overrides the global failover, key by key."] = None
 
     def __post_init__(self) -> None:
         choices = self.to if isinstance(self.to, tuple) else (self.to,)
@@ -337,20 +346,23 @@ class Ui(msgspec.Struct, frozen=True):
 class RulesFile(msgspec.Struct, frozen=True):
     """Signalbox's rules: which provider answers which request."""
 
-    providers: Annotated[dict[NewName, Provider] | None, "Who serves models, by a name of your choice."] = (
-        None
-    )
-    rules: Annotated[
-        tuple[Rule, ...] | None, "The first that matches wins; a request none matches goes to the upstream."
+    providers: Annotated[
+        dict[NewName, ProviderSpec] | None, "Who serves models, by a name of your choice."
     ] = None
-    failover: Annotated[Failover | None, "When the next target is tried."] = None
+    rules: Annotated[
+        tuple[RuleSpec, ...] | None,
+        "The first that matches wins; a request none matches goes to the upstream.",
+    ] = None
+    failover: Annotated[FailoverSpec | None, "When the next target is tried."] = None
     clients: Annotated[
         dict[Text, ClientSecret | SecretSource] | None,
         "Callers and their secrets. None: only this machine may connect.",
     ] = None
     limits: Annotated[Limits | None, "What is refused."] = None
     week: Annotated[Week | None, "When weekly sums and budgets begin."] = None
-    ledger: Annotated[LedgerUrl | Ledger | None, "Where requests are recorded. Default sqlite."] = None
+    ledger: Annotated[LedgerUrl | LedgerSettings | None, "Where requests are recorded. Default sqlite."] = (
+        None
+    )
     log: Annotated[Log | None, "What is logged."] = None
     picker: Annotated[Flag | None, "Whether to write Claude Code's model picker file. Default false."] = None
     fail: Annotated[
@@ -358,7 +370,7 @@ class RulesFile(msgspec.Struct, frozen=True):
     ] = None
     inspect: Annotated[Inspect | None, "What mitmweb holds."] = None
     ui: Annotated[Ui | None, "By which names browsers may ask."] = None
-    listen: Annotated[dict[NewName, Address] | None, "Listeners for signalbox run, by name."] = None
+    listen: Annotated[dict[NewName, ListenAddress] | None, "Listeners for signalbox run, by name."] = None
 
     def in_force(
         self, root: document.Mapping, *, file: Path, variables: Mapping[str, str], fetch: Fetch
@@ -384,7 +396,9 @@ class RulesFile(msgspec.Struct, frozen=True):
             clients={name: secret.value or "" for name, secret in clients.items()},
             client_commands={name: secret.command for name, secret in clients.items() if secret.command},
             body_limit=Rules().body_limit if limit is None else limit,
-            ledger=Ledger(self.ledger) if isinstance(self.ledger, str) else self.ledger or Ledger(),
+            ledger=LedgerSettings(self.ledger)
+            if isinstance(self.ledger, str)
+            else self.ledger or LedgerSettings(),
             log=replace(log, level=level) if level in LEVELS else log,
             ui_hosts=(self.ui.hosts if self.ui else None) or (),
             listen=listen,

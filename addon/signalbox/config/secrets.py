@@ -115,7 +115,7 @@ class Vault:
     def _from_file(self, path: Path) -> Secret:
         self.reads.append(path)
         try:
-            return fields.secret(files.read(path, most=LARGEST).decode("utf-8-sig"))
+            return fields.parse_secret(files.read_file(path, most=LARGEST).decode("utf-8-sig"))
         except OSError as error:
             return Secret(None, f"key file {path} cannot be read: {error.strerror}")
         except UnicodeDecodeError:
@@ -153,7 +153,7 @@ def run(command: Command) -> Secret:
         process.wait()
     if status != 0:
         return Secret(None, f"key command {program} failed with exit code {status}", command)
-    return replace(fields.secret(printed.decode("utf-8", "replace")), command=command)
+    return replace(fields.parse_secret(printed.decode("utf-8", "replace")), command=command)
 
 
 def _printed(process: subprocess.Popen[bytes], limit: float) -> bytes | None:

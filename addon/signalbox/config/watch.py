@@ -24,7 +24,7 @@ AGAIN = 30.0
 """Seconds, and a tenth of `every` at the most, after which a command that failed is run again."""
 
 type FileStamp = tuple[int, int, int, int]
-type Stamp = dict[Path, FileStamp | None]
+type FileStamps = dict[Path, FileStamp | None]
 
 
 class _Ran(NamedTuple):
@@ -53,9 +53,9 @@ class Live:
         self._environ = environ
         self._log = log
         self._reads = dotenv_files(path)
-        self._settled: Stamp = {}
+        self._settled: FileStamps = {}
         """The files at the last load, good or not."""
-        self._seen: Stamp = {}
+        self._seen: FileStamps = {}
         """The files at the last check."""
         self._logged: tuple[str, ...] = ()
         self._commands: dict[tuple[str, ...], _Ran] = {}
@@ -111,7 +111,7 @@ class Live:
     async def _renew(self, command: Command) -> None:
         """What it prints is used from now on; where it fails, what it printed before still is."""
         began = time.monotonic()
-        secret = await files.in_thread(partial(run, command))
+        secret = await files.in_daemon_thread(partial(run, command))
         if secret.value is None:
             self._commands[command.argv] = _Ran(began, failed=True)
             self._log("warn", f"{secret.reason}; what it printed before stays in use")
@@ -129,7 +129,7 @@ class Live:
         self._commands = {command.argv: _Ran(began) for command in commands_of(self.rules)}
 
     async def _look(self) -> None:
-        stamp = await files.in_thread(self._stamp)
+        stamp = await files.in_daemon_thread(self._stamp)
         if stamp == self._settled:
             return
         if stamp != self._seen:  # it may still be being written: wait for one more check
@@ -137,7 +137,7 @@ class Live:
             return
         began = time.monotonic()
         try:
-            rules = await files.in_thread(self._load)
+            rules = await files.in_daemon_thread(self._load)
         except RulesError as error:
             self._complain(error, stamp)
         else:
@@ -149,13 +149,13 @@ class Live:
         held_nothing = not (self.rules.providers or self.rules.rules)
         return load(self._path, self._environ, may_be_empty=held_nothing)
 
-    def _replace(self, rules: Rules, stamp: Stamp) -> None:
+    def _replace(self, rules: Rules, stamp: FileStamps) -> None:
         if rules == self.rules and not self.error:
             self._settle(rules.reads, stamp)
             return
         self._put_in_force(rules, stamp)
 
-    def _put_in_force(self, rules: Rules, stamp: Stamp) -> None:
+    def _put_in_force(self, rules: Rules, stamp: FileStamps) -> None:
         old, self.rules = self.rules, rules
         self.error, self._logged = "", ()
         self.loaded_at = datetime.now(UTC)
@@ -167,7 +167,7 @@ class Live:
             if warning not in old.warnings:
                 self._log("warn", warning)
 
-    def _complain(self, error: RulesError, stamp: Stamp) -> None:
+    def _complain(self, error: RulesError, stamp: FileStamps) -> None:
         """Logs an error once. The rules in force stay."""
         if error.errors != self._logged:
             for line in error.errors:
@@ -183,12 +183,12 @@ class Live:
         except Exception as error:  # the other callbacks still get the rules
             self._log("error", f"new rules were not taken everywhere: {error!r}")
 
-    def _settle(self, reads: tuple[Path, ...], stamp: Stamp) -> None:
+    def _settle(self, reads: tuple[Path, ...], stamp: FileStamps) -> None:
         """Further changes are those after this stamp; for files that it lacks, after now."""
         self._reads = reads
         self._settled = {path: stamp.get(path, now) for path, now in self._stamp().items()}
 
-    def _stamp(self) -> Stamp:
+    def _stamp(self) -> FileStamps:
         """A file on a disk that does not answer counts as unchanged."""
         return {path: _stamp_of(path, self._settled.get(path)) for path in (self._path, *self._reads)}
 

@@ -39,13 +39,13 @@ class Client:
         }
 
     def message(self, model: str, prompt: str) -> Reply:
-        return self._ask("/v1/messages", request(model, prompt))
+        return self._ask("/v1/messages", request_body(model, prompt))
 
     def stream(self, model: str, prompt: str, on_text: Callable[[str], None]) -> Reply:
-        return self._ask("/v1/messages", request(model, prompt, stream=True), on_text)
+        return self._ask("/v1/messages", request_body(model, prompt, stream=True), on_text)
 
     def count_tokens(self, model: str, prompt: str) -> Reply:
-        return self._ask("/v1/messages/count_tokens", request(model, prompt))
+        return self._ask("/v1/messages/count_tokens", request_body(model, prompt))
 
     def _ask(self, path: str, body: bytes, on_text: Callable[[str], None] = lambda _: None) -> Reply:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT)
@@ -57,7 +57,7 @@ class Client:
             connection.close()
 
 
-def request(model: str, prompt: str, **more: Any) -> bytes:
+def request_body(model: str, prompt: str, **more: Any) -> bytes:
     messages = [{"role": "user", "content": prompt}]
     return json.dumps({"model": model, "max_tokens": 200, "messages": messages, **more}).encode()
 

@@ -13,7 +13,7 @@ PAUSE = 0.06
 
 OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
 
-type Usage = dict[str, int]
+type TokenCounts = dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ReceivedRequest:
 class FakeProvider(ThreadingHTTPServer):
     """Says `text` to every message. Serves from `with` to its end."""
 
-    def __init__(self, text: str, usage: Usage, reports: Literal["early", "late"]) -> None:
+    def __init__(self, text: str, usage: TokenCounts, reports: Literal["early", "late"]) -> None:
         """`reports`: where a stream reports its input tokens: at its start, as Anthropic does, or its end."""
         super().__init__(("127.0.0.1", 0), _Handler)
         self.text = text
@@ -98,7 +98,7 @@ def _completion(model: str) -> dict[str, Any]:
     return {"id": "chatcmpl-demo", "object": "chat.completion", "created": 0, "model": model}
 
 
-def _message(model: str, usage: Usage) -> dict[str, Any]:
+def _message(model: str, usage: TokenCounts) -> dict[str, Any]:
     return {
         "id": "msg_demo",
         "type": "message",

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from signalbox.demo.client import Client, Reply, request
+from signalbox.demo.client import Client, Reply, request_body
 from signalbox.demo.fake_providers import PAUSE, FakeProvider
 from signalbox.demo.output import Output
 from signalbox.demo.process import RouterProcess
@@ -85,7 +85,7 @@ class Scenario:
         reply = self._client.message(OPUS, prompt)
         self._output.say(reply.text, "green")
         self._check_target(reply, OPUS, "anthropic", OPUS)
-        same = self._anthropic.received[-1].body == request(OPUS, prompt)
+        same = self._anthropic.received[-1].body == request_body(OPUS, prompt)
         expect(same, "the body that arrived is not the one that was sent")
         self._output.done("the body arrived byte for byte")
 

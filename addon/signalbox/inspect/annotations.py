@@ -8,6 +8,7 @@ from typing import Any
 
 from mitmproxy import http
 
+from signalbox.anthropic.api import TOKEN_FIELDS
 from signalbox.exchange import Exchange
 from signalbox.record import console
 from signalbox.record.entry import AttemptRow, Entry
@@ -22,8 +23,6 @@ FAILED_ATTEMPT = ":x:"
 AFTER_FAILOVER = ":repeat:"
 REDIRECTED = ":twisted_rightwards_arrows:"
 ERROR = ":red_circle:"
-
-TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 
 def noted(flow: http.HTTPFlow) -> Mapping[str, Any]:
@@ -51,7 +50,7 @@ def annotate_attempt(flow: http.HTTPFlow, exchange: Exchange) -> None:
         "changes": [_text(change) for change in (outgoing.changes if outgoing is not None else ())],
         "conditions": [] if exchange.rule is None else conditions(exchange.rule.match),
         "skipped": [_text(_skip(skip)) for skip in exchange.skipped],
-        **dict.fromkeys(TOKENS, 0),
+        **dict.fromkeys(TOKEN_FIELDS, 0),
         "cost": None,
     }
 
@@ -83,7 +82,7 @@ def annotate_answer(flow: http.HTTPFlow, exchange: Exchange, entry: Entry) -> No
 def _note_usage(flow: http.HTTPFlow, exchange: Exchange, row: AttemptRow | None) -> None:
     values = {**noted(flow), "attempts": len(exchange.attempts)}
     if row is not None:
-        values |= {name: getattr(row, name) for name in TOKENS}
+        values |= {name: getattr(row, name) for name in TOKEN_FIELDS}
         values["cost"] = row.cost
     flow.metadata[METADATA] = values
 

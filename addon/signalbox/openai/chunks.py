@@ -23,7 +23,7 @@ class ChoiceStarted(msgspec.Struct, frozen=True):
     model: str
 
 
-class Text(msgspec.Struct, frozen=True):
+class TextPiece(msgspec.Struct, frozen=True):
     text: str
 
 
@@ -94,7 +94,7 @@ class Malformed(msgspec.Struct, frozen=True):
 
 type Step = (
     ChoiceStarted
-    | Text
+    | TextPiece
     | Refusal
     | Reasoning
     | Fragment
@@ -128,11 +128,11 @@ def parse_chunk(event: Event) -> list[Step]:
         return [ErrorChunk(data)]
     if not data.startswith((b"{", b"[")):
         return []
-    value = read(data)
+    value = parse_object(data)
     return [Malformed()] if value is None else list(chunk_steps(value, data))
 
 
-def read(data: bytes) -> Object | None:
+def parse_object(data: bytes) -> Object | None:
     """A JSON object, or the first one of an array, as Gemini sends errors. Other JSON gives an empty object,
     invalid JSON None. Accepts NaN, invalid UTF-8, and halves of surrogate pairs, which stay."""
     value: object
@@ -196,7 +196,7 @@ def _said(delta: Object) -> Iterator[Step]:
     if isinstance(content, list):
         yield from _parts(content)
     elif text := as_text(content):
-        yield Text(text)
+        yield TextPiece(text)
     if refusal := as_text(delta.get("refusal")):
         yield Refusal(refusal)
 
@@ -216,7 +216,7 @@ def _parts(content: list[Any]) -> Iterator[Step]:
     """Mistral's content: `[{type: thinking, thinking: [{type: text, text}]}, {type: text, text}]`."""
     for part in as_objects(content):
         if text := as_text(part.get("text")):
-            yield Text(text)
+            yield TextPiece(text)
         thinking = part.get("thinking")
         if text := as_text(thinking) or "".join(as_text(one.get("text")) for one in as_objects(thinking)):
             yield Reasoning(text)

@@ -14,18 +14,18 @@ import msgspec
 from signalbox.config.rules import DialectName
 from signalbox.openai import schemas
 
-type Globs = tuple[str, ...]
+type ModelGlobs = tuple[str, ...]
 """Globs for models as sent, in lower case."""
 
-ALL: Globs = ("*",)
-REASONERS: Globs = ("o[1-9]*", "*/o[1-9]*", "*gpt-[5-9]*", "*codex*")
+ALL: ModelGlobs = ("*",)
+REASONERS: ModelGlobs = ("o[1-9]*", "*/o[1-9]*", "*gpt-[5-9]*", "*codex*")
 """Models of OpenAI that refuse `max_tokens`, sampling and `stop` at any provider."""
 
 
 class Efforts(msgspec.Struct, frozen=True):
     """The values of effort that some models take, lowest first; `none` switches thinking off."""
 
-    models: Globs
+    models: ModelGlobs
     words: tuple[str, ...]
 
 
@@ -48,7 +48,7 @@ _OPENAI_EFFORTS = (
     Efforts(("*gpt-5*",), ("minimal", "low", "medium", "high")),
     Efforts((*REASONERS, "*gpt-oss*"), ("low", "medium", "high")),
 )
-_TOOLS_WITHOUT_EFFORT: Globs = ("*gpt-5.[4-9]*", "*gpt-[6-9]*")
+_TOOLS_WITHOUT_EFFORT: ModelGlobs = ("*gpt-5.[4-9]*", "*gpt-[6-9]*")
 _OPENAI_OUTPUT = (
     ("gpt-4o*", 16384),
     ("gpt-4.1*", 32768),
@@ -57,7 +57,7 @@ _OPENAI_OUTPUT = (
     ("o[1-9]*", 100_000),
     ("gpt-*", 128_000),
 )
-_ALWAYS_THINKING: Globs = (
+_ALWAYS_THINKING: ModelGlobs = (
     "*/o[1-9]*", "*/gpt-5", "*/gpt-5:*", "*/gpt-5-*", "*gpt-oss*", "*deepseek-r1*", "*gemini-2.5-pro*",
     "*gemini-3*-pro*", "*minimax-m2*",
 )  # fmt: skip
@@ -73,19 +73,19 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
 
     limits_output: bool = True
     """Whether it takes a limit for the output."""
-    completion_tokens: Globs = REASONERS
+    completion_tokens: ModelGlobs = REASONERS
     """Models that take `max_completion_tokens` instead of `max_tokens`."""
     most_tokens: tuple[tuple[str, int], ...] = ()
     """Largest output limits by model; the first glob that matches wins."""
-    fixed_sampling: Globs = REASONERS
+    fixed_sampling: ModelGlobs = REASONERS
     """Models that refuse `temperature` and `top_p`."""
     top_k: bool = False
     stops: int = 4
     """Most stop sequences."""
-    no_stops: Globs = REASONERS
+    no_stops: ModelGlobs = REASONERS
     usage_option: bool = True
     """Whether it takes `stream_options`, which it needs to report the usage of a stream."""
-    tool_stream: Globs = ()
+    tool_stream: ModelGlobs = ()
     """Models that stream the arguments of calls only with `tool_stream`
     (https://docs.bigmodel.cn/cn/guide/capabilities/stream-tool)."""
     cache_key: bool = False
@@ -99,10 +99,10 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
 
     system_anywhere: bool = False
     """Whether system messages are allowed between others."""
-    cache_control: Globs = ()
-    own: Globs = ()
+    cache_control: ModelGlobs = ()
+    own: ModelGlobs = ()
     """Models of this provider, which others serve too."""
-    images: Globs = ALL
+    images: ModelGlobs = ALL
     """Models that take images; for its own models at any provider."""
     image_urls: bool = True
     """Whether an image may be a URL."""
@@ -110,7 +110,14 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """The type of part in which it takes a PDF."""
     empty_content: bool = True
     """Whether an assistant message with calls and no text has `content: null`, or no `content`."""
-    bridged: Globs = ("*mistral*", "*ministral*", "*devstral*", "*codestral*", "*magistral*", "*mixtral*")
+    bridged: ModelGlobs = (
+        "*mistral*",
+        "*ministral*",
+        "*devstral*",
+        "*codestral*",
+        "*magistral*",
+        "*mixtral*",
+    )
     """Models that refuse a user message directly after results
     (https://github.com/mistralai/mistral-common/issues/169)."""
     prefill: Prefill = Prefill()
@@ -132,7 +139,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """A pattern for the ids it takes, with their greatest length (openai-chat.md, 1)."""
     new_id: str = "call_{:.24}"
     """A format string that makes such an id of the hex digits of a hash."""
-    signed_calls: Globs = ()
+    signed_calls: ModelGlobs = ()
     """Models that require `extra_content.google.thought_signature` at the first call of each step, also for
     calls of other providers. What a provider itself gave with a call goes back to it for any model."""
 
@@ -146,15 +153,15 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """Replaces thinking that is required and missing."""
     switch: str = ""
     """The `thinking.type` that switches thinking on; empty if it has no such field."""
-    switched: Globs = ALL
+    switched: ModelGlobs = ALL
     """Models that take the switch."""
-    unstoppable: Globs = ()
+    unstoppable: ModelGlobs = ()
     """Models whose thinking cannot be switched off."""
     efforts: tuple[Efforts, ...] = _OPENAI_EFFORTS
     """The first row that matches the model holds; without one no effort is sent."""
     effort_field: Literal["reasoning_effort", "reasoning"] = "reasoning_effort"
     """`reasoning` is an object with `effort`. With a switch the effort is a field of `thinking`."""
-    tools_without_effort: Globs = ()
+    tools_without_effort: ModelGlobs = ()
     """Models that take tools only with effort `none`."""
 
 
@@ -354,15 +361,15 @@ DIALECTS: dict[str, Dialect] = {
 
 
 @lru_cache(4096)
-def matches(model: str, globs: Globs) -> bool:
+def matches_any(model: str, globs: ModelGlobs) -> bool:
     return any(fnmatchcase(model.lower(), glob) for glob in globs)
 
 
 def sees(model: str, dialect: Dialect) -> bool:
     """Whether a model takes images. A model that does not refuses every later request of a conversation with
     an image (translation.md, 2)."""
-    maker = next((row for row in DIALECTS.values() if matches(model, row.own)), dialect)
-    return matches(model, maker.images)
+    maker = next((row for row in DIALECTS.values() if matches_any(model, row.own)), dialect)
+    return matches_any(model, maker.images)
 
 
 def dialect_of(name: str | None, host: str, port: int) -> Dialect:

@@ -13,11 +13,11 @@ from typing import Any, TypeGuard
 
 import msgspec
 
-from signalbox.openai.dialects import Dialect, matches, sees
+from signalbox.openai.dialects import Dialect, matches_any, sees
 from signalbox.openai.ids import RequestIds, payload_of, unpack
 from signalbox.openai.incoming import (
-    Block,
     Content,
+    ContentBlock,
     Message,
     Piece,
     Source,
@@ -27,7 +27,7 @@ from signalbox.openai.incoming import (
     has_text,
     join_texts,
     pieces,
-    text_of,
+    text_in,
 )
 from signalbox.openai.tools import Names
 
@@ -62,7 +62,7 @@ class ContentReader:
     def __init__(self, dialect: Dialect, model: str, notes: Counter[str]) -> None:
         self._dialect = dialect
         self._sees = sees(model, dialect)
-        self._caches = matches(model, dialect.cache_control)
+        self._caches = matches_any(model, dialect.cache_control)
         self._notes = notes
 
     def read(self, content: Content) -> list[ContentPart]:
@@ -70,13 +70,15 @@ class ContentReader:
 
     def of(self, piece: Piece) -> list[ContentPart]:
         """The parts of one block, without blank ones. Its `cache_control` goes to the last part."""
-        source = piece.source if isinstance(piece, Block) and isinstance(piece.source, Source) else Source()
-        if isinstance(piece, Block) and piece.type == "image":
+        source = (
+            piece.source if isinstance(piece, ContentBlock) and isinstance(piece.source, Source) else Source()
+        )
+        if isinstance(piece, ContentBlock) and piece.type == "image":
             parts = [self._image(source)]
-        elif isinstance(piece, Block) and piece.type == "document":
+        elif isinstance(piece, ContentBlock) and piece.type == "document":
             parts = self._document(piece, source)
         else:
-            parts = [ContentPart(text_of(piece))]
+            parts = [ContentPart(text_in(piece))]
         parts = [part for part in parts if part.media or has_text(part.text)]
         if parts and (cache := self.cache(piece)):
             parts[-1] = msgspec.structs.replace(parts[-1], cache=cache)
@@ -84,7 +86,7 @@ class ContentReader:
 
     def cache(self, piece: Piece) -> dict[str, str] | None:
         """The block's `cache_control`, for models that need it (openai-chat.md, 1)."""
-        told = as_object(piece.cache_control) if self._caches and isinstance(piece, Block) else {}
+        told = as_object(piece.cache_control) if self._caches and isinstance(piece, ContentBlock) else {}
         if told.get("type") != "ephemeral":
             return None
         ttl = told.get("ttl")
@@ -97,13 +99,13 @@ class ContentReader:
             return ContentPart(join_texts(("[image omitted]", as_text(source.url))))
         return ContentPart(media={"type": "image_url", "image_url": {"url": url}})
 
-    def _document(self, block: Block, source: Source) -> list[ContentPart]:
+    def _document(self, block: ContentBlock, source: Source) -> list[ContentPart]:
         """Text and the images inside it; a PDF if the provider takes one (translation.md, 2)."""
         title, context = as_text(block.title), as_text(block.context)
         if source.type == "content":
             return [ContentPart(title), ContentPart(context), *self.read(source.content)]
         if source.type == "text":
-            return [ContentPart(text_of(block))]
+            return [ContentPart(text_in(block))]
         return [ContentPart(context), self._file(title, source)]
 
     def _file(self, title: str, source: Source) -> ContentPart:
@@ -155,7 +157,7 @@ class AssistantWriter:
         """`off`: thinking is switched off in this request."""
         self._dialect = dialect
         self._provider = provider
-        self._signs = matches(model, dialect.signed_calls)
+        self._signs = matches_any(model, dialect.signed_calls)
         self._parts = parts
         self._names = names
         self._off = off
@@ -165,7 +167,7 @@ class AssistantWriter:
         """Merges consecutive messages into one; None if nothing is left to send."""
         blocks = [piece for message in messages for piece in pieces(message.content)]
         uses = [block for block in blocks if _is_call(block)]
-        thoughts = [block for block in blocks if isinstance(block, Block) and block.type == "thinking"]
+        thoughts = [block for block in blocks if isinstance(block, ContentBlock) and block.type == "thinking"]
         said = [part for piece in blocks if not _is_call(piece) for part in self._said(piece)]
         if not uses and not said:
             return None
@@ -189,7 +191,7 @@ class AssistantWriter:
         return (part if not part.media else ContentPart("[media omitted]") for part in self._parts.of(piece))
 
     def _calls(
-        self, blocks: list[Block], late: str
+        self, blocks: list[ContentBlock], late: str
     ) -> tuple[list[HistoryCall], list[dict[str, Any]], dict[str, str]]:
         """The calls, their JSON, and the provider's own ids that are sent as other ids. `late` is a signature
         that came after the id of its call had been sent."""
@@ -217,7 +219,7 @@ class AssistantWriter:
         return calls, written, renamed
 
     def _thinking(
-        self, blocks: list[Block], payloads: list[dict[str, Any]], *, called: bool
+        self, blocks: list[ContentBlock], payloads: list[dict[str, Any]], *, called: bool
     ) -> dict[str, Any]:
         """The field that carries thinking (translation.md, 4)."""
         replay = self._dialect.replay
@@ -232,7 +234,7 @@ class AssistantWriter:
 
     def _carried(self, piece: Piece) -> dict[str, Any]:
         """The payload that an answer of this provider put into a signature or into the id of a call."""
-        if isinstance(piece, Block) and piece.type == "thinking":
+        if isinstance(piece, ContentBlock) and piece.type == "thinking":
             return payload_of(as_text(piece.signature), self._provider)
         if not _is_call(piece):
             return {}
@@ -250,8 +252,8 @@ def _details(carried: Iterable[dict[str, Any]], renamed: dict[str, str]) -> dict
     return {"reasoning_details": details} if details else {}
 
 
-def _is_call(piece: Piece) -> TypeGuard[Block]:
-    return isinstance(piece, Block) and piece.type == "tool_use" and as_text(piece.name) != ""
+def _is_call(piece: Piece) -> TypeGuard[ContentBlock]:
+    return isinstance(piece, ContentBlock) and piece.type == "tool_use" and as_text(piece.name) != ""
 
 
 def _names_field(payload: dict[str, Any]) -> bool:
@@ -279,7 +281,7 @@ class History:
         notes: Counter[str],
     ) -> None:
         self._dialect = dialect
-        self._bridges = matches(model, dialect.bridged)
+        self._bridges = matches_any(model, dialect.bridged)
         self._parts = parts
         self._assistant = assistant
         self._notes = notes
@@ -325,12 +327,12 @@ class History:
 
     def _sorted(
         self, messages: Iterable[Message], calls: list[HistoryCall]
-    ) -> tuple[dict[str, Block], list[tuple[str, list[ContentPart]]]]:
+    ) -> tuple[dict[str, ContentBlock], list[tuple[str, list[ContentPart]]]]:
         """Results by the id of their call as sent; all other parts in order, with their role."""
         waiting: defaultdict[str, list[HistoryCall]] = defaultdict(list)
         for call in reversed(calls):
             waiting[call.asked].append(call)
-        results: dict[str, Block] = {}
+        results: dict[str, ContentBlock] = {}
         said: list[tuple[str, list[ContentPart]]] = []
         for message in messages:
             parts: list[ContentPart] = []
@@ -359,7 +361,7 @@ class History:
         yield ContentPart("[result of an earlier tool call]")
         yield from self._parts.read(piece.content)
 
-    def _result(self, call: HistoryCall, block: Block | None, media: list[ContentPart]) -> Sent:
+    def _result(self, call: HistoryCall, block: ContentBlock | None, media: list[ContentPart]) -> Sent:
         """A `tool` message, which holds text only; media are appended to `media`."""
         if block is None:
             self._notes["missing results"] += 1
@@ -375,8 +377,10 @@ class History:
         return {"role": "tool", "tool_call_id": call.sent, "content": content_of([said])}
 
 
-def _is_result(piece: Piece) -> TypeGuard[Block]:
-    return isinstance(piece, Block) and piece.type == "tool_result" and isinstance(piece.tool_use_id, str)
+def _is_result(piece: Piece) -> TypeGuard[ContentBlock]:
+    return (
+        isinstance(piece, ContentBlock) and piece.type == "tool_result" and isinstance(piece.tool_use_id, str)
+    )
 
 
 def system_of(parts: list[ContentPart]) -> list[Sent]:

@@ -41,9 +41,9 @@ type Odd = str | int | float | bool | list[Any] | None
 """In place of an object."""
 type Unlisted = str | int | float | bool | dict[str, Any] | None
 """In place of a list."""
-type Piece = Block | Odd
+type Piece = ContentBlock | Odd
 """An element of `content`."""
-type Content = Block | str | int | float | bool | list[Piece] | None
+type Content = ContentBlock | str | int | float | bool | list[Piece] | None
 
 
 class Source(msgspec.Struct, gc=False):
@@ -83,7 +83,7 @@ class Change(msgspec.Struct):
     definition: Tool | Odd = None
 
 
-class Block(msgspec.Struct):
+class ContentBlock(msgspec.Struct):
     """A content block, or any object in its place."""
 
     type: Any = None
@@ -199,14 +199,14 @@ def pieces(content: Content) -> list[Piece]:
 _NO_TEXT = ("thinking", "redacted_thinking", "fallback", "container_upload")
 
 
-def text_of(piece: Piece) -> str:
+def text_in(piece: Piece) -> str:
     """All text in a block of any type, joined by line breaks, without thinking, media and encrypted parts;
     also of the results of Anthropic's server tools (translation.md, 2)."""
     if isinstance(piece, str):
         return piece
     if isinstance(piece, list):
-        return join_texts(map(text_of, piece))
-    if not isinstance(piece, Block) or piece.type in _NO_TEXT:
+        return join_texts(map(text_in, piece))
+    if not isinstance(piece, ContentBlock) or piece.type in _NO_TEXT:
         return ""
     match piece.type:
         case "text":
@@ -219,7 +219,7 @@ def text_of(piece: Piece) -> str:
             state = "available now" if piece.type == "tool_addition" else "no longer available"
             return f"[The tool {_changed_tool(piece)} is {state}.]"
     told = (piece.title, piece.context, piece.url, piece.source, piece.text, piece.error_code)
-    return join_texts((*map(_text_of_value, (*told, piece.stdout, piece.stderr)), text_of(piece.content)))
+    return join_texts((*map(_text_of_value, (*told, piece.stdout, piece.stderr)), text_in(piece.content)))
 
 
 def join_texts(texts: Iterable[str], by: str = "\n") -> str:
@@ -233,12 +233,16 @@ def has_text(text: str) -> bool:
 
 def defined_by(piece: Piece) -> Tool | None:
     """The tool that a `tool_addition` defines; None if it only names one of `tools`."""
-    if not isinstance(piece, Block) or piece.type != "tool_addition" or not isinstance(piece.tool, Change):
+    if (
+        not isinstance(piece, ContentBlock)
+        or piece.type != "tool_addition"
+        or not isinstance(piece.tool, Change)
+    ):
         return None
     return piece.tool.definition if isinstance(piece.tool.definition, Tool) else None
 
 
-def _changed_tool(piece: Block) -> str:
+def _changed_tool(piece: ContentBlock) -> str:
     change = piece.tool if isinstance(piece.tool, Change) else Change()
     return as_text(change.name) or as_text(
         change.definition.name if isinstance(change.definition, Tool) else ""
@@ -248,5 +252,5 @@ def _changed_tool(piece: Block) -> str:
 def _text_of_value(value: object) -> str:
     """The text of a field; a document's source may be text too."""
     if isinstance(value, Source):
-        return _text_of_value(value.data) if value.type == "text" else text_of(value.content)
+        return _text_of_value(value.data) if value.type == "text" else text_in(value.content)
     return as_text(value)

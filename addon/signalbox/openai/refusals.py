@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from signalbox.anthropic.errors import read_error
 from signalbox.anthropic.json_edit import Body
 from signalbox.anthropic.unsupported_fields import EFFORTS, STATUSES
-from signalbox.openai.dialects import ALL, Dialect, Efforts, matches
+from signalbox.openai.dialects import ALL, Dialect, Efforts, matches_any
 
 _OFF = EFFORTS[0]
 _SWITCHED_OFF = "thinking.type=disabled"
@@ -65,8 +65,8 @@ def taught(dialect: Dialect, model: str, refused: Collection[str]) -> Dialect:
     """The dialect changed by the names stored for this model."""
     if not refused:
         return dialect
-    words = next((row.words for row in dialect.efforts if matches(model, row.models)), ())
-    has_switch = bool(dialect.switch) and matches(model, dialect.switched)
+    words = next((row.words for row in dialect.efforts if matches_any(model, row.models)), ())
+    has_switch = bool(dialect.switch) and matches_any(model, dialect.switched)
     field = "thinking.effort" if has_switch else _EFFORT_FIELDS[dialect.effort_field]
     left = tuple(word for word in words if f"{field}={word}" not in refused)
     changed = replace(dialect, efforts=(Efforts(ALL, left),))

@@ -11,11 +11,11 @@ import msgspec
 
 from signalbox.anthropic.privacy import BILLING
 from signalbox.anthropic.unsupported_fields import EFFORTS
-from signalbox.openai.dialects import Dialect, matches
+from signalbox.openai.dialects import Dialect, matches_any
 from signalbox.openai.history import AssistantWriter, ContentPart, ContentReader, History, system_of
 from signalbox.openai.incoming import (
-    Block,
     Content,
+    ContentBlock,
     MessagesRequest,
     Object,
     Tool,
@@ -28,7 +28,7 @@ from signalbox.openai.incoming import (
     read_request,
 )
 from signalbox.openai.schemas import cleaned, is_strict
-from signalbox.openai.tools import Names, ToolChoice, choose, functions, offered, refusal
+from signalbox.openai.tools import Names, ToolChoice, choose, functions, offered, untranslatable_tools
 from signalbox.routing.translator import UntranslatableError
 
 _ORDER = EFFORTS
@@ -57,9 +57,9 @@ def thinking_of(
     """Reads `thinking` and `output_config` of a Messages body. `tools`: whether any are offered."""
     told = as_object(thinking)
     word = _asked_effort(told, as_text(as_object(output_config).get("effort")))
-    if tools and matches(model, dialect.tools_without_effort):
+    if tools and matches_any(model, dialect.tools_without_effort):
         word = OFF
-    is_off = word == OFF and not matches(model, dialect.unstoppable)
+    is_off = word == OFF and not matches_any(model, dialect.unstoppable)
     return Thinking(_effort_fields(word, dialect, model), is_off, told.get("type") in _SHOWN)
 
 
@@ -79,11 +79,11 @@ def _asked_effort(thinking: Object, effort: str) -> str:
 def _effort_fields(word: str, dialect: Dialect, model: str) -> Object:
     if not word:
         return {}
-    words = next((row.words for row in dialect.efforts if matches(model, row.models)), ())
+    words = next((row.words for row in dialect.efforts if matches_any(model, row.models)), ())
     spelled = _nearest(word, words)
-    if dialect.switch and matches(model, dialect.switched):
+    if dialect.switch and matches_any(model, dialect.switched):
         if word == OFF:
-            return {} if matches(model, dialect.unstoppable) else {"thinking": {"type": "disabled"}}
+            return {} if matches_any(model, dialect.unstoppable) else {"thinking": {"type": "disabled"}}
         return {"thinking": {"type": dialect.switch, **({"effort": spelled} if spelled else {})}}
     if not spelled:
         return {}
@@ -124,7 +124,7 @@ def untranslatable(raw: bytes) -> str:
     """The reason for people why no provider of chat completions can serve a request, else empty. Decodes
     the tools and a few small fields only."""
     try:
-        return refusal(read_offered(raw))
+        return untranslatable_tools(read_offered(raw))
     except UntranslatableError as error:
         return str(error)
 
@@ -134,7 +134,7 @@ def to_chat(raw: bytes, *, model: str, dialect: Dialect, provider: str, session:
     conversation, for the provider's prompt cache. Raises only UntranslatableError."""
     try:
         asked = read_request(raw)
-        if why := refusal(asked):
+        if why := untranslatable_tools(asked):
             raise UntranslatableError(why)
         return _Writing(raw, asked, model, dialect, provider).request(session)
     except RecursionError:
@@ -193,7 +193,7 @@ class _Writing:
 
     def _has_calls(self) -> bool:
         return any(
-            isinstance(piece, Block) and piece.type == "tool_use"
+            isinstance(piece, ContentBlock) and piece.type == "tool_use"
             for message in self._asked.turns
             for piece in pieces(message.content)
         )
@@ -221,20 +221,20 @@ class _Writing:
         limits: Object = {}
         if dialect.limits_output and _is_number(asked.max_tokens, int):
             most = next(
-                (most for glob, most in dialect.most_tokens if matches(model, (glob,))), asked.max_tokens
+                (most for glob, most in dialect.most_tokens if matches_any(model, (glob,))), asked.max_tokens
             )
-            completion = matches(model, dialect.completion_tokens)
+            completion = matches_any(model, dialect.completion_tokens)
             field = "max_completion_tokens" if completion else "max_tokens"
             limits[field] = max(min(asked.max_tokens, most), 1)
             if asked.max_tokens > most:
                 self._notes["max_tokens lowered to"] = most
         stops = [stop for stop in as_list(asked.stop_sequences) if as_text(stop)][: dialect.stops]
-        if stops and not matches(model, dialect.no_stops):
+        if stops and not matches_any(model, dialect.no_stops):
             limits["stop"] = stops
         return limits
 
     def _sampling(self) -> Object:
-        asked, fixed = self._asked, matches(self._model, self._dialect.fixed_sampling)
+        asked, fixed = self._asked, matches_any(self._model, self._dialect.fixed_sampling)
         told = {} if fixed else {"temperature": asked.temperature, "top_p": asked.top_p}
         if self._dialect.top_k:
             told["top_k"] = asked.top_k
@@ -245,7 +245,7 @@ class _Writing:
         fields: Object = {"stream": True}
         if dialect.usage_option:
             fields["stream_options"] = {"include_usage": True}
-        if offers and matches(self._model, dialect.tool_stream):
+        if offers and matches_any(self._model, dialect.tool_stream):
             fields["tool_stream"] = True
         return fields
 
@@ -261,7 +261,7 @@ def _is_number(value: object, kind: type | UnionType) -> bool:
 
 def _without_billing(system: Content) -> Content:
     first, *others = pieces(system) or [None]
-    is_billing = isinstance(first, Block) and str(first.text).startswith(BILLING)
+    is_billing = isinstance(first, ContentBlock) and str(first.text).startswith(BILLING)
     return others if is_billing else system
 
 

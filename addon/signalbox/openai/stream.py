@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from signalbox.anthropic.answer_facts import AnswerFacts
-from signalbox.anthropic.api import count
+from signalbox.anthropic.api import token_count
 from signalbox.anthropic.json_edit import whole_characters
 from signalbox.anthropic.redaction import without_secrets
 from signalbox.anthropic.writer import LARGEST, MessagesEvent, Writer
@@ -28,7 +28,7 @@ from signalbox.openai.chunks import (
     Reasoning,
     Refusal,
     Step,
-    Text,
+    TextPiece,
     UsageReported,
 )
 from signalbox.openai.errors import anthropic_error
@@ -96,7 +96,7 @@ class ChatStream:
         """Of text and of thinking."""
         self._said: defaultdict[type[Step], list[str]] = defaultdict(list)
         """All text of each kind, to know what a whole message says again."""
-        self._waiting: list[Text | Reasoning] = []
+        self._waiting: list[TextPiece | Reasoning] = []
         """What came while a call was in progress."""
         self._blank = ""
         """White space that a text block would begin with: alone it is none."""
@@ -156,13 +156,13 @@ class ChatStream:
         match step:
             case ChoiceStarted(model):
                 self._writer.begin(model)
-            case Text(text):
+            case TextPiece(text):
                 self._grow(step, text)
-                self._spread(self._tags.feed(self._halves[Text].feed(text)))
+                self._spread(self._tags.feed(self._halves[TextPiece].feed(text)))
             case Refusal(text):
                 self._refused = True
                 self._grow(step, text)
-                self._spread([Text(self._halves[Text].feed(text))])
+                self._spread([TextPiece(self._halves[TextPiece].feed(text))])
             case Reasoning(text, key, details):
                 self._size += sum(
                     len(value) for one in details for value in one.values() if isinstance(value, str)
@@ -196,7 +196,7 @@ class ChatStream:
         said = {kind: whole_characters("".join(pieces)) for kind, pieces in self._said.items()}
         whole: defaultdict[type[Step], str] = defaultdict(str)
         for step in steps:
-            if isinstance(step, Text | Refusal | Reasoning):
+            if isinstance(step, TextPiece | Refusal | Reasoning):
                 whole[type(step)] += step.text
         skipped = {
             kind: len(text) if whole_characters(whole[kind]).startswith(text) else len(whole[kind])
@@ -204,9 +204,9 @@ class ChatStream:
         }
         for step in steps:
             if type(step) not in said:
-                if not (isinstance(step, Reasoning) and Text in said):  # maybe it stood in the text
+                if not (isinstance(step, Reasoning) and TextPiece in said):  # maybe it stood in the text
                     yield step
-            elif isinstance(step, Text | Refusal | Reasoning):
+            elif isinstance(step, TextPiece | Refusal | Reasoning):
                 text = step.text[skipped[type(step)] :]
                 skipped[type(step)] = max(skipped[type(step)] - len(step.text), 0)
                 if text:
@@ -248,7 +248,7 @@ class ChatStream:
 
     # text and thinking
 
-    def _spread(self, said: Iterable[Text | Reasoning]) -> None:
+    def _spread(self, said: Iterable[TextPiece | Reasoning]) -> None:
         """Writes it, or keeps it until the call in progress is over: one block is open at a time."""
         said = list(said)
         if said:
@@ -257,7 +257,7 @@ class ChatStream:
             self._waiting += said
             return
         for one in said:
-            if isinstance(one, Text):
+            if isinstance(one, TextPiece):
                 self._say(one.text)
             elif self._shows_thinking:
                 self._think(one)
@@ -282,9 +282,9 @@ class ChatStream:
     def _signature(self, text: str) -> str:
         return sign(self._provider, text, self._payload | self._details.payload())
 
-    def _held_back(self) -> list[Text | Reasoning]:
+    def _held_back(self) -> list[TextPiece | Reasoning]:
         """Text that waited for more of a tag or of a character."""
-        return [*self._tags.feed(self._halves[Text].end()), *self._tags.end()]
+        return [*self._tags.feed(self._halves[TextPiece].end()), *self._tags.end()]
 
     # tool calls
 
@@ -444,7 +444,7 @@ def estimated(characters: int) -> dict[str, int]:
 
 
 def _count(told: Object, name: str) -> int:
-    return count(told.get(name))
+    return token_count(told.get(name))
 
 
 # thinking in the text
@@ -472,7 +472,7 @@ class ThinkTags:
         self._after = False
         """Whether only white space has come since the closing tag."""
 
-    def feed(self, text: str) -> list[Text | Reasoning]:
+    def feed(self, text: str) -> list[TextPiece | Reasoning]:
         text, self._held = self._held + text, ""
         if self._before:
             return self._opened(text)
@@ -480,15 +480,15 @@ class ThinkTags:
             return self._thought(text)
         return self._said(text)
 
-    def end(self) -> list[Text | Reasoning]:
+    def end(self) -> list[TextPiece | Reasoning]:
         """What was held: no more text comes before something else does, or at all."""
         held, self._held = self._held, ""
         self._before = self._before and not held
         if not held:
             return []
-        return [Reasoning(held)] if self._closing else [Text(held)]
+        return [Reasoning(held)] if self._closing else [TextPiece(held)]
 
-    def _opened(self, text: str) -> list[Text | Reasoning]:
+    def _opened(self, text: str) -> list[TextPiece | Reasoning]:
         begun = text.lstrip()
         tag = next((tag for tag in _TAGS if begun.startswith(tag)), None)
         if tag is None and len(text) <= _LONGEST_TAG and any(tag.startswith(begun) for tag in _TAGS):
@@ -500,7 +500,7 @@ class ThinkTags:
         self._closing = tag.replace("<", "</")
         return self._thought(begun[len(tag) :])
 
-    def _thought(self, text: str) -> list[Text | Reasoning]:
+    def _thought(self, text: str) -> list[TextPiece | Reasoning]:
         thought, closed, said = text.partition(self._closing)
         if closed:
             self._closing, self._after = "", True
@@ -509,12 +509,12 @@ class ThinkTags:
         self._held = text[len(text) - kept :]
         return _reasoning(text[: len(text) - kept])
 
-    def _said(self, text: str) -> list[Text | Reasoning]:
+    def _said(self, text: str) -> list[TextPiece | Reasoning]:
         if self._after:
             text = text.lstrip()
             self._after = not text
-        return [Text(text)] if text else []
+        return [TextPiece(text)] if text else []
 
 
-def _reasoning(text: str) -> list[Text | Reasoning]:
+def _reasoning(text: str) -> list[TextPiece | Reasoning]:
     return [Reasoning(text)] if text else []

@@ -78,7 +78,7 @@ def _parameters(schema: bytes, rules: SchemaRules) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.format(schema, indent=-1) if sent == told else msgspec.json.encode(sent))
 
 
-def refusal(asked: Offered) -> str:
+def untranslatable_tools(asked: Offered) -> str:
     """The reason why no provider of chat completions can serve the request, else empty."""
     tools = [tool for tool in as_list(asked.tools) if isinstance(tool, Tool)]
     servers = [tool.shown for tool in tools if not tool.is_function]

@@ -6,12 +6,12 @@ from typing import ClassVar, Literal
 import msgspec
 
 from signalbox.anthropic.answer_facts import AnswerFacts
-from signalbox.anthropic.encoding import PIECE, Decoder, EncodingError
+from signalbox.anthropic.encoding import PIECE, ContentDecoder, EncodingError
 from signalbox.anthropic.errors import error_body
 from signalbox.anthropic.json_edit import Body
 from signalbox.anthropic.redaction import without_secrets
 from signalbox.anthropic.sse import Event, Splitter, form_of, is_event_stream, parse_event
-from signalbox.anthropic.writer import EVENTS, JSON, LARGEST, MessageBuilder, encode
+from signalbox.anthropic.writer import EVENTS, JSON, LARGEST, MessageBuilder, encode_events
 from signalbox.openai.chunks import (
     EndOfStream,
     ErrorChunk,
@@ -19,9 +19,9 @@ from signalbox.openai.chunks import (
     Step,
     chunk_steps,
     parse_chunk,
-    read,
+    parse_object,
 )
-from signalbox.openai.dialects import Dialect, matches
+from signalbox.openai.dialects import Dialect, matches_any
 from signalbox.openai.errors import anthropic_error
 from signalbox.openai.refusals import refusals
 from signalbox.openai.request import ChatRequest
@@ -63,7 +63,7 @@ class ChatTranslator(msgspec.Struct, frozen=True):
             facts,
             names=self.request.names,
             shows_thinking=self.request.shows_thinking,
-            signed=matches(self.model, self.dialect.signed_calls),
+            signed=matches_any(self.model, self.dialect.signed_calls),
             provider=self.provider,
             model=self.model,
             seed=self.seed,
@@ -122,9 +122,9 @@ class ChatReader:
         self._form: Literal["unknown", "events", "json"] = "unknown"
         self._splitter = Splitter()
         self._held = bytearray()
-        self._decoder: Decoder | None = None
+        self._decoder: ContentDecoder | None = None
         try:
-            self._decoder = Decoder(content_encoding) if content_encoding else None
+            self._decoder = ContentDecoder(content_encoding) if content_encoding else None
         except EncodingError as error:
             self.facts.cut = str(error)
 
@@ -151,7 +151,7 @@ class ChatReader:
         return self._decoded(data)
 
     def _decoded(self, data: bytes) -> Iterator[bytes]:
-        pieces = (self._decoder or Decoder("")).pieces(data)
+        pieces = (self._decoder or ContentDecoder("")).pieces(data)
         while not self.facts.cut:
             try:
                 piece = next(pieces, None)
@@ -229,7 +229,7 @@ class ChatReader:
         return self._message.encoded()
 
     def _whole(self) -> Iterable[Step]:
-        value = read(bytes(self._held))
+        value = parse_object(bytes(self._held))
         if value is None:
             self.facts.cut = "the answer is not JSON"
         elif "choices" in value:
@@ -243,7 +243,7 @@ class ChatReader:
         self._stream.take(steps)
         events = self._stream.taken()
         if self._message is None:
-            return encode(events) if events else b""
+            return encode_events(events) if events else b""
         self._message.add(events)
         return b""
 

@@ -110,8 +110,8 @@ def page_refusal(
     known = exchange.rules.ui_hosts
     if not is_reverse(flow) and exchange.kind != "own":
         asked = f"{flow.request.pretty_host}:{flow.request.port}"
-        return browsers.page_refusal(headers, asked, known, by_site=False)
-    refused = browsers.page_refusal(headers, host, known, by_site=True)
+        return browsers.cross_site_refusal(headers, asked, known, by_site=False)
+    refused = browsers.cross_site_refusal(headers, host, known, by_site=True)
     if refused is None and (not any_host or browsers.is_of_a_page(headers)):
         refused = browsers.host_refusal(host, known, flow.client_conn.sockname[0])
     return refused

@@ -10,7 +10,7 @@ from mitmproxy.net.http.validate import validate_headers
 
 from signalbox.anthropic.issued import MARK
 from signalbox.exchange import Exchange
-from signalbox.routing.credentials import is_secret, mask, masked_path, masked_value
+from signalbox.routing.credentials import encoded, is_secret, masked, masked_path, masked_value
 from signalbox.routing.outgoing import Outgoing
 
 LARGE = 1024 * 1024
@@ -112,7 +112,7 @@ def _masked_cookie(cookie: str) -> str:
     """`session=abcde...vwxyz; Path=/`."""
     pair, separator, attributes = cookie.partition(";")
     name, equals, value = pair.partition("=")
-    return f"{name}{equals}{mask(value.strip())}{separator}{attributes}" if equals else mask(cookie)
+    return f"{name}{equals}{masked(value.strip())}{separator}{attributes}" if equals else masked(cookie)
 
 
 def copied[M: http.Message](message: M) -> M:
@@ -141,16 +141,12 @@ def with_secrets(request: http.Request, exchange: Exchange | None) -> http.Reque
 
 
 def to_headers(headers: Iterable[tuple[str, str]]) -> http.Headers:
-    return http.Headers([(_bytes(name), _bytes(value)) for name, value in headers])
+    return http.Headers(encoded(headers))
 
 
 def plain_headers(message: http.Message) -> dict[str, str]:
     """For those who look at many: mitmproxy's own go through all of them for each."""
     return dict(message.headers.items(multi=True))
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
 
 
 # heads of answers

@@ -89,7 +89,7 @@ from signalbox.proxy.upstream import (
 from signalbox.routing import outcome as outcomes
 from signalbox.routing.attempts import Attempt, Reject
 from signalbox.routing.outcome import Outcome
-from signalbox.routing.work import Steps, Work, in_place, start
+from signalbox.routing.work import Work, WorkRun, in_place, start
 
 if TYPE_CHECKING:
     from signalbox.app import App
@@ -404,7 +404,7 @@ class RoutedStream(HttpStream):
         ClientLeft."""
         if not is_large(self.flow.request):
             return in_place(work)
-        steps, early = Steps(work), deque[events.Event]()
+        steps, early = WorkRun(work), deque[events.Event]()
         try:
             while steps.job is not None:
                 running = start(steps.job)

@@ -12,8 +12,9 @@ import msgspec
 from sqlalchemy import URL, Connection, create_engine, delete, event, func, insert, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from signalbox.anthropic.api import TOKEN_FIELDS
 from signalbox.record.entry import RECORDED, AttemptRow, Entry
-from signalbox.record.tables import ATTEMPTS, PREFIXES, REQUESTS, SPOOLED, TOKENS, bring_up_to_date
+from signalbox.record.tables import ATTEMPTS, PREFIXES, REQUESTS, SPOOLED, bring_up_to_date
 
 FILE = "ledger.sqlite"
 LOCK_TIMEOUT = 2.0
@@ -37,7 +38,7 @@ class DatabaseError(Exception):
 
 _ERRORS = (SQLAlchemyError, sqlite3.Error, OSError)
 
-_ALL_TOKENS = func.sum(sum((ATTEMPTS.c[name] for name in TOKENS[1:]), ATTEMPTS.c[TOKENS[0]]))
+_ALL_TOKENS = func.sum(sum((ATTEMPTS.c[name] for name in TOKEN_FIELDS[1:]), ATTEMPTS.c[TOKEN_FIELDS[0]]))
 
 
 class Database:

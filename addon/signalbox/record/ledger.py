@@ -139,7 +139,7 @@ class Ledger:
         self._restored = restored
         self._adopted = False
         self._clock = clock
-        self._keep = rules.Ledger().keep
+        self._keep = rules.LedgerSettings().keep
         self._wanted = threading.Event()
         self._closing = threading.Event()
         self._is_read = threading.Event()

@@ -167,7 +167,7 @@ class PriceFile(msgspec.Struct, frozen=True):
 def read(text: str, file: str = SHIPPED.name) -> PriceFile:
     """The table that `text` holds. Raises PriceTableError."""
     try:
-        root, findings = document.read(text)
+        root, findings = document.read_yaml(text)
     except DocumentError as broken:
         raise PriceTableError(broken.finding.within(file)) from None
     decoder = Decoder(root, {})

@@ -38,9 +38,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from signalbox.config.fields import duration
+from signalbox.anthropic.api import TOKEN_FIELDS
+from signalbox.config.fields import parse_duration
 from signalbox.record.database import FILE, DatabaseError, milliseconds
-from signalbox.record.tables import ATTEMPTS, REQUESTS, TOKENS
+from signalbox.record.tables import ATTEMPTS, REQUESTS
 
 type By = Literal["model", "provider", "rule", "day", "session", "client", "project", "agent", "cache"]
 """What requests are grouped by; `day` is local, `cache` the cause of a miss, all `message N` as `message`."""
@@ -88,7 +89,7 @@ def moment(written: str, now: datetime) -> datetime:
     with suppress(ValueError, OverflowError):
         if re.match(r"\d{4}-", written):
             return datetime.fromisoformat(written).astimezone()
-        return now - timedelta(seconds=duration(written))
+        return now - timedelta(seconds=parse_duration(written))
     raise ValueError(
         f"{written!r} is neither a duration such as 30m, 12h or 7d nor a date such as 2026-11-29"
     )
@@ -315,7 +316,7 @@ class LedgerReader:
         if row is None:
             return None
         sums = msgspec.structs.asdict(self.totals(which))
-        told = (*TOKENS, "cost", "list_cost", "saved", "cache_hit")
+        told = (*TOKEN_FIELDS, "cost", "list_cost", "saved", "cache_hit")
         return {
             "session": session,
             "requests": sums["requests"],
@@ -334,13 +335,13 @@ class LedgerReader:
         limit: int | None = None,
     ) -> Sequence[RowMapping]:
         columns = self._requests.c
-        used = sum((columns[name] for name in TOKENS[1:]), columns[TOKENS[0]])
+        used = sum((columns[name] for name in TOKEN_FIELDS[1:]), columns[TOKEN_FIELDS[0]])
         found = select(
             *(key.label(name) for name, key in keys.items()),
             func.count().label("requests"),
             _number(columns.status == "error").label("errors"),
             _number(columns.status == "cancelled").label("cancelled"),
-            *(cast(func.coalesce(func.sum(columns[name]), 0), Integer).label(name) for name in TOKENS),
+            *(cast(func.coalesce(func.sum(columns[name]), 0), Integer).label(name) for name in TOKEN_FIELDS),
             func.sum(columns.cost).label("cost"),
             func.sum(columns.list_cost).label("list_cost"),
             func.sum(columns.list_cost - columns.cost).label("saved"),
@@ -485,7 +486,7 @@ def _totals(row: RowMapping) -> Totals:
     made: dict[str, Any] = {
         name: row[name] for name in ("requests", "errors", "cancelled", "unpriced", "first", "last")
     }
-    tokens = {name: int(row[name]) for name in TOKENS}
+    tokens = {name: int(row[name]) for name in TOKEN_FIELDS}
     money: dict[str, Any] = {
         name: None if row[name] is None else round(row[name], 6) for name in ("cost", "list_cost", "saved")
     }

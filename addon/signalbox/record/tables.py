@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
-TOKENS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+from signalbox.anthropic.api import TOKEN_FIELDS
 
 _TABLES = MetaData()
 
@@ -34,7 +34,7 @@ REQUESTS = Table(
     Column("ts", BigInteger, nullable=False),
     Column("model", String, nullable=False),
     Column("backend", String, nullable=False),
-    *(Column(name, BigInteger, nullable=False) for name in TOKENS),
+    *(Column(name, BigInteger, nullable=False) for name in TOKEN_FIELDS),
     Column("status", String, nullable=False),
     Column("upstream_model", String, nullable=False),
     Column("rule", String, nullable=False),
@@ -77,9 +77,9 @@ ATTEMPTS = Table(
     Column("http_status", Integer),
     Column("kind", String, nullable=False),
     Column("detail", String, nullable=False),
-    *(Column(name, BigInteger, nullable=False) for name in TOKENS),
+    *(Column(name, BigInteger, nullable=False) for name in TOKEN_FIELDS),
     Column("cost", Float),
-    Index("attempts_used", "provider", "started", *TOKENS),
+    Index("attempts_used", "provider", "started", *TOKEN_FIELDS),
     sqlite_with_rowid=False,
 )
 """One row an attempt, numbered from 1; `AttemptRow` describes the columns."""

@@ -47,7 +47,9 @@ def host_refusal(host: str | None, hosts: Collection[str], address: str) -> str 
     return f"Host {shown} is not this router's; ui.hosts in rules.yaml may name it"
 
 
-def page_refusal(headers: Headers, host: str | None, hosts: Collection[str], *, by_site: bool) -> str | None:
+def cross_site_refusal(
+    headers: Headers, host: str | None, hosts: Collection[str], *, by_site: bool
+) -> str | None:
     """Why a request is refused that a page sent; None where that is of the same origin as `host`, or one of
     `hosts`, or where no page is told of. `by_site`: also where only `Sec-Fetch-Site` tells of one."""
     own = _place(host or "")

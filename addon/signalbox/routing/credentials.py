@@ -82,11 +82,19 @@ def is_secret(name: str, value: str = "") -> bool:
     return (
         name.lower() == CLIENT_HEADER
         or any(_WORD.fullmatch(word) for word in words)
-        or _VALUE.search(decoded(value)) is not None
+        or _VALUE.search(percent_decoded(value)) is not None
     )
 
 
-def decoded(text: str) -> str:
+def encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """As bytes for the wire; a byte that is not UTF-8, and was read as a surrogate, is itself again."""
+    return [
+        (name.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape"))
+        for name, value in headers
+    ]
+
+
+def percent_decoded(text: str) -> str:
     """Without its percent escapes, however often they were escaped themselves."""
     for _ in range(_DEEPEST):
         if (plain := unquote(text)) == text:
@@ -103,14 +111,14 @@ def masked_path(path: str) -> str:
 
 def _is_secret_parameter(part: str) -> bool:
     name, _, value = part.replace("+", " ").partition("=")
-    return is_secret(decoded(name), value) or _VALUE.search(decoded(name)) is not None
+    return is_secret(percent_decoded(name), value) or _VALUE.search(percent_decoded(name)) is not None
 
 
 def _masked_parameter(part: str) -> str:
     if not _is_secret_parameter(part):
         return part
     name = part.partition("=")[0]
-    return "***" if _VALUE.search(decoded(name)) else f"{name}=***"
+    return "***" if _VALUE.search(percent_decoded(name)) else f"{name}=***"
 
 
 def identify(headers: Headers, clients: Mapping[str, str]) -> Caller | None:
@@ -202,7 +210,7 @@ def leak(
 
 
 def _is_anthropics(text: str) -> bool:
-    return _ANTHROPIC_SECRET in decoded(text).lower()
+    return _ANTHROPIC_SECRET in percent_decoded(text).lower()
 
 
 def _client(presented: str, clients: Mapping[str, str]) -> str | None:
@@ -216,7 +224,7 @@ def _tells_client(value: str, clients: Mapping[str, str]) -> bool:
     they may stand in any text."""
     if not clients:
         return False
-    texts = [decoded(value), *_bare(value)]
+    texts = [percent_decoded(value), *_bare(value)]
     return any(
         _same(text, secret) or (len(secret) >= _SHORTEST and secret in text)
         for text in texts
@@ -247,7 +255,7 @@ def _same(presented: str, secret: str) -> bool:
     return hmac.compare_digest(presented.encode("utf-8", "surrogateescape"), secret.encode())
 
 
-def mask(secret: str) -> str:
+def masked(secret: str) -> str:
     """The first and last five characters, `sk-an...wigAA`; nothing of a secret under 16 characters."""
     if len(secret) < SHORTEST_SHOWN:
         return "***"
@@ -258,5 +266,5 @@ def masked_value(value: str) -> str:
     """A header's value with its secret masked; the word before it stays: `Bearer sk-an...wigAA`."""
     scheme, _, secret = value.partition(" ")
     if scheme.lower() in SCHEMES:
-        return f"{scheme} {mask(secret.strip())}"
-    return mask(value)
+        return f"{scheme} {masked(secret.strip())}"
+    return masked(value)

@@ -28,11 +28,11 @@ from signalbox.routing import provider_errors, rate_limit_headers
 from signalbox.routing.provider_errors import ErrorKind, meaning
 from signalbox.routing.retry_after import (
     BEIJING,
-    duration,
     in_text,
     limits,
     next_day,
     next_month,
+    parse_go_duration,
     retry_after,
 )
 
@@ -231,7 +231,7 @@ def _cooldown(kind: ErrorKind, answer: _Answer) -> tuple[float | None, Scope]:
 
 def _spent(answer: _Answer) -> rate_limit_headers.RateLimitHeaders | None:
     """The rate-limit headers, if a window of the plan is used up."""
-    told = rate_limit_headers.read(answer.headers, answer.now.timestamp())
+    told = rate_limit_headers.parse_rate_limits(answer.headers, answer.now.timestamp())
     return told if told is not None and told.exhausted else None
 
 
@@ -259,4 +259,4 @@ def _short_cooldown(usual: float, answer: _Answer) -> float:
 
 
 def _retry_delay(report: ErrorReport) -> float | None:
-    return duration(report.retry_delay)
+    return parse_go_duration(report.retry_delay)

@@ -143,7 +143,7 @@ def without_fields(raw: bytes, gone: Collection[str]) -> tuple[bytes, list[str]]
     if not gone:
         return raw, []
     body = Body.parse(raw)
-    edits = field_paths.without(body, gone)
+    edits = field_paths.edits_without(body, gone)
     notes = [f"dropped {', '.join(sorted(gone))} from the body"] if edits else []
     return body.edited(edits=edits), notes
 

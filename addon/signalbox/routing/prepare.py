@@ -182,13 +182,13 @@ def _betas(provider: Provider, facts: Facts, sent: list[str], constraints: Provi
         kept = []
     elif provider.beta == "learn":
         home = set[str]() if provider.is_anthropic else {betas.LONG_CONTEXT}
-        kept = betas.betas_left(betas.without(sent, home), constraints.rejected)
+        kept = betas.betas_left(betas.without_betas(sent, home), constraints.rejected)
     elif provider.beta != "forward":
         kept = [value for value in sent if value in provider.beta]
     if provider.beta != "forward":  # it belongs to the caller's login, and goes where that goes
         kept = [v for v in sent if (v in kept if v != betas.OAUTH else provider.auth == "client")]
     if not provider.is_anthropic and without_long_context(facts.asked or "")[1]:
-        kept = betas.without(kept, {betas.LONG_CONTEXT})
+        kept = betas.without_betas(kept, {betas.LONG_CONTEXT})
     if provider.auth == "claude-login" and betas.OAUTH not in kept:  # without it the token gets a 401
         kept = [*kept, betas.OAUTH]
     return kept

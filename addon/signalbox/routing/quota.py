@@ -13,7 +13,7 @@ import msgspec
 from signalbox.config.rules import Provider, Quota, Rules
 from signalbox.routing import rate_limit_headers
 from signalbox.routing.health import span
-from signalbox.routing.rate_limit_headers import OVERAGE, Moment, RateLimitHeaders, Window
+from signalbox.routing.rate_limit_headers import OVERAGE, RateLimitHeaders, UnixTime, Window
 
 ALWAYS = ("5h", "7d", OVERAGE)
 """Windows that are shown always, in this order, as never used where nothing is known of them."""
@@ -32,7 +32,7 @@ class Meter(msgspec.Struct):
     """The window that decides, as Anthropic last called it."""
     covered: bool = False
     """Whether extra usage lets requests through beyond a window that is used up."""
-    heard: Moment = 0.0
+    heard: UnixTime = 0.0
     held: frozenset[str] = frozenset()
     """For which models it is skipped since it was last settled: `""` for all, else a family's window."""
 

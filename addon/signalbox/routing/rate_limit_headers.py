@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-from signalbox.routing.retry_after import ahead, duration
+from signalbox.routing.retry_after import ahead, parse_go_duration
 
 OVERAGE = "overage"
 """Extra usage beyond the plan. It is rejected wherever none was bought, which says nothing of the plan."""
@@ -44,7 +44,7 @@ _REJECTED = frozenset({"rejected", "rate_limited", "blocked"})
 _MODELS = {"oi": ("fable", "mythos")}
 """Families whose window is not called as their models are."""
 
-type Moment = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
+type UnixTime = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
 """Unix seconds, bounded so that all of them are dates, whatever a file says."""
 
 
@@ -87,7 +87,7 @@ def is_shut(status: str) -> bool:
     return status in _REJECTED
 
 
-def read(headers: Mapping[str, str], now: float) -> RateLimitHeaders | None:
+def parse_rate_limits(headers: Mapping[str, str], now: float) -> RateLimitHeaders | None:
     """What headers (names in any case) tell; None where they tell nothing of windows. Never raises."""
     names = {name.lower(): name for name in headers if name.lower().startswith(_PREFIX)}
     if not names:
@@ -154,9 +154,9 @@ class Window(msgspec.Struct, frozen=True):
 
     percent: float = 0.0
     status: str = ""
-    until: Moment = 0.0
+    until: UnixTime = 0.0
     """When this stops to count: its reset, or soon after it was heard where that was not named."""
-    reset: Moment | None = None
+    reset: UnixTime | None = None
     refused: tuple[str, ...] = ()
     """Models that got a 429 because it is used up."""
     samples: tuple[tuple[float, float], ...] = ()
@@ -223,5 +223,5 @@ def _sampled(
 def _length(window: str) -> float:
     """Seconds: 18000 of `5h`."""
     found = _LENGTH.fullmatch(window)
-    seconds = duration(found[1]) if found else None
+    seconds = parse_go_duration(found[1]) if found else None
     return seconds or USUAL_LENGTH

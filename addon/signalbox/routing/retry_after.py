@@ -71,7 +71,7 @@ def next_month(now: datetime) -> float:
     return ((first + timedelta(days=32)).replace(day=1) - now).total_seconds()
 
 
-def duration(text: str) -> float | None:
+def parse_go_duration(text: str) -> float | None:
     """Seconds of `37s`, `1.5s`, `6m0s`, `120ms`; else None."""
     spans = list(_SPAN.finditer(text))
     if not spans or "".join(span[0] for span in spans) != text:
@@ -92,7 +92,7 @@ def ahead(told: str, now: datetime) -> float | None:
         is_unix = number > _YEAR_2001
         seconds = number / (1000 if number > _YEAR_2001 * 1000 else 1)
         return _ahead(seconds - now.timestamp() if is_unix else seconds)
-    return duration(told) or in_text(told, now, UTC)
+    return parse_go_duration(told) or in_text(told, now, UTC)
 
 
 def _until_http_date(told: str, now: datetime) -> float | None:

@@ -22,7 +22,7 @@ _running = 0
 """Functions that run in threads now."""
 
 
-class Steps[T]:
+class WorkRun[T]:
     """Drives a decision function by function, for a caller that waits in its own way.
 
     `job` is the function to call next; None once the decision is made, which is then `result`.
@@ -52,7 +52,7 @@ class Steps[T]:
 
 def in_place[T](work: Work[T]) -> T:
     """Make the decision now, without a thread. Raises what it raises."""
-    steps = Steps(work)
+    steps = WorkRun(work)
     while steps.job is not None:
         try:
             value = steps.job()
@@ -92,7 +92,7 @@ def _without_collector() -> Iterator[None]:
 
 async def in_thread[T](work: Work[T]) -> T:
     """Make the decision with its functions in a thread. Raises what it raises."""
-    steps = Steps(work)
+    steps = WorkRun(work)
     while steps.job is not None:
         try:
             value = await asyncio.wrap_future(start(steps.job))

@@ -27,7 +27,7 @@ FILE = ".credentials.json"
 LARGEST = 1024 * 1024
 """Bytes of it that are read at the most."""
 
-type Stamp = tuple[int, int, int] | None
+type LoginStamp = tuple[int, int, int] | None
 
 
 class Keychain(Protocol):
@@ -67,7 +67,7 @@ class Logins:
 
     def __init__(self, keychain: Keychain | None = None) -> None:
         self._keychain = keychain
-        self._parsed: dict[Path, tuple[Stamp, Login]] = {}
+        self._parsed: dict[Path, tuple[LoginStamp, Login]] = {}
         """By folder, the last file that was there."""
         self._logins: dict[Path, Login] = {}
 
@@ -132,7 +132,7 @@ def parsed(text: str | bytes, folder: Path) -> Login:
         login = msgspec.json.decode(text, type=_Credentials).login
     except (msgspec.DecodeError, RecursionError):
         return Login(None, f"the login in {folder} cannot be read: it is not the JSON that is expected")
-    token = fields.secret(login.access).value if login is not None else None
+    token = fields.parse_secret(login.access).value if login is not None else None
     if login is None or token is None:
         return Login(None, f"there is no login in {folder}")
     return Login(token) if login.expires is None else Login(token, expires=login.expires / 1000)
@@ -148,7 +148,7 @@ def _in_file(folder: Path) -> Login:
         return Login(None, f"the login in {folder} cannot be read: {error.strerror}")
 
 
-def _stamp(file: Path) -> Stamp:
+def _stamp(file: Path) -> LoginStamp:
     try:
         stat = file.stat()
     except OSError:

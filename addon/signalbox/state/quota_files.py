@@ -53,6 +53,6 @@ QUOTA_FILE = "quota.json"
 def read_quotas(state: Path) -> Quotas:
     """The last reported quota of all accounts; empty where there is no file."""
     try:
-        return Quotas(files.read(state / QUOTA_FILE))
+        return Quotas(files.read_file(state / QUOTA_FILE))
     except OSError:
         return Quotas()
