@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.anthropic.tokenizers import DEFAULT, TOKENIZERS, Tokenizer
-from signalbox.anthropic.tokens import PER_IMAGE, SAMPLE, measure
+from signalbox.anthropic.tokens import PER_IMAGE, SAMPLE, Measured, measure, measure_grown
 
 TEXTS = Path(__file__).parents[1] / "golden" / "tokens"
 
@@ -97,6 +97,27 @@ def test_a_long_text_is_judged_by_samples_of_all_of_it(kind):
     assert len(long) > 3 * SAMPLE
     whole = estimate(short) * (3 * SAMPLE // len(_text(kind))) + estimate(_said(_text("simplified"))) * 100
     assert estimate(long) == pytest.approx(whole, rel=0.06)
+
+
+def _grown(raw: bytes, before: Measured | None) -> Measured:
+    return measure_grown([memoryview(b'"be brief"'), memoryview(raw)], before)
+
+
+def test_of_a_conversation_that_has_grown_only_what_was_added_is_counted():
+    before = _grown(_said(*[_text("code")] * 20), None)
+    turns = _said(*[_text("code")] * 20, _text("prose"), _text("json"))
+    grown = _grown(turns, before)
+    added = grown.tokens() - before.tokens()
+    assert added == pytest.approx(estimate(_said(_text("prose"), _text("json"))), rel=0.02)
+    assert grown.tokens() == pytest.approx(_grown(turns, None).tokens(), rel=0.06)
+    assert _grown(turns, grown) == grown
+
+
+@pytest.mark.parametrize("texts", [1, 9], ids=["shorter, as after a compaction", "twice as long"])
+def test_what_is_not_a_little_more_is_counted_anew(texts):
+    before = _grown(_said(*[_text("code")] * 4), None)
+    turns = _said(*[_text("code")] * texts)
+    assert _grown(turns, before) == _grown(turns, None)
 
 
 def test_a_megabyte_takes_a_few_milliseconds():

@@ -31,14 +31,14 @@ def test_agents_of_one_session_have_conversations_of_their_own():
 def test_the_calibration_is_that_of_the_last_answer():
     sessions = told()
     sessions.record_usage(HERE, "kimi-k2", Measured(apart=2000), 1800)
-    assert sessions.calibration(HERE) == Calibration("deepseek", 0.9)
+    assert sessions.calibration(HERE) == Calibration("deepseek", 0.9, Measured(apart=2000))
 
 
 @pytest.mark.parametrize(("estimated", "input_tokens"), [(1000, 0), (0, 1000), (1000, -5)])
-def test_answer_without_usage_leaves_the_calibration(estimated, input_tokens):
+def test_answer_without_usage_leaves_tokenizer_and_ratio(estimated, input_tokens):
     sessions = told()
     sessions.record_usage(HERE, "kimi-k2", Measured(apart=estimated), input_tokens)
-    assert sessions.calibration(HERE) == Calibration("o200k", 1.25)
+    assert sessions.calibration(HERE) == Calibration("o200k", 1.25, Measured(apart=estimated))
     assert sessions.calibration(("unheard", "of")) == DEFAULT_CALIBRATION
 
 
@@ -55,4 +55,4 @@ def test_oldest_conversation_is_forgotten():
         sessions.record_usage((session, ""), "gpt-5", ASKED, 1250)
     assert sessions.calibration(("busy", "")) == DEFAULT_CALIBRATION
     kept = [sessions.calibration((session, "")) for session in ("old", "new")]
-    assert kept == [Calibration("o200k", 1.25)] * 2
+    assert kept == [Calibration("o200k", 1.25, ASKED)] * 2

@@ -8,9 +8,9 @@ the estimate from the second request on (`Facts.calibration`).
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import mul
+from operator import add, mul
 from string import ascii_lowercase, ascii_uppercase, digits
 
 from signalbox.anthropic.tokenizers import DEFAULT, OTHERS, PATTERNS, TOKENIZERS, Tokenizer
@@ -80,6 +80,10 @@ class Measured:
     """Number of occurrences of each pattern, in the order of the prices."""
     apart: int = 0
     """Tokens that are the same for all tokenizers: images, and around messages."""
+    size: int = 0
+    """Bytes of the text."""
+    at_once: int = 0
+    """How many of them were looked at together; the others were added by later requests."""
 
     def tokens(self, tokenizer: Tokenizer = DEFAULT) -> int:
         """The estimate for this tokenizer."""
@@ -87,14 +91,26 @@ class Measured:
         return round(max(sum(priced), 0)) + self.apart
 
 
+def measure_grown(pieces: Sequence[memoryview], before: Measured | None) -> Measured:
+    """`measure` of these pieces, joined. Where they go on from the text of `before`, as the requests of a
+    conversation do, only what was added to the last one is looked at. All is measured anew where there is
+    less than before, or twice as much as was measured together."""
+    size, last = sum(map(len, pieces)), pieces[-1] if pieces else memoryview(b"")
+    if before is None or not before.size <= size <= min(2 * before.at_once, before.size + len(last)):
+        return measure(b"".join(pieces))
+    added = measure(bytes(last[len(last) - (size - before.size) :]))
+    counts = tuple(map(add, before.counts, added.counts))
+    return Measured(counts, before.apart + added.apart, size, before.at_once)
+
+
 def measure(raw: bytes) -> Measured:
-    """Counts the JSON of a body's system, messages and tools, joined. Takes 2 ms per MB. Never raises."""
+    """Counts the JSON of a body's system, tools and messages, joined. Takes 2 ms per MB. Never raises."""
     images, text = _without_data(raw)
     shown = _sample(text)
     scale = len(text) / max(len(shown), 1)
     messages = shown.count(b'"role"') * scale
     counts = tuple(count * scale for count in _counts(_plain(shown)))
-    return Measured(counts, round(messages * PER_MESSAGE) + images * PER_IMAGE)
+    return Measured(counts, round(messages * PER_MESSAGE) + images * PER_IMAGE, len(raw), len(raw))
 
 
 def _sample(text: bytes) -> bytes:

@@ -18,7 +18,7 @@ from signalbox.anthropic.json_edit import Body
 from signalbox.anthropic.models import LISTED, LONG_CONTEXT_SUFFIX
 from signalbox.anthropic.privacy import BILLING
 from signalbox.anthropic.tokenizers import DEFAULT, Tokenizer, tokenizer_of
-from signalbox.anthropic.tokens import Measured, measure
+from signalbox.anthropic.tokens import Measured, measure_grown
 from signalbox.config.regexes import Regex
 from signalbox.config.rules import tier_of
 
@@ -33,8 +33,8 @@ SNIPPET_LENGTH = 200
 SESSION_LENGTH = 200
 """Characters kept of a session id, which is remembered and recorded; real ones have 36."""
 
-COUNTED = ("system", "messages", "tools")
-"""The fields of a body that are input."""
+COUNTED = ("system", "tools", "messages")
+"""The fields of a body that are input; what grows stands last."""
 
 PREFIXES = (LISTED, "anthropic/")
 """What the merged model list, or a habit of other routers, puts before a name."""
@@ -52,6 +52,8 @@ class Calibration(NamedTuple):
     """Of the model that answered."""
     ratio: float = 1.0
     """Tokens that it reported, for each that was estimated of its request."""
+    measured: Measured | None = None
+    """That request."""
 
 
 DEFAULT_CALIBRATION = Calibration()
@@ -226,7 +228,8 @@ class Facts:
         """What in the body costs input tokens."""
         if self.body is None:
             return Measured()
-        return measure(b"".join(self.body.value(name) or b"" for name in COUNTED))
+        raw, places = memoryview(self.body.raw), filter(None, map(self.body.span, COUNTED))
+        return measure_grown([raw[at.value : at.end] for at in places], self.calibration.measured)
 
     def _tokens(self, tokenizer: Tokenizer) -> int:
         return round(self.measured.tokens(tokenizer) * self.calibration.ratio)

@@ -28,18 +28,18 @@ class Sessions:
     def record_usage(
         self, conversation: Conversation | None, model: str | None, measured: Measured, input_tokens: int
     ) -> None:
-        """Store how far the estimate for a request was from what the answer of this model says of it.
+        """Store what was counted in a request, and how far the estimate for it was from what the answer of
+        this model says.
 
-        `input_tokens` are all of them, cached ones too; zero (not reported) leaves the calibration as it was.
+        `input_tokens` are all of them, cached ones too; zero (not reported) leaves tokenizer and ratio as
+        they were.
         """
         if conversation is None:
             return
         tokenizer = tokenizer_of(model)
         ratio = _ratio(measured.tokens(tokenizer), input_tokens)
-        told = Calibration(tokenizer, ratio) if ratio else self._calibrations.get(conversation)
-        if told is None:
-            return
-        self._calibrations[conversation] = told
+        told = Calibration(tokenizer, ratio) if ratio else self.calibration(conversation)
+        self._calibrations[conversation] = told._replace(measured=measured)
         self._calibrations.move_to_end(conversation)
         if len(self._calibrations) > self._limit:
             self._calibrations.popitem(last=False)
