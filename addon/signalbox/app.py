@@ -41,7 +41,7 @@ from signalbox.routing.sessions import Sessions
 from signalbox.state.provenance import ProvenanceStore
 from signalbox.state.unsupported_store import UnsupportedStore
 from signalbox.tls import client_ssl_context
-from signalbox.ui import health, model_page
+from signalbox.ui import health, model_page, pages
 
 if TYPE_CHECKING:
     from mitmproxy.master import Master
@@ -306,6 +306,10 @@ class App:
         less_paging = model_page.less_paging(query)
         gathered = await self.stores.models.gather(exchange.rules, exchange.caller, upstream, less_paging)
         return gathered.refusal or model_page.page(gathered.entries, query)
+
+    async def local_page(self, path: str, query: str) -> pages.PageResponse:
+        """A page that is made off the event loop; that its reader may see it was decided before."""
+        return pages.not_found("There is no such page.")
 
     def health_page(self, port: int, *, full: bool) -> bytes:
         """`/health` as the listener on `port` shows it."""

@@ -18,6 +18,7 @@ from signalbox.config.rules import (
     Rules,
     Target,
     Timeout,
+    Ui,
 )
 
 FILE = Path("/nowhere/rules.yaml")
@@ -191,7 +192,7 @@ log: {level: debug, file: x.jsonl, keep: 1h, prompts: false}
 picker: true
 fail: closed
 inspect: {keep: 5, bodies: 1KB, secrets: show}
-ui: {hosts: [Box.LAN.]}
+ui: {hosts: [Box.LAN.], open: true}
 listen: {work: 127.0.0.1:8083}
 """
     found = rules_of(text)
@@ -204,7 +205,7 @@ listen: {work: 127.0.0.1:8083}
         3600,
         False,
     )
-    assert (found.picker, found.fail, found.ui_hosts) == (True, "closed", ("box.lan",))
+    assert (found.picker, found.fail, found.ui) == (True, "closed", Ui(("box.lan",), True))
     assert (found.inspect.keep, found.inspect.bodies, found.inspect.secrets) == (5, 1024, "show")
     assert found.listen == {"work": Listen("127.0.0.1", 8083)}
 

@@ -27,6 +27,7 @@ from .fields import (
     GlobText,
     HeaderName,
     HeaderValue,
+    HostName,
     LedgerUrl,
     Listen,
     LowerHeaderName,
@@ -315,6 +316,17 @@ class LedgerSettings(msgspec.Struct, frozen=True):
     keep: Annotated[Duration, "Default 400d."] = 400 * 86400.0
 
 
+class Ui(msgspec.Struct, frozen=True):
+    """Who may read the router's own pages."""
+
+    hosts: Annotated[
+        tuple[HostName, ...], "Further Host names under which the router and its pages answer."
+    ] = ()
+    open: Annotated[Flag, "Whether /ui and /metrics are read without a client's secret. Default false."] = (
+        False
+    )
+
+
 class Rules(msgspec.Struct, frozen=True):
     """Everything rules.yaml says."""
 
@@ -333,7 +345,7 @@ class Rules(msgspec.Struct, frozen=True):
     picker: bool = False
     fail: Literal["open", "closed"] = "open"
     inspect: Inspect = Inspect()
-    ui_hosts: tuple[str, ...] = ()
+    ui: Ui = Ui()
     listen: Mapping[str, Listen] = {}
     file: Path = Path("rules.yaml")
     reads: tuple[Path, ...] = ()

@@ -24,7 +24,6 @@ from .fields import (
     GlobText,
     HeaderName,
     HeaderValue,
-    HostName,
     KeyText,
     LedgerUrl,
     Listen,
@@ -55,6 +54,7 @@ from .rules import (
     Target,
     TargetText,
     Timeout,
+    Ui,
     Week,
 )
 from .typespec import OneOrMore
@@ -335,14 +335,6 @@ class Limits(msgspec.Struct, frozen=True):
     body: Annotated[Size | None, "Larger requests get 413. Default 32MB."] = None
 
 
-class Ui(msgspec.Struct, frozen=True):
-    """By which names browsers may ask."""
-
-    hosts: Annotated[
-        tuple[HostName, ...] | None, "Further Host names under which the router and its pages answer."
-    ] = None
-
-
 class RulesFile(msgspec.Struct, frozen=True):
     """Signalbox's rules: which provider answers which request."""
 
@@ -369,7 +361,7 @@ class RulesFile(msgspec.Struct, frozen=True):
         Literal["open", "closed"] | None, "What a request gets where the router itself fails. Default open."
     ] = None
     inspect: Annotated[Inspect | None, "What mitmweb holds."] = None
-    ui: Annotated[Ui | None, "By which names browsers may ask."] = None
+    ui: Annotated[Ui | None, "Who may read the router's own pages."] = None
     listen: Annotated[dict[NewName, ListenAddress] | None, "Listeners for signalbox run, by name."] = None
 
     def in_force(
@@ -384,7 +376,7 @@ class RulesFile(msgspec.Struct, frozen=True):
         log = self.log or Log()
         level = variables.get("LOG_LEVEL", "").lower()
         return Rules(
-            **{key: settings[key] for key in ("week", "picker", "fail", "inspect") if key in settings},
+            **{key: settings[key] for key in ("week", "picker", "fail", "inspect", "ui") if key in settings},
             providers={
                 name: one.in_force(name, file.parent, fetch) for name, one in (self.providers or {}).items()
             },
@@ -400,7 +392,6 @@ class RulesFile(msgspec.Struct, frozen=True):
             if isinstance(self.ledger, str)
             else self.ledger or LedgerSettings(),
             log=replace(log, level=level) if level in LEVELS else log,
-            ui_hosts=(self.ui.hosts if self.ui else None) or (),
             listen=listen,
             file=file,
             environment={name: variables[name] for name in NEEDED_LATER if name in variables},

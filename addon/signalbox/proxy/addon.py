@@ -19,8 +19,10 @@ from signalbox.proxy.classify import LOOPBACK_ONLY
 from signalbox.proxy.headers import plain_headers, takes_long, to_headers
 from signalbox.record import console
 from signalbox.record.console import request_line
+from signalbox.routing import local_pages
 from signalbox.routing.browsers import is_loopback
 from signalbox.routing.credentials import Caller, Headers, identify, less_clients
+from signalbox.routing.local_pages import PageRefusal
 from signalbox.routing.work import Work, in_place, in_thread
 
 if TYPE_CHECKING:
@@ -66,6 +68,8 @@ class Hooks:
             return None
         if exchange.kind == "models":
             return self._list(flow, exchange)
+        if exchange.kind == "own":
+            return self._show_page(flow)
         if not exchange.is_messages_request:
             return None
         try:
@@ -175,7 +179,7 @@ class Hooks:
             log.warning("%s", console.refused_line(flow.request.method, exchange.shown_path, refused))
             classify.refuse(flow, exchange, partial(local_responses.error, 403, f"{PAGE}: {refused}."))
         elif exchange.kind == "own":
-            flow.response = self._own_answer(flow, full=classify.is_trusted(flow, caller))
+            self._receive_for_page(flow, exchange, headers)
         elif caller is None:
             classify.refuse(flow, exchange, classify.no_secret)
         elif exchange.is_messages_request and classify.announced_size(flow) > rules.body_limit:
@@ -188,11 +192,40 @@ class Hooks:
         any_host = self.app.is_open and not is_loopback(flow.client_conn.peername[0])
         return classify.page_refusal(flow, exchange, headers, host, any_host=any_host)
 
-    def _own_answer(self, flow: http.HTTPFlow, *, full: bool) -> http.Response:
-        if classify.path(flow) != "/health":
-            return local_responses.answer(200)
-        page = self.app.health_page(flow.client_conn.sockname[1], full=full)
-        return local_responses.answer(200, page)
+    def _receive_for_page(self, flow: http.HTTPFlow, exchange: Exchange, headers: Headers) -> None:
+        """Answer what is answered at once; the other pages are made once the request is whole."""
+        page, peer = classify.local_page(flow), flow.client_conn.peername[0]
+        assert page is not None
+        reader = local_pages.reader_of(headers, exchange.rules.clients)
+        refused = local_pages.reader_refusal(
+            page,
+            flow.request.method,
+            has_body=classify.has_body(flow),
+            peer=peer,
+            reader=reader,
+            rules=exchange.rules,
+        )
+        if refused is not None:
+            classify.refuse(flow, exchange, lambda _: local_responses.page_refused(refused))
+        elif page == "hello":
+            flow.response = local_responses.answer(200)
+        elif page == "health":
+            full = reader is not None or is_loopback(peer)  # strangers see no more than the status
+            flow.response = local_responses.answer(
+                200, self.app.health_page(flow.client_conn.sockname[1], full=full)
+            )
+
+    async def _show_page(self, flow: http.HTTPFlow) -> None:
+        path, _, query = flow.request.path.partition("?")
+        try:
+            shown = await self.app.local_page(path, query)
+            body = shown.body if flow.request.method == "GET" else b""
+            flow.response = local_responses.page_response(
+                shown.status, body, shown.content_type, shown.headers
+            )
+        except Exception as error:
+            log_error(f"the page {classify.local_page(flow)}", error)
+            flow.response = local_responses.page_refused(PageRefusal(500, ROUTER_FAILED))
 
     async def _list(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         try:

@@ -13,12 +13,11 @@ from signalbox.exchange import Exchange, RequestKind
 from signalbox.inspect.annotations import METADATA
 from signalbox.proxy import local_responses
 from signalbox.proxy.headers import hide, to_headers
-from signalbox.routing import browsers
-from signalbox.routing.browsers import is_loopback
-from signalbox.routing.credentials import Caller, Headers, less_clients, path_less_clients
+from signalbox.routing import browsers, local_pages
+from signalbox.routing.credentials import Headers, less_clients, path_less_clients
+from signalbox.routing.local_pages import LocalPage
 
 ROUTED: dict[str, RequestKind] = {MESSAGES: "messages", COUNT_TOKENS: "count_tokens"}
-OWN = {("GET", "/health"), ("HEAD", "/"), ("HEAD", "/api/hello")}
 
 LOOPBACK_ONLY = "Only this machine may connect while rules.yaml has no clients."
 
@@ -39,6 +38,11 @@ def is_reverse(flow: http.HTTPFlow) -> bool:
     return isinstance(flow.client_conn.proxy_mode, ReverseMode)
 
 
+def local_page(flow: http.HTTPFlow) -> LocalPage | None:
+    """The page of the router's own whose path this is; on a forward proxy it may be another server's."""
+    return local_pages.local_page(flow.request.method, path(flow))
+
+
 def is_for_us(flow: http.HTTPFlow, rules: Rules) -> bool:
     """All that comes to a reverse listener; of a forward proxy's what goes to Anthropic, or to us."""
     if flow.is_replay:
@@ -46,7 +50,7 @@ def is_for_us(flow: http.HTTPFlow, rules: Rules) -> bool:
     if is_reverse(flow):
         return True
     if _names_listener(flow):
-        return (flow.request.method, path(flow)) in OWN
+        return local_page(flow) is not None
     return is_anthropic(flow.request.host, flow.request.port, rules)
 
 
@@ -57,7 +61,7 @@ def is_refused_replay(flow: Flow) -> bool:
 
 
 def kind(flow: http.HTTPFlow, rules: Rules) -> RequestKind:
-    if (flow.request.method, path(flow)) in OWN and (is_reverse(flow) or _names_listener(flow)):
+    if local_page(flow) is not None and (is_reverse(flow) or _names_listener(flow)):
         return "own"
     if flow.request.method == "POST" and rules.rules:
         return ROUTED.get(path(flow), "pipe")
@@ -88,30 +92,27 @@ def came_from_upstream(flow: http.HTTPFlow) -> bool:
     return flow.server_conn.timestamp_start is not None
 
 
-def is_trusted(flow: http.HTTPFlow, caller: Caller | None) -> bool:
-    """Whether the caller may see more than the health page's status: from this machine, or with a secret."""
-    has_secret = caller is not None and caller.client is not None
-    return has_secret or is_loopback(flow.client_conn.peername[0])
-
-
 def page_refusal(
     flow: http.HTTPFlow, exchange: Exchange, headers: Headers, host: str | None, *, any_host: bool
 ) -> str | None:
     """Why a request, which came with `headers`, is refused as one that a web page sent or may have sent.
 
     `any_host`: its peer is another machine that the user lets in without a secret, which may know this one
-    by any name; but a page there must still be one of the router's own.
+    by any name; but a page there must still be one of the router's own, and those that show what is recorded
+    are asked for by a name of `ui.hosts`.
     """
-    is_page = exchange.kind == "own" and flow.request.method != "HEAD"  # whose answers hold nothing
+    page = local_page(flow) if exchange.kind == "own" else None
+    is_page = page not in (None, "hello")
     if not is_page and (exchange.rules.clients or (exchange.kind != "own" and not is_api(flow))):
         return None
     if browsers.is_preflight(flow.request.method, headers):
         return "it asks whether a page of another origin may send one"
-    known = exchange.rules.ui_hosts
+    known = exchange.rules.ui.hosts
     if not is_reverse(flow) and exchange.kind != "own":
         asked = f"{flow.request.pretty_host}:{flow.request.port}"
         return browsers.cross_site_refusal(headers, asked, known, by_site=False)
     refused = browsers.cross_site_refusal(headers, host, known, by_site=True)
+    any_host = any_host and page in (None, "hello", "health")
     if refused is None and (not any_host or browsers.is_of_a_page(headers)):
         refused = browsers.host_refusal(host, known, flow.client_conn.sockname[0])
     return refused
@@ -131,6 +132,10 @@ def announced_size(flow: http.HTTPFlow) -> int:
         return max(expected_http_body_size(flow.request) or 0, 0)
     except ValueError:
         return 0
+
+
+def has_body(flow: http.HTTPFlow) -> bool:
+    return announced_size(flow) > 0 or "transfer-encoding" in flow.request.headers
 
 
 def mask(flow: http.HTTPFlow, exchange: Exchange, headers: Headers) -> None:

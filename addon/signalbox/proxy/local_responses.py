@@ -9,6 +9,18 @@ from mitmproxy.proxy.layers.http._events import ErrorCode
 from signalbox.anthropic.errors import error_body, with_request_id
 from signalbox.errors import is_exhausted, short_reason
 from signalbox.exchange import Exchange
+from signalbox.routing.local_pages import PageRefusal
+
+_REFUSAL_HEADERS = {
+    401: {"www-authenticate": 'Basic realm="Signalbox", charset="UTF-8"'},
+    405: {"allow": "GET, HEAD"},
+}
+_PAGE_HEADERS = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
 
 
 def answer(status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> http.Response:
@@ -31,6 +43,20 @@ def error(
         body = with_request_id(body, exchange.request_id)
         fields |= exchange.headers() | {"request-id": exchange.request_id}
     return answer(status, body, fields)
+
+
+def page_response(status: int, body: bytes, content_type: str, headers: Mapping[str, str]) -> http.Response:
+    """A page of the router's own. Nobody stores it, frames it, or learns from it where a reader goes next;
+    what is not styled or scripted by itself may load nothing."""
+    return answer(status, body, {"content-type": content_type} | _PAGE_HEADERS | dict(headers))
+
+
+def page_refused(refused: PageRefusal) -> http.Response:
+    """After a 401 browsers ask for a password."""
+    body = f"{refused.why}\n".encode()
+    return page_response(
+        refused.status, body, "text/plain; charset=utf-8", _REFUSAL_HEADERS.get(refused.status, {})
+    )
 
 
 def too_large(exchange: Exchange) -> http.Response:

@@ -245,10 +245,19 @@ def _bare(value: str) -> Iterator[str]:
     scheme, _, rest = whole.partition(" ")
     if scheme.lower() == "basic":
         yield rest.strip()
-        with suppress(ValueError):
-            yield b64decode(rest).decode(errors="replace").partition(":")[2]
+        if password := secret_of_basic(whole):
+            yield password
     elif "=" in whole:
         yield from (pair.partition("=")[2].strip() for pair in whole.split(";"))
+
+
+def secret_of_basic(value: str) -> str:
+    """The password in an `Authorization: Basic` header's value (RFC 7617); empty where there is none."""
+    scheme, _, rest = value.strip().partition(" ")
+    if scheme.lower() == "basic":
+        with suppress(ValueError):
+            return b64decode(rest.strip()).decode(errors="replace").partition(":")[2]
+    return ""
 
 
 def _same(presented: str, secret: str) -> bool:

@@ -1,0 +1,77 @@
+"""The router's own pages (the contract, section 3): which request asks for one, and who may read it.
+
+That no page of another origin asked, and that the host is this machine's, is decided by `browsers` before.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from signalbox.config.rules import Rules
+from signalbox.routing.browsers import is_loopback
+from signalbox.routing.credentials import Headers, identify, secret_of_basic
+
+type LocalPage = Literal["hello", "health", "metrics", "session", "ui"]
+"""`hello`: the checks of clients, whose answers hold nothing; `session`: the summary for status lines."""
+
+HEALTH, METRICS, UI, SESSIONS = "/health", "/metrics", "/ui", "/signalbox/sessions/"
+_HELLO = ("/", "/api/hello")
+
+
+class PageRefusal(NamedTuple):
+    status: int
+    why: str
+
+
+def local_page(method: str, path: str) -> LocalPage | None:
+    """The page that is asked for; None where none of the router's own is. `path` has no query."""
+    if path in _HELLO:
+        return "hello" if method == "HEAD" else None
+    if path == HEALTH:
+        return "health" if method == "GET" else None
+    if path == METRICS:
+        return "metrics"
+    if path == UI or path.startswith(f"{UI}/"):
+        return "ui"
+    return "session" if path.startswith(SESSIONS) else None
+
+
+def reader_of(headers: Headers, clients: Mapping[str, str]) -> str | None:
+    """The client whose secret a request for a page presents, as for messages or as password of HTTP Basic."""
+    if clients and (caller := identify(headers, clients)) is not None:
+        return caller.client
+    passwords = tuple(
+        ("authorization", secret)
+        for name, value in headers
+        if name.lower() == "authorization" and (secret := secret_of_basic(value))
+    )
+    caller = identify(passwords, clients) if clients else None
+    return caller.client if caller is not None else None
+
+
+def reader_refusal(
+    page: LocalPage, method: str, *, has_body: bool, peer: str, reader: str | None, rules: Rules
+) -> PageRefusal | None:
+    """Why the page is not shown. `peer` is an address, `reader` the client whose secret it presents.
+
+    Everybody gets an answer to `hello` and `health`, which tells strangers less. Status lines ask from this
+    machine without any secret. The others tell of projects and prompts' sizes: where there are clients a
+    secret is asked for from this machine too, which may have several users.
+    """
+    if page in ("hello", "health"):
+        return None
+    if method not in ("GET", "HEAD"):
+        return PageRefusal(405, "The router's pages are only read: GET or HEAD.")
+    if has_body:
+        return PageRefusal(413, "A request for a page has no body.")
+    is_here = is_loopback(peer)
+    if page == "session":
+        return None if is_here else PageRefusal(403, "Only this machine may read this page.")
+    if rules.ui.open or reader is not None:
+        return None
+    if rules.clients:
+        return PageRefusal(
+            401, "This page asks for a client's secret, as Bearer or as password of HTTP Basic."
+        )
+    if not is_here:
+        return PageRefusal(403, "Only this machine may read this page; ui.open in rules.yaml lets others.")
+    return None
