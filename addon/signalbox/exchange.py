@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from signalbox.anthropic.answer_facts import AnswerFacts
@@ -44,6 +44,14 @@ def upstream_request_id(headers: Mapping[str, str]) -> str:
     """The id by which the provider that answers with these headers knows the request, or nothing."""
     told = {name.lower(): value for name, value in headers.items()}
     return next((told[name] for name in _IDS if _ID.fullmatch(told.get(name, ""))), "")
+
+
+class HiddenBody(NamedTuple):
+    """A body in which something is masked: what a person sees, what is sent, and the latter's encoding."""
+
+    shown: bytes
+    sent: bytes
+    encoding: str
 
 
 class Exchange:
@@ -94,6 +102,10 @@ class Exchange:
         """Header to what a person sees of its values, and the values: put back when the request is sent."""
         self.path = self.shown_path = ""
         """Path and query of the flow's request, and what a person sees of them."""
+        self.asked_path = ""
+        """Path and query of the client's request."""
+        self.hidden_body: HiddenBody | None = None
+        """The body of the flow's request, where it shows another: put back when the request is sent."""
         self.close_after_response = False
         """Whether the client wants its connection closed after the answer."""
         self.answer: AnswerFacts | None = None
@@ -268,7 +280,8 @@ class Exchange:
         self.failed_notes = []
         for attempt in self.attempts:
             attempt.outgoing = attempt.health_token = None
-        self.hidden, self.path = {}, self.shown_path
+        self.hidden, self.path, self.hidden_body = {}, self.shown_path, None
+        self.asked_path = ""
         self.caller = Caller(())
 
     # of the target that is asked

@@ -2,7 +2,6 @@
 
 import json
 import re
-import urllib.request
 from contextlib import closing
 from dataclasses import replace
 from http.client import HTTPConnection
@@ -13,11 +12,11 @@ from typing import Any
 import pytest
 from mitmproxy.io import FlowReader
 
-from tests.slow.test_secrets import Web
 from tests.support.answers import error_json, message_json
 from tests.support.fake_provider import Upstream
+from tests.support.mitmweb import Web
 from tests.support.raw_client import Caller
-from tests.support.router_process import OPENER, Router, wait_until, with_scripts
+from tests.support.router_process import Router, wait_until, with_scripts
 
 ROUTER = Router
 pytestmark = pytest.mark.slow
@@ -48,12 +47,6 @@ def ask(router: Router) -> None:
         assert answer.headers["x-signalbox-attempts"] == "dead:connect zai:529 anthropic:200"
 
 
-def body(web: Web, flow: str, part: str) -> bytes:
-    url = f"http://127.0.0.1:{web.web}/flows/{flow}/{part}/content.data?token=for-tests"
-    with OPENER.open(url, timeout=5) as answer:
-        return bytes(answer.read())
-
-
 @pytest.fixture
 def overloaded(second: Upstream) -> Upstream:
     second.answer(error_json(529, "overloaded_error", "all lines are busy"))
@@ -67,13 +60,9 @@ def web(tmp_path: Path, upstream: Upstream, overloaded: Upstream) -> Any:
 
 
 def test_mitmweb_shows_every_attempt_as_a_flow_of_its_own(web, upstream, overloaded):
-    def flows() -> list[dict[str, Any]]:
-        shown: list[dict[str, Any]] = json.loads(web.shown())
-        return [flow for flow in shown if flow["request"]["path"] == "/v1/messages"]
-
     ask(web)
-    wait_until(lambda: len(flows()) == 3, 5, lambda: f"three flows in {flows()}")
-    home, dead, zai = sorted(flows(), key=lambda flow: flow["request"]["timestamp_start"])
+    wait_until(lambda: len(web.flows()) == 3, 5, lambda: f"three flows in {web.flows()}")
+    home, dead, zai = sorted(web.flows(), key=lambda flow: flow["request"]["timestamp_start"])
     assert dead["comment"] == "↻ dead connect → zai: Connection refused"
     assert zai["comment"] == "↻ zai 529 → anthropic: overloaded_error: all lines are busy"
     assert home["comment"].endswith("↻ 3 attempts rule=#1 attempts=dead:connect zai:529 anthropic:200")
@@ -104,38 +93,21 @@ def test_mitmweb_can_show_what_a_failed_attempt_said(web):
     wait_until(lambda: b"zai 529" in web.shown(), 5, lambda: web.shown().decode())
     shown = json.loads(web.shown())
     (failed,) = [flow for flow in shown if flow["comment"].startswith("↻ zai 529")]
-    assert b"all lines are busy" in body(web, failed["id"], "response")
-    assert json.loads(body(web, failed["id"], "request"))["model"] == "glm-4.7"
+    assert b"all lines are busy" in web.content(failed["id"], "response")
+    assert json.loads(web.content(failed["id"], "request"))["model"] == "glm-4.7"
 
 
 def test_a_replay_of_a_routed_flow_is_refused_and_leaves_it_as_it_was(web, upstream, overloaded):
-    def flows() -> list[dict[str, Any]]:
-        shown: list[dict[str, Any]] = json.loads(web.shown())
-        return [flow for flow in shown if flow["request"]["path"] == "/v1/messages"]
-
-    def post(path: str) -> None:
-        asked = urllib.request.Request(
-            f"http://127.0.0.1:{web.web}{path}",
-            method="POST",
-            headers={
-                "Authorization": "Bearer for-tests",
-                "Cookie": "_mitmproxy_xsrf=616263",
-                "X-XSRFToken": "616263",
-            },
-        )
-        with OPENER.open(asked, timeout=5) as answer:
-            answer.read()
-
     ask(web)
-    wait_until(lambda: len(flows()) == 3, 5, lambda: f"three flows in {flows()}")
-    post(f"/flows/{flows()[-1]['id']}/duplicate")
-    wait_until(lambda: len(flows()) == 4, 5, lambda: f"four flows in {flows()}")
-    before = flows()
+    wait_until(lambda: len(web.flows()) == 3, 5, lambda: f"three flows in {web.flows()}")
+    web.post(f"/flows/{web.flows()[-1]['id']}/duplicate")
+    wait_until(lambda: len(web.flows()) == 4, 5, lambda: f"four flows in {web.flows()}")
+    before = web.flows()
     for number, flow in enumerate(before, 1):
-        post(f"/flows/{flow['id']}/replay")
-        wait_until(lambda n=number: web.log().count("Can't replay a flow that Signalbox") == n, 5, web.log)
-    assert [flow.get("response") for flow in flows()] == [flow.get("response") for flow in before]
-    assert len(flows()) == 4
+        web.post(f"/flows/{flow['id']}/replay")
+        wait_until(lambda n=number: web.log().count("Can't replay a flow that shows masked") == n, 5, web.log)
+    assert [flow.get("response") for flow in web.flows()] == [flow.get("response") for flow in before]
+    assert len(web.flows()) == 4
     assert (len(upstream.requests), len(overloaded.requests)) == (1, 1)
 
 
@@ -148,7 +120,7 @@ def test_a_saved_flow_that_was_routed_is_not_replayed_at_a_start(
     ask(router)
     router.stop()
     again = start_router(upstream.url, rules=text, options=("--set", f"client_replay={saved}"))
-    again.wait_log("Can't replay a flow that Signalbox has handled")
+    again.wait_log("Can't replay a flow that shows masked credentials")
     assert (len(upstream.requests), len(overloaded.requests)) == (1, 1)
 
 

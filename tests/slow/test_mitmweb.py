@@ -3,16 +3,14 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import pytest
 
-from tests.slow.test_secrets import Web
 from tests.support.answers import message_sse, sse
 from tests.support.fake_provider import Upstream
+from tests.support.mitmweb import Web
 from tests.support.raw_client import Caller
-from tests.support.router_process import OPENER, wait_until
+from tests.support.router_process import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -35,20 +33,6 @@ def web(tmp_path: Path, upstream: Upstream, second: Upstream) -> Iterator[Web]:
         yield router
 
 
-def flows(web: Web) -> list[dict[str, Any]]:
-    """Of requests to the messages path."""
-    shown: list[dict[str, Any]] = json.loads(web.shown())
-    return [flow for flow in shown if flow["request"]["path"].startswith("/v1/messages")]
-
-
-def finished(web: Web, n: int) -> list[dict[str, Any]]:
-    def ended() -> list[dict[str, Any]]:
-        return [flow for flow in flows(web) if flow.get("response", {}).get("timestamp_end")]
-
-    wait_until(lambda: len(ended()) >= n, 5, lambda: f"{n} flows in {flows(web)}")
-    return ended()
-
-
 def ask(web: Web, model: str, **headers: str) -> bytes:
     """The body of a streamed answer."""
     with Caller(web) as caller:
@@ -58,19 +42,11 @@ def ask(web: Web, model: str, **headers: str) -> bytes:
     return answer.body
 
 
-def view(web: Web, flow: str, part: str, name: str = "auto") -> dict[str, Any]:
-    """The content view of a request or an answer, as the page gets it."""
-    url = f"http://127.0.0.1:{web.web}/flows/{flow}/{part}/content/{quote(name)}.json?token=for-tests"
-    with OPENER.open(url, timeout=5) as answer:
-        shown: dict[str, Any] = json.load(answer)
-    return shown
-
-
 def test_the_view_of_a_request_chooses_itself(web, second):
     second.answer(message_sse("glm-4.7"))
     ask(web, "claude-sonnet-4-5")
-    (flow,) = finished(web, 1)
-    shown = view(web, flow["id"], "request")
+    (flow,) = web.finished(1)
+    shown = web.view(flow["id"], "request")
     assert shown["view_name"] == "Messages request"
     assert "Model: glm-4.7" in shown["text"]
 
@@ -81,14 +57,14 @@ def test_streamed_answer_is_shown_while_it_comes(web, second, gate):
     with Caller(web) as caller:
         caller.ask("claude-sonnet-4-5")
         caller.until(b"content_block_delta")
-        wait_until(lambda: flows(web)[0].get("response", {}).get("contentLength"), 5, web.log)
-        shown = view(web, flows(web)[0]["id"], "response")
+        wait_until(lambda: web.flows()[0].get("response", {}).get("contentLength"), 5, web.log)
+        shown = web.view(web.flows()[0]["id"], "response")
         assert shown["view_name"] == "Messages answer"
         assert "(not over)" in shown["text"]
         gate.set()
         assert caller.answer().status == 200
-    (flow,) = finished(web, 1)
-    wait_until(lambda: "stop reason" in view(web, flow["id"], "response")["text"], 5, web.log)
+    (flow,) = web.finished(1)
+    wait_until(lambda: "stop reason" in web.view(flow["id"], "response")["text"], 5, web.log)
 
 
 def test_finished_flows_beyond_keep_go_and_long_bodies_are_cut(tmp_path, upstream, second):
@@ -98,6 +74,6 @@ def test_finished_flows_beyond_keep_go_and_long_bodies_are_cut(tmp_path, upstrea
         for _ in range(6):
             assert len(ask(web, "claude-sonnet-4-5")) > 5000  # the client gets all of it
         wait_until(lambda: len(json.loads(web.shown())) == 3, 5, lambda: web.shown().decode())
-        flow = flows(web)[-1]
+        flow = web.flows()[-1]
         assert flow["response"]["contentLength"] == 1024
-        assert view(web, flow["id"], "response")["text"].startswith("Cut: the first 1,024 of ")
+        assert web.view(flow["id"], "response")["text"].startswith("Cut: the first 1,024 of ")

@@ -2,7 +2,6 @@
 
 import json
 import re
-import urllib.request
 from collections.abc import Callable
 from contextlib import closing
 from http.client import HTTPConnection
@@ -13,7 +12,8 @@ import pytest
 from mitmproxy.io import FlowReader
 
 from tests.support.fake_provider import Upstream
-from tests.support.router_process import MITMDUMP, OPENER, Router, free_ports, wait_until
+from tests.support.mitmweb import Web
+from tests.support.router_process import Router, wait_until
 
 ROUTER = Router
 pytestmark = pytest.mark.slow
@@ -79,22 +79,6 @@ def test_secrets_are_shown_where_the_rules_say_so(start_router, upstream, second
     ask_all(router, upstream, second)
     router.stop()
     assert LOGIN.encode() in (router.folder / "flows.mitm").read_bytes()
-
-
-class Web(Router):
-    """The router in mitmweb."""
-
-    def __init__(self, folder: Path, *upstreams: str, **settings: Any) -> None:
-        super().__init__(folder, *upstreams, **settings)
-        self.web = free_ports(1)[0]
-        page = ("--web-port", str(self.web), "--no-web-open-browser", "--set", "web_password=for-tests")
-        self._command = [str(MITMDUMP.with_name("mitmweb")), *self._arguments, *page]
-
-    def shown(self) -> bytes:
-        """All flows as the page gets them."""
-        request = urllib.request.Request(f"http://127.0.0.1:{self.web}/flows?token=for-tests")
-        with OPENER.open(request, timeout=5) as answer:
-            return bytes(answer.read())
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from mitmproxy import http
 
 from signalbox.anthropic.api import TOKEN_FIELDS
 from signalbox.exchange import Exchange
+from signalbox.inspect.masking import masked_text
 from signalbox.record import console
 from signalbox.record.entry import AttemptRow, Entry
 from signalbox.routing.attempts import Attempt
@@ -32,7 +33,7 @@ def noted(flow: http.HTTPFlow) -> Mapping[str, Any]:
 
 
 def annotate_attempt(flow: http.HTTPFlow, exchange: Exchange) -> None:
-    """The flow's request is that of the attempt under way."""
+    """The flow's request is that of the attempt under way. `masked` says whether its credentials are."""
     attempt = exchange.attempts[-1] if exchange.attempts else None
     facts, model = exchange.facts, exchange.model
     provider = exchange.provider.shown if exchange.provider is not None else ""
@@ -50,6 +51,7 @@ def annotate_attempt(flow: http.HTTPFlow, exchange: Exchange) -> None:
         "changes": [_text(change) for change in (outgoing.changes if outgoing is not None else ())],
         "conditions": [] if exchange.rule is None else conditions(exchange.rule.match),
         "skipped": [_text(_skip(skip)) for skip in exchange.skipped],
+        "masked": exchange.rules.inspect.secrets == "mask",
         **dict.fromkeys(TOKEN_FIELDS, 0),
         "cost": None,
     }
@@ -62,7 +64,7 @@ def annotate_failed(
     _note_usage(flow, exchange, row)
     exchange.failed_notes.append(flow.metadata[METADATA])
     line = console.failover_line(attempt.provider.shown, attempt.label, attempt.detail, following)
-    flow.comment = _text(line)
+    flow.comment = _text(masked_text(line, exchange))
     flow.marked = _note_marker(flow, FAILED_ATTEMPT)
 
 
@@ -75,7 +77,7 @@ def annotate_answer(flow: http.HTTPFlow, exchange: Exchange, entry: Entry) -> No
         failed["attempts"] = len(exchange.attempts)
     line = f"{console.request_line(entry, prompts=False)} rule={console.name(entry.rule or '-')}"
     attempts = f" attempts={console.name(entry.attempts)}" if entry.attempts else ""
-    flow.comment = flow.comment or _text(line + attempts)
+    flow.comment = flow.comment or _text(masked_text(line + attempts, exchange))
     flow.marked = flow.marked or _note_marker(flow, _marker(exchange, entry))
 
 

@@ -7,15 +7,21 @@ mitmproxy keeps every flow for ever, and of a streamed body nothing or all. Here
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 from mitmproxy import http
 from mitmproxy.flow import Flow
 from mitmproxy.master import Master
 
+from signalbox.anthropic.encoding import Decoder, EncodingError, known, names
 from signalbox.config.rules import Inspect
-from signalbox.exchange import Exchange
-from signalbox.inspect.annotations import METADATA, noted
+from signalbox.exchange import Exchange, HiddenBody
+from signalbox.inspect.annotations import METADATA, annotate_attempt, noted
+from signalbox.inspect.masking import MOST_DECODED, MaskedBody, masked, shown_secrets
+from signalbox.inspect.recorded import REQUEST, kept_request
+from signalbox.routing.work import Work
 
 UPDATE_EVERY = 1.0
 """Seconds between two updates of a flow whose answer is coming: mitmweb hashes its bodies at each."""
@@ -27,6 +33,11 @@ FILES = ("store_streamed_bodies", "save_stream_file", "hardump")
 """Options of mitmproxy that want whole bodies."""
 
 
+type Part = Literal["request", "response"]
+type Stream = Callable[[bytes], bytes] | bool
+"""How a body passes, for `Message.stream`."""
+
+
 class Retention:
     """The bounds of one master."""
 
@@ -36,23 +47,69 @@ class Retention:
         self._settings = settings
         self._ended: list[http.HTTPFlow] = []
         """Those whose bodies are not bounded yet."""
+        self._passing: WeakKeyDictionary[http.HTTPFlow, list[StoredBody]] = WeakKeyDictionary()
+        """Bodies under way of requests that are not routed."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def _view(self) -> Any:
         return self._master.addons.get("view")
 
-    def store(self, flow: http.HTTPFlow, exchange: Exchange) -> "StoredAnswer | None":
-        """Where the answer of this flow is stored on its way to the client; None where nothing shows it."""
-        options, view = self._master.options, self._view
-        is_saved = any(name in options and getattr(options, name) for name in FILES)
-        if view is None and not is_saved:
+    @property
+    def shows(self) -> bool:
+        """Whether a person or a file gets to see flows."""
+        return self._view is not None or self._saves
+
+    @property
+    def _saves(self) -> bool:
+        options = self._master.options
+        return any(name in options and bool(getattr(options, name)) for name in FILES)
+
+    def show_attempt(self, flow: http.HTTPFlow, exchange: Exchange) -> Work[None]:
+        """The flow's request is that of the attempt under way: note what is known of it, and the client's
+        request, and show its body without credentials. The exchange keeps the real one for the moment of
+        sending."""
+        annotate_attempt(flow, exchange)
+        exchange.hidden_body = None
+        if not self.shows:
+            return
+        secrets = shown_secrets(exchange)
+        if REQUEST not in flow.metadata and (kept := (yield partial(kept_request, exchange, secrets))):
+            flow.metadata[REQUEST] = kept
+        sent, encoding = flow.request.data.content or b"", flow.request.headers.get("content-encoding", "")
+        shown: bytes = yield partial(masked, sent, secrets, encoding)
+        if shown != sent:
+            exchange.hidden_body = HiddenBody(shown, sent, encoding)
+            flow.request.data.content = shown
+            flow.request.headers.pop("content-encoding", None)
+
+    def show_failed(self, flow: http.HTTPFlow, exchange: Exchange, said: bytes) -> None:
+        """`said` is what came, decoded, of the answer of an attempt that has failed."""
+        assert flow.response is not None
+        flow.response.headers.pop("content-encoding", None)
+        flow.response.data.content = masked(said, shown_secrets(exchange)) if self.shows else b""
+
+    def store(self, flow: http.HTTPFlow, exchange: Exchange, part: Part = "response") -> "StoredBody | None":
+        """Where this body of the flow is stored on its way; None where nothing shows it."""
+        if not self.shows:
             return None
-        limit = None if is_saved else exchange.rules.inspect.bodies
-        return StoredAnswer(flow, exchange, limit=limit, update=None if view is None else view.update)
+        limit = None if self._saves else exchange.rules.inspect.bodies
+        view = self._view
+        update = view.update if view is not None and part == "response" else None
+        return StoredBody(flow, part, shown_secrets(exchange), limit=limit, update=update)
+
+    def pass_on(self, flow: http.HTTPFlow, exchange: Exchange, part: Part) -> "Stream":
+        """What a streamed body that is not routed goes through, for `Message.stream`."""
+        stored = self.store(flow, exchange, part)
+        if stored is None:
+            return True
+        self._passing.setdefault(flow, []).append(stored)
+        return stored.passed
 
     def ended(self, flow: http.HTTPFlow) -> None:
         """The flow is over, or will be in a moment."""
+        for stored in self._passing.pop(flow, ()):
+            stored.close()
         if self._view is not None:
             self._ended.append(flow)
             self._settle_in(SETTLE_AFTER)
@@ -112,30 +169,55 @@ def _note(flow: http.HTTPFlow, lengths: dict[str, int]) -> None:
         flow.metadata[METADATA] = {**noted(flow), **lengths}
 
 
-class StoredAnswer:
-    """What is shown and saved of an answer that is streamed to the client: its first `limit` bytes, less the
-    credentials that its provider repeats. The flow shows it while it comes, at most once a second."""
+class StoredBody:
+    """What is shown and saved of a body on its way: its first `limit` bytes, without credentials. A flow
+    shows it while it comes, at most once a second."""
 
     def __init__(
         self,
         flow: http.HTTPFlow,
-        exchange: Exchange,
+        part: Part,
+        secrets: list[str],
         *,
         limit: int | None,
         update: Callable[[list[Flow]], None] | None,
     ) -> None:
         self._flow = flow
-        self._exchange = exchange
-        self._limit = limit
+        self._part = part
+        self._limit = MOST_DECODED if limit is None else limit
         self._update = update
-        self._body = bytearray()
+        self._body = MaskedBody(secrets)
+        self._taken = 0
+        """Bytes stored, decoded where they are."""
         self._length = 0
+        """Bytes that came."""
+        self._is_cut = False
+        self._decoder = _decoder(self._message) if secrets else None
         self._shown_at = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def _message(self) -> http.Message | None:
+        return self._flow.request if self._part == "request" else self._flow.response
+
+    def passed(self, data: bytes) -> bytes:
+        """As mitmproxy calls a stream: gives what it is given."""
+        if data:
+            self.add(data)
+        return data
+
     def add(self, data: bytes) -> None:
         self._length += len(data)
-        self._body += data if self._limit is None else data[: max(self._limit - len(self._body), 0)]
+        try:
+            for piece in (data,) if self._decoder is None else self._decoder.pieces(data):
+                room = self._limit - self._taken
+                self._is_cut = self._is_cut or len(piece) > room
+                if room <= 0:
+                    break
+                self._taken += len(piece)
+                self._body.add(piece[:room])
+        except EncodingError:  # what came before is shown
+            self._is_cut, self._limit = True, 0
         if self._update is not None and self._timer is None:
             wait = max(self._shown_at + UPDATE_EVERY - time.monotonic(), 0.0)
             self._timer = asyncio.get_running_loop().call_later(wait, self._show)
@@ -148,16 +230,22 @@ class StoredAnswer:
             self._update([self._flow])
 
     def _put(self) -> None:
-        response, body = self._flow.response, bytes(self._body)
-        if response is not None:
-            hides = self._exchange.rules.inspect.secrets == "mask"
-            response.data.content = self._exchange.redact(body) if hides else body
+        if (message := self._message) is not None:
+            message.data.content = self._body.shown()
+            if self._decoder is not None:
+                message.headers.pop("content-encoding", None)
 
     def close(self) -> None:
-        """The answer is over, or cut."""
+        """The body is over, or cut."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._put()
-        if self._length > len(self._body):
-            _note(self._flow, {"response_length": self._length})
+        if self._is_cut:
+            _note(self._flow, {f"{self._part}_length": self._length})
+
+
+def _decoder(message: http.Message | None) -> Decoder | None:
+    """For a body that is compressed, in a way that is known."""
+    encoding = message.headers.get("content-encoding", "") if message is not None else ""
+    return Decoder(encoding) if names(encoding) and known(encoding) else None

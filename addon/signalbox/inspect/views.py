@@ -80,7 +80,8 @@ def _list(values: list[Any]) -> Iterator[str]:
 
 def _cut(data: bytes, length: Any) -> list[str]:
     """That not the whole body was stored."""
-    return [f"Cut: the first {len(data):,} of {length:,} bytes are stored.", ""] if length else []
+    whole = f" of {length:,}" if isinstance(length, int) and length > len(data) else ""
+    return [f"Cut: the first {len(data):,}{whole} bytes are stored.", ""] if length else []
 
 
 def _why(values: Mapping[str, Any]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from signalbox.config.rules import Rules
 from signalbox.errors import log_error
 from signalbox.exchange import Exchange
 from signalbox.inspect import annotations
+from signalbox.inspect.retention import Part, Stream
 from signalbox.proxy import classify, dispatch, local_responses, recording
 from signalbox.proxy.classify import LOOPBACK_ONLY
 from signalbox.proxy.headers import plain_headers, takes_long, to_headers
@@ -80,7 +81,7 @@ class Hooks:
             if is_long:
                 return self._route_in_thread(flow, exchange, routing)
             in_place(routing)
-            annotations.annotate_attempt(flow, exchange)
+            in_place(self.app.retention.show_attempt(flow, exchange))
         except Exception as error:
             log_error("the request hook", error)
             self._fail_open(flow, exchange)
@@ -89,7 +90,7 @@ class Hooks:
     async def _route_in_thread(self, flow: http.HTTPFlow, exchange: Exchange, routing: Work[None]) -> None:
         try:
             await in_thread(routing)
-            annotations.annotate_attempt(flow, exchange)
+            await in_thread(self.app.retention.show_attempt(flow, exchange))
         except Exception as error:
             log_error("the request hook", error)
             self._fail_open(flow, exchange)
@@ -123,7 +124,7 @@ class Hooks:
             return
         try:
             if exchange.kind == "pipe":
-                flow.response.stream = True
+                flow.response.stream = self._streamed(flow, exchange, "response")
                 provider, answer = dispatch.upstream(flow, exchange.rules), flow.response
                 self.app.stores.quota.observe(
                     provider, exchange.caller, answer.status_code, plain_headers(answer)
@@ -169,6 +170,7 @@ class Hooks:
         )
         self.app.exchanges[flow] = exchange
         classify.mask(flow, exchange, headers)
+        exchange.asked_path = exchange.path
         if exchange.is_messages_request or exchange.hidden:
             flow.metadata[annotations.METADATA] = {}
         if not self.app.admits(
@@ -185,7 +187,12 @@ class Hooks:
         elif exchange.is_messages_request and classify.announced_size(flow) > rules.body_limit:
             classify.refuse(flow, exchange, local_responses.too_large)
         else:
-            flow.request.stream = exchange.kind == "pipe"
+            is_piped = exchange.kind == "pipe"
+            flow.request.stream = is_piped and self._streamed(flow, exchange, "request")
+
+    def _streamed(self, flow: http.HTTPFlow, exchange: Exchange, part: Part) -> Stream:
+        """How a body passes that is not routed. Those of the API are shown; others may hold logins."""
+        return self.app.retention.pass_on(flow, exchange, part) if classify.is_shown(flow) else True
 
     def _page_refusal(self, flow: http.HTTPFlow, exchange: Exchange, headers: Headers) -> str | None:
         host = self.app.client_hosts.get(flow.request)

@@ -10,11 +10,11 @@ from mitmproxy.proxy.mode_specs import ReverseMode
 from signalbox.anthropic.api import COUNT_TOKENS, MESSAGES, MODELS
 from signalbox.config.rules import ANTHROPIC_HOST, Rules
 from signalbox.exchange import Exchange, RequestKind
-from signalbox.inspect.annotations import METADATA
+from signalbox.inspect.annotations import METADATA, noted
 from signalbox.proxy import local_responses
 from signalbox.proxy.headers import hide, to_headers
 from signalbox.routing import browsers, local_pages
-from signalbox.routing.credentials import Headers, less_clients, path_less_clients
+from signalbox.routing.credentials import Headers, is_masked, less_clients, path_less_clients
 from signalbox.routing.local_pages import LocalPage
 
 ROUTED: dict[str, RequestKind] = {MESSAGES: "messages", COUNT_TOKENS: "count_tokens"}
@@ -22,8 +22,8 @@ ROUTED: dict[str, RequestKind] = {MESSAGES: "messages", COUNT_TOKENS: "count_tok
 LOOPBACK_ONLY = "Only this machine may connect while rules.yaml has no clients."
 
 REPLAY_REFUSED = (
-    "Can't replay a flow that Signalbox has handled: it holds masked credentials, and would pass"
-    " the rules by. Send the request from its client again."
+    "Can't replay a flow that shows masked credentials, or a part of its request: use the command"
+    " signalbox.replay FLOW PROVIDER/MODEL, which sends the request with that provider's own."
 )
 
 _LOCAL_NAMES = {"127.0.0.1", "::1", "localhost"}
@@ -55,9 +55,14 @@ def is_for_us(flow: http.HTTPFlow, rules: Rules) -> bool:
 
 
 def is_refused_replay(flow: Flow) -> bool:
-    """Whether the router has handled a flow: it shows what went to its last target, with masked credentials.
-    Sent again it would pass the rules by, and the prompt with it."""
-    return METADATA in flow.metadata
+    """Whether what a flow shows cannot be sent again: its credentials are masked, also where it was loaded
+    from a file that does not tell who handled it, or its body is cut."""
+    if not isinstance(flow, http.HTTPFlow):
+        return False
+    values = noted(flow)
+    is_ours = METADATA in flow.metadata and values.get("masked", True)
+    headers = flow.request.headers.items(multi=True)
+    return bool(is_ours or "request_length" in values or any(is_masked(*header) for header in headers))
 
 
 def kind(flow: http.HTTPFlow, rules: Rules) -> RequestKind:
@@ -73,6 +78,11 @@ def kind(flow: http.HTTPFlow, rules: Rules) -> RequestKind:
 def is_api(flow: http.HTTPFlow) -> bool:
     """Whether a path is one of those that a forward proxy routes (the contract, section 1)."""
     return is_reverse(flow) or path(flow) in (*ROUTED, MODELS)
+
+
+def is_shown(flow: http.HTTPFlow) -> bool:
+    """Whether the bodies of a request that is not routed are shown and saved: those of the API are."""
+    return path(flow) in (*ROUTED, MODELS)
 
 
 def is_anthropic(host: str, port: int, rules: Rules) -> bool:

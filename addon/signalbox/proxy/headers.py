@@ -134,6 +134,11 @@ def with_secrets(request: http.Request, exchange: Exchange | None) -> http.Reque
             real.headers.set_all(name, secrets)
     if real.path == exchange.shown_path:
         real.path = exchange.path
+    hidden_body = exchange.hidden_body
+    if hidden_body is not None and real.data.content == hidden_body.shown:
+        real.data.content = hidden_body.sent
+        if hidden_body.encoding:
+            real.headers["content-encoding"] = hidden_body.encoding
     if leak := exchange.leak(real.path, list(real.headers.items(multi=True))):
         name = exchange.provider.shown if exchange.provider else "the provider"
         raise LeakError(f"{leak} holds an Anthropic credential that is not {name}'s own")

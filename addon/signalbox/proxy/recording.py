@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from signalbox.anthropic.errors import error_type, read_error
 from signalbox.config.rules import Provider, shown
 from signalbox.exchange import Exchange
+from signalbox.inspect.masking import masked_text
 from signalbox.record import console
 from signalbox.record.entry import AttemptRow, Entry, Status
 from signalbox.record.prices import PriceTable
@@ -93,7 +94,9 @@ def entry(
         agent_id=facts.agent_id if facts is not None else None,
         attempt_rows=rows,
         why=_why(exchange, response),
-        snippet=facts.snippet if facts is not None and exchange.rules.log.prompts else "",
+        snippet=masked_text(facts.snippet, exchange)
+        if facts is not None and exchange.rules.log.prompts
+        else "",
     )
 
 

@@ -52,8 +52,7 @@ from signalbox.anthropic.api import Usage
 from signalbox.anthropic.errors import error_event, error_type, read_error
 from signalbox.errors import log_error, short_reason
 from signalbox.exchange import Exchange
-from signalbox.inspect.annotations import annotate_attempt
-from signalbox.inspect.retention import StoredAnswer
+from signalbox.inspect.retention import StoredBody
 from signalbox.proxy.headers import (
     LeakError,
     handed_on,
@@ -156,7 +155,7 @@ class RoutedStream(HttpStream):
         """What was sent to the client."""
         self._cookies: list[str] = []
         """Values of `Set-Cookie` that the flow shows masked: put back when the head is sent."""
-        self._stored: StoredAnswer | None = None
+        self._stored: StoredBody | None = None
         """Of the answer that is delivered, for views and files."""
         self._ping_at = inf
         """When the client must hear something."""
@@ -429,9 +428,7 @@ class RoutedStream(HttpStream):
         yield from self._call.release()
         if answer is not None:
             self.flow.response = answer.response
-            hidden = exchange.rules.inspect.secrets == "mask"
-            said = answer.body()
-            self.flow.response.data.content = exchange.redact(said) if hidden else said
+            self.app.retention.show_failed(self.flow, exchange, answer.body())
         self._answer = None
         report_failover(self.app, self.flow, exchange, failed.outcome, following)
         # Not in place: mitmproxy's HTTP client is done with an answer only after it has told its end.
@@ -452,7 +449,7 @@ class RoutedStream(HttpStream):
         dispatch = self.exchange.dispatch
         assert dispatch is not None
         dispatch.start(attempt, self.flow, time.monotonic())
-        annotate_attempt(self.flow, self.exchange)
+        yield from self._decide(self.app.retention.show_attempt(self.flow, self.exchange))
         show(self.app.master, self.flow)
 
     def _ask(self) -> Commands[PendingResponse]:

@@ -49,6 +49,7 @@ SHOWN = 5
 """Characters shown of either end of a secret."""
 SHORTEST_SHOWN = 16
 SCHEMES = ("bearer", "basic")
+_MASKED = re.compile(r"(?:(?:bearer|basic) )?(?:\*\*\*|.{5}\.\.\..{5})", re.IGNORECASE)
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -269,6 +270,11 @@ def masked(secret: str) -> str:
     if len(secret) < SHORTEST_SHOWN:
         return "***"
     return f"{secret[:SHOWN]}...{secret[-SHOWN:]}"
+
+
+def is_masked(name: str, value: str) -> bool:
+    """Whether a header's value is what `masked_value` shows of a credential."""
+    return is_secret(name, value) and _MASKED.fullmatch(value.strip()) is not None
 
 
 def masked_value(value: str) -> str:

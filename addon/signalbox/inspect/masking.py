@@ -1,0 +1,208 @@
+"""Masking of bodies where they are shown and saved: without the credentials in them.
+
+A stream may tell a credential in pieces, which a view puts together again. So the texts of its events are
+followed, each by its place, and what adds up to a credential is taken out of all events that tell it. Where a
+text ends within a credential, as that of a stream in progress or of a body that was cut, the part is masked.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from signalbox.anthropic.encoding import Decoder, EncodingError, TooLarge
+from signalbox.anthropic.redaction import without_secrets
+from signalbox.config.rules import Rules
+from signalbox.exchange import Exchange
+from signalbox.routing.credentials import secrets_of
+
+MASK = "***"
+SHORTEST = 8
+"""Characters of a credential's beginning that are masked where a text ends with them."""
+TEXTS = frozenset(
+    (
+        *("text", "thinking", "partial_json", "signature"),  # the Messages API
+        *("content", "reasoning", "reasoning_content", "refusal", "name", "arguments"),  # chat completions
+        "delta",  # Responses
+    )
+)
+"""Members of an event whose texts go on in later events."""
+MOST_DECODED = 64 * 1024 * 1024
+"""Bytes of a decoded body beyond which it is not looked into."""
+
+ESCAPES = (b"%", b"&#", b"u00", b"\\/")
+"""What a credential that is not spelled as it is has in it."""
+
+type Place = tuple[str | int, ...]
+"""Where in an event's JSON a value stands: names and positions."""
+
+
+def own_secrets(rules: Rules) -> Iterator[str]:
+    """The credentials that the rules hold: of providers, and of clients."""
+    for provider in rules.providers.values():
+        yield from (key.value for key in provider.keys if key.value and len(key.value) >= SHORTEST)
+        yield from secrets_of((*provider.headers.items(), *provider.query.items()))
+    yield from (secret for secret in rules.clients.values() if len(secret) >= SHORTEST)
+
+
+def shown_secrets(exchange: Exchange) -> list[str]:
+    """The credentials that are masked where a request and its answer are shown: the router's own, those that
+    the caller sent, and those that its provider gets. None where the rules say that secrets are shown."""
+    if exchange.rules.inspect.secrets == "show":
+        return []
+    sent = exchange.outgoing.secrets if exchange.outgoing is not None else ()
+    callers = secrets_of(exchange.caller.headers, exchange.asked_path)
+    return list(dict.fromkeys((*own_secrets(exchange.rules), *callers, *sent)))
+
+
+def masked_text(text: str, exchange: Exchange) -> str:
+    """A line about a request, without credentials."""
+    said = text.encode(errors="surrogateescape")
+    return without_secrets(said, shown_secrets(exchange)).decode(errors="surrogateescape")
+
+
+def masked(body: bytes, secrets: Iterable[str], encoding: str = "") -> bytes:
+    """A body without these. One that is compressed is decoded first and given decoded where it holds any; it
+    is given as it is where it cannot be decoded."""
+    plain = body
+    if encoding:
+        try:
+            plain = Decoder(encoding, MOST_DECODED).feed(body)
+        except (EncodingError, TooLarge):
+            return body
+    stream = MaskedBody(secrets)
+    stream.add(plain)
+    shown = stream.shown()
+    return body if shown == plain else shown
+
+
+class _Piece(NamedTuple):
+    line: int
+    place: Place
+    text: str
+
+
+class MaskedBody:
+    """A body that comes in any pieces: a stream of events, or anything else as a whole."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._secrets = sorted(dict.fromkeys(secrets), key=len, reverse=True)
+        signs = (*(secret.encode(errors="surrogateescape") for secret in self._secrets), *ESCAPES)
+        self._sign = re.compile(b"|".join(map(re.escape, signs)))
+        self._longest = max(map(len, self._secrets), default=0)
+        self._lines: list[bytes] = []
+        """Lines that are complete, masked."""
+        self._rest = bytearray()
+        """What is not a line yet; where this is no stream, all of it."""
+        self._is_stream: bool | None = None
+        """None until the first bytes tell."""
+        self._tails: dict[Place, list[_Piece]] = {}
+        """By the kind of place, the last texts told there: as much as may belong to a credential."""
+
+    def add(self, data: bytes) -> None:
+        self._rest += data
+        if not self._secrets:
+            return
+        if self._is_stream is None and (start := self._rest.lstrip()[:1]):
+            self._is_stream = start not in b"{["
+        if self._is_stream and b"\n" in data:
+            may_hold = self._sign.search(self._rest) is not None
+            *lines, self._rest = self._rest.split(b"\n")
+            for line in lines:
+                self._add_line(without_secrets(bytes(line), self._secrets) if may_hold else bytes(line))
+
+    def shown(self) -> bytes:
+        """All of it so far."""
+        if not self._secrets:
+            return bytes(self._rest)
+        lines = self._lines
+        open_ends = [(tail, ends) for tail in self._tails.values() if (ends := self._open_end(_joined(tail)))]
+        if open_ends:
+            lines = lines.copy()
+            for tail, ends in open_ends:
+                length = sum(len(piece.text) for piece in tail)
+                _blank(lines, tail, length - ends, length)
+        rest = without_secrets(bytes(self._rest), self._secrets)
+        if ends := self._open_end(rest[-self._longest :].decode("latin-1")):
+            rest = rest[:-ends] + MASK.encode()
+        return b"".join((*lines, rest))
+
+    def _open_end(self, text: str) -> int:
+        """How many characters at its end may be the beginning of a credential."""
+        for secret in self._secrets:
+            for length in range(min(len(secret) - 1, len(text)), SHORTEST - 1, -1):
+                if text.endswith(secret[:length]):
+                    return length
+        return 0
+
+    def _add_line(self, line: bytes) -> None:
+        """A line in which no whole credential stands."""
+        self._lines.append(line + b"\n")
+        if not line.startswith(b"data:"):
+            return
+        try:
+            event = msgspec.json.decode(line[5:])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return
+        for kind, place, text in _texts(event, (), ()):
+            self._follow(kind, _Piece(len(self._lines) - 1, place, text))
+
+    def _follow(self, kind: Place, piece: _Piece) -> None:
+        """Take out what this piece completes, and forget what no later one can complete."""
+        tail = self._tails.setdefault(kind, [])
+        tail.append(piece)
+        told = _joined(tail)
+        for secret in self._secrets:
+            while (start := told.find(secret)) >= 0:
+                tail[:] = _blank(self._lines, tail, start, start + len(secret))
+                told = _joined(tail)
+        more = len(told)
+        while tail and (more := more - len(tail[0].text)) >= self._longest - 1:
+            del tail[0]
+
+
+def _joined(tail: list[_Piece]) -> str:
+    return tail[0].text if len(tail) == 1 else "".join(piece.text for piece in tail)
+
+
+def _texts(value: Any, kind: Place, place: Place) -> Iterator[tuple[Place, Place, str]]:
+    """The texts of an event that go on in later ones: of which kind, where, and the text. Entries of a list
+    are told apart by their `index`."""
+    if isinstance(value, dict):
+        index = value.get("index")
+        kind = (*kind, index) if isinstance(index, int) else kind
+        for name, one in value.items():
+            if isinstance(one, str):
+                if name in TEXTS:
+                    yield (*kind, name), (*place, name), one
+            elif isinstance(one, dict | list):
+                yield from _texts(one, kind, (*place, name))
+    elif isinstance(value, list):
+        for position, one in enumerate(value):
+            yield from _texts(one, kind, (*place, position))
+
+
+def _blank(lines: list[bytes], tail: list[_Piece], start: int, end: int) -> list[_Piece]:
+    """Mask these characters of the texts that a tail adds up to, in the lines that tell them. Gives the tail
+    as it is then."""
+    pieces: list[_Piece] = []
+    at = 0
+    for piece in tail:
+        text, first, last = piece.text, max(start - at, 0), min(end - at, len(piece.text))
+        if first < last:
+            text = text[:first] + (MASK if at <= start else "") + text[last:]
+            lines[piece.line] = _with_text(lines[piece.line], piece.place, text)
+        pieces.append(piece._replace(text=text))
+        at += len(piece.text)
+    return pieces
+
+
+def _with_text(line: bytes, place: Place, text: str) -> bytes:
+    event = msgspec.json.decode(line[5:])
+    *way, name = place
+    holder = event
+    for step in way:
+        holder = holder[step]
+    holder[name] = text
+    return b"data: " + msgspec.json.encode(event) + b"\n"
