@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from signalbox.anthropic.encoding import Decoder, EncodingError, TooLarge
+from signalbox.anthropic.encoding import ContentDecoder, EncodingError, TooLarge
 from signalbox.anthropic.redaction import without_secrets
 from signalbox.config.rules import Rules
 from signalbox.exchange import Exchange
@@ -68,7 +68,7 @@ def masked(body: bytes, secrets: Iterable[str], encoding: str = "") -> bytes:
     plain = body
     if encoding:
         try:
-            plain = Decoder(encoding, MOST_DECODED).feed(body)
+            plain = ContentDecoder(encoding, MOST_DECODED).feed(body)
         except (EncodingError, TooLarge):
             return body
     stream = MaskedBody(secrets)

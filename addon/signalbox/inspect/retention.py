@@ -15,7 +15,7 @@ from mitmproxy import http
 from mitmproxy.flow import Flow
 from mitmproxy.master import Master
 
-from signalbox.anthropic.encoding import Decoder, EncodingError, known, names
+from signalbox.anthropic.encoding import ContentDecoder, EncodingError, known, names
 from signalbox.config.rules import Inspect
 from signalbox.exchange import Exchange, HiddenBody
 from signalbox.inspect.annotations import METADATA, annotate_attempt, noted
@@ -245,7 +245,7 @@ class StoredBody:
             _note(self._flow, {f"{self._part}_length": self._length})
 
 
-def _decoder(message: http.Message | None) -> Decoder | None:
+def _decoder(message: http.Message | None) -> ContentDecoder | None:
     """For a body that is compressed, in a way that is known."""
     encoding = message.headers.get("content-encoding", "") if message is not None else ""
-    return Decoder(encoding) if names(encoding) and known(encoding) else None
+    return ContentDecoder(encoding) if names(encoding) and known(encoding) else None
