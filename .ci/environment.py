@@ -90,15 +90,15 @@ def lock() -> bool:
     return uv("pip", "compile", "--quiet", *LOCKING, *TERSE, "pyproject.toml", "-o", str(LOCK))
 
 
-def has(program: str) -> bool:
-    folders = os.pathsep.join([os.environ.get("PATH", ""), *map(str, ELSEWHERE)])
+def has(program: str, elsewhere: tuple[Path, ...] = ELSEWHERE) -> bool:
+    folders = os.pathsep.join([os.environ.get("PATH", ""), *map(str, elsewhere)])
     return shutil.which(program, path=folders) is not None
 
 
-def system() -> bool:
-    """Install what is missing of PROGRAMS, where we are root on Debian or Ubuntu. Never a failure: tests that
-    need one of them say so and are skipped."""
-    missing = [package for package, program in PROGRAMS.items() if not has(program)]
+def system(programs: dict[str, str] = PROGRAMS, elsewhere: tuple[Path, ...] = ELSEWHERE) -> bool:
+    """Install what is missing of `programs`, where we are root on Debian or Ubuntu. Never a failure: tests
+    that need one of them say so and are skipped."""
+    missing = [package for package, program in programs.items() if not has(program, elsewhere)]
     if not missing:
         return True
     is_root = hasattr(os, "geteuid") and os.geteuid() == 0

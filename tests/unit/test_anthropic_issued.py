@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.anthropic import issued
 from signalbox.anthropic.issued import (
     DIGEST,
     MADE_HERE,
+    MOST,
     ThinkingBlock,
     ThinkingDigester,
     kept_by,
@@ -26,8 +26,12 @@ SIGNED = ThinkingBlock("thinking", "Some text.", "signature")
 def streamed(*events: dict[str, Any]) -> list[bytes]:
     digester = ThinkingDigester(KEY, [])
     for event in events:
-        digester.event(Event("", json.dumps(event, separators=(",", ":")).encode()))
+        digester.event(encoded(event))
     return digester.digests
+
+
+def encoded(event: dict[str, Any]) -> Event:
+    return Event("", json.dumps(event, separators=(",", ":")).encode())
 
 
 def start(**block: Any) -> dict[str, Any]:
@@ -201,6 +205,8 @@ def test_an_answer_without_content_holds_no_block():
     assert digester.digests == []
 
 
-def test_an_answer_without_end_is_known_by_its_first_blocks(monkeypatch):
-    monkeypatch.setattr(issued, "MOST", 2)
-    assert len(streamed(*3 * [start(type="redacted_thinking", data="d"), STOP])) == 2
+def test_an_answer_without_end_is_known_by_its_first_blocks():
+    digester = ThinkingDigester(KEY, [b"of a block"] * (MOST - 1))
+    for event in [start(type="redacted_thinking", data="d"), STOP] * 2:
+        digester.event(encoded(event))
+    assert len(digester.digests) == MOST

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.anthropic import sse
 from signalbox.anthropic.sse import Event, Splitter, parse_event
 
 STREAM = (
@@ -74,10 +73,9 @@ def test_an_event_is_there_as_soon_as_its_blank_line_is():
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 1000])
-def test_an_event_too_large_is_passed_over_and_not_kept(monkeypatch, chunk):
-    monkeypatch.setattr(sse, "LARGEST", 64)
+def test_an_event_too_large_is_passed_over_and_not_kept(chunk):
     raw = b"data: a\n\ndata: " + b"x" * 500 + b"\n\ndata: b\n\ndata: " + b"y" * 500
-    splitter, blocks = Splitter(), []
+    splitter, blocks = Splitter(largest=64), []
     for at in range(0, len(raw), chunk):
         blocks += splitter.feed(raw[at : at + chunk])
         assert len(splitter._held) <= 64 + 1

@@ -51,13 +51,15 @@ def test_hanging_disk_is_waited_for_once_and_noticed_when_it_recovers(hanging):
             assert time.monotonic() - late < 5
 
 
-def test_hanging_disk_is_logged_once(hanging, monkeypatch, caplog):
+def test_disk_that_hangs_for_long_is_logged_once(hanging, monkeypatch, caplog):
     path, gate = hanging
-    monkeypatch.setattr(files, "LIMIT", 0.1)
+    began = time.monotonic()
     with caplog.at_level(logging.WARNING, "signalbox"):
-        for _ in range(3):
+        for seconds in (0, files.LIMIT / 2, 2 * files.LIMIT, 3 * files.LIMIT):
+            monkeypatch.setattr(time, "monotonic", lambda now=began + seconds: now)
             with pytest.raises(TimeoutError):
-                files.within(path, gate.wait, 0.1)
+                files.within(path, gate.wait, 0.01)
+            assert bool(caplog.records) == (seconds > files.LIMIT)
     assert [record.getMessage() for record in caplog.records] == [
         f"{path}: the disk does not answer; it is left out until it does"
     ]

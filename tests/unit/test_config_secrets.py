@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.config import secrets
-from signalbox.config.fields import Secret
+from signalbox.config.fields import Command, Secret
 from signalbox.config.schema import SecretSource
-from signalbox.config.secrets import UnsetError, Vault, expanded, from_dotenv, in_force, origins
+from signalbox.config.secrets import UnsetError, Vault, expanded, from_dotenv, in_force, origins, run
 
 VARIABLES = {"HOST": "example.com", "DOLLAR": "${HOST}"}
 
@@ -83,6 +82,10 @@ def command(script: str) -> SecretSource:
     return SecretSource(command=[sys.executable, "-c", script])
 
 
+def program(folder: Path, script: str) -> Command:
+    return Command((sys.executable, "-c", script), folder, os.environ)
+
+
 def test_a_file_beside_the_rules_is_read_and_stripped(vault, tmp_path):
     (tmp_path / "key").write_text("\ufeff key-for-tests \n", encoding="utf-8")
     assert vault.fetch(SecretSource(file=Path("key"))) == Secret("key-for-tests")
@@ -136,9 +139,9 @@ def test_a_command_that_does_not_exist_gives_a_reason(vault):
     assert "cannot be run: No such file" in vault.fetch(SecretSource(command=["/no/such/program"])).reason
 
 
-def test_a_command_that_takes_too_long_is_ended(vault, monkeypatch):
-    monkeypatch.setattr(secrets, "COMMAND_LIMIT", 0.05)
-    assert "took longer than 0.05 s" in vault.fetch(command("import time; time.sleep(60)")).reason
+def test_a_command_that_takes_too_long_is_ended(tmp_path):
+    secret = run(program(tmp_path, "import time; time.sleep(60)"), limit=0.05)
+    assert "took longer than 0.05 s" in secret.reason
 
 
 def test_a_command_that_prints_without_end_is_ended(vault):
@@ -149,10 +152,9 @@ def test_a_command_that_prints_without_end_is_ended(vault):
     assert time.monotonic() - began < 5
 
 
-def test_child_that_holds_the_output_open_does_not_block(vault, monkeypatch):
-    monkeypatch.setattr(secrets, "COMMAND_LIMIT", 0.5)
+def test_child_that_holds_the_output_open_does_not_block(tmp_path):
     script = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(5)'])"
-    assert "took longer than 0.5 s" in vault.fetch(command(script)).reason
+    assert "took longer than 0.5 s" in run(program(tmp_path, script), limit=0.5).reason
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")

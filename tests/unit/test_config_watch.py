@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from signalbox.config import watch
 from signalbox.config.load import RulesError
 from signalbox.config.secrets import commands_of
 from signalbox.config.watch import Live
@@ -21,11 +20,11 @@ OTHER = GOOD.replace("zai/one", "zai/two")
 class Desk:
     """A rules file, what watches it, and what was said about it."""
 
-    def __init__(self, path: Path, text: str = GOOD) -> None:
+    def __init__(self, path: Path, text: str = GOOD, poll: float = 0.01) -> None:
         self.path = path
         self.said: list[tuple[str, str]] = []
         self.write(text)
-        self.live = Live(path, dict(os.environ), log=lambda level, line: self.said.append((level, line)))
+        self.live = Live(path, dict(os.environ), log=lambda *line: self.said.append(line), poll=poll)
         self.live.start()
 
     def write(self, text: str | bytes) -> None:
@@ -101,12 +100,6 @@ def test_an_editor_may_replace_the_file(desk):
     new.replace(desk.path)
     desk.look()
     assert desk.model == "two"
-
-
-def test_an_unchanged_file_is_not_loaded_again(desk, monkeypatch):
-    monkeypatch.setattr(watch, "load", lambda *args, **kwargs: pytest.fail("loaded"))
-    desk.look(3)
-    assert desk.said == []
 
 
 def test_touched_file_is_not_announced(desk):
@@ -212,13 +205,23 @@ def test_failing_callback_is_logged_and_the_others_are_called(desk):
     assert any("ZeroDivisionError" in line for _, line in desk.said)
 
 
-def test_watching_survives_any_error_and_sees_the_next_edit(desk, monkeypatch):
-    load, failures = watch.load, iter([OSError("the disk is gone")])
+class FailingPath(type(Path())):
+    """A path whose `stat` raises this, once."""
 
-    def failing_once(*args, **kwargs):
-        for failure in failures:
+    failure: Exception | None = None
+
+    def stat(self, **options):
+        failure, self.failure = self.failure, None
+        if failure is not None:
             raise failure
-        return load(*args, **kwargs)
+        return super().stat(**options)
+
+
+def test_watching_survives_any_error_and_sees_the_next_edit(tmp_path):
+    path = FailingPath(tmp_path / "rules.yaml")
+    desk = Desk(path)
+    desk.said.clear()
+    path.failure = RuntimeError("the disk is gone")
 
     async def scenario() -> None:
         seen = asyncio.Event()
@@ -229,11 +232,9 @@ def test_watching_survives_any_error_and_sees_the_next_edit(desk, monkeypatch):
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
 
-    monkeypatch.setattr(watch, "load", failing_once)
-    monkeypatch.setattr(watch, "POLL", 0.001)
     asyncio.run(scenario())
     assert desk.model == "two"
-    assert desk.said[0] == ("error", "a look at rules.yaml failed: OSError('the disk is gone')")
+    assert desk.said[0] == ("error", "a look at rules.yaml failed: RuntimeError('the disk is gone')")
 
 
 COUNTER = "import pathlib; p = pathlib.Path('n'); p.write_text(p.read_text() + 'x'); print(p.read_text())"
@@ -280,8 +281,7 @@ def test_a_command_that_fails_leaves_the_key(counting, tmp_path):
     assert "what it printed before stays in use" in counting.said[-1][1]
 
 
-def test_a_command_runs_ahead_of_each_period(counting, monkeypatch):
-    monkeypatch.setattr(watch, "POLL", 0.01)
+def test_a_command_runs_ahead_of_each_period(counting):
     counting.write(counting.path.read_text().replace("{command:", "{every: 1s, command:"))
     counting.look()
 
@@ -299,9 +299,10 @@ def test_a_command_runs_ahead_of_each_period(counting, monkeypatch):
     asyncio.run(scenario())
 
 
-def test_poll_after_the_start_runs_no_command_again(counting):
+def test_unchanged_file_is_not_loaded_again_nor_its_commands_run(counting):
+    counting.said.clear()
     counting.look(3)
-    assert counting.live.rules.providers["zai"].key == "x"
+    assert (counting.live.rules.providers["zai"].key, counting.said) == ("x", [])
 
 
 def test_refused_key_runs_its_command_also_while_the_file_is_broken(counting):

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from signalbox.anthropic.answer_facts import AnswerFacts
 from signalbox.anthropic.api import TOKEN_FIELDS
-from signalbox.openai import stream as module
 from signalbox.openai.chunks import (
     ChoiceStarted,
     EndOfStream,
@@ -143,15 +142,14 @@ def test_nothing_is_lost_in_any_interleaving(pieces, objects, data):
         [Fragment(0, "call_1a", "Read", '{"a":'), TextPiece("x" * 60), TextPiece("x" * 60)],
     ],
 )
-def test_memory_is_bounded(monkeypatch, steps):
-    monkeypatch.setattr(module, "LARGEST", 300)
-    one, _ = _run(*steps, Finish("stop"))
+def test_memory_is_bounded(steps):
+    one, _ = _run(*steps, Finish("stop"), largest=300)
     assert one.facts.cut == "the answer is too large"
 
 
-def test_many_empty_pieces_are_bounded_too(monkeypatch):
-    monkeypatch.setattr(module, "LARGEST", 1000)
-    assert _run(*[Fragment(0, "call_1a", "Read", "")] * 20)[0].facts.cut == "the answer is too large"
+def test_many_empty_pieces_are_bounded_too():
+    one, _ = _run(*[Fragment(0, "call_1a", "Read", "")] * 20, largest=1000)
+    assert one.facts.cut == "the answer is too large"
 
 
 def test_finished_and_over():

@@ -1,8 +1,13 @@
 """What lies around the code: the lock, the recipes, the rules that come with it."""
 
 import importlib.util
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -94,62 +99,77 @@ def test_without_keys_every_rule_that_comes_with_it_leads_to_anthropic():
     )
 
 
+UV = """#!/bin/sh
+echo "$@" >> asked
+test ! -e fails-at-$1
+"""
+
+
+class Environment:
+    """A project with .ci/environment.py, and a uv that only notes what it is asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("pyproject.toml", "requirements.lock"):
+            (folder / name).write_text(name)
+        (folder / ".ci").mkdir()
+        (folder / ".venv").mkdir()
+        shutil.copy(ROOT / ".ci/environment.py", folder / ".ci")
+        uv = folder / ".tools/bin/uv"
+        uv.parent.mkdir(parents=True)
+        uv.write_text(UV)
+        uv.chmod(0o755)
+
+    def ensure(self) -> list[str]:
+        """What uv was asked. It fails where one of its commands does."""
+        (self.folder / "asked").write_text("")
+        command = [sys.executable, "-S", self.folder / ".ci/environment.py"]
+        done = subprocess.run(command, capture_output=True, timeout=20, check=False)
+        asked = (self.folder / "asked").read_text().splitlines()
+        assert bool(done.returncode) == bool(list(self.folder.glob("fails-at-*"))), done.stderr
+        return asked
+
+
 @pytest.fixture
-def environment(tmp_path, monkeypatch):
-    """.ci/environment.py for a project elsewhere, with a uv that only notes what it is asked."""
-    spec = importlib.util.spec_from_file_location("environment", ROOT / ".ci/environment.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    for name in ("pyproject.toml", "requirements.lock"):
-        (tmp_path / name).write_text(name)
-    asked: list[str] = []
-    paths = {
-        "ROOT": tmp_path,
-        "VENV": tmp_path,
-        "LOCK": tmp_path / "requirements.lock",
-        "STAMP": tmp_path / "stamp",
-    }
-    for name, path in paths.items():
-        monkeypatch.setattr(module, name, path)
-    monkeypatch.setattr(module, "uv", lambda *arguments, quiet=False: asked.append(arguments[0]) or True)
-    module.asked = asked
-    return module
+def environment(tmp_path) -> Environment:
+    if sys.platform == "win32":
+        pytest.skip("the uv of these tests is a shell script")
+    return Environment(tmp_path)
+
+
+def subcommands(asked: list[str]) -> list[str]:
+    return [line.split()[0] for line in asked]
 
 
 def test_the_environment_is_made_once(environment):
-    assert environment.ensure()
-    assert environment.asked == ["venv", "pip", "pip"]
-    assert environment.ensure()
-    assert len(environment.asked) == 3
+    assert subcommands(environment.ensure()) == ["venv", "pip", "pip"]
+    assert environment.ensure() == []
 
 
 @pytest.mark.parametrize("changed", ["pyproject.toml", "requirements.lock"])
 def test_a_change_of_what_is_asked_fills_the_environment_again(environment, changed):
     environment.ensure()
-    (environment.ROOT / "pyvenv.cfg").touch()
-    (environment.ROOT / changed).write_text("other")
-    environment.asked.clear()
-    assert environment.ensure()
-    assert environment.asked == ["pip", "pip"]
+    (environment.folder / ".venv/pyvenv.cfg").touch()
+    (environment.folder / changed).write_text("other")
+    assert subcommands(environment.ensure()) == ["pip", "pip"]
 
 
-def test_an_environment_that_could_not_be_filled_is_tried_again(environment, monkeypatch):
-    with monkeypatch.context() as failing:
-        failing.setattr(environment, "uv", lambda *arguments, quiet=False: arguments[0] != "pip")
-        assert not environment.ensure()
-    assert environment.ensure()
-    assert environment.asked
+def test_an_environment_that_could_not_be_filled_is_tried_again(environment):
+    fails = environment.folder / "fails-at-pip"
+    fails.touch()
+    assert subcommands(environment.ensure()) == ["venv", "pip"]
+    fails.unlink()
+    assert subcommands(environment.ensure()) == ["venv", "pip", "pip"]
 
 
-def test_where_no_python_of_ours_is_installed_one_is_fetched(environment, monkeypatch):
-    tries = []
-    monkeypatch.setattr(environment, "uv", lambda *arguments, quiet=False: tries.append(arguments) or False)
-    assert not environment.make()
-    assert ["--no-python-downloads" in arguments for arguments in tries] == [True, True, False]
+def test_where_no_python_of_ours_is_installed_one_is_fetched(environment):
+    (environment.folder / "fails-at-venv").touch()
+    tries = environment.ensure()
+    assert ["--no-python-downloads" in line for line in tries] == [True, True, False]
 
 
 @pytest.fixture
-def machine(environment, tmp_path, monkeypatch):
+def machine(tmp_path, monkeypatch):
     """Of Debian, with an apt-get that notes its arguments and fails where `fails` is there."""
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -157,27 +177,32 @@ def machine(environment, tmp_path, monkeypatch):
     apt.write_text(f'#!/bin/sh\necho "$@" >> {folder}/asked\ntest ! -e {folder}/fails\n')
     apt.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
-    monkeypatch.setattr(environment, "ELSEWHERE", ())
-    monkeypatch.setattr(environment, "PROGRAMS", {"postgresql": "no-such-program", "sh": "sh"})
-    monkeypatch.setattr(environment.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     return folder
 
 
-def test_programs_of_debian_that_are_missing_are_installed_by_root(environment, machine):
-    assert environment.system()
+def installed() -> bool:
+    spec = importlib.util.spec_from_file_location("environment", ROOT / ".ci/environment.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.system({"postgresql": "no-such-program", "sh": "sh"}, elsewhere=())
+
+
+def test_programs_of_debian_that_are_missing_are_installed_by_root(machine):
+    assert installed()
     update, install = (machine / "asked").read_text().splitlines()
     assert update.endswith("update")
     assert install.endswith("install -y --no-install-recommends postgresql")
 
 
-def test_nobody_else_installs_any_and_is_told_what_is_skipped(environment, machine, monkeypatch, capsys):
-    monkeypatch.setattr(environment.os, "geteuid", lambda: 1000)
-    assert environment.system()
+def test_nobody_else_installs_any_and_is_told_what_is_skipped(machine, monkeypatch, capsys):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert installed()
     assert not (machine / "asked").exists()
     assert capsys.readouterr().err == "Tests that need postgresql are skipped.\n"
 
 
-def test_tests_run_also_where_the_programs_cannot_be_installed(environment, machine, capsys):
+def test_tests_run_also_where_the_programs_cannot_be_installed(machine, capsys):
     (machine / "fails").touch()
-    assert environment.system()
+    assert installed()
     assert "tests that need them are skipped" in capsys.readouterr().err

@@ -12,7 +12,6 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from signalbox.record import request_log
 from signalbox.record.entry import Entry, json_line
 from signalbox.record.request_log import RequestLog, entries
 
@@ -392,14 +391,14 @@ def rotate(folder: Path) -> None:
 
 def test_a_log_turned_over_before_it_was_opened_is_read_once(tmp_path, monkeypatch):
     (tmp_path / FILE).write_bytes(line("first") + line("second"))
-    open_current: Callable = request_log._current
+    open_file = Path.open
 
-    def late(path: Path):
+    def late(path: Path, mode: str):
         monkeypatch.undo()
         rotate(tmp_path)
-        return open_current(path)
+        return open_file(path, mode)
 
-    monkeypatch.setattr(request_log, "_current", late)
+    monkeypatch.setattr(Path, "open", late)
     assert read_back(tmp_path) == ["first", "second", "new day"]
 
 

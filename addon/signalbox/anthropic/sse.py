@@ -3,7 +3,7 @@
 from typing import Literal, NamedTuple
 
 LARGEST = 16 * 1024 * 1024
-"""Bytes of one event; larger ones are skipped and not buffered."""
+"""Bytes of one event."""
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -40,10 +40,12 @@ def is_event_stream(content_type: str) -> bool:
 class Splitter:
     """Cuts a stream into events at blank lines, for any chunking and any line ends.
 
+    Events of more than `largest` bytes are skipped and not buffered.
     `pending`: an event has begun and not ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, largest: int = LARGEST) -> None:
+        self._largest = largest
         self._held = bytearray()
         self._after_cr = False
         self._first = True
@@ -93,14 +95,14 @@ class Splitter:
         return data
 
     def _events(self, blocks: list[bytearray]) -> list[bytes]:
-        events = [bytes(block.strip(b"\n")) for block in blocks if len(block) <= LARGEST]
+        events = [bytes(block.strip(b"\n")) for block in blocks if len(block) <= self._largest]
         if self._first and blocks:
             self._first = False
             events[:1] = [event.removeprefix(_BOM) for event in events[:1]]
         return [event for event in events if event]
 
     def _shed(self) -> None:
-        if len(self._held) > LARGEST + 1:
+        if len(self._held) > self._largest + 1:
             self._skipping = True
             del self._held[:-1]
 

@@ -122,11 +122,11 @@ class Vault:
             return Secret(None, f"key file {path} is not text")
 
 
-def run(command: Command) -> Secret:
-    """What the command prints, as a secret; it is ended after COMMAND_LIMIT, or LARGEST bytes."""
+def run(command: Command, limit: float = COMMAND_LIMIT) -> Secret:
+    """What the command prints, as a secret; it is ended after `limit` seconds, or LARGEST bytes."""
     program = command.argv[0]
-    ends = time.monotonic() + COMMAND_LIMIT
-    too_late = f"key command {program} took longer than {COMMAND_LIMIT:g} s"
+    ends = time.monotonic() + limit
+    too_late = f"key command {program} took longer than {limit:g} s"
     try:
         process = subprocess.Popen(  # noqa: S603  the user's own command, without a shell
             command.argv,

@@ -40,9 +40,14 @@ class _Ran(NamedTuple):
 
 
 class Live:
-    """Reads the file at `path` again and again. `log` gets a level (`error`, `warn`, `info`) and a line."""
+    """Reads the file at `path` every `poll` seconds.
 
-    def __init__(self, path: Path, environ: Mapping[str, str], *, log: Callable[[Level, str], None]) -> None:
+    `log` gets a level (`error`, `warn`, `info`) and a line.
+    """
+
+    def __init__(
+        self, path: Path, environ: Mapping[str, str], *, log: Callable[[Level, str], None], poll: float = POLL
+    ) -> None:
         self.rules = Rules(file=path)
         self.error = ""
         """The first line about the last edit, if that failed."""
@@ -52,6 +57,7 @@ class Live:
         self._path = path
         self._environ = environ
         self._log = log
+        self._poll = poll
         self._reads = dotenv_files(path)
         self._settled: FileStamps = {}
         """The files at the last load, good or not."""
@@ -71,7 +77,7 @@ class Live:
     async def watch(self) -> None:
         """Checks for changes until cancelled."""
         while True:
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(self._poll)
             self._run_due()
             await self.look()
 

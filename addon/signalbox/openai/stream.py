@@ -72,13 +72,16 @@ class ChatStream:
         key: bytes | None = None,
         response_model: str | None = None,
         estimate: Callable[[], int] | None = None,
+        largest: int = LARGEST,
     ) -> None:
-        """`key`, `response_model` and `estimate` are the `Writer`'s."""
+        """`key`, `response_model` and `estimate` are the `Writer`'s; an answer of more than `largest`
+        characters is cut."""
         self.facts = facts
         self._provider = provider
         self._model = model
         self._request_id = request_id
         self._stops = stops
+        self._largest = largest
         self._secrets = secrets
         self._shows_thinking = shows_thinking
         self._writer = Writer(
@@ -233,7 +236,7 @@ class ChatStream:
         self._finished = self._finished and not text
         self._characters += len(text)
         self._size += len(text) + _EACH
-        if self._size > LARGEST:
+        if self._size > self._largest:
             self._cut("the answer is too large")
 
     def _cut(self, why: str) -> None:
