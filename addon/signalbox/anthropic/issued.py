@@ -29,6 +29,8 @@ MADE_HERE = "signalbox"
 dot and the provider (translation.md, 4)."""
 
 _REDACTED = "redacted_thinking"
+THINKING = ("thinking", _REDACTED)
+"""Types of blocks that hold thinking."""
 
 
 class ThinkingBlock(msgspec.Struct, frozen=True):
@@ -47,7 +49,7 @@ class ThinkingBlock(msgspec.Struct, frozen=True):
 
     @property
     def is_thinking(self) -> bool:
-        return self.type in ("thinking", _REDACTED)
+        return self.type in THINKING
 
     @property
     def signed(self) -> bool:

@@ -12,14 +12,17 @@ from itertools import groupby
 import msgspec
 
 from .errors import read_error
-from .issued import MARK, ThinkingBlock, ThinkingFilter, read_block
+from .issued import MARK, THINKING, ThinkingBlock, ThinkingFilter, read_block
 from .json_edit import UNREADABLE, Body, BodyError, Edit, Span, delete_items, elements, members
+from .turns import Block, text_of, turns_of
 
 PLACEHOLDER = b'{"type":"thinking","thinking":" "}'
 """Replaces another provider's thinking where a provider requires some. Unsigned, as DeepSeek's own is, and a
 space, since some take an empty text as missing (providers.md; translation.md, 4)."""
 
 _INSTEAD = msgspec.json.encode([{"type": "text", "text": "(thinking omitted)"}])
+_TEXT_OR_NULL = re.compile(rb'["n]')
+"""How the JSON of one of these begins."""
 _CLEARS_THINKING = "clear_thinking_"
 
 
@@ -58,7 +61,9 @@ def without_thinking(body: Body, keeps: ThinkingFilter = nothing, *, keeps_mode:
     message, or as the only message. `keeps_mode`: the provider has no manual mode, so it stays on.
     """
     place = body.span("messages")
-    if place is None or body.readable.find(MARK, place.value, place.end) < 0:
+    answers = (turn for turn in turns_of(body) if turn.role == "assistant")
+    thoughts = (_identity(block) for turn in answers for block in turn.blocks() if block.type in THINKING)
+    if place is None or all(map(keeps, thoughts)):
         return Stripped([], 0, False)
     try:
         messages = _Messages(body.readable, place)
@@ -68,6 +73,15 @@ def without_thinking(body: Body, keeps: ThinkingFilter = nothing, *, keeps_mode:
     loop_loses = bool(dropped) and not keeps_mode and max(dropped) >= messages.running()
     off = switched_off(body) if loop_loses else []
     return Stripped(edits + off, sum(dropped.values()), bool(off))
+
+
+def _identity(block: Block) -> ThinkingBlock:
+    """As `read_block`; the text only where nothing else tells whose it is."""
+    is_text = isinstance(block.signature, str | None) and isinstance(block.data, str | None)
+    if not is_text or not _TEXT_OR_NULL.match(block.thinking):
+        return ThinkingBlock(block.type)
+    text = None if block.signature else text_of(block.thinking)
+    return ThinkingBlock(block.type, text, block.signature, block.data)
 
 
 def with_placeholders(body: Body) -> list[Edit]:

@@ -331,7 +331,8 @@ class RoutedStream(HttpStream):
             if self._is_refused:
                 yield from self._refuse()
                 return
-            if self.exchange.rules.login_folders or may_hold_thinking(self.flow.request):
+            knows_issuers = self.app.stores.provenance.is_current or not may_hold_thinking(self.flow.request)
+            if self.exchange.rules.login_folders or not knows_issuers:
                 yield from self.hook(SignalboxRefreshHook(self.flow))
             yield from self.hook(HttpRequestHook(self.flow))
             if self.flow.response is not None:

@@ -19,6 +19,7 @@ from signalbox.anthropic.models import LISTED, LONG_CONTEXT_SUFFIX
 from signalbox.anthropic.privacy import BILLING
 from signalbox.anthropic.tokenizers import DEFAULT, Tokenizer, tokenizer_of
 from signalbox.anthropic.tokens import Measured, measure_grown
+from signalbox.anthropic.turns import Block, Turn, turns_of
 from signalbox.config.regexes import Regex
 from signalbox.config.rules import tier_of
 
@@ -62,16 +63,6 @@ DEFAULT_CALIBRATION = Calibration()
 class _Said(msgspec.Struct):
     type: str = ""
     text: str = ""
-
-
-class _Shown(msgspec.Struct):
-    type: str = ""
-    content: _Content = ""
-
-
-class _Message(msgspec.Struct):
-    role: str = ""
-    content: _Content = ""
 
 
 class _Typed(msgspec.Struct):
@@ -174,7 +165,7 @@ class Facts:
     @cached_property
     def images(self) -> bool:
         """Whether any message shows an image, be it in a tool's result."""
-        return any(_shows_image(message.content) for message in self._messages(holding=b'"image"'))
+        return any(_shows_image(block) for turn in self._turns() for block in turn.blocks())
 
     @cached_property
     def tools(self) -> tuple[str, ...]:
@@ -191,9 +182,9 @@ class Facts:
     @cached_property
     def prompt(self) -> str:
         """What the user last said: the last user message with text outside reminders and tool results."""
-        for message in self._messages():
-            if message.role == "user":
-                spoken = (_outside_reminders(text) for text in _texts(message.content))
+        for turn in reversed(self._turns()):
+            if turn.role == "user":
+                spoken = (_outside_reminders(text) for text in turn.texts())
                 if text := "\n".join(spoken).strip():
                     return text
         return ""
@@ -241,13 +232,8 @@ class Facts:
     def _field[T](self, name: str, type: type[T]) -> T | None:
         return self.body.get(name, type) if self.body is not None else None
 
-    def _messages(self, holding: bytes = b"") -> Iterator[_Message]:
-        """From the last to the first, so that the long history before is left undecoded."""
-        if self.body is None or holding not in self.body.raw:
-            return
-        for raw in reversed(self._field("messages", list[msgspec.Raw]) or ()):
-            if (not holding or holding in bytes(raw)) and (message := _decoded(raw, _Message)):
-                yield message
+    def _turns(self) -> list[Turn]:
+        return turns_of(self.body) if self.body is not None else []
 
     def _session_of_metadata(self) -> str:
         metadata = self._field("metadata", _Metadata)
@@ -277,16 +263,10 @@ def _texts(content: _Content) -> Iterator[str]:
     return (block.text for block in _each(content, _Said) if block.type == "text")
 
 
-def _blocks(content: _Content) -> Iterator[_Shown]:
-    return _each(content, _Shown) if isinstance(content, list) else iter(())
-
-
-def _shows_image(content: _Content) -> bool:
-    return any(
-        block.type == "image"
-        or (block.type == "tool_result" and any(inner.type == "image" for inner in _blocks(block.content)))
-        for block in _blocks(content)
-    )
+def _shows_image(block: Block) -> bool:
+    if block.type == "tool_result":
+        return any(part.type == "image" for part in block.parts())
+    return bool(block.type == "image")
 
 
 def _outside_reminders(text: str) -> str:
