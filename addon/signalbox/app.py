@@ -22,7 +22,7 @@ from signalbox.background.model_list import ListResponse
 from signalbox.background.model_publisher import ModelPublisher
 from signalbox.background.quota_tracker import QuotaTracker
 from signalbox.config.load import PROJECT, RulesError
-from signalbox.config.rules import Level, Provider, Rules
+from signalbox.config.rules import Level, Provider, Rules, shown
 from signalbox.config.watch import Live
 from signalbox.errors import log_error
 from signalbox.exchange import Exchange, RequestKind
@@ -33,10 +33,12 @@ from signalbox.proxy.reload_guard import ReloadGuard
 from signalbox.proxy.stream import MAX_SILENCE
 from signalbox.proxy.upstream import KEEPALIVE_EXPIRY
 from signalbox.record.console import LEVELS
+from signalbox.record.metrics import CONTENT_TYPE, Gauges, Metrics
 from signalbox.record.prices import shipped
 from signalbox.record.recorder import Recorder
 from signalbox.routing.browsers import is_loopback
 from signalbox.routing.health import ProviderHealth
+from signalbox.routing.local_pages import METRICS
 from signalbox.routing.sessions import Sessions
 from signalbox.state.provenance import ProvenanceStore
 from signalbox.state.unsupported_store import UnsupportedStore
@@ -50,6 +52,7 @@ log = logging.getLogger("signalbox")
 
 TASK_RETRY = 10.0
 """Seconds after which a background task that failed starts again."""
+CIRCUIT_OPEN = {"half-open": 0.5, "open": 1.0}
 FAIL_OPEN_SHOWN = 300.0
 """Seconds for which a request let through unrouted keeps the status `degraded`."""
 
@@ -63,7 +66,7 @@ class Stores:
         self.provider_health = ProviderHealth()
         self.counting = ProviderHealth(metered=False)
         """The same for count_tokens, whose limits are separate and say nothing about messages."""
-        self.recorder = Recorder(state)
+        self.recorder = Recorder(state, app.metrics)
         self.quota = QuotaTracker(
             state, lambda: self.rules, self.recorder.ledger.used, tls=app.client_ssl_context
         )
@@ -175,6 +178,7 @@ class App:
         self.failed_open_at: float | None = None
         """When, on the monotonic clock, a request was last let through unrouted after an error."""
         self.prices = shipped()
+        self.metrics = Metrics()
         self.max_silence = MAX_SILENCE
         self.keepalive_expiry = KEEPALIVE_EXPIRY
         self._files: tuple[Path, Path] | None = None
@@ -309,7 +313,33 @@ class App:
 
     async def local_page(self, path: str, query: str) -> pages.PageResponse:
         """A page that is made off the event loop; that its reader may see it was decided before."""
+        if path == METRICS:
+            body = await asyncio.to_thread(self.metrics.page, self._gauges())
+            return pages.PageResponse(200, body, CONTENT_TYPE)
         return pages.not_found("There is no such page.")
+
+    def _gauges(self) -> Gauges:
+        stores, rules = self.stores, self.rules
+        now, moment = datetime.now(UTC), time.monotonic()
+        circuits = stores.provider_health.circuits(moment)
+        budgets = {
+            provider.name: stores.quota.budgets.used_part(provider, rules.week, now)
+            for provider in rules.providers.values()
+        }
+        return Gauges(
+            in_flight=sum(
+                exchange.kind == "messages" and not exchange.recorded for exchange in self.exchanges.values()
+            ),
+            circuits={name: CIRCUIT_OPEN.get(circuits.get(name, "closed"), 0.0) for name in rules.providers},
+            quota={
+                (shown(provider), account, window): state.percent / 100
+                for provider, account, meter in stores.quota.quotas.all()
+                for window, state in meter.shown(now.timestamp()).items()
+            },
+            budgets={name: part for name, part in budgets.items() if part is not None},
+            ledger_waiting=stores.recorder.ledger.waiting,
+            rules_loaded=stores.live.loaded_at.timestamp(),
+        )
 
     def health_page(self, port: int, *, full: bool) -> bytes:
         """`/health` as the listener on `port` shows it."""

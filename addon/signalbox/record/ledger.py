@@ -188,6 +188,11 @@ class Ledger:
         self._wanted.set()
         return number
 
+    @property
+    def waiting(self) -> int:
+        """Requests that are not in the database yet."""
+        return len(self._waiting)
+
     def has_spooled(self, number: int) -> None:
         """All entries up to this number are in the spool, or will never be."""
         self.spooled = number

@@ -14,6 +14,7 @@ from signalbox.config.rules import Rules
 from signalbox.record.console import log_request, set_level
 from signalbox.record.entry import Entry
 from signalbox.record.ledger import Ledger
+from signalbox.record.metrics import Metrics
 from signalbox.record.request_log import RequestLog
 from signalbox.record.retention_clock import RetentionClock, last_use
 from signalbox.record.spool import Numbered, Spool
@@ -25,17 +26,19 @@ TICK = 30.0
 
 
 class Recorder:
-    """Console, request log and ledger. Only the console is written in the caller's thread.
+    """Console, request log, ledger and metrics. Only the console is written in the caller's thread.
 
     `follow` is called with the first rules and whenever they change.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, metrics: Metrics) -> None:
         self._prompts = True
         self._spool = Spool(folder)
         steady = RetentionClock(last_use(folder))
         self.ledger = Ledger(folder, clock=steady.now, spool=self._spool.name, restored=self._restore)
-        self._writer = LogWriter(folder, self._spool, self.ledger, now=datetime.now, kept_by=steady.now)
+        self._writer = LogWriter(
+            folder, self._spool, self.ledger, metrics, now=datetime.now, kept_by=steady.now
+        )
 
     def follow(self, rules: Rules) -> None:
         set_level(rules.log.level)
@@ -78,7 +81,7 @@ type _Job = Callable[[], None] | Numbered
 
 
 class LogWriter:
-    """Writes spool and request log in a thread.
+    """Writes spool and request log in a thread, and counts what it writes.
 
     Entries that come after `close` are written too, before the process ends.
     """
@@ -88,6 +91,7 @@ class LogWriter:
         folder: Path,
         spool: Spool,
         ledger: Ledger,
+        metrics: Metrics,
         *,
         now: Callable[[], datetime],
         kept_by: Callable[[], float],
@@ -96,6 +100,7 @@ class LogWriter:
         self._folder = folder
         self._spool = spool
         self._ledger = ledger
+        self._metrics = metrics
         self._now = now
         self._kept_by = kept_by
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
@@ -207,6 +212,8 @@ class LogWriter:
             self._waiting.popleft()
         if entries:
             self._ledger.has_spooled(self._number)
+            for _, entry in entries:
+                self._metrics.count(entry)
 
     def _log_error(self, error: OSError) -> None:
         if not self._failing:

@@ -85,6 +85,14 @@ class Budgets:
             f"{used:,} of {budget.tokens:,} tokens a {budget.per} used, until {end:%Y-%m-%d %H:%M}",
         )
 
+    def used_part(self, provider: Provider, week: Week, now: datetime) -> float | None:
+        """Of the running period's budget, 1 being all of it; None without a budget."""
+        budget = provider.budget
+        if budget is None:
+            return None
+        used = self._used(provider.name, self._period(budget.per, week, now).start)
+        return used / budget.tokens if budget.tokens else 1.0
+
     def _period(self, per: Per, week: Week, now: datetime) -> Period:
         running = self._running.get((per, week))
         if running is None or not running.start <= now < running.end:
