@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -10,21 +11,20 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from signalbox.cli.stats import stats_command
-from signalbox.record.entry import Entry, json_line
-from signalbox.record.ledger import Ledger
+from signalbox.cli.stats import FIELDS, stats_command
+from signalbox.record.database import FILE, Database
+from signalbox.record.entry import Entry
 from signalbox.routing.quota import Quotas
 from signalbox.routing.rate_limit_headers import RateLimitHeaders
-from tests.support.router_process import wait_until
 
 NOON = datetime(2026, 11, 19, 12, tzinfo=UTC)
 TABLE = """\
-model       requests  errors  cancelled  input  output  cache write  cache read     cost  median     p95
-glm-4.7            3       1          1   1.3k     930          200        1.0M  $0.0125   412ms  3421ms
-[bold]\\x1b         1       0          0      5       7            0           0        —   100ms   100ms
-total              4       1          1   1.3k     937          200        1.0M  $0.0125   362ms  3421ms
+model       requests  errors  cancelled  input  output  cache write  cache read  cache hit     cost     list    saved  median     p95
+glm-4.7            3       1          1   1.3k     930          200        1.0M       100%  $0.0125  $0.5000  $0.4880   412ms  3421ms
+[bold]\\x1b         1       0          0      5       7            0           0         0%        —        —        —   100ms   100ms
+total              4       1          1   1.3k     937          200        1.0M       100%  $0.0125  $0.5000  $0.4880   362ms  3421ms
 Requests without a known price, which the cost leaves out: 1
-"""
+"""  # noqa: E501
 
 
 def entry(**fields: Any) -> Entry:
@@ -39,18 +39,37 @@ ENTRIES = [
         cache_creation_input_tokens=200,
         cache_read_input_tokens=1_000_000,
         cost=0.012,
+        list_cost=0.5,
         latency_ms=3421,
         client="laptop",
+        rule="coding",
+        project="/home/x/shop",
+        agent="main",
     ),
-    entry(backend="anthropic", status="error", latency_ms=312),
-    entry(ts=NOON + timedelta(days=2), status="cancelled", output_tokens=40, cost=0.0005, latency_ms=412),
-    entry(model="[bold]\x1b", input_tokens=5, output_tokens=7, latency_ms=100, session=None),
+    entry(backend="anthropic", status="error", latency_ms=312, rule="#2", cache_cause="message 3"),
+    entry(
+        ts=NOON + timedelta(days=2),
+        status="cancelled",
+        output_tokens=40,
+        cost=0.0005,
+        latency_ms=412,
+        rule="coding",
+        cache_cause="message 14",
+    ),
+    entry(
+        model="[bold]\x1b", input_tokens=5, output_tokens=7, latency_ms=100, session=None, agent="subagent"
+    ),
 ]
+
+
+def write(folder: Path, entries: list[Entry]) -> None:
+    with closing(Database(folder / FILE)) as database:
+        database.write(entries)
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    (tmp_path / "requests.jsonl").write_bytes(b"".join(json_line(entry) for entry in ENTRIES))
+    write(tmp_path, ENTRIES)
     return tmp_path
 
 
@@ -71,7 +90,8 @@ def test_a_terminal_gets_a_table_that_no_name_breaks_out_of(state, monkeypatch):
     table = stats(state).stdout
     assert "\x1b[1m" in table
     assert "\x1b " not in table
-    assert all(number in table for number in ("930", "1.0M", "$0.0125", "362ms", "3421ms"))
+    assert all(number in table for number in ("930", "1.0M", "100%", "$0.0125", "$0.4880", "3421ms"))
+    assert max(len(line) for line in re.sub(r"\x1b\[[0-9;]*m", "", table).splitlines()) <= 80
 
 
 def test_json_has_groups_and_totals_with_stable_keys(state):
@@ -87,6 +107,9 @@ def test_json_has_groups_and_totals_with_stable_keys(state):
         "cache_creation_input_tokens": 200,
         "cache_read_input_tokens": 1_000_000,
         "cost": 0.0125,
+        "list_cost": 0.5,
+        "saved": 0.488,
+        "cache_hit": 100,
         "unpriced": 0,
         "median_ms": 412,
         "p95_ms": 3421,
@@ -98,9 +121,10 @@ def test_json_has_groups_and_totals_with_stable_keys(state):
 
 def test_csv_has_a_header_and_a_row_for_each_group(state):
     rows = list(csv.DictReader(io.StringIO(stats(state, "--csv").stdout)))
-    assert [(row["model"], row["requests"], row["cost"]) for row in rows] == [
-        ("glm-4.7", "3", "0.0125"),
-        ("[bold]\x1b", "1", ""),
+    assert list(rows[0]) == ["model", *FIELDS]
+    assert [(row["model"], row["requests"], row["cost"], row["saved"]) for row in rows] == [
+        ("glm-4.7", "3", "0.0125", "0.488"),
+        ("[bold]\x1b", "1", "", ""),
     ]
 
 
@@ -109,9 +133,13 @@ def test_csv_has_a_header_and_a_row_for_each_group(state):
     [
         ("model", [("glm-4.7", 3), ("[bold]\x1b", 1)]),
         ("provider", [("zai", 3), ("anthropic", 1)]),
+        ("rule", [("coding", 2), ("", 1), ("#2", 1)]),
         ("day", [("2026-11-19", 3), ("2026-11-21", 1)]),
         ("session", [("s1", 3), (None, 1)]),
         ("client", [(None, 3), ("laptop", 1)]),
+        ("project", [(None, 3), ("/home/x/shop", 1)]),
+        ("agent", [(None, 2), ("main", 1), ("subagent", 1)]),
+        ("cache", [(None, 2), ("message", 2)]),
     ],
 )
 def test_requests_can_be_grouped(state, by, groups):
@@ -121,17 +149,19 @@ def test_requests_can_be_grouped(state, by, groups):
 
 def test_only_what_is_recent_enough_counts(tmp_path):
     now = datetime.now(UTC)
-    times = [now - timedelta(days=8), now - timedelta(days=6), now]
-    (tmp_path / "requests.jsonl").write_bytes(b"".join(json_line(entry(ts=ts)) for ts in times))
-    assert json.loads(stats(tmp_path, "--since", "7d", "--json").stdout)["totals"]["requests"] == 2
-    assert json.loads(stats(tmp_path, "--json").stdout)["totals"]["requests"] == 3
+    write(tmp_path, [entry(ts=now - timedelta(days=days), model=f"d{days}") for days in (1, 6, 8)])
+    told = json.loads(stats(tmp_path, "--since", "7d", "--json").stdout)
+    assert {group["model"] for group in told["groups"]} == {"d1", "d6"}
+    assert told["totals"]["requests"] == 2
+    day = (now - timedelta(days=7)).astimezone().date().isoformat()
+    assert json.loads(stats(tmp_path, "--since", day, "--json").stdout)["totals"]["requests"] == 2
 
 
 @pytest.mark.parametrize("since", ["yesterday", "7", "-7d", "", "999999999d"])
 def test_invalid_since_is_a_clear_error(state, since):
     result = stats(state, "--since", since)
     assert result.exit_code == 2
-    assert "is not a duration such as 30m, 12h or 7d" in result.stderr
+    assert "is neither a duration such as 30m, 12h or 7d nor a date" in result.stderr
 
 
 def test_nothing_on_record_is_a_friendly_line(tmp_path):
@@ -161,61 +191,39 @@ def test_output_ends_with_the_forecast_of_the_windows(state):
     assert "full at" not in stats(state, "--json").stdout + stats(state, "--csv").stdout
 
 
-def test_broken_lines_are_counted_on_stderr(state):
-    with (state / "requests.jsonl").open("ab") as log:
-        log.write(b"{\n")
+def test_the_rules_name_the_ledger(tmp_path):
+    write(tmp_path, ENTRIES)
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(f"ledger: sqlite:///{tmp_path / FILE}\n")
+    result = stats(tmp_path / "elsewhere", "--rules", str(rules), "--json")
+    assert json.loads(result.stdout)["totals"]["requests"] == 4
+
+
+def test_rules_that_are_named_and_broken_are_an_error(tmp_path):
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("rulez: []\n")
+    result = stats(tmp_path, "--rules", str(rules))
+    assert (result.exit_code, "rules.yaml:1: unknown key" in result.stderr) == (1, True)
+
+
+def test_broken_rules_that_nobody_named_leave_the_ledger_of_the_state_folder(state, tmp_path, monkeypatch):
+    (tmp_path / "rules.yaml").write_text("rulez: []\n")
+    monkeypatch.chdir(tmp_path)
     result = stats(state, "--json")
     assert json.loads(result.stdout)["totals"]["requests"] == 4
-    assert result.stderr == "Lines that cannot be read, left out: 1\n"
-
-
-def test_a_log_that_cannot_be_opened_is_a_clear_error(tmp_path):
-    (tmp_path / "requests.jsonl").mkdir()
-    result = stats(tmp_path)
-    assert result.exit_code == 1
-    assert result.stderr.startswith(f"Error: {tmp_path / 'requests.jsonl'}: ")
-
-
-def write(folder: Path, entries: list[Entry]) -> None:
-    with closing(Ledger(folder)) as ledger:
-        for one in entries:
-            ledger.enter(one)
-
-
-def test_stats_sum_over_the_ledger(tmp_path):
-    write(tmp_path, ENTRIES)
-    result = stats(tmp_path)
-    assert [line.rstrip() for line in result.stdout.splitlines()] == TABLE.splitlines()
-
-
-def test_entries_in_log_and_ledger_count_once(state):
-    write(
-        state,
-        [entry(ts=NOON + timedelta(days=2), model="new"), entry(ts=NOON + timedelta(days=9), model="new")],
-    )
-    told = json.loads(stats(state, "--json").stdout)
-    assert {group["model"]: group["requests"] for group in told["groups"]} == {
-        "glm-4.7": 2,
-        "new": 2,
-        "[bold]\x1b": 1,
-    }
-
-
-def test_a_week_back_is_read_from_the_ledger(tmp_path):
-    now = datetime.now(UTC)
-    write(tmp_path, [entry(ts=now - timedelta(days=days), model=f"d{days}") for days in (1, 6, 8)])
-    told = json.loads(stats(tmp_path, "--since", "7d", "--json").stdout)
-    assert {group["model"] for group in told["groups"]} == {"d1", "d6"}
+    assert result.stderr.startswith("rules.yaml:1: unknown key")
 
 
 def test_stats_read_while_a_router_writes(tmp_path):
-    with closing(Ledger(tmp_path)) as ledger:
-        ledger.enter(ENTRIES[0])
-        wait_until(lambda: "glm" in stats(tmp_path).stdout, 5, lambda: "the first row")
+    with closing(Database(tmp_path / FILE)) as router:
+        router.write(ENTRIES[:1])
+        assert "glm-4.7" in stats(tmp_path).stdout
+        router.write(ENTRIES[1:])
+        assert json.loads(stats(tmp_path, "--json").stdout)["totals"]["requests"] == 4
 
 
 def test_a_damaged_ledger_is_a_clear_error(tmp_path):
-    (tmp_path / "ledger.sqlite").write_bytes(b"no database" * 1000)
+    (tmp_path / FILE).write_bytes(b"no database" * 1000)
     result = stats(tmp_path)
     assert result.exit_code == 1
-    assert "ledger.sqlite: file is not a database" in result.stderr
+    assert result.stderr == "Error: the ledger cannot be read: file is not a database\n"

@@ -4,11 +4,10 @@ import errno
 import gzip
 import logging
 import os
-import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, suppress
-from datetime import UTC, date, datetime
+from contextlib import suppress
+from datetime import date, datetime
 from io import BufferedIOBase, BytesIO
 from itertools import chain
 from pathlib import Path
@@ -17,8 +16,7 @@ from threading import Thread
 import msgspec
 
 from signalbox.record import rotation
-from signalbox.record.database import FILE
-from signalbox.record.entry import RECORDED, Entry, json_line
+from signalbox.record.entry import Entry, json_line
 from signalbox.record.rotation import rotated_files
 
 log = logging.getLogger("signalbox")
@@ -159,54 +157,6 @@ def entries(
                 continue
             if since is None or entry.ts >= since:
                 yield entry
-
-
-def recorded(
-    folder: Path,
-    file: str,
-    since: datetime | None = None,
-    on_broken: Callable[[], None] = lambda: None,
-) -> Iterator[Entry]:
-    """The entries of the ledger in `folder`, after those of the log that are older.
-
-    A router may be writing meanwhile. Raises OSError and sqlite3.Error where either may not be read.
-    """
-    ledger = folder / FILE
-    begins: datetime | None = None
-    if ledger.exists():
-        with closing(sqlite3.connect(f"{ledger.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            begins = _first(database)
-            yield from _older_than(begins, entries(folder, file, since, on_broken))
-            if begins is not None:
-                yield from _rows(database, since)
-    else:
-        yield from entries(folder, file, since, on_broken)
-
-
-def _older_than(moment: datetime | None, found: Iterator[Entry]) -> Iterator[Entry]:
-    return (entry for entry in found if moment is None or entry.ts < moment)
-
-
-def _first(database: sqlite3.Connection) -> datetime | None:
-    try:
-        (milliseconds,) = database.execute("SELECT min(ts) FROM requests").fetchone()
-    except sqlite3.OperationalError as error:
-        if "no such table" in str(error):  # its router has only just made the file
-            return None
-        raise
-    return None if milliseconds is None else _moment(milliseconds)
-
-
-def _rows(database: sqlite3.Connection, since: datetime | None) -> Iterator[Entry]:
-    moment = 0 if since is None else int(since.timestamp() * 1000)
-    query = f"SELECT {', '.join(RECORDED)} FROM requests WHERE ts >= ? ORDER BY ts"  # noqa: S608 (our names)
-    for row in database.execute(query, (moment,)):
-        fields = dict(zip(RECORDED, row, strict=True))
-        yield Entry(**fields | {"ts": _moment(fields["ts"])})
-
-
-def _moment(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def _snapshot(path: Path) -> tuple[list[Path], BufferedIOBase]:
