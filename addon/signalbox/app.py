@@ -10,6 +10,7 @@ import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from signalbox.record.console import LEVELS
 from signalbox.record.metrics import CONTENT_TYPE, Gauges, Metrics
 from signalbox.record.prices import shipped
 from signalbox.record.recorder import Recorder
+from signalbox.routing import local_pages
 from signalbox.routing.browsers import is_loopback
 from signalbox.routing.health import ProviderHealth
 from signalbox.routing.local_pages import METRICS
@@ -43,13 +45,15 @@ from signalbox.routing.sessions import Sessions
 from signalbox.state.provenance import ProvenanceStore
 from signalbox.state.unsupported_store import UnsupportedStore
 from signalbox.tls import client_ssl_context
-from signalbox.ui import health, model_page, pages
+from signalbox.ui import dashboard, health, model_page, pages
 
 if TYPE_CHECKING:
     from mitmproxy.master import Master
 
 log = logging.getLogger("signalbox")
 
+PAGE_THREADS = 2
+"""Pages that are made at the same time; others wait, and requests never do."""
 TASK_RETRY = 10.0
 """Seconds after which a background task that failed starts again."""
 CIRCUIT_OPEN = {"half-open": 0.5, "open": 1.0}
@@ -77,6 +81,7 @@ class Stores:
             tls=app.client_ssl_context,
             base_url=lambda: setup.base_url(app.master),
         )
+        self.dashboard = dashboard.Dashboard(state, app.prices)
         self.provenance: ProvenanceStore
         self.unsupported: UnsupportedStore
         self.key_valid: dict[str, bool] = {}
@@ -92,6 +97,7 @@ class Stores:
         self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.live.on_change += [
             self.recorder.follow,
+            self.dashboard.follow,
             lambda rules: self.provider_health.forget(rules.providers),
             lambda rules: self.counting.forget(rules.providers),
             self.quota.follow,
@@ -109,6 +115,7 @@ class Stores:
     def close(self) -> None:
         """Returns when everything is written, or cannot be."""
         self.recorder.close()
+        self.dashboard.close()
         self.provenance.close()
         self.quota.close()
         self.unsupported.close()
@@ -179,6 +186,7 @@ class App:
         """When, on the monotonic clock, a request was last let through unrouted after an error."""
         self.prices = shipped()
         self.metrics = Metrics()
+        self._page_threads = ThreadPoolExecutor(PAGE_THREADS, thread_name_prefix="signalbox-pages")
         self.max_silence = MAX_SILENCE
         self.keepalive_expiry = KEEPALIVE_EXPIRY
         self._files: tuple[Path, Path] | None = None
@@ -316,7 +324,30 @@ class App:
         if path == METRICS:
             body = await asyncio.to_thread(self.metrics.page, self._gauges())
             return pages.PageResponse(200, body, CONTENT_TYPE)
+        if local_pages.local_page("GET", path) == "ui":
+            return await self._on_page_thread(self.stores.dashboard.answer, path, query, self._state())
         return pages.not_found("There is no such page.")
+
+    async def _on_page_thread[T](self, make: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._page_threads, make, *arguments)
+
+    def _state(self) -> dashboard.State:
+        """What the dashboard shows of this moment."""
+        rules, now = self.rules, datetime.now(UTC)
+        return dashboard.State(
+            rules=rules,
+            health=self._health(port=None),
+            in_flight=self.in_flight,
+            budgets=dict(self.stores.quota.budgets.shown(rules, now)),
+            now=now,
+        )
+
+    @property
+    def in_flight(self) -> int:
+        """Requests to /v1/messages that are not over."""
+        return sum(
+            exchange.kind == "messages" and not exchange.recorded for exchange in self.exchanges.values()
+        )
 
     def _gauges(self) -> Gauges:
         stores, rules = self.stores, self.rules
@@ -327,9 +358,7 @@ class App:
             for provider in rules.providers.values()
         }
         return Gauges(
-            in_flight=sum(
-                exchange.kind == "messages" and not exchange.recorded for exchange in self.exchanges.values()
-            ),
+            in_flight=self.in_flight,
             circuits={name: CIRCUIT_OPEN.get(circuits.get(name, "closed"), 0.0) for name in rules.providers},
             quota={
                 (shown(provider), account, window): state.percent / 100
@@ -343,6 +372,10 @@ class App:
 
     def health_page(self, port: int, *, full: bool) -> bytes:
         """`/health` as the listener on `port` shows it."""
+        return health.encode(self._health(port), full=full)
+
+    def _health(self, port: int | None) -> dict[str, Any]:
+        """`port` None: without the tiers, which differ by listener."""
         stores = self.stores
         failed = self.failed_open_at
         seen = health.Seen(
@@ -353,8 +386,7 @@ class App:
             stores.quota.quotas,
             stores.unsupported.all(),
         )
-        page = health.page(stores.live, seen, setup.listeners(self.master), port, datetime.now(UTC))
-        return health.encode(page, full=full)
+        return health.page(stores.live, seen, setup.listeners(self.master), port, datetime.now(UTC))
 
 
 async def keep_running(tasks: Mapping[str, Callable[[], Awaitable[None]]], retry: float = TASK_RETRY) -> None:

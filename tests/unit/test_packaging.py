@@ -64,8 +64,16 @@ def test_what_is_made_here_stays_here(ignored):
 def test_the_wheel_holds_the_data_that_the_package_reads():
     """The build takes all files of the package but those that git ignores."""
     (package,) = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    data = [path for path in (ROOT / package).rglob("*") if path.suffix in (".json", ".yaml")]
-    assert {path.name for path in data} >= {"prices.yaml", "stock.json"}
+    data = [
+        path for path in (ROOT / package).rglob("*") if path.suffix not in (".py", ".pyc") and path.is_file()
+    ]
+    assert {path.name for path in data} >= {
+        "prices.yaml",
+        "stock.json",
+        "overview.html",
+        "style.css",
+        "live.js",
+    }
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert [path for path in data for pattern in filter(None, ignored) if path.match(pattern)] == []
 

@@ -41,7 +41,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from signalbox.anthropic.api import TOKEN_FIELDS
 from signalbox.config.fields import parse_duration
 from signalbox.record.database import FILE, DatabaseError, milliseconds
-from signalbox.record.tables import ATTEMPTS, REQUESTS
+from signalbox.record.tables import ATTEMPTS, PREFIXES, REQUESTS
 
 type By = Literal["model", "provider", "rule", "day", "session", "client", "project", "agent", "cache"]
 """What requests are grouped by; `day` is local, `cache` the cause of a miss, all `message N` as `message`."""
@@ -79,6 +79,8 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 EVERYTHING = Filter()
+LATEST = 5000
+"""Requests that are looked at for values to choose from."""
 
 
 def moment(written: str, now: datetime) -> datetime:
@@ -153,6 +155,13 @@ class LedgerSource:
             raise DatabaseError(
                 str(error.orig if isinstance(error, DBAPIError) else error).strip()
             ) from error
+
+    @staticmethod
+    @contextmanager
+    def empty() -> Iterator["LedgerReader"]:
+        """A ledger without any request, for where there is none that can be read."""
+        with _nothing() as connection:
+            yield LedgerReader(connection)
 
     def close(self) -> None:
         if self._engine is not None:
@@ -278,6 +287,22 @@ class LedgerReader:
         found = select(self._requests).where(*self._where(which)).order_by(*order)
         return list(self._connection.execute(found.limit(limit).offset(offset)).mappings())
 
+    def choices(self, most: int) -> dict[str, list[str]]:
+        """What the latest requests have as `provider`, `model`, `client`, `project` and `rule`: by each of
+        these up to `most` values, in their order."""
+        columns = self._requests.c
+        latest = select(self._requests).order_by(columns.ts.desc()).limit(LATEST).subquery().c
+        named = {"provider": latest.backend, "model": latest.model, "client": latest.client}
+        named |= {"project": latest.project, "rule": latest.rule}
+        return {
+            name: sorted(
+                self._connection.scalars(
+                    select(column).where(column.is_not(None), column != "").distinct().limit(most)
+                )
+            )
+            for name, column in named.items()
+        }
+
     def attempts(self, requests: Sequence[Any]) -> dict[Any, list[RowMapping]]:
         """By the id of a request its attempts in their order, as rows with the columns of `ATTEMPTS`."""
         found = select(ATTEMPTS).where(ATTEMPTS.c.request.in_(requests)).order_by(ATTEMPTS.c.number)
@@ -285,6 +310,43 @@ class LedgerReader:
         for row in self._connection.execute(found).mappings():
             by_request.setdefault(row["request"], []).append(row)
         return by_request
+
+    def agents(self, requests: Sequence[Any]) -> dict[Any, str | None]:
+        """By the id of a request the id of the subagent that sent it, as long as digests are kept."""
+        found = select(PREFIXES.c.request, PREFIXES.c.agent_id).where(PREFIXES.c.request.in_(requests))
+        return {row.request: row.agent_id for row in self._connection.execute(found)}
+
+    # sessions
+
+    def sessions(self, which: Filter = EVERYTHING, *, limit: int, offset: int = 0) -> list[dict[str, Any]]:
+        """Sessions by their last request, newest first: `session`, the sums of `Totals`, `subagents` (their
+        requests), `misses`, `project`, `client`, and `models` (asked for, with their tier; most used first).
+        """
+        columns = self._requests.c
+        last = func.max(columns.ts).desc()
+        named = select(columns.session).where(columns.session.is_not(None), *self._where(which))
+        page = named.group_by(columns.session).order_by(last, columns.session).limit(limit).offset(offset)
+        names = list(self._connection.scalars(page))
+        is_one = columns.session.in_(names)
+        found = {
+            row["session"]: {"session": row["session"], "models": [], **msgspec.structs.asdict(_totals(row))}
+            for row in self._sums(which, {"session": columns.session}, only=is_one)
+        }
+        of_each = select(
+            columns.session,
+            func.count(case((columns.agent == "subagent", 1))).label("subagents"),
+            func.count(columns.cache_cause).label("misses"),
+            func.max(columns.project).label("project"),
+            func.max(columns.client).label("client"),
+        ).where(is_one, *self._where(which))
+        for row in self._connection.execute(of_each.group_by(columns.session)).mappings():
+            found[row["session"]].update(row)
+        number = func.count().desc()
+        models = select(columns.session, columns.model, columns.tier).where(is_one, *self._where(which))
+        models = models.group_by(columns.session, columns.model, columns.tier).order_by(number, columns.model)
+        for session, model, tier in self._connection.execute(models):
+            found[session]["models"].append((model, tier))
+        return [found[name] for name in names]
 
     def session_summary(self, session: str) -> dict[str, Any] | None:
         """What `/signalbox/sessions/ID` tells (the contract, section 11) but for `quota`; None where no
@@ -333,6 +395,7 @@ class LedgerReader:
         *,
         order: Sequence[ColumnElement[Any]] = (),
         limit: int | None = None,
+        only: ColumnElement[bool] | None = None,
     ) -> Sequence[RowMapping]:
         columns = self._requests.c
         used = sum((columns[name] for name in TOKEN_FIELDS[1:]), columns[TOKEN_FIELDS[0]])
@@ -350,6 +413,8 @@ class LedgerReader:
             func.max(columns.ts).label("last"),
         )
         found = found.select_from(self._requests).where(*self._where(which))
+        if only is not None:
+            found = found.where(only)
         found = found.group_by(*keys.values()).order_by(*order).limit(limit)
         return self._connection.execute(found).mappings().all()
 

@@ -5,10 +5,10 @@ Reads no clock: `now` is an aware datetime. The ledger tells what was used.
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
-from signalbox.config.rules import Budget, Provider, Week
+from signalbox.config.rules import Budget, Provider, Rules, Week
 
 type Per = Literal["day", "week", "month"]
 type Used = Callable[[str, datetime], int]
@@ -92,6 +92,25 @@ class Budgets:
             return None
         used = self._used(provider.name, self._period(budget.per, week, now).start)
         return used / budget.tokens if budget.tokens else 1.0
+
+    def shown(self, rules: Rules, now: datetime) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Of each provider with a budget its name, and how much is used: `used` and `tokens`, `percent`, the
+        mark `at` in percent, `per`, and `resets_at`, when the period ends."""
+        for provider in rules.providers.values():
+            if (budget := provider.budget) is not None:
+                running = self._period(budget.per, rules.week, now)
+                used = self._used(provider.name, running.start)
+                yield (
+                    provider.shown,
+                    {
+                        "used": used,
+                        "tokens": budget.tokens,
+                        "percent": round(100 * used / budget.tokens, 1) if budget.tokens else 100.0,
+                        "at": budget.at,
+                        "per": budget.per,
+                        "resets_at": running.end.isoformat(timespec="seconds").replace("+00:00", "Z"),
+                    },
+                )
 
     def _period(self, per: Per, week: Week, now: datetime) -> Period:
         running = self._running.get((per, week))

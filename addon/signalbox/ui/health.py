@@ -53,9 +53,9 @@ class Seen(NamedTuple):
 
 
 def page(
-    live: InForce, seen: Seen, listeners: Iterable[Listener], port: int, now: datetime
+    live: InForce, seen: Seen, listeners: Iterable[Listener], port: int | None, now: datetime
 ) -> dict[str, Any]:
-    """The page. `tiers` shows how requests to the listener on `port` are routed."""
+    """The page. `tiers` shows how requests to the listener on `port` are routed; empty without one."""
     rules, moment = live.rules, time.monotonic()
     return {
         "status": _status(live, seen, moment),
@@ -72,7 +72,7 @@ def page(
             name: _provider(p, seen, moment, now) | {"rejects": _rejects(name, seen.learned)}
             for name, p in rules.providers.items()
         },
-        "tiers": {tier: _tier(rules, tier, port) for tier in DEFAULT_MODELS},
+        "tiers": {} if port is None else {tier: _tier(rules, tier, port) for tier in DEFAULT_MODELS},
     }
 
 

@@ -1,0 +1,360 @@
+"""The figures of `/ui` and `/ui/data.json`, and the charts that are drawn of them.
+
+`figures` gives what data.json holds: moments are ISO 8601 in UTC, money is USD. All else is made from that.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import PurePath
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from signalbox.anthropic.api import TOKEN_FIELDS
+from signalbox.config.rules import Week
+from signalbox.record.queries import Filter, LedgerReader, Totals, midnights
+from signalbox.routing.budget import period
+from signalbox.ui import format
+from signalbox.ui.charts import Axis, Chart, Series, Span, bars, lines, shares
+
+MINUTES = 3
+"""Length of a part of the last three hours."""
+RECENT = timedelta(hours=3)
+DAYS = 30
+WEEKS = 8
+COMPARED = 4
+"""Weeks that are drawn against each other."""
+MODELS = 6
+"""Models with a colour of their own; the rest is `other`."""
+SUMS = ("requests", "errors", *TOKEN_FIELDS, "cost", "list_cost", "saved", "cache_hit")
+
+PALETTE = ("c0", "c1", "c2", "c3", "c4", "c5", "c6")
+KINDS = (
+    ("cache read", "cache_read_input_tokens", "read"),
+    ("cache write", "cache_creation_input_tokens", "write"),
+    ("fresh input", "input_tokens", "fresh"),
+    ("output", "output_tokens", "output"),
+)
+"""The four kinds of tokens: how they are called, their column and their colour."""
+
+
+def zone_of(week: Week) -> tzinfo | None:
+    """None is the machine's own."""
+    return None if week.timezone == "local" else ZoneInfo(week.timezone)
+
+
+# figures
+
+
+def figures(reader: LedgerReader, which: Filter, week: Week, now: datetime) -> dict[str, Any]:
+    """All that data.json holds but `now`."""
+    zone = zone_of(week)
+    local = now.astimezone(zone)
+    step = timedelta(minutes=MINUTES)
+    recent = _edges(_floor(now, step) + step - RECENT, step, RECENT // step)
+    hour = timedelta(hours=1)
+    hours = _edges(local.replace(minute=0, second=0, microsecond=0) - 23 * hour, hour, 24)
+    days = midnights(local - timedelta(days=DAYS - 1), local)
+    parts = _week_parts(week, now)
+    last_day = max(filter(None, (which.since, now - timedelta(days=1))))
+    by_model = reader.grouped_series(which, hours, "model")
+    latency = reader.grouped_latency(msgspec.structs.replace(which, since=last_day), "provider")
+    in_weeks = reader.series(which, parts)
+    weeks = [in_weeks[number : number + 7] for number in range(0, len(in_weeks), 7)]
+    return {
+        "totals": _sums(reader.totals(which)),
+        "providers": [
+            {
+                "provider": name,
+                **_sums(sums),
+                "first_byte_p50_ms": latency[name].first_byte_median_ms if name in latency else None,
+                "first_byte_p95_ms": latency[name].first_byte_p95_ms if name in latency else None,
+            }
+            for name, sums in reader.grouped(which, "provider").items()
+        ],
+        "recent": _course(recent, reader.series(which, recent)),
+        "hours": [
+            {"start": _utc(start), **_sums(added(models.values())), "models": _by_model(models)}
+            for start, models in zip(hours, by_model, strict=False)
+        ],
+        "days": [
+            {"date": start.date().isoformat(), **one}
+            for start, one in zip(days, _course(days, reader.series(which, days)), strict=False)
+        ],
+        "weeks": [
+            {
+                "start": _utc(parts[7 * number]),
+                "end": _utc(parts[7 * number + 7]),
+                **_sums(added(one)),
+                "days": _course(parts[7 * number :], one),
+            }
+            for number, one in enumerate(weeks)
+        ],
+    }
+
+
+def _floor(moment: datetime, step: timedelta) -> datetime:
+    return datetime.fromtimestamp(moment.timestamp() // step.total_seconds() * step.total_seconds(), UTC)
+
+
+def _edges(first: datetime, step: timedelta, number: int) -> list[datetime]:
+    """In steps of real time, also over a change of the clock."""
+    begin = first.astimezone(UTC)
+    return [begin + place * step for place in range(number + 1)]
+
+
+def _week_parts(week: Week, now: datetime) -> list[datetime]:
+    """Beginnings of the seven days of each of the last weeks, oldest first, and the end of the last one."""
+    running = period("week", week, now)
+    spans = [running]
+    while len(spans) < WEEKS:
+        spans.append(period("week", week, spans[-1].start - timedelta(hours=1)))
+    zone = zone_of(week)
+    edges = []
+    for span in reversed(spans):
+        begin = span.start.astimezone(zone).replace(tzinfo=None)
+        walls = (begin + timedelta(days=day) for day in range(7))
+        days = [(wall.astimezone() if zone is None else wall.replace(tzinfo=zone)) for wall in walls]
+        edges += [span.start, *(day.astimezone(UTC) for day in days[1:])]
+    return [*edges, running.end]
+
+
+def added(parts: Iterable[Totals]) -> Totals:
+    """Sums of sums; `cache_hit` anew."""
+    found = list(parts)
+    tokens = {name: sum(getattr(one, name) for one in found) for name in TOKEN_FIELDS}
+    read = tokens["cache_read_input_tokens"]
+    seen = read + tokens["input_tokens"] + tokens["cache_creation_input_tokens"]
+    return Totals(
+        requests=sum(one.requests for one in found),
+        errors=sum(one.errors for one in found),
+        cancelled=sum(one.cancelled for one in found),
+        unpriced=sum(one.unpriced for one in found),
+        **tokens,
+        cost=_added_money(one.cost for one in found),
+        list_cost=_added_money(one.list_cost for one in found),
+        saved=_added_money(one.saved for one in found),
+        cache_hit=round(100 * read / seen) if seen else None,
+    )
+
+
+def _added_money(amounts: Iterable[float | None]) -> float | None:
+    known = [amount for amount in amounts if amount is not None]
+    return round(math.fsum(known), 6) if known else None
+
+
+def _sums(totals: Totals) -> dict[str, Any]:
+    return {name: getattr(totals, name) for name in (*SUMS, "cancelled", "unpriced")}
+
+
+def _course(edges: Sequence[datetime], parts: Sequence[Totals]) -> list[dict[str, Any]]:
+    return [{"start": _utc(start), **_sums(one)} for start, one in zip(edges, parts, strict=False)]
+
+
+def _by_model(models: Mapping[str | None, Totals]) -> dict[str, Any]:
+    return {name or "": _sums(one) for name, one in models.items()}
+
+
+def _utc(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+# charts
+
+
+def charts(told: Mapping[str, Any], week: Week) -> dict[str, Chart]:
+    """By its name each chart of the page."""
+    zone = zone_of(week)
+    return {
+        chart.id: chart
+        for chart in (
+            _recent(told["recent"], zone),
+            _hours(told["hours"], zone),
+            _weeks(told["weeks"], zone),
+            _money(told["days"]),
+            _tokens(told["days"]),
+            _cache(told["days"]),
+        )
+    }
+
+
+def _recent(parts: Sequence[Mapping[str, Any]], zone: tzinfo | None) -> Chart:
+    starts = [_local(part["start"], zone) for part in parts]
+    labels = [f"{start:%H:%M}" for start in starts]
+    ticks = [(n, f"{start:%H:%M}") for n, start in enumerate(starts) if start.minute % 30 < MINUTES]
+    answered = [part["requests"] - part["errors"] - part["cancelled"] for part in parts]
+    series = [
+        Series("answered", "ok", answered),
+        Series("cancelled", "cancelled", [part["cancelled"] for part in parts]),
+        Series("errors", "error", [part["errors"] for part in parts]),
+    ]
+    told = "Requests of the last three hours in parts of three minutes, by how they ended."
+    return bars("recent", "Last 3 hours", Axis("from", labels, ticks), series, format.whole, told=told)
+
+
+def _hours(hours: Sequence[Mapping[str, Any]], zone: tzinfo | None) -> Chart:
+    starts = [_local(part["start"], zone) for part in hours]
+    sizes: dict[str, int] = {}
+    for part in hours:
+        for name, sums in part["models"].items():
+            sizes[name] = sizes.get(name, 0) + all_tokens(sums)
+    names = sorted(sizes, key=lambda name: (-sizes[name], name))
+    own, rest = names[:MODELS], names[MODELS:]
+    series = [
+        Series(name or "(none)", style, [all_tokens(part["models"].get(name)) for part in hours])
+        for name, style in zip(own, PALETTE, strict=False)
+    ]
+    if rest:
+        others = [sum(all_tokens(part["models"].get(name)) for name in rest) for part in hours]
+        series.append(Series(f"{len(rest)} others", "other", others))
+    ticks = [(number, f"{start:%H:00}") for number, start in enumerate(starts) if start.hour % 3 == 0]
+    axis = Axis("hour", [f"{start:%a %H:00}" for start in starts], ticks)
+    told = "Tokens of the last 24 hours, all four kinds, by the hour and the model that was asked for."
+    return bars("hours", "Last 24 hours by model", axis, series, format.tokens, told=told)
+
+
+def _weeks(weeks: Sequence[Mapping[str, Any]], zone: tzinfo | None) -> Chart:
+    """Sums since the beginning of the week, one line for each week: of cost, or of tokens where no price is
+    known."""
+    compared = list(weeks[-COMPARED:])
+    priced = any(week["cost"] for week in compared)
+    begins = [_local(day["start"], zone) for day in compared[-1]["days"]]
+    now_in = len(begins)
+    series = []
+    for back, week in enumerate(reversed(compared)):
+        total = 0.0
+        course: list[float | None] = []
+        for day in week["days"]:
+            total += (day["cost"] or 0) if priced else all_tokens(day)
+            course.append(total)
+        if back == 0:
+            now_in = _last_with(week["days"])
+            course = [value if place <= now_in else None for place, value in enumerate(course)]
+        start = _local(week["start"], zone)
+        name = ("this week", "last week")[back] if back < 2 else f"of {start:%d %b}"
+        series.append(Series(name, f"week{back}", course))
+    labels = [f"{day:%a}" for day in begins]
+    axis = Axis("until the end of", labels, list(enumerate(labels)))
+    what = "Cost" if priced else "Tokens"
+    told = f"{what} since the week began, day by day, of this week and the {len(compared) - 1} before."
+    unit = format.usd if priced else format.tokens
+    return lines("weeks", f"Weeks against each other: {what.lower()}", axis, series, unit, told=told)
+
+
+def _last_with(days: Sequence[Mapping[str, Any]]) -> int:
+    """The last day on which there were requests, for nothing is known of what follows."""
+    return max((number for number, day in enumerate(days) if day["requests"]), default=0)
+
+
+def _money(days: Sequence[Mapping[str, Any]]) -> Chart:
+    series = [
+        Series("cost", "cost", [day["cost"] for day in days]),
+        Series("saved", "saved", [max(day["saved"] or 0, 0) for day in days]),
+    ]
+    told = "Cost of each of the last 30 days, and above it what was saved against Anthropic's list prices."
+    return bars("money", "Cost and what was saved, 30 days", _day_axis(days), series, format.usd, told=told)
+
+
+def _tokens(days: Sequence[Mapping[str, Any]]) -> Chart:
+    series = [Series(name, style, [day[column] for day in days]) for name, column, style in KINDS]
+    told = "Tokens of each of the last 30 days by their kind."
+    return bars("tokens", "Tokens, 30 days", _day_axis(days), series, format.tokens, told=told)
+
+
+def _cache(days: Sequence[Mapping[str, Any]]) -> Chart:
+    series = [Series("read from cache", "c2", [day["cache_hit"] for day in days])]
+    told = "Percent of the input tokens of each of the last 30 days that were read from a cache."
+    return lines("cache", "Cache hits, 30 days", _day_axis(days), series, format.percent, top=100, told=told)
+
+
+def _day_axis(days: Sequence[Mapping[str, Any]]) -> Axis:
+    dates = [datetime.fromisoformat(day["date"]) for day in days]
+    ticks = [
+        (number, f"{date:%d %b}") for number, date in enumerate(dates) if (len(dates) - 1 - number) % 7 == 0
+    ]
+    return Axis("day", [f"{date:%a %d %b}" for date in dates], ticks)
+
+
+def _local(moment: str, zone: tzinfo | None) -> datetime:
+    return datetime.fromisoformat(moment).astimezone(zone)
+
+
+def all_tokens(sums: Mapping[str, Any] | None) -> int:
+    return 0 if sums is None else sum(sums[name] for name in TOKEN_FIELDS)
+
+
+# the page
+
+
+def page(told: Mapping[str, Any], now: Mapping[str, Any], week: Week) -> dict[str, Any]:
+    """What overview.html shows: `told` as `figures` gives it, `now` as data.json has it."""
+    zone, totals, providers = zone_of(week), told["totals"], told["providers"]
+    styles = styles_of((*now["providers"], *(one["provider"] for one in providers)))
+    whole = sum(one["requests"] for one in providers)
+    slowest = max((one["first_byte_p95_ms"] or 0 for one in providers), default=0)
+    return {
+        "charts": charts(told, week),
+        "totals": totals,
+        "all_tokens": all_tokens(totals),
+        "all_input": all_tokens(totals) - totals["output_tokens"],
+        "styles": styles,
+        "windows": list(_windows(now, zone)),
+        "states": [_state(name, one, now) for name, one in now["providers"].items()],
+        "providers": [
+            one
+            | {
+                "all_tokens": all_tokens(one),
+                "spans": shares([(styles[one["provider"]], one["requests"])], whole),
+            }
+            for one in providers
+        ],
+        "first_bytes": [
+            one | {"spans": _first_byte(one, styles[one["provider"]], slowest)}
+            for one in providers
+            if one["first_byte_p50_ms"] is not None
+        ],
+    }
+
+
+def styles_of(names: Iterable[str]) -> dict[str, str]:
+    """A colour for each provider, the same while their names are."""
+    return {name: PALETTE[number % len(PALETTE)] for number, name in enumerate(sorted(set(names)))}
+
+
+def _first_byte(one: Mapping[str, Any], style: str, slowest: int) -> list[Span]:
+    """A bar to the median, and from there a light one to the 95th of a hundred."""
+    p50, p95 = one["first_byte_p50_ms"], one["first_byte_p95_ms"]
+    return shares([(style, p50), (f"{style} light", p95 - p50)], slowest)
+
+
+def _windows(now: Mapping[str, Any], zone: tzinfo | None) -> Iterator[dict[str, Any]]:
+    """The quota windows of all providers and accounts that were ever heard of."""
+    for name, provider in now["providers"].items():
+        quota = provider["quota"] or {}
+        accounts = {"": quota, **quota.get("accounts", {})}
+        for account, meter in accounts.items():
+            of = f"{name} {PurePath(account).name}" if account else name
+            for window, one in meter.get("windows", {}).items():
+                if one["percent"] or one["resets_at"]:
+                    yield {"of": of, "name": window, **_window(one, zone)}
+
+
+def _window(one: Mapping[str, Any], zone: tzinfo | None) -> dict[str, Any]:
+    percent = one["percent"]
+    is_shut = one["status"] not in (None, "allowed") and not str(one["status"]).startswith("allowed")
+    reset = _local(one["resets_at"], zone) if one["resets_at"] else None
+    return {
+        "percent": percent,
+        "state": "bad" if is_shut or percent >= 95 else "warn" if percent >= 75 or one["forecast"] else "",
+        "resets": f"resets {reset:%a %H:%M}" if reset else "",
+        "forecast": one["forecast"],
+    }
+
+
+def _state(name: str, one: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """A provider in the rules."""
+    well = one["available"] and one["circuit"] == "closed"
+    state = "good" if well else "warn" if one["available"] else "bad"
+    return {"name": name, **one, "state": state, "budget": now["budgets"].get(name)}

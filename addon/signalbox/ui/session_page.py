@@ -1,0 +1,244 @@
+"""`/ui/sessions` and `/ui/sessions/ID`: sessions, and one of them turn by turn on a time axis."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, tzinfo
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from signalbox.anthropic.api import Usage
+from signalbox.record.prices import PriceTable
+from signalbox.record.queries import Filter, LedgerReader
+from signalbox.ui import format, overview, request_page
+from signalbox.ui.charts import shares
+
+if TYPE_CHECKING:
+    from signalbox.ui.dashboard import State
+
+TIERS = ("opus", "sonnet", "haiku", "fable", "other")
+CAUSES = {
+    "model": "another model answered than before",
+    "provider": "another provider answered than before",
+    "key": "another key was used than before",
+    "tools": "the tools changed",
+    "system": "the system text changed",
+    "message": "the first message that differs, from 0",
+    "router": "an edit of the router's differed from the last time",
+    "expired": "the pause was longer than the cache lives",
+    "unknown": "nothing that was sent explains it",
+}
+"""What stands in the column `cache_cause` (the contract, section 8), for people."""
+SESSIONS = 50
+"""On one page."""
+TURNS = 250
+"""On one page."""
+ALONE = 2000
+"""Turns in a file of its own."""
+PAUSE = 120_000
+"""Milliseconds without any request that the time axis leaves out."""
+_BREAK = 1.2
+"""Percent of the width that stand for such a pause."""
+_LEAST = 0.25
+"""Percent of the width of the shortest bar."""
+_APART = 7.0
+"""Percent of the width between two labels."""
+
+
+def sessions(reader: LedgerReader, which: Filter, number: int, state: "State") -> dict[str, Any]:
+    """What sessions.html shows."""
+    found = reader.sessions(which, limit=SESSIONS + 1, offset=(number - 1) * SESSIONS)
+    most = max((overview.all_tokens(one) for one in found), default=0)
+    return {
+        "sessions": [_listed(one, most) for one in found[:SESSIONS]],
+        "number": number,
+        "more": len(found) > SESSIONS,
+        "choices": reader.choices(request_page.CHOICES),
+    }
+
+
+def _listed(one: Mapping[str, Any], most: int) -> dict[str, Any]:
+    project = one["project"]
+    return {
+        **one,
+        "folder": PurePath(project).name if project else None,
+        "took": one["last"] - one["first"],
+        "all_tokens": overview.all_tokens(one),
+        "spans": shares([(style, one[name]) for style, name in request_page.PARTS], most),
+    }
+
+
+class Bar(NamedTuple):
+    """A request on the time axis, in percent of the width."""
+
+    x: float
+    width: float
+    style: str
+    told: str
+    missed: bool
+
+
+class Lane(NamedTuple):
+    name: str
+    bars: list[Bar]
+
+
+class Label(NamedTuple):
+    x: float
+    text: str
+
+
+class TimeAxis:
+    """Places moments (Unix milliseconds) in percent of a width; long pauses are left out."""
+
+    def __init__(self, spans: Sequence[tuple[int, int]]) -> None:
+        """`spans` are beginnings and ends of requests, in the order of their beginnings."""
+        self.busy: list[list[int]] = []
+        for begin, end in spans:
+            if self.busy and begin - self.busy[-1][1] <= PAUSE:
+                self.busy[-1][1] = max(self.busy[-1][1], end)
+            else:
+                self.busy.append([begin, max(end, begin + 1)])
+        breaks = len(self.busy) - 1
+        self._break = min(_BREAK, 40 / breaks) if breaks else 0.0
+        self._scale = (100 - self._break * max(breaks, 0)) / max(sum(e - b for b, e in self.busy), 1)
+
+    def place(self, moment: int) -> float:
+        x = 0.0
+        for begin, end in self.busy:
+            if moment <= end:
+                return x + max(moment - begin, 0) * self._scale
+            x += (end - begin) * self._scale + self._break
+        return 100.0
+
+    def labels(self, zone: tzinfo | None) -> list[Label]:
+        """The time at the beginning, after each pause, and in between, where there is room."""
+        wanted: list[int] = []
+        for begin, end in self.busy:
+            step = (end - begin) / max(round((end - begin) * self._scale / 16), 1)
+            wanted += [round(begin + part * step) for part in range(max(round((end - begin) / step), 1))]
+        labels: list[Label] = []
+        for moment in wanted:
+            x = self.place(moment)
+            if x < 96 and (not labels or x - labels[-1].x >= _APART):
+                local: datetime = format.of_ms(moment).astimezone(zone)
+                labels.append(Label(round(x, 2), f"{local:%H:%M}"))
+        return labels
+
+
+def session(
+    reader: LedgerReader, name: str, number: int, state: "State", prices: PriceTable, *, whole: bool
+) -> dict[str, Any] | None:
+    """What session.html shows; None where nothing of the session is on record. `whole`: on one page."""
+    which = Filter(session=name)
+    totals = reader.totals(which)
+    if not totals.requests:
+        return None
+    limit = ALONE if whole else TURNS
+    pages = max(-(-totals.requests // limit), 1)
+    number = 1 if whole else min(number, pages)
+    found = reader.requests(which, limit=limit, offset=(number - 1) * limit, oldest=True)
+    rows = [dict(row) for row in found]
+    agents = reader.agents([row["id"] for row in rows])
+    zone = overview.zone_of(state.rules.week)
+    turns = _turns(rows, agents, state, prices)
+    axis = TimeAxis([(row["ts"], row["ts"] + row["latency_ms"]) for row in rows])
+    costs = [turn["miss_cost"] for turn in turns if turn["miss_cost"] is not None]
+    return {
+        "totals": totals,
+        "all_tokens": overview.all_tokens(msgspec.structs.asdict(totals)),
+        "tiers": [tier for tier in TIERS if any(turn["style"] == tier for turn in turns)],
+        "has_errors": any(turn["status"] == "error" for turn in turns),
+        "miss_cost": sum(costs) if costs else None,
+        "causes": CAUSES,
+        "turns": turns,
+        "lanes": _lanes(turns, axis),
+        "labels": axis.labels(zone),
+        "pauses": len(axis.busy) - 1,
+        "misses": [turn for turn in turns if turn["cache_cause"]],
+        "project": next((row["project"] for row in rows if row["project"]), None),
+        "client": next((row["client"] for row in rows if row["client"]), None),
+        "number": number,
+        "pages": pages,
+    }
+
+
+def _turns(
+    rows: Sequence[Mapping[str, Any]], agents: Mapping[Any, str | None], state: "State", prices: PriceTable
+) -> list[dict[str, Any]]:
+    names = _agent_names(rows, agents)
+    most = max((overview.all_tokens(row) for row in rows), default=0)
+    before: dict[str, Mapping[str, Any]] = {}
+    turns = []
+    for number, row in enumerate(rows, 1):
+        agent = names[row["id"]]
+        turn = request_page.shown(row, most, state) | {"turn": number, "who": agent, "grew": ""}
+        previous = before.get(agent)
+        missed = _missed(row, previous)
+        turn |= {"missed": missed, "miss_cost": _price(row, missed, state, prices)}
+        if row["status"] == "success":
+            before[agent] = row
+        turns.append(turn)
+    return turns
+
+
+def _agent_names(rows: Sequence[Mapping[str, Any]], agents: Mapping[Any, str | None]) -> dict[Any, str]:
+    """By the id of a request who sent it: `main`, or `subagent 1` in the order of their first requests.
+
+    Older requests have no agent id any more: their subagents are told apart by what overlaps in time.
+    """
+    names: dict[Any, str] = {}
+    known: dict[str, str] = {}
+    unnamed: list[tuple[int, str]] = []
+    for row in rows:
+        if row["agent"] != "subagent":
+            names[row["id"]] = "main"
+            continue
+        agent = agents.get(row["id"])
+        if agent:
+            names[row["id"]] = known.setdefault(agent, f"subagent {len(known) + 1}")
+            continue
+        begin, end = row["ts"], row["ts"] + row["latency_ms"]
+        free = next((place for place, (until, _) in enumerate(unnamed) if until <= begin), None)
+        if free is None:
+            free = len(unnamed)
+            unnamed.append((0, f"subagents {free + 1}" if agents else f"subagent {free + 1}"))
+        unnamed[free] = (end, unnamed[free][1])
+        names[row["id"]] = unnamed[free][1]
+    return names
+
+
+def _missed(row: Mapping[str, Any], previous: Mapping[str, Any] | None) -> int:
+    """Tokens that the request before had left in the cache and this one did not read."""
+    if not row["cache_cause"] or previous is None:
+        return 0
+    left = previous["cache_read_input_tokens"] + previous["cache_creation_input_tokens"]
+    return int(max(left - row["cache_read_input_tokens"], 0))
+
+
+def _price(row: Mapping[str, Any], missed: int, state: "State", prices: PriceTable) -> float | None:
+    """What it cost to write these tokens again in place of reading them."""
+    provider = state.rules.providers.get(row["backend"])
+    if provider is None or not missed:
+        return None
+    at, model = format.of_ms(row["ts"]), row["upstream_model"]
+    written = prices.cost(provider, model, Usage(cache_creation_input_tokens=missed), at)
+    read = prices.cost(provider, model, Usage(cache_read_input_tokens=missed), at)
+    return None if written is None or read is None else written - read
+
+
+def _lanes(turns: Sequence[Mapping[str, Any]], axis: TimeAxis) -> list[Lane]:
+    lanes: dict[str, Lane] = {}
+    for turn in turns:
+        begin = axis.place(turn["ts"])
+        end = axis.place(turn["ts"] + turn["latency_ms"])
+        cause = f"\ncache miss: {turn['cache_cause']}" if turn["cache_cause"] else ""
+        told = (
+            f"{turn['turn']}. {turn['model']} → {turn['backend']} {turn['upstream_model']}\n"
+            f"{format.tokens(turn['tokens_in'])} in, {format.tokens(turn['output_tokens'])} out, "
+            f"{format.usd(turn['cost'])}, {format.duration(turn['latency_ms'])}{cause}"
+        )
+        style = "error" if turn["status"] == "error" else turn["style"]
+        bar = Bar(round(begin, 3), round(max(end - begin, _LEAST), 3), style, told, bool(turn["cache_cause"]))
+        lanes.setdefault(turn["who"], Lane(turn["who"], [])).bars.append(bar)
+    return sorted(lanes.values(), key=lambda lane: lane.name != "main")
