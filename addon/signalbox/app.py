@@ -175,6 +175,8 @@ class App:
     def __init__(self, master: "Master", environ: Mapping[str, str] = os.environ) -> None:
         self.master = master
         self.environ = environ
+        self.is_plain = environ.get("SIGNALBOX_PLAIN", "") not in ("", "0")
+        """Whether the router's shortcuts through mitmproxy are off; see docs/performance.md."""
         self.exchanges: WeakKeyDictionary[Any, Exchange] = WeakKeyDictionary()
         """Flow to exchange: kept as long as the flow, never written to a flow file."""
         self.client_hosts: WeakKeyDictionary[Any, str] = WeakKeyDictionary()

@@ -9,6 +9,8 @@ import pytest
 from mitmproxy import exceptions
 from mitmproxy.addonmanager import AddonManager
 from mitmproxy.addons.anticache import AntiCache
+from mitmproxy.addons.onboarding import Onboarding
+from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.hooks import Hook
 from mitmproxy.log import LegacyLogEvents, LogEntry
 from mitmproxy.options import Options
@@ -138,7 +140,7 @@ def begun(*addons: object) -> tuple[list[str], list[str]]:
         install(manager)
         manager.add(*addons)
         heard: list[str] = []
-        rest = manager.begin(RungHook(heard))
+        rest = manager.begin(RungHook.name, heard)
         at_once = [*heard]
         if rest is not None:
             await rest
@@ -176,10 +178,10 @@ def test_an_add_on_of_mitmproxy_is_called_only_while_its_option_is_set():
         install(context.master.addons)
         context.master.addons.add(Counting())
         flow = tflow()
-        context.master.addons.begin(HttpRequestHook(flow))
+        context.master.addons.begin(HttpRequestHook.name, flow)
         assert not calls
         context.options.anticache = True
-        context.master.addons.begin(HttpRequestHook(flow))
+        context.master.addons.begin(HttpRequestHook.name, flow)
         assert calls == [flow]
 
 
@@ -219,3 +221,15 @@ def test_a_record_of_a_log_becomes_a_hook_where_an_add_on_hears_it_and_only_ther
     finally:
         logs.uninstall()
     assert [entry.rpartition(" ")[2] for entry in listener.heard] == ["somebody"]
+
+
+def test_the_page_of_mitmproxys_certificate_is_served_by_forward_proxies_alone():
+    with taddons.context(Proxyserver()) as context:
+        manager = context.master.addons
+        install(manager)
+        manager.add(Onboarding())
+        assert manager.handles(HttpRequestHook.name)
+        context.options.mode = ["reverse:http://upstream.invalid"]
+        assert not manager.handles(HttpRequestHook.name)
+        context.options.keep_host_header = True
+        assert manager.handles(HttpRequestHook.name)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from signalbox.proxy import hook_dispatch, http1, layer, setup
+from signalbox.proxy import connections, hook_dispatch, http1, layer
 from signalbox.proxy.stream import RoutedStream
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what its add-ons import
@@ -114,6 +114,11 @@ SIGNATURES = {
     f"{HTTP}:Http1Server.read_body": "self event",
     f"{HTTP}:Http1Server.send": "self event",
     f"{HTTP}:validate_request": "mode request validate_inbound_headers",
+    "mitmproxy.proxy.server:ConnectionHandler.handle_connection": "self connection",
+    "mitmproxy.proxy.server:ConnectionHandler.close_connection": "self connection half_close",
+    "mitmproxy.proxy.server:ConnectionHandler.hook_task": "self hook",
+    "mitmproxy.proxy.server:ConnectionHandler.wakeup": "self request",
+    "mitmproxy.utils.asyncio_utils:create_task": "coro name keep_ref client",
     "mitmproxy.proxy.commands:CloseTcpConnection.__init__": "self connection half_close",
     "mitmproxy.proxy.layers:TCPLayer.__init__": "self context ignore",
     "mitmproxy.proxy.layers.tls:parse_client_hello": "data",
@@ -224,7 +229,7 @@ def test_what_waits_for_a_connection_or_a_hook_is_kept_where_it_is_looked_for(pa
 
 def test_nothing_of_ours_hides_what_it_does_not_mean_to():
     """A new release may use a name that the router's own classes have taken."""
-    wire = (http1.ClientHttp1, http1.UpstreamHttp1, setup.RouterConnectionHandler)
+    wire = (http1.ClientHttp1, http1.UpstreamHttp1, connections.DirectConnectionHandler)
     classes = (RoutedStream, *wire, layer.RouterLayer, hook_dispatch.CachingAddonManager)
     theirs = {
         kind: next(base for base in kind.__mro__ if not base.__module__.startswith("signalbox"))
@@ -242,17 +247,18 @@ def test_nothing_of_ours_hides_what_it_does_not_mean_to():
         "check_invalid",
         "clear",
         "get_connection",
+        "handle_connection",
         "handle_event",
         "handle_protocol_error",
         "make_server_connection",
         "make_stream",
-        "open_connection",
         "read_body",
         "read_headers",
         "register",
         "register_connection",
         "remove",
         "send",
+        "server_event",
         "state_consume_request_body",
         "state_stream_response_body",
         "state_wait_for_request_headers",

@@ -10,10 +10,10 @@ For every record of a log it walks them too, with a hook that has long been repl
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from mitmproxy import hooks, http
 from mitmproxy.addonmanager import AddonManager, safecall, traverse
@@ -21,6 +21,7 @@ from mitmproxy.exceptions import AddonHalt
 from mitmproxy.flow import Flow
 from mitmproxy.log import AddLogHook, LegacyLogEvents
 from mitmproxy.proxy.commands import StartHook
+from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
 
 type Handlers = list[list[Callable[..., Any]]]
 """One list for each add-on of the chain: its own handler and those of the add-ons inside it."""
@@ -31,6 +32,7 @@ IDLE_WITHOUT = {
     "anticache": "anticache",
     "anticomp": "anticomp",
     "blocklist": "block_list",
+    "dumper": "flow_detail",
     "maplocal": "map_local",
     "mapremote": "map_remote",
     "modifybody": "modify_body",
@@ -43,6 +45,17 @@ IDLE_WITHOUT = {
     "upstreamauth": "upstream_auth",
 }
 """Add-ons of mitmproxy whose handlers of flows do nothing while their option is empty."""
+FORWARD_ONLY = ("onboarding",)
+"""Those that do nothing where all listeners are reverse proxies: `mitm.it` is never the host there. Its
+handler is asynchronous, and alone would cost a task for each request."""
+
+
+class FlowHook(Protocol):
+    """The class of a hook about a flow."""
+
+    name: str
+
+    def __call__(self, flow: http.HTTPFlow) -> StartHook: ...
 
 
 @dataclass
@@ -128,39 +141,38 @@ class CachingAddonManager(AddonManager):
         if isinstance(event, SignalboxResumeHook) and event.pending is not None:
             await event.pending
         else:
-            steps = self._steps(event)
+            steps = self._steps(event.name, event.args())
             for awaitable in steps:
                 await _finish(steps, awaitable)
 
-    def begin(self, hook: hooks.Hook) -> asyncio.Task[None] | None:
-        """Run a hook as `handle_lifecycle` does, but now. Returns what is left of it where a handler is
-        asynchronous and does not end at once."""
-        flow = hook.args()[0]
-        steps = self._steps(hook, *([hooks.UpdateHook([flow])] if isinstance(flow, Flow) else []))
+    def begin(self, name: str, data: Any) -> asyncio.Task[None] | None:
+        """Run the hook `name` as `handle_lifecycle` does, but now. Returns what is left of it where a handler
+        is asynchronous and does not end at once."""
+        steps = self._lifecycle(name, data)
         for awaitable in steps:
             loop = asyncio.get_running_loop()
             task = asyncio.Task(_finish(steps, awaitable), loop=loop, eager_start=True)
             return None if task.done() else task
         return None
 
-    def _steps(self, *events: hooks.Hook) -> Steps:
+    def _lifecycle(self, name: str, data: Any) -> Steps:
+        yield from self._steps(name, (data,))
+        if isinstance(data, Flow) and self.handles(hooks.UpdateHook.name):
+            yield from self._steps(hooks.UpdateHook.name, ([data],))
+
+    def _steps(self, name: str, args: Sequence[Any]) -> Steps:
         """Call all handlers; gives what an asynchronous one returns, to be waited for before the next."""
-        for event in events:
-            args = event.args()
+        for handlers in self._handlers(name):
             try:
-                for handlers in self._handlers(event.name):
-                    try:
-                        for handler in handlers:
-                            result = handler(*args)
-                            if result is not None and inspect.isawaitable(result):
-                                yield result
-                    except AddonHalt:
-                        raise
-                    except Exception:
-                        with safecall():  # which tells of it, or passes it on
-                            raise
+                for handler in handlers:
+                    result = handler(*args)
+                    if result is not None and inspect.isawaitable(result):
+                        yield result
             except AddonHalt:
-                continue
+                return
+            except Exception:
+                with safecall():  # which tells of it, or passes it on
+                    raise
 
     def handles(self, name: str) -> bool:
         """Whether any add-on has a handler of this name."""
@@ -184,8 +196,12 @@ class CachingAddonManager(AddonManager):
     def _is_idle(self, addon: Any) -> bool:
         if not type(addon).__module__.startswith("mitmproxy.addons."):
             return False
-        option = IDLE_WITHOUT.get(type(addon).__name__.lower())
-        options = self.master.options
+        name, options = type(addon).__name__.lower(), self.master.options
+        if name in FORWARD_ONLY:
+            keeps_host = "keep_host_header" in options and options.keep_host_header
+            modes = map(ProxyMode.parse, options.mode)
+            return not keeps_host and all(isinstance(mode, ReverseMode) for mode in modes)
+        option = IDLE_WITHOUT.get(name)
         return option is not None and option in options and not getattr(options, option)
 
 
@@ -204,11 +220,10 @@ async def _finish(steps: Steps, awaitable: Awaitable[Any]) -> None:
             return
 
 
-def begin(manager: AddonManager, hook: StartHook) -> StartHook | None:
-    """Run a hook without a task and a turn of the event loop. Returns what is to be yielded in its place,
-    where it is not over by that."""
+def begin(manager: AddonManager, hook: FlowHook, flow: http.HTTPFlow) -> StartHook | None:
+    """Run a hook of this kind without a task and a turn of the event loop. Returns what is to be yielded in
+    its place, where it is not over by that."""
     if not isinstance(manager, CachingAddonManager):
-        return hook
-    pending = manager.begin(hook)
-    flow = hook.args()[0]
+        return hook(flow)
+    pending = manager.begin(hook.name, flow)
     return SignalboxResumeHook(flow, pending) if pending is not None or flow.intercepted else None

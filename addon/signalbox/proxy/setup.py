@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mitmproxy import optmanager
 from mitmproxy.addonmanager import AddonManager
-from mitmproxy.connection import Client, ConnectionState
+from mitmproxy.connection import Client
 from mitmproxy.flow import Flow
 from mitmproxy.log import MitmFormatter
 from mitmproxy.master import Master
 from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.options import Options
-from mitmproxy.proxy import commands, events, server_hooks
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.layers import TCPLayer
 from mitmproxy.proxy.layers.tls import parse_client_hello
-from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, ReverseMode, Socks5Mode, UpstreamMode
 
 from signalbox import ports
@@ -30,6 +28,7 @@ from signalbox.background import picker
 from signalbox.config.document import nearest
 from signalbox.config.rules import ANTHROPIC_HOST
 from signalbox.inspect import views
+from signalbox.proxy import connections
 from signalbox.proxy.classify import LOOPBACK_ONLY, REPLAY_REFUSED, is_anthropic, is_refused_replay
 from signalbox.proxy.hook_dispatch import install as install_hook_dispatch
 from signalbox.proxy.layer import take_over
@@ -45,7 +44,6 @@ DEFAULTS = {"connection_strategy": "lazy", "flow_detail": 0}
 """Options set unless the user has set them: no upstream is connected to before a rule says so, and the
 console has one line a request, ours."""
 OPTIONS = ("router_rules", "router_state")
-RESET = "Connection reset by peer"
 STARTING = "The router is starting."
 
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  they are read, not bound
@@ -71,7 +69,8 @@ def install(app: "App") -> None:
     master = app.master
     master.addons.register(app.guard)
     master.addons.chain.insert(0, app.guard)
-    install_hook_dispatch(master.addons)
+    if not app.is_plain:
+        install_hook_dispatch(master.addons)
     refuse_replays(master.addons)
     views.register()
     for name, value in DEFAULTS.items():
@@ -216,35 +215,9 @@ def refuse_replays(manager: AddonManager) -> None:
 # connections
 
 
-class RouterConnectionHandler(ProxyConnectionHandler):
-    async def open_connection(self, command: commands.OpenConnection) -> None:
-        """A peer that resets right after it has accepted leaves a socket without peer. mitmproxy 12.3 fails
-        an assertion on that and reports no event: the stream would wait for ever."""
-        connection = command.connection
-        try:
-            await super().open_connection(command)
-        except AssertionError:
-            if connection.peername is not None or connection not in self.transports:
-                raise
-            if (writer := self.transports.pop(connection).writer) is not None:
-                writer.close()
-            connection.state, connection.error = ConnectionState.CLOSED, RESET
-            connection.timestamp_tcp_setup = None
-            data = server_hooks.ServerConnectionHookData(client=self.client, server=connection)
-            await self.handle_hook(server_hooks.ServerConnectErrorHook(data))
-            await self.server_event(events.OpenConnectionCompleted(command, RESET))
-
-
-def adopt_handler(master: Master, client: Client) -> None:
-    """Make the handler of a client that has just connected ours."""
-    handler = master.addons.get("proxyserver").connections.get(client.id)
-    if type(handler) is ProxyConnectionHandler:
-        handler.__class__ = RouterConnectionHandler
-
-
 def client_connected(app: "App", client: Client) -> None:
     """Use our connection handler, and refuse peers that may not connect."""
-    adopt_handler(app.master, client)
+    connections.adopt(app.master, client, plain=app.is_plain)
     if not app.is_running:
         client.error = STARTING
     elif not app.admits(client.peername[0]):

@@ -68,6 +68,7 @@ from signalbox.proxy.headers import (
     with_secrets,
 )
 from signalbox.proxy.hook_dispatch import (
+    FlowHook,
     SignalboxAttemptHook,
     SignalboxLearnedHook,
     SignalboxRefreshHook,
@@ -273,9 +274,9 @@ class RoutedStream(HttpStream):
         kept = (event for event in self._paused_event_queue if not isinstance(event, kinds))
         self._paused_event_queue = deque(kept)
 
-    def hook(self, hook: commands.StartHook) -> Commands[None]:
+    def hook(self, kind: FlowHook) -> Commands[None]:
         """Run a hook in place, and wait for what is left of it. Raises ClientLeft."""
-        if (rest := begin(self.app.master.addons, hook)) is not None:
+        if (rest := begin(self.app.master.addons, kind, self.flow)) is not None:
             yield rest
         self._raise_if_gone()
 
@@ -302,7 +303,7 @@ class RoutedStream(HttpStream):
             reply = None
             if not isinstance(command, HttpRequestHeadersHook):
                 reply = yield command
-            elif (rest := begin(self.app.master.addons, command)) is not None:
+            elif (rest := begin(self.app.master.addons, HttpRequestHeadersHook, self.flow)) is not None:
                 yield rest
             if isinstance(command, HttpConnectHook):  # no flow of a CONNECT goes further than this
                 mask_headers(self.flow.request.headers)
@@ -333,8 +334,8 @@ class RoutedStream(HttpStream):
                 return
             knows_issuers = self.app.stores.provenance.is_current or not may_hold_thinking(self.flow.request)
             if self.exchange.rules.login_folders or not knows_issuers:
-                yield from self.hook(SignalboxRefreshHook(self.flow))
-            yield from self.hook(HttpRequestHook(self.flow))
+                yield from self.hook(SignalboxRefreshHook)
+            yield from self.hook(HttpRequestHook)
             if self.flow.response is not None:
                 yield from self._respond(self.flow.response)
             else:
@@ -582,7 +583,7 @@ class RoutedStream(HttpStream):
         if not provider.is_anthropic:
             answer.drop_private_headers()
         log_received(exchange, provider, status)
-        yield from self.hook(HttpResponseHeadersHook(flow))
+        yield from self.hook(HttpResponseHeadersHook)
         if not has_head:
             answer.frame(flow.request.http_version)
             yield SendHttp(ResponseHeaders(self.stream_id, response, False), client)
@@ -645,7 +646,7 @@ class RoutedStream(HttpStream):
             exchange.dispatch.answer_began(answer.facts.message_id)
         if data:
             if not exchange.is_provenance_written:
-                yield from self.hook(SignalboxLearnedHook(self.flow))
+                yield from self.hook(SignalboxLearnedHook)
             if self._stored is not None:
                 self._stored.add(data)
             yield SendHttp(ResponseData(self.stream_id, data), self.context.client)
@@ -669,7 +670,7 @@ class RoutedStream(HttpStream):
             exchange.conclude(answer.final(datetime.now(UTC)))
         self._close_stored()
         response.timestamp_end = time.time()
-        yield from self.hook(HttpResponseHook(self.flow))
+        yield from self.hook(HttpResponseHook)
         self.client_state = self.server_state = self.state_errored
         self.flow.live = False
         yield DropStream(self.stream_id)
@@ -826,9 +827,9 @@ class RoutedStream(HttpStream):
     def _respond(self, response: http.Response) -> Commands[None]:
         """An answer that a hook has set."""
         response.timestamp_start = time.time()
-        yield from self.hook(HttpResponseHeadersHook(self.flow))
+        yield from self.hook(HttpResponseHeadersHook)
         response.timestamp_end = time.time()
-        yield from self.hook(HttpResponseHook(self.flow))
+        yield from self.hook(HttpResponseHook)
         self.client_state = self.state_done
         yield from self._send(response)
         self.client_state = self.server_state = self.state_errored

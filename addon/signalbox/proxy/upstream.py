@@ -38,6 +38,7 @@ from mitmproxy.proxy.layers.http import (
 from mitmproxy.proxy.layers.http._events import ErrorCode
 
 from signalbox.errors import is_exhausted, short_reason
+from signalbox.proxy.connections import DirectConnectionHandler
 from signalbox.proxy.headers import invalid_head, not_an_answer
 from signalbox.proxy.http1 import UpstreamHttp1
 from signalbox.routing import outcome as outcomes
@@ -245,19 +246,29 @@ class UpstreamCall:
 
     def hold(self) -> None:
         """Read nothing more from this upstream until `go_on`, unless others are on its connection."""
-        transport = self._own_transport()
-        if transport is not None:
-            transport.pause_reading()
+        if (server := self._own_connection) is not None:
+            handler = self._handler
+            if isinstance(handler, DirectConnectionHandler):
+                handler.hold(server)
+            elif (transport := self._open_transport(server)) is not None:
+                transport.pause_reading()
 
     def go_on(self) -> None:
-        transport = self._own_transport()
-        if transport is not None:
-            transport.resume_reading()
+        if (server := self._own_connection) is not None:
+            handler = self._handler
+            if isinstance(handler, DirectConnectionHandler):
+                handler.go_on(server)
+            elif (transport := self._open_transport(server)) is not None:
+                transport.resume_reading()
 
-    def _own_transport(self) -> asyncio.Transport | None:
-        if self.server is None or isinstance(http_client(self._layer, self.server), Http2Client):
-            return None
-        transport = self._transport(self.server)
+    @property
+    def _own_connection(self) -> Server | None:
+        """None where others are on it."""
+        shared = self.server is None or isinstance(http_client(self._layer, self.server), Http2Client)
+        return None if shared else self.server
+
+    def _open_transport(self, server: Server) -> asyncio.Transport | None:
+        transport = self._transport(server)
         is_open = isinstance(transport, asyncio.Transport) and not transport.is_closing()
         return transport if is_open and isinstance(transport, asyncio.Transport) else None
 
@@ -267,10 +278,15 @@ class UpstreamCall:
 
     def _transport(self, peer: Connection) -> asyncio.WriteTransport | None:
         """Of a connection of this client, or of the client itself."""
-        proxyserver = self._stream.app.master.addons.get("proxyserver")
-        handler = proxyserver.connections.get(self._stream.context.client.id)
+        handler = self._handler
         found = handler.transports.get(peer) if handler is not None else None
         return found.writer.transport if found is not None and found.writer is not None else None
+
+    @property
+    def _handler(self) -> Any:
+        """mitmproxy's, of this client's connections."""
+        proxyserver = self._stream.app.master.addons.get("proxyserver")
+        return proxyserver.connections.get(self._stream.context.client.id)
 
     def release(self) -> Commands[None]:
         """Nothing of this call reaches the stream any more. What is under way upstream is cancelled."""
