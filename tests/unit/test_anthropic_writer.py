@@ -30,7 +30,7 @@ def _written(acts: list[tuple]) -> list[dict]:
     writer = Writer("msg_fake", "m", lambda text: f"signed {text}")
     for name, *values in acts:
         getattr(writer, name)(*values)
-    return writer.taken()
+    return writer.drain()
 
 
 @given(st.lists(ACTS), ENDS, st.lists(ACTS | ENDS))
@@ -51,8 +51,8 @@ def test_thinking_is_signed_when_its_block_closes():
 def test_taken_events_are_not_returned_again():
     writer = Writer("msg_fake", "m", str)
     writer.begin("m")
-    assert len(writer.taken()) == 1
-    assert writer.taken() == []
+    assert len(writer.drain()) == 1
+    assert writer.drain() == []
 
 
 # messages put together from events; the golden files `whole*` show them

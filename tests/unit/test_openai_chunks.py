@@ -164,7 +164,7 @@ def test_other_objects_are_not_errors(fine):
         (Event("", b"no error"), []),
         (Event("", b"[ERROR] out of memory"), [ErrorChunk(b"[ERROR] out of memory")]),
         (Event("", b'"Error: busy"'), [ErrorChunk(b'"Error: busy"')]),
-        (Event("", b'{"progress": 3}'), [Foreign(b'{"progress": 3}', says=False)]),
+        (Event("", b'{"progress": 3}'), [Foreign(b'{"progress": 3}', has_message=False)]),
         (Event("", b"[]"), []),
         (Event("", b"{"), [Malformed()]),
         (Event("", b"[{"), [Malformed()]),

@@ -55,7 +55,7 @@ def _run(*steps: Step, **changed: Any) -> tuple[ChatStream, list[dict[str, Any]]
     one = _stream(**changed)
     one.take(steps)
     one.end()
-    events = one.taken()
+    events = one.drain()
     check_events(events, is_cut=bool(one.facts.cut))
     return one, events
 

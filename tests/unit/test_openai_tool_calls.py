@@ -24,7 +24,7 @@ def _run(parts: list[Fragment], *, signed: bool = False, is_cut: bool = False) -
         calls.take(part)
     calls.finish(is_cut=is_cut)
     writer.stop("tool_use", {"output_tokens": 0})
-    events = writer.taken()
+    events = writer.drain()
     check_events(events)
     return events
 
@@ -122,10 +122,10 @@ def test_the_first_call_streams_and_the_others_wait():
     calls.take(Fragment(1, "call_4d5e6f", "Bash", '{"command":"ls"}'))
     calls.take(Fragment(0, arguments='{"path":'))
     assert calls.in_progress
-    assert _told(writer.taken()[1:]) == [("Read", '{"path":')]
+    assert _told(writer.drain()[1:]) == [("Read", '{"path":')]
     calls.take(Fragment(0, arguments='"a"}'))
     assert not calls.in_progress
-    kinds = [event["type"].removeprefix("content_block_") for event in writer.taken()]
+    kinds = [event["type"].removeprefix("content_block_") for event in writer.drain()]
     assert kinds == ["delta", "stop", "start", "delta", "stop"]
 
 
@@ -134,10 +134,10 @@ def test_a_signed_call_waits_for_what_belongs_to_it():
     writer.begin("m")
     calls = ToolCalls(writer, {}, "Seed", provider="fake", signed=True)
     calls.take(Fragment(0, "call_1a2b3c", "Read", "{}"))
-    assert len(writer.taken()) == 1
+    assert len(writer.drain()) == 1
     calls.take(Fragment(signature="c2ln"))
     calls.release()
-    assert writer.taken()[0]["content_block"]["id"] != "call_1a2b3c"
+    assert writer.drain()[0]["content_block"]["id"] != "call_1a2b3c"
 
 
 def test_a_signed_call_is_not_begun_before_it_is_complete():
@@ -145,7 +145,7 @@ def test_a_signed_call_is_not_begun_before_it_is_complete():
     calls = ToolCalls(writer, {}, "Seed", provider="fake", signed=True)
     calls.take(Fragment(0, "call_1a2b3c", "Read", '{"path":'))
     calls.release()
-    assert writer.taken() == []
+    assert writer.drain() == []
     assert not calls.in_progress
 
 

@@ -73,7 +73,7 @@ class Writer:
         self._ended = False
         self._thought: list[str] = []
 
-    def taken(self) -> list[MessagesEvent]:
+    def drain(self) -> list[MessagesEvent]:
         """What was written since the last time."""
         events, self._events = self._events, []
         return events
@@ -326,7 +326,7 @@ def warmed_up(model: str, input_tokens: int, *, seed: str, stream: bool) -> tupl
     writer = Writer(f"msg_{seed}", model, lambda _: "")
     writer.begin()
     writer.stop("max_tokens", {"input_tokens": input_tokens, "output_tokens": 0})
-    events = writer.taken()
+    events = writer.drain()
     if stream:
         return encode_events(events), EVENTS
     message = MessageBuilder()

@@ -1,1 +1,1 @@
-"""Other protocols behind one interface: what a provider is sent, and what its answer becomes."""
+"""Chat completions: translates requests to this protocol, and its answers and errors back."""

@@ -1,7 +1,7 @@
 """Parses chunks of chat completions into steps.
 
-One chunk, or a whole answer, which is read as one chunk, becomes steps; how each provider spells them ends
-here (openai-chat.md, 2 to 4). Nothing is assumed of any field's type.
+A whole answer is read as one chunk. The spelling of each provider is known here only (openai-chat.md, 2 to
+4). Any field may have any type.
 """
 
 import json
@@ -53,8 +53,8 @@ class Fragment(msgspec.Struct, frozen=True):
 
 
 class FullMessage(msgspec.Struct, frozen=True):
-    """A whole message. In a stream some providers send it last, after its pieces, or all of it so far in each
-    chunk; only the part that was not sent before counts."""
+    """A whole message. In a stream some providers send it after its pieces, or send in each chunk all of the
+    message so far; only the part that was not sent before counts."""
 
     steps: "tuple[Step, ...]"
 
@@ -80,8 +80,8 @@ class Foreign(msgspec.Struct, frozen=True):
     """An object that is neither a chunk nor an error."""
 
     body: bytes
-    says: bool
-    """Whether it has a message for people, like an error."""
+    has_message: bool
+    """Whether it has a message for people, as an error has."""
 
 
 class EndOfStream(msgspec.Struct, frozen=True):
@@ -111,7 +111,7 @@ _REASONING = ("reasoning_content", "reasoning_details", "reasoning", "thinking")
 """Several may hold the same text; the first counts (openai-chat.md, 3)."""
 _CALLS = ("tool_calls", "function_call", "extra_content")
 _ERROR = re.compile(rb'["\[(*\s]*error\b', re.IGNORECASE)
-"""An error that is not JSON, as some proxies write into a stream."""
+"""An error that is not JSON, as some proxies write it into a stream."""
 _OTHER_PROTOCOLS = ("message_start", "response.")
 """Types of the events of the Messages and the Responses API."""
 _FUNCTION_CALL = -1
@@ -176,10 +176,10 @@ def _choice(choice: Object, model: str, is_error: bool) -> Iterator[Step]:
     if delta or message:
         yield ChoiceStarted(model)
     if delta:
-        yield from _said(delta)
+        yield from _content(delta)
         yield from _calls(delta, is_whole=False)
-    if message and (said := (*_said(message), *_calls(message, is_whole=True))):
-        yield FullMessage(said)
+    if message and (steps := (*_content(message), *_calls(message, is_whole=True))):
+        yield FullMessage(steps)
     if usage := as_object(choice.get("usage")):
         yield UsageReported(usage)
     if (reason := as_text(choice.get("finish_reason"))) and not is_error:
@@ -189,7 +189,7 @@ def _choice(choice: Object, model: str, is_error: bool) -> Iterator[Step]:
         )
 
 
-def _said(delta: Object) -> Iterator[Step]:
+def _content(delta: Object) -> Iterator[Step]:
     if not delta.keys().isdisjoint(_REASONING) and (reasoning := _reasoning(delta)) is not None:
         yield reasoning
     content = delta.get("content")
@@ -255,5 +255,5 @@ def _arguments(value: object) -> str:
 
 
 def _signature(holder: Object) -> str:
-    told = as_object(as_object(holder.get("extra_content")).get("google")).get("thought_signature")
-    return whole_characters(as_text(told))
+    google = as_object(as_object(holder.get("extra_content")).get("google")).get("thought_signature")
+    return whole_characters(as_text(google))

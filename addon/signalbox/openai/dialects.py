@@ -65,7 +65,7 @@ _ALWAYS_THINKING: ModelGlobs = (
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
-    """What one kind of provider takes and sends. The defaults should work with every server."""
+    """How one kind of provider spells requests and answers. The defaults should work with every server."""
 
     name: DialectName
     hosts: tuple[str, ...] = ()
@@ -81,7 +81,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """Models that refuse `temperature` and `top_p`."""
     top_k: bool = False
     stops: int = 4
-    """Most stop sequences."""
+    """How many stop sequences it takes."""
     no_stops: ModelGlobs = REASONERS
     usage_option: bool = True
     """Whether it takes `stream_options`, which it needs to report the usage of a stream."""
@@ -101,9 +101,9 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """Whether system messages are allowed between others."""
     cache_control: ModelGlobs = ()
     own: ModelGlobs = ()
-    """Models of this provider, which others serve too."""
+    """Models made by this provider, which others serve too."""
     images: ModelGlobs = ALL
-    """Models that take images; for its own models at any provider."""
+    """Models that take images. Decides for the models in `own` at any provider."""
     image_urls: bool = True
     """Whether an image may be a URL."""
     pdf: Literal["file", "image_url", ""] = ""
@@ -140,15 +140,15 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     new_id: str = "call_{:.24}"
     """A format string that makes such an id of the hex digits of a hash."""
     signed_calls: ModelGlobs = ()
-    """Models that require `extra_content.google.thought_signature` at the first call of each step, also for
-    calls of other providers. What a provider itself gave with a call goes back to it for any model."""
+    """Models that require `extra_content.google.thought_signature` at the first call of each step, also if
+    another provider made the call. A signature that a provider gave is sent back to it for any model."""
 
-    replay: Literal["never", "told", "kept", "calls", "every", "details"] = "told"
-    """Which thinking goes back. never: none. told: if the field it came in is known. kept: all. calls: all,
-    and `placeholder` in messages with calls. every: all, and `placeholder` in each message. details:
-    OpenRouter's `reasoning_details`."""
+    replay: Literal["never", "known", "kept", "calls", "every", "details"] = "known"
+    """Which thinking is sent back. never: none. known: thinking whose field is known. kept: all. calls: all,
+    and `placeholder` in messages with calls that have none. every: all, and `placeholder` in each message
+    that has none. details: OpenRouter's `reasoning_details`."""
     reasoning: str = "reasoning_content"
-    """The field for thinking whose field is not known."""
+    """The field for thinking that came in an unknown field."""
     placeholder: str = ""
     """Replaces thinking that is required and missing."""
     switch: str = ""
@@ -158,7 +158,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     unstoppable: ModelGlobs = ()
     """Models whose thinking cannot be switched off."""
     efforts: tuple[Efforts, ...] = _OPENAI_EFFORTS
-    """The first row that matches the model holds; without one no effort is sent."""
+    """The first row that matches the model counts; if none matches, no effort is sent."""
     effort_field: Literal["reasoning_effort", "reasoning"] = "reasoning_effort"
     """`reasoning` is an object with `effort`. With a switch the effort is a field of `thinking`."""
     tools_without_effort: ModelGlobs = ()
@@ -366,14 +366,14 @@ def matches_any(model: str, globs: ModelGlobs) -> bool:
 
 
 def sees(model: str, dialect: Dialect) -> bool:
-    """Whether a model takes images. A model that does not refuses every later request of a conversation with
-    an image (translation.md, 2)."""
+    """Whether a model takes images. Any other model would refuse all later requests of a conversation that
+    holds an image (translation.md, 2)."""
     maker = next((row for row in DIALECTS.values() if matches_any(model, row.own)), dialect)
     return matches_any(model, maker.images)
 
 
 def dialect_of(name: str | None, host: str, port: int) -> Dialect:
-    """The row of a provider's `dialect`, else of its URL's host, else `generic`."""
+    """The row named by a provider's `dialect`, else that of its URL's host, else `generic`."""
     if name is not None:
         return DIALECTS[name]
     where = (host.lower(), f"{host.lower()}:{port}")

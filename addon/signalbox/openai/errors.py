@@ -1,4 +1,4 @@
-"""Errors of providers of chat completions in Anthropic's shape (translation.md, 9)."""
+"""Translates errors of chat completions providers into Anthropic's format (translation.md, 9)."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -14,11 +14,11 @@ _STATUSES: Mapping[int, int] = {
     524: 504,
     **dict.fromkeys((520, 521, 522, 523, 525, 526), 502),
 }
-"""What Anthropic's API would send instead; the others stay. 403 for 401, because Claude Code renews or asks
-for the user's own login on a 401, which is not at fault."""
+"""The status that Anthropic's API would send instead; others stay. A 401 becomes 403, because on a 401 Claude
+Code renews the user's own login or asks for it, although that login is not at fault."""
 
 _MODELS = frozenset({"model_not_found", "deploymentnotfound"})
-"""Names that blame the model; any other 404 may be that of a server that has no such path."""
+"""Error names that blame the model. Any other 404 may mean that the path is wrong."""
 
 
 class AnthropicError(NamedTuple):
@@ -28,8 +28,8 @@ class AnthropicError(NamedTuple):
 
 
 def anthropic_error(status: int, body: bytes, provider: str, model: str) -> AnthropicError:
-    """The error that the client gets. `body` is decoded and of any shape; a `status` below 300 is that of an
-    answer within which the error came. Never raises."""
+    """The error that the client gets. `body` is decoded, in any format. A `status` below 300 means that the
+    error came inside an answer. Never raises."""
     report = read_error(body)
     message = report.message
     if too_long := prompt_too_long(message, report.names):

@@ -1,9 +1,8 @@
-"""The messages of a conversation in the order that chat completions require.
+"""Puts the messages of a conversation into the order that chat completions require.
 
-After an assistant message with calls come the results of all of them, and nothing before the last one; other
-text of the user and the operator before the next assistant message follows (translation.md, 2). A message
-depends only on those before it, so that the same history always begins with the same bytes: providers keep
-their prompt caches by them.
+The results of all calls follow the assistant message that made the calls; other text of the user and the
+operator comes after the last result (translation.md, 2). Each message depends only on those before it, so
+that the same history always gives the same first bytes, which prompt caches rely on.
 """
 
 from collections import Counter, defaultdict
@@ -35,7 +34,7 @@ _MEDIA_TYPES = {"image/jpg": "image/jpeg"}
 
 
 class ContentPart(msgspec.Struct, frozen=True):
-    """A part of the content of one message."""
+    """One part of a message's content."""
 
     text: str = ""
     media: dict[str, Any] | None = None
@@ -86,10 +85,10 @@ class ContentReader:
 
     def cache(self, piece: Piece) -> dict[str, str] | None:
         """The block's `cache_control`, for models that need it (openai-chat.md, 1)."""
-        told = as_object(piece.cache_control) if self._caches and isinstance(piece, ContentBlock) else {}
-        if told.get("type") != "ephemeral":
+        marker = as_object(piece.cache_control) if self._caches and isinstance(piece, ContentBlock) else {}
+        if marker.get("type") != "ephemeral":
             return None
-        ttl = told.get("ttl")
+        ttl = marker.get("ttl")
         return {"type": "ephemeral", "ttl": ttl} if isinstance(ttl, str) else {"type": "ephemeral"}
 
     def _image(self, source: Source) -> ContentPart:
@@ -149,7 +148,7 @@ class AssistantMessage(msgspec.Struct, frozen=True):
 
 
 class AssistantWriter:
-    """Writes assistant messages for one provider and model: text, calls, and thinking that goes back."""
+    """Writes assistant messages for one provider and model: text, calls, and thinking that is sent back."""
 
     def __init__(
         self, dialect: Dialect, model: str, provider: str, parts: ContentReader, names: Names, *, off: bool
@@ -168,15 +167,15 @@ class AssistantWriter:
         blocks = [piece for message in messages for piece in pieces(message.content)]
         uses = [block for block in blocks if _is_call(block)]
         thoughts = [block for block in blocks if isinstance(block, ContentBlock) and block.type == "thinking"]
-        said = [part for piece in blocks if not _is_call(piece) for part in self._said(piece)]
-        if not uses and not said:
+        parts = [part for piece in blocks if not _is_call(piece) for part in self._parts_of(piece)]
+        if not uses and not parts:
             return None
         payloads = [self._carried(block) for block in thoughts]
         late = next((as_text(payload["google"]) for payload in payloads if "google" in payload), "")
         calls, written, renamed = self._calls(uses, late)
         message: dict[str, Any] = {"role": "assistant"}
-        if said:
-            message["content"] = content_of(said)
+        if parts:
+            message["content"] = content_of(parts)
         elif self._dialect.empty_content:
             message["content"] = None
         message |= _details(map(self._carried, blocks), renamed) or self._thinking(
@@ -186,14 +185,14 @@ class AssistantWriter:
             message["tool_calls"] = written
         return AssistantMessage(message, calls)
 
-    def _said(self, piece: Piece) -> Iterable[ContentPart]:
+    def _parts_of(self, piece: Piece) -> Iterable[ContentPart]:
         """The parts of a block; media are replaced by text, since an assistant message holds none."""
         return (part if not part.media else ContentPart("[media omitted]") for part in self._parts.of(piece))
 
     def _calls(
         self, blocks: list[ContentBlock], late: str
     ) -> tuple[list[HistoryCall], list[dict[str, Any]], dict[str, str]]:
-        """The calls, their JSON, and the provider's own ids that are sent as other ids. `late` is a signature
+        """The calls, their JSON, and a map from the provider's own ids to those sent. `late` is a signature
         that came after the id of its call had been sent."""
         calls, written, renamed = [], [], {}
         for index, block in enumerate(blocks):
@@ -227,13 +226,14 @@ class AssistantWriter:
             return {}
         key = next((payload["key"] for payload in payloads if _names_field(payload)), "")
         text = "".join(as_text(block.thinking) for block in blocks)
-        if has_text(text) and (key or replay != "told"):
+        if has_text(text) and (key or replay != "known"):
             return {key or self._dialect.reasoning: text}
         wanted = replay == "every" or (replay == "calls" and called)
         return {self._dialect.reasoning: self._dialect.placeholder} if wanted and not self._off else {}
 
     def _carried(self, piece: Piece) -> dict[str, Any]:
-        """The payload that an answer of this provider put into a signature or into the id of a call."""
+        """The payload that an earlier answer of this provider stored in a signature or in the id of a
+        call."""
         if isinstance(piece, ContentBlock) and piece.type == "thinking":
             return payload_of(as_text(piece.signature), self._provider)
         if not _is_call(piece):
@@ -243,11 +243,11 @@ class AssistantWriter:
 
 
 def _details(carried: Iterable[dict[str, Any]], renamed: dict[str, str]) -> dict[str, Any]:
-    """`reasoning_details` as they came, with the ids of calls as they are sent now."""
-    told = [one for extra in carried for one in as_objects(extra.get("reasoning_details"))]
+    """`reasoning_details` as received, with the ids that their calls have in this request."""
+    entries = [one for extra in carried for one in as_objects(extra.get("reasoning_details"))]
     details = [
         one | {"id": renamed[one["id"]]} if isinstance(one.get("id"), str) and one["id"] in renamed else one
-        for one in told
+        for one in entries
     ]
     return {"reasoning_details": details} if details else {}
 
@@ -295,13 +295,13 @@ class History:
             if not is_assistants:
                 between += turn
                 continue
-            said = self._assistant.of(turn)
-            if said is None:
+            assistant = self._assistant.of(turn)
+            if assistant is None:
                 continue
             if sent or between:
                 sent += self._between(between, calls, opens=not sent)
-            sent.append(said.message)
-            between, calls = [], said.calls
+            sent.append(assistant.message)
+            between, calls = [], assistant.calls
         if between or calls or not sent:
             sent += self._between(between, calls, closing, opens=not sent)
         return sent
@@ -309,14 +309,14 @@ class History:
     def _between(
         self, messages: Iterable[Message], calls: list[HistoryCall], closing: str = "", *, opens: bool
     ) -> list[Sent]:
-        """The messages between two assistant messages, or before the first one: at least one, and at the
-        beginning of the conversation not only system messages."""
-        results, said = self._sorted(messages, calls)
+        """The messages between two assistant messages, or before the first one. There is at least one, and at
+        the start of the conversation at least one that is not a system message."""
+        results, turns = self._sorted(messages, calls)
         media: list[ContentPart] = []
         sent = [self._result(call, results.get(call.sent), media) for call in calls]
-        said.insert(0, ("user", media))
-        said.append(("user", [ContentPart(closing)] if closing else []))
-        for role, turn in groupby((entry for entry in said if entry[1]), lambda entry: entry[0]):
+        turns.insert(0, ("user", media))
+        turns.append(("user", [ContentPart(closing)] if closing else []))
+        for role, turn in groupby((entry for entry in turns if entry[1]), lambda entry: entry[0]):
             parts = [part for _, some in turn for part in some]
             if self._bridges and sent and sent[-1]["role"] == "tool":
                 sent.append(_BRIDGE)
@@ -333,26 +333,26 @@ class History:
         for call in reversed(calls):
             waiting[call.asked].append(call)
         results: dict[str, ContentBlock] = {}
-        said: list[tuple[str, list[ContentPart]]] = []
+        turns: list[tuple[str, list[ContentPart]]] = []
         for message in messages:
             parts: list[ContentPart] = []
             for piece in pieces(message.content):
                 if _is_result(piece) and waiting.get(piece.tool_use_id):
                     results[waiting[piece.tool_use_id].pop().sent] = piece
                 else:
-                    parts += self._said(piece)
-            said.append(self._operator(parts) if message.role == "system" else ("user", parts))
-        return results, said
+                    parts += self._parts_of(piece)
+            turns.append(self._operator(parts) if message.role == "system" else ("user", parts))
+        return results, turns
 
     def _operator(self, parts: list[ContentPart]) -> tuple[str, list[ContentPart]]:
         """A system message, or user text in `<system-reminder>` as Claude Code writes it."""
-        said = [part for part in parts if not part.media]
-        if self._dialect.system_anywhere or not said:
-            return "system", said
-        text = join_texts(part.text for part in said)
-        return "user", [ContentPart(f"<system-reminder>\n{text}\n</system-reminder>", cache=said[-1].cache)]
+        texts = [part for part in parts if not part.media]
+        if self._dialect.system_anywhere or not texts:
+            return "system", texts
+        text = join_texts(part.text for part in texts)
+        return "user", [ContentPart(f"<system-reminder>\n{text}\n</system-reminder>", cache=texts[-1].cache)]
 
-    def _said(self, piece: Piece) -> Iterator[ContentPart]:
+    def _parts_of(self, piece: Piece) -> Iterator[ContentPart]:
         """The parts of a block. A result without its call becomes text, since providers refuse it."""
         if not _is_result(piece):
             yield from self._parts.of(piece)
@@ -371,10 +371,10 @@ class History:
         if shown:
             media += [ContentPart(f"[media returned by {call.name}]"), *shown]
         text = join_texts(part.text for part in parts) or (_ELSEWHERE if shown else _NO_OUTPUT)
-        said = ContentPart(
+        content = ContentPart(
             f"Error: {text}" if block.is_error is True else text, cache=self._parts.cache(block)
         )
-        return {"role": "tool", "tool_call_id": call.sent, "content": content_of([said])}
+        return {"role": "tool", "tool_call_id": call.sent, "content": content_of([content])}
 
 
 def _is_result(piece: Piece) -> TypeGuard[ContentBlock]:
@@ -385,5 +385,5 @@ def _is_result(piece: Piece) -> TypeGuard[ContentBlock]:
 
 def system_of(parts: list[ContentPart]) -> list[Sent]:
     """The system message; empty without text."""
-    said = [part for part in parts if has_text(part.text)]
-    return [{"role": "system", "content": content_of(said, "\n\n")}] if said else []
+    texts = [part for part in parts if has_text(part.text)]
+    return [{"role": "system", "content": content_of(texts, "\n\n")}] if texts else []

@@ -1,9 +1,9 @@
-"""What a provider wants to see again in later requests, carried in tool ids and in signatures of thinking.
+"""Stores what a provider needs in later requests inside the ids of tool calls and signatures of thinking.
 
-A client returns an id as it got it, in every later request. So a provider's own id, or a signature, travels
-in the id: `<legal id>__sb_<base64url of a JSON object>`. Anthropic's clients accept `^[a-zA-Z0-9_-]+$` of any
-length (translation.md, 10). Providers of chat completions sign no thinking; the signatures made here carry
-under which key the provider wants its reasoning back (translation.md, 4).
+A client sends an id back unchanged in every later request. So the id carries the provider's own id, or a
+signature: `<legal id>__sb_<base64url of a JSON object>`. Anthropic's clients accept `^[a-zA-Z0-9_-]+$` of any
+length (translation.md, 10). Providers of chat completions sign no thinking; the signatures made here hold the
+field in which the provider takes its reasoning back (translation.md, 4).
 """
 
 import json
@@ -27,8 +27,8 @@ _UNDERSCORES = re.compile(r"__+")
 
 
 def pack(id: str, extra: dict[str, Any]) -> str:
-    """An id for the client that carries `extra`, a JSON object. `unpack` returns the `id` in `extra`, else
-    `id`. A legal id with nothing to carry stays as it is."""
+    """An id for the client that carries `extra`, a JSON object. An `id` in `extra` is the one that `unpack`
+    gives back, else `id` is. A legal id without `extra` stays as it is."""
     legal = _LEGAL.fullmatch(id) is not None and _MARK not in id
     carried = extra if legal else {"id": id, **extra}
     if not carried:
@@ -38,7 +38,8 @@ def pack(id: str, extra: dict[str, Any]) -> str:
 
 
 def unpack(id: str) -> tuple[str, dict[str, Any]]:
-    """The provider's own id and the rest of what the id carries; any other id unchanged, with `{}`."""
+    """The provider's own id, and the object that the id carries. An id that carries nothing is returned
+    unchanged, with `{}`."""
     shown, _, carried = id.partition(_MARK)
     extra = _decode(carried)
     if not extra:
@@ -54,7 +55,7 @@ def _encode(value: dict[str, Any]) -> str:
 
 
 def _decode(text: str) -> dict[str, Any] | None:
-    """What `encode` was given; None for anything else."""
+    """The object that `_encode` was given; None for any other text."""
     try:
         value = msgspec.json.decode(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     except (ValueError, RecursionError, msgspec.MsgspecError):
@@ -63,10 +64,10 @@ def _decode(text: str) -> dict[str, Any] | None:
 
 
 class RequestIds:
-    """The ids of the calls in one request, in the form that the provider takes; each is used once."""
+    """Chooses the ids of the calls in one request, in the form that the provider takes; each is used once."""
 
     def __init__(self, legal: str, form: str) -> None:
-        """`legal` is a pattern; `form` is a format string that makes an id of the hex digits of a hash."""
+        """`legal` is a pattern; `form` is a format string that turns the hex digits of a hash into an id."""
         self._legal = re.compile(legal)
         self._form = form
         self._used: set[str] = set()
@@ -74,8 +75,8 @@ class RequestIds:
         """Number of ids made for each id of the client."""
 
     def sent(self, own: str, *, is_its: bool = False) -> str:
-        """The id to send for the next call of the conversation; the same history gives the same ids. With
-        `is_its` the provider made this id, and takes it in any form."""
+        """The id to send for the next call of the conversation; the same history gives the same ids.
+        `is_its`: the provider made this id, so it takes it in any form."""
         found = own
         while found in self._used or not (is_its or self._legal.fullmatch(found)):
             text = f"{own}#{self._made[own]}".encode(errors="surrogatepass")
@@ -90,14 +91,14 @@ _COUNTED = re.compile(r"[_-]*(?:(?:[a-zA-Z]+|[0-9]{1,6})(?:[_-]+|$))*")
 
 
 _LONGEST_OF_ALL = 40
-"""Characters of an id that every provider takes; a longer one is marked with its provider."""
+"""Characters of an id that every provider takes; a longer id carries the name of its provider."""
 
 
 class AnswerIds:
-    """The ids that a client gets for the tool calls of one answer: legal, and unique in its conversation.
+    """Makes the ids that a client gets for the tool calls of one answer: legal, and unique in a conversation.
 
     Some providers count their calls from 0 in every answer (`call_0`, `tool_0_Read`, `functions.Bash:0`);
-    those ids get the random `seed`, and carry the original. `provider` is the one that gets it back.
+    such ids are extended by the random `seed`, and carry the original for `provider`.
     """
 
     def __init__(self, seed: str, provider: str) -> None:
@@ -107,8 +108,8 @@ class AnswerIds:
         self._used: set[str] = set()
 
     def given(self, own: str, name: str, extra: Object | None = None) -> str:
-        """The id of the next call, of the tool `name`. `own` is the provider's id, or empty; `extra` is what
-        the id carries besides."""
+        """The id of the next call, which calls the tool `name`. `own` is the provider's id, or empty; the id
+        also carries `extra`."""
         carried = dict(extra or {})
         shown = own
         if not own:

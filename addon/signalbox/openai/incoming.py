@@ -1,7 +1,7 @@
-"""A Messages body as it is read for translation.
+"""The types into which a Messages body is decoded for translation.
 
-Every field may have any type; the code that uses a field checks it. Values that a provider must get unchanged
-(arguments, schemas) stay bytes, so that number formats and the order of keys survive.
+Every field may have any type; the code that uses a field checks it. Arguments and schemas, which providers
+must get unchanged, stay bytes, so that number formats and the order of keys survive.
 """
 
 import re
@@ -47,7 +47,7 @@ type Content = ContentBlock | str | int | float | bool | list[Piece] | None
 
 
 class Source(msgspec.Struct, gc=False):
-    """Of an image or a document."""
+    """The `source` of an image or a document."""
 
     type: Any = None
     media_type: Any = None
@@ -111,13 +111,13 @@ class ContentBlock(msgspec.Struct):
     def arguments(self) -> str:
         """`input` as compact JSON without needless escapes; numbers and the order of keys stay. An object may
         come as a string; anything else becomes `{}` (translation.md, 7)."""
-        told = bytes(self.input)
+        raw = bytes(self.input)
         try:
-            if told.startswith(b'"'):
-                told = msgspec.json.decode(told, type=str).encode()
-            if not told.startswith(b"{"):
+            if raw.startswith(b'"'):
+                raw = msgspec.json.decode(raw, type=str).encode()
+            if not raw.startswith(b"{"):
                 return "{}"
-            compact = msgspec.json.format(told, indent=-1)
+            compact = msgspec.json.format(raw, indent=-1)
             return (_ESCAPE.sub(_unescaped, compact) if b"\\u" in compact else compact).decode()
         except msgspec.MsgspecError:
             return "{}"
@@ -200,8 +200,8 @@ _NO_TEXT = ("thinking", "redacted_thinking", "fallback", "container_upload")
 
 
 def text_in(piece: Piece) -> str:
-    """All text in a block of any type, joined by line breaks, without thinking, media and encrypted parts;
-    also of the results of Anthropic's server tools (translation.md, 2)."""
+    """All text in a block of any type, joined by line breaks, without thinking, media and encrypted parts.
+    Includes results of Anthropic's server tools (translation.md, 2)."""
     if isinstance(piece, str):
         return piece
     if isinstance(piece, list):
@@ -218,8 +218,8 @@ def text_in(piece: Piece) -> str:
         case "tool_addition" | "tool_removal":
             state = "available now" if piece.type == "tool_addition" else "no longer available"
             return f"[The tool {_changed_tool(piece)} is {state}.]"
-    told = (piece.title, piece.context, piece.url, piece.source, piece.text, piece.error_code)
-    return join_texts((*map(_text_of_value, (*told, piece.stdout, piece.stderr)), text_in(piece.content)))
+    fields = (piece.title, piece.context, piece.url, piece.source, piece.text, piece.error_code)
+    return join_texts((*map(_text_of_value, (*fields, piece.stdout, piece.stderr)), text_in(piece.content)))
 
 
 def join_texts(texts: Iterable[str], by: str = "\n") -> str:
@@ -227,7 +227,7 @@ def join_texts(texts: Iterable[str], by: str = "\n") -> str:
 
 
 def has_text(text: str) -> bool:
-    """Whether it is more than white space, which providers refuse as content."""
+    """False for white space alone, which providers refuse as content."""
     return bool(text) and not text.isspace()
 
 

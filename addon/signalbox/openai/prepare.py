@@ -1,7 +1,7 @@
-"""What a target is sent that speaks chat completions.
+"""Prepares a request to a target that speaks chat completions.
 
-Of the caller's headers only `user-agent` is sent: the others are Anthropic's, or identify the caller.
-Some providers ask for one of a coding agent, and refuse requests without (reference/providers.md).
+Of the caller's headers only `user-agent` is sent: the others are Anthropic's, or identify the caller. Some
+providers refuse requests whose `user-agent` is not that of a coding agent (reference/providers.md).
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ PATH = "/chat/completions"
 
 
 def dialect(provider: Provider) -> Dialect:
-    """Whose spelling of chat completions this provider understands."""
+    """The dialect of chat completions that this provider speaks."""
     return dialect_of(provider.dialect, provider.url.host, provider.url.port)
 
 
@@ -52,8 +52,8 @@ def prepare_chat(
     is_only_candidate: bool = False,
     seed: str,
 ) -> Outgoing:
-    """See `protocols.Prepare`. The answer is translated, so that it never passes as it is:
-    `is_only_candidate` is not used. Raises UntranslatableError."""
+    """See `protocols.Prepare`. `is_only_candidate` is not used, since an answer is always translated. Raises
+    UntranslatableError."""
     provider, model = candidate.provider, candidate.model or facts.asked or ""
     row = taught(dialect(provider), model, constraints.rejected)
     raw, notes = _for_this_provider(candidate, incoming.body, constraints)
@@ -97,7 +97,7 @@ def prepare_chat(
 def _for_this_provider(
     candidate: Candidate, body: Body, constraints: ProviderConstraints
 ) -> tuple[bytes, list[str]]:
-    """The Messages body, without the thinking of others and with its `max_tokens` bounded."""
+    """The Messages body without thinking of other providers, with `max_tokens` bounded, and notes on both."""
     edits: Sequence[Edit] = ()
     notes = []
     if keeps := thinking_filter(candidate.provider, constraints):
@@ -107,12 +107,12 @@ def _for_this_provider(
             notes.append(dropped_thinking(dropped.count))
     bounded = lowered_max_tokens(candidate, body)
     raw = body.edited(set=bounded.set, edits=edits)
-    # text that holds half a character cannot be written
+    # half of a surrogate pair cannot be written as UTF-8
     return raw if body.readable is body.raw else Body.parse(raw).readable, [*notes, *bounded.notes]
 
 
 def _continuing(provider: Provider, row: Dialect) -> Provider:
-    """Where on its own host a provider continues the assistant's last message."""
+    """The provider, with the path at which it continues an assistant message, if that is another path."""
     url, path = provider.url, row.prefill.path
     at_home = dialect_of(None, url.host, url.port).name == row.name
     is_elsewhere = path and provider.path is None and at_home

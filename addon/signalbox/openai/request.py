@@ -1,4 +1,4 @@
-"""A Messages body as a body of chat completions (translation.md, 1 to 4)."""
+"""Translates the body of a Messages request into one of chat completions (translation.md, 1 to 4)."""
 
 import re
 from collections import Counter
@@ -35,7 +35,7 @@ _ORDER = EFFORTS
 OFF = EFFORTS[0]
 _SHOWN = ("enabled", "adaptive")
 _LITTLE, _SOME = 4_000, 16_000
-"""Budgets in tokens below which the effort is low, and medium."""
+"""Thinking budgets in tokens: below the first the effort is low, below the second medium."""
 _BY_DEFAULT = "high"
 """Anthropic's default: https://docs.claude.com/en/docs/build-with-claude/effort"""
 
@@ -55,16 +55,16 @@ def thinking_of(
     thinking: object, output_config: object, dialect: Dialect, model: str, *, tools: bool
 ) -> Thinking:
     """Reads `thinking` and `output_config` of a Messages body. `tools`: whether any are offered."""
-    told = as_object(thinking)
-    word = _asked_effort(told, as_text(as_object(output_config).get("effort")))
+    asked = as_object(thinking)
+    word = _asked_effort(asked, as_text(as_object(output_config).get("effort")))
     if tools and matches_any(model, dialect.tools_without_effort):
         word = OFF
     is_off = word == OFF and not matches_any(model, dialect.unstoppable)
-    return Thinking(_effort_fields(word, dialect, model), is_off, told.get("type") in _SHOWN)
+    return Thinking(_effort_fields(word, dialect, model), is_off, asked.get("type") in _SHOWN)
 
 
 def _asked_effort(thinking: Object, effort: str) -> str:
-    """An effort of `_ORDER`; empty if the client leaves it to the model."""
+    """One of `_ORDER`; empty if the client leaves the effort to the model."""
     kind = thinking.get("type")
     if kind in ("disabled", "between_tools"):
         return OFF
@@ -91,7 +91,8 @@ def _effort_fields(word: str, dialect: Dialect, model: str) -> Object:
 
 
 def _nearest(word: str, words: tuple[str, ...]) -> str:
-    """The same or the next lower effort, else the lowest; never off if thinking is asked for."""
+    """The same effort if the model has it, else the next lower one, else the lowest. Never `none`, unless the
+    client switches thinking off."""
     if word == OFF:
         return words[0] if words else ""
     known = [one for one in words if one != OFF]
@@ -103,7 +104,7 @@ _SCHEMA = "Answer with one JSON value that follows this JSON Schema, and with no
 
 
 class ChatRequest(msgspec.Struct, frozen=True):
-    """What one provider is sent, and what its answer has to be read with."""
+    """The body for one provider, and what the reader of its answer needs."""
 
     body: bytes
     """Compact JSON in UTF-8."""
@@ -184,7 +185,7 @@ class _Writing:
             shows_thinking=thinking.is_shown,
             stops=tuple(body.get("stop", ())),
             continues=continues,
-            notes=self._told(dropped_fields(self._raw, asked, body)),
+            notes=self._all_notes(dropped_fields(self._raw, asked, body)),
         )
 
     def _tools(self) -> dict[str, Tool]:
@@ -211,9 +212,9 @@ class _Writing:
     def _schema(self) -> Object | None:
         """The JSON schema of the answer, from `output_config` or `output_format`."""
         asked = self._asked
-        for told in map(as_object, (as_object(asked.output_config).get("format"), asked.output_format)):
-            if told.get("type") == "json_schema":
-                return told["schema"] if isinstance(told.get("schema"), dict) else None
+        for wanted in map(as_object, (as_object(asked.output_config).get("format"), asked.output_format)):
+            if wanted.get("type") == "json_schema":
+                return wanted["schema"] if isinstance(wanted.get("schema"), dict) else None
         return None
 
     def _limits(self) -> Object:
@@ -235,10 +236,10 @@ class _Writing:
 
     def _sampling(self) -> Object:
         asked, fixed = self._asked, matches_any(self._model, self._dialect.fixed_sampling)
-        told = {} if fixed else {"temperature": asked.temperature, "top_p": asked.top_p}
+        fields = {} if fixed else {"temperature": asked.temperature, "top_p": asked.top_p}
         if self._dialect.top_k:
-            told["top_k"] = asked.top_k
-        return {name: value for name, value in told.items() if _is_number(value, int | float)}
+            fields["top_k"] = asked.top_k
+        return {name: value for name, value in fields.items() if _is_number(value, int | float)}
 
     def _streaming(self, *, offers: bool) -> Object:
         dialect = self._dialect
@@ -249,7 +250,7 @@ class _Writing:
             fields["tool_stream"] = True
         return fields
 
-    def _told(self, gone: str) -> tuple[str, ...]:
+    def _all_notes(self, gone: str) -> tuple[str, ...]:
         self._notes["tool names shortened"] = len(self._names.changed)
         counted = (f"{what}: {count}" for what, count in self._notes.items() if count)
         return (*([f"dropped: {gone}"] if gone else ()), *counted)
@@ -266,12 +267,12 @@ def _without_billing(system: Content) -> Content:
 
 
 def _response_format(schema: Object) -> Object:
-    told = {"name": "answer", "schema": schema, "strict": is_strict(schema)}
-    return {"type": "json_schema", "json_schema": told}
+    named = {"name": "answer", "schema": schema, "strict": is_strict(schema)}
+    return {"type": "json_schema", "json_schema": named}
 
 
 _IRRELEVANT = frozenset({"cache_control", "diagnostics", "metadata"})
-"""They change nothing in an answer, and Claude Code sends them with every request."""
+"""Fields that do not change an answer. Claude Code sends them with every request."""
 _TRANSLATED = frozenset({*MessagesRequest.__struct_fields__, "model"} - {"thread", "compaction"})
 _RENAMED = {
     "max_tokens": ("max_tokens", "max_completion_tokens"),
@@ -279,7 +280,7 @@ _RENAMED = {
     "top_k": ("top_k",),
     "top_p": ("top_p",),
 }
-"""Names in the chat body of fields that not every provider takes."""
+"""The names in the chat body of fields that some providers do not take."""
 _EMPTY = (b"null", b"[]", b"{}", b'""')
 _PLAIN = re.compile(r"[\w.-]{1,40}")
 _MOST_NAMED = 8

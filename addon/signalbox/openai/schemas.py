@@ -1,4 +1,4 @@
-"""JSON Schemas of tools in the subset that each provider takes (openai-chat.md, 1).
+"""Reduces the JSON Schemas of tools to the subset that each provider takes (openai-chat.md, 1).
 
 References may be circular and may multiply what they name, so all work here is bounded.
 
@@ -125,8 +125,8 @@ _MOST_REPEATED = 1999
 """Of llama.cpp; a built-in tool of Claude Code asks for at most 524288 characters:
 https://github.com/lemonade-sdk/lemonade/issues/2691, https://github.com/ggml-org/llama.cpp/issues/27087"""
 GRAMMAR = SchemaRules(patterns=ANCHORED, repeats=_MOST_REPEATED)
-"""Of engines that make one grammar of all tools, to bind the model to it: llama.cpp, which is also inside LM
-Studio and Ollama, and which may stand behind any address."""
+"""For servers that compile all tools into one grammar which constrains the model: llama.cpp, which LM Studio
+and Ollama contain too, and which may run behind any URL."""
 VLLM = SchemaRules(
     refused=frozenset({"additionalProperties", "strict"}), patterns=ANCHORED, repeats=_MOST_REPEATED
 )
@@ -154,7 +154,7 @@ def _one_object(schema: Object, branches: list[Object]) -> Object:
 
 
 def cleaned(schema: object, rules: SchemaRules) -> Object:
-    """Any other schema, for example of the answer."""
+    """Any other schema, such as that of the answer."""
     root = as_object(schema)
     return _cleaned(_Inliner(root).inlined(root) if rules.inlined else root, rules)
 
@@ -224,7 +224,7 @@ def _cleaned(schema: Any, rules: SchemaRules, *, invents: bool = True) -> Object
 
 
 def _in_words(schema: Object, rules: SchemaRules) -> Object:
-    """Moves to the description what the provider would refuse."""
+    """Moves keywords that the provider would refuse into the description."""
     words, gone = [], set()
     if "pattern" in schema and not _is_readable(schema["pattern"], rules):
         gone.add("pattern")
@@ -247,8 +247,8 @@ def _is_readable(pattern: object, rules: SchemaRules) -> bool:
 
 
 def _described(schema: Object, words: list[str]) -> Object:
-    said = [text for text in (schema.get("description"), *words) if isinstance(text, str) and text]
-    return schema | {"description": "\n".join(said)} if words else schema
+    texts = [text for text in (schema.get("description"), *words) if isinstance(text, str) and text]
+    return schema | {"description": "\n".join(texts)} if words else schema
 
 
 def _without_mere_words(schema: Object) -> Object:
@@ -360,7 +360,7 @@ def _merged(schema: Object, other: Object) -> Object:
 
 
 def _fitted(schema: Object) -> Object:
-    """Drops what Gemini refuses beside this `type`."""
+    """Drops keywords that Gemini refuses for this `type`."""
     kind = schema.get("type")
     values = [value for value in as_list(schema.pop("enum", None)) if value != ""]
     if values and kind == "string" and all(isinstance(value, str) for value in values):

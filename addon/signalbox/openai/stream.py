@@ -1,6 +1,6 @@
-"""An answer of chat completions becomes Anthropic's events: steps in, events out, no I/O.
+"""Turns an answer of chat completions into events of the Messages API: steps in, events out, no I/O.
 
-Here too: what a `finish_reason` means, what a `usage` counts, and thinking that stands in the text.
+Also: the meaning of each `finish_reason`, the counts of a `usage` object, and thinking inside the text.
 """
 
 import logging
@@ -39,20 +39,19 @@ from signalbox.openai.tool_calls import CallError, SurrogateJoiner, ToolCalls
 log = logging.getLogger("signalbox")
 
 _EACH = 100
-"""That each piece counts for beside its own."""
+"""Characters that each piece counts for besides its own, so that many small ones reach the limit too."""
 _LONGEST = 64
 """Characters of a `finish_reason`."""
 _EMPTY = b'{"error":{"type":"overloaded_error","message":"the answer is empty"}}'
-"""As a provider might say it: most give nothing where they cannot keep up."""
+"""What the client gets for an empty answer. Most providers that send one are overloaded."""
 
 
 class ChatStream:
-    """Feed it steps, then call `end`; what they give is to be taken after each.
+    """Call `take` with steps, then `end`; after each call `drain` gives the events for the client.
 
-    `names` are tool names as sent to what the client calls them, `seed` is the random part of all ids,
-    `stops` are the stop sequences that were asked for. What went wrong is noted in `facts` (`cut`,
-    `provider_error`), what was written in `writes`.
-    An answer without anything in it is an error, unless its `finish_reason` tells why (translation.md, 8).
+    `names` maps tool names as sent to the client's names, `seed` is the random part of all ids, `stops` are
+    the stop sequences of the request. Errors are noted in `facts` (`cut`, `provider_error`), what was written
+    in `writes`. An empty answer is an error, unless its `finish_reason` explains it (translation.md, 8).
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class ChatStream:
         estimate: Callable[[], int] | None = None,
         largest: int = LARGEST,
     ) -> None:
-        """`key`, `response_model` and `estimate` are the `Writer`'s; an answer of more than `largest`
+        """`key`, `response_model` and `estimate` are passed to the `Writer`. An answer of more than `largest`
         characters is cut."""
         self.facts = facts
         self._provider = provider
@@ -96,22 +95,22 @@ class ChatStream:
         self._calls = ToolCalls(self._writer, names, seed, provider=provider, signed=signed)
         self._tags = ThinkTags()
         self._halves: defaultdict[type[Step], SurrogateJoiner] = defaultdict(SurrogateJoiner)
-        """Of text and of thinking."""
-        self._said: defaultdict[type[Step], list[str]] = defaultdict(list)
-        """All text of each kind, to know what a whole message says again."""
+        """One for text, one for thinking."""
+        self._texts: defaultdict[type[Step], list[str]] = defaultdict(list)
+        """All text of each kind so far, to recognise what a whole message repeats."""
         self._waiting: list[TextPiece | Reasoning] = []
-        """What came while a call was in progress."""
+        """Text and thinking that came while a call was in progress."""
         self._blank = ""
-        """White space that a text block would begin with: alone it is none."""
+        """White space at the start of a text block; not written unless more text follows."""
         self._payload: Object = {}
-        """What the open block of thinking is signed with."""
+        """The payload for the signature of the open thinking block."""
         self._details = ReasoningDetails()
-        """Those of the open block."""
+        """The details of the open thinking block."""
         self._foreign: Foreign | None = None
-        """What came that is no chunk: the last with a message, else the first."""
+        """The last object that is no chunk and has a message, else the first that is no chunk."""
         self._finish = self._stop = ""
         self._finished = False
-        """Whether nothing was said since the `finish_reason`."""
+        """True if nothing has come since the `finish_reason`."""
         self._refused = False
         self._usage: dict[str, int] = {}
         self._characters = 0
@@ -120,16 +119,16 @@ class ChatStream:
 
     @property
     def over(self) -> bool:
-        """Whether all was said that matters: not each provider says `[DONE]`."""
+        """True once nothing that matters can follow. Not every provider sends `[DONE]`."""
         return self._over or (self._finished and bool(self._usage))
 
     @property
     def finished(self) -> bool:
-        """Whether it has ended, and at the most its usage is still to come."""
+        """True once the answer has ended; only its usage may still follow."""
         return self._over or self._finished
 
-    def taken(self) -> list[MessagesEvent]:
-        return self._writer.taken()
+    def drain(self) -> list[MessagesEvent]:
+        return self._writer.drain()
 
     def take(self, steps: Iterable[Step]) -> None:
         for step in steps:
@@ -141,15 +140,15 @@ class ChatStream:
                 self._cut(str(error))
 
     def end(self) -> None:
-        """The provider sends no more: fine after a `finish_reason`, whether `[DONE]` was said or not, and
-        after a call that is whole."""
+        """The provider's stream has ended. It is complete after a `finish_reason`, with or without `[DONE]`,
+        or after a complete call; else it is noted as cut."""
         if self._over:
             return
         try:
             self._calls.release()
         except CallError as error:
             self._cut(str(error))
-        is_foreign = self._foreign is not None and (self._foreign.says or not self._writer.begun)
+        is_foreign = self._foreign is not None and (self._foreign.has_message or not self._writer.begun)
         if self._finish or is_foreign or (self._calls.all_complete and not self._writer.open):
             self.take([EndOfStream()])
         else:
@@ -160,26 +159,26 @@ class ChatStream:
             case ChoiceStarted(model):
                 self._writer.begin(model)
             case TextPiece(text):
-                self._grow(step, text)
-                self._spread(self._tags.feed(self._halves[TextPiece].feed(text)))
+                self._measure(step, text)
+                self._write(self._tags.feed(self._halves[TextPiece].feed(text)))
             case Refusal(text):
                 self._refused = True
-                self._grow(step, text)
-                self._spread([TextPiece(self._halves[TextPiece].feed(text))])
+                self._measure(step, text)
+                self._write([TextPiece(self._halves[TextPiece].feed(text))])
             case Reasoning(text, key, details):
                 self._size += sum(
                     len(value) for one in details for value in one.values() if isinstance(value, str)
                 )
-                self._grow(step, text)
+                self._measure(step, text)
                 if self._shows_thinking:
-                    self._spread([Reasoning(self._halves[Reasoning].feed(text), key, details)])
+                    self._write([Reasoning(self._halves[Reasoning].feed(text), key, details)])
                 else:
                     self._calls.carry(details)
             case Fragment():
-                self._grow(step, step.arguments)
+                self._measure(step, step.arguments)
                 self._call(step)
             case FullMessage(steps):
-                for one in list(self._unsaid(steps)):
+                for one in list(self._remainder(steps)):
                     self._take(one)
             case Finish():
                 self._end(step)
@@ -188,51 +187,51 @@ class ChatStream:
             case ErrorChunk(body):
                 self._fail(body)
             case Foreign():
-                self._foreign = step if step.says or self._foreign is None else self._foreign
+                self._foreign = step if step.has_message or self._foreign is None else self._foreign
             case Malformed():
                 self._cut("a chunk is not JSON")
             case EndOfStream():
                 self._close()
 
-    def _unsaid(self, steps: Iterable[Step]) -> Iterator[Step]:
-        """What a whole message adds to what was said: the rest of a text, or of a call, that goes on."""
-        said = {kind: whole_characters("".join(pieces)) for kind, pieces in self._said.items()}
+    def _remainder(self, steps: Iterable[Step]) -> Iterator[Step]:
+        """The part of a whole message that its pieces did not have: the rest of a text or of a call."""
+        sent = {kind: whole_characters("".join(pieces)) for kind, pieces in self._texts.items()}
         whole: defaultdict[type[Step], str] = defaultdict(str)
         for step in steps:
             if isinstance(step, TextPiece | Refusal | Reasoning):
                 whole[type(step)] += step.text
         skipped = {
             kind: len(text) if whole_characters(whole[kind]).startswith(text) else len(whole[kind])
-            for kind, text in said.items()
+            for kind, text in sent.items()
         }
         for step in steps:
-            if type(step) not in said:
-                if not (isinstance(step, Reasoning) and TextPiece in said):  # maybe it stood in the text
+            if type(step) not in sent:
+                if not (isinstance(step, Reasoning) and TextPiece in sent):  # the text may have held it
                     yield step
             elif isinstance(step, TextPiece | Refusal | Reasoning):
                 text = step.text[skipped[type(step)] :]
                 skipped[type(step)] = max(skipped[type(step)] - len(step.text), 0)
                 if text:
                     yield replace(step, text=text)
-            elif isinstance(step, Fragment) and (rest := self._calls.unsaid(step)):
+            elif isinstance(step, Fragment) and (rest := self._calls.remainder(step)):
                 yield rest
 
     def _end(self, finish: Finish) -> None:
-        """Why it ends; more may come all the same."""
+        """Notes why the answer ends. More steps may follow."""
         reason = finish.reason[:_LONGEST]
         self._finish, self._finished = reason, True
         self._stop = stop_sequence(reason, finish.stop, self._stops) or self._stop
         if not is_known(reason):
             shown = without_secrets(reason.encode(), self._secrets).decode()
             log.debug(
-                "%s: unknown finish_reason %r, taken for %s", self._provider, shown, finish_meaning(reason)
+                "%s: unknown finish_reason %r, read as %s", self._provider, shown, finish_meaning(reason)
             )
         if kind := fault_of(reason):
             error = {"type": kind, "code": reason, "message": f"the answer ended with {reason}"}
             self._fail(msgspec.json.encode({"error": error}))
 
-    def _grow(self, step: Step, text: str) -> None:
-        self._said[type(step)].append(text if not isinstance(step, Fragment) else "")
+    def _measure(self, step: Step, text: str) -> None:
+        self._texts[type(step)].append(text if not isinstance(step, Fragment) else "")
         self._finished = self._finished and not text
         self._characters += len(text)
         self._size += len(text) + _EACH
@@ -246,26 +245,27 @@ class ChatStream:
     def _fail(self, body: bytes) -> None:
         self.facts.provider_error = body = without_secrets(body, self._secrets)
         self._over = True
-        said = anthropic_error(200, body, self._provider, self._model)
-        self._writer.error(said.type, said.message, self._request_id)
+        error = anthropic_error(200, body, self._provider, self._model)
+        self._writer.error(error.type, error.message, self._request_id)
 
     # text and thinking
 
-    def _spread(self, said: Iterable[TextPiece | Reasoning]) -> None:
-        """Writes it, or keeps it until the call in progress is over: one block is open at a time."""
-        said = list(said)
-        if said:
+    def _write(self, pieces: Iterable[TextPiece | Reasoning]) -> None:
+        """Writes the pieces, or keeps them until the call in progress is complete: one block is open at a
+        time."""
+        pieces = list(pieces)
+        if pieces:
             self._calls.release()
         if self._calls.in_progress:
-            self._waiting += said
+            self._waiting += pieces
             return
-        for one in said:
-            if isinstance(one, TextPiece):
-                self._say(one.text)
+        for piece in pieces:
+            if isinstance(piece, TextPiece):
+                self._write_text(piece.text)
             elif self._shows_thinking:
-                self._think(one)
+                self._write_thinking(piece)
 
-    def _say(self, text: str) -> None:
+    def _write_text(self, text: str) -> None:
         if not text:
             return
         if self._blank or self._writer.open != "text":
@@ -274,7 +274,7 @@ class ChatStream:
         if not self._blank:
             self._writer.text(text)
 
-    def _think(self, thought: Reasoning) -> None:
+    def _write_thinking(self, thought: Reasoning) -> None:
         if self._writer.open != "thinking":
             self._writer.close()
             self._payload, self._details = {"key": thought.key} if thought.key else {}, ReasoningDetails()
@@ -286,30 +286,30 @@ class ChatStream:
         return sign(self._provider, text, self._payload | self._details.payload())
 
     def _held_back(self) -> list[TextPiece | Reasoning]:
-        """Text that waited for more of a tag or of a character."""
+        """Text that was held because it may be half of a tag or of a character."""
         return [*self._tags.feed(self._halves[TextPiece].end()), *self._tags.end()]
 
     # tool calls
 
     def _call(self, fragment: Fragment) -> None:
-        self._spread(self._held_back())
+        self._write(self._held_back())
         self._blank = ""
         self._calls.take(fragment)
         self._catch_up()
 
     def _catch_up(self) -> None:
         waiting, self._waiting = self._waiting, []
-        self._spread(waiting)
+        self._write(waiting)
 
     # the end
 
     def _close(self) -> None:
         self._over = True
         foreign = self._foreign.body if self._foreign else _EMPTY
-        if self._foreign and self._foreign.says and not self._finish:
+        if self._foreign and self._foreign.has_message and not self._finish:
             self._fail(foreign)
             return
-        self._spread(self._held_back())
+        self._write(self._held_back())
         self._blank = ""
         self._calls.finish(is_cut=is_cut(self._finish))
         self._catch_up()
@@ -323,7 +323,7 @@ class ChatStream:
             self._writer.stop(reason, self._usage or estimated(self._characters), stop)
 
     def _carry_late(self) -> None:
-        """State that came when the ids of all calls were out already: a block without text carries it."""
+        """Writes an empty thinking block for a signature that came after the ids of all calls were sent."""
         if (late := self._calls.left()) and self._writer.calls:
             self._writer.close()
             self._payload, self._details = late, ReasoningDetails()
@@ -363,7 +363,7 @@ _RULES: Mapping[str, re.Pattern[str]] = {
         "max_tokens": "length max limit trunc incomplete",
     }.items()
 }
-"""What words that are not in the table mean, by what they hold; the first that does."""
+"""The meaning of a word that is not in the table: that of the first pattern found in it."""
 
 _FAULTS = ("api_error", "overloaded_error", "timeout_error")
 
@@ -373,65 +373,65 @@ def is_known(finish: str) -> bool:
 
 
 def finish_meaning(finish: str) -> str:
-    """A stop reason, or the type of an error, of a `finish_reason` in lower case; `end_turn` of words that
-    say nothing."""
+    """The stop reason or error type that a `finish_reason` (in lower case) stands for; `end_turn` if it is
+    unknown."""
     known = _MEANINGS.get(finish)
-    return known or next((told for told, rule in _RULES.items() if rule.search(finish)), "end_turn")
+    return known or next((meaning for meaning, rule in _RULES.items() if rule.search(finish)), "end_turn")
 
 
 def fault_of(finish: str) -> str:
-    """The type of error that a `finish_reason` tells of; empty where it tells of a stop."""
-    told = finish_meaning(finish)
-    return told if told in _FAULTS else ""
+    """The error type that a `finish_reason` stands for; empty if it stands for a stop reason."""
+    meaning = finish_meaning(finish)
+    return meaning if meaning in _FAULTS else ""
 
 
 def is_cut(finish: str) -> bool:
-    """Whether the answer reached a limit, so that what it wrote last may not be whole."""
+    """Whether the answer reached a limit, so that its last call or text may be incomplete."""
     return finish_meaning(finish) in ("max_tokens", "model_context_window_exceeded")
 
 
 def stop_reason(finish: str, *, called: bool, refused: bool, stopped: bool = False) -> str:
-    """`called`: whether the answer has a tool call. Gemini and others say `stop` then, and what counts is
-    the call; but for an answer that was too long, whose last call is cut. `stopped`: whether a stop sequence
-    was met."""
-    told = "refusal" if refused else finish_meaning(finish)
-    if told != "end_turn":
-        return told
-    return "tool_use" if called else "stop_sequence" if stopped else told
+    """The stop reason of an answer. `called`: it has a tool call, which decides, since Gemini and others then
+    report `stop`; unless the answer reached a limit, where the last call is cut. `stopped`: a stop sequence
+    ended it."""
+    reason = "refusal" if refused else finish_meaning(finish)
+    if reason != "end_turn":
+        return reason
+    return "tool_use" if called else "stop_sequence" if stopped else reason
 
 
-def stop_sequence(finish: str, told: str, asked: tuple[str, ...]) -> str:
-    """Which of the `asked` ones ended the answer; empty where none did or that is not known. Providers tell
-    other things in the same field: the token of the end, Anthropic's own words."""
-    if told in asked:
-        return told
+def stop_sequence(finish: str, reported: str, asked: tuple[str, ...]) -> str:
+    """The stop sequence of `asked` that ended the answer; empty if none did or it is unknown. `reported` may
+    also be the token that ends a text, or a word of Anthropic's."""
+    if reported in asked:
+        return reported
     return asked[0] if finish == "stop_sequence" and len(asked) == 1 else ""
 
 
 # what it cost (translation.md, 5; openai-chat.md, 4)
 
 
-def usage_of(told: Object) -> dict[str, int]:
-    """The four counts of a `usage` object; empty where it holds none.
+def usage_of(usage: Object) -> dict[str, int]:
+    """The four counts of a `usage` object; empty if it holds none.
 
-    `prompt_tokens` holds the cached ones, but for some who use Anthropic's names beside it.
+    `prompt_tokens` includes cached tokens, except at some providers that also use Anthropic's names.
     """
-    prompt, completion = _count(told, "prompt_tokens"), _count(told, "completion_tokens")
-    details = as_object(told.get("prompt_tokens_details"))
+    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    details = as_object(usage.get("prompt_tokens_details"))
     cached = (
         _count(details, "cached_tokens")
-        or _count(told, "cached_tokens")
-        or _count(told, "prompt_cache_hit_tokens")
-        or _count(told, "cache_read_input_tokens")
+        or _count(usage, "cached_tokens")
+        or _count(usage, "prompt_cache_hit_tokens")
+        or _count(usage, "cache_read_input_tokens")
     )
-    created = _count(details, "cache_write_tokens") or _count(told, "cache_creation_input_tokens")
+    created = _count(details, "cache_write_tokens") or _count(usage, "cache_creation_input_tokens")
     if not (prompt or completion or cached or created):
         return {}
-    reasoning = _count(as_object(told.get("completion_tokens_details")), "reasoning_tokens")
-    if reasoning and _count(told, "total_tokens") == prompt + completion + reasoning:
+    reasoning = _count(as_object(usage.get("completion_tokens_details")), "reasoning_tokens")
+    if reasoning and _count(usage, "total_tokens") == prompt + completion + reasoning:
         completion += reasoning
     is_without = cached + created > prompt and (
-        "cache_read_input_tokens" in told or "cache_creation_input_tokens" in told
+        "cache_read_input_tokens" in usage or "cache_creation_input_tokens" in usage
     )
     return {
         "input_tokens": prompt if is_without else max(prompt - cached - created, 0),
@@ -442,34 +442,35 @@ def usage_of(told: Object) -> dict[str, int]:
 
 
 def estimated(characters: int) -> dict[str, int]:
-    """Where the provider reports none. Counts the output only: the start of the stream holds the input."""
+    """The usage if the provider reports none: the output only, since the start of the stream has the
+    input."""
     return {"output_tokens": -(-characters // 4)}
 
 
-def _count(told: Object, name: str) -> int:
-    return token_count(told.get(name))
+def _count(usage: Object, name: str) -> int:
+    return token_count(usage.get(name))
 
 
 # thinking in the text
 
 _TAGS = ("<think>", "<thought>", "<thinking>")
 _LONGEST_TAG = 200
-"""Characters, white space mostly, that wait for a tag."""
+"""Characters, mostly white space, that are held to see whether a tag follows."""
 
 
 class ThinkTags:
-    """Tells thinking from text, in pieces of any size.
+    """Separates thinking from text, in pieces of any size.
 
-    MiniMax, Gemini (`<thought>`) and many local servers send it in the text itself, between `<think>` and
-    `</think>` at its very start (openai-chat.md, 3, "Reasoning fields"). Text without a tag at its start
-    stays as it is.
+    MiniMax, Gemini (`<thought>`) and many local servers send thinking in the text itself, between `<think>`
+    and `</think>` at its start (openai-chat.md, 3, "Reasoning fields"). Text that does not begin with a tag
+    is left as it is.
     """
 
     def __init__(self) -> None:
         self._held = ""
-        """What may be the head of a tag."""
+        """The end of the text so far, which may be the start of a tag."""
         self._closing = ""
-        """The tag that ends the thinking that is going on."""
+        """The tag that will end the thinking; empty outside thinking."""
         self._before = True
         """Whether the text has not begun yet."""
         self._after = False
@@ -481,10 +482,10 @@ class ThinkTags:
             return self._opened(text)
         if self._closing:
             return self._thought(text)
-        return self._said(text)
+        return self._text(text)
 
     def end(self) -> list[TextPiece | Reasoning]:
-        """What was held: no more text comes before something else does, or at all."""
+        """The held text: nothing that would complete a tag follows."""
         held, self._held = self._held, ""
         self._before = self._before and not held
         if not held:
@@ -499,20 +500,20 @@ class ThinkTags:
             return []
         self._before = False
         if tag is None:
-            return self._said(text)
+            return self._text(text)
         self._closing = tag.replace("<", "</")
         return self._thought(begun[len(tag) :])
 
     def _thought(self, text: str) -> list[TextPiece | Reasoning]:
-        thought, closed, said = text.partition(self._closing)
+        thought, closed, rest = text.partition(self._closing)
         if closed:
             self._closing, self._after = "", True
-            return [*_reasoning(thought), *self._said(said)]
+            return [*_reasoning(thought), *self._text(rest)]
         kept = next(n for n in range(len(self._closing) - 1, -1, -1) if text.endswith(self._closing[:n]))
         self._held = text[len(text) - kept :]
         return _reasoning(text[: len(text) - kept])
 
-    def _said(self, text: str) -> list[TextPiece | Reasoning]:
+    def _text(self, text: str) -> list[TextPiece | Reasoning]:
         if self._after:
             text = text.lstrip()
             self._after = not text

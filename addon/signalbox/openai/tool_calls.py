@@ -28,7 +28,7 @@ class ToolCall:
         self.name = name
         self.signature = ""
         self.halves = SurrogateJoiner(escaped=True)
-        """Of the arguments."""
+        """For surrogate pairs in the arguments."""
         self.arguments = Arguments()
         self.waiting = ""
         """Arguments that were not sent to the client yet."""
@@ -64,7 +64,7 @@ class ToolCalls:
         self._last: ToolCall | None = None
         self._over: list[ToolCall] = []
         self._queue: list[ToolCall] = []
-        """Calls that are not complete, in order."""
+        """Calls that are not complete, in the order in which the client gets them."""
 
     @property
     def in_progress(self) -> bool:
@@ -81,7 +81,8 @@ class ToolCalls:
         self._details.add(details)
 
     def left(self) -> Object:
-        """Signature and details that no call carries, as the payload for a thinking block."""
+        """The signature and details that no call carries, as the payload for a thinking block; then
+        forgotten."""
         left = self._carried(self._signature)
         self._signature = ""
         return left
@@ -105,8 +106,8 @@ class ToolCalls:
         if not self._signed:
             self._write(is_all=False)
 
-    def unsaid(self, whole: Fragment) -> Fragment | None:
-        """The part of a call in a whole message that the fragments did not have; None if there is none.
+    def remainder(self, whole: Fragment) -> Fragment | None:
+        """The part of a call in a whole message that its fragments did not have; None if there is none.
 
         `index` is the position of the call in that message.
         """
@@ -116,18 +117,18 @@ class ToolCalls:
         call = calls[place]
         if whole.id and whole.id != call.id:
             call = self._by_id.get(whole.id, call)
-        said, rest = call.arguments, ""
-        if said.is_placeholder:
+        so_far, rest = call.arguments, ""
+        if so_far.is_placeholder:
             rest = whole.arguments
-        elif not said.complete and whole.arguments.startswith(said.text):
-            rest = whole.arguments[len(said.text) :]
+        elif not so_far.complete and whole.arguments.startswith(so_far.text):
+            rest = whole.arguments[len(so_far.text) :]
         if not rest or call not in self._queue:
             return None
         index = next((index for index, one in self._by_index.items() if one is call), None)
         return Fragment(index, call.id, "" if call.name else whole.name, rest)
 
     def release(self) -> None:
-        """Writes what can be written now that something else follows. Raises CallError."""
+        """Writes what can be written, since text or thinking follows the calls. Raises CallError."""
         self._write(is_all=True)
 
     def _write(self, *, is_all: bool) -> None:
@@ -228,8 +229,8 @@ class ToolCalls:
         return self._new(name)
 
     def _flush(self, call: ToolCall, *, is_all: bool) -> bool:
-        """Writes what has come of the first call. Returns whether the call is complete; with `is_all` also an
-        object that could still be a placeholder is."""
+        """Writes what has come of the first call. Returns whether the call is complete; with `is_all` an
+        empty object counts as complete, else it may be a placeholder."""
         arguments = call.arguments
         if not call.started and not self._may_start(call):
             return False
@@ -405,7 +406,7 @@ class Arguments:
         return -1
 
     def _string(self, text: str, at: int) -> int:
-        """Reads on in a string; returns the offset after it."""
+        """Reads to the end of a string; returns the offset after it."""
         start = at
         if self._escaped:
             self._escaped = False
@@ -439,7 +440,7 @@ def _match_end(pattern: re.Pattern[str], text: str, at: int) -> int:
 
 
 def _another(text: str) -> str:
-    """The text if another object begins in it; else empty: anything else is ignored."""
+    """The text if another object begins in it, else empty."""
     text = text.lstrip()
     return text if text.startswith("{") else ""
 
@@ -471,7 +472,7 @@ _OPEN_ESCAPE = re.compile(
 
 
 _TAIL = 100
-"""Characters at the end of a piece that are searched for such a beginning."""
+"""Characters at the end of a piece that are searched for the start of an escaped pair."""
 
 
 class SurrogateJoiner:
@@ -487,7 +488,7 @@ class SurrogateJoiner:
         self._held = ""
 
     def feed(self, text: str) -> str:
-        """The text so far, without a half at its end, which waits for the next piece."""
+        """The text without a half at its end, which is held until the next piece."""
         if not text:
             return ""
         text, self._held = self._held + text, ""
@@ -498,7 +499,7 @@ class SurrogateJoiner:
         return self._whole(text)
 
     def end(self) -> str:
-        """The rest, at the end of the text."""
+        """What is still held, at the end of the text."""
         text, self._held = self._held, ""
         return self._whole(text)
 

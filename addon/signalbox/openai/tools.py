@@ -14,7 +14,7 @@ from signalbox.openai.schemas import SchemaRules, parameters
 
 _ODD = re.compile(r"[^a-zA-Z0-9_-]")
 _LONGEST = 55
-"""Characters of a name that are kept before `_` and eight of its hash: 64 in all."""
+"""Characters of a name that are kept; `_` and eight characters of a hash follow: 64 in all."""
 
 
 class Names:
@@ -73,9 +73,11 @@ def offered(tools: Iterable[Tool], names: Names, rules: SchemaRules) -> list[dic
 def _parameters(schema: bytes, rules: SchemaRules) -> msgspec.Raw:
     """The schema as sent: its own compact bytes if nothing has to change. Cached, since a client sends its
     tools with every request."""
-    told = msgspec.json.decode(schema)
-    sent = parameters(told, rules)
-    return msgspec.Raw(msgspec.json.format(schema, indent=-1) if sent == told else msgspec.json.encode(sent))
+    parsed = msgspec.json.decode(schema)
+    sent = parameters(parsed, rules)
+    return msgspec.Raw(
+        msgspec.json.format(schema, indent=-1) if sent == parsed else msgspec.json.encode(sent)
+    )
 
 
 def untranslatable_tools(asked: Offered) -> str:
@@ -99,8 +101,8 @@ def choose(
 ) -> ToolChoice:
     """Translates `tool_choice`. `tools` maps the client's names to those sent. `thinks`: thinking is switched
     on. `called`: the history has calls, which some servers refuse without tools."""
-    told = as_object(asked)
-    kind, name = told.get("type"), told.get("name")
+    choice = as_object(asked)
+    kind, name = choice.get("type"), choice.get("name")
     if not tools:
         return ToolChoice({}, offers=False)
     if kind == "none":
@@ -110,7 +112,7 @@ def choose(
             ToolChoice({}, "Answer without calling a tool.", True) if called else ToolChoice({}, offers=False)
         )
     fields: dict[str, Any] = {}
-    if dialect.parallel and told.get("disable_parallel_tool_use") is True:
+    if dialect.parallel and choice.get("disable_parallel_tool_use") is True:
         fields["parallel_tool_calls"] = False
     if kind == "tool" and isinstance(name, str) and name in tools:
         return _forced(fields, tools[name], len(tools), dialect, thinks)

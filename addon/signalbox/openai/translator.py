@@ -1,4 +1,4 @@
-"""The translator of providers that speak chat completions: one per attempt, with the reader of its answer."""
+"""The translator for chat completions, one per attempt, and the reader of its answer."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar, Literal
@@ -38,11 +38,11 @@ class ChatTranslator(msgspec.Struct, frozen=True):
     dialect: Dialect
     provider: str
     model: str
-    """As sent: the answer's, where the provider names none."""
+    """The model as sent; the answer names it if the provider does not name one."""
     seed: str
-    """Letters and digits, random: what makes the ids of this answer unique."""
+    """Random letters and digits that make the ids of this answer unique."""
     response_model: str | None = None
-    """The name that the client asked for: the answer's, whatever the provider names."""
+    """The model that the client asked for. If set, the answer names it, whatever the provider reports."""
     secrets: tuple[str, ...] = ()
     """Removed from the provider's errors."""
 
@@ -89,15 +89,16 @@ class ChatTranslator(msgspec.Struct, frozen=True):
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
         """See `Translator.error`."""
-        said = anthropic_error(status, without_secrets(body, self.secrets), self.provider, self.model)
-        return said.status, error_body(said.status, said.message, said.type)
+        shown = anthropic_error(status, without_secrets(body, self.secrets), self.provider, self.model)
+        return shown.status, error_body(shown.status, shown.message, shown.type)
 
 
 class ChatReader:
-    """A `ResponseReader` that translates: events where a stream was asked for, else one message.
+    """A `ResponseReader` that translates: into events if the client asked for a stream, else into one
+    message.
 
-    Some providers send JSON where a stream was asked for, or a stream without saying so, and errors in any
-    form: the first byte tells which it is.
+    Some providers send JSON for a streamed request, or a stream with another `content-type`, and errors in
+    any format, so the first bytes decide how the answer is read.
     """
 
     changes = decodes = True
@@ -111,8 +112,8 @@ class ChatReader:
         is_announced: bool,
         key: bytes | None,
     ) -> None:
-        """`message` collects the events where a whole one was asked for. `is_announced` says that the
-        `content-type` names a stream, for what begins as neither."""
+        """`message` collects the events if the client asked for a whole message. `is_announced`: the
+        `content-type` names a stream; it decides if the first bytes are neither a stream's nor JSON."""
         self.facts = stream.facts
         self.content_type: str | None = EVENTS if message is None else JSON
         self._stream = stream
@@ -177,7 +178,7 @@ class ChatReader:
         return b""
 
     def _process(self, piece: bytes) -> bytes:
-        """Whatever fails, the rest must never reach the client in the provider's own protocol."""
+        """On any error nothing more is passed on: the client must not get the provider's own protocol."""
         try:
             return self._counted(self._translated(piece))
         except Exception as error:
@@ -212,7 +213,7 @@ class ChatReader:
         return self._form != "unknown"
 
     def _last(self) -> bytes:
-        """What is still owed to the client."""
+        """The bytes that the client has not got at the end of the provider's answer."""
         if self._form == "unknown":
             self.facts.cut = "the answer has no body"
             return b""
@@ -239,9 +240,9 @@ class ChatReader:
             yield ErrorChunk(bytes(self._held))
 
     def _written(self, steps: Iterable[Step]) -> bytes:
-        """The steps as bytes for the client; none where a whole message collects them."""
+        """The steps as bytes for the client; empty if `message` collects them."""
         self._stream.take(steps)
-        events = self._stream.taken()
+        events = self._stream.drain()
         if self._message is None:
             return encode_events(events) if events else b""
         self._message.add(events)
@@ -249,7 +250,7 @@ class ChatReader:
 
 
 def _event(block: bytes) -> Event:
-    """Some proxies write an error into a stream as it is, without `data:`."""
+    """The event. Some proxies write a bare JSON error into a stream, without `data:`."""
     event = parse_event(block)
     bare = block.lstrip()
     return Event(event.name, bare) if not event.data and bare.startswith(b"{") else event

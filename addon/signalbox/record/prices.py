@@ -139,8 +139,8 @@ class ProviderPrices(msgspec.Struct, frozen=True):
                 seen.add(key)
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """An address that only subscriptions use: no token is charged there."""
+class Subscription(msgspec.Struct, frozen=True):
+    """A host, or a path on it, that only subscriptions use: no token is charged there."""
 
     host: HostName
     source: Address
@@ -154,7 +154,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 class PriceFile(msgspec.Struct, frozen=True):
     providers: Mapping[NewName, ProviderPrices]
-    plans: tuple[Plan, ...] = ()
+    plans: tuple[Subscription, ...] = ()
 
     def __post_init__(self) -> None:
         seen: dict[str, str] = {}
