@@ -310,7 +310,7 @@ class App:
         return client_ssl_context(self.master.options)
 
     def refusal(self, provider: Provider, model: str | None) -> tuple[str, str] | None:
-        """Why no request for this model is sent there now, for any caller, as in `plan.Refusal`."""
+        """Why no request for this model is sent there now, for any caller, as in `plan.RefusalCheck`."""
         refused = self.stores.quota.refusal_of_all(provider, model)
         return refused or self.stores.provider_health.refusal(provider, model, time.monotonic())
 

@@ -1,4 +1,4 @@
-"""Errors in one line, without their text: it could quote a body or a key."""
+"""Logs errors in one line, without their text, which could quote a body or a key."""
 
 import errno
 import logging
@@ -12,11 +12,11 @@ log = logging.getLogger("signalbox")
 _LONGEST = 200
 _ERRNO = re.compile(r"\[Errno (-?\d+)\] (?:Connect call failed)?")
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
-"""Descriptors of the process, those of the system, buffers, memory, ports."""
+"""Out of file descriptors (process, system), buffers, memory, ports."""
 
 
 def short_reason(message: str) -> str:
-    """mitmproxy's message about a connection, less Python's wrapping: `Connection refused`."""
+    """mitmproxy's message about a connection, without Python's wrapping: `Connection refused`."""
     if number := _ERRNO.search(message):
         text = os.strerror(int(number[1])) if int(number[1]) > 0 else message[number.end() :]
         return text[:_LONGEST]
@@ -24,9 +24,9 @@ def short_reason(message: str) -> str:
 
 
 def is_exhausted(message: str) -> bool:
-    """Whether a connection failed because this machine or process can open no more, whatever its peer.
+    """Whether a connection failed because this machine or process cannot open another one to any host.
 
-    Where no descriptor is left for a question to a name server, the lookup fails with a code of its own.
+    If there is no descriptor left to ask a name server, the lookup fails with a code of its own.
     """
     number = int(found[1]) if (found := _ERRNO.search(message)) else 0
     return number in _EXHAUSTED or (number < 0 and not _has_descriptors())

@@ -42,8 +42,8 @@ PLAIN = " !#$&'()*+,/:;=?@[]^`{|}~"
 
 def upstream_request_id(headers: Mapping[str, str]) -> str:
     """The id by which the provider that answers with these headers knows the request, or nothing."""
-    told = {name.lower(): value for name, value in headers.items()}
-    return next((told[name] for name in _IDS if _ID.fullmatch(told.get(name, ""))), "")
+    lower = {name.lower(): value for name, value in headers.items()}
+    return next((lower[name] for name in _IDS if _ID.fullmatch(lower.get(name, ""))), "")
 
 
 class HiddenBody(NamedTuple):
@@ -227,14 +227,14 @@ class Exchange:
         """Why the targets of the chain beside the one under way did not answer, for people: `zai: 429,
         rate_limit_error; kimi: circuit, open for another 42 s`. Each failure is told once. Empty where there
         are none."""
-        told = [
+        reasons = [
             (attempt.provider.shown, f"{attempt.label}, {attempt.detail}")
             for attempt in self.attempts
             if attempt.ended
         ]
-        told += self.dispatch.not_asked(now) if self.dispatch is not None else []
-        told += [(skip.provider, skip.why) for skip in self.skipped if skip.reason in PERMANENT]
-        return "; ".join(dict.fromkeys(f"{name}: {why.rstrip(', ')}" for name, why in told))
+        reasons += self.dispatch.not_asked(now) if self.dispatch is not None else []
+        reasons += [(skip.provider, skip.why) for skip in self.skipped if skip.reason in PERMANENT]
+        return "; ".join(dict.fromkeys(f"{name}: {why.rstrip(', ')}" for name, why in reasons))
 
     def failure_of_all(self, message: str, now: float) -> str:
         """For people: `message`, which says what the last target did, and why the others did not answer."""
@@ -329,13 +329,13 @@ class Exchange:
             return self.outgoing.secrets
         return secrets_of(self.caller.headers, self.path)
 
-    def redact(self, said: bytes) -> bytes:
+    def redact(self, data: bytes) -> bytes:
         """What the provider that is asked said, less the credentials that it was asked with."""
-        return without_secrets(said, self.secrets)
+        return without_secrets(data, self.secrets)
 
-    def redact_text(self, said: str) -> str:
+    def redact_text(self, text: str) -> str:
         """The same of a text."""
-        return self.redact(said.encode(errors="surrogateescape")).decode(errors="surrogateescape")
+        return self.redact(text.encode(errors="surrogateescape")).decode(errors="surrogateescape")
 
     def leak(self, path: str, headers: list[tuple[str, str]]) -> str | None:
         """The header or path that must not be sent to this provider; see `credentials.leak`."""
@@ -367,11 +367,11 @@ class Exchange:
         provider, model = self.provider.shown if self.provider else "", self.model
         if self.provider is None and self.skipped:
             provider, model = self.skipped[-1].provider, self.skipped[-1].model
-        told = {
+        values = {
             "x-signalbox-provider": provider,
             "x-signalbox-model": model or "",
             "x-signalbox-rule": self.label,
             "x-signalbox-attempts": " ".join(self.attempt_labels),
             "request-id": self.request_id,
         }
-        return {name: quote(value[:LONGEST], safe=PLAIN) for name, value in told.items() if value}
+        return {name: quote(value[:LONGEST], safe=PLAIN) for name, value in values.items() if value}

@@ -11,15 +11,14 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 LIMIT = 5.0
-"""Seconds for a program that is asked."""
+"""Seconds for `lsof`, `netstat` or `tasklist`."""
 _LISTENS = "0A"
 """TCP_LISTEN in /proc/net/tcp (proc(5))."""
 
 
 def is_free(port: int, host: str = "") -> bool:
-    """Whether a server could listen there now; True too where only the right to do so is missing.
-
-    Without `host` on every address. Nothing is left behind: the address is taken and given back.
+    """Whether the port is free on `host`, by default on all addresses. True also if only the permission to
+    listen there is missing. The port is bound for the test and released.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with closing(socket.socket(family, socket.SOCK_STREAM)) as one:
@@ -33,7 +32,7 @@ def is_free(port: int, host: str = "") -> bool:
 
 
 def owner(port: int) -> tuple[str, int] | None:
-    """Name and id of the process that listens on the port; None where that cannot be told."""
+    """Name and id of the process that listens on the port; None if that cannot be found out."""
     with suppress(OSError, ValueError, subprocess.SubprocessError):
         if Path("/proc/net/tcp").exists():
             return _by_proc(port)
@@ -42,7 +41,7 @@ def owner(port: int) -> tuple[str, int] | None:
 
 
 def taken(port: int) -> str:
-    """`port 8082 is taken by python3 (process 4711)`, as far as it can be told."""
+    """`port 8082 is taken by python3 (process 4711)`, or `... by another program` if that is unknown."""
     found = owner(port)
     return f"port {port} is taken by " + (f"{found[0]} (process {found[1]})" if found else "another program")
 
@@ -70,24 +69,24 @@ def _inodes(port: int) -> Iterator[str]:
 
 
 def _by_lsof(port: int) -> tuple[str, int] | None:
-    """`-F pc` prints a line `pPID` and one `cNAME` for each process (lsof(8))."""
-    said = _said("lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fpc")
-    found = re.search(r"^p(\d+)\nc(.+)$", said, re.MULTILINE)
+    """`lsof -F pc` prints a line `pPID` and a line `cNAME` for each process (lsof(8))."""
+    output = _output("lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fpc")
+    found = re.search(r"^p(\d+)\nc(.+)$", output, re.MULTILINE)
     return (found[2], int(found[1])) if found else None
 
 
 def _by_netstat(port: int) -> tuple[str, int] | None:
-    said = _said("netstat", "-ano", "-p", "TCP")
-    found = re.search(rf"^\s*TCP\s+\S+:{port}\s+\S+:0\s+\S+\s+(\d+)\s*$", said, re.MULTILINE)
+    output = _output("netstat", "-ano", "-p", "TCP")
+    found = re.search(rf"^\s*TCP\s+\S+:{port}\s+\S+:0\s+\S+\s+(\d+)\s*$", output, re.MULTILINE)
     if not found:
         return None
     named = re.match(
-        r'"([^"]+)"', _said("tasklist", "/FI", f"PID eq {found[1]}", "/FO", "CSV", "/NH").strip()
+        r'"([^"]+)"', _output("tasklist", "/FI", f"PID eq {found[1]}", "/FO", "CSV", "/NH").strip()
     )
     return (named[1] if named else "a program"), int(found[1])
 
 
-def _said(program: str, *arguments: str) -> str:
+def _output(program: str, *arguments: str) -> str:
     path = shutil.which(program)
     if path is None:
         return ""

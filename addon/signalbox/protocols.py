@@ -1,7 +1,7 @@
-"""What differs by the protocol of a provider (`api` in rules.yaml), one row for each.
+"""The protocols of providers (`api` in rules.yaml), one row each.
 
-A row says how a request is prepared and what the protocol cannot do. How an answer is read is the business of
-the `Translator` that a prepared request carries.
+A row holds how a request is prepared and what the protocol cannot do. The `Translator` in a prepared request
+reads the answer.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from signalbox.routing.prepare import prepare_messages
 
 
 class Prepare(Protocol):
-    """Makes the request for one target. Raises UntranslatableError."""
+    """Prepares the request to one target. Raises UntranslatableError."""
 
     def __call__(
         self,
@@ -31,8 +31,8 @@ class Prepare(Protocol):
         is_only_candidate: bool,
         seed: str,
     ) -> Outgoing:
-        """`key` is the one of the provider's keys to use, or the token of its login. `is_only_candidate`: no
-        other attempt can follow, so that a compressed answer may pass as it is (the contract, section 5).
+        """`key` is the provider's key to use, or the token of its login. `is_only_candidate`: no other
+        attempt can follow, so that a compressed answer may be passed on as it is (the contract, section 5).
         `seed` is random text that makes the ids of a translated answer unique.
         """
         ...
@@ -45,7 +45,7 @@ class ProviderApi(NamedTuple):
     untranslatable: Callable[[bytes], str]
     """Why the protocol cannot express a Messages body, for people; empty if it can."""
     spelling: Callable[[Provider], str]
-    """How a provider spells the protocol, for people; empty for the Messages API, which has one spelling."""
+    """The dialect in which a provider speaks the protocol, for people; empty for the Messages API."""
     fills_cache: bool
     """Whether a request with `max_tokens: 0` fills the provider's prompt cache and costs no answer."""
     models_path: str
@@ -82,7 +82,7 @@ def api_of(provider: Provider) -> ProviderApi:
 
 
 def translation_refusal(candidate: Candidate, facts: Facts) -> tuple[str, str] | None:
-    """A `routing.plan.Refusal`: the target's protocol cannot express the request."""
+    """A `routing.plan.RefusalCheck`: whether the target's protocol cannot express the request."""
     if facts.body is None:
         return None
     why = api_of(candidate.provider).untranslatable(facts.body.readable)

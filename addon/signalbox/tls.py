@@ -1,4 +1,4 @@
-"""TLS of requests of our own: which certificates they trust."""
+"""The TLS context of the router's own requests (model lists, quota probes)."""
 
 import ssl
 from functools import cache
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def client_ssl_context(options: "Options") -> ssl.SSLContext:
-    """Trusts what mitmproxy trusts as upstreams, by its options."""
+    """Trusts the certificates that mitmproxy's options trust for upstreams."""
     ca, folder = options.ssl_verify_upstream_trusted_ca, options.ssl_verify_upstream_trusted_confdir
     return _client_ssl_context(options.ssl_insecure, ca, folder)
 
@@ -23,7 +23,7 @@ def _client_ssl_context(insecure: bool, ca: str | None, folder: str | None) -> s
         return model_list.default_ssl_context()
     files = [str(Path(path).expanduser()) if path else None for path in (ca, folder)]
     context = ssl.create_default_context(cafile=files[0], capath=files[1])
-    # mitmproxy does not ask for strict X.509 either, and the CAs of many companies do not pass it.
+    # As in mitmproxy: the CAs of many companies do not pass strict X.509 checks.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if insecure:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

@@ -78,7 +78,7 @@ class Router:
     def goes_over(self, account: str = "", percent: float = 95.0, refused: str | None = None) -> None:
         status = {} if refused is None else {"5h": "rejected"}
         told = RateLimitHeaders(status, {"5h": percent}, {"5h": time.time() + 3600})
-        self.quotas.hear(self.home.name, account, told, time.time(), refused)
+        self.quotas.observe(self.home.name, account, told, time.time(), refused)
         self.quotas.settle(self.rules, time.time())
 
     def observe_probe(

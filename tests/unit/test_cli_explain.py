@@ -125,7 +125,7 @@ def test_plan_that_was_nearly_used_up_is_skipped(file):
     text = RULES.replace("auth: client", marks, 1).replace("to: zai/glm-4.5-air", conditions)
     file.write_text(text.replace("to: anthropic", "to: [anthropic, zai]"))
     quotas, now = Quotas(), time.time()
-    quotas.hear("anthropic", "", RateLimitHeaders({}, {"5h": 95.0}, {"5h": now + 3590}), now)
+    quotas.observe("anthropic", "", RateLimitHeaders({}, {"5h": 95.0}, {"5h": now + 3590}), now)
     (file.parent / "state").mkdir()
     (file.parent / "state" / "quota.json").write_bytes(quotas.saved())
     output = explain(file, "claude-opus-4-5").stdout
@@ -141,7 +141,7 @@ def test_the_plan_is_that_of_claude_code_here(file, monkeypatch):
     quota = f"auth: client\n    quota: {{redirect_at: {{5h: 90}}, accounts: [{work}]}}"
     file.write_text(RULES.replace("auth: client", quota, 1).replace("to: anthropic", "to: [anthropic, zai]"))
     quotas, now = Quotas(), time.time()
-    quotas.hear("anthropic", str(work), RateLimitHeaders({}, {"5h": 95.0}, {"5h": now + 3590}), now)
+    quotas.observe("anthropic", str(work), RateLimitHeaders({}, {"5h": 95.0}, {"5h": now + 3590}), now)
     (file.parent / "state").mkdir()
     (file.parent / "state" / "quota.json").write_bytes(quotas.saved())
     assert "skipped" not in explain(file, "claude-opus-4-5").stdout

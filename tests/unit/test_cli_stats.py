@@ -180,7 +180,7 @@ def test_output_ends_with_the_forecast_of_the_windows(state):
     for ago, percent in ((600, 40.0), (0, 80.0)):
         told = RateLimitHeaders({}, {"5h": percent, "7d": 10.0}, dict.fromkeys(("5h", "7d"), now + 9000))
         for account in ("", "/home/x/.claude-work"):
-            quotas.hear("anthropic", account, told, now - ago)
+            quotas.observe("anthropic", account, told, now - ago)
     (state / "quota.json").write_bytes(quotas.saved())
     last = stats(state).stdout.splitlines()[-2:]
     full = datetime.fromtimestamp(now + 300).astimezone().strftime("~%H:%M")

@@ -224,7 +224,7 @@ def test_a_finish_reason_never_seen_before_is_told_at_debug(caplog):
     for reason in ("stop", "eosFound", "sk-fake-key-for-tests " + "x" * 999):
         _run(TextPiece("x"), Finish(reason.lower()), secrets=("sk-fake-key-for-tests",))
     first, second = (record.getMessage() for record in caplog.records)
-    assert first == "fake: unknown finish_reason 'eosfound', taken for end_turn"
+    assert first == "fake: unknown finish_reason 'eosfound', read as end_turn"
     assert second.startswith("fake: unknown finish_reason '*** xxx")
     assert len(second) < 200
 

@@ -36,7 +36,7 @@ def meter(
 ) -> Meter:
     found = Meter()
     for answer in answers:
-        found.hear(answer, now, refused)
+        found.observe(answer, now, refused)
         found.settle(policy, now)
     return found
 
@@ -97,7 +97,7 @@ def test_it_comes_back_when_all_windows_are_that_low():
         "quota:7d",
         "7d is at 87%, its mark is 90%, back below 85%, resets in 60 min",
     )
-    found.hear(told({"7d": 84.0}), NOW)
+    found.observe(told({"7d": 84.0}), NOW)
     assert found.settle(MARKS, NOW) == [("", False)]
 
 
@@ -143,7 +143,7 @@ def test_extra_usage_that_was_never_bought_is_no_reason():
 def test_where_extra_usage_is_in_use_its_mark_alone_counts(answer):
     found = meter(answer)
     assert reason(found) == ""
-    found.hear(told({"overage": 80.0}), NOW)
+    found.observe(told({"overage": 80.0}), NOW)
     assert reason(found) == "quota:overage"
 
 
@@ -161,13 +161,13 @@ def test_a_refused_model_is_bound_by_a_family_of_any_name():
 def test_an_open_plan_lifts_what_only_the_plan_had_said():
     found = meter(RateLimitHeaders({"plan": REJECTED}, {}, {}, REJECTED), policy=WATCHED, refused=SONNET)
     assert found.refusal(WATCHED, SONNET, NOW) == ("quota:plan", "plan is used up")
-    found.hear(RateLimitHeaders({}, {}, {}, "allowed"), NOW)
+    found.observe(RateLimitHeaders({}, {}, {}, "allowed"), NOW)
     assert reason(found, WATCHED) == ""
 
 
 def test_an_open_plan_does_not_lift_a_family_of_which_it_says_nothing():
     found = meter(told(w7d_opus=REJECTED))
-    found.hear(told(overall="allowed", w5h="allowed"), NOW)
+    found.observe(told(overall="allowed", w5h="allowed"), NOW)
     assert reason(found, model=OPUS) == "quota:7d_opus"
 
 
@@ -190,10 +190,10 @@ def test_once_the_reset_has_passed_it_is_back_and_that_is_told_once():
 
 def test_each_change_is_told_once():
     found = Meter()
-    found.hear(told({"5h": 91.0}, w7d_opus=REJECTED), NOW)
+    found.observe(told({"5h": 91.0}, w7d_opus=REJECTED), NOW)
     assert found.settle(MARKS, NOW) == [("", True), ("7d_opus", True)]
     assert found.settle(MARKS, NOW) == []
-    found.hear(told(w7d_opus="allowed"), NOW)
+    found.observe(told(w7d_opus="allowed"), NOW)
     assert found.settle(MARKS, NOW) == [("7d_opus", False)]
 
 
@@ -225,7 +225,7 @@ def test_below_the_mark_and_its_hysteresis_nobody_is_passed_over(steps):
     found, now = Meter(), NOW
     for percent, later in steps:
         now += later
-        found.hear(RateLimitHeaders({}, {"5h": percent}, {"5h": now + HOUR}), now)
+        found.observe(RateLimitHeaders({}, {"5h": percent}, {"5h": now + HOUR}), now)
         found.settle(MARKS, now)
         assert (reason(found, now=now) != "") >= (percent >= 90)
         assert (reason(found, now=now) == "") >= (percent < 85)
@@ -253,8 +253,8 @@ FAMILY = provider("anthropic", replace(MARKS, accounts=(Path("/work"), Path("/ne
 
 def test_accounts_are_passed_over_each_by_itself():
     quotas, all_rules = Quotas(), rules(("anthropic",), of=(FAMILY,))
-    quotas.hear("anthropic", "/work", told({"5h": 91.0}), NOW)
-    quotas.hear("anthropic", "", told({"5h": 20.0}), NOW)
+    quotas.observe("anthropic", "/work", told({"5h": 91.0}), NOW)
+    quotas.observe("anthropic", "", told({"5h": 20.0}), NOW)
     assert quotas.settle(all_rules, NOW) == [QuotaChange("anthropic", "/work", True, "")]
     refusals = [quotas.refusal(FAMILY, account, SONNET, NOW) for account in ("/work", "", "/new")]
     assert [bool(refusal) for refusal in refusals] == [True, False, False]
@@ -262,7 +262,7 @@ def test_accounts_are_passed_over_each_by_itself():
 
 def test_an_account_that_the_rules_name_no_more_rests_until_they_do():
     quotas = Quotas()
-    quotas.hear("anthropic", "/work", told({"5h": 91.0}), NOW)
+    quotas.observe("anthropic", "/work", told({"5h": 91.0}), NOW)
     assert quotas.settle(rules(("anthropic",), of=(HOME,)), NOW) == []
     assert quotas.of(HOME) == {}
     assert quotas.refusal_of_all(HOME, SONNET, NOW) is None
@@ -274,15 +274,15 @@ def test_an_account_that_the_rules_name_no_more_rests_until_they_do():
 def test_a_provider_with_several_keys_is_shown_only():
     pool = provider("pool", keys=(Secret("fake-key-1"), Secret("fake-key-2")))
     quotas = Quotas()
-    quotas.hear("pool", "", told({"5h": 91.0}, w5h=REJECTED), NOW, SONNET)
+    quotas.observe("pool", "", told({"5h": 91.0}, w5h=REJECTED), NOW, SONNET)
     assert quotas.refusal(pool, "", SONNET, NOW) is None
     assert quotas.settle(rules(("pool",), of=(pool,)), NOW) == []
 
 
 def test_rules_may_ask_for_what_is_used():
     quotas, all_rules = Quotas(), rules(of=(FAMILY, provider("other")))
-    quotas.hear("anthropic", "/work", told({"5h": 57.0, "7d_opus": 3.0}), NOW)
-    quotas.hear("anthropic", "", told({"5h": 1.0}), NOW)
+    quotas.observe("anthropic", "/work", told({"5h": 57.0, "7d_opus": 3.0}), NOW)
+    quotas.observe("anthropic", "", told({"5h": 1.0}), NOW)
     used = quotas.used(all_rules, lambda provider: "/work", NOW)
     assert used == {("anthropic", "5h"): 57, ("anthropic", "7d_opus"): 3}
     assert quotas.used(all_rules, lambda provider: "/work", NOW + HOUR)["anthropic", "5h"] == 0
@@ -303,7 +303,7 @@ def test_rules_may_ask_for_what_is_used():
 def test_what_is_known_outlives_the_process(answers):
     before, all_rules = Quotas(), rules(of=(HOME,))
     for answer in answers:
-        before.hear("anthropic", "", answer, NOW, SONNET)
+        before.observe("anthropic", "", answer, NOW, SONNET)
         before.settle(all_rules, NOW)
     after = Quotas(before.saved())
     assert after.settle(all_rules, NOW) == []

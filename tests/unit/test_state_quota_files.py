@@ -19,7 +19,7 @@ def meter(claim: str = "", status: dict[str, str] | None = None, **percent: floa
     percents = {name.removeprefix("w"): value for name, value in percent.items()}
     resets = dict.fromkeys([*percents, *(status or {})], SOON)
     found = Meter()
-    found.hear(RateLimitHeaders(status or {}, percents, resets, claim=claim), NOW)
+    found.observe(RateLimitHeaders(status or {}, percents, resets, claim=claim), NOW)
     return found
 
 

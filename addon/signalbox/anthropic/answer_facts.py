@@ -1,4 +1,4 @@
-"""What is learned from one answer, in any protocol."""
+"""The facts that the reader of an answer learns, the same for every protocol."""
 
 from dataclasses import dataclass, field
 
@@ -7,33 +7,34 @@ from .api import Usage
 
 @dataclass(slots=True)
 class AnswerFacts:
-    """Filled in by the attempt's reader as the answer comes in; nothing in it is taken back."""
+    """Filled in by the attempt's reader as the answer arrives. A fact that is set stays set."""
 
     usage: Usage = field(default_factory=Usage)
     message_id: str = ""
     began: bool = False
-    """Something of the answer itself came: a tool's start, a delta, a whole message."""
+    """The answer itself has begun: the start of a tool call, a delta, or a whole message came."""
     stopped: bool = False
     """A stop reason came."""
     complete: bool = False
     """`message_stop` or a whole JSON answer came."""
     is_stream: bool = False
-    """At least one event came, whatever the head says."""
+    """At least one event came, whatever the head declares."""
     error: tuple[str, str] | None = None
     """Type and message of an `event: error` or of a JSON error body."""
     provider_error: bytes | None = None
-    """Body of the error that a translated answer reported, in the provider's own words."""
+    """The body of an error inside the answer, as the provider sent it."""
     foreign: str = ""
-    """Why no client of the Messages API could read the answer, for people: another protocol, or an error of
-    another shape. `error` is set too."""
+    """Why no client of the Messages API can read the answer, for people: it is of another protocol, or an
+    error in another format. `error` is set too."""
     fault: str = ""
-    """Why the answer could not be read, for people; holds nothing of the answer."""
+    """Why the answer could not be read, for people. Holds no part of the answer."""
     undecodable: bool = False
-    """The fault is its content-encoding, so that it may be an answer all the same."""
+    """`fault` is about the content-encoding, so that the bytes may be a valid answer."""
     broken: bool = False
-    """The rest cannot be decoded for the client: nothing more comes, and the connection is to be cut."""
+    """The rest cannot be decoded for the client: nothing more follows, and the connection is to be cut."""
     cut: str = ""
-    """Why a translated answer ended too early, for people. The connection is to be cut."""
+    """Why an answer that is translated or reshaped ended too early, for people. The connection is to be
+    cut."""
     size: int = 0
     """Decoded bytes of the Messages API that were read or written."""
     issued: list[bytes] = field(default_factory=list)
@@ -41,11 +42,12 @@ class AnswerFacts:
 
     @property
     def is_answer(self) -> bool:
-        """There is an answer, or may be one that cannot be decoded."""
+        """There is an answer, or there may be one that cannot be decoded."""
         return self.complete or self.began or self.undecodable
 
     @property
     def ended(self) -> bool:
-        """What came is a whole answer. A stream whose connection just closes, which HTTP cannot always tell
-        from its end, has neither a stop reason nor `message_stop`. True where the answer was not read."""
+        """The answer is complete. A stream with neither a stop reason nor `message_stop` is not: its
+        connection was closed early, which HTTP cannot always show. Also true if the answer could not be
+        read."""
         return self.complete or self.stopped or bool(self.fault)

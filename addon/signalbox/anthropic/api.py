@@ -32,13 +32,13 @@ class Usage:
     cache_creation_1h_input_tokens: int = 0
     """Of `cache_creation_input_tokens`, those whose cache entry lives for an hour."""
 
-    def take(self, told: Mapping[str, object]) -> None:
+    def take(self, usage: Mapping[str, object]) -> None:
         """Takes over counts that are not zero: providers report at the start, at the end, or both."""
         for name in TOKEN_FIELDS:
-            if tokens := token_count(told.get(name)):
+            if tokens := token_count(usage.get(name)):
                 setattr(self, name, tokens)
-        match told.get("cache_creation"):
-            case {"ephemeral_1h_input_tokens": told_1h} if tokens := token_count(told_1h):
+        match usage.get("cache_creation"):
+            case {"ephemeral_1h_input_tokens": count_1h} if tokens := token_count(count_1h):
                 self.cache_creation_1h_input_tokens = tokens
 
     @property

@@ -1,7 +1,7 @@
-"""The values of `anthropic-beta`, which may come in several headers, in one with commas, and twice.
+"""The values of `anthropic-beta`, which may come in several headers or in one with commas, and repeatedly.
 
-Most of them open fields of the body. A field without its beta is refused
-(https://docs.claude.com/en/docs/claude-code/llm-gateway); a beta without its field does nothing.
+Most values allow fields of the body. A field without its beta is refused
+(https://docs.claude.com/en/docs/claude-code/llm-gateway); a beta without its field has no effect.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -36,7 +36,7 @@ PAIRS: Mapping[str, tuple[str, ...]] = {
     "task-budgets-2026-03-13": ("output_config.task_budget",),
     "thinking-binding-controls-2026-08-01": ("thinking.block_binding",),
     "thinking-display-updates-2026-08-18": ("thinking.display=updates",),
-    # Below: concluded from the names alone.
+    # Below: inferred from the names alone.
     "code-execution-2025-05-22": ("container",),
     "compact-2026-09-04": ("compaction",),
     "extended-cache-ttl-2025-04-11": ("cache_control.ttl",),
@@ -48,7 +48,7 @@ PAIRS: Mapping[str, tuple[str, ...]] = {
     "skills-2025-10-02": ("container",),
     "structured-outputs-2025-11-13": ("output_config.format", "output_format", "tools.strict"),
 }
-"""The fields that each value opens, as `field_paths` names them. Other values open none."""
+"""The fields that each value allows, as `field_paths` names them. Other values allow none."""
 
 FIELDS = frozenset(field for fields in PAIRS.values() for field in fields)
 
@@ -65,9 +65,9 @@ def without_betas(values: Iterable[str], names: Collection[str]) -> list[str]:
 
 
 def betas_left(sent: Iterable[str], rejected: Collection[str]) -> list[str]:
-    """The values that are not rejected and open no rejected field.
+    """The values that are not rejected and allow no rejected field.
 
-    `rejected` names values and fields, each with all fields inside it.
+    `rejected` names values and fields; a field stands for all fields inside it.
     """
     return [
         beta
@@ -77,15 +77,15 @@ def betas_left(sent: Iterable[str], rejected: Collection[str]) -> list[str]:
 
 
 def dropped_with(sent: Iterable[str], kept: Collection[str]) -> frozenset[str]:
-    """The fields of values that were sent and are not kept, without those that a kept value opens too.
+    """The fields of values that were sent and are not kept, without those that a kept value allows too.
 
-    A field whose value was never sent is not among them: it may not need one any more.
+    A field whose value was not sent is not dropped: it may not need a beta any more.
     """
     left_out = [beta for beta in split(sent) if beta not in kept]
-    return frozenset(_opened(left_out)) - frozenset(_opened(kept))
+    return frozenset(_allowed(left_out)) - frozenset(_allowed(kept))
 
 
-def _opened(betas: Iterable[str]) -> Iterator[str]:
+def _allowed(betas: Iterable[str]) -> Iterator[str]:
     for beta in betas:
         yield from PAIRS.get(beta, ())
 

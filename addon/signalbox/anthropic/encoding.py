@@ -8,21 +8,21 @@ import brotli  # type: ignore[import-untyped]  # it ships no types
 import zstandard
 
 _SLICE = 256
-"""Bytes decoded at once: the worst zstd bomb makes 8 MB of them, gzip 260 KB."""
+"""Bytes that are decoded at once. The worst zstd bomb expands them to 8 MB, gzip to 260 KB."""
 PIECE = 1 << 18
-"""Most bytes of one decoded piece."""
+"""Bytes of the largest decoded piece."""
 _WINDOW = 1 << 23
 """The largest zstd window that HTTP allows: https://www.rfc-editor.org/rfc/rfc9659"""
 _MOST = 4
-"""Most encodings applied to one body."""
+"""The largest number of encodings of one body."""
 
 
 class EncodingError(ValueError):
-    """Unknown, corrupt or cut short."""
+    """The encoding is unknown, or the data corrupt or cut short."""
 
 
 class TooLarge(ValueError):
-    """More bytes than the limit allows."""
+    """The decoded data is larger than the limit."""
 
 
 class _Frame(Protocol):
@@ -83,7 +83,7 @@ def _gzip(_: int) -> _Frame:
 
 
 def _deflate(first: int) -> _Frame:
-    """zlib's format, as the RFC has it, or bare deflate, as some send it; only the first begins with an 8."""
+    """zlib's format, as the RFC defines it, or bare deflate, as some send it. zlib's first byte ends in 8."""
     return zlib.decompressobj(zlib.MAX_WBITS if first & 0x0F == 8 else -zlib.MAX_WBITS)
 
 
@@ -112,7 +112,7 @@ def known(encoding: str) -> bool:
 
 
 def decode(data: bytes, encoding: str, limit: int) -> bytes:
-    """The whole body. Raises EncodingError, and TooLarge as soon as more than `limit` bytes came out."""
+    """The whole body. Raises EncodingError, and TooLarge as soon as there are more than `limit` bytes."""
     decoder = ContentDecoder(encoding, limit)
     decoded = decoder.feed(data)
     decoder.end()

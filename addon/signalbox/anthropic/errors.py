@@ -1,6 +1,6 @@
-"""Errors: written in Anthropic's shape, and read in whichever shape a provider sends them.
+"""Writes errors in Anthropic's format, and reads errors in the formats of all providers.
 
-What the names and wordings of an error mean to routing is `routing.provider_errors`.
+`routing.provider_errors` knows what the names and wordings of an error mean for routing.
 """
 
 import json
@@ -36,19 +36,19 @@ def error_type(status: int) -> str:
 
 
 def error_body(status: int, message: str, type: str | None = None) -> bytes:
-    """An error as Anthropic writes it; the type is the status's own unless given."""
+    """An error in Anthropic's format. The default `type` is that of the status."""
     error = {"type": type or error_type(status), "message": message}
     return msgspec.json.encode({"type": "error", "error": error})
 
 
 def with_request_id(error: bytes, id: str) -> bytes:
-    """An error body that tells the id of its request (reference/anthropic-messages.md, section 8)."""
+    """The error body with a `request_id` (reference/anthropic-messages.md, section 8)."""
     return Body.parse(error).edited({"request_id": msgspec.json.encode(id)})
 
 
 def refused_key(provider: str, error: bytes) -> bytes:
-    """The body of the 403 that replaces a provider's 401 for the router's own key: on a 401 Claude Code
-    renews or asks for the user's own login."""
+    """The body of the 403 that replaces a 401 for a key of the rules: on a 401 Claude Code renews the user's
+    own login, or asks for it."""
     return error_body(403, f"{provider}: {_found_message(error) or 'the key was refused'}")
 
 
@@ -74,12 +74,12 @@ _MOST = 10
 _NAMES = ("type", "status", "code", "error_code", "error_type")
 _TEXTS = ("message", "msg", "detail", "error_message", "error_msg", "errorMessage", "errorMsg", "title")
 _ERROR_TEXTS = ("error_message", "error_msg", "errorMessage", "errorMsg")
-"""Those of them that only errors have."""
+"""The names in `_TEXTS` that only errors have."""
 _CODES = ("code", "error_code", "errorCode", "statusCode", "status_code")
 _SUCCESS_CODES = ("", "0", "200", "ok", "success")
 _KEYS = ("error", "errors", "base_resp", "object", "type", "status", "success", "choices", *_TEXTS, *_CODES)
 _MESSAGES = ("message", "msg", "detail", "error", "reason")
-"""Where an object inside an error may hold its text."""
+"""Fields in which an object inside an error may hold its text."""
 
 _MINIMAX_CODE = re.compile(r"\(([12]\d{3})\)\s*\Z", re.ASCII)
 _TITLE = re.compile(r"<title[^<>]*>([^<]*)", re.IGNORECASE)
@@ -88,18 +88,18 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.?)*+(?:"|\Z)|[{}\[\],]', re.DOTALL)
 
 
 class ErrorReport(msgspec.Struct, frozen=True):
-    """What an error says of itself."""
+    """The parts of an error body."""
 
     types: tuple[str, ...] = ()
     """Types and codes as written, the most general first: `rate_limit_error`, `1308`."""
-    said: object = ""
-    """Its message as sent: a text, or a list or an object of validation errors."""
+    raw_message: object = ""
+    """The message as sent: a text, or a list or an object of validation errors."""
     retry_delay: str = ""
     """Google's `RetryInfo`, as `37s`."""
     param: str = ""
     """The field that OpenAI blames."""
     is_found: bool = True
-    """False where the body holds no error object: `said` is then the text of the body."""
+    """False where the body holds no error object: `raw_message` is then the text of the body."""
     is_error: bool = True
     """Whether the body alone shows an error, whatever status it came with."""
 
@@ -115,7 +115,8 @@ class ErrorReport(msgspec.Struct, frozen=True):
     @property
     def names(self) -> tuple[str, ...]:
         """The types in lower case; MiniMax's codes are `minimax_1008`."""
-        code = _MINIMAX_CODE.search(self.said[-_LONGEST:]) if isinstance(self.said, str) else None
+        raw = self.raw_message
+        code = _MINIMAX_CODE.search(raw[-_LONGEST:]) if isinstance(raw, str) else None
         return (*(name.lower() for name in self.types), *([f"minimax_{code[1]}"] if code else []))
 
     @property
@@ -126,41 +127,45 @@ class ErrorReport(msgspec.Struct, frozen=True):
     @property
     def message(self) -> str:
         """The message for the client."""
-        if isinstance(self.said, str):
-            return whole_characters(self.said)
-        return _text(self.said) or (_as_json(self.said) if self.is_found else "")
+        if isinstance(self.raw_message, str):
+            return whole_characters(self.raw_message)
+        return _text(self.raw_message) or (_as_json(self.raw_message) if self.is_found else "")
 
     @property
     def text(self) -> str:
-        """All of the message, validation errors as JSON, to be searched for field names; gateways put the
-        error of another provider, as escaped JSON, into their own."""
-        said = self.said if isinstance(self.said, str) else _as_json(self.said)
-        return re.sub(r"\\+(['\"])", r"\1", said)
+        """The whole message, to be searched for field names. Validation errors are JSON. Quotes are
+        unescaped, since gateways put the error of another provider into their own as escaped JSON."""
+        text = self.raw_message if isinstance(self.raw_message, str) else _as_json(self.raw_message)
+        return re.sub(r"\\+(['\"])", r"\1", text)
 
     @property
     def detail(self) -> str:
-        """Type and message for the log, without what the error quotes of the request, which is a prompt."""
-        said = self.said
-        if isinstance(said, str) and said[:1] in ("[", "{") and (value := _decoded(said)) is not None:
-            said = value
-        return one_line(": ".join(filter(None, (*self.types[:1], _text(said)))))
+        """Type and message for the log, without quotes from the request, which may be parts of a prompt."""
+        message = self.raw_message
+        if (
+            isinstance(message, str)
+            and message[:1] in ("[", "{")
+            and (value := _decoded(message)) is not None
+        ):
+            message = value
+        return one_line(": ".join(filter(None, (*self.types[:1], _text(message)))))
 
 
 def read_error(body: bytes) -> ErrorReport:
-    """Reads an error body: Anthropic's shape, OpenAI's, Google's arrays, Z.ai's and MiniMax's codes, flat
-    objects (openai-chat.md, 5), a bare text, an HTML page (its title), or nothing. Never raises."""
+    """Reads an error body: Anthropic's format, OpenAI's, Google's arrays, Z.ai's and MiniMax's codes, flat
+    objects (openai-chat.md, 5), a bare text, an HTML page (its title), or an empty body. Never raises."""
     text = body[:HEAD].decode("utf-8", "replace")
     value = _decoded(text)
     if isinstance(value, list):
         value = next(iter(value), None)
     if isinstance(value, dict):
         return _report(value, error_of(value))
-    return ErrorReport(said=_plain(text), is_found=False, is_error=False)
+    return ErrorReport(raw_message=_plain(text), is_found=False, is_error=False)
 
 
 def error_in(body: Body, *, of_any_status: bool = True) -> ErrorReport | None:
-    """The error in an object that is parsed already, without decoding the rest of it; None where there is
-    none. Without `of_any_status` the object alone must show that it is one."""
+    """The error in a parsed object, without decoding the rest of the object; None if there is none. Without
+    `of_any_status` the object counts only if it is clearly an error whatever its status."""
     value = {name: body.get(name, Any) for name in _KEYS if name in body}
     error = error_of(value)
     if error is None or not (of_any_status or shows_error(value)):
@@ -170,10 +175,10 @@ def error_in(body: Body, *, of_any_status: bool = True) -> ErrorReport | None:
 
 
 def error_of(value: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The error that an object holds, with its text as `message` and its code as `code`; None where it holds
+    """The error that an object holds, with its text as `message` and its code as `code`; None if it holds
     none.
 
-    Understood are `{"error": {"type", "message"}}` (Anthropic, OpenAI, Gemini with `status`), `{"error":
+    Known formats are `{"error": {"type", "message"}}` (Anthropic, OpenAI, Gemini with `status`), `{"error":
     "text"}`, `{"errors": [...]}`, OpenRouter's `error` in a choice, MiniMax's `base_resp`, and flat
     `{"message"}`, `{"detail"}`, `{"code", "msg"}`, `{"error_message"}` (openai-chat.md, 5).
     """
@@ -192,7 +197,7 @@ def error_of(value: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def shows_error(value: Mapping[str, Any]) -> bool:
-    """Whether an object that came with a good status is an error all the same."""
+    """Whether an object that came with a status of success is an error nevertheless."""
     base = value.get("base_resp")
     if value.get("error") or value.get("errors") or "error" in (value.get("object"), value.get("type")):
         return True
@@ -207,7 +212,7 @@ def shows_error(value: Mapping[str, Any]) -> bool:
 
 
 def has_error_text(value: Mapping[str, Any]) -> bool:
-    """Whether an object has a text as errors have it, and no code of success."""
+    """Whether an object has a message as errors have it, and no code of success."""
     return bool(_message(value)) and not _is_success(value)
 
 
@@ -254,7 +259,7 @@ def _types(source: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _retry_delay(details: object) -> str:
-    """https://cloud.google.com/apis/design/errors: a list of which one may be a `RetryInfo`."""
+    """The delay in `details`, one of which may be a `RetryInfo`: https://cloud.google.com/apis/design/errors"""
     rows = details if isinstance(details, list) else []
     delays = (row.get("retryDelay") for row in rows if isinstance(row, dict))
     return next((delay for delay in delays if isinstance(delay, str)), "")
@@ -297,10 +302,10 @@ def _text(value: object, depth: int = 0) -> str:
     if isinstance(value, list):
         return "; ".join(filter(None, (_text(one, depth + 1) for one in value[:_MOST])))[:_LONGEST]
     if isinstance(value, dict):
-        said = next(filter(None, (_text(value.get(name), depth + 1) for name in _MESSAGES)), "")
+        text = next(filter(None, (_text(value.get(name), depth + 1) for name in _MESSAGES)), "")
         place = value.get("loc")
-        where = ".".join(map(str, place[:_MOST])) if said and isinstance(place, list) else ""
-        return f"{said} (at {where})" if where else said
+        where = ".".join(map(str, place[:_MOST])) if text and isinstance(place, list) else ""
+        return f"{text} (at {where})" if where else text
     return whole_characters(str(value)[:_LONGEST])
 
 
@@ -323,7 +328,7 @@ def _found_message(error: bytes) -> str:
 # a prompt that is too long
 
 _TOO_LONG_STATUSES = (200, 400, 413, 422, 429, 500)
-"""200 where the body, or an event of the stream, is an error."""
+"""200 for an error in a body, or in an event of a stream, that came with this status."""
 _TOO_LONG_TYPES = frozenset(
     {"1261", "context_length_exceeded", "model_context_window_exceeded", "exceed_context_size_error"}
 )
@@ -339,17 +344,19 @@ _TOO_LONG = re.compile(
     r"|too many tokens in the (?:prompt|input|context)",
     re.IGNORECASE,
 )
-"""Anthropic, OpenAI, LiteLLM; Z.ai, MiniMax, llama.cpp; OpenAI's kin; Kimi, SGLang; Gemini."""
+"""In order: Anthropic, OpenAI and LiteLLM; Z.ai, MiniMax and llama.cpp; servers like OpenAI's; Kimi and
+SGLang; Gemini."""
 _OTHERWISE = re.compile(
     r"`?max_(?:completion_)?(?:output_)?tokens\b.{0,40}(?::|exceed|too large)"
     r"|input length and `?max_tokens`? exceed"
     r"|per[ -](?:minute|min|hour|day|second)\b|\bTPM\b|\bTPD\b|\brate limit",
     re.IGNORECASE,
 )
-"""For an answer that is too long (Claude Code asks for a shorter one), and for too many tokens in a time."""
+"""Other limits: the answer is too long (Claude Code then asks for a shorter one), or a rate limit on
+tokens."""
 
 _NUMBER = r"(?<![\w@./-])(\d[\d,]*\d)(?![\w@/-]|\.\d)"
-"""Not the date or the version of a model."""
+"""A number that is not part of a model's name, such as its date or version."""
 _ANY_NUMBER = re.compile(_NUMBER)
 _PAIR = re.compile(rf"{_NUMBER} tokens > {_NUMBER}")
 _MAXIMUM = re.compile(
@@ -358,10 +365,10 @@ _MAXIMUM = re.compile(
 
 
 def as_prompt_too_long(status: int, error: bytes) -> bytes | None:
-    """The body of a 400 that says "prompt is too long", if a third party's error says so in other words; else
-    None. `error` is a decoded body, or the data of an error event.
+    """The body of a 400 with the message "prompt is too long", if an error says so in another provider's
+    words; else None. `error` is a decoded body, or the data of an error event.
 
-    Claude Code compacts on that wording only, and takes nothing from others:
+    Claude Code compacts the conversation on this wording only:
     https://docs.claude.com/en/docs/claude-code/errors
     """
     report = read_error(error)
@@ -371,16 +378,16 @@ def as_prompt_too_long(status: int, error: bytes) -> bytes | None:
     is_anthropics = status == 400 and report.type == "invalid_request_error"
     if is_anthropics and message.lower().startswith("prompt is too long"):
         return None
-    said = prompt_too_long(message, report.names)
-    return error_body(400, said) if said else None
+    text = prompt_too_long(message, report.names)
+    return error_body(400, text) if text else None
 
 
 def prompt_too_long(message: str, names: Collection[str]) -> str:
-    """The message "prompt is too long: ...", if an error with this message and these types and codes means
-    that; else empty."""
+    """The message "prompt is too long: ..." if an error with this message and these types and codes means
+    that, else empty."""
     message = message[:_LONGEST]
-    is_told = _TOO_LONG.search(message) or not _TOO_LONG_TYPES.isdisjoint(map(str.lower, names))
-    if not is_told or _OTHERWISE.search(message):
+    is_meant = _TOO_LONG.search(message) or not _TOO_LONG_TYPES.isdisjoint(map(str.lower, names))
+    if not is_meant or _OTHERWISE.search(message):
         return ""
     return f"prompt is too long: {_sizes(message) or ' '.join(message.split())[:_LONGEST_PLAIN]}"
 

@@ -21,13 +21,13 @@ ESSENTIAL = frozenset(
     {"content", "data", "id", "input", "input_schema", "max_tokens", "messages", "model", "name", "role"}
     | {"signature", "source", "stream", "system", "text", "tool_choice", "tool_use_id", "tools", "type"}
 )
-"""Never dropped: without them the request means something else, or is invalid."""
+"""Never dropped: without them the request would mean something else or be invalid."""
 
 SYSTEM = "messages.role=system"
-"""A message of that role gets the role `user`; its content stays."""
+"""A message with this role gets the role `user`; its content stays."""
 
 _CUSTOM = "custom"
-"""The default type of a tool: where it is refused only the field is dropped, not the tool."""
+"""The default type of a tool. If it is refused, only the field `type` is dropped, not the tool."""
 _BLOCKS = frozenset({"text", "image", "document", "thinking", "redacted_thinking", "tool_use", "tool_result"})
 _CACHE = "cache_control."
 _CACHED = ("", "system.", "tools.", "messages.content.", "messages.content.content.")
@@ -41,15 +41,15 @@ _LONGEST = 100
 """Characters of a value that is compared."""
 
 _CLEARS_THINKING = "context_management.edits.type=clear_thinking_20251015"
-"""Refused where thinking is off."""
+"""Refused while thinking is off."""
 
 
 def edits_without(body: Body, rejected: Collection[str]) -> list[Edit]:
-    """Edits for `Body.edited` that drop these fields, and the objects and arrays left empty by that; never
-    essential fields.
+    """Edits for `Body.edited` that drop these fields, and the objects and arrays that become empty. Essential
+    fields are never dropped.
 
-    They may overlap with other edits inside the same values. Values that cannot be read stay. A body that
-    holds none of the names is searched but not parsed.
+    The edits may overlap with other edits inside the same values. Values that cannot be read stay. A body
+    that holds none of the names is searched but not parsed.
     """
     names = frozenset(_expand(body, rejected))
     marks = tuple(mark for mark in {_mark(name) for name in names} if mark in body.readable)
@@ -63,7 +63,8 @@ def edits_without(body: Body, rejected: Collection[str]) -> list[Edit]:
 
 
 def is_essential(name: str) -> bool:
-    """Whether a field is never dropped: `ESSENTIAL`, content blocks, all of a tool's input or schema."""
+    """Whether a field is never dropped: `ESSENTIAL`, content blocks, everything in a tool's input or
+    schema."""
     *above, last = name.split(".")
     key, equals, value = last.partition("=")
     if equals:
@@ -74,7 +75,7 @@ def is_essential(name: str) -> bool:
 
 
 def _expand(body: Body, rejected: Collection[str]) -> Iterator[str]:
-    """The names without essential ones, with the fields that are only valid beside them."""
+    """The names without essential ones, and the fields that are only valid together with them."""
     names = {name for name in rejected if not is_essential(name)}
     if SYSTEM in names:
         names.update(_OF_SYSTEM)

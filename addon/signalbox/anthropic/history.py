@@ -1,7 +1,7 @@
-"""Repairs what Anthropic refuses in a history that holds answers of other providers.
+"""Repairs a history with answers of other providers, so that Anthropic accepts it.
 
-Anthropic checks the whole history of every request, so one such block means a 400 until the conversation ends
-(reference/anthropic-messages.md, section 3; translation.md, 2 and 3):
+Anthropic checks the whole history of every request, so one invalid block makes each later request of the
+conversation fail with 400 (reference/anthropic-messages.md, section 3; translation.md, 2 and 3):
 
 - ids of tool calls match `^[a-zA-Z0-9_-]+$` (Kimi: `functions.Bash:0`) and are unique in the conversation;
 - ids of `server_tool_use` match `^srvtoolu_[a-zA-Z0-9_]+$`, and the results of a search are encrypted
@@ -9,8 +9,8 @@ Anthropic checks the whole history of every request, so one such block means a 4
 - `tool_result` is in user messages only; `input` is an object;
 - text is not blank, and no message is empty.
 
-The repair of a block depends only on its own message and those before it: a new turn changes no byte of
-earlier ones, which the prompt cache and bound thinking (section 7) depend on.
+The repair of a block depends only on its own message and those before it. So a new turn changes no byte of
+earlier ones; the prompt cache and bound thinking (section 7) rely on that.
 """
 
 import re
@@ -149,7 +149,8 @@ class _Ids:
         return sent
 
     def of_result(self, came: str) -> str:
-        """The id for a result. Calls with the same id get results in order; extra results go to the last."""
+        """The new id of a result. Calls with the same original id get results in order; extra results get the
+        id of the last call."""
         waiting = self._waiting.get(came)
         if not waiting:
             return came if _ID.fullmatch(came) else _stem(came)
@@ -207,9 +208,9 @@ class _Walk:
                 edits += self._call(at, block)
             elif role == "assistant" and {block.id, block.tool_use_id} & foreign:
                 self.server += 1
-                said = _said(block.content)
-                edits += [Edit(at.value, at.end, _as_text(said))] if said else []
-                gone |= set() if said else {index}
+                text = _result_text(block.content)
+                edits += [Edit(at.value, at.end, _as_text(text))] if text else []
+                gone |= set() if text else {index}
             elif block.type == "tool_result":
                 edits += self._result(at, block)
         if len(gone) == len(places):
@@ -248,7 +249,7 @@ class _Walk:
 
 
 def _foreign(blocks: list[_Block]) -> Iterator[str | None]:
-    """Ids of blocks in an answer whose server tool another provider ran."""
+    """The ids of blocks that belong to a server tool that another provider ran."""
     for block in blocks:
         if block.type == "server_tool_use" and not _SERVER_ID.fullmatch(block.id or ""):
             yield block.id
@@ -268,8 +269,8 @@ def _shown(block: _Block) -> list[_Block]:
     return parts if isinstance(parts, list) else []
 
 
-def _said(content: msgspec.Raw) -> str:
-    """The text of a result: its texts, and titles and URLs of search results."""
+def _result_text(content: msgspec.Raw) -> str:
+    """The texts of a result, and the titles and URLs of its search results."""
     try:
         parts = _parts.decode(content)
     except UNREADABLE:
@@ -280,8 +281,8 @@ def _said(content: msgspec.Raw) -> str:
     return "\n".join(filter(None, lines))
 
 
-def _as_text(said: str) -> bytes:
-    return msgspec.json.encode({"type": "text", "text": said})
+def _as_text(text: str) -> bytes:
+    return msgspec.json.encode({"type": "text", "text": text})
 
 
 def _as_object(value: msgspec.Raw) -> bytes:

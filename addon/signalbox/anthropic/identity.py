@@ -1,8 +1,8 @@
-"""The translator of providers that speak the Messages API, with the reader of an answer in the wrong form.
+"""The translator for the Messages API, and a reader that turns a stream into a message, or a message into
+one.
 
-Clients read only what they asked for: Claude Code fails on a stream that answers `stream: false`, and gives
-up streaming on a whole message (claude-code-observed.md; translation.md, 6). So a whole answer is
-converted to a stream where one was asked for, and the other way round.
+Clients read only the form that they asked for: Claude Code fails on a stream that answers `stream: false`,
+and gives up streaming after a whole message (claude-code-observed.md; translation.md, 6).
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from signalbox.anthropic.sse import Splitter, is_event_stream, parse_event
 from signalbox.anthropic.writer import EVENTS, JSON, LARGEST, MessageBuilder, encode_events, events_of
 
 _ENDS = (b"\n\n", b"\r\n\r\n")
-"""Of an event."""
+"""Ends of an event."""
 
 _object = msgspec.json.Decoder(dict[str, Any])
 
@@ -28,12 +28,12 @@ class IdentityTranslator(msgspec.Struct, frozen=True):
 
     is_identity: ClassVar[bool] = True
     stream: bool | None = None
-    """Whether a stream was asked for; None where an answer passes in whatever form it has."""
+    """Whether the client asked for a stream; None if an answer of either form is passed on."""
     provider: str = ""
     response_model: str | None = None
-    """The name that the client asked for, where another one is sent."""
+    """The model that the client asked for, if another one is sent; the answer names it."""
     rewrites_errors: bool = False
-    """Whether errors of a prompt that is too long are told in Anthropic's words."""
+    """Whether errors about a prompt that is too long get Anthropic's wording."""
 
     def reader(
         self,
@@ -60,7 +60,7 @@ class IdentityTranslator(msgspec.Struct, frozen=True):
         return reader if is_asked else ReshapingReader(reader, content_encoding, streams=bool(self.stream))
 
     def refusals(self, status: int, error: bytes, request: Body) -> tuple[str, ...]:
-        """See `Translator.refusals`: there are no others."""
+        """See `Translator.refusals`: none beyond those that every Messages provider may send."""
         return ()
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
@@ -69,10 +69,10 @@ class IdentityTranslator(msgspec.Struct, frozen=True):
 
 
 class ReshapingReader:
-    """A `ResponseReader` that gives events where it `streams`, else one message.
+    """A `ResponseReader` that gives events if it `streams`, else one message.
 
-    The first byte tells which of them comes, whatever the head says: what was asked for after all passes as
-    it came, of events only whole ones at a time. The output is observed and rewritten by `reader`.
+    The first byte decides what the answer is, whatever its head declares. An answer that has the form asked
+    for is passed on, in whole events. The output goes through `reader`, which observes and rewrites it.
     """
 
     changes = decodes = True
@@ -179,26 +179,26 @@ class ReshapingReader:
             return self._message.encoded()
         return self._whole(bytes(self._held))
 
-    def _whole(self, said: bytes) -> bytes:
-        """What is neither a message nor an error stays as it is, as in an answer of the form asked for."""
+    def _whole(self, data: bytes) -> bytes:
+        """The client's bytes for a JSON answer. One that is neither a message nor an error is passed on."""
         if not self._streams:
-            return said
+            return data
         try:
-            body = Body.parse(said)
+            body = Body.parse(data)
         except BodyError:
-            return said
+            return data
         if body.get("type", str) == "error":
-            self.facts.provider_error = said
-            return b"event: error\n" + _data(said)
+            self.facts.provider_error = data
+            return b"event: error\n" + _data(data)
         if "choices" in body or error_in(body) is not None:
-            return _data(said)  # another protocol's, which the reader of events tells
+            return _data(data)  # another protocol's; the reader of events reports it
         if "content" not in body:
-            return said
+            return data
         return encode_events(list(events_of(_with_arguments_as_written(body))))
 
 
-def _data(said: bytes) -> bytes:
-    return b"data: " + msgspec.json.encode(msgspec.json.decode(said)) + b"\n\n"
+def _data(json: bytes) -> bytes:
+    return b"data: " + msgspec.json.encode(msgspec.json.decode(json)) + b"\n\n"
 
 
 def _with_arguments_as_written(body: Body) -> dict[str, Any]:

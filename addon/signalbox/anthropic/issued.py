@@ -1,9 +1,8 @@
-"""Who issued which thinking block: what identifies a block, and how its identity is read from an answer.
+"""Identifies thinking blocks, so that each can be sent back to the provider that issued it and to no other.
 
-Only the provider that issued a block takes it back. A block is known by its signature, which stays the same
-when its text is shown in short or not at all; where it has none (DeepSeek, LiteLLM) by its text; a redacted
-one by its data. Nothing of these is kept, only a digest under a key:
-https://docs.claude.com/en/docs/build-with-claude/extended-thinking
+A block is identified by its signature, which stays the same if its text is summarized or omitted; without a
+signature (DeepSeek, LiteLLM) by its text; a redacted block by its data. Only a keyed digest of these is
+stored: https://docs.claude.com/en/docs/build-with-claude/extended-thinking
 """
 
 from collections.abc import Callable
@@ -19,14 +18,14 @@ DIGEST = 16
 """Bytes of a digest."""
 
 MOST = 10_000
-"""Blocks of one answer that are told apart; a stream that never ends must not fill the memory."""
+"""Blocks of one answer that are digested; a stream that never ends must not fill the memory."""
 
 MARK = b'thinking"'
-"""Stands in every thinking block and redacted one."""
+"""Occurs in every thinking block and every redacted one."""
 
 MADE_HERE = "signalbox"
-"""What signatures begin with that are made here, for thinking of providers that sign nothing; then follow a
-dot and the provider (translation.md, 4)."""
+"""The first part of signatures made here, for thinking of providers that sign none; a dot and the provider
+follow (translation.md, 4)."""
 
 _REDACTED = "redacted_thinking"
 THINKING = ("thinking", _REDACTED)
@@ -34,7 +33,7 @@ THINKING = ("thinking", _REDACTED)
 
 
 class ThinkingBlock(msgspec.Struct, frozen=True):
-    """A content block as far as its identity goes."""
+    """The fields of a content block that identify it."""
 
     type: str = ""
     thinking: str | None = None
@@ -44,7 +43,7 @@ class ThinkingBlock(msgspec.Struct, frozen=True):
 
     @property
     def is_blank(self) -> bool:
-        """Whether it is text that says nothing, which Anthropic refuses (translation.md, 2)."""
+        """Whether it is a text block of white space, which Anthropic refuses (translation.md, 2)."""
         return self.type == "text" and self.text is not None and not self.text.strip()
 
     @property
@@ -53,17 +52,17 @@ class ThinkingBlock(msgspec.Struct, frozen=True):
 
     @property
     def signed(self) -> bool:
-        """Whether its issuer can tell it as its own."""
+        """Whether its issuer can recognise it."""
         return bool(self.signature or self.data)
 
     def digest(self, key: bytes) -> bytes | None:
-        """None where nothing is in it that could tell it from others."""
-        kind, told = b"signature", self.signature
+        """The digest that identifies the block; None if it has neither signature, text nor data."""
+        kind, text = b"signature", self.signature
         if self.type == _REDACTED:
-            kind, told = b"data", self.data
-        elif not told:
-            kind, told = b"thinking", self.thinking
-        return _hash(key, kind, told).digest() if told else None
+            kind, text = b"data", self.data
+        elif not text:
+            kind, text = b"thinking", self.thinking
+        return _hash(key, kind, text).digest() if text else None
 
 
 def named_issuer(signature: str) -> str | None:
@@ -73,19 +72,18 @@ def named_issuer(signature: str) -> str | None:
 
 
 type Issuer = Callable[[ThinkingBlock], str | None]
-"""Tells which provider issued a block; None where that is not known."""
+"""Gives the provider that issued a block; None if that is unknown."""
 
 type ThinkingFilter = Callable[[ThinkingBlock], bool]
-"""Tells whether a thinking block stays in the history."""
+"""Decides whether a thinking block stays in the history."""
 
 
 def kept_by(provider: str, issuer: Issuer, *, is_anthropic: bool) -> ThinkingFilter:
-    """What this provider gets of the history (the contract, section 5): its own, and nothing of another's.
+    """The filter for one provider (the contract, section 5): its own thinking stays, that of others does not.
 
-    Anthropic itself also gets what is signed and of unknown issue: that may be older than the router's
-    memory; but a signature made here tells its provider without it. Two providers that both are Anthropic
-    itself are told apart like any others: some models bind their thinking to the account
-    (anthropic-messages.md, 7).
+    Anthropic itself also gets signed blocks of an unknown issuer, since a block may be older than the stored
+    provenance; signatures made here name their provider. Two providers that are both Anthropic itself count
+    as different ones: some models bind their thinking to the account (anthropic-messages.md, 7).
     """
 
     def keeps(block: ThinkingBlock) -> bool:
@@ -113,7 +111,7 @@ _event = msgspec.json.Decoder(_StreamEvent)
 
 
 def read_block(raw: memoryview) -> ThinkingBlock:
-    """A block of content. Fields that are not text are left out."""
+    """Reads a content block. Fields that are not text are left out."""
     with suppress(*UNREADABLE):
         return _block.decode(raw)
     with suppress(*UNREADABLE):
@@ -122,18 +120,18 @@ def read_block(raw: memoryview) -> ThinkingBlock:
 
 
 class ThinkingDigester:
-    """Appends to `digests` each thinking block of an answer as it ends.
+    """Appends the digest of each thinking block of an answer to `digests` when the block ends.
 
-    A block that never ends counts as none: the client has not got all of it either.
+    A block that never ends is not added: the client has not got all of it.
     """
 
     def __init__(self, key: bytes, digests: list[bytes]) -> None:
         self.digests = digests
         self._key = key
         self._block: ThinkingBlock | None = None
-        """The one in progress, without its text."""
+        """The block in progress, without its text."""
         self._text: blake2b | None = None
-        """Of the text so far."""
+        """The hash of its text so far."""
 
     @property
     def is_open(self) -> bool:
@@ -141,36 +139,36 @@ class ThinkingDigester:
         return self._block is not None
 
     def event(self, event: Event) -> None:
-        """The next event of a stream. An unreadable event is ignored."""
+        """Takes the next event of a stream. An unreadable event is ignored."""
         if self._block is None and MARK not in event.data:
             return
         try:
-            told = _event.decode(event.data)
+            parsed = _event.decode(event.data)
         except UNREADABLE:
             return
-        kind = told.type or event.name
+        kind = parsed.type or event.name
         if kind == "content_block_delta":
-            self._add(told.delta)
+            self._add(parsed.delta)
         elif kind in ("content_block_start", "content_block_stop", "message_delta", "message_stop"):
             self._end()
-            if told.content_block.is_thinking:
-                self._block = msgspec.structs.replace(told.content_block, thinking=None)
-                self._add(told.content_block)
+            if parsed.content_block.is_thinking:
+                self._block = msgspec.structs.replace(parsed.content_block, thinking=None)
+                self._add(parsed.content_block)
 
     def message(self, message: Body) -> None:
-        """An answer that is not streamed."""
+        """Takes an answer that is not streamed."""
         place = message.span("content")
         if place is None or message.readable.find(MARK, place.value, place.end) < 0:
             return
         with suppress(BodyError):
             for at in elements(message.readable, place.value, place.end):
                 block = read_block(memoryview(message.readable)[at.value : at.end])
-                self._tell(block.digest(self._key) if block.is_thinking else None)
+                self._append(block.digest(self._key) if block.is_thinking else None)
 
     def _add(self, part: ThinkingBlock) -> None:
         if self._block is None:
             return
-        if part.signature:  # another one replaces it
+        if part.signature:  # a later one replaces it
             self._block = msgspec.structs.replace(self._block, signature=part.signature)
         if part.thinking:
             self._text = self._text or _hash(self._key, b"thinking")
@@ -178,10 +176,10 @@ class ThinkingDigester:
 
     def _end(self) -> None:
         if self._block is not None:
-            self._tell(self._block.digest(self._key) or (self._text and self._text.digest()))
+            self._append(self._block.digest(self._key) or (self._text and self._text.digest()))
         self._block = self._text = None
 
-    def _tell(self, digest: bytes | None) -> None:
+    def _append(self, digest: bytes | None) -> None:
         if digest is not None and len(self.digests) < MOST:
             self.digests.append(digest)
 

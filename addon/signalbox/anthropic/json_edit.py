@@ -1,7 +1,7 @@
-"""One JSON object decoded one level at a time, with its bytes kept.
+"""Edits a JSON object without changing the bytes of its other parts.
 
-msgspec decodes one level of an object to the exact bytes of each value; walking key, colon, value, comma
-from the front then gives the span of every value, so that a change is a splice and all other bytes stay.
+msgspec decodes one level of an object to the exact bytes of each value. A walk over key, colon, value and
+comma from the front gives the span of every value. A change is then a splice, and all other bytes stay.
 """
 
 import re
@@ -20,7 +20,7 @@ _LONE_SURROGATE = re.compile(
     rb"(?<!\\)((?:\\\\)*+)"
     rb"(?:(\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F])|\\u[dD]([89a-fA-F][\da-fA-F]{2}))"
 )
-"""The escapes of a surrogate pair (the third group is none), or of one half without the other."""
+"""The escapes of a surrogate pair (the third group is None), or of one half without the other."""
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _array = msgspec.json.Decoder(list[msgspec.Raw])
@@ -44,7 +44,7 @@ class Span(NamedTuple):
     """The byte offsets of a member of an object or an element of an array."""
 
     start: int
-    """Of the key; in an array the same as `value`."""
+    """Offset of the key; in an array the same as `value`."""
     value: int
     end: int
 
@@ -82,7 +82,7 @@ def elements(raw: bytes, start: int = 0, end: int | None = None) -> list[Span]:
 def _places(
     raw: bytes, start: int, values: Collection[msgspec.Raw], before: re.Pattern[bytes]
 ) -> Iterator[Span]:
-    """Walks valid JSON. A duplicate key shows as a value that does not match, or as a comma at the end."""
+    """Walks valid JSON. A duplicate key is found by a value that does not match, or by a comma at the end."""
     at = _end(_LEAD, raw, start) + 1
     for left, value in enumerate(values, 1 - len(values)):
         head, view = before.match(raw, at), memoryview(value)
@@ -126,7 +126,7 @@ def readable(raw: bytes) -> bytes:
 
 
 def whole_characters(text: str) -> str:
-    """`text` with U+FFFD for lone halves of surrogate pairs; two that belong together become their
+    """`text` with U+FFFD for lone halves of surrogate pairs; two halves of one pair become their
     character."""
     if text.isascii():
         return text
@@ -140,7 +140,8 @@ def whole_characters(text: str) -> str:
 class Body:
     """A JSON object. `raw` never changes; `edited` returns the bytes of a changed copy.
 
-    `readable` is what is decoded: as long as `raw`, and the same but for halves of surrogate pairs.
+    `readable` is what is decoded: as long as `raw`, and equal to it except for lone halves of surrogate
+    pairs.
     """
 
     def __init__(self, raw: bytes, places: Mapping[str, Span], text: bytes) -> None:
@@ -223,8 +224,8 @@ class Body:
     ) -> bytes:
         """The bytes with all these changes; `raw` itself without changes.
 
-        `edits` are inside values, or delete whole fields as `drop` does; inside a field that is set or
-        dropped they are ignored. A field both set and dropped is set.
+        `edits` are inside values, or delete whole fields as `drop` does; they are ignored inside a field that
+        is set or dropped. A field both set and dropped is set.
         """
         edits = list(edits)
         names, places = self.names(), list(self._places.values())

@@ -1,7 +1,7 @@
-"""Model lists: reads those of providers, and merges them into one.
+"""Reads the model lists of providers, and merges them into one.
 
-Anthropic's is `{data: [{id, display_name, created_at, ...}], has_more, first_id, last_id}`, in pages
-(anthropic-messages.md, 10). OpenAI's is `{object: "list", data: [{id, created, ...}]}` as a whole
+Anthropic's list comes in pages: `{data: [{id, display_name, created_at, ...}], has_more, first_id, last_id}`
+(anthropic-messages.md, 10). OpenAI's is one object: `{object: "list", data: [{id, created, ...}]}`
 (https://platform.openai.com/docs/api-reference/models/list); some compatible servers send the bare array.
 """
 
@@ -15,8 +15,8 @@ type ModelEntry = dict[str, Any]
 """One model. `id` is a printable name; other fields are unchanged."""
 
 LISTED = "claude-router-"
-"""Prefix of ids that Claude Code would leave out: it lists ids that contain `claude` or `anthropic`, older
-versions ids that begin so (claude-code-gateway.md, 5)."""
+"""Prefix for ids that Claude Code would not list: it lists ids that contain `claude` or `anthropic`; older
+versions list ids that begin with one of them (claude-code-gateway.md, 5)."""
 
 LONG_CONTEXT_SUFFIX = "[1m]"
 
@@ -72,7 +72,7 @@ def named(ids: Iterable[str]) -> list[ModelEntry]:
 
 
 def merged(parts: Iterable[ModelListPage]) -> list[ModelEntry]:
-    """One list in Anthropic's shape, in the order of the parts; the first entry with an id wins."""
+    """One list in Anthropic's format, in the order of the parts; the first entry with an id wins."""
     found: dict[str, ModelEntry] = {}
     for part in parts:
         for entry in part.entries:

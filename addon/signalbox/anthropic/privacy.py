@@ -1,16 +1,17 @@
-"""What other providers than Anthropic do not get: Claude Code's billing block, and the user's ids."""
+"""Removes what only Anthropic gets: Claude Code's billing block, and the user's ids."""
 
 from hashlib import blake2b
 
 from .json_edit import Body, BodyError, Edit, delete_items, elements, members
 
 BILLING = "x-anthropic-billing-header"
-"""Beginning of Claude Code's first system block. Its text changes with every request, which would also
-prevent other providers from caching the text after it."""
+"""The beginning of Claude Code's first system block. The block changes with every request, which would also
+prevent other providers from caching what follows it."""
 
 
 def without_billing_block(body: Body) -> list[Edit]:
-    """Deletes the billing block; the whole `system` if it has no other block, since some refuse `[]`."""
+    """Deletes the billing block, or all of `system` if it has no other block, since some providers refuse
+    `[]`."""
     place = body.span("system")
     if place is None or body.readable.find(BILLING.encode(), place.value, place.end) < 0:
         return []
@@ -26,11 +27,11 @@ def without_billing_block(body: Body) -> list[Edit]:
 
 
 def with_opaque_user(body: Body, key: bytes) -> list[Edit]:
-    """Replaces `metadata.user_id`, in which Claude Code names session, device and account
-    (anthropic-messages.md, 2), by a hash under a key of the state folder. Unreadable `metadata` is dropped.
+    """Replaces `metadata.user_id`, in which Claude Code sends session, device and account
+    (anthropic-messages.md, 2), by a keyed hash; the key is in the state folder. Unreadable `metadata` is
+    dropped.
 
-    The hash is the same as long as the client's id is, also after a restart, so that a provider can cache or
-    limit by user.
+    The same id has the same hash, also after a restart, so that a provider can cache or limit by user.
     """
     place = body.span("metadata")
     if place is None:
@@ -40,8 +41,8 @@ def with_opaque_user(body: Body, key: bytes) -> list[Edit]:
     except BodyError:
         whole = body.drop("metadata")
         return [whole] if whole else []
-    told = b"null" if user is None else body.raw[user.value : user.end]
-    if user is None or told == b"null":
+    id = b"null" if user is None else body.raw[user.value : user.end]
+    if user is None or id == b"null":
         return []
-    name = blake2b(told, digest_size=16, key=key, person=b"user").hexdigest()
+    name = blake2b(id, digest_size=16, key=key, person=b"user").hexdigest()
     return [Edit(user.value, user.end, b'"user_%s"' % name.encode())]

@@ -1,4 +1,4 @@
-"""Reader of answers in the Messages API: observes what they tell, and rewrites a few things."""
+"""Reads answers of the Messages API: fills the facts of an answer, and rewrites a few fields."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -16,10 +16,10 @@ from .json_edit import Body, BodyError
 from .sse import Event, Splitter, form_of, is_event_stream, parse_event
 
 WHOLE_LIMIT = 16 * 1024 * 1024
-"""Bytes of a JSON answer that are kept to be read at its end; a larger one passes unread."""
+"""Bytes of a JSON answer that are held to be read at its end; a larger one is passed on unread."""
 
 _START_LIMIT = 1024 * 1024
-"""Bytes that are held until a first event is complete."""
+"""Bytes that are held until the first event is complete."""
 
 _RELEVANT = re.compile(rb'"usage"|message_(?:start|delta|stop)|error|%b' % MARK)
 _NAMES = frozenset({"message_start", "message_delta", "message_stop", "error"})
@@ -30,16 +30,16 @@ class Observer:
     """Fills `facts` from the events of a stream, or from a whole answer."""
 
     def __init__(self, facts: AnswerFacts, key: bytes | None) -> None:
-        """With a `key` thinking blocks are digested under it."""
+        """`key` is the key for digests of thinking blocks; None digests none."""
         self.facts = facts
         self._thinking = None if key is None else ThinkingDigester(key, facts.issued)
 
     def is_relevant(self, block: bytes) -> bool:
-        """Whether an event may tell anything: most are only further pieces of a text."""
+        """Whether an event may change the facts; most are only further pieces of a text."""
         return self._reads_all or _RELEVANT.search(block) is not None
 
     def may_skip(self, chunk: bytes) -> bool:
-        """Whether no event of a chunk can be relevant; quicker than to look at each."""
+        """True if no event of the chunk is relevant; faster than a look at each event."""
         return not (
             self._reads_all or b"message_" in chunk or b"usage" in chunk or b"error" in chunk or MARK in chunk
         )
@@ -79,7 +79,7 @@ class Observer:
         return kind, body
 
     def whole(self, data: bytes) -> Body | None:
-        """The message, or the count of tokens, in a JSON answer; None where there is none."""
+        """The message, or the token count, in a JSON answer; None if it holds neither."""
         facts = self.facts
         try:
             body = Body.parse(data)
@@ -101,7 +101,7 @@ class Observer:
         return body
 
     def _note_foreign(self, body: Body, error: tuple[str, str] | None) -> None:
-        """`error` is one of another shape that the body reports."""
+        """Notes that the answer is no Messages answer. `error` is an error in another format."""
         if error is None and (protocol := _other_protocol(body)):
             error = "api_error", f"the answer is {protocol} and no message; look at the provider's api"
         if error is not None and not self.facts.foreign:
@@ -122,15 +122,15 @@ class Observer:
 
 
 class Rewrites(msgspec.Struct, frozen=True):
-    """What a client gets in place of what the provider said."""
+    """Changes to a provider's answer before the client gets it."""
 
     model: str | None = None
-    """The name that the client asked for, as the answer's `model`."""
+    """The model that the client asked for, for the answer's `model`."""
     estimate: Callable[[], int] | None = None
-    """Gives the input tokens of a `message_start` that reports none; called only then, as it takes time."""
+    """Gives the input tokens for a `message_start` that reports none; called only then, since it is slow."""
     context_errors: bool = False
-    """Whether an error event that says that the prompt is too long, before anything of the answer, says it in
-    the words on which Claude Code compacts."""
+    """Whether an error event about a prompt that is too long, before the answer begins, gets the wording on
+    which Claude Code compacts the conversation."""
 
     def __bool__(self) -> bool:
         return self.model is not None or self.estimate is not None or self.context_errors
@@ -144,7 +144,7 @@ class Rewrites(msgspec.Struct, frozen=True):
         return self._message(message, at_start=False)
 
     def error(self, event: bytes) -> bytes | None:
-        """The data of an error event; None where it stays."""
+        """The new data of an error event; None if it stays."""
         return as_prompt_too_long(400, event) if self.context_errors else None
 
     def _message(self, message: Body, *, at_start: bool) -> bytes:
@@ -156,14 +156,14 @@ class Rewrites(msgspec.Struct, frozen=True):
         return message.edited(change)
 
     def _usage(self, message: Body, at_start: bool) -> bytes | None:
-        """The usage with what a client reads of it: counts of input and output tokens, and the estimate where
-        a stream begins with none of input, or a message has none. None where nothing is to be filled in."""
+        """The usage with counts of input and output tokens, which clients read: the estimate if the provider
+        reports no input tokens, else 0 for a missing count. None if nothing is missing."""
         if self.estimate is None or not (at_start or "content" in message):
             return None
         usage = message.inner("usage") or Body.parse(b"{}")
-        told = [usage.get(name, float) for name in TOKEN_FIELDS if name != "output_tokens"]
+        counts = [usage.get(name, float) for name in TOKEN_FIELDS if name != "output_tokens"]
         change = {}
-        if not any(told) and (at_start or usage.get("input_tokens", float) is None):
+        if not any(counts) and (at_start or usage.get("input_tokens", float) is None):
             change["input_tokens"] = b"%d" % self.estimate()
         elif usage.get("input_tokens", float) is None:
             change["input_tokens"] = b"0"
@@ -173,7 +173,7 @@ class Rewrites(msgspec.Struct, frozen=True):
 
 
 class MessagesReader:
-    """A `ResponseReader` of a provider that speaks the Messages API.
+    """A `ResponseReader` for the Messages API.
 
     Without `rewrites` the output is the input. With any of them a compressed answer is decoded, a stream is
     held until its first events are complete, and a JSON answer until `end`.
@@ -193,8 +193,8 @@ class MessagesReader:
         provider: str = "",
         request_id: str = "",
     ) -> None:
-        """`decode` asks for decoded output even without rewrites. `provider` and `request_id` are named to
-        the client in place of a stream in another protocol."""
+        """`decode` asks for decoded output even without rewrites. `provider` and `request_id` are for the
+        error that the client gets instead of a stream in another protocol."""
         self.facts = AnswerFacts()
         rewrites = rewrites or Rewrites()
         is_compressed, is_known = bool(names(content_encoding)), known(content_encoding)
@@ -209,9 +209,9 @@ class MessagesReader:
         self._splitter = Splitter()
         self._held = bytearray()
         self._awaits_start = self.changes
-        """Whether `message_start` has not come yet, which may have to be changed."""
+        """True until `message_start`, which may have to be changed, has come."""
         self._awaits_error = self.changes and rewrites.context_errors
-        self._told_foreign = False
+        self._reported_foreign = False
         self._decoder = ContentDecoder(content_encoding) if is_compressed and is_known else None
         if not is_known:
             self._give_up_decoding("not known")
@@ -271,19 +271,19 @@ class MessagesReader:
         self._form = "unread"
 
     def _process(self, piece: bytes) -> bytes:
-        """Reads a decoded piece and gives what of the answer need not be held."""
+        """Reads a decoded piece and gives the bytes that need not be held."""
         self.facts.size += len(piece)
         if is_held := bool(self._held) or self._is_holding:
             self._held += piece
         try:
             self._read(piece)
         except Exception as error:
-            # A fault of ours must cost the facts only, never a byte of the answer.
+            # An error of ours may lose facts, but no byte of the answer.
             self._give_up(f"{type(error).__name__} while it was read")
         return self._output() if is_held or self._is_replaced else piece
 
     def _output(self) -> bytes:
-        """What need not be held any longer."""
+        """The bytes that need not be held any longer."""
         if self._is_replaced:
             self._held.clear()
             return self._foreign_error()
@@ -295,19 +295,19 @@ class MessagesReader:
 
     @property
     def _is_holding(self) -> bool:
-        """Whether the next bytes may have to be changed, or read as a whole."""
+        """Whether the next bytes are held, because they may be changed or are read as a whole."""
         if self._form == "events":
             return self._may_change
         return self._form in ("unknown", "json")
 
     @property
     def _is_replaced(self) -> bool:
-        """Whether an error event stands in place of a stream in another protocol."""
+        """Whether the client gets an error event instead of a stream in another protocol."""
         return self.changes and self.facts.is_stream and bool(self.facts.foreign)
 
     @property
     def _may_change(self) -> bool:
-        """Whether an event may still be changed, so that none is let go in parts."""
+        """Whether an event may still be changed; then only whole events are passed on."""
         return self._awaits_start or (self._awaits_error and not self.facts.began)
 
     def _read(self, piece: bytes) -> None:
@@ -325,7 +325,8 @@ class MessagesReader:
             self._give_up("it is too large")
 
     def _form_of(self, piece: bytes) -> Literal["unknown", "events", "json", "unread"]:
-        """By its first byte, since some send JSON errors as streams and streams without saying so."""
+        """The form by the first byte, since some providers declare a JSON error as a stream, or a stream as
+        something else."""
         form = form_of(piece, is_announced=self._is_announced)
         if form == "page" or form == "other":  # mypy narrows only this
             self.facts.fault = "it is neither a stream nor JSON"
@@ -335,7 +336,7 @@ class MessagesReader:
     def _finish(self) -> None:
         if self._form == "events":
             for event in map(parse_event, self._splitter.end()):
-                with suppress(BodyError):  # cut short it is no event
+                with suppress(BodyError):  # one that is cut short is ignored
                     Body.parse(event.data)
                     self._event(event)
         elif self._form == "json":
@@ -360,14 +361,14 @@ class MessagesReader:
             self._held = self._held.replace(error, new, 1)
 
     def _foreign_error(self) -> bytes:
-        if self._told_foreign:
+        if self._reported_foreign:
             return b""
-        self._told_foreign = True
-        said = self.facts.foreign
+        self._reported_foreign = True
+        message = self.facts.foreign
         names = self.facts.error[:1] if self.facts.error is not None else ()
-        if in_other_words := prompt_too_long(said, names):
+        if in_other_words := prompt_too_long(message, names):
             return error_event(error_type(400), in_other_words, self._request_id)
-        return error_event("api_error", f"{self._provider} gave no answer: {said}", self._request_id)
+        return error_event("api_error", f"{self._provider} gave no answer: {message}", self._request_id)
 
 
 def _reported(body: Body, *, of_any_status: bool = True) -> tuple[str, str] | None:
@@ -377,7 +378,7 @@ def _reported(body: Body, *, of_any_status: bool = True) -> tuple[str, str] | No
 
 
 def _other_protocol(body: Body) -> str:
-    """What an answer or an event is instead of one of the Messages API; empty where it may be one."""
+    """The protocol of an answer or event that is not of the Messages API; empty if it may be."""
     kind = body.get("type", str) or ""
     if kind.startswith("response.") or body.get("object", str) == "response":
         return "one of the Responses API"
@@ -392,6 +393,6 @@ def _other_protocol(body: Body) -> str:
 
 
 def _is_tool(body: Body) -> bool:
-    """Whether this is the start of a tool's block: `tool_use`, `server_tool_use`, `mcp_tool_use`."""
+    """Whether this is the start of a tool call: `tool_use`, `server_tool_use`, `mcp_tool_use`."""
     block = body.inner("content_block")
     return block is not None and (block.get("type", str) or "").endswith("tool_use")

@@ -1,4 +1,4 @@
-"""Server-sent events, cut out of a stream: https://html.spec.whatwg.org/multipage/server-sent-events.html"""
+"""Splits a stream into server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html"""
 
 from typing import Literal, NamedTuple
 
@@ -20,8 +20,8 @@ type Form = Literal["unknown", "events", "json", "page", "other"]
 
 
 def form_of(data: bytes, *, is_announced: bool) -> Form:
-    """Looks at the first byte, since some providers declare JSON errors as streams, and streams as something
-    else. `is_announced`: the content type is that of a stream; decides if the first byte does not."""
+    """The form by the first byte, since some providers declare a JSON error as a stream, or a stream as
+    something else. `is_announced`: the content type is that of a stream; it decides if the byte does not."""
     first = data.lstrip()[:1]
     if not first:
         return "unknown"
@@ -56,8 +56,8 @@ class Splitter:
         return len(self._held) > self._held.startswith(b"\n")
 
     def skips(self, data: bytes) -> bool:
-        """Whether `data` is whole events with nothing pending before or after them: it need not be fed if
-        none of them is of interest."""
+        """True if `data` consists of whole events and nothing is pending. It need not be fed if none of these
+        events is of interest."""
         return (
             data.endswith(b"\n\n")
             and not (self._held or self._after_cr or self._skipping)
@@ -79,7 +79,7 @@ class Splitter:
         return self._events(blocks)
 
     def end(self) -> list[bytes]:
-        """The last event if its blank line is missing, as some providers leave it out."""
+        """The last event, if its blank line is missing, as at some providers."""
         rest, self._held = self._held, bytearray()
         return [] if self._skipping else self._events([rest])
 

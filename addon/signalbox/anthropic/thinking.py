@@ -1,4 +1,4 @@
-"""Thinking blocks of earlier answers, which only the provider that issued them accepts.
+"""Removes thinking blocks of other providers from a request: only the provider that issued them accepts them.
 
 Anthropic refuses foreign signatures with 400; without any thinking in the history it accepts the request,
 as long as roles stay valid and manual mode (`thinking.type` = `enabled`) is not in the middle of a tool loop:
@@ -17,8 +17,9 @@ from .json_edit import UNREADABLE, Body, BodyError, Edit, Span, delete_items, el
 from .turns import Block, text_of, turns_of
 
 PLACEHOLDER = b'{"type":"thinking","thinking":" "}'
-"""Replaces another provider's thinking where a provider requires some. Unsigned, as DeepSeek's own is, and a
-space, since some take an empty text as missing (providers.md; translation.md, 4)."""
+"""Sent instead of another provider's thinking to a provider that requires some. It is unsigned, like
+DeepSeek's own, and its text is a space, since an empty one may count as missing (providers.md;
+translation.md, 4)."""
 
 _INSTEAD = msgspec.json.encode([{"type": "text", "text": "(thinking omitted)"}])
 _TEXT_OR_NULL = re.compile(rb'["n]')
@@ -195,13 +196,13 @@ _REFUSED = re.compile(
     r"|thought[_ ]signature",
     re.IGNORECASE | re.DOTALL,
 )
-"""Reference/anthropic-messages.md, section 7; Bedrock writes without backticks, the last is Gemini's."""
+"""reference/anthropic-messages.md, section 7. Bedrock omits the backticks; the last wording is Gemini's."""
 
 
 def is_refused(status: int, error: bytes) -> bool:
     """Whether an error refuses the thinking in the request: its signature, its order, or the conversation it
     is bound to."""
-    return status in (400, 422) and _says(_REFUSED, error)
+    return status in (400, 422) and _matches(_REFUSED, error)
 
 
 _WANTED = re.compile(
@@ -210,7 +211,7 @@ _WANTED = re.compile(
     r"|missing field [`'\"](?:thinking|reasoning_content)[`'\"]",
     re.IGNORECASE | re.DOTALL,
 )
-"""DeepSeek's and Kimi's endpoints in the Messages format, also through gateways: the words of
+"""DeepSeek's and Kimi's endpoints for the Messages API, also behind gateways. The wordings are from
 https://github.com/NousResearch/hermes-agent/issues/16748, https://github.com/leookun/cursor-byok/issues/268,
 https://github.com/YishenTu/claudian/issues/759, https://github.com/agentscope-ai/QwenPaw/issues/433 and
 https://github.com/esengine/DeepSeek-Reasonix/pull/8927, where placeholders were tried."""
@@ -218,7 +219,7 @@ https://github.com/esengine/DeepSeek-Reasonix/pull/8927, where placeholders were
 
 def is_wanted_back(status: int, error: bytes) -> bool:
     """Whether an error says that assistant messages lack the thinking that the provider requires in them."""
-    return status in (400, 422) and _says(_WANTED, error)
+    return status in (400, 422) and _matches(_WANTED, error)
 
 
 _MISSING = re.compile(r"Expected `?thinking`? or `?redacted_thinking", re.IGNORECASE)
@@ -226,10 +227,10 @@ _MISSING = re.compile(r"Expected `?thinking`? or `?redacted_thinking", re.IGNORE
 
 def is_missing(error: bytes) -> bool:
     """Whether an error says that thinking is missing in a message; the thinking sent may be valid."""
-    return _says(_MISSING, error)
+    return _matches(_MISSING, error)
 
 
-def _says(pattern: re.Pattern[str], error: bytes) -> bool:
+def _matches(pattern: re.Pattern[str], error: bytes) -> bool:
     report = read_error(error)
     return report.is_found and pattern.search(report.text) is not None
 

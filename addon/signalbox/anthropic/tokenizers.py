@@ -1,7 +1,7 @@
-"""Prices of a text by tokenizer: what each pattern that `tokens` counts costs in tokens.
+"""The price in tokens of each pattern that `tokens` counts, for each tokenizer.
 
-Fitted to real tokenizers and set 5 % above them (Chinese, Japanese and Korean 1 %), because a count that is
-too low makes clients compact too late. How they were measured: docs/token-estimate.md.
+The prices are fitted to real tokenizers and raised by 5 % (Chinese, Japanese and Korean by 1 %), because an
+estimate that is too low makes clients compact too late. How they were measured: docs/token-estimate.md.
 """
 
 from typing import Literal
@@ -10,7 +10,7 @@ type Tokenizer = Literal["o200k", "claude", "deepseek", "qwen", "gemma", "tekken
 
 TOKENIZERS: tuple[Tokenizer, ...] = ("o200k", "claude", "deepseek", "qwen", "gemma", "tekken")
 DEFAULT: Tokenizer = "o200k"
-"""Of OpenAI's models, and near to Llama's: for models of which nothing is known."""
+"""The tokenizer of OpenAI's models, close to Llama's; used for unknown models."""
 
 _MODELS: tuple[tuple[str, Tokenizer], ...] = (
     ("claude", "claude"),
@@ -29,7 +29,7 @@ _MODELS: tuple[tuple[str, Tokenizer], ...] = (
     ("magistral", "tekken"),
     ("pixtral", "tekken"),
 )
-"""What a model's name holds, in the order in which it is looked for."""
+"""Parts of model names and their tokenizers; the first part that a name contains counts."""
 
 OTHERS: dict[str, tuple[float, ...]] = {
     "words": (0.95, 1.10, 0.93, 0.96, 0.99, 0.94),  # runs of letters
@@ -69,6 +69,6 @@ PATTERNS: dict[bytes, tuple[float, ...]] = {
 
 
 def tokenizer_of(model: str | None) -> Tokenizer:
-    """Which tokenizer a model counts with, by its name at any provider."""
+    """The tokenizer of a model, by its name at any provider."""
     lowered = (model or "").lower()
     return next((tokenizer for part, tokenizer in _MODELS if part in lowered), DEFAULT)

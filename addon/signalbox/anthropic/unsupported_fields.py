@@ -1,7 +1,7 @@
-"""Reads a provider's error for what it does not support: fields of the body and values of `anthropic-beta`.
+"""Reads from an error what a provider does not support: fields of the body and values of `anthropic-beta`.
 
-The wordings are those of Anthropic (and of all who check with pydantic), serde, FastAPI, Google, OpenAI,
-Go and JSON Schema, as reported by users of Claude Code behind such providers, for example in
+The wordings are those of Anthropic (and others that validate with pydantic), serde, FastAPI, Google, OpenAI,
+Go and JSON Schema, as users of Claude Code reported them for such providers, for example in
 https://github.com/anthropics/claude-code/issues/31033 (an extra input),
 https://github.com/QuantumNous/new-api/issues/2975 (beta values) and
 https://github.com/anthropics/claude-code/issues/63544 (a role).
@@ -149,14 +149,14 @@ def _parts(path: str) -> list[str]:
 
 
 def _names(path: list[str], request: Body) -> Iterator[str]:
-    """The field itself, or the field of a beta that it means. A bare key that is not at the top level of the
-    body may mean any of those."""
+    """The field itself, or the field of a beta that the path means. A bare key that is not at the top level
+    of the body may mean any field of that name."""
     *above, last = path or [""]
     known = [name for name in FIELDS if name.rpartition(".")[2] == last and _leads(above, name)]
     yield from known if known and (above or last not in request) else [".".join(path)]
 
 
 def _leads(above: list[str], name: str) -> bool:
-    """Whether the path has all parts of the name in order, maybe with types between them."""
+    """Whether the path has all parts of the name in order; there may be types between them."""
     rest = iter(above)
     return not above or all(part in rest for part in name.split(".")[:-1])

@@ -1,7 +1,7 @@
-"""Anthropic's events and messages, as they are written.
+"""Writes Anthropic's events and messages.
 
-A stream has one order: `message_start`, then blocks with contiguous indices of which one is open at a time,
-then one `message_delta` and `message_stop`, or `error` at any time; nothing after either
+The order of a stream: `message_start`; blocks with consecutive indices, one open at a time; `message_delta`
+and `message_stop`. An `error` may come at any time. Nothing follows `message_stop` or `error`
 (anthropic-messages.md, 6).
 """
 
@@ -18,7 +18,7 @@ type MessagesEvent = dict[str, Any]
 EVENTS = "text/event-stream; charset=utf-8"
 JSON = "application/json"
 LARGEST = 64 * 1024 * 1024
-"""Size of the largest answer that is put together or translated, in bytes or characters."""
+"""Bytes or characters of the largest answer that is collected or translated."""
 
 _encoder = msgspec.json.Encoder()
 _NO_USAGE = {
@@ -30,15 +30,14 @@ _NO_USAGE = {
 
 
 def encode_events(events: list[MessagesEvent]) -> bytes:
-    """As server-sent events: clients pass over what has no `event:` line."""
+    """The events as server-sent events. Each has an `event:` line, since clients ignore those without."""
     return b"".join(
         b"event: %b\ndata: %b\n\n" % (event["type"].encode(), _encoder.encode(event)) for event in events
     )
 
 
 class Writer:
-    """Makes a legal stream of whatever is called, in whatever order, and fills `facts` with what the events
-    tell, as a reader of them would."""
+    """Writes a legal stream, whatever the order of calls, and fills `facts` like a reader of that stream."""
 
     def __init__(
         self,
@@ -51,13 +50,13 @@ class Writer:
         response_model: str | None = None,
         estimate: Callable[[], int] | None = None,
     ) -> None:
-        """`model` is named where `begin` names none, `response_model` in place of any; `sign` gives the
-        signature of a block of thinking, of which it gets the text. `estimate` gives the input tokens that
-        `message_start` shows. With a `key` thinking blocks are digested."""
+        """The message names `response_model` if given, else the model given to `begin`, else `model`. `sign`
+        makes the signature of a thinking block from its text. `estimate` gives the input tokens for
+        `message_start`. `key` is the key for digests of thinking blocks; None digests none."""
         self.blocks = 0
-        """Begun so far."""
+        """The number of blocks begun so far."""
         self.calls = 0
-        """How many of them are tool calls."""
+        """The number of tool calls among them."""
         self.open = ""
         """The type of the open block."""
         self.begun = False
@@ -74,7 +73,7 @@ class Writer:
         self._thought: list[str] = []
 
     def drain(self) -> list[MessagesEvent]:
-        """What was written since the last time."""
+        """The events written since the last call."""
         events, self._events = self._events, []
         return events
 
@@ -114,12 +113,12 @@ class Writer:
         self._start({"type": "tool_use", "id": id, "name": name, "input": {}})
 
     def arguments(self, text: str) -> None:
-        """Of the call that is open."""
+        """Adds to the arguments of the open call."""
         if text and self.open == "tool_use":
             self._delta({"type": "input_json_delta", "partial_json": text})
 
     def close(self) -> None:
-        """The open block, if any."""
+        """Ends the open block, if there is one."""
         if not self.open:
             return
         signature = ""
@@ -133,7 +132,7 @@ class Writer:
             self._note_issued(ThinkingBlock("thinking", signature=signature))
 
     def stop(self, reason: str, usage: dict[str, int], sequence: str | None = None) -> None:
-        """`sequence` is the stop sequence that was met."""
+        """Ends the message. `sequence` is the stop sequence that ended it."""
         self.close()
         delta = {"stop_reason": reason, "stop_sequence": sequence}
         if self._write({"type": "message_delta", "delta": delta, "usage": usage}):
@@ -165,7 +164,7 @@ class Writer:
             self._facts.began = True
 
     def _write(self, event: MessagesEvent) -> bool:
-        """Whether it may still be written."""
+        """Adds an event, unless the stream has ended. Returns whether it was added."""
         self.begin()
         if not self._ended:
             self._events.append(event)
@@ -178,35 +177,35 @@ class Writer:
 
 
 _ABOUT_MESSAGE = frozenset({"id", "type", "role", "model", "content", "container", "usage"})
-"""Fields that `message_start` tells; the others come with `message_delta` (anthropic-messages.md, 6)."""
+"""Fields of `message_start`; the others come with `message_delta` (anthropic-messages.md, 6)."""
 _OF_DELTA = frozenset({"stop_reason", "stop_sequence", "stop_details"})
 _STREAMED = {"text": "text_delta", "thinking": "thinking_delta"}
 
 
 class MessageBuilder:
-    """Put together from the events of its stream."""
+    """Builds a message from the events of its stream."""
 
     def __init__(self) -> None:
         self.ended = False
-        """Whether it is whole: its last event came."""
+        """True once the last event has come."""
         self._message: dict[str, Any] = {}
         self._block: dict[str, Any] | None = None
-        """The one that is open."""
+        """The open block."""
         self._pieces: list[str] = []
-        """Of its text, thinking or arguments."""
+        """Pieces of its text, thinking or arguments."""
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop reason came."""
+        """Whether a stop reason has come."""
         return bool(self._message.get("stop_reason"))
 
     def add(self, events: Iterable[MessagesEvent]) -> None:
-        """Raises KeyError and the like for events that are none of Anthropic's."""
+        """Adds events. Raises KeyError, TypeError or AssertionError for events that are not Anthropic's."""
         for event in events:
             self._take(event)
 
-    def tell(self, facts: AnswerFacts, key: bytes | None) -> None:
-        """Fill `facts` from the message, or from the error that came instead."""
+    def fill(self, facts: AnswerFacts, key: bytes | None) -> None:
+        """Fills `facts` from the message, or from the error that came instead."""
         self._close()
         facts.complete = True
         if self._message.get("type") == "error":
@@ -242,11 +241,11 @@ class MessageBuilder:
             case "content_block_stop":
                 self._close()
             case "message_delta":
-                told = {
+                reported = {
                     name: value for name, value in (event.get("usage") or {}).items() if value is not None
                 }
                 more = {name: event[name] for name in event.keys() - {"type", "delta", "usage"}}
-                usage = (self._message.get("usage") or {}) | told
+                usage = (self._message.get("usage") or {}) | reported
                 self._message |= more | (event.get("delta") or {}) | {"usage": usage}
             case "message_stop":
                 self.ended = True
@@ -278,7 +277,7 @@ class MessageBuilder:
 
 
 def _input(arguments: str) -> object:
-    """As they were written; none of those that are cut."""
+    """The arguments as written; `{}` if they are cut short."""
     try:
         msgspec.json.decode(arguments, type=dict[str, msgspec.Raw])
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
@@ -287,7 +286,7 @@ def _input(arguments: str) -> object:
 
 
 def events_of(message: dict[str, Any]) -> Iterator[MessagesEvent]:
-    """The events of a stream that add up to this message. Raises KeyError and the like where it is none."""
+    """The events of a stream that give this message. Raises KeyError or TypeError for any other object."""
     usage = message.get("usage") or {}
     start = {name: value for name, value in message.items() if name in _ABOUT_MESSAGE}
     start |= {"content": [], "stop_reason": None, "stop_sequence": None}
@@ -304,7 +303,7 @@ def events_of(message: dict[str, Any]) -> Iterator[MessagesEvent]:
 
 
 def _parts(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A block as it starts, and its deltas; blocks of other types come whole."""
+    """A block as `content_block_start` has it, and its deltas. Blocks of other types have no deltas."""
     kind = block["type"]
     if kind in _STREAMED:
         deltas = [{"type": _STREAMED[kind], kind: block[kind]}] if block.get(kind) else []
@@ -321,7 +320,7 @@ def _parts(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]
 
 
 def warmed_up(model: str, input_tokens: int, *, seed: str, stream: bool) -> tuple[bytes, str]:
-    """The answer to a request for nothing but a warm cache (`max_tokens: 0`), which other protocols cannot
+    """The answer to a request that only warms the cache (`max_tokens: 0`), which other protocols cannot
     express: a message without content, and its content type (translation.md, 1)."""
     writer = Writer(f"msg_{seed}", model, lambda _: "")
     writer.begin()

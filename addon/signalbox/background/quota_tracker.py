@@ -80,7 +80,7 @@ class QuotaTracker:
     # availability: login, budget, quota
 
     def refusal(self, provider: Provider, model: str | None, caller: Caller) -> tuple[str, str] | None:
-        """Why this caller's request is not sent there now, as in `plan.Refusal`."""
+        """Why this caller's request is not sent there now, as in `plan.RefusalCheck`."""
         now = time.time()
         if (refused := self._refusal(provider, now)) is not None:
             return refused
@@ -153,7 +153,7 @@ class QuotaTracker:
     ) -> None:
         now = time.time()
         refused = model if status == 429 and model else None  # a model list's refusal is that of no model
-        meter = self.quotas.hear(provider.name, account, reported, now, refused)
+        meter = self.quotas.observe(provider.name, account, reported, now, refused)
         self.refresh()
         self._files.put(self._file, self.quotas.saved())
         if (file := status_file(provider.quota, account)) is not None:

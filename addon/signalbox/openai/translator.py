@@ -226,7 +226,7 @@ class ChatReader:
             out += self._written(())
         if self._message is None or self.facts.cut:
             return out
-        self._message.tell(self.facts, self._key)
+        self._message.fill(self.facts, self._key)
         return self._message.encoded()
 
     def _whole(self) -> Iterable[Step]:

@@ -1,1 +1,1 @@
-"""Who answers: facts of a request, match, plan, and what each target is sent."""
+"""Decides who answers: facts of a request, rules, plan, attempts, and the request to each target."""

@@ -1,6 +1,6 @@
-"""The attempts of one request: which is made first, and which may follow when one fails.
+"""Decides which attempt a request begins with, and which follows when one fails.
 
-Decides and keeps count; the caller prepares, waits and sends. `now` is seconds of a monotonic clock.
+The caller prepares, waits and sends. `now` is seconds of a monotonic clock.
 """
 
 from collections.abc import Iterator
@@ -21,44 +21,45 @@ from signalbox.routing.outgoing import Outgoing
 from signalbox.routing.plan import Candidate
 
 SHORTEST_WAIT = 1.0
-"""Seconds of `failover.wait` that a wait uses up at least: a `retry-after` of nothing is not free."""
+"""Seconds of `failover.wait` that each wait uses up at least, so that `retry-after: 0` cannot repeat for
+ever."""
 
 
 @dataclass(eq=False, repr=False)  # `outgoing` holds credentials: no repr
 class Attempt:
-    """One try at one candidate with one key, from the decision to the ledger.
+    """One request to one candidate with one key, from the decision to the ledger.
 
     Times are seconds of a monotonic clock.
     """
 
     candidate: Candidate
     key_index: int | None = None
-    """Which of the provider's keys; None where the router puts in none."""
+    """The index of the provider's key; None if the router adds no key."""
     delay: float = 0.0
     """Seconds to wait before it is sent."""
     is_only_candidate: bool = False
     """Whether no other attempt could ever follow."""
     outgoing: Outgoing | None = None
-    """What is sent. None until it is prepared, and where the request passes as it came."""
+    """The prepared request; None before that, and if the request is passed on unchanged."""
     health_token: HealthToken | None = None
     """None before it is sent and after it is settled."""
     started: float = 0.0
     head_at: float | None = None
     """When the head of its answer came."""
     status: int | None = None
-    """That answer's."""
+    """The status of its answer."""
     request_id: str = ""
-    """The provider's id for it; empty where its answer has none."""
+    """The provider's id for it; empty if its answer has none."""
     label: str = ""
     """As in `x-signalbox-attempts`; empty until something is known."""
     outcome: Outcome | None = None
     ended: float | None = None
-    """When it had failed, or when its answer was over."""
+    """When it failed, or when its answer ended."""
     usage: Usage = field(default_factory=Usage)
 
     @classmethod
     def passed_on(cls, provider: Provider, model: str | None, now: float) -> "Attempt":
-        """The only attempt of a request that no rule decides about."""
+        """The only attempt of a request that no rule matches."""
         return cls(Candidate(provider, Target(provider.name), model), started=now)
 
     @property
@@ -67,7 +68,7 @@ class Attempt:
 
     @property
     def model(self) -> str | None:
-        """As sent; None where that is not known."""
+        """The model as sent; None if unknown."""
         return self.outgoing.model if self.outgoing is not None else self.candidate.model
 
     @property
@@ -81,21 +82,21 @@ class Attempt:
 
 
 class AccountLimits(Protocol):
-    """What accounts still allow; `quota_tracker.QuotaTracker`."""
+    """The quota, budget and login of accounts; `quota_tracker.QuotaTracker`."""
 
     def refusal(self, provider: Provider, model: str | None, caller: Caller) -> tuple[str, str] | None: ...
 
 
 @dataclass(frozen=True)
 class Availability:
-    """Why a candidate cannot be asked now for one caller: by its health, or by what its account allows."""
+    """Whether a candidate can be asked now for one caller: by its health, and by its account's limits."""
 
     health: ProviderHealth
     limits: AccountLimits
     caller: Caller
 
     def refusal(self, candidate: Candidate, now: float) -> tuple[str, str] | None:
-        """As in `plan.Refusal`."""
+        """As in `plan.RefusalCheck`."""
         limited = self.limit(candidate)
         return limited or self.health.refusal(candidate.provider, candidate.model, now)
 
@@ -104,15 +105,16 @@ class Availability:
         return self.limits.refusal(candidate.provider, candidate.model, self.caller)
 
     def is_last_resort(self, candidate: Candidate, now: float) -> bool:
-        """Whether only an open circuit or a short cooldown keeps this candidate from being asked."""
+        """Whether nothing but an open circuit or a short cooldown blocks this candidate."""
         healthy_enough = self.health.is_last_resort(candidate.provider, candidate.model, now)
         return healthy_enough and self.limit(candidate) is None
 
 
 class AttemptSequence:
-    """Decides which attempt comes next: `first`, `after` a failure, or `instead` of an unpreparable one.
+    """Decides which attempt comes next: `first`, `after` a failure, or `instead` of one that cannot be
+    prepared.
 
-    The caller passes each attempt that it sends to `start`, and each end to `settle`.
+    The caller calls `start` with each attempt that it sends, and `settle` when the attempt ends.
     """
 
     def __init__(
@@ -126,9 +128,9 @@ class AttemptSequence:
         reject: Reject | None = None,
         one_key: bool = False,
     ) -> None:
-        """`candidates` are those that the plan found available, one at least. When all of them have failed,
-        the last resorts of the `chain` are asked, then `reject` answers. `one_key`: no other key of a
-        provider takes over either."""
+        """`candidates` are the available ones of the plan, at least one. After all of them have failed, the
+        last resorts of the `chain` are asked, then `reject` answers. `one_key`: no other key of the same
+        provider is used either."""
         self._waiting = list(candidates)
         self._chain = chain or candidates
         self._asked: list[Candidate] = []
@@ -141,24 +143,24 @@ class AttemptSequence:
         self._wait = 0.0
         """Seconds of `failover.wait` that the current candidate has left."""
         self._used_keys: frozenset[int | None] = frozenset()
-        """Those of the current candidate."""
+        """The keys of the current candidate that were used."""
         self._is_renewed = False
-        """Whether the command that prints the current key was run again for this request."""
+        """Whether the command that printed the current key has run again for this request."""
         self.current: Attempt | None = None
         """The last attempt that was sent; None before the first, and once nothing follows."""
 
     # which attempt
 
     def first(self, now: float) -> Attempt:
-        """The plan has found any of the candidates available."""
+        """The attempt at the first candidate."""
         return self._turn_to(self._waiting.pop(0), now)
 
     def after(self, failure: Outcome, now: float) -> Attempt | Reject | None:
-        """What follows the current attempt, which failed before its answer began. None: what failed is
-        delivered.
+        """What follows the current attempt, which failed before its answer began. None: the client gets the
+        failed answer.
 
-        Another key of the same provider comes at once, whatever the rule says of failover; then a wait and
-        retries, then the next available candidate, the last resorts and the reject.
+        First another key of the same provider, whatever the rule's failover says; then a wait, retries, the
+        next available candidate, the last resorts, and the reject.
         """
         attempt = self.current
         if attempt is None:
@@ -189,13 +191,14 @@ class AttemptSequence:
         return self._reject
 
     def repeat(self, now: float) -> Attempt | None:
-        """The current candidate and key once more, after the request was repaired."""
+        """The current candidate and key again, after the request was repaired."""
         attempt = self.current
         return attempt and self._attempt(attempt.candidate, attempt.key_index, now)
 
     def repeat_renewed(self, provider: Provider | None, now: float) -> Attempt | None:
-        """The current candidate once more, after its key's command was run again. `provider` is what the
-        rules in force have under this name now; another URL gets nothing of this request."""
+        """The current candidate again, after its key's command has run again. `provider` is the one with this
+        name in the rules now in force. If its URL has changed, the old keys stay: another host must not get
+        this request."""
         attempt = self.current
         if attempt is None:
             return None
@@ -211,14 +214,14 @@ class AttemptSequence:
 
     @property
     def key_command(self) -> Command | None:
-        """What printed the current attempt's key, unless it was run again for this candidate already."""
+        """The command that printed the current attempt's key; None if it has run again for this candidate."""
         attempt = self.current
         if attempt is None or attempt.key_index is None or self._is_renewed:
             return None
         return attempt.provider.keys[attempt.key_index].command
 
     def could_follow(self, now: float) -> bool:
-        """Whether anything could still take over from the current attempt."""
+        """Whether another attempt, or the reject, could follow the current attempt."""
         if self.current is None:
             return False
         return (
@@ -231,13 +234,13 @@ class AttemptSequence:
         )
 
     def not_asked(self, now: float) -> list[tuple[str, str]]:
-        """Provider, and for people why it is not asked, of each candidate of the chain that has not been."""
+        """The provider of each candidate of the chain that was not asked, and the reason for people."""
         return [
             (one.provider.name, ", ".join(self._availability.refusal(one, now) or ("not asked",)))
             for one in self._not_asked()
         ]
 
-    # what becomes of it
+    # how it ends
 
     def start(self, attempt: Attempt, now: float) -> None:
         """The attempt is sent now."""
@@ -248,13 +251,13 @@ class AttemptSequence:
         self.current = attempt
 
     def answer_began(self) -> list[HealthEvent]:
-        """The answer that is delivered has begun; it may still break off."""
+        """The answer that is delivered has begun. It may still break off."""
         token = self.current.health_token if self.current is not None else None
         return self._availability.health.answer_began(token) if token is not None else []
 
     def settle(self, outcome: Outcome | None, now: float) -> list[HealthEvent]:
-        """The current attempt has failed, or what is delivered of it is over; None where that says nothing of
-        the provider. Each attempt counts once: later ends are ignored."""
+        """The current attempt has failed, or its answer was delivered. `outcome` is None if it says nothing
+        about the provider. Each attempt counts once: later calls are ignored."""
         attempt = self.current
         if attempt is None or attempt.health_token is None:
             return []
@@ -264,7 +267,7 @@ class AttemptSequence:
     # parts
 
     def _turn_to(self, candidate: Candidate, now: float, *, is_last_resort: bool = False) -> Attempt:
-        """A last resort is asked once: no retries, no wait."""
+        """The first attempt at a candidate. A last resort has no retries and no wait."""
         self._retries = 0 if is_last_resort else self._failover.retries
         self._wait = 0.0 if is_last_resort else self._failover.wait
         self._used_keys = frozenset()
@@ -274,7 +277,7 @@ class AttemptSequence:
         return self._attempt(candidate, key, now)
 
     def _attempt(self, candidate: Candidate, index: int | None, now: float, *, delay: float = 0.0) -> Attempt:
-        """`index` None: with the key that recovers first, if there is one."""
+        """`index` None: the key that recovers first, if there is one."""
         if index is None:
             index = self._availability.health.next_key(candidate.provider, now)
         self._used_keys |= {index}
@@ -282,7 +285,7 @@ class AttemptSequence:
         return Attempt(candidate, index, delay, is_only)
 
     def _is_only_candidate(self, provider: Provider) -> bool:
-        """Whether nothing could ever take over, however the others' health is by then."""
+        """Whether no other attempt could follow, whatever the health of the other candidates will be."""
         keys = 1 if self._one_key else sum(secret.value is not None for secret in provider.keys)
         others = self._waiting or any(self._not_asked())
         return not (others or self._reject or self._retries or self._wait or keys > 1)

@@ -1,10 +1,10 @@
-"""Which requests are refused because a web page sent them, or may have (the contract, section 3, "Browsers").
+"""Decides which requests are refused because a web page sent them (the contract, section 3, "Browsers").
 
-Any page that a person visits can make the browser post to a port of this machine. It cannot leave out
-`Origin` where it posts, nor set `Sec-Fetch-Site` or `Host`; where its own name leads to this machine (DNS
-rebinding) its requests are of one origin, but `Host` is that name.
-`Origin`: RFC 6454, section 7. `Sec-Fetch-Site`: https://www.w3.org/TR/fetch-metadata/. Node's `fetch` sends
-`sec-fetch-mode` alone and is no browser.
+Any page that a person visits can make the browser post to a port of this machine. It can neither omit
+`Origin` from such a request nor set `Sec-Fetch-Site` or `Host`. If the name of its site resolves to this
+machine (DNS rebinding), its requests count as same-origin, but `Host` is that name. `Origin`: RFC 6454,
+section 7. `Sec-Fetch-Site`: https://www.w3.org/TR/fetch-metadata/. Node's `fetch` sends `sec-fetch-mode`
+alone and is no browser.
 """
 
 from collections.abc import Collection
@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 from signalbox.routing.credentials import Headers
 
 _OWN_SITE = frozenset({"same-origin", "none"})
-"""`none`: a person asked for it, by the address bar."""
+"""`none`: the person entered the URL."""
 _PORTS = {"http": 80, "https": 443}
 
 
 class Place(NamedTuple):
-    """Name or address of a host in lower case, IPv6 without brackets, and the port where it is written."""
+    """The name or address of a host in lower case, IPv6 without brackets, and the port if one is written."""
 
     host: str
     port: int | None
@@ -36,10 +36,10 @@ def is_loopback(address: str) -> bool:
 
 
 def host_refusal(host: str | None, hosts: Collection[str], address: str) -> str | None:
-    """Why a request with this `Host` is refused; None where it is one of this machine's names.
+    """Why a request with this `Host` is refused; None if it is a name of this machine.
 
-    These are loopback, `hosts` (as `ui.hosts` gives them), and `address`, at which the connection came in.
-    Without any `Host` no browser asks.
+    Those are loopback, `hosts` (from `ui.hosts`), and `address`, the local address of the connection. A
+    request without `Host` is accepted: no browser sends one.
     """
     if host is None or _is_known(place := _place(host), hosts, address):
         return None
@@ -50,8 +50,8 @@ def host_refusal(host: str | None, hosts: Collection[str], address: str) -> str 
 def cross_site_refusal(
     headers: Headers, host: str | None, hosts: Collection[str], *, by_site: bool
 ) -> str | None:
-    """Why a request is refused that a page sent; None where that is of the same origin as `host`, or one of
-    `hosts`, or where no page is told of. `by_site`: also where only `Sec-Fetch-Site` tells of one."""
+    """Why a request is refused that a page of another site sent; None if the page's origin is `host` or one
+    of `hosts`, or if no page sent it. `by_site`: `Sec-Fetch-Site` alone counts too."""
     own = _place(host or "")
     for name, value in headers:
         if name.lower() == "origin" and not _is_own(value, own, hosts):
@@ -62,7 +62,7 @@ def cross_site_refusal(
 
 
 def is_of_a_page(headers: Headers) -> bool:
-    """Whether the headers say that a page of whatever origin sent this."""
+    """Whether the headers show that a page of any origin sent the request."""
     return any(name.lower() in ("origin", "sec-fetch-site") for name, _ in headers)
 
 
@@ -78,7 +78,8 @@ def _is_known(place: Place | None, hosts: Collection[str], address: str) -> bool
 
 
 def _is_own(origin: str, own: Place | None, hosts: Collection[str]) -> bool:
-    """Sandboxed pages and files send `Origin: null`, which belongs to no site."""
+    """Whether an `Origin` is this router's. Sandboxed pages and files send `null`, which belongs to no
+    site."""
     scheme, _, authority = origin.strip().partition("://")
     place = _place(authority)
     if scheme not in _PORTS or place is None:
@@ -90,7 +91,7 @@ def _is_own(origin: str, own: Place | None, hosts: Collection[str]) -> bool:
 
 
 def _place(authority: str) -> Place | None:
-    """None where this is no `host[:port]`."""
+    """Host and port; None if the text is not `host[:port]`."""
     try:
         parts = urlsplit(f"//{authority.strip()}")
         if not parts.hostname or parts.netloc != authority.strip() or "@" in authority:

@@ -1,6 +1,6 @@
-"""Whether a provider has used what the user allows it in a day, a week or a month.
+"""Budgets: providers that are skipped because they have used the tokens that the user allows for a period.
 
-Reads no clock: `now` is an aware datetime. The ledger tells what was used.
+No clock here: `now` is a datetime with a time zone. The ledger knows what was used.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from signalbox.config.rules import Budget, Provider, Rules, Week
 
 type Per = Literal["day", "week", "month"]
 type Used = Callable[[str, datetime], int]
-"""The tokens of this provider since that moment."""
+"""Gives the tokens that a provider has used since a time."""
 
 
 class Period(NamedTuple):
@@ -23,10 +23,11 @@ class Period(NamedTuple):
 
 
 def period(per: Per, week: Week, now: datetime) -> Period:
-    """The one that `now` is in. Days and months begin at midnight, weeks as `week` says, by its time zone.
+    """The period that contains `now`. Days and months begin at midnight, weeks as `week` says, in its time
+    zone.
 
-    A beginning that a clock change leaves out is as long after midnight as it would have been; of one
-    that comes twice the first counts.
+    If a clock change skips the beginning, the period begins as long after midnight as without the change. If
+    the beginning occurs twice, the first one counts.
     """
     zone = _zone(week)
     bounds = [_moment(bound, zone) for bound in _bounds(per, week, now.astimezone(zone).date())]
@@ -36,7 +37,8 @@ def period(per: Per, week: Week, now: datetime) -> Period:
 
 
 def _bounds(per: Per, week: Week, today: date) -> Iterator[datetime]:
-    """When periods begin by the clock on the wall, from before the day before to after the day after."""
+    """The beginnings of the last period, of the one with `today` and of the next two, in local time without a
+    zone."""
     if per == "month":
         first = today.replace(day=1)
         for months in (-1, 0, 1, 2):
@@ -55,7 +57,7 @@ def _moment(wall: datetime, zone: ZoneInfo | None) -> datetime:
 
 
 def _zone(week: Week) -> ZoneInfo | None:
-    """None is the machine's own, as it is to `datetime`."""
+    """The time zone; None is the machine's own, as for `datetime`."""
     return None if week.timezone == "local" else ZoneInfo(week.timezone)
 
 
@@ -64,14 +66,14 @@ def is_spent(budget: Budget, used: int) -> bool:
 
 
 class Budgets:
-    """The budgets of all providers. `used` must be quick: it is asked at each request."""
+    """The budgets of all providers. `used` must be fast: it is called for each request."""
 
     def __init__(self, used: Used) -> None:
         self._used = used
         self._running: dict[tuple[Per, Week], Period] = {}
 
     def refusal(self, provider: Provider, week: Week, now: datetime) -> tuple[str, str] | None:
-        """Why this provider is skipped, as in `plan.Refusal`: `budget`."""
+        """Why this provider is skipped, as in `plan.RefusalCheck`: `budget`."""
         budget = provider.budget
         if budget is None:
             return None

@@ -190,8 +190,8 @@ def secrets_of(headers: Iterable[tuple[str, str]], path: str = "") -> tuple[str,
     Very short ones are none that anybody keeps secret, but words that an error may hold anyway (`ollama`).
     """
     parameters = parse_qsl(path.partition("?")[2])
-    told = (one for name, value in (*headers, *parameters) if is_secret(name, value) for one in _bare(value))
-    return tuple(dict.fromkeys(secret for secret in told if len(secret) >= _SHORTEST))
+    found = (one for name, value in (*headers, *parameters) if is_secret(name, value) for one in _bare(value))
+    return tuple(dict.fromkeys(secret for secret in found if len(secret) >= _SHORTEST))
 
 
 def leak(

@@ -14,12 +14,12 @@ from signalbox.routing.facts import Conversation, rendezvous
 from signalbox.routing.outcome import Outcome
 
 PROBE_FORGOTTEN = 60.0
-"""Seconds after which a probe that has not ended no longer keeps others out."""
+"""Seconds after which a probe that has not ended no longer blocks other attempts."""
 BRIEF = 60.0
-"""Seconds of cooldown after which, at most, a target is asked all the same when all others have failed (the
-contract, section 4)."""
+"""Seconds of the longest remaining cooldown with which a target is still asked when all others have failed
+(the contract, section 4)."""
 MODELS_LIMIT = 1000
-"""Models in cooldown that are remembered: callers name them."""
+"""Models in cooldown that are remembered. Bounded, since callers choose the names."""
 
 type State = Literal["closed", "degraded", "open", "half-open"]
 
@@ -27,9 +27,9 @@ type HealthEvent = tuple[Literal["circuit", "cooldown", "recovered"], str, str, 
 """What an attempt changed, in one of three forms, all text for people:
 
 - `("circuit", provider, state before, state after)`
-- `("cooldown", provider, what of it, "for 30 s: rate_limit_error")`, what being `provider`, `model glm-4.7`
-  or `key 2`
-- `("recovered", provider, what of it, "")`
+- `("cooldown", provider, part, "for 30 s: rate_limit_error")`, with `provider`, `model glm-4.7` or `key 2` as
+  `part`
+- `("recovered", provider, part, "")`
 """
 
 
@@ -50,7 +50,7 @@ class ProbeGate:
         return is_free and not self.remaining(now)
 
     def enter(self, probe: object, now: float) -> None:
-        """Make this the probe, where one is allowed. A forced attempt does not occupy the probe's place."""
+        """Makes this the probe, if one is allowed. A forced attempt does not occupy the probe's place."""
         if self.allows(now):
             self._probe, self._probe_began = probe, now
 
@@ -69,13 +69,13 @@ class BreakerToken(msgspec.Struct, frozen=True, eq=False):
 class Breaker:
     """The circuit of one provider: closed, degraded (closed still), open, half-open.
 
-    `circuit` may be replaced at any time; what has happened stays.
+    `circuit` may be replaced at any time; the state stays.
 
-    An attempt judges only the time in which it began. One that began before the circuit last opened, and
-    fails late, is not counted: many hung requests that end long after the first of them would otherwise
-    open it again, or keep it open. If it succeeds late, it does not close an open circuit, for it says
-    nothing of new requests. A request sent to an open circuit for want of another target closes it by
-    success and cannot prolong it by failure.
+    An attempt counts only for the generation in which it began. If it began before the circuit last opened,
+    a late failure is not counted: many hung requests that end long after the first would otherwise open the
+    circuit again, or keep it open. A late success does not close an open circuit, because it says nothing
+    about new requests. A request that is sent to an open circuit, because there is no other target, closes
+    the circuit on success and does not prolong it on failure.
     """
 
     def __init__(self, circuit: Circuit) -> None:
@@ -91,14 +91,14 @@ class Breaker:
         return "degraded" if self._failures >= self.circuit.degraded_after else "closed"
 
     def remaining(self, now: float) -> float:
-        """Seconds for which it stays open; 0 where it is not."""
+        """Seconds for which it stays open; 0 if it is not open."""
         return self._gate.remaining(now) if self._gate is not None else 0.0
 
     def allows(self, now: float) -> bool:
         return self._gate is None or self._gate.allows(now)
 
     def begin(self, now: float) -> BreakerToken:
-        """An attempt is sent, allowed or not. Ends by exactly one of the three below."""
+        """An attempt is sent, allowed or not. Exactly one of the three methods below ends it."""
         token = BreakerToken(self._generation, is_probe=self._gate is not None and self._gate.allows(now))
         if self._gate is not None:
             self._gate.enter(token, now)
@@ -122,7 +122,7 @@ class Breaker:
             self._generation += 1
 
     def abandoned(self, token: BreakerToken) -> None:
-        """It ended without telling anything about the provider: the client left, or the request was wrong."""
+        """It ended without a verdict on the provider: the client left, or the request was wrong."""
         if self._gate is not None:
             self._gate.leave(token)
 
@@ -137,8 +137,8 @@ class CooldownKey(NamedTuple):
 
 
 class Cooldown(ProbeGate):
-    """Leaves a provider, model or key alone for as long as an outcome said; then admits one probe at a time
-    until one succeeds."""
+    """Blocks a provider, model or key for as long as an outcome said; then admits one probe at a time until
+    one succeeds."""
 
     def __init__(self, key: CooldownKey, what: str) -> None:
         super().__init__(until=-inf)
@@ -162,7 +162,7 @@ class Cooldown(ProbeGate):
 
 
 class HealthToken(msgspec.Struct, frozen=True, eq=False):
-    """What an attempt holds from when it is sent until `ProviderHealth.end`."""
+    """Held by an attempt from when it is sent until `ProviderHealth.end`."""
 
     provider: Provider
     model: str | None
@@ -170,20 +170,21 @@ class HealthToken(msgspec.Struct, frozen=True, eq=False):
     breaker: Breaker
     breaker_token: BreakerToken
     cooldowns: tuple[Cooldown, ...]
-    """Those that existed when the attempt started, running or over; its success clears them."""
+    """The cooldowns that existed when the attempt started, running or over; its success clears them."""
 
 
 class ProviderHealth:
     """The circuits of all providers and the cooldowns of providers, models and keys."""
 
     def __init__(self, *, metered: bool = True) -> None:
-        """`metered`: `quota.Quotas` reads the same answers, and knows until when a window is used up."""
+        """`metered`: `quota.Quotas` reads the same answers and blocks a provider while a window is used
+        up."""
         self._metered = metered
         self._breakers: dict[str, Breaker] = {}
         self._cooldowns: dict[CooldownKey, Cooldown] = {}
 
     def refusal(self, provider: Provider, model: str | None, now: float) -> tuple[str, str] | None:
-        """Why this target cannot be asked now, as in `plan.Refusal`: `circuit`, `cooldown`, `quota` or
+        """Why this target cannot be asked now, as in `plan.RefusalCheck`: `circuit`, `cooldown`, `quota` or
         `quota:7d`."""
         breaker = self._breakers.get(provider.name)
         if breaker is not None and not breaker.allows(now):
@@ -194,13 +195,14 @@ class ProviderHealth:
         return longest.refusal(now) if longest is not None else None
 
     def is_last_resort(self, provider: Provider, model: str | None, now: float) -> bool:
-        """Whether the target is blocked at most by an open circuit or by a cooldown that ends within a
-        minute: then it is asked when all others have failed."""
+        """Whether only an open circuit, or a cooldown that ends within a minute, blocks the target: then it
+        is asked when all others have failed."""
         longest = self._longest(provider, model, now)
         return longest is None or longest.remaining(now) <= BRIEF
 
     def _longest(self, provider: Provider, model: str | None, now: float) -> Cooldown | None:
-        """Of the cooldowns that block this target the one that ends last; one usable key is enough."""
+        """The cooldown that ends last of those that block this target. Keys block it only if all are
+        blocked."""
         blocking = [one for key in _target_keys(provider, model) if (one := self._blocking(key, now))]
         keys = [self._blocking(key, now) for key in _secret_keys(provider).values()]
         if all(keys):
@@ -208,7 +210,7 @@ class ProviderHealth:
         return max(blocking, key=lambda cooldown: cooldown.remaining(now), default=None)
 
     def next_key(self, provider: Provider, now: float) -> int | None:
-        """Of keys that are all in cooldown the one that recovers first; None where there is no key."""
+        """The key that recovers first, if all are in cooldown; None if there is no key."""
         ends = {
             index: cooldown.remaining(now) if (cooldown := self._cooldowns.get(key)) else 0.0
             for index, key in _secret_keys(provider).items()
@@ -223,10 +225,10 @@ class ProviderHealth:
         *,
         without: frozenset[int | None] = frozenset(),
     ) -> int | None:
-        """The index of the key to use, but none of `without`; None where all others are in cooldown.
+        """The index of the key to use, but none of `without`; None if all others are in cooldown.
 
-        By rendezvous hashing a conversation keeps its key while that is usable, and many conversations
-        spread. Without conversation it is the first usable one.
+        Rendezvous hashing: a conversation keeps its key while that is usable, and many conversations are
+        spread over the keys. Without a conversation it is the first usable key.
         """
         usable = {
             index: key
@@ -238,9 +240,9 @@ class ProviderHealth:
         return min(usable, key=lambda index: rendezvous(conversation, usable[index].name), default=None)
 
     def begin(self, provider: Provider, model: str | None, key_index: int | None, now: float) -> HealthToken:
-        """An attempt is sent, blocked or not; where a cooldown is over it is the probe.
+        """An attempt is sent, blocked or not. It is the probe of each cooldown that is over.
 
-        `key_index` None: with the first key, if there is one at all.
+        `key_index` None: with the first key, if there is one.
         """
         breaker = self._breakers.setdefault(provider.name, Breaker(provider.circuit))
         breaker.circuit = provider.circuit
@@ -252,15 +254,15 @@ class ProviderHealth:
         return HealthToken(provider, model, key_index, breaker, token, cooldowns)
 
     def answer_began(self, attempt: HealthToken) -> list[HealthEvent]:
-        """Clears the attempt's cooldowns: the provider accepts this model and key again. It says nothing to
-        the circuit, for the answer may still break off."""
+        """Clears the attempt's cooldowns: the provider accepts this model and key again. The circuit stays as
+        it is, since the answer may still break off."""
         return self._recover(attempt)
 
     def end(self, attempt: HealthToken, outcome: Outcome | None, now: float) -> list[HealthEvent]:
-        """Judge an attempt, once: its answer has ended, or it failed. None: it was abandoned, as when the
-        client leaves, and nothing is learned.
+        """Ends an attempt, once: its answer has ended, or it failed. `outcome` None: it was abandoned, as
+        when the client leaves, and nothing is learned.
 
-        To abandon what was judged before changes nothing.
+        A later call with None changes nothing.
         """
         events = _judge(attempt, outcome, now)
         for cooldown in attempt.cooldowns:
@@ -271,7 +273,7 @@ class ProviderHealth:
         return events
 
     def circuits(self, now: float) -> dict[str, State]:
-        """By provider, for those that were ever asked; all others are closed."""
+        """The state of each provider that was ever asked; all others are closed."""
         return {name: breaker.state(now) for name, breaker in self._breakers.items()}
 
     def active_cooldowns(self, now: float) -> list[tuple[str, str, str]]:
@@ -283,7 +285,7 @@ class ProviderHealth:
         ]
 
     def forget(self, providers: Mapping[str, Provider]) -> None:
-        """Drop what is known of providers, and of keys, that are not in the rules any more."""
+        """Drops the state of providers and keys that are no longer in the rules."""
         secrets = {key for provider in providers.values() for key in _secret_keys(provider).values()}
         self._breakers = {name: breaker for name, breaker in self._breakers.items() if name in providers}
         self._cooldowns = {
@@ -303,7 +305,7 @@ class ProviderHealth:
         return [("recovered", cooldown.key.provider, cooldown.what, "") for cooldown in ended]
 
     def _cool_down(self, attempt: HealthToken, outcome: Outcome, now: float) -> list[HealthEvent]:
-        """Start the cooldown that an outcome asks for. Many that ask for the same at once are one event."""
+        """Starts the cooldown of an outcome. Only the first of several at the same time is an event."""
         if not outcome.cooldown or outcome.scope == "none":
             return []
         if self._metered and outcome.window is not None and len(attempt.provider.keys) <= 1:
@@ -325,12 +327,12 @@ class ProviderHealth:
 
 
 def _target_keys(provider: Provider, model: str | None) -> tuple[CooldownKey, CooldownKey]:
-    """What a request needs, whichever secret key it uses: the provider and the model."""
+    """The cooldown keys of a request, whichever secret key it uses: provider and model."""
     return CooldownKey(provider.name, "provider", ""), CooldownKey(provider.name, "model", model or "")
 
 
 def _secret_keys(provider: Provider) -> dict[int | None, CooldownKey]:
-    """The secret keys that have a value. Where there are none, whatever is used instead counts as one."""
+    """The cooldown keys of the secret keys that have a value. Without any there is one, for index None."""
     keys: dict[int | None, CooldownKey] = {
         index: CooldownKey(provider.name, "key", secret.value)
         for index, secret in enumerate(provider.keys)
@@ -345,7 +347,7 @@ def _secret_key(provider: Provider, index: int | None) -> tuple[int | None, Cool
 
 
 def _cooldown_key_for(attempt: HealthToken, outcome: Outcome) -> tuple[CooldownKey, str]:
-    """What an outcome blames, and its name for people."""
+    """The provider, model or key that an outcome blames, and its name for people."""
     if outcome.scope == "key":
         index, key = _secret_key(attempt.provider, attempt.key_index)
         return key, "key" if index is None else f"key {index + 1}"
@@ -354,7 +356,7 @@ def _cooldown_key_for(attempt: HealthToken, outcome: Outcome) -> tuple[CooldownK
 
 
 def _judge(attempt: HealthToken, outcome: Outcome | None, now: float) -> list[HealthEvent]:
-    """Tell the breaker. What is neither a success nor counted says nothing about the provider's health."""
+    """Reports the outcome to the breaker. One that is neither a success nor counted abandons the attempt."""
     breaker, token = attempt.breaker, attempt.breaker_token
     before = breaker.state(now)
     if outcome is not None and outcome.kind == "success":
@@ -368,7 +370,7 @@ def _judge(attempt: HealthToken, outcome: Outcome | None, now: float) -> list[He
 
 
 def span(seconds: float) -> str:
-    """`42 s`, `5 min`, `3 h`, `2 d`: rounded up, in the largest unit of which there are at least two."""
+    """`42 s`, `5 min`, `3 h`, `2 d`: rounded up, in the largest unit that gives at least two."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{ceil(seconds / length)} {unit}"

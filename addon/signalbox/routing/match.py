@@ -10,7 +10,7 @@ from signalbox.config.rules import Match, Rule, Rules
 from signalbox.routing.facts import Facts
 
 type QuotaUsage = Mapping[tuple[str, str], float]
-"""Percent used, by provider and window: `("anthropic", "7d")`. What is missing is unknown."""
+"""Percent used, by provider and window: `("anthropic", "7d")`. A missing window is unknown."""
 
 NOTHING_KNOWN: QuotaUsage = MappingProxyType({})
 
@@ -26,7 +26,7 @@ def matches(match: Match, facts: Facts, quota: QuotaUsage = NOTHING_KNOWN) -> bo
 
 
 def conditions(match: Match) -> list[str]:
-    """All of them in words, as `model *haiku*` and `thinking true`."""
+    """All conditions in words, such as `model *haiku*` and `thinking true`."""
     named = {
         "model": _globs(match.model),
         "tier": _or(match.tier),
@@ -54,12 +54,12 @@ def conditions(match: Match) -> list[str]:
 
 
 def why(match: Match, facts: Facts, quota: QuotaUsage = NOTHING_KNOWN) -> str:
-    """The first condition that does not hold, as `model "x" is not *haiku*`; empty where all hold."""
+    """The first condition that does not hold, such as `model "x" is not *haiku*`; empty if all hold."""
     return next(_refusals(match, facts, quota), "")
 
 
 def _refusals(match: Match, facts: Facts, quota: QuotaUsage) -> Iterator[str]:
-    """Cheap conditions first. A fact is looked at only where the rule asks for it."""
+    """Cheap conditions first. A fact is read only if the rule needs it."""
     yield from _of_the_request(match, facts)
     yield from _of_the_quota(match, quota)
     yield from _of_the_body(match, facts)

@@ -1,7 +1,7 @@
 """Classifies how an attempt ended, from status, headers and body alone.
 
-What each provider sends in which case is in the recorded cases in `tests/golden/outcomes`, with sources.
-Kinds, and their consequence (the contract, section 4):
+`tests/golden/outcomes` holds recorded answers of each provider, with sources. The kinds, and what follows
+from each (the contract, section 4):
 
     quota      the provider's quota is used up: next target, cooldown until the reset that it names
     throttle   too many requests: cooldown for `retry-after`, at most a minute
@@ -9,9 +9,9 @@ Kinds, and their consequence (the contract, section 4):
     overload   the model is busy: a short cooldown, then one trial
     auth       the router's own key was refused
     local      the router could not send: says nothing about the provider
-    client     the request, or the credentials of the caller, are at fault: the answer goes to the caller
+    client     the request, or the caller's credentials, are at fault: the answer goes to the caller
 
-The other kinds mean what their names say, without a cooldown.
+The other kinds mean what their names say, and have no cooldown.
 """
 
 from collections.abc import Mapping
@@ -39,32 +39,32 @@ from signalbox.routing.retry_after import (
 type Scope = Literal["key", "model", "provider", "none"]
 
 AUTH_COOLDOWN = 60.0
-"""A refused key is tried again after this: it may have been restored at the provider."""
+"""Seconds after which a refused key is tried again: the provider may accept it again."""
 
 OVERLOAD_COOLDOWN = 5.0
-"""An overload passes in seconds or lasts for minutes. One trial after this finds out; the circuit breaker
-handles the long ones."""
+"""Seconds. An overload passes in seconds or lasts for minutes. One probe finds out; the circuit breaker
+handles long overloads."""
 
 THROTTLE_COOLDOWN = 5.0
 LONGEST_SHORT_COOLDOWN = 60.0
-"""For throttles and overloads, whatever `retry-after` says."""
+"""Seconds. The limit for throttles and overloads, whatever `retry-after` says."""
 
 QUOTA_COOLDOWN = 300.0
-"""If neither headers nor text name the reset."""
+"""Seconds, if neither headers nor text name the reset."""
 
 LONGEST_QUOTA_COOLDOWN = 7 * 86400.0
 
 _LOGIN_STATUSES = (401, 402, 403)
 _DEFAULT_ON = Failover().on
 _CLOUDFLARE = range(520, 527)
-"""Sent by Cloudflare for an origin that is down, unreachable or too slow: a bad gateway by other numbers."""
+"""Cloudflare's statuses for an origin that is down, unreachable or too slow; they count as 502."""
 
 _WITHIN: Mapping[ErrorKind, ErrorKind] = {
     "client": "request",
     "server": "stream_error",
     "timeout": "stream_error",
 }
-"""Kinds that change if the error came with a 200: it is always a failure of the attempt."""
+"""Kinds that change if the error came with a 200, which is always a failure of the attempt."""
 
 _ZAI_HOSTS = (".z.ai", ".bigmodel.cn")
 
@@ -76,11 +76,11 @@ class Outcome(msgspec.Struct, frozen=True):
     """As in `x-signalbox-attempts`: a status, `connect`, `timeout`, `stream_error` or `cancelled`."""
     kind: ErrorKind
     status: int | None = None
-    """The upstream's, or the one that belongs to an error within a 200."""
+    """The upstream's status, or the one that fits an error that came with a 200."""
     cooldown: float | None = None
     """Seconds for which `scope` should not be asked; None without a cooldown."""
     scope: Scope = "none"
-    """What the cooldown holds for: the attempt's key (or login), the provider's model, or the provider."""
+    """What the cooldown blocks: the attempt's key (or login), the provider's model, or the provider."""
     wait: float | None = None
     """Seconds that the provider asks to wait (`retry-after`); None if it does not say."""
     window: str | None = None
@@ -101,7 +101,7 @@ class Outcome(msgspec.Struct, frozen=True):
         return self.kind not in ("request", "quota", "local") and self.moves_on(_DEFAULT_ON)
 
     def _names(self) -> set[str]:
-        """The names in `failover.on` that match it."""
+        """The names in `failover.on` that this outcome matches."""
         names = {self.label, str(self.status)}
         if self.kind in ("quota", "request"):
             names.add("429")  # whatever status it hides behind: 400, 402, 403, 500
@@ -113,7 +113,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 CONNECT = Outcome("connect", "connect")
-"""Refused, reset or unreachable, no such host, TLS failed."""
+"""The connection was refused or reset, the host is unreachable or unknown, or TLS failed."""
 EXHAUSTED = Outcome("connect", "local")
 """The router itself can open no more connections."""
 TIMEOUT = Outcome("timeout", "timeout")
@@ -138,9 +138,9 @@ def classify(
 ) -> Outcome:
     """The outcome of an attempt that was answered. Never raises.
 
-    `headers` have names in lower case; `body` is the decoded head of the body, of which 64 KB are read;
-    `now` is aware; `own_key` says that the router sent a key or login of its own and not the caller's;
-    `provider` is the host asked. A 2xx is a success unless its body is a JSON error.
+    `headers` have names in lower case. `body` is the decoded start of the body, of which 64 KB are read.
+    `now` has a time zone. `own_key`: the router sent a key or login of its own, not the caller's. `provider`
+    is the host. A 2xx is a success unless its body is a JSON error.
     """
     answer = _Answer(read_error(body), headers, now, own_key, provider)
     if not 200 <= status < 300:
@@ -149,15 +149,15 @@ def classify(
 
 
 def classify_event(error_type: str, message: str, *, now: datetime, provider: str) -> Outcome:
-    """The outcome of a stream that came to `event: error` before its answer began. Never raises."""
+    """The outcome of a stream with an `event: error` before its answer began. Never raises."""
     outcome = _within_an_answer(_Answer(ErrorReport((error_type,), message), {}, now, True, provider))
-    if outcome.kind == "auth":  # the key was good enough for the stream to start
+    if outcome.kind == "auth":  # the key was accepted, since the stream started
         return msgspec.structs.replace(outcome, kind="request", cooldown=None, scope="none")
     return outcome
 
 
 class _Answer(NamedTuple):
-    """All inputs beside the status."""
+    """All inputs except the status."""
 
     report: ErrorReport
     headers: Mapping[str, str]
@@ -180,7 +180,7 @@ def _kind(status: int, answer: _Answer) -> ErrorKind:
 
 
 def _corrected(kind: ErrorKind, answer: _Answer) -> ErrorKind:
-    """The kind after taking the used key and the plan's windows into account."""
+    """The kind, corrected by the plan's windows and by whose key was sent."""
     if kind == "throttle" and _spent(answer):
         return "quota"
     return "client" if kind == "auth" and not answer.own_key else kind
@@ -231,12 +231,12 @@ def _cooldown(kind: ErrorKind, answer: _Answer) -> tuple[float | None, Scope]:
 
 def _spent(answer: _Answer) -> rate_limit_headers.RateLimitHeaders | None:
     """The rate-limit headers, if a window of the plan is used up."""
-    told = rate_limit_headers.parse_rate_limits(answer.headers, answer.now.timestamp())
-    return told if told is not None and told.exhausted else None
+    windows = rate_limit_headers.parse_rate_limits(answer.headers, answer.now.timestamp())
+    return windows if windows is not None and windows.exhausted else None
 
 
 def _named_reset(answer: _Answer) -> float | None:
-    """Seconds until the quota resets, from the most exact source."""
+    """Seconds until the quota resets, from the most precise source."""
     report, headers, now = answer.report, answer.headers, answer.now
     if provider_errors.MONTHLY in report.names:
         return next_month(now)

@@ -1,4 +1,4 @@
-"""What a target is sent: the values, and the edits that all protocols share."""
+"""The request to one target, and the edits that all protocols share."""
 
 from collections.abc import Collection, Iterable, Mapping
 from urllib.parse import quote, urlencode
@@ -21,76 +21,76 @@ _PATH_SAFE = "/:@!$&'()*+,;=%~"
 
 
 class Incoming(msgspec.Struct, frozen=True):
-    """A request as it came. `wire` are the bytes received, `body` what they decode to."""
+    """A request as received. `wire` are the bytes of its body, `body` is the decoded object."""
 
     path: str
-    """With its query, as sent by the client."""
+    """As sent by the client, with the query."""
     headers: Headers
-    """Less what proved a configured client."""
+    """Without the secrets of configured clients."""
     wire: bytes
     body: Body
 
 
 class ProviderConstraints(msgspec.Struct, frozen=True):
-    """What a target accepts, as far as it is known."""
+    """What is known about what a target accepts."""
 
     issuer: Issuer
     """Returns the provider that issued a thinking block of the history."""
     rejected: frozenset[str] = frozenset()
     """Fields and betas that it refused; see `anthropic.field_paths`."""
     refuses_thinking: bool = False
-    """Whether it has just refused the thinking that it was sent, so that none goes now."""
+    """Whether it has just refused the thinking in the request: none is sent now."""
     disables_thinking: bool = False
-    """Whether it has just said that thinking is to be disabled."""
+    """Whether its refusal means that thinking must be disabled."""
     wants_thinking: bool = False
-    """Whether it wants thinking back with each answer of the history, also with those of other providers."""
+    """Whether it requires thinking with each answer of the history, also with those of other providers."""
     refused: Collection[bytes] = frozenset()
     """Digests, under `key`, of thinking blocks that it refused before."""
     key: bytes = b""
-    """The key of the state folder. User ids are hashed with it too."""
+    """The key of the state folder, which user ids are hashed with too."""
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
-    """What one target is sent. `headers` hold the real credentials."""
+    """The request to one target. `headers` hold the real credentials."""
 
     provider: Provider
     model: str | None
     path: str
     shown_path: str
-    """The same without secrets of its query."""
+    """`path` with the secrets in its query masked."""
     headers: Headers
     body: bytes
     is_only_candidate: bool = True
-    """Whether no other attempt could follow: then a compressed answer may pass as it is."""
+    """Whether no other attempt could follow: then a compressed answer may be passed on as it is."""
     estimates: bool = False
-    """Whether input tokens are estimated where the provider reports none at the start of a stream."""
+    """Whether input tokens are estimated if the provider reports none at the start of a stream."""
     asked: str | None = None
     """The model that the client asked for."""
     notes: tuple[str, ...] = ()
-    """What was changed beside the model: names and counts, never values."""
+    """What was changed besides the model: names and counts, never values."""
     login: str | None = None
-    """The token of the provider's own login, where it is among the headers."""
+    """The token of the provider's own login, if it is in the headers."""
     translator: Translator = IdentityTranslator()
-    """What its answer goes through."""
+    """Reads the answer to it."""
 
     @property
     def changes(self) -> tuple[str, ...]:
-        """What was changed, a line each: `model claude-sonnet-4-5 → glm-4.7`, `key swapped`."""
+        """What was changed, one line per change: `model claude-sonnet-4-5 → glm-4.7`, `key swapped`."""
         return (f"model {self.asked} → {self.model}", *self.notes) if self.is_renamed else self.notes
 
     @property
     def is_renamed(self) -> bool:
-        """Whether the model sent is another name than the one asked for."""
+        """Whether the model sent is not the one asked for."""
         return self.model not in (None, self.asked)
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Credentials in it, removed from whatever its provider repeats of them."""
+        """The credentials in it, which are removed from the provider's errors."""
         return secrets_of(self.headers, self.path)
 
 
 def thinking_filter(provider: Provider, constraints: ProviderConstraints) -> ThinkingFilter | None:
-    """Which thinking of the history this provider gets; None: all of it."""
+    """The filter for thinking blocks of the history; None if the provider gets all of them."""
     if constraints.refuses_thinking or provider.thinking == "strip":
         return nothing
     if provider.thinking == "keep":
@@ -115,7 +115,7 @@ class BodyChange(msgspec.Struct, frozen=True):
 
 
 def lowered_max_tokens(candidate: Candidate, body: Body) -> BodyChange:
-    """`max_tokens` as the provider's upper bound wants it, where that is lower."""
+    """Lowers `max_tokens` to the provider's upper bound, if it is above that."""
     bounds = candidate.provider.max_tokens
     bound = next((most for glob, most in bounds if glob.matches(candidate.model or "")), None)
     if bound is None or (body.get("max_tokens", int) or 0) <= bound:
@@ -124,7 +124,7 @@ def lowered_max_tokens(candidate: Candidate, body: Body) -> BodyChange:
 
 
 def configured_edits(candidate: Candidate) -> BodyChange:
-    """Fields of the outgoing body that the provider and then the target set, and that they drop."""
+    """Fields of the outgoing body that the provider, and then the target, set and drop."""
     change: dict[str, bytes] = {}
     drop: set[str] = set()
     notes: list[str] = []
@@ -138,8 +138,7 @@ def configured_edits(candidate: Candidate) -> BodyChange:
 
 
 def without_fields(raw: bytes, gone: Collection[str]) -> tuple[bytes, list[str]]:
-    """The body without what the provider does not take, and what belongs to a beta that is not forwarded;
-    and the notes."""
+    """The body without the fields `gone`, and the notes."""
     if not gone:
         return raw, []
     body = Body.parse(raw)
@@ -151,8 +150,8 @@ def without_fields(raw: bytes, gone: Collection[str]) -> tuple[bytes, list[str]]
 def with_configured_headers(
     headers: list[tuple[str, str]], candidate: Candidate
 ) -> tuple[list[tuple[str, str]], list[str]]:
-    """With those that the provider and then the target set, and without those that they empty; and
-    the notes."""
+    """The headers with those that the provider, and then the target, set, without those that they set to an
+    empty value; and the notes."""
     notes = []
     for extra in (candidate.provider.headers, candidate.target.headers):
         for name, value in extra.items():
@@ -162,7 +161,7 @@ def with_configured_headers(
 
 
 def paths(provider: Provider, path: str, query: str = "") -> tuple[str, str]:
-    """The path to send, with the provider's prefix and query, and the same without secrets of its query.
+    """The path to send, with the provider's prefix and query, and the same with its secrets masked.
 
     `query` is the caller's.
     """
@@ -173,7 +172,7 @@ def paths(provider: Provider, path: str, query: str = "") -> tuple[str, str]:
 
 
 def with_header(headers: Iterable[tuple[str, str]], name: str, value: str) -> list[tuple[str, str]]:
-    """The headers with this one set once, where it first stood, else at the end."""
+    """The headers with this one set once: in its first place, else at the end."""
     result: list[tuple[str, str]] = []
     done = False
     for old in headers:

@@ -1,4 +1,4 @@
-"""The plan for a request: the rule that matches, its targets in order, and those that are skipped."""
+"""Makes the plan for a request: the rule that matches, its targets in order, and those that are skipped."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,7 +17,7 @@ from signalbox.routing.match import NOTHING_KNOWN, QuotaUsage, first_match
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """One target of the chain. `model` is the name as sent; None leaves the body's own."""
+    """One target of the chain. `model` is the name as sent; None leaves the model in the body."""
 
     provider: Provider
     target: Target
@@ -25,14 +25,14 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 type RefusalCheck = Callable[[Candidate, Facts], tuple[str, str] | None]
-"""Says why a target cannot be used now, or None: a reason of the contract's section 8 (or one of `PERMANENT`)
-and the same for people, as `no-key` and `ZAI_API_KEY is not set`."""
+"""Returns why a target cannot be used now, or None: a reason of the contract's section 8 (or one of
+`PERMANENT`), and the same for people, as in `no-key` and `ZAI_API_KEY is not set`."""
 
 UNTRANSLATABLE = "untranslatable"
 
 PERMANENT = frozenset({"no-key", "no-login", "not-yet", UNTRANSLATABLE})
-"""Reasons for which a target is not even asked where all others are skipped too: they do not pass by
-themselves."""
+"""Reasons that do not pass by themselves. A target with one of them is not asked even if all others are
+skipped."""
 
 
 class Skip(msgspec.Struct, frozen=True):
@@ -50,18 +50,18 @@ class Skip(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What to do with one request. No candidates and no `reject`: no target is available."""
+    """How one request is routed. No candidates and no `reject`: no target is available."""
 
     rule: Rule | None
     label: str
-    """The rule's, else `none`: then the request goes to the reverse upstream as it came."""
+    """The rule's label; `none` if no rule matches: the request goes to the reverse upstream unchanged."""
     reason: str
-    """As in the line `dispatch:` (contract, section 8)."""
+    """As in the log line `dispatch:` (contract, section 8)."""
     candidates: tuple[Candidate, ...] = ()
-    """Available ones, in order."""
+    """The available targets, in order."""
     chain: tuple[Candidate, ...] = ()
-    """These and the ones skipped for a reason that passes by itself, in order: they may still be asked when
-    the available ones have failed."""
+    """The available targets and those skipped for a reason that passes by itself, in order. The skipped ones
+    may be asked when all available ones have failed."""
     skipped: tuple[Skip, ...] = ()
     reject: Reject | None = None
     is_first: bool = False
@@ -71,8 +71,8 @@ class Plan(msgspec.Struct, frozen=True):
 def plan(
     rules: Rules, facts: Facts, *, quota: QuotaUsage = NOTHING_KNOWN, refusals: Sequence[RefusalCheck] = ()
 ) -> Plan:
-    """The plan for one request. `refusals` are asked in this order, after `REFUSALS`: whether the target's
-    protocol can express the request, and those of the moment."""
+    """The plan for one request. `refusals` are checked in this order, after `REFUSALS`: whether the target's
+    protocol can express the request, and whether the target is available now."""
     rule = first_match(rules, facts, quota) if facts.asked else None
     if rule is None or facts.asked is None:
         return Plan(
@@ -97,7 +97,7 @@ def plan(
 
 
 def _chain(rules: Rules, rule: Rule, facts: Facts, asked: str) -> tuple[Candidate, ...]:
-    """Every target of the rule in the order of this conversation, with the model as it would be sent."""
+    """All targets of the rule, in the order of this conversation, with the model as it would be sent."""
     targets = (target for equals in rule.choices for target in _ordered(equals, facts.conversation))
     pairs = ((rules.providers[target.provider], target) for target in targets)
     return tuple(
@@ -106,14 +106,14 @@ def _chain(rules: Rules, rule: Rule, facts: Facts, asked: str) -> tuple[Candidat
 
 
 def _ordered(equals: tuple[Target, ...], conversation: Conversation | None) -> Sequence[Target]:
-    """Equal targets as this conversation prefers them."""
+    """Equal targets in the order that this conversation keeps."""
     if conversation is None:
         return equals
     return sorted(equals, key=lambda target: rendezvous(conversation, target.provider, target.model or ""))
 
 
 def model_sent(provider: Provider, target: Target, asked: str) -> str:
-    """The model's name as this target gets it. `[1m]` goes nowhere but to Anthropic itself."""
+    """The model's name as this target gets it. Only Anthropic itself gets `[1m]`."""
     matched = matched_name(asked)
     requested = sent_name(asked) if provider.is_anthropic else matched
     if target.model is None:
@@ -126,7 +126,7 @@ def model_sent(provider: Provider, target: Target, asked: str) -> str:
 def _partition(
     chain: Sequence[Candidate], facts: Facts, refusals: Sequence[RefusalCheck]
 ) -> tuple[tuple[Candidate, ...], tuple[tuple[Candidate, Skip], ...]]:
-    """The available ones, and the others each with the first refusal it met."""
+    """The available candidates, and the others with their first refusal."""
     available, skipped = [], []
     for candidate in chain:
         refused = next((refused for refusal in refusals if (refused := refusal(candidate, facts))), None)
@@ -151,4 +151,4 @@ def _no_login(candidate: Candidate, facts: Facts) -> tuple[str, str] | None:
 
 
 REFUSALS: tuple[RefusalCheck, ...] = (_not_usable, _no_login)
-"""Those that rules and facts decide alone, in the order in which they are asked."""
+"""Checks that depend on rules and facts alone, in order."""

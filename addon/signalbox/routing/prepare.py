@@ -1,7 +1,7 @@
-"""Prepares the request for a target that speaks the Messages API: URL, headers and body.
+"""Prepares a request to a target that speaks the Messages API: URL, headers and body.
 
-It holds what is meant for this target only, nothing of another provider's. `openai.prepare` does the same for
-chat completions.
+The request contains nothing that is meant for another provider. `openai.prepare` does the same for chat
+completions.
 """
 
 from collections.abc import Iterable
@@ -49,7 +49,7 @@ def prepare_messages(
     is_only_candidate: bool,
     seed: str = "",
 ) -> Outgoing:
-    """See `protocols.Prepare`. The answer keeps its own ids: `seed` is not used."""
+    """See `protocols.Prepare`. `seed` is not used, since the answer keeps its own ids."""
     provider = candidate.provider
     sent = betas.split(value for name, value in incoming.headers if name.lower() == BETA)
     kept = _betas(provider, facts, sent, constraints)
@@ -115,7 +115,7 @@ def _body(
             switched_off(body, modes) if constraints.refuses_thinking and not thinking.switched_off else []
         )
         edits += repaired
-        if disables:  # it thinks unless it is told not to
+        if disables:  # without the field it would think
             change["thinking"] = _DISABLED
         if thinking.switched_off or repaired or disables:
             notes.append("switched thinking off")
@@ -142,15 +142,15 @@ def _with_placeholders(raw: bytes) -> tuple[bytes, list[str]]:
 
 
 def _valid(raw: bytes, came: Body) -> tuple[bytes, list[str]]:
-    """The body without those leftovers of other providers' answers that Anthropic refuses."""
+    """The body without the parts of other providers' answers that Anthropic refuses."""
     body = came if raw is came.raw else Body.parse(raw)
     valid = made_valid(body)
-    told = (
+    counted = (
         (valid.ids, "tool ids made valid"),
         (valid.blank, "blank texts dropped"),
         (valid.server, "server tool blocks of another provider dropped"),
     )
-    return body.edited(edits=valid.edits), [f"{count} {what}" for count, what in told if count]
+    return body.edited(edits=valid.edits), [f"{count} {what}" for count, what in counted if count]
 
 
 def _headers(
@@ -176,7 +176,7 @@ def _headers(
 
 
 def _betas(provider: Provider, facts: Facts, sent: list[str], constraints: ProviderConstraints) -> list[str]:
-    """The values of `anthropic-beta` to send. The one for OAuth goes only where its credential goes."""
+    """The values of `anthropic-beta` to send. The one for OAuth is sent only together with its credential."""
     kept = sent
     if provider.beta == "drop":
         kept = []
@@ -185,7 +185,7 @@ def _betas(provider: Provider, facts: Facts, sent: list[str], constraints: Provi
         kept = betas.betas_left(betas.without_betas(sent, home), constraints.rejected)
     elif provider.beta != "forward":
         kept = [value for value in sent if value in provider.beta]
-    if provider.beta != "forward":  # it belongs to the caller's login, and goes where that goes
+    if provider.beta != "forward":  # the OAuth beta belongs to the caller's login
         kept = [v for v in sent if (v in kept if v != betas.OAUTH else provider.auth == "client")]
     if not provider.is_anthropic and without_long_context(facts.asked or "")[1]:
         kept = betas.without_betas(kept, {betas.LONG_CONTEXT})

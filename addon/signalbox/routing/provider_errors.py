@@ -1,8 +1,8 @@
-"""What the errors of providers mean: one table of names, one of wordings, one of statuses.
+"""The meanings of providers' errors: one table of names, one of wordings, one of statuses.
 
-Both for answers in the Messages format, whose errors the client gets as they are, and for translated ones,
-which take their status from here too (`openai.errors`). Sources: providers.md, openai-chat.md, 5, and
-the recorded cases in `tests/golden/outcomes`.
+For errors in Anthropic's format, which the client gets unchanged, and for translated errors, whose status
+also comes from here (`openai.errors`). Sources: providers.md, openai-chat.md, 5, and the recorded cases in
+`tests/golden/outcomes`.
 """
 
 import re
@@ -17,17 +17,17 @@ type ErrorKind = Literal[
 ]  # fmt: skip
 
 MONTHLY = "enforced_spend_limit_reached"
-"""Anthropic's, of an organization: spent until the first of next month."""
+"""Anthropic: the organization's spend limit is reached until the first of next month."""
 DAILY = "1304"
-"""Z.ai's calls of one day."""
+"""Z.ai: the limit of calls per day is reached."""
 NOT_IN_PLAN = "1311"
-"""Z.ai: the plan does not have this model, now and for the next request."""
+"""Z.ai: the plan does not include this model."""
 
 
 class Meaning(NamedTuple):
     kind: ErrorKind
     status: int
-    """The one that Anthropic's API would send."""
+    """The status that Anthropic's API would send."""
 
 
 _NAMES: tuple[tuple[ErrorKind, int, str], ...] = (
@@ -52,7 +52,7 @@ _NAMES: tuple[tuple[ErrorKind, int, str], ...] = (
     ("server", 500, "1234"),
     ("timeout", 504, "minimax_1001"),
 )
-"""Types and codes that mean this whatever the status, in lower case. Four digits are Z.ai's codes:
+"""Types and codes, in lower case, whose meaning does not depend on the status. Four digits are Z.ai's codes:
 https://docs.z.ai/api-reference/api-code"""
 
 _GENERAL_NAMES: Mapping[int, str] = {
@@ -69,7 +69,7 @@ _GENERAL_NAMES: Mapping[int, str] = {
     503: "unavailable provider_unavailable",
     504: "timeout_error timeout deadline_exceeded",
 }
-"""Types and codes that mean no more than their status, for errors that come without one, after a 200."""
+"""Types and codes that stand for a status, for errors that came with a 200."""
 
 _MEANINGS = {name: Meaning(kind, status) for kind, status, names in _NAMES for name in names.split()}
 _STATUS_OF = {name: status for status, names in _GENERAL_NAMES.items() for name in names.split()}
@@ -88,10 +88,10 @@ _KIND_OF: Mapping[int, ErrorKind] = {
 
 class _Wording(NamedTuple):
     statuses: Container[int]
-    """Those at which the text cannot be the caller's."""
+    """Statuses at which the text cannot be quoted from the request."""
     kind: ErrorKind
     status: int | None
-    """None: the one that it came with."""
+    """None: the error's own status."""
     text: re.Pattern[str]
 
 
@@ -109,7 +109,7 @@ _WORDINGS = (
         "^(?:you're|you are) out of (?:extra usage|usage credits)",
         "^(?:this|your) (?:organization|account) (?:has been|is|was) (?:currently |temporarily )?"
         "(?:disabled|suspended|on hold)",
-    ),  # Anthropic says so with 400, though the account is at fault and not the request
+    ),  # Anthropic sends 400, though the account is at fault and not the request
     _wording((400,), "request", None, "^third-party apps now draw from your extra usage"),
     _wording((403,), "request", None, "only available for coding agents"),  # the user agent, not the key
     _wording(
@@ -118,7 +118,7 @@ _WORDINGS = (
         400,
         "long context",
         "prompt is too long",
-        "signature`? in `?thinking",  # resellers say with 429 what Anthropic says with 400
+        "signature`? in `?thinking",  # resellers send 429 where Anthropic sends 400
     ),
     _wording(
         (402, 403, 429, *range(500, 600)),
@@ -136,14 +136,14 @@ _WORDINGS = (
     _wording((429, *range(500, 600)), "overload", 529, "overloaded"),
     _wording(range(500, 600), "request", None, "^unexpected endpoint or method"),  # LM Studio, with a 200
 )
-"""For errors without a name that tells."""
+"""Wordings of errors without a known name."""
 
 _SEARCHED = 4000
 """Characters of a message."""
 
 
 def meaning(report: ErrorReport, status: int | None) -> Meaning:
-    """What an error means that came with `status`, or with a 200 where that is None."""
+    """The meaning of an error that came with `status`; None if it came with a 200."""
     named = next((_MEANINGS[name] for name in report.names if name in _MEANINGS), None)
     if named is not None:
         return named
@@ -155,7 +155,7 @@ def meaning(report: ErrorReport, status: int | None) -> Meaning:
 
 
 def _named_status(report: ErrorReport) -> int | None:
-    """A status among its codes, else the one that belongs to the most particular name."""
+    """A status among the error's codes, else the one for its most specific name."""
     digits = (int(name) for name in report.names if re.fullmatch(r"[45]\d\d", name, re.ASCII))
     return next(digits, None) or next(
         (_STATUS_OF[name] for name in reversed(report.names) if name in _STATUS_OF), None

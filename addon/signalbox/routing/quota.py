@@ -1,7 +1,7 @@
 """Quota: providers that are skipped because their plan is used up, or nearly so (marks, hysteresis, windows).
 
-Each account of a provider has windows of its own. No clock here: `now` is unix seconds, for resets are told
-in these, and a state outlives the process.
+Each account of a provider has windows of its own. No clock here: `now` is unix seconds, because resets are
+given in these and the state outlives the process.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,48 +16,49 @@ from signalbox.routing.health import span
 from signalbox.routing.rate_limit_headers import OVERAGE, RateLimitHeaders, UnixTime, Window
 
 ALWAYS = ("5h", "7d", OVERAGE)
-"""Windows that are shown always, in this order, as never used where nothing is known of them."""
+"""Windows that are always shown, in this order; an unknown one is shown as unused."""
 MOST = 32
-"""Windows of one account that are remembered, beside these: their names come from outside."""
+"""Other windows of one account that are remembered. Bounded, since their names come from outside."""
 
 DEFAULT = ""
-"""The account of all credentials that belong to no other."""
+"""The account of all credentials that belong to no configured account."""
 
 
 class Meter(msgspec.Struct):
-    """One account: its windows, and for which models it is skipped."""
+    """The windows of one account, and the models for which it is skipped."""
 
     windows: dict[str, Window] = {}
     claim: str = ""
-    """The window that decides, as Anthropic last called it."""
+    """The window that decides, by the name that Anthropic gave last."""
     covered: bool = False
     """Whether extra usage lets requests through beyond a window that is used up."""
     heard: UnixTime = 0.0
     held: frozenset[str] = frozenset()
-    """For which models it is skipped since it was last settled: `""` for all, else a family's window."""
+    """The models for which it is skipped, as of the last `settle`: `""` for all, else the window of a
+    family."""
 
-    def hear(self, told: RateLimitHeaders, now: float, refused: str | None = None) -> None:
-        """One more answer; `refused` is the model as sent, where it was refused with a 429."""
-        is_open = bool(told.overall) and not rate_limit_headers.is_shut(told.overall)
-        for name in dict.fromkeys([*self.windows, *told.status, *told.percent, *told.reset]):
+    def observe(self, headers: RateLimitHeaders, now: float, refused: str | None = None) -> None:
+        """Takes the headers of an answer; `refused` is the model as sent, if the answer is a 429."""
+        is_open = bool(headers.overall) and not rate_limit_headers.is_shut(headers.overall)
+        for name in dict.fromkeys([*self.windows, *headers.status, *headers.percent, *headers.reset]):
             if name in self.windows or name in ALWAYS or len(self.windows) < MOST:
-                window = self.windows.get(name, Window()).updated(name, told, now, refused)
-                lifts = is_open and name not in told.status and rate_limit_headers.family(name) is None
+                window = self.windows.get(name, Window()).updated(name, headers, now, refused)
+                lifts = is_open and name not in headers.status and rate_limit_headers.family(name) is None
                 self.windows[name] = window.lifted() if lifts and window.is_rejected else window
-        if told.overall or OVERAGE in told.status:
-            extra = told.overage_in_use or told.status.get(OVERAGE, "").startswith("allowed")
-            self.covered = extra and not rate_limit_headers.is_shut(told.overall)
-        self.claim = told.claim or self.claim
+        if headers.overall or OVERAGE in headers.status:
+            extra = headers.overage_in_use or headers.status.get(OVERAGE, "").startswith("allowed")
+            self.covered = extra and not rate_limit_headers.is_shut(headers.overall)
+        self.claim = headers.claim or self.claim
         self.heard = now
 
     def shown(self, now: float) -> dict[str, Window]:
-        """All windows as they count now: first those that are shown always."""
+        """All windows as of `now`, first those of `ALWAYS`."""
         names = dict.fromkeys((*ALWAYS, *sorted(self.windows)))
         return {name: self.windows.get(name, Window()).at(now) for name in names}
 
     def holds(self, policy: Quota, now: float) -> dict[str, str]:
-        """For which models it is skipped now, as in `held`, and the window because of which: where there are
-        several the one that is open again last."""
+        """The models for which it is skipped now, as in `held`, and the window that causes it: of several the
+        one that resets last."""
         found: dict[str, str] = {}
         for name in sorted(self.windows, key=lambda name: self.windows[name].until):
             scope = _scope(name)
@@ -75,18 +76,18 @@ class Meter(msgspec.Struct):
         return window.percent >= mark or (is_held and 0 < window.percent >= mark - policy.hysteresis)
 
     def _is_spent(self, name: str, window: Window, policy: Quota) -> bool:
-        """Used up, as an answer said. Where the provider is only watched it takes a refusal to count."""
+        """Whether an answer reported the window as used up. Without `redirect_at` only a 429 counts."""
         if name == OVERAGE or not window.is_rejected or self.covered:
             return False
         return bool(policy.redirect_at or window.refused)
 
     def settle(self, policy: Quota, now: float) -> list[tuple[str, bool]]:
-        """What has changed since the last time: (scope as in `held`, whether it is skipped now)."""
+        """The changes since the last call: (scope as in `held`, whether it is skipped now)."""
         before, self.held = self.held, frozenset(self.holds(policy, now))
         return [(scope, scope in self.held) for scope in sorted(before ^ self.held)]
 
     def refusal(self, policy: Quota, model: str | None, now: float) -> tuple[str, str] | None:
-        """Why a request for this model is not sent there, as in `plan.Refusal`."""
+        """Why a request for this model is not sent there, as in `plan.RefusalCheck`."""
         holds = self.holds(policy, now)
         binding = [name for scope, name in holds.items() if not scope or self._binds(scope, model)]
         if not binding:
@@ -105,63 +106,63 @@ class Meter(msgspec.Struct):
         return rate_limit_headers.is_of_family(model, name) or model in self.windows[window].refused
 
     def next_reset(self, now: float) -> float | None:
-        """When the next of the windows that may keep it away is open again."""
+        """When the next window resets; None if the account is not skipped."""
         ahead = [window.until for window in self.windows.values() if window.until > now]
         return min(ahead, default=None) if self.held else None
 
 
 class QuotaChange(NamedTuple):
-    """An account is skipped from now on, or is asked again."""
+    """An account is skipped from now on (`away`), or is asked again."""
 
     provider: str
     account: str
     away: bool
     window: str
-    """Of the family for which; empty for all models."""
+    """The window of the family of models that it holds for; empty for all models."""
 
 
 type AccountOf = Callable[[Provider], str]
-"""Tells the account that a request would use at a provider."""
+"""Gives the account that a request would use at a provider."""
 
 
 class Quotas:
     """The meters of all accounts, by provider and account.
 
-    Where a provider has several keys, each is one plan: a used-up key has a cooldown of its own (`health`),
-    and what is known here is shown only.
+    If a provider has several keys, each has a plan of its own: a used-up key gets a cooldown (`health`), and
+    the meters here are only shown.
     """
 
     def __init__(self, saved: bytes = b"") -> None:
-        """`saved` is what `saved()` gave; anything else counts as nothing known."""
+        """`saved` is the result of `saved()`; anything else is ignored."""
         self._meters: dict[str, dict[str, Meter]] = {}
         with suppress(msgspec.DecodeError, RecursionError):
             self._meters = msgspec.json.decode(saved, type=dict[str, dict[str, Meter]])
 
     def saved(self) -> bytes:
-        """All of it as JSON. No credential is in it."""
+        """All meters as JSON, which holds no credential."""
         return msgspec.json.encode(self._meters)
 
-    def hear(
-        self, provider: str, account: str, told: RateLimitHeaders, now: float, refused: str | None = None
+    def observe(
+        self, provider: str, account: str, headers: RateLimitHeaders, now: float, refused: str | None = None
     ) -> Meter:
         meter = self._meters.setdefault(provider, {}).setdefault(account, Meter())
-        meter.hear(told, now, refused)
+        meter.observe(headers, now, refused)
         return meter
 
     def of(self, provider: Provider) -> Mapping[str, Meter]:
-        """By account, for those of its accounts that were heard of. What is known of others waits until the
-        rules name them again."""
+        """The known meters of the provider's accounts. Meters of accounts that are not in the rules are kept,
+        in case the rules name them again."""
         accounts = {DEFAULT, *map(str, provider.quota.accounts)}
         return {name: one for name, one in self._meters.get(provider.name, {}).items() if name in accounts}
 
     def all(self) -> Iterator[tuple[str, str, Meter]]:
-        """(provider, account, its meter) of all that were heard of."""
+        """(provider, account, meter) of all that are known."""
         for provider, accounts in self._meters.items():
             for account, meter in accounts.items():
                 yield provider, account, meter
 
     def settle(self, rules: Rules, now: float) -> list[QuotaChange]:
-        """What has changed since the last time, by answers or because a reset has passed."""
+        """The changes since the last call, by answers or because a reset has passed."""
         return [
             QuotaChange(provider.name, account, away, scope)
             for provider in rules.providers.values()
@@ -172,18 +173,19 @@ class Quotas:
     def refusal(
         self, provider: Provider, account: str, model: str | None, now: float
     ) -> tuple[str, str] | None:
-        """Why this account is not asked now, as in `plan.Refusal`."""
+        """Why this account is not asked now, as in `plan.RefusalCheck`."""
         meter = self.of(provider).get(account) if _is_one(provider) else None
         return meter.refusal(provider.quota, model, now) if meter is not None else None
 
     def refusal_of_all(self, provider: Provider, model: str | None, now: float) -> tuple[str, str] | None:
-        """Why none of its accounts is asked now; one of which nothing was heard may be."""
+        """Why none of its accounts is asked now; None if one may be asked. An unknown account may be
+        asked."""
         accounts = {*map(str, provider.quota.accounts), *self.of(provider)} or {DEFAULT}
         refusals = [self.refusal(provider, account, model, now) for account in sorted(accounts)]
         return None if None in refusals else refusals[0]
 
     def used(self, rules: Rules, account_of: AccountOf, now: float) -> dict[tuple[str, str], float]:
-        """Percent used of each window that was heard of, as `match.Quota` wants it."""
+        """Percent used of each known window, as `match.QuotaUsage`."""
         return {
             (provider.name, name): window.at(now).percent
             for provider in rules.providers.values()
@@ -193,7 +195,7 @@ class Quotas:
 
 
 def following(rules: Rules, provider: str) -> str:
-    """Who answers in a provider's place: the next target, or `reject`, in the first rule that has one after
+    """What answers instead of a provider: the next target, or `reject`, in the first rule that has one after
     it (the contract, section 6); else `none`."""
     for rule in rules.rules:
         names = [target.provider for equals in rule.choices for target in equals]

@@ -1,7 +1,7 @@
-"""The windows of an Anthropic plan (5 hours, 7 days, extra usage), as its answers tell of them.
+"""Reads the windows of an Anthropic plan (5 hours, 7 days, extra usage) from the headers of its answers.
 
-They stand in headers `anthropic-ratelimit-unified-*` (anthropic-messages.md, 9). Window names are an open
-set; `7d_opus` and the like count one family of models only. Times are unix seconds.
+The headers are `anthropic-ratelimit-unified-*` (anthropic-messages.md, 9). Window names are an open set;
+`7d_opus` and the like count one family of models only. Times are unix seconds.
 """
 
 import re
@@ -15,24 +15,24 @@ import msgspec
 from signalbox.routing.retry_after import ahead, parse_go_duration
 
 OVERAGE = "overage"
-"""Extra usage beyond the plan. It is rejected wherever none was bought, which says nothing of the plan."""
+"""Extra usage beyond the plan. It is `rejected` if none was bought, which says nothing about the plan."""
 
 PLAN = "plan"
-"""What is used up where a refusal names no window."""
+"""The window that a refusal stands for if it names none."""
 
 LONGEST = 40
-"""Characters of a name or status that is believed."""
+"""Characters of the longest name or status that is accepted."""
 FURTHEST = 32 * 86400.0
-"""Seconds until a reset that is believed: extra usage is counted by the month."""
+"""Seconds until the latest reset that is accepted: extra usage is counted by the month."""
 UNNAMED = 300.0
-"""Seconds for which a window counts that names no reset ahead."""
+"""Seconds for which a window without a reset time counts."""
 
 SAMPLES = 60
 RECENT = 0.2
-"""Part of a window's length in which its rate is measured."""
+"""The part of a window's length over which its rate is measured."""
 USUAL_LENGTH = 5 * 3600.0
 SHORTEST_RISE = 60.0
-"""Seconds that samples must span to tell a rate."""
+"""Seconds that samples must span to give a rate."""
 
 _PREFIX = "anthropic-ratelimit-unified-"
 _OF_A_WINDOW = re.compile(rf"{_PREFIX}(?:(\w{{1,{LONGEST}}})-)?(status|reset|utilization)", re.ASCII)
@@ -42,44 +42,44 @@ _FAMILY = re.compile(r"\d+[hd]_(\w+)", re.ASCII)
 _LENGTH = re.compile(r"(\d{1,3}[hd])(?:_\w+)?", re.ASCII)
 _REJECTED = frozenset({"rejected", "rate_limited", "blocked"})
 _MODELS = {"oi": ("fable", "mythos")}
-"""Families whose window is not called as their models are."""
+"""Families whose window has another name than their models."""
 
 type UnixTime = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
-"""Unix seconds, bounded so that all of them are dates, whatever a file says."""
+"""Unix seconds, bounded so that any value read from a file is a valid date."""
 
 
 class RateLimitHeaders(msgspec.Struct, frozen=True):
-    """What one answer said. Windows are named as in headers; what was missing or nonsense is not there."""
+    """The rate-limit headers of one answer, by the windows' names. Missing or invalid values are left out."""
 
     status: Mapping[str, str]
     percent: Mapping[str, float]
-    """Used, of what the plan allows; may pass 100."""
+    """How much of the plan is used; may be above 100."""
     reset: Mapping[str, float]
     overall: str = ""
     """The status of the plan as a whole."""
     claim: str = ""
-    """The window that decides, as Anthropic calls it: `five_hour`, `seven_day_opus`."""
+    """The window that decides, in Anthropic's words: `five_hour`, `seven_day_opus`."""
     overage_in_use: bool = False
 
     @property
     def exhausted(self) -> tuple[str, ...]:
-        """The windows that are used up, without `overage`. One of all models hides those of one family,
-        which would keep the others away too long."""
+        """The windows that are used up, without `overage`. If one of them counts all models, those of one
+        family are left out, since their resets would block all models for too long."""
         shut = [name for name, status in self.status.items() if is_shut(status) and name != OVERAGE]
         return tuple([name for name in shut if family(name) is None] or shut)
 
     @property
     def of_one_family(self) -> bool:
-        """Whether what is used up shuts out only one family of models."""
+        """Whether all windows that are used up count one family of models only."""
         return all(family(name) is not None for name in self.exhausted)
 
     @property
     def latest_reset(self) -> str:
-        """Of those that are used up the one that is open again last."""
+        """The window that resets last of those that are used up."""
         return max(self.exhausted, key=lambda name: self.reset.get(name, 0.0))
 
     def seconds_left(self, now: float) -> float | None:
-        """Seconds until the last of the windows that are used up is open again."""
+        """Seconds until all windows that are used up have reset."""
         return max((self.reset[name] - now for name in self.exhausted if name in self.reset), default=None)
 
 
@@ -88,7 +88,7 @@ def is_shut(status: str) -> bool:
 
 
 def parse_rate_limits(headers: Mapping[str, str], now: float) -> RateLimitHeaders | None:
-    """What headers (names in any case) tell; None where they tell nothing of windows. Never raises."""
+    """Reads headers, whose names may have any case. None if there are none about windows. Never raises."""
     names = {name.lower(): name for name in headers if name.lower().startswith(_PREFIX)}
     if not names:
         return None
@@ -97,16 +97,16 @@ def parse_rate_limits(headers: Mapping[str, str], now: float) -> RateLimitHeader
     status: dict[str, str] = {}
     percent: dict[str, float] = {}
     reset: dict[str, float] = {}
-    for name, told in value.items():
+    for name, text in value.items():
         found = _OF_A_WINDOW.fullmatch(name)
         if found is None:
             continue
         window = found[1] or ""
-        if found[2] == "status" and _WORD.fullmatch(word := told.lower()):
+        if found[2] == "status" and _WORD.fullmatch(word := text.lower()):
             status[window] = word
-        elif found[2] == "utilization" and _FRACTION.fullmatch(told):
-            percent[window] = float(Decimal(told) * 100)
-        elif found[2] == "reset" and (left := ahead(told, moment)) and left <= FURTHEST:
+        elif found[2] == "utilization" and _FRACTION.fullmatch(text):
+            percent[window] = float(Decimal(text) * 100)
+        elif found[2] == "reset" and (left := ahead(text, moment)) and left <= FURTHEST:
             reset[window] = now + left
     overall, at = status.pop("", ""), reset.pop("", None)
     percent.pop("", None)
@@ -125,9 +125,9 @@ def parse_rate_limits(headers: Mapping[str, str], now: float) -> RateLimitHeader
 
 
 def _may_be_the_plan(claim: str, status: Mapping[str, str], at: float | None) -> bool:
-    """Whether a refusal that shows no window as used up means one all the same, as those of older servers.
+    """Whether a refusal that reports no window as used up still means the plan, as from older servers.
 
-    One that is only too large for the plan shows its windows open, or none at all.
+    A request that is only too large for the plan gets open windows, or none.
     """
     if claim:
         return short(claim) not in (*status, OVERAGE)
@@ -135,12 +135,12 @@ def _may_be_the_plan(claim: str, status: Mapping[str, str], at: float | None) ->
 
 
 def short(window: str) -> str:
-    """`seven_day_opus`, as a claim calls it, is `7d_opus` in a header's name."""
+    """The name of a window in headers, `7d_opus`, for its name in a claim, `seven_day_opus`."""
     return window.replace("five_hour", "5h").replace("seven_day", "7d")
 
 
 def family(window: str) -> str | None:
-    """`opus` of `7d_opus`: the models that it counts; None where it counts all."""
+    """The family of models that a window counts: `opus` for `7d_opus`; None if it counts all models."""
     found = _FAMILY.fullmatch(window)
     return found[1] if found else None
 
@@ -150,15 +150,15 @@ def is_of_family(model: str, name: str) -> bool:
 
 
 class Window(msgspec.Struct, frozen=True):
-    """What is known of one window, from all answers so far."""
+    """The state of one window, from all answers so far."""
 
     percent: float = 0.0
     status: str = ""
     until: UnixTime = 0.0
-    """When this stops to count: its reset, or soon after it was heard where that was not named."""
+    """When this state expires: at the reset, or `UNNAMED` after the answer if no reset was given."""
     reset: UnixTime | None = None
     refused: tuple[str, ...] = ()
-    """Models that got a 429 because it is used up."""
+    """Models that got a 429 because the window is used up."""
     samples: tuple[tuple[float, float], ...] = ()
     """(time, percent) of the recent past, in order."""
 
@@ -166,35 +166,36 @@ class Window(msgspec.Struct, frozen=True):
     def is_rejected(self) -> bool:
         return is_shut(self.status)
 
-    def updated(self, name: str, told: RateLimitHeaders, now: float, refused: str | None) -> "Window":
-        """The same after one more answer; `refused` is the model that it refused with a 429, if it did."""
-        if not any(name in part for part in (told.status, told.percent, told.reset)):
+    def updated(self, name: str, headers: RateLimitHeaders, now: float, refused: str | None) -> "Window":
+        """The state after one more answer; `refused` is the model as sent, if the answer is a 429."""
+        if not any(name in part for part in (headers.status, headers.percent, headers.reset)):
             return self
         old = self.at(now)
-        status = told.status.get(name, old.status)
-        percent = told.percent.get(name, old.percent)
-        reset = told.reset.get(name, old.reset)
-        models = {*old.refused, *([refused] if refused is not None and name in told.exhausted else ())}
+        status = headers.status.get(name, old.status)
+        percent = headers.percent.get(name, old.percent)
+        reset = headers.reset.get(name, old.reset)
+        models = {*old.refused, *([refused] if refused is not None and name in headers.exhausted else ())}
         return Window(
             percent,
             status,
             now + UNNAMED if reset is None else reset,
             reset,
             tuple(sorted(models)) if is_shut(status) else (),
-            _sampled(old.samples, now, percent, _length(name)) if name in told.percent else old.samples,
+            _sampled(old.samples, now, percent, _length(name)) if name in headers.percent else old.samples,
         )
 
     def lifted(self) -> "Window":
-        """The same where the plan as a whole is open again."""
+        """The state once the plan as a whole is open again."""
         return msgspec.structs.replace(self, status="", refused=())
 
     def at(self, now: float) -> "Window":
-        """As it counts then: once its reset has passed nothing of it is used. One that is further away than
-        any was heard by a clock that was wrong."""
+        """The state at a time: unused once its reset has passed. A reset further away than possible came from
+        a wrong clock, and counts as passed."""
         return self if 0 < self.until - now <= FURTHEST else Window()
 
     def full_at(self, name: str, now: float) -> float | None:
-        """When it will be full at the recent rate; None where it is full, or resets first, or is not told."""
+        """When it will be full at the recent rate; None if it is full, resets before that, or that is
+        unknown."""
         if len(self.samples) < 2 or self.percent >= 100 or self.until <= now:
             return None
         since = now - _length(name) * RECENT
@@ -210,7 +211,8 @@ class Window(msgspec.Struct, frozen=True):
 def _sampled(
     samples: tuple[tuple[float, float], ...], now: float, percent: float, length: float
 ) -> tuple[tuple[float, float], ...]:
-    """With one more, bounded; what was before a fall belongs to another period."""
+    """The samples with one more, bounded. Samples before a fall belong to an earlier period and are
+    dropped."""
     if samples and (percent < samples[-1][1] or now < samples[-1][0]):
         return ((now, percent),)
     recent = length * RECENT
@@ -221,7 +223,7 @@ def _sampled(
 
 
 def _length(window: str) -> float:
-    """Seconds: 18000 of `5h`."""
+    """The window's length in seconds: 18000 for `5h`."""
     found = _LENGTH.fullmatch(window)
     seconds = parse_go_duration(found[1]) if found else None
     return seconds or USUAL_LENGTH

@@ -1,4 +1,4 @@
-"""Repair of a request: what is changed after a refusal, so that the same target is asked again."""
+"""Repairs a request after a refusal, so that the same target can be asked again."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -35,7 +35,7 @@ class Provenance(Protocol):
 
     @property
     def is_written(self) -> bool:
-        """Whether other routers with this state folder can know all that was learned here."""
+        """Whether all that was learned here is in the state folder, for other routers to read."""
 
     def issuer_of(self, block: ThinkingBlock) -> str | None: ...
     def learn(self, digests: Sequence[bytes], provider: str) -> None: ...
@@ -49,7 +49,7 @@ class UnsupportedFields(Protocol):
 
 
 class RequestRepair:
-    """Of one request, whose body came as `body`: each kind of refusal is repaired once."""
+    """Repairs one request, whose body was received as `body`. Each kind of refusal is repaired once."""
 
     def __init__(
         self,
@@ -61,8 +61,8 @@ class RequestRepair:
         *,
         counts: bool,
     ) -> None:
-        """`counts`: only tokens are counted, which takes less than the messages path does: of fields that
-        are refused there nothing is learned."""
+        """`counts`: the request only counts tokens. Its path accepts fewer fields than the messages path, so
+        nothing is learned from fields that are refused there."""
         self._conversation = facts.conversation
         self._body = body
         self._provenance = provenance
@@ -70,16 +70,16 @@ class RequestRepair:
         self._sessions = sessions
         self._counts = counts
         self._refusing: set[str] = set()
-        """Providers that refused the thinking they were sent."""
+        """Providers that refused the thinking in the request."""
         self._disabling: set[str] = set()
-        """Those of them that said that it is to be disabled."""
+        """Providers among them whose refusal means that thinking must be disabled."""
         self._wanting: set[str] = set()
-        """Providers that wanted thinking back."""
+        """Providers that require thinking in the history."""
         self._named: set[tuple[str, str, str]] = set()
-        """Provider and model, and a field or beta that their refusal has named."""
+        """(provider, model, field or beta that a refusal has named)"""
 
     def constraints(self, candidate: Candidate) -> ProviderConstraints:
-        """What this target takes, as far as it is known."""
+        """What is known about what this target accepts."""
         provider, provenance = candidate.provider, self._provenance
         learns = provider.beta == "learn"
         return ProviderConstraints(
@@ -92,20 +92,19 @@ class RequestRepair:
             key=provenance.key,
         )
 
-    def repair(self, attempt: Attempt, status: int, said: bytes) -> Work[bool]:
-        """The attempt was refused with this status and body. Says whether its target would be sent something
-        else now."""
-        if _is_identity(attempt) and is_wanted_back(status, said):
+    def repair(self, attempt: Attempt, status: int, error: bytes) -> Work[bool]:
+        """Learns from the refusal of an attempt. Returns whether its target would get another request now."""
+        if _is_identity(attempt) and is_wanted_back(status, error):
             return (yield from self._with_placeholders(attempt))
-        if is_refused(status, said):
-            return (yield from self._without_thinking(attempt, is_wrong=not is_missing(said)))
-        return not self._counts and (yield from self._without_fields(attempt, status, said))
+        if is_refused(status, error):
+            return (yield from self._without_thinking(attempt, is_wrong=not is_missing(error)))
+        return not self._counts and (yield from self._without_fields(attempt, status, error))
 
     def _wants_thinking(self, name: str) -> bool:
         return name in self._wanting or self._sessions.wants_thinking(self._conversation, name)
 
     def _with_placeholders(self, attempt: Attempt) -> Work[bool]:
-        """Where the answers of others have none that could go back."""
+        """Adds placeholders for the thinking that answers of other providers lack."""
         name = attempt.provider.name
         if attempt.provider.is_anthropic or name in self._wanting:
             return False
@@ -118,11 +117,11 @@ class RequestRepair:
     def _sent(self, attempt: Attempt) -> Body:
         try:
             return Body.parse(_sent_body(attempt))
-        except BodyError:  # compressed, as it came
+        except BodyError:  # compressed, as received
             return self._body
 
     def _without_thinking(self, attempt: Attempt, *, is_wrong: bool) -> Work[bool]:
-        """`is_wrong`: what was sent of it is not to be sent there again."""
+        """`is_wrong`: the thinking that was sent must not be sent to this provider again."""
         name = attempt.provider.name
         sent: Body = yield partial(self._sent, attempt)
         count, refused = yield partial(_thinking_in, sent, self._provenance.key)
@@ -136,23 +135,23 @@ class RequestRepair:
             self._sessions.refused_thinking(self._conversation, name, refused)
         return True
 
-    def _without_fields(self, attempt: Attempt, status: int, said: bytes) -> Work[bool]:
-        """Remember the fields and betas of the attempt that the refusal names."""
+    def _without_fields(self, attempt: Attempt, status: int, error: bytes) -> Work[bool]:
+        """Learns the fields and betas of the attempt that the refusal names."""
         provider, model, learned = attempt.provider, attempt.candidate.model or "", self._unsupported
         named: frozenset[str] = frozenset()
         if provider.beta == "learn":
-            named = yield partial(_rejected, attempt, status, said)
+            named = yield partial(_rejected, attempt, status, error)
         if new := named - learned.rejected(provider.name, model):
             learned.learn(provider.name, model, new)
             log.warning("%s does not take %s: left out from now on", provider.name, ", ".join(sorted(new)))
-        told = {(provider.name, model, name) for name in named}
-        is_news = not told <= self._named
-        self._named |= told
-        return is_news
+        refused = {(provider.name, model, name) for name in named}
+        is_new = not refused <= self._named
+        self._named |= refused
+        return is_new
 
 
 def _thinking_in(sent: Body, key: bytes) -> tuple[int, frozenset[bytes]]:
-    """How many thinking blocks were sent, and their digests."""
+    """The number of thinking blocks sent, and their digests."""
     digests: set[bytes] = set()
 
     def note(block: ThinkingBlock) -> bool:
@@ -170,14 +169,14 @@ def _sent_body(attempt: Attempt) -> bytes:
     return attempt.outgoing.body if attempt.outgoing is not None else b""
 
 
-def _rejected(attempt: Attempt, status: int, said: bytes) -> frozenset[str]:
+def _rejected(attempt: Attempt, status: int, error: bytes) -> frozenset[str]:
     outgoing = attempt.outgoing
     if outgoing is None:
         return frozenset()
     sent = betas.split(value for name, value in outgoing.headers if name.lower() == "anthropic-beta")
     try:
         body = Body.parse(outgoing.body)
-    except BodyError:  # what was sent is compressed
+    except BodyError:  # compressed, as received
         return frozenset()
-    named = rejected_by(status, said, body, sent)
-    return named.union(outgoing.translator.refusals(status, said, body))
+    named = rejected_by(status, error, body, sent)
+    return named.union(outgoing.translator.refusals(status, error, body))

@@ -1,4 +1,5 @@
-"""When a provider will answer again, as its headers and texts tell. All results are seconds from `now`."""
+"""Reads from headers and error texts when a provider will answer again. All results are seconds from
+`now`."""
 
 import math
 import re
@@ -7,10 +8,10 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from email.utils import parsedate_to_datetime
 
 BEIJING = timezone(timedelta(hours=8))
-"""The zone in which Z.ai writes times, without saying so."""
+"""The time zone of the times that Z.ai writes without a zone."""
 
 _YEAR_2001 = 1e9
-"""Unix seconds. A greater number is a moment and not a span."""
+"""Unix seconds. A larger number is a point in time, a smaller one a duration."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])", re.ASCII)
@@ -22,19 +23,19 @@ _TEXT_MOMENT = re.compile(
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds that `retry-after-ms` or `retry-after` (a number or an HTTP date) ask for; else None."""
+    """Seconds in `retry-after-ms` or `retry-after` (a number or an HTTP date); None without them."""
     millis = _number(headers.get("retry-after-ms", ""))
     if millis is not None:
         return millis / 1000
-    told = headers.get("retry-after", "")
-    seconds = _number(told)
-    return seconds if seconds is not None else _until_http_date(told, now)
+    written = headers.get("retry-after", "")
+    seconds = _number(written)
+    return seconds if seconds is not None else _until_http_date(written, now)
 
 
 def limits(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds until the last exhausted limit of `x-ratelimit-*` or `anthropic-ratelimit-*` is whole again.
+    """Seconds until the last exhausted limit of `x-ratelimit-*` or `anthropic-ratelimit-*` resets.
 
-    A limit of which something remains did not stop the request.
+    Limits with something remaining are ignored: they did not stop the request.
     """
     exhausted = (
         value
@@ -46,7 +47,7 @@ def limits(headers: Mapping[str, str], now: datetime) -> float | None:
 
 
 def in_text(message: str, now: datetime, zone: tzinfo) -> float | None:
-    """Seconds until a moment that a message names, as `2025-10-03 08:23:14`, in `zone` unless it says."""
+    """Seconds until a time in a message, such as `2025-10-03 08:23:14`; in `zone` unless it names one."""
     found = _TEXT_MOMENT.search(message)
     if not found:
         return None
@@ -60,7 +61,7 @@ def in_text(message: str, now: datetime, zone: tzinfo) -> float | None:
 
 
 def next_day(now: datetime, zone: tzinfo) -> float:
-    """Seconds until midnight there."""
+    """Seconds until midnight in `zone`."""
     midnight = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
     return (midnight + timedelta(days=1) - now).total_seconds()
 
@@ -79,25 +80,25 @@ def parse_go_duration(text: str) -> float | None:
     return _finite(sum(float(span[1]) * _UNITS[span[2]] for span in spans))
 
 
-def _latest(told: Iterable[str], now: datetime) -> float | None:
-    return max(filter(None, (ahead(value, now) for value in told)), default=None)
+def _latest(resets: Iterable[str], now: datetime) -> float | None:
+    return max(filter(None, (ahead(value, now) for value in resets)), default=None)
 
 
-def ahead(told: str, now: datetime) -> float | None:
-    """Seconds until what a reset header says: unix seconds or milliseconds, seconds from now, a Go
-    duration (OpenAI), RFC 3339 (Anthropic); None where it is past, or says nothing."""
-    told = told.strip()
-    number = _number(told)
+def ahead(written: str, now: datetime) -> float | None:
+    """Seconds until the time in a reset header: unix seconds or milliseconds, seconds from now, a Go duration
+    (OpenAI), RFC 3339 (Anthropic). None if it is past or cannot be read."""
+    written = written.strip()
+    number = _number(written)
     if number is not None:
         is_unix = number > _YEAR_2001
         seconds = number / (1000 if number > _YEAR_2001 * 1000 else 1)
         return _ahead(seconds - now.timestamp() if is_unix else seconds)
-    return parse_go_duration(told) or in_text(told, now, UTC)
+    return parse_go_duration(written) or in_text(written, now, UTC)
 
 
-def _until_http_date(told: str, now: datetime) -> float | None:
+def _until_http_date(written: str, now: datetime) -> float | None:
     try:
-        moment = parsedate_to_datetime(told)
+        moment = parsedate_to_datetime(written)
     except (ValueError, OverflowError):
         return None
     return _until(moment if moment.tzinfo else moment.replace(tzinfo=UTC), now)
@@ -111,9 +112,9 @@ def _ahead(seconds: float) -> float | None:
     return seconds if seconds > 0 else None
 
 
-def _number(told: str) -> float | None:
-    told = told.strip()
-    return _finite(float(told)) if _NUMBER.fullmatch(told) else None
+def _number(written: str) -> float | None:
+    written = written.strip()
+    return _finite(float(written)) if _NUMBER.fullmatch(written) else None
 
 
 def _finite(seconds: float) -> float | None:

@@ -38,8 +38,8 @@ class Sessions:
             return
         tokenizer = tokenizer_of(model)
         ratio = _ratio(measured.tokens(tokenizer), input_tokens)
-        told = Calibration(tokenizer, ratio) if ratio else self.calibration(conversation)
-        self._calibrations[conversation] = told._replace(measured=measured)
+        calibration = Calibration(tokenizer, ratio) if ratio else self.calibration(conversation)
+        self._calibrations[conversation] = calibration._replace(measured=measured)
         self._calibrations.move_to_end(conversation)
         if len(self._calibrations) > self._limit:
             self._calibrations.popitem(last=False)

@@ -1,7 +1,7 @@
-"""Threads: requests that hold only the new turn of a conversation, whose earlier turns the provider keeps.
+"""Threads: requests with only the new turn of a conversation, whose earlier turns the provider stores.
 
-`thread: {type: continue, previous_message_id}` (reference/anthropic-messages.md, section 2): a provider that
-did not answer the turn before does not have the conversation, and would answer the new turn alone with a 200.
+`thread: {type: continue, previous_message_id}` (reference/anthropic-messages.md, section 2). A provider that
+did not answer the previous turn does not have the conversation, and would answer the new turn alone with 200.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ ELSEWHERE = (
     "The provider that this request goes to now does not hold the turns before in its thread; send the whole"
     " conversation (capability_rejected: beta_header:message-threads-2026-08-12)."
 )
-"""On what is in brackets clients send the whole conversation again (the contract, section 4)."""
+"""The text in brackets makes clients send the whole conversation again (the contract, section 4)."""
 
 _ONCE = Failover(on=frozenset(), retries=0, wait=0.0)
 
@@ -27,14 +27,14 @@ class Owner(NamedTuple):
 
     provider: str
     account: bytes
-    """A digest of the credential it was asked with."""
+    """A digest of the credential of the request."""
 
 
 def for_owner(chosen: Plan, owner: Owner | None) -> Plan | None:
-    """The plan with the owner of the thread as its only target, asked once; None where the rules send the
-    request elsewhere. A plan without any target is left as it is.
+    """The plan with the owner of the thread as its only target, asked once; None if the rules send the
+    request elsewhere. A plan without any target is returned unchanged.
 
-    Of a thread that is not known Anthropic itself is asked: it refuses those that are not its own.
+    A request with an unknown thread goes to Anthropic itself, which refuses threads that are not its own.
     """
     if chosen.rule is None or (not chosen.candidates and not _is_untranslatable(chosen)):
         return chosen
@@ -56,12 +56,12 @@ def _is_untranslatable(chosen: Plan) -> bool:
 
 
 def counts_all(provider: Provider) -> bool:
-    """Whether this provider would count the turns that only it holds."""
+    """Whether this provider counts the turns that it stores when it counts tokens."""
     return provider.count_tokens != "estimate"
 
 
 def names_thread(outgoing: Outgoing, wire: bytes) -> bool:
-    """Whether the thread is still named in what is sent, and not dropped with its beta."""
+    """Whether the request that is sent still names the thread. It may be dropped together with its beta."""
     if outgoing.body is wire:
         return True
     try:

@@ -1,4 +1,4 @@
-"""What a provider's protocol does for one attempt: it reads the answer, and translates errors."""
+"""The interface to a provider's protocol: it reads the answer of one attempt, and translates errors."""
 
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -8,22 +8,23 @@ from signalbox.anthropic.json_edit import Body
 
 
 class UntranslatableError(Exception):
-    """The request holds something that the provider's protocol cannot express. Its text is for people."""
+    """The provider's protocol cannot express the request. The text is for people."""
 
 
 class ResponseReader(Protocol):
-    """Reads the body of one answer on its way to the client, in whatever pieces it arrives.
+    """Reads the body of one answer, in pieces of any size, and gives the bytes for the client.
 
-    Its output is in the Messages API: server-sent events or one JSON message. No method raises.
+    The output is of the Messages API: server-sent events or one JSON message. No method raises.
     """
 
     facts: AnswerFacts
     content_type: str | None
-    """Of the output; None if the provider's own head stays as it is, length and encoding included."""
+    """The content type of the output; None if the provider's own head is passed on, with length and
+    encoding."""
     changes: bool
     """The output may have another length than the input."""
     decodes: bool
-    """The input's content-encoding does not hold for the output."""
+    """The output is decoded: the answer's content-encoding does not apply to it."""
 
     @property
     def finished(self) -> bool:
@@ -40,8 +41,8 @@ class ResponseReader(Protocol):
         ...
 
     def pieces(self, data: bytes) -> Iterable[bytes]:
-        """`feed` in pieces of bounded size, however well `data` is compressed. Each is decoded when it is
-        asked for; an empty one means that there is no output yet."""
+        """`feed` in pieces of bounded size, however well `data` is compressed. Each piece is decoded when it
+        is requested. An empty piece means that there is no output yet."""
         ...
 
     def end(self) -> bytes:
@@ -67,20 +68,20 @@ class Translator(Protocol):
         estimate: Callable[[], int] | None,
         decode: bool,
     ) -> ResponseReader:
-        """Reads an answer with a 2xx status and this head.
+        """The reader for an answer with a 2xx status and this head.
 
-        `request_id` goes into error events, `key` is the one of the digests of thinking blocks, `estimate`
-        counts the request's input tokens for a stream that starts without a count. `decode` asks for a
-        decoded answer even if nothing else of it changes.
+        `request_id` is for error events. `key` is the key for digests of thinking blocks. `estimate` gives
+        the request's input tokens for a stream that starts without a count. `decode` asks for a decoded
+        answer even if nothing else of it changes.
         """
         ...
 
     def refusals(self, status: int, error: bytes, request: Body) -> Iterable[str]:
-        """Names of what the provider does not take, read from its error to `request`, beside the fields and
-        betas that every provider may name. They are stored for its model; the next request is prepared
-        without it."""
+        """Names of what the provider refuses, read from its error to `request`, besides the fields and betas
+        that every provider may name. They are stored for the model, and the next request is prepared
+        accordingly."""
         ...
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
-        """Status and body, in the Messages API, of an error with another status, decoded."""
+        """Status and body for the client, for a decoded error whose status is not 2xx."""
         ...

@@ -106,7 +106,7 @@ class Logins:
         return login
 
     def refusal(self, provider: Provider, now: float) -> tuple[str, str] | None:
-        """Why a provider with a login of its own is skipped, as in `plan.Refusal`."""
+        """Why a provider with a login of its own is skipped, as in `plan.RefusalCheck`."""
         if provider.auth != "claude-login":
             return None
         login = self.of(provider.login, now)
