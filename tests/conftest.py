@@ -16,6 +16,7 @@ import pytest
 from tests.support.fake_provider import Upstream
 from tests.support.litellm import LiteLLM
 from tests.support.playbook import Playbook, PlayedRouter, played
+from tests.support.postgres import Postgres, programs
 from tests.support.raw_client import Caller, black_hole
 from tests.support.router import Router as InProcessRouter
 from tests.support.router_process import RouterFiles
@@ -130,6 +131,15 @@ def played_router(_played_router: PlayedRouter) -> PlayedRouter:
 def play(played_router: PlayedRouter) -> Playbook:
     """A client that has just connected, a day after the test before."""
     return played_router.connect()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL of its own; where that is not installed, the test is skipped."""
+    if programs() is None:
+        pytest.skip("PostgreSQL is not installed: just test-all does, where it is root on Debian")
+    with Postgres() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

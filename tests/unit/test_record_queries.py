@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from signalbox.record.database import FILE, Database, DatabaseError
+from signalbox.record.database import FILE, DatabaseError
 from signalbox.record.entry import AttemptRow, Entry
 from signalbox.record.queries import Filter, Latency, LedgerReader, LedgerSource, Totals, midnights, moment
+from tests.support.ledger import record
 
 NOON = datetime(2026, 11, 19, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -74,11 +75,6 @@ ENTRIES = [
 ]
 
 
-def write(folder: Path, entries: list[Entry]) -> None:
-    with closing(Database(folder / FILE)) as database:
-        database.write(entries)
-
-
 @pytest.fixture
 def source(tmp_path: Path) -> Iterator[LedgerSource]:
     with closing(LedgerSource(tmp_path)) as made:
@@ -87,7 +83,7 @@ def source(tmp_path: Path) -> Iterator[LedgerSource]:
 
 @pytest.fixture
 def ledger(tmp_path: Path, source: LedgerSource) -> Iterator[LedgerReader]:
-    write(tmp_path, ENTRIES)
+    record(tmp_path, ENTRIES)
     with source.open() as reader:
         yield reader
 
@@ -185,7 +181,7 @@ def test_a_series_has_a_sum_for_each_part_of_time_also_for_empty_ones(ledger):
 
 def test_each_request_is_in_one_part_of_a_year_of_days(tmp_path, source):
     first = datetime(2026, 1, 1, 5, tzinfo=UTC)
-    write(tmp_path, [entry(ts=first + timedelta(days=n)) for n in range(365)])
+    record(tmp_path, [entry(ts=first + timedelta(days=n)) for n in range(365)])
     edges = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=n) for n in range(366)]
     with source.open() as ledger:
         assert [part.requests for part in ledger.series(Filter(), edges)] == [1] * 365
@@ -197,7 +193,7 @@ def test_each_request_is_in_one_part_of_a_year_of_days(tmp_path, source):
     [([5], 5, 5), ([1, 2], 2, 2), ([1, 2, 9], 2, 9), ([1, 2, 5, 9], 4, 9), (list(range(1, 101)), 50, 95)],
 )
 def test_latency_is_told_by_nearest_rank(tmp_path, source, times, median, p95):
-    write(tmp_path, [entry(latency_ms=ms) for ms in reversed(times)])
+    record(tmp_path, [entry(latency_ms=ms) for ms in reversed(times)])
     with source.open() as ledger:
         assert ledger.latency() == Latency(median_ms=median, p95_ms=p95)
 
@@ -217,7 +213,7 @@ def test_rows_come_in_pages_newest_first(ledger):
 
 def test_attempts_come_by_request(tmp_path, source):
     tried = AttemptRow(provider="zai", started=NOON, latency_ms=3, outcome="429")
-    write(
+    record(
         tmp_path,
         [entry(attempt_rows=(tried, AttemptRow(provider="b", started=NOON, latency_ms=4, outcome="200")))],
     )
@@ -259,7 +255,7 @@ def test_a_ledger_that_is_not_there_yet_holds_nothing(tmp_path, source):
 
 
 def test_a_ledger_of_an_older_version_is_read_with_what_it_has(tmp_path, source):
-    write(tmp_path, ENTRIES)
+    record(tmp_path, ENTRIES)
     with closing(sqlite3.connect(tmp_path / FILE)) as older:
         for column in ("class", "cache_cause", "list_cost"):
             older.execute(f"ALTER TABLE requests DROP COLUMN {column}")
@@ -271,14 +267,13 @@ def test_a_ledger_of_an_older_version_is_read_with_what_it_has(tmp_path, source)
 
 
 def test_one_reading_sees_one_moment_while_a_router_writes(tmp_path, source):
-    with closing(Database(tmp_path / FILE)) as router:
-        router.write(ENTRIES)
-        with source.open() as ledger:
-            before = ledger.totals()
-            router.write(ENTRIES)
-            assert ledger.totals() == before
-        with source.open() as ledger:
-            assert ledger.totals().requests == 8
+    record(tmp_path, ENTRIES)
+    with source.open() as ledger:
+        before = ledger.totals()
+        record(tmp_path, ENTRIES)
+        assert ledger.totals() == before
+    with source.open() as ledger:
+        assert ledger.totals().requests == 8
 
 
 def test_a_damaged_ledger_is_an_error_that_gives_the_reason(tmp_path, source):

@@ -15,7 +15,7 @@ from signalbox.anthropic.api import COUNT_TOKENS, MESSAGES
 from signalbox.anthropic.json_edit import Body
 from signalbox.background import picker
 from signalbox.cli.options import PORT, loaded, rules_option, state_option
-from signalbox.config.rules import Failover, Provider, Rules
+from signalbox.config.rules import Failover, LedgerSettings, Provider, Rules
 from signalbox.protocols import api_of, translation_refusal
 from signalbox.record.console import skip_line
 from signalbox.routing.budget import Budgets, Used
@@ -82,7 +82,8 @@ def explain_command(
     body = example_body(model, stream=stream, thinking=thinking)
     facts = Facts(path=path, port=port, headers=header, body=body, client=client)
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    known = Known(rules, read_quotas(state), logins_of(rules), Budgets(used_by(state)), time.time())
+    budgets = Budgets(used_by(state, rules.ledger))
+    known = Known(rules, read_quotas(state), logins_of(rules), budgets, time.time())
     for text, style in account(rules, facts, body, known):
         console.print(text, style=style)
 
@@ -122,20 +123,21 @@ class Known(NamedTuple):
         return spent or self.quotas.refusal(provider, self.account(provider), candidate.model, self.now)
 
 
-def used_by(state: Path) -> Used:
-    """Tokens used by a provider, from the ledger in this folder."""
+def used_by(state: Path, settings: LedgerSettings) -> Used:
+    """Tokens used by a provider, from the ledger that the rules name; `state` is the state folder."""
 
     def used(provider: str, since: datetime) -> int:
-        from signalbox.record.database import FILE, Database, DatabaseError, milliseconds  # slow to import
+        from signalbox.database import DatabaseError, address  # slow to import
+        from signalbox.record.database import LedgerDatabase, milliseconds
 
-        file = state / FILE
-        if not file.exists():
+        url = address(state, settings)
+        if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
             return 0
-        try:
-            with closing(Database(file)) as database:
+        with closing(LedgerDatabase(url)) as database:
+            try:
                 return database.used({provider: milliseconds(since)})[provider]
-        except DatabaseError as fault:
-            raise click.ClickException(f"{file}: {fault}") from fault
+            except DatabaseError as fault:
+                raise click.ClickException(f"{database.shown}: {fault}") from fault
 
     return used
 

@@ -35,7 +35,8 @@ WINDOW = rf"{NAME}\.[^\s]+"
 LISTEN = r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}"
 WEEKTIME = r"(monday|tuesday|wednesday|thursday|friday|saturday|sunday) ([01]\d|2[0-3]):[0-5]\d"
 HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-LEDGER = r"sqlite|[a-z][a-z0-9_+]*://.*"
+_SERVER = r"(?:[^@/\s]+@)?(?:\[[0-9A-Fa-f:.]+\]|[^:/@\[\]\s]*)(?::[0-9]+)?"
+LEDGER = rf"sqlite|sqlite:///\S+|postgres(?:ql)?(?:\+psycopg)?://{_SERVER}/[^/?#\s]+(?:\?\S*)?"
 PATH = r"/[!-~]*"
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -234,7 +235,13 @@ type Timezone = Annotated[
     str, Reads("local or a time zone such as Europe/Berlin", parse_timezone, string_schema())
 ]
 type LedgerUrl = Annotated[
-    str, Reads("sqlite or an SQLAlchemy URL", parse_ledger, string_schema(LEDGER), shown=False)
+    str,
+    Reads(
+        "sqlite, or a URL such as postgresql+psycopg://user:password@host/database",
+        parse_ledger,
+        string_schema(LEDGER),
+        shown=False,
+    ),
 ]
 
 

@@ -282,28 +282,14 @@ def _repeated(rule: Rule, path: str) -> Iterator[Finding]:
         yield Finding(rule.line, f"{quoted(text)} stands in this rule twice", f"{path}.match")
 
 
-def _anything(_node: Node) -> bool:
-    return True
-
-
-def _is_not(text: str) -> Callable[[Node], bool]:
-    return lambda node: isinstance(node, document.Scalar) and node.text != text
-
-
 class Pending(msgspec.Struct, frozen=True):
     """A key that is accepted and has no effect yet."""
 
     path: str
     what: str
-    applies: Callable[[Node], bool] = _anything
-    """True where the value that is written asks for the effect."""
 
 
-PENDING = (
-    Pending("ledger", "ledger: URL", _is_not("sqlite")),
-    Pending("ledger.url", "ledger: URL", _is_not("sqlite")),
-    Pending("listen", "listen"),
-)
+PENDING = (Pending("listen", "listen"),)
 
 
 def not_yet(root: document.Mapping) -> Iterator[Finding]:
@@ -315,8 +301,7 @@ def not_yet(root: document.Mapping) -> Iterator[Finding]:
             node = node.get(name) if isinstance(node, document.Mapping) else None
         if not isinstance(node, document.Mapping):
             continue
-        value = node.get(key)
-        if value is not None and pending.applies(value):
+        if node.get(key) is not None:
             yield Finding(node.lines[key], f"{pending.what} is not yet in effect", f"$.{pending.path}")
 
 

@@ -312,7 +312,7 @@ class LedgerSettings(msgspec.Struct, frozen=True):
 
     schema_name: ClassVar[str] = "Ledger"
 
-    url: Annotated[LedgerUrl, "sqlite or an SQLAlchemy URL."] = "sqlite"
+    url: Annotated[LedgerUrl, "sqlite, or the SQLAlchemy URL of a PostgreSQL."] = "sqlite"
     keep: Annotated[Duration, "Default 400d."] = 400 * 86400.0
 
 

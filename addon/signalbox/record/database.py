@@ -1,24 +1,21 @@
-"""The database of the ledger, as one thread uses it."""
+"""The ledger's rows in its database, as one thread writes and reads them."""
 
-import os
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import URL, Connection, create_engine, delete, event, func, insert, select
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import URL, Connection, delete, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from signalbox.anthropic.api import TOKEN_FIELDS
+from signalbox.database import FILE, LOCK_TIMEOUT, Database, DatabaseError, UnwritableError, address
 from signalbox.record.entry import RECORDED, AttemptRow, Entry
-from signalbox.record.tables import ATTEMPTS, PREFIXES, REQUESTS, SPOOLED, bring_up_to_date
+from signalbox.record.tables import ATTEMPTS, PREFIXES, REQUESTS, SCHEMA, SPOOLED
 
-FILE = "ledger.sqlite"
-LOCK_TIMEOUT = 2.0
-"""Seconds for which a write waits for another router's."""
+__all__ = ["FILE", "DatabaseError", "LedgerDatabase", "UnwritableError", "address", "milliseconds"]
+
 LONGEST = 500
 """Characters of a text that are written: callers name models."""
 AT_ONCE = 5000
@@ -26,142 +23,126 @@ AT_ONCE = 5000
 PREFIXES_KEPT = 7 * 86400
 """Seconds for which the digests of a request's blocks are kept."""
 
+FORGETTING = 0x5167_6E62
+"""Key of the advisory lock of the router that deletes old rows."""
+
 _ONLY_HERE = (
     "tier", "agent", "request_class", "project", "account", "stream", "http_status", "error_type",
     "request_id", "list_cost", "cache_cause",
 )  # fmt: skip
 
-
-class DatabaseError(Exception):
-    """The file cannot be read or written. The text gives the reason and holds no rows."""
-
-
-_ERRORS = (SQLAlchemyError, sqlite3.Error, OSError)
-
 _ALL_TOKENS = func.sum(sum((ATTEMPTS.c[name] for name in TOKEN_FIELDS[1:]), ATTEMPTS.c[TOKEN_FIELDS[0]]))
 
 
-class Database:
-    """The file, connected to at first use; for one thread. All methods but `close` raise DatabaseError."""
+class LedgerDatabase:
+    """For one thread. All methods but `close` raise DatabaseError."""
 
-    def __init__(self, file: Path, *, lock_timeout: float = LOCK_TIMEOUT, at_once: int = AT_ONCE) -> None:
-        """`file` need not exist yet; it is made with mode 0600. `at_once` requests are deleted in one
-        transaction."""
-        self.file = file
+    def __init__(self, url: URL, *, lock_timeout: float = LOCK_TIMEOUT, at_once: int = AT_ONCE) -> None:
+        """`at_once` requests are deleted in one transaction."""
+        self._database = Database(url, SCHEMA, lock_timeout=lock_timeout)
         self._at_once = at_once
-        url = URL.create("sqlite", database=str(file))
-        self._engine = create_engine(url, connect_args={"timeout": lock_timeout})
-        self._connection: Connection | None = None
 
-        @event.listens_for(self._engine, "connect")
-        def connected(connection: sqlite3.Connection, _: object) -> None:
-            with suppress(sqlite3.OperationalError):  # locked: another router is about to do the same
-                connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-
-    def write(self, entries: Sequence[Entry], spool: str = "", number: int = 0) -> None:
-        """Write all or none, and with them the number of the last one in that spool."""
-        with self._begun() as connection:
-            self._insert(connection, entries)
-            if spool:
-                _note(connection, spool, number)
-
-    def adopt(self, spool: str, entries: Sequence[tuple[int, Entry]]) -> list[Entry]:
-        """Write the entries of a spool whose router is gone that are missing here; returns those."""
-        with self._begun() as connection:
-            written = connection.scalar(select(SPOOLED.c.number).where(SPOOLED.c.name == spool)) or 0
-            missing = [entry for number, entry in entries if number > written]
-            if missing:
-                self._insert(connection, missing)
-                _note(connection, spool, entries[-1][0])
-        return missing
-
-    def _insert(self, connection: Connection, entries: Sequence[Entry]) -> None:
-        added = insert(REQUESTS).returning(REQUESTS.c.id, sort_by_parameter_order=True)
-        if entries:
-            ids = connection.execute(added, [_request(entry) for entry in entries]).scalars().all()
-            attempts = [
-                {"request": request, "number": number, **_attempt(attempt)}
-                for request, entry in zip(ids, entries, strict=True)
-                for number, attempt in enumerate(entry.attempt_rows, 1)
-            ]
-            if attempts:
-                connection.execute(insert(ATTEMPTS), attempts)
-            prefixes = [
-                {"request": request, **_prefix(entry)}
-                for request, entry in zip(ids, entries, strict=True)
-                if entry.blocks
-            ]
-            if prefixes:
-                connection.execute(insert(PREFIXES), prefixes)
-
-    def used(self, since: Mapping[str, int]) -> dict[str, int]:
-        """By provider, tokens of all four kinds, of the attempts that began at that moment or later."""
-        with self._begun() as connection:
-            return {
-                provider: connection.scalar(
-                    select(_ALL_TOKENS).where(ATTEMPTS.c.provider == provider, ATTEMPTS.c.started >= moment)
-                )
-                or 0
-                for provider, moment in since.items()
-            }
-
-    def version(self) -> int:
-        """A number that changes when another connection has written."""
-        with self._begun() as connection:
-            return int(connection.exec_driver_sql("PRAGMA data_version").scalar_one())
-
-    def forget(self, before: int, prefixes_before: int) -> None:
-        """Delete requests that came before that moment, with their attempts, and the digests of those that
-        came before the other."""
-        old = select(REQUESTS.c.id).where(REQUESTS.c.ts < before).order_by(REQUESTS.c.ts).limit(self._at_once)
-        gone = self._at_once
-        while gone == self._at_once:
-            with self._begun() as connection:
-                connection.execute(delete(ATTEMPTS).where(ATTEMPTS.c.request.in_(old)))
-                connection.execute(delete(PREFIXES).where(PREFIXES.c.request.in_(old)))
-                gone = connection.execute(delete(REQUESTS).where(REQUESTS.c.id.in_(old))).rowcount
-
-        with self._begun() as connection:
-            connection.execute(delete(SPOOLED).where(SPOOLED.c.ts < before))
-            connection.execute(delete(PREFIXES).where(PREFIXES.c.ts < prefixes_before))
+    @property
+    def shown(self) -> str:
+        """Its name, for people."""
+        return self._database.shown
 
     def close(self) -> None:
         """Disconnect; the next use connects again."""
-        if self._connection is not None:
-            with suppress(*_ERRORS):
-                self._connection.close()
-            self._connection = None
-        self._engine.dispose()
+        self._database.close()
 
-    @contextmanager
-    def _begun(self) -> Iterator[Connection]:
-        try:
-            if self._connection is None:
-                self._connection = self._connect()
-            with self._connection.begin():
-                yield self._connection
-        except _ERRORS as error:
-            # SQLAlchemy's own text has the rows in it.
-            raise DatabaseError(str(error.orig if isinstance(error, DBAPIError) else error)) from error
+    def write(self, spool: str, entries: Sequence[tuple[int, Entry]], upto: int) -> list[Entry]:
+        """Write the entries of a router's spool that are missing here, and note that all are here up to that
+        number; returns those. All or none: an entry is never written twice, also where it is not known
+        whether the transaction before, whose connection was lost, has succeeded.
 
-    def _connect(self) -> Connection:
-        self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(self.file, os.O_RDWR | os.O_CREAT, 0o600))
-        connection = self._engine.connect()
-        try:
-            with connection.begin():
-                bring_up_to_date(connection)
-        except BaseException:
-            connection.close()  # another one is made at the next try
-            raise
-        return connection
+        Raises UnwritableError where the database refuses a value.
+        """
+        with self._database.begun() as connection:
+            written = _claimed(connection, spool)
+            missing = [entry for number, entry in entries if number > written]
+            _insert(connection, missing)
+            if upto > written:
+                connection.execute(update(SPOOLED).where(SPOOLED.c.name == spool).values(number=upto))
+        return missing
+
+    def used(self, since: Mapping[str, int]) -> dict[str, int]:
+        """By provider, tokens of all four kinds, of the attempts that began at that moment or later."""
+        with self._database.begun() as connection:
+            return {
+                provider: int(
+                    connection.scalar(
+                        select(_ALL_TOKENS).where(
+                            ATTEMPTS.c.provider == provider, ATTEMPTS.c.started >= moment
+                        )
+                    )
+                    or 0
+                )
+                for provider, moment in since.items()
+            }
+
+    def version(self, spool: str) -> int:
+        """A number that changes when another router than that of this spool has written."""
+        with self._database.begun() as connection:
+            if self._database.is_sqlite:
+                return int(connection.exec_driver_sql("PRAGMA data_version").scalar_one())
+            others = select(func.sum(SPOOLED.c.number)).where(SPOOLED.c.name != spool)
+            return int(connection.scalar(others) or 0)
+
+    def forget(self, before: int, prefixes_before: int) -> None:
+        """Delete requests that came before that moment, with their attempts, and the digests of those that
+        came before the other. One router at a time; the others leave it to that one."""
+        old = select(REQUESTS.c.id).where(REQUESTS.c.ts < before).order_by(REQUESTS.c.ts).limit(self._at_once)
+        gone = self._at_once
+        while gone == self._at_once:
+            with self._database.begun() as connection:
+                if not self._is_sqlite_or_first(connection):
+                    return
+                ids = connection.scalars(old).all()
+                gone = len(ids)
+                for column in (ATTEMPTS.c.request, PREFIXES.c.request, REQUESTS.c.id):
+                    connection.execute(delete(column.table).where(column.in_(ids)))
+        with self._database.begun() as connection:
+            connection.execute(delete(SPOOLED).where(SPOOLED.c.ts < before))
+            connection.execute(delete(PREFIXES).where(PREFIXES.c.ts < prefixes_before))
+
+    def _is_sqlite_or_first(self, connection: Connection) -> bool:
+        if self._database.is_sqlite:
+            return True
+        return bool(connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({FORGETTING})").scalar())
 
 
-def _note(connection: Connection, spool: str, number: int) -> None:
-    connection.execute(delete(SPOOLED).where(SPOOLED.c.name == spool))
-    row = {"name": spool, "number": number, "ts": milliseconds(datetime.now(UTC))}
-    connection.execute(insert(SPOOLED), [row])
+def _claimed(connection: Connection, spool: str) -> int:
+    """The number up to which this spool is written. Its row is locked until the transaction ends, so that one
+    that was given up and still runs in the server is waited for."""
+    row = {"name": spool, "number": 0, "ts": milliseconds(datetime.now(UTC))}
+    claim = update(SPOOLED).where(SPOOLED.c.name == spool).values(ts=row["ts"]).returning(SPOOLED.c.number)
+    if (written := connection.scalar(claim)) is None:
+        insert_into = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+        connection.execute(insert_into(SPOOLED).on_conflict_do_nothing(), [row])
+        written = connection.scalar(claim)
+    return int(written or 0)
+
+
+def _insert(connection: Connection, entries: Sequence[Entry]) -> None:
+    if not entries:
+        return
+    added = insert(REQUESTS).returning(REQUESTS.c.id, sort_by_parameter_order=True)
+    ids = connection.execute(added, [_request(entry) for entry in entries]).scalars().all()
+    attempts = [
+        {"request": request, "number": number, **_attempt(attempt)}
+        for request, entry in zip(ids, entries, strict=True)
+        for number, attempt in enumerate(entry.attempt_rows, 1)
+    ]
+    if attempts:
+        connection.execute(insert(ATTEMPTS), attempts)
+    prefixes = [
+        {"request": request, **_prefix(entry)}
+        for request, entry in zip(ids, entries, strict=True)
+        if entry.blocks
+    ]
+    if prefixes:
+        connection.execute(insert(PREFIXES), prefixes)
 
 
 def milliseconds(moment: datetime) -> int:
@@ -184,5 +165,8 @@ def _prefix(entry: Entry) -> dict[str, Any]:
 
 
 def _writable(value: object) -> object:
-    """The value; a text shortened and without lone surrogates, which come from bytes that are not UTF-8."""
-    return value[:LONGEST].encode(errors="replace").decode() if isinstance(value, str) else value
+    """The value; a text shortened, with `?` for lone surrogates, which come from bytes that are not UTF-8,
+    and for NUL, which PostgreSQL does not take."""
+    if not isinstance(value, str):
+        return value
+    return value[:LONGEST].replace("\0", "?").encode(errors="replace").decode()

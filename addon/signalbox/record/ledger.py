@@ -1,37 +1,31 @@
-"""The ledger: a row for each request and each attempt, in `ledger.sqlite`.
+"""The ledger: a row for each request and each attempt, in SQLite or PostgreSQL.
 
-A thread writes, several requests in one transaction. Requests never wait for it, and no error of the disk
-harms one. It also reads the usage of providers, which budgets are compared with.
+A thread writes, several requests in one transaction. Requests never wait for it, and no error of the database
+harms one: what cannot be written waits (`backlog`). The thread also reads the usage of providers, which
+budgets are compared with.
 """
 
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice, takewhile
 from pathlib import Path
+from secrets import token_hex
 from typing import NamedTuple
 
 from signalbox.config import rules
-from signalbox.record.database import (
-    AT_ONCE,
-    FILE,
-    LOCK_TIMEOUT,
-    PREFIXES_KEPT,
-    Database,
-    DatabaseError,
-    milliseconds,
-)
+from signalbox.database import LOCK_TIMEOUT, DatabaseError, UnwritableError, address
+from signalbox.record.backlog import Backlog, UsageCounter, Waiting
+from signalbox.record.database import AT_ONCE, PREFIXES_KEPT, LedgerDatabase, milliseconds
 from signalbox.record.entry import Entry
-from signalbox.record.spool import orphans
+from signalbox.record.spool import Numbered, Orphan, orphans, spooled
 
 log = logging.getLogger("signalbox")
 
 MOST = 10_000
-"""Requests that may wait to be written; what comes on top is lost."""
+"""Requests that may wait in memory; what comes on top waits in the spool alone."""
 BATCH = 500
 """Requests in one transaction."""
 HOUR = 3600.0
@@ -48,7 +42,7 @@ class Timing(NamedTuple):
     """For which a write waits for another router's."""
     linger: float = 0.25
     """For which more entries are waited for, so that they share a transaction."""
-    poll: float = 3.0
+    poll: float = 2.0
     """Between two looks at what other routers wrote, where there are budgets."""
     retry: float = 1.0
     """Until what failed is tried again."""
@@ -60,52 +54,6 @@ class Timing(NamedTuple):
 
 
 TIMING = Timing()
-
-
-class UsageCounter:
-    """Tokens used by the providers that were asked for. Moments are Unix milliseconds."""
-
-    def __init__(self) -> None:
-        self.since: dict[str, int] = {}
-        """By provider, the moment from which on tokens are counted."""
-        self._read: dict[str, int] = {}
-        self._own: dict[str, int] = {}
-
-    def ask(self, provider: str, moment: int, unwritten: Iterable[Entry]) -> None:
-        """Count the tokens of this provider since that moment from now on."""
-        self.since[provider] = moment
-        self._read[provider] = 0
-        self._own[provider] = sum(self._used(entry, provider) for entry in unwritten)
-
-    def used(self, provider: str) -> int:
-        return self._read.get(provider, 0) + self._own.get(provider, 0)
-
-    def add(self, entry: Entry) -> None:
-        """Count an entry that is not in the file yet."""
-        for provider in {attempt.provider for attempt in entry.attempt_rows} & self.since.keys():
-            self._own[provider] += self._used(entry, provider)
-
-    def refresh(self, read: Mapping[str, int], unwritten: Iterable[Entry]) -> None:
-        """`read` is the usage in the file, which lacks the entries `unwritten`."""
-        self._read = dict(read)
-        self._own = dict.fromkeys(self.since, 0)
-        for entry in unwritten:
-            self.add(entry)
-
-    def _used(self, entry: Entry, provider: str) -> int:
-        since = self.since[provider]
-        return sum(
-            attempt.tokens
-            for attempt in entry.attempt_rows
-            if attempt.provider == provider and milliseconds(attempt.started) >= since
-        )
-
-
-class _Waiting(NamedTuple):
-    number: int
-    since: float
-    """On the monotonic clock."""
-    entry: Entry
 
 
 class Ledger:
@@ -128,18 +76,17 @@ class Ledger:
         """`clock` gives Unix seconds; `spool` is the name of this router's spool, if it has one.
 
         `restored` is called with the entries that were found in the spool of a router that is gone. `most`
-        entries may wait to be written; `at_once` requests are deleted in one transaction.
+        entries may wait in memory; `at_once` requests are deleted in one transaction.
         """
         self._timing = timing
-        self._most = most
         self._at_once = at_once
         self._folder = folder
-        self._file = folder / FILE
-        self._spool = spool
+        self._has_spool = bool(spool)
+        self._name = spool or token_hex(8)
+        """By which the database knows what this router has written."""
         self._restored = restored
-        self._adopted = False
         self._clock = clock
-        self._keep = rules.LedgerSettings().keep
+        self._settings = rules.LedgerSettings()
         self._wanted = threading.Event()
         self._closing = threading.Event()
         self._is_read = threading.Event()
@@ -148,27 +95,29 @@ class Ledger:
         self._lock = threading.Lock()
         """Of what follows, which the thread shares with the event loop."""
         self._thread: threading.Thread | None = None
-        self._waiting: deque[_Waiting] = deque()
+        self._backlog = Backlog(most, has_spool=self._has_spool)
         self._number = 0
         """Of the entry that came last."""
         self.written = 0
-        """The number up to which all entries are in the file, or lost."""
+        """The number up to which all entries are in the database, or lost."""
         self.spooled = 0
         """The number up to which all entries are in the spool; set by its writer."""
-        self._lost = 0
         self._usage = UsageCounter()
         self._give_up = 0.0
         """When `close` gives up, on the monotonic clock."""
         # For the thread alone:
-        self._forgot: tuple[float, float] | None = None
-        """When, and beyond which age, rows were last deleted."""
+        self._adopted = False
+        self._in_force: rules.LedgerSettings | None = None
+        """The settings that the thread has followed."""
+        self._forgot_at: float | None = None
+        """When rows were last deleted; None where that is due."""
         self._version = -1
         self._logged_at: float | None = None
         """When an error was last logged, on the monotonic clock; None while there is none."""
 
-    def follow(self, keep: float) -> None:
-        """Delete rows older than `keep` seconds from now on."""
-        self._keep = keep
+    def follow(self, settings: rules.LedgerSettings) -> None:
+        """Write to that database, and delete what is older than it is kept, from now on."""
+        self._settings = settings
         self._closing.clear()
         with self._lock:
             self._start()
@@ -178,10 +127,7 @@ class Ledger:
         """Add an entry; returns its number, from 1."""
         with self._lock:
             self._number += 1
-            if len(self._waiting) < self._most:
-                self._waiting.append(_Waiting(self._number, time.monotonic(), entry))
-            else:
-                self._lost += 1
+            self._backlog.append(self._number, entry)
             self._usage.add(entry)
             self._start()
             number = self._number
@@ -191,7 +137,7 @@ class Ledger:
     @property
     def waiting(self) -> int:
         """Requests that are not in the database yet."""
-        return len(self._waiting)
+        return len(self._backlog)
 
     def has_spooled(self, number: int) -> None:
         """All entries up to this number are in the spool, or will never be."""
@@ -199,14 +145,14 @@ class Ledger:
         self._wanted.set()
 
     def used(self, provider: str, since: datetime) -> int:
-        """Tokens of all four kinds of the attempts that began then or later, in all routers with this file.
+        """Tokens of all four kinds of the attempts that began then or later, in all routers with this ledger.
 
-        Returns at once: what is in the file is missing until it has been read for the first time.
+        Returns at once: what is in the database is missing until it has been read for the first time.
         """
         moment = milliseconds(since)
         with self._lock:
             if self._usage.since.get(provider) != moment:
-                self._usage.ask(provider, moment, self._unwritten())
+                self._usage.ask(provider, moment, self._backlog.in_memory)
                 self._is_read.clear()
                 self._start()
                 self._wanted.set()
@@ -238,22 +184,39 @@ class Ledger:
 
     def _run(self) -> None:
         timing = self._timing
-        database = Database(self._file, lock_timeout=timing.lock_timeout, at_once=self._at_once)
-        with closing(database):
-            while True:
-                idle = timing.poll if self._usage.since else HOUR
-                self._wanted.wait(timing.spool if self._waiting else idle)
-                if self._is_read.is_set():
-                    self._closing.wait(timing.linger)
-                self._wanted.clear()
-                succeeded = self._settle(database)
-                if self._is_over(succeeded):
-                    break
-                if not succeeded:
-                    time.sleep(timing.retry)
-                    self._wanted.set()
+        database: LedgerDatabase | None = None
+        while True:
+            idle = timing.poll if self._usage.since else HOUR
+            self._wanted.wait(timing.spool if len(self._backlog) else idle)
+            if self._is_read.is_set():
+                self._closing.wait(timing.linger)
+            self._wanted.clear()
+            if database is None or self._settings is not self._in_force:
+                database = self._followed(database)
+            succeeded = self._settle(database)
+            if self._is_over(database, succeeded):
+                break
+            if not succeeded:
+                time.sleep(timing.retry)
+                self._wanted.set()
+        database.close()
 
-    def _settle(self, database: Database) -> bool:
+    def _followed(self, before: LedgerDatabase | None) -> LedgerDatabase:
+        """The database that the settings name, which may be the one before."""
+        settings, last = self._settings, self._in_force
+        self._in_force = settings
+        if last is None or settings.keep != last.keep:
+            self._forgot_at = None
+        if before is not None and last is not None and settings.url == last.url:
+            return before
+        if before is not None:
+            before.close()
+        self._version, self._forgot_at = -1, None
+        url = address(self._folder, settings)
+        timeout = self._timing.lock_timeout
+        return LedgerDatabase(url, lock_timeout=timeout, at_once=self._at_once)
+
+    def _settle(self, database: LedgerDatabase) -> bool:
         """Write, delete and read what is due; whether that succeeded."""
         try:
             self._adopt(database)
@@ -263,106 +226,152 @@ class Ledger:
         except DatabaseError as error:
             database.close()
             self._version = -1
-            self._log_error(error)
+            self._log_error(database, error)
             return False
         if self._logged_at is not None:
             self._logged_at = None
             with self._lock:
-                lost, self._lost = self._lost, 0
-            log.info("%s: requests are recorded again, %d were lost", self._file, lost)
+                lost, self._backlog.lost = self._backlog.lost, 0
+            log.info("%s: requests are recorded again, %d were lost", database.shown, lost)
         return True
 
-    def _adopt(self, database: Database) -> None:
+    def _adopt(self, database: LedgerDatabase) -> None:
         """Write the spools of routers that were killed; once."""
         if self._adopted:
             return
         for orphan in orphans(self._folder):
             remove = False
             try:
-                missing = database.adopt(orphan.name, orphan.entries)
-                remove = True
-                if missing:
+                if missing := self._adopt_one(database, orphan):
                     log.info(
-                        "%s: %d requests of a router that was killed are recorded", self._file, len(missing)
+                        "%s: %d requests of a router that was killed are recorded", database.shown, missing
                     )
-                    self._restored(missing)
-            except DatabaseError:
-                raise
-            except Exception as error:  # of any kind: the others must still be recorded
-                log.error("%s cannot be recorded: %s", orphan.path, type(error).__name__)
+                remove = True
+            except OSError as error:  # the others must still be recorded
+                log.error("%s cannot be read: %s", orphan.path, error.strerror)
             finally:
                 orphan.release(remove=remove)
         self._adopted = True
 
-    def _may_be_written(self, one: "_Waiting") -> bool:
-        is_spooled = not self._spool or one.number <= self.spooled or self._closing.is_set()
-        return is_spooled or time.monotonic() - one.since > self._timing.spool
+    def _adopt_one(self, database: LedgerDatabase, orphan: Orphan) -> int:
+        """How many requests of this spool were missing."""
+        entries, number = orphan.entries(), 0
+        while batch := list(islice(entries, BATCH)):
+            missing = self._write_all(database, orphan.name, batch)
+            number += len(missing)
+            self._restored(missing)
+        return number
 
-    def _unwritten(self) -> list[Entry]:
-        return [one.entry for one in self._waiting]
-
-    def _write(self, database: Database) -> None:
+    def _write(self, database: LedgerDatabase) -> None:
         while True:
             with self._lock:
-                batch = list(takewhile(self._may_be_written, islice(self._waiting, BATCH)))
-            if not batch:
+                batch = list(takewhile(self._may_be_written, self._backlog.first(BATCH)))
+                gap = self._backlog.gap
+            if gap is not None:
+                if not self._write_spooled(database, after=gap.after, upto=min(gap.upto, self.spooled)):
+                    return
+            elif batch:
+                self._write_all(database, self._name, [(one.number, one.entry) for one in batch])
+                self._has_written(batch[-1].number)
+            else:
                 return
-            try:
-                database.write([one.entry for one in batch], self._spool, batch[-1].number)
-            except DatabaseError:
-                raise
-            except Exception as error:  # of any kind: the following ones must still be written
-                log.error(
-                    "%s: %d requests are not recorded: %s", self._file, len(batch), type(error).__name__
-                )
-            with self._lock:
-                for _ in batch:
-                    self._waiting.popleft()
-                self.written = batch[-1].number
 
-    def _forget(self, database: Database) -> None:
+    def _may_be_written(self, one: Waiting) -> bool:
+        is_spooled = not self._has_spool or one.number <= self.spooled or self._closing.is_set()
+        return is_spooled or time.monotonic() - one.since > self._timing.spool
+
+    def _write_spooled(self, database: LedgerDatabase, *, after: int, upto: int) -> bool:
+        """Write what is in the spool alone; whether anything was there to be written."""
+        if upto <= after:
+            return False
+        entries = self._in_spool(after)
+        found = takewhile(lambda numbered: numbered[0] <= upto, entries)
+        number, last = 0, after
+        while batch := list(islice(found, BATCH)):
+            self._write_all(database, self._name, batch)
+            number, last = number + len(batch), batch[-1][0]
+            self._has_written(last)
+        with self._lock:
+            self._backlog.lost += upto - after - number
+        self._has_written(upto)
+        return True
+
+    def _in_spool(self, after: int) -> Iterator[Numbered]:
+        try:
+            yield from spooled(self._folder, self._name, after)
+        except OSError as error:
+            log.error("%s: the spool cannot be read: %s", self._folder, error.strerror)
+
+    def _has_written(self, upto: int) -> None:
+        with self._lock:
+            self._backlog.written(upto)
+            self.written = upto
+
+    def _write_all(self, database: LedgerDatabase, spool: str, batch: Sequence[Numbered]) -> list[Entry]:
+        """Write a batch of a spool; returns those that were missing. One that cannot be written takes no
+        other with it. Raises DatabaseError where the database is away."""
+        upto = batch[-1][0]
+        try:
+            return database.write(spool, batch, upto)
+        except UnwritableError as error:
+            reason = str(error)
+        except DatabaseError:
+            raise
+        except Exception as error:  # of any kind: the others must still be written
+            reason = type(error).__name__
+        if len(batch) > 1:
+            return [entry for one in batch for entry in self._write_all(database, spool, [one])]
+        log.error("%s: a request is not recorded: %s", database.shown, reason)
+        return database.write(spool, [], upto)
+
+    def _forget(self, database: LedgerDatabase) -> None:
         """Delete what is too old once a day; never what a running budget still counts."""
-        now, keep = self._clock(), self._keep
-        if self._forgot is not None and self._forgot[1] == keep and now - self._forgot[0] < DAY:
+        now, keep = self._clock(), self._settings.keep
+        if self._forgot_at is not None and now - self._forgot_at < DAY:
             return
         with self._lock:
             counted = min(self._usage.since.values(), default=int(now * 1000))
         database.forget(min(int((now - keep) * 1000), counted), int((now - PREFIXES_KEPT) * 1000))
-        self._forgot = (now, keep)
+        self._forgot_at = now
 
-    def _read_usage(self, database: Database) -> None:
+    def _read_usage(self, database: LedgerDatabase) -> None:
         """Read the usage, where that was not done yet or another router has written."""
         with self._lock:
             since = dict(self._usage.since)
         if not since:
             return
-        version = database.version()
+        version = database.version(self._name)
         if self._is_read.is_set() and version == self._version:
             return
         read = database.used(since)
         self._version = version
         with self._lock:
-            self._usage.refresh(read, self._unwritten())
+            self._usage.refresh(read, self._backlog.in_memory)
             if since == self._usage.since:
                 self._is_read.set()
 
-    def _log_error(self, error: DatabaseError) -> None:
+    def _log_error(self, database: LedgerDatabase, error: DatabaseError) -> None:
         now = time.monotonic()
         if self._logged_at is None or now - self._logged_at >= QUIET:
             self._logged_at = now
-            waiting = f"{len(self._waiting)} requests wait to be recorded, {self._lost} are lost"
-            log.warning("%s: %s: %s", self._file, error, waiting)
+            with self._lock:
+                waiting, lost = len(self._backlog), self._backlog.lost
+            log.warning(
+                "%s: %s: %d requests wait to be recorded, %d are lost", database.shown, error, waiting, lost
+            )
 
-    def _is_over(self, succeeded: bool) -> bool:
+    def _is_over(self, database: LedgerDatabase, succeeded: bool) -> bool:
         """Whether the router ends and nothing is left to write, or cannot be written."""
         with self._lock:
             if not self._closing.is_set() or (
-                self._waiting if succeeded else time.monotonic() < self._give_up
+                len(self._backlog) if succeeded else time.monotonic() < self._give_up
             ):
                 return False
-            unwritten = len(self._waiting)
-            self._waiting.clear()
+            unwritten = len(self._backlog)
+            self._backlog.clear()
             self._thread = None
-        if unwritten:
-            log.error("%s: %d requests are not recorded", self._file, unwritten)
+        if unwritten and self._has_spool:
+            log.warning("%s: %d requests will be recorded at the next start", database.shown, unwritten)
+        elif unwritten:
+            log.error("%s: %d requests are not recorded", database.shown, unwritten)
         return True

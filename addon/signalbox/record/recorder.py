@@ -44,7 +44,7 @@ class Recorder:
         set_level(rules.log.level)
         self._prompts = rules.log.prompts
         self._writer.follow(rules.log.file, rules.log.keep)
-        self.ledger.follow(rules.ledger.keep)
+        self.ledger.follow(rules.ledger)
 
     def print_line(self, entry: Entry) -> None:
         """Print the line of a request that is recorded nowhere else."""

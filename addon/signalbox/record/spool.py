@@ -19,6 +19,9 @@ from signalbox.record.entry import Entry, encodable
 
 if sys.platform != "win32":
     import fcntl
+else:
+    _FAR = 2**31 - 2
+    """A place behind all lines of a spool."""
 
 NAMES = "spool-*.jsonl"
 TRIMMED = 1024 * 1024
@@ -37,7 +40,7 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self.name = token_hex(8)
-        self._path = folder / f"spool-{self.name}.jsonl"
+        self._path = _path(folder, self.name)
         self._file: int | None = None
         self._size = 0
 
@@ -76,11 +79,15 @@ class Orphan(msgspec.Struct):
 
     path: Path
     file: int
-    entries: list[Numbered]
 
     @property
     def name(self) -> str:
         return self.path.stem.removeprefix("spool-")
+
+    def entries(self) -> Iterator[Numbered]:
+        """In their order. Incomplete lines are ignored. Raises OSError."""
+        os.lseek(self.file, 0, os.SEEK_SET)
+        return _entries(os.dup(self.file))
 
     def release(self, *, remove: bool) -> None:
         if remove:
@@ -90,24 +97,34 @@ class Orphan(msgspec.Struct):
 
 
 def orphans(folder: Path) -> Iterator[Orphan]:
-    """Spools of routers that are gone, locked. Incomplete lines are ignored. Raises OSError."""
+    """Spools of routers that are gone, locked. Raises OSError."""
     for path in sorted(folder.glob(NAMES)):
         try:
             file = os.open(path, os.O_RDWR | getattr(os, "O_NONBLOCK", 0))
         except OSError:
             continue  # another router took it, or it is no file
         if _lock(file):
-            yield Orphan(path, file, list(_entries(file)))
+            yield Orphan(path, file)
         else:
             os.close(file)
 
 
+def spooled(folder: Path, name: str, after: int) -> Iterator[Numbered]:
+    """The entries of a running router's spool that come after this number. Raises OSError."""
+    file = os.open(_path(folder, name), os.O_RDONLY)
+    return (numbered for numbered in _entries(file) if numbered[0] > after)
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / f"spool-{name}.jsonl"
+
+
 def _entries(file: int) -> Iterator[Numbered]:
-    with os.fdopen(os.dup(file), "rb") as lines:
+    with os.fdopen(file, "rb") as lines:
         for line in lines:
             with suppress(ValueError):
-                spooled = msgspec.json.decode(line, type=_Line)
-                yield spooled.number, spooled.entry
+                decoded = msgspec.json.decode(line, type=_Line)
+                yield decoded.number, decoded.entry
 
 
 def _line(number: int, entry: Entry) -> bytes:
@@ -127,7 +144,7 @@ def _lock(file: int) -> bool:
         if sys.platform == "win32":
             import msvcrt
 
-            os.lseek(file, 0, os.SEEK_SET)
+            os.lseek(file, _FAR, os.SEEK_SET)  # what is locked cannot be read
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
         else:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,7 +7,6 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Connection,
     Float,
     ForeignKey,
     Index,
@@ -16,14 +15,10 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
-    delete,
-    insert,
-    inspect,
-    select,
 )
-from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from signalbox.anthropic.api import TOKEN_FIELDS
+from signalbox.database import Schema, version_table
 
 _TABLES = MetaData()
 
@@ -113,45 +108,18 @@ SPOOLED = Table(
 )
 """The number up to which a router's spool is in this ledger, and when that was written."""
 
-SCHEMA_VERSION = Table("schema_version", _TABLES, Column("number", Integer, nullable=False))
-"""One row: the number of the last migration. A ledger of before there were any lacks it."""
+SCHEMA_VERSION = version_table("schema_version", _TABLES)
 
-_ADDED = {
-    1: (REQUESTS.c.tier, REQUESTS.c.agent, REQUESTS.c.stream, REQUESTS.c.http_status, REQUESTS.c.error_type,
-        REQUESTS.c.request_id, REQUESTS.c.list_cost, ATTEMPTS.c.cost),
-    2: (REQUESTS.c.request_class, REQUESTS.c.project, REQUESTS.c.account, REQUESTS.c.cache_cause),
-}  # fmt: skip
-"""By the number of a migration, the columns that it adds. Whole tables and indexes need none: those that are
-missing are made whenever a router connects."""
-
-VERSION = max(_ADDED)
-
-
-def bring_up_to_date(connection: Connection) -> None:
-    """Make the tables that are missing, and run the migrations that the others have not seen.
-
-    A table that is made anew has the newest columns: a migration adds what is not there yet. In a transaction
-    of its own, so that of many routers that start at once the first does it.
-    """
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-    for table in _TABLES.sorted_tables:
-        connection.execute(CreateTable(table, if_not_exists=True))
-    before = connection.scalar(select(SCHEMA_VERSION.c.number)) or 0
-    for number in range(before + 1, VERSION + 1):
-        for column in _ADDED[number]:
-            _add(connection, column)
-    for table in _TABLES.sorted_tables:
-        for index in sorted(table.indexes, key=lambda index: str(index.name)):
-            connection.execute(CreateIndex(index, if_not_exists=True))
-    if before < VERSION:
-        connection.execute(delete(SCHEMA_VERSION))
-        connection.execute(insert(SCHEMA_VERSION), [{"number": VERSION}])
-
-
-def _add(connection: Connection, column: Column[object]) -> None:
-    table = column.table
-    present = {one["name"] for one in inspect(connection).get_columns(table.name)}
-    if column.name not in present:
-        described = CreateColumn(column).compile(dialect=connection.dialect)
-        connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {described}")
+SCHEMA = Schema(
+    _TABLES,
+    SCHEMA_VERSION,
+    {
+        1: (
+            *(REQUESTS.c[name] for name in ("tier", "agent", "stream", "http_status", "error_type")),
+            *(REQUESTS.c[name] for name in ("request_id", "list_cost")),
+            ATTEMPTS.c.cost,
+        ),
+        2: tuple(REQUESTS.c[name] for name in ("request_class", "project", "account", "cache_cause")),
+    },
+)
+"""The first migration is for files of before there were any, which may lack some of these."""
