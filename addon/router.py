@@ -4,22 +4,25 @@ Only options, hooks and commands are here. mitmproxy loads this file again whene
 what it knew, so whatever lasts is in `signalbox`.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
-from mitmproxy import ctx, http
+from mitmproxy import command, ctx, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.connection import Client
+from mitmproxy.flow import Flow
 from mitmproxy.proxy.layer import NextLayer
 
 from signalbox.app import App
 from signalbox.proxy import setup
 from signalbox.proxy.addon import Hooks
+from signalbox.proxy.commands import Commands
 
 
 class Router:
     def load(self, loader: Loader) -> None:
         self.app = App.of(ctx.master)
         self.hooks = Hooks(self.app)
+        self.commands = Commands(self.app)
         loader.add_option("router_rules", str, "", "Path of the rules; default: rules.yaml beside addon/.")
         loader.add_option("router_state", str, "", "Folder for logs and learned facts; default: per user.")
 
@@ -29,6 +32,26 @@ class Router:
 
     def running(self) -> None:
         self.app.run()
+
+    @command.command("signalbox.rules")
+    def rules(self) -> Sequence[str]:
+        """The rules in force."""
+        return self.commands.rules()
+
+    @command.command("signalbox.providers")
+    def providers(self) -> Sequence[str]:
+        """The providers, with circuit and quota."""
+        return self.commands.providers()
+
+    @command.command("signalbox.reload")
+    def reload(self) -> Sequence[str]:
+        """Load the rules again now."""
+        return self.commands.reload()
+
+    @command.command("signalbox.explain")
+    def explain(self, flow: Flow) -> Sequence[str]:
+        """What the rules make of the request of a flow: @focus, @ID, @marked or a filter."""
+        return self.commands.explain(flow)
 
     def done(self) -> None:
         self.app.close()

@@ -1,42 +1,51 @@
-"""`signalbox explain`: the targets of a request in order, and what is changed in it. Sends nothing."""
+"""`signalbox explain`: what the rules make of a model, or of recorded requests. Sends nothing."""
 
+import json
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import click
 import msgspec
+from rich.box import SIMPLE
 from rich.console import Console
+from rich.table import Table
 
 from signalbox.anthropic.api import COUNT_TOKENS, MESSAGES
-from signalbox.anthropic.json_edit import Body
+from signalbox.anthropic.issued import Issuer
+from signalbox.anthropic.json_edit import Body, BodyError
 from signalbox.background import picker
 from signalbox.cli.options import PORT, loaded, rules_option, state_option
-from signalbox.config.rules import Failover, LedgerSettings, Provider, Rules
-from signalbox.protocols import api_of, translation_refusal
-from signalbox.record.console import skip_line
+from signalbox.config.rules import LedgerSettings, Provider, Rules
+from signalbox.inspect.explain import (
+    Counted,
+    Line,
+    Share,
+    explained,
+    explained_request,
+    paragraph,
+    shares,
+)
+from signalbox.record.console import count, escaped
+from signalbox.record.prices import shipped
 from signalbox.routing.budget import Budgets, Used
-from signalbox.routing.credentials import masked
+from signalbox.routing.credentials import Caller
 from signalbox.routing.facts import AGENT_HEADER, Facts
-from signalbox.routing.match import why
-from signalbox.routing.outgoing import Incoming, ProviderConstraints
-from signalbox.routing.plan import Candidate, plan
+from signalbox.routing.match import QuotaUsage
+from signalbox.routing.outgoing import Incoming
+from signalbox.routing.plan import Candidate
 from signalbox.routing.quota import DEFAULT, Quotas
+from signalbox.state.learned_db import FILE as LEARNED
 from signalbox.state.logins import Logins, logins_of
+from signalbox.state.provenance import ProvenanceStore
 from signalbox.state.quota_files import read_quotas
 
-type Line = tuple[str, str]
-"""(text, style)"""
-
-
-THINKING = {
-    "own": "other providers' is dropped from the history",
-    "keep": "all of the history's is kept",
-    "strip": "all is dropped from the history",
-}
+WIDEST = 120
+"""Characters that a table may take."""
 
 
 def header_pairs(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
@@ -47,7 +56,13 @@ def header_pairs(_context: click.Context, _option: click.Parameter, given: tuple
 
 
 @click.command("explain")
-@click.argument("model")
+@click.argument("model", required=False)
+@click.option(
+    "--flow",
+    "flows",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file of flows that mitmproxy saved, or a HAR file: explain the requests in it.",
+)
 @rules_option
 @click.option(
     "--header", multiple=True, metavar="NAME=VALUE", callback=header_pairs, help="A header of the request."
@@ -58,9 +73,11 @@ def header_pairs(_context: click.Context, _option: click.Parameter, given: tuple
 @click.option("--thinking", is_flag=True, help="Ask for thinking.")
 @click.option("--agent", type=click.Choice(["main", "subagent"]), default="main", show_default=True)
 @click.option("--client", help="The configured client that sends it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @state_option("Folder of the quota state, and of the ledger, by which budgets are counted.")
 def explain_command(
-    model: str,
+    model: str | None,
+    flows: Path | None,
     file: Path | None,
     header: dict[str, str],
     port: int,
@@ -69,23 +86,40 @@ def explain_command(
     thinking: bool,
     agent: str,
     client: str | None,
+    as_json: bool,
     state: Path,
 ) -> None:
     """Show the targets of a request for MODEL, in order and with reasons. Sends nothing.
 
+    With --flow it explains each request to the Messages API in a file of flows, whoever wrote it. With
+    --rules beside it a table compares what each provider would have of all these requests, under the rules in
+    force and under those of this file.
+
     It uses the rules, the logins on this machine, and the last known quota of the account that Claude Code
     uses here. A running router also skips what is in cooldown or has an open circuit.
     """
+    if (model is None) == (flows is None):
+        raise click.UsageError("Give a model, or --flow FILE.")
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if flows is not None:
+        explain_flows(console, flows, file, state, port=port, as_json=as_json)
+        return
     rules = loaded(file)
     if agent == "subagent":
         header = {AGENT_HEADER: "explained", **header}
-    body = example_body(model, stream=stream, thinking=thinking)
+    body = example_body(model or "", stream=stream, thinking=thinking)
     facts = Facts(path=path, port=port, headers=header, body=body, client=client)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    budgets = Budgets(used_by(state, rules.ledger))
-    known = Known(rules, read_quotas(state), logins_of(rules), budgets, time.time())
-    for text, style in account(rules, facts, body, known):
-        console.print(text, style=style)
+    incoming = Incoming(path=path, headers=tuple(header.items()), wire=body.raw, body=body)
+    said = explained(rules, facts, incoming, KnownHere(rules, state))
+    if as_json:
+        click.echo(json.dumps(said.as_dict(), indent=2, ensure_ascii=False))
+    else:
+        show(console, said.lines())
+
+
+def show(console: Console, lines: Iterable[Line]) -> None:
+    for text, style in lines:
+        console.print(escaped(text), style=style)
 
 
 def example_body(model: str, *, stream: bool, thinking: bool) -> Body:
@@ -100,114 +134,159 @@ def example_body(model: str, *, stream: bool, thinking: bool) -> Body:
     return Body.parse(msgspec.json.encode(fields))
 
 
-class Known(NamedTuple):
-    """State beyond the rules. `now` is in unix seconds."""
+class KnownHere:
+    """What is known on this machine beyond the rules: the state of quotas, logins and budgets now."""
 
-    rules: Rules
-    quotas: Quotas
-    logins: Logins
-    budgets: Budgets
-    now: float
+    def __init__(self, rules: Rules, state: Path) -> None:
+        self._rules = rules
+        self._quotas: Quotas = read_quotas(state)
+        self._logins: Logins = logins_of(rules)
+        self._budgets = Budgets(used_by(state, rules.ledger))
+        self._now = time.time()
 
     def account(self, provider: Provider) -> str:
         """The account that would pay: that of Claude Code's folder here for `auth: client`."""
-        folder = provider.login if provider.auth == "claude-login" else picker.own_folder(self.rules)
+        folder = provider.login if provider.auth == "claude-login" else picker.own_folder(self._rules)
         return str(folder) if folder in provider.quota.accounts else DEFAULT
+
+    def used(self, rules: Rules, _: Caller) -> QuotaUsage:
+        return self._quotas.used(rules, self.account, self._now)
 
     def refusal(self, candidate: Candidate, _: Facts) -> tuple[str, str] | None:
         """Why the candidate is unavailable to Claude Code on this machine, as (reason, detail); else None."""
         provider = candidate.provider
-        without = self.logins.refusal(provider, self.now)
-        now = datetime.fromtimestamp(self.now, UTC)
-        spent = without or self.budgets.refusal(provider, self.rules.week, now)
-        return spent or self.quotas.refusal(provider, self.account(provider), candidate.model, self.now)
+        without = self._logins.refusal(provider, self._now)
+        now = datetime.fromtimestamp(self._now, UTC)
+        spent = without or self._budgets.refusal(provider, self._rules.week, now)
+        return spent or self._quotas.refusal(provider, self.account(provider), candidate.model, self._now)
 
 
 def used_by(state: Path, settings: LedgerSettings) -> Used:
-    """Tokens used by a provider, from the ledger that the rules name; `state` is the state folder."""
+    """Tokens used by a provider, from the ledger that the rules name; `state` is the state folder. Each sum
+    is asked for once."""
+    known: dict[tuple[str, datetime], int] = {}
 
     def used(provider: str, since: datetime) -> int:
-        from signalbox.database import DatabaseError, address  # slow to import
-        from signalbox.record.database import LedgerDatabase, milliseconds
-
-        url = address(state, settings)
-        if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
-            return 0
-        with closing(LedgerDatabase(url)) as database:
-            try:
-                return database.used({provider: milliseconds(since)})[provider]
-            except DatabaseError as fault:
-                raise click.ClickException(f"{database.shown}: {fault}") from fault
+        if (provider, since) not in known:
+            known[provider, since] = _used(state, settings, provider, since)
+        return known[provider, since]
 
     return used
 
 
-def account(rules: Rules, facts: Facts, body: Body, known: Known) -> Iterator[Line]:
-    """Rules that do not match, the one that does, its targets in order, and the skipped ones."""
-    used = known.quotas.used(rules, known.account, known.now)
-    planned = plan(rules, facts, quota=used, refusals=(translation_refusal, known.refusal))
-    for rule in rules.rules:
-        if rule is planned.rule:
-            break
-        refusal = why(rule.match, facts, used)
-        yield f"{rules.file.name}:{rule.line} {rule.label} does not match: {refusal}", "dim"
-    if planned.rule is None:
-        yield f"{facts.asked} matches no rule and goes to the reverse upstream as it came", "bold"
+def _used(state: Path, settings: LedgerSettings, provider: str, since: datetime) -> int:
+    from signalbox.database import DatabaseError, address  # slow to import
+    from signalbox.record.database import LedgerDatabase, milliseconds
+
+    url = address(state, settings)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        return 0
+    with closing(LedgerDatabase(url)) as database:
+        try:
+            return database.used({provider: milliseconds(since)})[provider]
+        except DatabaseError as fault:
+            raise click.ClickException(f"{database.shown}: {fault}") from fault
+
+
+# requests in a file of flows
+
+
+def explain_flows(
+    console: Console, file: Path, other: Path | None, state: Path, *, port: int, as_json: bool
+) -> None:
+    """Explain each request in the file; with `other` rules the table of what providers would have."""
+    from signalbox.inspect import recorded  # which imports mitmproxy
+
+    rules = loaded(None)
+    sets = [rules] if other is None else [rules, loaded(other)]
+    known = [KnownHere(one, state) for one in sets]
+    counted: list[list[Counted]] = [[] for _ in sets]
+    said: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    with issuer_in(state) as issuer:
+        try:
+            for flow in recorded.read(file):
+                try:
+                    request = recorded.request_of(flow)
+                    if request is None:
+                        continue
+                    explanations = [
+                        explained_request(one, request, here, issuer, port=port)
+                        for one, here in zip(sets, known, strict=True)
+                    ]
+                except (recorded.NotWhole, BodyError) as why:
+                    left_out.append(str(why))
+                    continue
+                if other is not None:
+                    usage = recorded.usage_of(flow)
+                    for mine, one in zip(counted, explanations, strict=True):
+                        mine.append(Counted(one, usage))
+                elif as_json:
+                    said.append(explanations[0].as_dict())
+                else:
+                    show(console, paragraph(request, explanations[0], recorded.outcome_of(flow)))
+                    console.print()
+        except recorded.Unreadable as why:
+            raise click.ClickException(f"{file}: {why}") from None
+    for reason, times in Counter(left_out).items():
+        click.echo(f"{times} left out: {escaped(reason)}", err=True)
+    if other is not None:
+        before, after = (shares(mine, shipped()) for mine in counted)
+        if as_json:
+            said_of = {"before": before, "after": after}
+            told = {
+                when: {name: one.as_dict() for name, one in those.items()} for when, those in said_of.items()
+            }
+            click.echo(json.dumps(told, indent=2))
+        else:
+            print_table(console, before, after)
+    elif as_json:
+        click.echo(json.dumps(said, indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def issuer_in(state: Path) -> Iterator[Issuer]:
+    """Who issued which thinking block, as routers with this state folder have learned; nobody where there is
+    no such folder."""
+    if not (state / LEARNED).exists():
+        yield lambda _: None
         return
-    yield f"{rules.file.name}:{planned.rule.line} {planned.label} matches {facts.asked}", "bold"
-    incoming = Incoming(path=facts.path, headers=tuple(facts.headers.items()), wire=body.raw, body=body)
-    lone = len(planned.candidates) + bool(planned.reject) == 1
-    for number, candidate in enumerate(planned.candidates, 1):
-        yield from _target(number, candidate, facts, incoming, lone=lone)
-    if planned.candidates and not lone:
-        yield f"the next one is asked after: {_moves_on(planned.rule.failover)}", "dim"
-        yield "a running router also skips what is in cooldown or has an open circuit", "dim"
-    for skip in planned.skipped:
-        yield skip_line(skip.provider, skip.model, skip.reason, skip.detail), "yellow"
-    if planned.reject:
-        then = "then " if planned.candidates else ""
-        yield f"{then}refused here: {planned.reject.status} {planned.reject.message}", "red"
-    elif not planned.candidates:
-        yield "no target is available: refused here with 503", "red"
+    store = ProvenanceStore(state)
+    try:
+        yield store.issuer_of
+    finally:
+        store.close()
 
 
-def _moves_on(failover: Failover) -> str:
-    again = [f"{failover.retries} retries"] if failover.retries else []
-    waits = [f"a retry-after of at most {failover.wait:g} s waited out"] if failover.wait else []
-    first = f"; before that {' and '.join((*again, *waits))}" if again or waits else ""
-    return (" ".join(sorted(failover.on)) or "nothing") + first
+def print_table(console: Console, before: dict[str, Share], after: dict[str, Share]) -> None:
+    """Requests, tokens and cost by provider, under the rules in force and under the others."""
+    table = Table(box=SIMPLE)
+    table.add_column("provider", no_wrap=True)
+    for when in ("before", "after"):
+        for heading in ("requests", "tokens", "cost"):
+            table.add_column(f"{heading}\n{when}", justify="right", no_wrap=True)
+    for name in sorted({*before, *after}):
+        table.add_row(escaped(name), *_cells(before.get(name)), *_cells(after.get(name)))
+    table.add_section()
+    table.add_row("all", *_cells(total(before.values())), *_cells(total(after.values())))
+    console.width = max(console.width, WIDEST)  # rather wrapped by a narrow terminal than cut
+    console.print(table)
+    unpriced = max(total(before.values()).unpriced, total(after.values()).unpriced)
+    if unpriced:
+        console.print(
+            f"Of {count(unpriced)} requests the price is not known under at least one of the rules."
+        )
 
 
-def _target(
-    number: int, candidate: Candidate, facts: Facts, incoming: Incoming, *, lone: bool
-) -> Iterator[Line]:
-    provider = candidate.provider
-    protocol = api_of(provider)
-    constraints = ProviderConstraints(lambda _: provider.name)
-    outgoing = protocol.prepare(
-        candidate, facts, incoming, key=provider.key, constraints=constraints, is_only_candidate=lone, seed=""
-    )
-    yield (
-        f"{number}. {provider.name}: POST {provider.url.scheme}://{provider.url.authority}{outgoing.path}",
-        "green",
-    )
-    if facts.path == COUNT_TOKENS and provider.count_tokens != "forward":
-        yield f"   not sent, count_tokens: {provider.count_tokens}", ""
-    if spelling := protocol.spelling(provider):
-        yield f"   {spelling}", ""
-    yield f"   model: {outgoing.model}", ""
-    yield f"   key: {_credential(provider)}", ""
-    yield f"   thinking: {THINKING[provider.thinking]}", ""
-    for change in outgoing.changes or ("nothing",):
-        yield f"   changed: {change}", ""
+def _cells(share: Share | None) -> tuple[str, str, str]:
+    if share is None:
+        return "0", "", ""
+    cost = "?" if share.cost is None and share.unpriced else f"${share.cost or 0:.4f}"
+    return f"{share.requests:,}", share.tokens, cost
 
 
-def _credential(provider: Provider) -> str:
-    match provider.auth:
-        case "client":
-            return "caller's own"
-        case "claude-login":
-            return f"login in {provider.login}"
-        case "none":
-            return "none"
-    return f"{masked(provider.key or '')} ({provider.key_header})"
+def total(those: Iterable[Share]) -> Share:
+    whole = Share()
+    for share in those:
+        whole += share
+    return whole

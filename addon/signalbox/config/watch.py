@@ -134,6 +134,14 @@ class Live:
     def _ran_all(self, began: float) -> None:
         self._commands = {command.argv: _Ran(began) for command in commands_of(self.rules)}
 
+    async def reload(self) -> None:
+        """Load now, also where nothing has changed, and say so. Errors are logged; those in force stay."""
+        before, self._logged = self.loaded_at, ()
+        self._settled, self._seen = {}, await files.in_daemon_thread(self._stamp)
+        await self.look()
+        if not self.error and self.loaded_at == before:
+            self._log("info", f"rules unchanged: {counted(self.rules)}")
+
     async def _look(self) -> None:
         stamp = await files.in_daemon_thread(self._stamp)
         if stamp == self._settled:

@@ -4,19 +4,23 @@ A routed flow shows what went to its provider. The request as it came stands in 
 credentials, so that it can be explained, and sent to another target, also from a saved file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 from mitmproxy import http
+from mitmproxy.exceptions import FlowReadException
+from mitmproxy.io import FlowReader
 
 from signalbox.anthropic.api import COUNT_TOKENS, MESSAGES, TOKEN_FIELDS, Usage
 from signalbox.anthropic.encoding import EncodingError, TooLarge, decode
 from signalbox.exchange import Exchange
 from signalbox.inspect.annotations import noted
 from signalbox.inspect.answers import answer_of
+from signalbox.inspect.explain import RecordedRequest
 from signalbox.inspect.masking import MOST_DECODED, masked
-from signalbox.routing.credentials import Headers, is_secret, masked_path, masked_value
+from signalbox.routing.credentials import is_secret, masked_path, masked_value
 
 REQUEST = "signalbox-request"
 """The key in `Flow.metadata` of the client's request."""
@@ -46,30 +50,38 @@ def _encodable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-class RecordedRequest(NamedTuple):
-    """A request to one of the two messages paths, as its client sent it."""
-
-    path: str
-    """With its query."""
-    headers: Headers
-    body: bytes
-    """Decoded."""
-    port: int | None
-    """The listener's; None where that is not known."""
-    client: str | None
-    received: datetime
-
-
 class NotWhole(ValueError):
     """A request whose body is not there, or not all of it. Its text says why, for people."""
 
 
-def request_of(flow: http.HTTPFlow) -> RecordedRequest | None:
-    """The client's request of a flow. None where it is none to the messages paths, and of an attempt that
-    another followed: the last one stands for the request. Raises NotWhole."""
+class Unreadable(ValueError):
+    """A file that holds no flows, or that breaks off. Its text says why, for people."""
+
+
+def read(file: Path) -> Iterator[http.HTTPFlow]:
+    """The HTTP flows in a file that mitmproxy saved, or in a HAR file. Raises Unreadable."""
+    try:
+        with file.open("rb") as source:
+            for flow in FlowReader(source).stream():
+                if isinstance(flow, http.HTTPFlow):
+                    yield flow
+    except (FlowReadException, OSError) as error:
+        raise Unreadable(str(error)) from None
+
+
+def outcome_of(flow: http.HTTPFlow) -> str:
+    """What became of a request, as the router noted it; empty for flows of others."""
+    return flow.comment if noted(flow).get("rule") else ""
+
+
+def request_of(flow: http.HTTPFlow, *, is_any_attempt: bool = False) -> RecordedRequest | None:
+    """The client's request of a flow. None where it is none to the messages paths, and, but for
+    `is_any_attempt`, of an attempt that another followed: the last one stands for the request. Raises
+    NotWhole."""
     values = noted(flow)
     kept = flow.metadata.get(REQUEST)
-    if values.get("attempt", 1) != values.get("attempts", 1) and values.get("attempts"):
+    is_last = not values.get("attempts") or values["attempts"] == values.get("attempt")
+    if not (is_last or is_any_attempt):
         return None
     if isinstance(kept, Mapping):
         if kept.get("body") is None:
