@@ -257,6 +257,12 @@ class Playbook:
         self.asks(model, stream=stream, **fields)
         return self.got
 
+    def fetch(self, line: str, body: bytes = b"", **headers: str) -> Got:
+        """What a request of HTTP/1 gets: `play.fetch("GET /health", Host="router.lan")`."""
+        self.hears_anew()
+        self.client_sends(raw_request(line, body, **headers))
+        return self.got
+
     def hears_anew(self) -> None:
         """From here on `got` is about the next answer."""
         self._heard = b""
@@ -515,15 +521,15 @@ class PlayedRouter:
 
     def __init__(self, folder: Path, rules: str, clock: Clock, master: Master, server: Any) -> None:
         (folder / "rules.yaml").write_text(rules)
-        (folder / "state").mkdir()
+        (folder / "state").mkdir(mode=0o700, exist_ok=True)
         self.clock = clock
         self.providers: dict[str, Provider] = {}
         self._broken: tuple[str, Exception] | None = None
-        self._state = folder / "state"
+        self.state = folder / "state"
         self._options = master.options
         self._connections = server.connections
         self.app = App(master)
-        self.app.open(str(folder / "rules.yaml"), str(self._state))
+        self.app.open(str(folder / "rules.yaml"), str(self.state))
         self._hooks = Hooks(self.app)
 
     def connect(self, alpn: bytes | None = None) -> Playbook:
@@ -566,11 +572,14 @@ class PlayedRouter:
         found: dict[Connection, Any] = handler.transports
         return found
 
+    @property
+    def health_page(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self._visitor().fetch("GET /health").body)
+        return found
+
     def health(self, provider: str) -> dict[str, Any]:
         """What the health page says of a provider."""
-        play = self._visitor()
-        play.client_sends(b"GET /health HTTP/1.1\r\nhost: 127.0.0.1:8082\r\n\r\n")
-        found: dict[str, Any] = json.loads(play.got.body)["providers"][provider]
+        found: dict[str, Any] = self.health_page["providers"][provider]
         return found
 
     def _visitor(self) -> Playbook:
@@ -581,14 +590,15 @@ class PlayedRouter:
 
     def records(self, n: int, session: str | None) -> list[dict[str, Any]]:
         """The lines of the request log for this session, once there are at least `n`."""
-        file, ends = self._state / "requests.jsonl", _real_clock() + 5
-        while True:
+        file = self.state / "requests.jsonl"
+
+        def found() -> list[dict[str, Any]]:
             lines = file.read_text().splitlines(keepends=True) if file.exists() else []
             rows = [json.loads(line) for line in lines if line.endswith("\n")]
-            if len(found := [row for row in rows if row["session"] == session]) >= n:
-                return found
-            assert _real_clock() < ends, f"{n} records of {session}; there are {found}"
-            _real_sleep(0.005)
+            return [row for row in rows if row["session"] == session]
+
+        eventually(lambda: len(found()) >= n, lambda: f"{n} records of {session}; there are {found()}")
+        return found()
 
     def close(self) -> None:
         self.app.close()
@@ -629,6 +639,23 @@ def request(body: bytes, path: str = "/v1/messages", **headers: str) -> bytes:
     } | {name.replace("_", "-"): value for name, value in headers.items()}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value)
     return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
+
+
+def raw_request(line: str, body: bytes = b"", **headers: str) -> bytes:
+    """With a `Host` and a length, unless headers say otherwise; one that is empty is left out."""
+    length = {"Content-Length": str(len(body))} if body or line.startswith("POST") else {}
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    fields = {"Host": "127.0.0.1:8082", **length, **named}
+    lines = [f"{name}: {value}" for name, value in fields.items() if value]
+    return "\r\n".join([f"{line} HTTP/1.1", *lines, "", ""]).encode() + body
+
+
+def eventually(holds: Callable[[], object], what: Callable[[], str]) -> None:
+    """Wait until `holds`, for what threads do beside a playbook: five seconds of the real clock at most."""
+    ends = _real_clock() + 5
+    while not holds():
+        assert _real_clock() < ends, what()
+        _real_sleep(0.005)
 
 
 def parse(data: bytes, *, is_closed: bool) -> Got:

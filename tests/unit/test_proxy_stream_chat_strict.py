@@ -1,39 +1,33 @@
 """Providers of chat completions that refuse what strict ones refuse answer Claude Code's requests."""
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.support import chat
 from tests.support.answers import Answer
-from tests.support.fake_provider import Received, Upstream
-from tests.support.raw_client import Caller, Whole
-from tests.support.router import Router
+from tests.support.playbook import Asked, Got, Playbook, Provider
 
 DIALECTS = ("openai", "deepseek", "glm", "generic", "openrouter", "lmstudio", "kimi", "gemini")
 UNREADABLE = re.compile(r"\\[pP]\{|\(\?[=!<]|\[\^?[^\]]*(?<!\\)\[")
 ANCHORED_ONLY = ("generic", "lmstudio")
 
 
-def rules(home: Upstream, up: Upstream) -> str:
-    lines = [
+RULES = "\n".join(
+    [
         "failover: {on: []}",
         "providers:",
-        f"  home: {{url: '{home.url}', key: home-key-for-tests-01}}",
         *(
-            f"  {name}: {{url: '{up.url}/{name}', api: openai, dialect: {name}, key: {name}-key-for-tests}}"
+            f"  {name}: {{url: 'http://up.invalid/{name}', api: openai, dialect: {name}, key: {name}-key}}"
             for name in DIALECTS
         ),
         "rules:",
         *(f"  - {{match: '{name}-*', to: {name}}}" for name in DIALECTS),
-        "  - {match: 'home-*', to: home}",
         "  - {match: 'chain-*', to: [glm, generic], failover: {on: [500]}}",
     ]
-    return "\n".join(lines)
-
+)
 
 SAVED = r'^(?!__.*__$)[^\p{Cc}\p{Cf}"\\./[\]]{1,200}$'
 
@@ -87,7 +81,7 @@ class Strict:
         self.mandatory = mandatory
         self.efforts = efforts
 
-    def __call__(self, received: Received) -> Answer:
+    def __call__(self, received: Asked) -> Answer:
         asked, dialect = received.json, received.path.split("/")[1]
         for tool in asked.get("tools", []):
             function = tool["function"]
@@ -141,43 +135,49 @@ def _faults(schema: Any, dialect: str) -> Iterator[str]:
         yield from _faults(value, dialect)
 
 
-def _ask(router: Router, model: str, messages: list[Any], **more: Any) -> Whole:
-    body = {
-        "model": model,
-        "max_tokens": 32000,
-        "stream": True,
-        "system": [
-            {"type": "text", "text": "x-anthropic-billing-header: cc_version=fake"},
-            {"type": "text", "text": "You help with code.", "cache_control": {"type": "ephemeral"}},
-        ],
-        "metadata": {"user_id": "user_fake"},
-        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
-        "tools": TOOLS,
-        "thinking": {"type": "adaptive"},
-        "output_config": {"effort": "max"},
-        "messages": messages,
-        **more,
-    }
-    with Caller(router) as caller:
-        raw = json.dumps(body).encode()
-        caller.socket.sendall(caller.head(len(raw)) + raw)
-        return caller.answer()
+REQUEST = {
+    "max_tokens": 32000,
+    "system": [
+        {"type": "text", "text": "x-anthropic-billing-header: cc_version=fake"},
+        {"type": "text", "text": "You help with code.", "cache_control": {"type": "ephemeral"}},
+    ],
+    "metadata": {"user_id": "user_fake"},
+    "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+    "tools": TOOLS,
+    "thinking": {"type": "adaptive"},
+    "output_config": {"effort": "max"},
+}
+
+
+@pytest.fixture
+def up(played_router) -> Provider:
+    return played_router.provider("up")
+
+
+@pytest.fixture
+def ask(play: Playbook) -> Callable[..., Got]:
+    """As Claude Code does, with many tools."""
+
+    def ask(model: str, messages: list[Any], **more: Any) -> Got:
+        return play.ask(model, stream=True, messages=messages, **(REQUEST | more))
+
+    return ask
 
 
 QUESTION = {"role": "user", "content": "What is in the notes?"}
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_a_tool_loop_with_many_tools_goes_through_a_strict_provider(router, up, dialect):
+def test_a_tool_loop_with_many_tools_goes_through_a_strict_provider(ask, up, dialect):
     up.answer(Strict())
-    first = _ask(router, f"{dialect}-gpt-5.2", [QUESTION])
+    first = ask(f"{dialect}-gpt-5.2", [QUESTION])
     assert first.status == 200, first.body
     assert b'"name":"Read"' in first.body
     [use] = re.findall(rb'"id":"(\w+)","name":"Read"', first.body)
     call = {"type": "tool_use", "id": use.decode(), "name": "Read", "input": {"file_path": "/fake/notes"}}
     result = {"type": "tool_result", "tool_use_id": use.decode(), "content": "forty-two"}
     turns = [QUESTION, {"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
-    second = _ask(router, f"{dialect}-gpt-5.2", turns)
+    second = ask(f"{dialect}-gpt-5.2", turns)
     assert second.status == 200, second.body
     assert b"forty-two" in second.body
     assert second.headers["x-signalbox-attempts"] == f"{dialect}:200"
@@ -186,73 +186,73 @@ def test_a_tool_loop_with_many_tools_goes_through_a_strict_provider(router, up, 
     assert SAVED in tools["Save"]["parameters"]["properties"]["field"]["description"]
 
 
-def test_an_effort_that_is_refused_is_mended_once_and_remembered(router, up):
+def test_an_effort_that_is_refused_is_mended_once_and_remembered(ask, up):
     up.answer(Strict())
-    assert _ask(router, "openai-gpt-5.5-pro", [QUESTION], tools=[]).status == 200
+    assert ask("openai-gpt-5.5-pro", [QUESTION], tools=[]).status == 200
     assert [asked.json.get("reasoning_effort") for asked in up.requests] == ["xhigh", "high"]
-    answer = _ask(router, "openai-gpt-5.5-pro", [QUESTION], tools=[])
+    answer = ask("openai-gpt-5.5-pro", [QUESTION], tools=[])
     assert answer.headers["x-signalbox-attempts"] == "openai:200"
     assert up.requests[-1].json["reasoning_effort"] == "high"
 
 
-def test_reasoning_that_is_mandatory_is_not_switched_off_again(router, up):
+def test_reasoning_that_is_mandatory_is_not_switched_off_again(ask, up):
     up.answer(Strict(mandatory=True, efforts=("minimal", "low", "medium", "high")))
     for _ in range(2):
-        answer = _ask(router, "openrouter-some/thinker", [QUESTION], thinking={"type": "disabled"})
+        answer = ask("openrouter-some/thinker", [QUESTION], thinking={"type": "disabled"})
         assert answer.status == 200, answer.body
     efforts = [asked.json["reasoning"]["effort"] for asked in up.requests]
     assert efforts == ["none", "minimal", "minimal"]
 
 
-def test_a_switch_that_is_refused_is_left_alone(router, up):
+def test_a_switch_that_is_refused_is_left_alone(ask, up):
     up.answer(Strict(mandatory=True))
     for _ in range(2):
-        assert _ask(router, "glm-always-thinking", [QUESTION], thinking={"type": "disabled"}).status == 200
+        assert ask("glm-always-thinking", [QUESTION], thinking={"type": "disabled"}).status == 200
     assert [asked.json.get("thinking") for asked in up.requests] == [{"type": "disabled"}, None, None]
 
 
-def test_an_effort_that_is_taken_from_no_list_is_lowered_step_by_step(router, up):
-    def answer(received: Received) -> Answer:
+def test_an_effort_that_is_taken_from_no_list_is_lowered_step_by_step(ask, up):
+    def answer(received: Asked) -> Answer:
         effort = received.json.get("reasoning_effort")
         if effort in ("xhigh", "high"):
             return chat.error(400, f"Invalid value for reasoning_effort: {effort}")
         return chat.stream(chat.text_stream())
 
     up.answer(answer)
-    assert _ask(router, "generic-gpt-5.2-plain", [QUESTION]).status == 200
+    assert ask("generic-gpt-5.2-plain", [QUESTION]).status == 200
     assert [asked.json["reasoning_effort"] for asked in up.requests] == ["xhigh", "high", "medium"]
 
 
-def test_each_provider_of_a_chain_is_mended_for_itself(router, up):
+def test_each_provider_of_a_chain_is_mended_for_itself(ask, up):
     """What one has refused and was mended says nothing of the next one, which is mended too."""
 
-    def answer(received: Received) -> Answer:
+    def answer(received: Asked) -> Answer:
         if "stream_options" in received.json:
             return chat.error(400, "Unknown parameter: 'stream_options'.")
         return chat.error(500, "down") if received.path.startswith("/glm") else usual
 
     usual = chat.stream(chat.text_stream())
     up.answer(answer)
-    answered = _ask(router, "chain-x", [QUESTION])
+    answered = ask("chain-x", [QUESTION])
     assert answered.headers["x-signalbox-attempts"] == "glm:400 glm:500 generic:400 generic:200"
 
 
-def test_a_field_that_is_refused_is_mended_once_and_remembered(router, up):
-    def answer(received: Received) -> Answer:
+def test_a_field_that_is_refused_is_mended_once_and_remembered(ask, up):
+    def answer(received: Asked) -> Answer:
         if "stream_options" in received.json:
             return chat.error(400, "Unknown parameter: 'stream_options'.")
         return chat.stream(chat.text_stream())
 
     up.answer(answer)
     for _ in range(2):
-        assert _ask(router, "generic-old", [QUESTION]).status == 200
+        assert ask("generic-old", [QUESTION]).status == 200
     assert ["stream_options" in asked.json for asked in up.requests] == [True, False, False]
 
 
-def test_reasoning_that_a_provider_wants_back_is_put_there(router, up):
+def test_reasoning_that_a_provider_wants_back_is_put_there(ask, up):
     """A model that wants its reasoning back, behind a gateway whose dialect does not say so."""
 
-    def answer(received: Received) -> Answer:
+    def answer(received: Asked) -> Answer:
         said = [message for message in received.json["messages"] if message["role"] == "assistant"]
         if not all(message.get("reasoning_content") for message in said):
             return chat.error(
@@ -263,25 +263,12 @@ def test_reasoning_that_a_provider_wants_back_is_put_there(router, up):
     up.answer(answer)
     turns = [QUESTION, {"role": "assistant", "content": "Forty-two."}, QUESTION]
     for _ in range(2):
-        assert _ask(router, "generic-deepseek", turns).status == 200
+        assert ask("generic-deepseek", turns).status == 200
     assert len(up.requests) == 3
 
 
-def test_a_refusal_that_names_nothing_that_can_change_reaches_the_client(router, up):
+def test_a_refusal_that_names_nothing_that_can_change_reaches_the_client(ask, up):
     up.answer(chat.error(400, "Invalid image in the request."))
-    answer = _ask(router, "generic-picky", [QUESTION])
+    answer = ask("generic-picky", [QUESTION])
     assert (answer.status, answer.headers["x-signalbox-attempts"]) == (400, "generic:400")
     assert len(up.requests) == 1
-
-
-def test_an_effort_that_a_messages_provider_refuses_is_left_out(router, home):
-    def answer(received: Received) -> Any:
-        if received.json.get("output_config", {}).get("effort") == "max":
-            text = "output_config.effort: Input should be 'low', 'medium' or 'high'"
-            return chat.error(400, text, type="invalid_request_error")
-        return chat.json_answer({"type": "message", "role": "assistant", "content": [], "usage": {}})
-
-    home.answer(answer)
-    for _ in range(2):
-        assert _ask(router, "home-model", [QUESTION], stream=False).status == 200
-    assert ["output_config" in asked.json for asked in home.requests] == [True, False, False]
