@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from signalbox.anthropic.api import ANTHROPIC_VERSION, MODELS
+from signalbox.anthropic.json_edit import Body
 from signalbox.config.rules import Api, Provider
 from signalbox.openai.prepare import dialect, prepare_chat
 from signalbox.openai.request import untranslatable
@@ -42,7 +43,7 @@ class ProviderApi(NamedTuple):
     """One protocol."""
 
     prepare: Prepare
-    untranslatable: Callable[[bytes], str]
+    untranslatable: Callable[[Body], str]
     """Why the protocol cannot express a Messages body, for people; empty if it can."""
     spelling: Callable[[Provider], str]
     """The dialect in which a provider speaks the protocol, for people; empty for the Messages API."""
@@ -85,5 +86,5 @@ def translation_refusal(candidate: Candidate, facts: Facts) -> tuple[str, str] |
     """A `routing.plan.RefusalCheck`: whether the target's protocol cannot express the request."""
     if facts.body is None:
         return None
-    why = api_of(candidate.provider).untranslatable(facts.body.readable)
+    why = api_of(candidate.provider).untranslatable(facts.body)
     return (UNTRANSLATABLE, why) if why else None

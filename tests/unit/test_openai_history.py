@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from signalbox.anthropic.json_edit import Body
 from signalbox.openai.dialects import DIALECTS, Dialect
 from signalbox.openai.request import to_chat, untranslatable
 from signalbox.openai.translator import ChatTranslator
@@ -35,7 +36,7 @@ TURNS = st.tuples(
 
 def _body(body: dict[str, Any], dialect: Dialect, model: str) -> bytes:
     raw = json.dumps(body).encode()
-    return to_chat(raw, model=model, dialect=dialect, provider="provider", session=None).body
+    return to_chat(Body.parse(raw), model=model, dialect=dialect, provider="provider", session=None).body
 
 
 @settings(max_examples=300)
@@ -44,7 +45,7 @@ def test_any_body_becomes_one_that_the_provider_takes(body, dialect, model):
     try:
         sent = _body(body, dialect, model)
     except UntranslatableError:
-        assert untranslatable(json.dumps(body).encode())
+        assert untranslatable(Body.parse(json.dumps(body).encode()))
         return
     chat = json.loads(sent)
     check_order(chat, dialect)
@@ -265,7 +266,9 @@ def _request(
     body = {"messages": history, "tools": [READ], "max_tokens": 100}
     body |= {"thinking": {"type": "adaptive"}} if thinks else {}
     row = DIALECTS[dialect]
-    request = to_chat(json.dumps(body).encode(), model=model, dialect=row, provider=provider, session=None)
+    request = to_chat(
+        Body.parse(json.dumps(body).encode()), model=model, dialect=row, provider=provider, session=None
+    )
     return ChatTranslator(request, row, provider, model, f"seed{len(history)}")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
+from signalbox.anthropic.json_edit import Body
 from signalbox.openai.incoming import (
     ContentBlock,
     Piece,
@@ -67,7 +68,7 @@ def test_arguments_keep_their_value(value: Any):
     ids=str,
 )
 def test_a_function_is_a_tool_that_the_client_runs(tool, is_function):
-    tools = read_offered(json.dumps({"tools": [tool]}).encode()).tools
+    tools = read_offered(Body.parse(json.dumps({"tools": [tool]}).encode())).tools
     assert isinstance(tools, list)
     assert isinstance(tools[0], Tool)
     assert tools[0].is_function is is_function
@@ -76,7 +77,7 @@ def test_a_function_is_a_tool_that_the_client_runs(tool, is_function):
 @settings(max_examples=300)
 @given(BODIES)
 def test_any_object_can_be_read(body: dict[str, Any]):
-    read_offered(json.dumps(body).encode())
+    read_offered(Body.parse(json.dumps(body).encode()))
     read_request(json.dumps(body).encode())
 
 

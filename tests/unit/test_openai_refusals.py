@@ -25,7 +25,9 @@ def asked(dialect: str, model: str, refused: Collection[str], **fields: Any) -> 
     """What is sent where this is remembered."""
     raw = json.dumps({"messages": CALLED, "max_tokens": 100, **fields}).encode()
     row = taught(DIALECTS[dialect], model, refused)
-    body: dict[str, Any] = json.loads(to_chat(raw, model=model, dialect=row, provider="p", session=None).body)
+    body: dict[str, Any] = json.loads(
+        to_chat(Body.parse(raw), model=model, dialect=row, provider="p", session=None).body
+    )
     return body
 
 

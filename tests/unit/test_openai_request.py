@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from signalbox.anthropic.json_edit import Body
 from signalbox.openai.dialects import DIALECTS
 from signalbox.openai.request import ChatRequest, thinking_of, to_chat, untranslatable
 from signalbox.routing.translator import UntranslatableError
@@ -25,7 +26,7 @@ def _chat(body: dict[str, Any] | str, dialect: str = "generic", **fields: Any) -
         body if isinstance(body, str) else json.dumps({"messages": [{"role": "user", "content": "x"}]} | body)
     )
     given = {"model": "some-model", "provider": "provider", "session": None, **fields}
-    return to_chat(raw.encode(), dialect=DIALECTS[dialect], **given)
+    return to_chat(Body.parse(raw.encode()), dialect=DIALECTS[dialect], **given)
 
 
 def _told(sent: ChatRequest) -> dict[str, Any]:
@@ -70,6 +71,38 @@ def test_arguments_and_schemas_keep_their_bytes():
     assert schema.encode() in sent
 
 
+def _of_result(told: str) -> bytes:
+    """The content of a tool's result, as JSON that is sent."""
+    call = '{"type":"tool_use","id":"t","name":"Read","input":{}}'
+    result = f'{{"type":"tool_result","tool_use_id":"t",{told}}}'
+    messages = f'[{{"role":"assistant","content":[{call}]}},{{"role":"user","content":[{result}]}}]'
+    sent = msgspec.json.decode(_chat(f'{{"messages":{messages}}}').body, type=_Sent)
+    return bytes(sent.messages[1].content)
+
+
+class _SentMessage(msgspec.Struct):
+    content: msgspec.Raw
+
+
+class _Sent(msgspec.Struct):
+    messages: list[_SentMessage]
+
+
+@pytest.mark.parametrize(
+    ("told", "sent"),
+    [
+        (r'"content":"\u2713 a\/b"', rb'"\u2713 a\/b"'),
+        (r'"content":"\u2713 a","is_error":true', rb'"Error: \u2713 a"'),
+        (r'"content":" \n\u00a0"', b'"(no output)"'),
+        ('"content":""', b'"(no output)"'),
+        ('"content":null', b'"(no output)"'),
+        ('"content":["a",{"type":"text","text":"b"}]', rb'"a\nb"'),
+    ],
+)
+def test_a_result_that_is_one_text_keeps_its_json(told, sent):
+    assert _of_result(told) == sent
+
+
 def test_a_session_is_the_key_of_the_cache_where_there_is_such_a_field():
     assert json.loads(_chat({}, "openai", session="s").body)["prompt_cache_key"] == "s"
     assert "prompt_cache_key" not in json.loads(_chat({}, "openai").body)
@@ -93,7 +126,7 @@ UNTRANSLATABLE = [
 @pytest.mark.parametrize(("body", "why"), UNTRANSLATABLE, ids=lambda value: str(value)[:40])
 def test_some_requests_only_anthropic_can_serve(body, why):
     raw = json.dumps({"messages": [], **body}).encode()
-    assert untranslatable(raw).startswith(why)
+    assert untranslatable(Body.parse(raw)).startswith(why)
     with pytest.raises(UntranslatableError, match=re.escape(why)):
         _chat(body)
 
@@ -111,15 +144,15 @@ def test_some_requests_only_anthropic_can_serve(body, why):
     ids=str,
 )
 def test_all_others_can_be_translated(body):
-    assert untranslatable(json.dumps(body).encode()) == ""
+    assert untranslatable(Body.parse(json.dumps(body).encode())) == ""
 
 
 @pytest.mark.parametrize(
     "raw",
-    ["", "[]", "5", "{", '{"messages":[{"role":"user","content":[1e999]}]}', '{"system":"\\ud800"}']
-    + [
-        '{"messages":[{"role":"user","content":' + "[" * depth + "]" * depth + "}]}"
-        for depth in (900, 90_000)
+    [
+        '{"messages":[{"role":"user","content":[1e999]}]}',
+        '{"system":"\\ud800"}',
+        '{"messages":[{"role":"user","content":' + "[" * 900 + "]" * 900 + "}]}",
     ],
     ids=lambda raw: raw[:50],
 )
@@ -149,7 +182,7 @@ def test_a_long_conversation_takes_no_time():
 
 def _time(raw: bytes) -> float:
     start = perf_counter()
-    to_chat(raw, model="m", dialect=DIALECTS["gemini"], provider="p", session=None)
+    to_chat(Body.parse(raw), model="m", dialect=DIALECTS["gemini"], provider="p", session=None)
     return perf_counter() - start
 
 
@@ -295,7 +328,7 @@ SEARCH_DROPPED = {"type": "web_search_20250305", "name": "web_search"}
 
 def _dropped(dialect: str = "generic", model: str = "some-model", **fields: Any) -> str:
     raw = json.dumps({"messages": [{"role": "user", "content": "Hello"}], **fields}).encode()
-    sent = to_chat(raw, model=model, dialect=DIALECTS[dialect], provider="provider", session=None)
+    sent = to_chat(Body.parse(raw), model=model, dialect=DIALECTS[dialect], provider="provider", session=None)
     return next((note for note in sent.notes if note.startswith("dropped: ")), "").removeprefix("dropped: ")
 
 
@@ -357,9 +390,3 @@ def test_one_call_at_a_time_is_named_where_it_cannot_be_asked():
 def test_names_are_few_and_fit_for_a_log():
     assert _dropped(**{"\x1b[31m\n": 1, "x" * 41: 1, "": 1}) == "(odd name), (odd name), (odd name)"
     assert _dropped(**{f"f{n}": 1 for n in range(20)}) == "f0, f1, f2, f3, f4, f5, f6, f7, 12 more"
-
-
-def test_a_name_that_is_no_text_hinders_nothing():
-    raw = b'{"messages":[{"role":"user","content":"Hello"}],"\xff":1}'
-    sent = to_chat(raw, model="m", dialect=DIALECTS["generic"], provider="p", session=None)
-    assert json.loads(sent.body)["messages"] == [{"role": "user", "content": "Hello"}]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from signalbox.anthropic.answer_facts import AnswerFacts
 from signalbox.anthropic.api import Usage
+from signalbox.anthropic.json_edit import Body
 from signalbox.anthropic.reader import MessagesReader, Rewrites
 from signalbox.anthropic.writer import LARGEST
 from signalbox.openai.dialects import DIALECTS
@@ -394,7 +395,11 @@ def _again(dialect: str, model: str, message: dict) -> dict:
         "tools": [READ],
     }
     request = to_chat(
-        json.dumps(body).encode(), model=model, dialect=DIALECTS[dialect], provider="fake", session=None
+        Body.parse(json.dumps(body).encode()),
+        model=model,
+        dialect=DIALECTS[dialect],
+        provider="fake",
+        session=None,
     )
     messages = json.loads(request.body)["messages"]
     return next((one for one in messages if one["role"] == "assistant"), {})
@@ -456,7 +461,7 @@ def test_no_id_is_longer_than_a_provider_takes_whoever_made_it(dialect):
     ]
     body = {"messages": [{"role": "assistant", "content": calls}, {"role": "user", "content": results}]}
     raw = json.dumps(body).encode()
-    request = to_chat(raw, model="m", dialect=DIALECTS[dialect], provider="fake", session=None)
+    request = to_chat(Body.parse(raw), model="m", dialect=DIALECTS[dialect], provider="fake", session=None)
     assistant, *tools = json.loads(request.body)["messages"][: len(LONG) + 1]
     ids = [call["id"] for call in assistant["tool_calls"]]
     assert all(len(id) <= most for id in ids), ids

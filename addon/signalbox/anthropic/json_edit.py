@@ -179,6 +179,11 @@ class Body:
         place = self._places.get(name)
         return None if place is None else self.raw[place.value : place.end]
 
+    def view(self, name: str) -> memoryview | None:
+        """What is decoded of one value, without a copy."""
+        place = self._places.get(name)
+        return None if place is None else memoryview(self.readable)[place.value : place.end]
+
     def get[T](self, name: str, type: type[T]) -> T | None:
         """The decoded value (cached); None if the field is absent or has another type."""
         key = (name, type)
@@ -188,11 +193,10 @@ class Body:
         return found
 
     def _decode(self, name: str, type: Any) -> Any:
-        place = self._places.get(name)
-        if place is None:
+        if (view := self.view(name)) is None:
             return None
         try:
-            return msgspec.json.decode(memoryview(self.readable)[place.value : place.end], type=type)
+            return msgspec.json.decode(view, type=type)
         except UNREADABLE:
             return None
 

@@ -50,6 +50,8 @@ class ContentPart(msgspec.Struct, frozen=True):
 
 def content_of(parts: Sequence[ContentPart], by: str = "\n") -> str | list[dict[str, Any]]:
     """One string if possible, which all servers understand (openai-chat.md, 1)."""
+    if len(parts) == 1 and not (parts[0].media or parts[0].cache):
+        return parts[0].text if has_text(parts[0].text) else ""
     if any(part.media or part.cache for part in parts):
         return [part.sent for part in parts]
     return join_texts((part.text for part in parts), by)
@@ -69,23 +71,22 @@ class ContentReader:
 
     def of(self, piece: Piece) -> list[ContentPart]:
         """The parts of one block, without blank ones. Its `cache_control` goes to the last part."""
-        source = (
-            piece.source if isinstance(piece, ContentBlock) and isinstance(piece.source, Source) else Source()
-        )
-        if isinstance(piece, ContentBlock) and piece.type == "image":
-            parts = [self._image(source)]
-        elif isinstance(piece, ContentBlock) and piece.type == "document":
-            parts = self._document(piece, source)
+        if isinstance(piece, ContentBlock) and piece.type in ("image", "document"):
+            source = piece.source if isinstance(piece.source, Source) else Source()
+            found = [self._image(source)] if piece.type == "image" else self._document(piece, source)
+            parts = [part for part in found if part.media or has_text(part.text)]
         else:
-            parts = [ContentPart(text_in(piece))]
-        parts = [part for part in parts if part.media or has_text(part.text)]
+            text = text_in(piece)
+            parts = [ContentPart(text)] if has_text(text) else []
         if parts and (cache := self.cache(piece)):
             parts[-1] = msgspec.structs.replace(parts[-1], cache=cache)
         return parts
 
     def cache(self, piece: Piece) -> dict[str, str] | None:
         """The block's `cache_control`, for models that need it (openai-chat.md, 1)."""
-        marker = as_object(piece.cache_control) if self._caches and isinstance(piece, ContentBlock) else {}
+        if not self._caches or not isinstance(piece, ContentBlock):
+            return None
+        marker = as_object(piece.cache_control)
         if marker.get("type") != "ephemeral":
             return None
         ttl = marker.get("ttl")
@@ -164,10 +165,20 @@ class AssistantWriter:
 
     def of(self, messages: Iterable[Message]) -> AssistantMessage | None:
         """Merges consecutive messages into one; None if nothing is left to send."""
-        blocks = [piece for message in messages for piece in pieces(message.content)]
-        uses = [block for block in blocks if _is_call(block)]
-        thoughts = [block for block in blocks if isinstance(block, ContentBlock) and block.type == "thinking"]
-        parts = [part for piece in blocks if not _is_call(piece) for part in self._parts_of(piece)]
+        uses: list[ContentBlock] = []
+        thoughts: list[ContentBlock] = []
+        parts: list[ContentPart] = []
+        carriers: list[ContentBlock] = []
+        for said in messages:
+            for piece in pieces(said.content):
+                if _is_call(piece):
+                    uses.append(piece)
+                    carriers.append(piece)
+                    continue
+                if isinstance(piece, ContentBlock) and piece.type == "thinking":
+                    thoughts.append(piece)
+                    carriers.append(piece)
+                parts += self._parts_of(piece)
         if not uses and not parts:
             return None
         payloads = [self._carried(block) for block in thoughts]
@@ -178,16 +189,16 @@ class AssistantWriter:
             message["content"] = content_of(parts)
         elif self._dialect.empty_content:
             message["content"] = None
-        message |= _details(map(self._carried, blocks), renamed) or self._thinking(
+        message |= _details(map(self._carried, carriers), renamed) or self._thinking(
             thoughts, payloads, called=bool(calls)
         )
         if calls:
             message["tool_calls"] = written
         return AssistantMessage(message, calls)
 
-    def _parts_of(self, piece: Piece) -> Iterable[ContentPart]:
+    def _parts_of(self, piece: Piece) -> list[ContentPart]:
         """The parts of a block; media are replaced by text, since an assistant message holds none."""
-        return (part if not part.media else ContentPart("[media omitted]") for part in self._parts.of(piece))
+        return [part if not part.media else ContentPart("[media omitted]") for part in self._parts.of(piece)]
 
     def _calls(
         self, blocks: list[ContentBlock], late: str
@@ -231,13 +242,11 @@ class AssistantWriter:
         wanted = replay == "every" or (replay == "calls" and called)
         return {self._dialect.reasoning: self._dialect.placeholder} if wanted and not self._off else {}
 
-    def _carried(self, piece: Piece) -> dict[str, Any]:
+    def _carried(self, piece: ContentBlock) -> dict[str, Any]:
         """The payload that an earlier answer of this provider stored in a signature or in the id of a
         call."""
-        if isinstance(piece, ContentBlock) and piece.type == "thinking":
+        if piece.type == "thinking":
             return payload_of(as_text(piece.signature), self._provider)
-        if not _is_call(piece):
-            return {}
         extra = unpack(as_text(piece.id))[1]
         return extra if extra.get("by", self._provider) == self._provider else {}
 
@@ -359,21 +368,25 @@ class History:
             return
         self._notes["results without a call"] += 1
         yield ContentPart("[result of an earlier tool call]")
-        yield from self._parts.read(piece.content)
+        yield from self._parts.read(piece.inner)
 
     def _result(self, call: HistoryCall, block: ContentBlock | None, media: list[ContentPart]) -> Sent:
-        """A `tool` message, which holds text only; media are appended to `media`."""
+        """A `tool` message, which holds text only; media are appended to `media`. A result that is one text
+        is sent as the JSON in which it came."""
         if block is None:
             self._notes["missing results"] += 1
             return {"role": "tool", "tool_call_id": call.sent, "content": _NO_RESULT}
-        parts = self._parts.read(block.content)
+        cache = self._parts.cache(block)
+        if block.holds_text and not cache:
+            said = bytes(block.content)
+            told = b'"Error: %b' % said[1:] if block.is_error is True else said
+            return {"role": "tool", "tool_call_id": call.sent, "content": msgspec.Raw(told)}
+        parts = self._parts.read(block.inner)
         shown = [part for part in parts if part.media]
         if shown:
             media += [ContentPart(f"[media returned by {call.name}]"), *shown]
         text = join_texts(part.text for part in parts) or (_ELSEWHERE if shown else _NO_OUTPUT)
-        content = ContentPart(
-            f"Error: {text}" if block.is_error is True else text, cache=self._parts.cache(block)
-        )
+        content = ContentPart(f"Error: {text}" if block.is_error is True else text, cache=cache)
         return {"role": "tool", "tool_call_id": call.sent, "content": content_of([content])}
 
 

@@ -40,6 +40,8 @@ def pack(id: str, extra: dict[str, Any]) -> str:
 def unpack(id: str) -> tuple[str, dict[str, Any]]:
     """The provider's own id, and the object that the id carries. An id that carries nothing is returned
     unchanged, with `{}`."""
+    if _MARK not in id:
+        return id, {}
     shown, _, carried = id.partition(_MARK)
     extra = _decode(carried)
     if not extra:
@@ -136,6 +138,8 @@ def sign(provider: str, text: str, payload: dict[str, Any]) -> str:
 
 def payload_of(signature: str, provider: str) -> dict[str, Any]:
     """The payload; empty if the thinking is not from this provider."""
+    if not signature.startswith(MADE_HERE):
+        return {}
     prefix, *parts = signature.split(".")
     ours = prefix == MADE_HERE and len(parts) == 3 and parts[0] == provider
     return (_decode(parts[2]) or {}) if ours else {}

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from signalbox.anthropic.json_edit import UNREADABLE
+from signalbox.anthropic.json_edit import UNREADABLE, Body
 from signalbox.routing.translator import UntranslatableError
 
 type Object = dict[str, Any]
@@ -36,6 +36,9 @@ def as_text(value: object) -> str:
 
 _ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*+)(\\u[0-9a-fA-F]{4}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?)")
 """In JSON: escaped backslashes, and then an escaped character or surrogate pair."""
+
+_TEXT = re.compile(rb'"')
+_MAYBE_BLANK = re.compile(rb'"(?:\s|[\x80-\xff]|\\[nrtu][0-9a-fA-F]{0,4})*+"')
 
 type Odd = str | int | float | bool | list[Any] | None
 """In place of an object."""
@@ -83,7 +86,7 @@ class Change(msgspec.Struct):
     definition: Tool | Odd = None
 
 
-class ContentBlock(msgspec.Struct):
+class ContentBlock(msgspec.Struct, gc=False):
     """A content block, or any object in its place."""
 
     type: Any = None
@@ -105,7 +108,18 @@ class ContentBlock(msgspec.Struct):
     stderr: Any = None
     error_code: Any = None
     cache_control: Any = None
-    content: Content = None
+    content: msgspec.Raw = msgspec.Raw(b"null")
+    """Of a result: most of a long conversation."""
+
+    @property
+    def inner(self) -> Content:
+        """`content`, decoded. Raises UntranslatableError."""
+        return _decode(_content, self.content)
+
+    @property
+    def holds_text(self) -> bool:
+        """Whether `content` is one text that says something. It is not decoded."""
+        return _TEXT.match(self.content) is not None and not _MAYBE_BLANK.fullmatch(self.content)
 
     @property
     def arguments(self) -> str:
@@ -123,7 +137,7 @@ class ContentBlock(msgspec.Struct):
             return "{}"
 
 
-class Message(msgspec.Struct):
+class Message(msgspec.Struct, gc=False):
     role: Any = None
     content: Content = None
 
@@ -140,7 +154,7 @@ class Offered(msgspec.Struct):
 class MessagesRequest(Offered, dict=True):
     """The fields that can be translated."""
 
-    messages: msgspec.Raw = msgspec.Raw(b"null")
+    messages: list[Message | Odd] | Unlisted = None
     system: Content = None
     max_tokens: Any = None
     stream: Any = None
@@ -154,9 +168,7 @@ class MessagesRequest(Offered, dict=True):
 
     @cached_property
     def turns(self) -> list[Message]:
-        """Decodes one message at a time, so that other threads run between. Raises UntranslatableError."""
-        messages = (_decode(_message, raw) for raw in as_list(_decode(_list, self.messages)))
-        return [message for message in messages if isinstance(message, Message)]
+        return [message for message in as_list(self.messages) if isinstance(message, Message)]
 
 
 def _unescaped(found: re.Match[bytes]) -> bytes:
@@ -167,25 +179,25 @@ def _unescaped(found: re.Match[bytes]) -> bytes:
 
 
 _incoming = msgspec.json.Decoder(MessagesRequest)
-_offered = msgspec.json.Decoder(Offered)
-_list: msgspec.json.Decoder[list[msgspec.Raw] | Unlisted] = msgspec.json.Decoder(list[msgspec.Raw] | Unlisted)
-_message: msgspec.json.Decoder[Message | Odd] = msgspec.json.Decoder(Message | Odd)
+_offered: dict[str, msgspec.json.Decoder[Any]] = {
+    field.name: msgspec.json.Decoder(field.type) for field in msgspec.structs.fields(Offered)
+}
+_content: msgspec.json.Decoder[Content] = msgspec.json.Decoder(Content)
 
 
 def read_request(raw: bytes) -> MessagesRequest:
     """Reads a Messages body. Raises UntranslatableError if it is not a JSON object, is nested too deeply, or
     holds a number that is too large."""
-    incoming = _decode(_incoming, raw)
-    _ = incoming.turns
-    return incoming
+    return _decode(_incoming, raw)
 
 
-def read_offered(raw: bytes) -> Offered:
+def read_offered(body: Body) -> Offered:
     """Reads only the fields of `Offered`. Raises UntranslatableError."""
-    return _decode(_offered, raw)
+    views = ((name, body.view(name), decoder) for name, decoder in _offered.items())
+    return Offered(**{name: _decode(decoder, view) for name, view, decoder in views if view is not None})
 
 
-def _decode[T](decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw) -> T:
+def _decode[T](decoder: msgspec.json.Decoder[T], raw: bytes | memoryview | msgspec.Raw) -> T:
     try:
         return decoder.decode(raw)
     except UNREADABLE as error:
@@ -219,7 +231,7 @@ def text_in(piece: Piece) -> str:
             state = "available now" if piece.type == "tool_addition" else "no longer available"
             return f"[The tool {_changed_tool(piece)} is {state}.]"
     fields = (piece.title, piece.context, piece.url, piece.source, piece.text, piece.error_code)
-    return join_texts((*map(_text_of_value, (*fields, piece.stdout, piece.stderr)), text_in(piece.content)))
+    return join_texts((*map(_text_of_value, (*fields, piece.stdout, piece.stderr)), text_in(piece.inner)))
 
 
 def join_texts(texts: Iterable[str], by: str = "\n") -> str:

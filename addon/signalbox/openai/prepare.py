@@ -56,9 +56,9 @@ def prepare_chat(
     UntranslatableError."""
     provider, model = candidate.provider, candidate.model or facts.asked or ""
     row = taught(dialect(provider), model, constraints.rejected)
-    raw, notes = _for_this_provider(candidate, incoming.body, constraints)
+    asked, notes = _for_this_provider(candidate, incoming.body, constraints)
     session = _alias(facts.session, constraints.key)
-    request = to_chat(raw, model=model, dialect=row, provider=provider.name, session=session)
+    request = to_chat(asked, model=model, dialect=row, provider=provider.name, session=session)
     edits = configured_edits(candidate)
     body = request.body
     if edits.set or edits.drop:
@@ -96,7 +96,7 @@ def prepare_chat(
 
 def _for_this_provider(
     candidate: Candidate, body: Body, constraints: ProviderConstraints
-) -> tuple[bytes, list[str]]:
+) -> tuple[Body, list[str]]:
     """The Messages body without thinking of other providers, with `max_tokens` bounded, and notes on both."""
     edits: Sequence[Edit] = ()
     notes = []
@@ -107,8 +107,7 @@ def _for_this_provider(
             notes.append(dropped_thinking(dropped.count))
     bounded = lowered_max_tokens(candidate, body)
     raw = body.edited(set=bounded.set, edits=edits)
-    # half of a surrogate pair cannot be written as UTF-8
-    return raw if body.readable is body.raw else Body.parse(raw).readable, [*notes, *bounded.notes]
+    return body if raw is body.raw else Body.parse(raw), [*notes, *bounded.notes]
 
 
 def _continuing(provider: Provider, row: Dialect) -> Provider:

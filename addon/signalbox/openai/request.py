@@ -3,12 +3,12 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from types import UnionType
 from typing import Any
 
 import msgspec
 
+from signalbox.anthropic.json_edit import Body
 from signalbox.anthropic.privacy import BILLING
 from signalbox.anthropic.unsupported_fields import EFFORTS
 from signalbox.openai.dialects import Dialect, matches_any
@@ -121,32 +121,32 @@ class ChatRequest(msgspec.Struct, frozen=True):
     """Whether the last message is the assistant's, so that the model continues it."""
 
 
-def untranslatable(raw: bytes) -> str:
+def untranslatable(body: Body) -> str:
     """The reason for people why no provider of chat completions can serve a request, else empty. Decodes
     the tools and a few small fields only."""
     try:
-        return untranslatable_tools(read_offered(raw))
+        return untranslatable_tools(read_offered(body))
     except UntranslatableError as error:
         return str(error)
 
 
-def to_chat(raw: bytes, *, model: str, dialect: Dialect, provider: str, session: str | None) -> ChatRequest:
-    """Translates `raw`, a Messages body without the thinking of other providers. `session` is the id of the
+def to_chat(body: Body, *, model: str, dialect: Dialect, provider: str, session: str | None) -> ChatRequest:
+    """Translates `body`, a Messages body without the thinking of other providers. `session` is the id of the
     conversation, for the provider's prompt cache. Raises only UntranslatableError."""
     try:
-        asked = read_request(raw)
+        asked = read_request(body.readable)
         if why := untranslatable_tools(asked):
             raise UntranslatableError(why)
-        return _Writing(raw, asked, model, dialect, provider).request(session)
+        return _Writing(body, asked, model, dialect, provider).request(session)
     except RecursionError:
         raise UntranslatableError("the request is nested too deeply") from None
 
 
 class _Writing:
     def __init__(
-        self, raw: bytes, asked: MessagesRequest, model: str, dialect: Dialect, provider: str
+        self, came: Body, asked: MessagesRequest, model: str, dialect: Dialect, provider: str
     ) -> None:
-        self._raw = raw
+        self._came = came
         self._asked = asked
         self._model = model
         self._dialect = dialect
@@ -185,11 +185,16 @@ class _Writing:
             shows_thinking=thinking.is_shown,
             stops=tuple(body.get("stop", ())),
             continues=continues,
-            notes=self._all_notes(dropped_fields(self._raw, asked, body)),
+            notes=self._all_notes(dropped_fields(self._came, asked, body)),
         )
 
     def _tools(self) -> dict[str, Tool]:
-        added = (defined_by(piece) for message in self._asked.turns for piece in pieces(message.content))
+        added = [
+            defined_by(piece)
+            for message in self._asked.turns
+            for piece in pieces(message.content)
+            if isinstance(piece, ContentBlock) and piece.type == "tool_addition"
+        ]
         return functions([*as_list(self._asked.tools), *added])
 
     def _has_calls(self) -> bool:
@@ -285,27 +290,22 @@ _EMPTY = (b"null", b"[]", b"{}", b'""')
 _PLAIN = re.compile(r"[\w.-]{1,40}")
 _MOST_NAMED = 8
 
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
-
-def dropped_fields(raw: bytes, asked: MessagesRequest, sent: Mapping[str, Any]) -> str:
-    """Fields and tools of the Messages body `raw` that the chat body `sent` does not have, for the log,
+def dropped_fields(came: Body, asked: MessagesRequest, sent: Mapping[str, Any]) -> str:
+    """Fields and tools of the Messages body `came` that the chat body `sent` does not have, for the log,
     separated by commas. `stop_sequences` are listed if some were dropped.
 
     Not listed: empty values, fields that do not change an answer (`metadata`, `diagnostics`,
     `cache_control`), `thinking` and effort, which are adapted to each model, and fields inside messages.
     """
-    names = [name if _PLAIN.fullmatch(name) else "(odd name)" for name in _dropped_names(raw, asked, sent)]
+    names = [name if _PLAIN.fullmatch(name) else "(odd name)" for name in _dropped_names(came, asked, sent)]
     more = [f"{len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else []
     return ", ".join([*names[:_MOST_NAMED], *more])
 
 
-def _dropped_names(raw: bytes, asked: MessagesRequest, sent: Mapping[str, Any]) -> Iterator[str]:
-    fields: dict[str, msgspec.Raw] = {}
-    with suppress(UnicodeDecodeError):  # a name that is not UTF-8
-        fields = _members.decode(raw)
-    for name, value in fields.items():
-        if not _is_translated(name, asked, sent) and bytes(value) not in _EMPTY:
+def _dropped_names(came: Body, asked: MessagesRequest, sent: Mapping[str, Any]) -> Iterator[str]:
+    for name in came.names():
+        if not _is_translated(name, asked, sent) and came.value(name) not in _EMPTY:
             yield name
     once = as_object(asked.tool_choice).get("disable_parallel_tool_use") is True
     if once and "tools" in sent and "parallel_tool_calls" not in sent:
