@@ -1,4 +1,4 @@
-"""What is known of one request, from its head to its record: the one value that travels along."""
+"""The state of one request, from its head to its record."""
 
 import re
 from collections.abc import Mapping
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
 
 
 type RequestKind = Literal["messages", "count_tokens", "models", "pipe", "own", "refused"]
-"""What is done with a request: routed (the first two), answered with the merged model list, piped through
-untouched, answered by the router itself, or refused."""
+"""How a request is handled: routed (the first two), answered with the merged model list, passed through
+unchanged, answered by the router itself, or refused."""
 
 type Ending = Literal["done", "error", "cancelled"]
 
 LONGEST = 500
-"""Characters of a name that a header tells at the most; a client's model may be of any length."""
+"""Characters of the longest name in a header; a client's model may be of any length."""
 
 _IDS = ("request-id", "x-request-id", "apim-request-id", "x-generation-id")
-"""Headers by which providers name a request: Anthropic's, OpenAI's and most others', Azure's, OpenRouter's
+"""Headers with a provider's id of a request: Anthropic's, OpenAI's and most others', Azure's, OpenRouter's
 (anthropic-messages.md, 9; openai-chat.md, 5 and 6; providers.md)."""
 _ID = re.compile(r"[\w.:/=+-]{1,200}", re.ASCII)
 
 PLAIN = " !#$&'()*+,/:;=?@[]^`{|}~"
-"""What stands in a header's value as it is, beside letters and digits."""
+"""Characters that are not escaped in a header's value, besides letters and digits."""
 
 
 def upstream_request_id(headers: Mapping[str, str]) -> str:
-    """The id by which the provider that answers with these headers knows the request, or nothing."""
+    """The provider's id of the request, from the headers of its answer; empty if there is none."""
     lower = {name.lower(): value for name, value in headers.items()}
     return next((lower[name] for name in _IDS if _ID.fullmatch(lower.get(name, ""))), "")
 
@@ -55,9 +55,9 @@ class HiddenBody(NamedTuple):
 
 
 class Exchange:
-    """One request and its answer. `rules` are those in force when it began, and stay.
+    """One request and its answer. `rules` are those in force when it began; they do not change.
 
-    Times are seconds of a monotonic clock, but for `ts`. `id` is the flow's.
+    Times are seconds of a monotonic clock, except `ts`. `id` is the flow's.
     """
 
     def __init__(
@@ -81,27 +81,27 @@ class Exchange:
         self._provenance = provenance
         self.facts: Facts | None = None
         self.provider: Provider | None = None
-        """The one that is asked, or whose answer the router gives itself. None until that is decided."""
+        """The provider that is asked, or for which the router answers itself. None until that is decided."""
         self.label = "none"
-        """The rule's, for the log and `x-signalbox-rule`."""
+        """The rule's label, for the log and `x-signalbox-rule`."""
         self.reason = ""
-        """Why it goes there, as in the line `dispatch:`."""
+        """Why the request goes to its provider, as in the log line `dispatch:`."""
         self.rule: Rule | None = None
-        """The one that matched."""
+        """The rule that matched."""
         self.skipped: tuple[Skip, ...] = ()
         """Targets that the plan skipped."""
         self.failed_open = False
-        """Whether an error in the router sends it on as it came."""
+        """Whether it is passed on unchanged because of an error in the router."""
         self.dispatch: Dispatch | None = None
-        """Makes the attempts, where a rule decided."""
+        """Makes the attempts, if a rule matched."""
         self.attempts: list[Attempt] = []
         """In order; the last one may be under way."""
         self.renewed: Provider | None = None
-        """The provider that is asked, as the rules have it after a command printed another key."""
+        """The provider that is asked, with the key that its command has printed meanwhile."""
         self.hidden: dict[str, tuple[list[str], list[str]]] = {}
-        """Header to what a person sees of its values, and the values: put back when the request is sent."""
+        """By header: its masked values, which the flow shows, and its real values, which are sent."""
         self.path = self.shown_path = ""
-        """Path and query of the flow's request, and what a person sees of them."""
+        """Path and query of the request, and the same with secrets masked."""
         self.asked_path = ""
         """Path and query of the client's request."""
         self.hidden_body: HiddenBody | None = None
@@ -109,51 +109,51 @@ class Exchange:
         self.close_after_response = False
         """Whether the client wants its connection closed after the answer."""
         self.answer: AnswerFacts | None = None
-        """Facts of the answer that the client gets, where it is a provider's."""
+        """Facts of the answer that the client gets, if it is a provider's."""
         self.outcome: Outcome | None = None
-        """How the last attempt ended, where anything but its answer decided that."""
+        """The outcome of the last attempt, if something else than its answer decided it."""
         self.first_byte: float | None = None
         """When the first byte of the answer went to the client."""
         self.head_given = False
-        """Whether the client has an early response head, of no provider's answer."""
+        """Whether the client got an early response head, before any answer."""
         self.failed_notes: list[dict[str, Any]] = []
-        """What was noted in the flows of failed attempts, which do not know yet how many follow."""
+        """The metadata of the flows of failed attempts, to be completed with the number of attempts."""
         self.ending: Ending = "done"
         self.recorded = False
         self._answer_began = False
 
-    # what is done with it
+    # how it is handled
 
     def refuse(self) -> None:
-        """Answer with an error before the request is routed."""
+        """It is answered with an error before it is routed."""
         self.kind = "refused"
 
     def pipe(self) -> None:
-        """It passes to the upstream untouched, and so does the answer."""
+        """Request and answer are passed through unchanged."""
         self.kind = "pipe"
 
     def plan(self, chosen: Plan) -> None:
-        """A rule decided, or none did."""
+        """Takes over the plan, whether a rule matched or not."""
         self.rule, self.label, self.reason = chosen.rule, chosen.label, chosen.reason
         self.skipped = chosen.skipped
 
     def fail_open(self) -> None:
-        """An error in the router: the request passes as it came, see `pass_on`."""
+        """An error in the router: the request is passed on unchanged, see `pass_on`."""
         self.failed_open = True
         self.label = "fail-open"
 
     def pass_on(self, provider: Provider, reason: str, now: float) -> None:
-        """The request goes there as it came: no rule decided."""
+        """The request goes to `provider` unchanged, because no rule matches."""
         self.provider, self.reason = provider, reason
         self.attempts.append(Attempt.passed_on(provider, self.model, now))
 
     def mask(self, path: str, shown_path: str, hidden: dict[str, tuple[list[str], list[str]]]) -> None:
-        """The flow's request shows `shown_path` for `path`, and masks for the values of some headers."""
+        """The flow's request shows `shown_path` instead of `path`, and masked values of some headers."""
         self.path, self.shown_path, self.hidden = path, shown_path, hidden
 
     @property
     def is_messages_request(self) -> bool:
-        """Whether it is routed: a request to one of the two messages paths."""
+        """Whether it is a request to one of the two messages paths, which are routed."""
         return self.kind in ("messages", "count_tokens")
 
     @property
@@ -163,23 +163,23 @@ class Exchange:
     # its attempts
 
     def begin(self, dispatch: "Dispatch", *, close_after_response: bool) -> None:
-        """A rule decided, and `dispatch` makes the attempts."""
+        """A rule matched, and `dispatch` makes the attempts."""
         self.dispatch, self.close_after_response = dispatch, close_after_response
 
     def start_attempt(self, attempt: Attempt) -> None:
-        """This attempt is sent now. The body of the one before is not needed any more."""
+        """The attempt is sent now. The body of the attempt before is released."""
         if self.attempts:
             self.attempts[-1].outgoing = None
         self.provider, self.outcome = attempt.provider, None
         self.attempts.append(attempt)
 
     def label_attempt(self, label: str) -> None:
-        """Note how the attempt goes: a status, `connect`, `timeout`, `stream_error` or `cancelled`."""
+        """Sets the label of the attempt: a status, `connect`, `timeout`, `stream_error` or `cancelled`."""
         if (attempt := self._under_way) is not None:
             attempt.label = label
 
     def on_response_head(self, status: int, headers: Mapping[str, str], now: float) -> None:
-        """The head of an answer has come, of this attempt and not yet judged."""
+        """The head of the attempt's answer has come; its outcome is still open."""
         if (attempt := self._under_way) is not None:
             attempt.status, attempt.head_at = status, now
             attempt.request_id = upstream_request_id(headers)
@@ -203,7 +203,7 @@ class Exchange:
         self._end_attempt(outcome, usage, now)
 
     def finish_attempt(self, outcome: Outcome | None, now: float) -> None:
-        """The attempt that was delivered is over; None where the client left."""
+        """The attempt whose answer was delivered has ended. `outcome` is None if the client left."""
         self._end_attempt(
             outcome or CANCELLED, self.answer.usage if self.answer is not None else Usage(), now
         )
@@ -218,15 +218,14 @@ class Exchange:
 
     @property
     def attempt_labels(self) -> tuple[str, ...]:
-        """`zai:429`, one each."""
+        """One `zai:429` per attempt."""
         return tuple(
             f"{attempt.provider.shown}:{attempt.label}" for attempt in self.attempts if attempt.label
         )
 
     def others(self, now: float) -> str:
-        """Why the targets of the chain beside the one under way did not answer, for people: `zai: 429,
-        rate_limit_error; kimi: circuit, open for another 42 s`. Each failure is told once. Empty where there
-        are none."""
+        """Why the other targets of the chain did not answer, for people: `zai: 429, rate_limit_error; kimi:
+        circuit, open for another 42 s`. Equal failures are listed once. Empty if there are none."""
         reasons = [
             (attempt.provider.shown, f"{attempt.label}, {attempt.detail}")
             for attempt in self.attempts
@@ -237,7 +236,7 @@ class Exchange:
         return "; ".join(dict.fromkeys(f"{name}: {why.rstrip(', ')}" for name, why in reasons))
 
     def failure_of_all(self, message: str, now: float) -> str:
-        """For people: `message`, which says what the last target did, and why the others did not answer."""
+        """For people: `message`, which is about the last target, and why the others did not answer."""
         assert self.provider is not None
         others = self.others(now)
         return f"{self.provider.shown} {message}" + (f"; {others}" if others else "")
@@ -245,37 +244,37 @@ class Exchange:
     # how it ends
 
     def give_early_head(self, status: int | None) -> None:
-        """The client gets the head of a stream before there is an answer. `status` is that of a head that
-        the attempt under way has had."""
+        """The client gets the head of a stream before there is an answer. `status` is that of the attempt's
+        answer, if its head has come."""
         self.head_given = True
         if status is not None:
             self.label_attempt(str(status))
 
     def answer_locally(self) -> None:
-        """The client gets an answer of the router's own in place of what the provider sent."""
+        """The client gets an answer that the router makes, instead of the provider's."""
         self.answer = None
 
     def conclude(self, outcome: Outcome) -> None:
-        """How the attempt ended whose answer the client gets, unless that was told before."""
+        """Sets the outcome of the attempt whose answer the client gets, unless it is set already."""
         if self.outcome is None:
             self.outcome = outcome
 
     def break_off(self, outcome: Outcome) -> None:
-        """The client gets no whole answer."""
+        """The client does not get the whole answer."""
         self.outcome, self.ending = outcome, "error"
 
     def fail(self) -> None:
-        """It ended with an error below the hooks."""
+        """mitmproxy ended the flow with an error."""
         if self.ending == "done":
             self.ending = "error"
 
     def cancel(self) -> None:
-        """The client left, or mitmproxy ends: no provider's failure."""
+        """The client left, or mitmproxy shuts down: no provider has failed."""
         self.ending = "cancelled"
         self.label_attempt("cancelled")
 
     def release(self) -> None:
-        """The request is over: mitmweb may keep its flow for long, and with it this."""
+        """The request is over. Releases what is large or secret, since mitmweb may keep the flow for long."""
         self.facts = self.dispatch = None
         self.failed_notes = []
         for attempt in self.attempts:
@@ -284,7 +283,7 @@ class Exchange:
         self.asked_path = ""
         self.caller = Caller(())
 
-    # of the target that is asked
+    # the target that is asked
 
     @property
     def outgoing(self) -> Outgoing | None:
@@ -303,34 +302,34 @@ class Exchange:
 
     @property
     def first_byte_limit(self) -> float:
-        """Seconds; an answer that is not streamed comes only when all of it is written."""
+        """Seconds until the first byte; longer if the answer is not streamed, which comes as a whole."""
         return self.timeout.first_byte_limit(streamed=self.wants_stream)
 
     def estimate(self) -> int:
-        """Input tokens to show where the provider reports none; takes its time where asked first."""
+        """Input tokens to show if the provider reports none. The first call is slow."""
         return self.facts.tokens_at(self.model) if self.facts is not None else 0
 
     @property
     def is_provenance_written(self) -> bool:
-        """Whether other routers with this state folder can know whose thinking was delivered."""
+        """Whether the issuers of delivered thinking are in the state folder, for other routers to read."""
         return self._provenance is None or self._provenance.is_written
 
     @property
     def provenance_key(self) -> bytes | None:
-        """Key of the digests of thinking blocks."""
+        """The key for digests of thinking blocks."""
         return self._provenance.key if self._provenance is not None else None
 
     # credentials
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The credentials that the provider asked gets: the target's, else those that the caller sent."""
+        """The credentials that the provider gets: the target's, else those that the caller sent."""
         if self.outgoing is not None:
             return self.outgoing.secrets
         return secrets_of(self.caller.headers, self.path)
 
     def redact(self, data: bytes) -> bytes:
-        """What the provider that is asked said, less the credentials that it was asked with."""
+        """Text of the provider, with the credentials that it got replaced."""
         return without_secrets(data, self.secrets)
 
     def redact_text(self, text: str) -> str:
@@ -344,7 +343,7 @@ class Exchange:
         return leak(self.outgoing.provider, path, headers, self.outgoing.login)
 
     def shown_key(self, provider: Provider) -> str | None:
-        """The caller's own credential, masked, where that is what this provider gets."""
+        """The caller's own credential, masked, if this provider gets it."""
         if provider.auth != "client":
             return None
         key = next((value for name, value in self.caller.headers if name.lower() in LOGIN), None)
@@ -354,14 +353,14 @@ class Exchange:
 
     @property
     def request_id(self) -> str:
-        """What the client knows this request by: the id that the provider whose answer it gets has for it,
-        as that can look it up; else `req_` and the flow's, which stands in mitmweb's address."""
+        """The id of this request for the client: the id of the provider whose answer it gets, with which the
+        provider's support can find it; else `req_` and the flow's id, which is in mitmweb's URL."""
         given = self.attempts[-1].request_id if self.attempts and not self.head_given else ""
         return given or f"req_{self.id}"
 
     def headers(self) -> dict[str, str]:
-        """Headers of every answer on the messages paths (the contract, section 3), as far as they are known.
-        If no target was asked, provider and model are those of the last one that was skipped."""
+        """The headers of every answer on the messages paths (the contract, section 3) that are known. If no
+        target was asked, provider and model are those of the last skipped target."""
         if not self.is_messages_request:
             return {}
         provider, model = self.provider.shown if self.provider else "", self.model

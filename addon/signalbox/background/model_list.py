@@ -1,4 +1,4 @@
-"""The merged model list: all providers that have one are asked at the same time (the contract, section 7)."""
+"""The merged model list: all providers with a list are asked at the same time (the contract, section 7)."""
 
 import asyncio
 import logging
@@ -41,11 +41,12 @@ STOCK = Path(__file__).with_name("stock.json")
 """Anthropic's current models, as the `anthropic` package 2.10 names them (`types/model_param.py`)."""
 
 LIMIT = 2.0
-"""Seconds for all pages of a provider: Claude Code waits 3 for the whole (claude-code-observed.md, 1)."""
+"""Seconds for all pages of a provider. Claude Code waits 3 s for the merged list (claude-code-observed.md,
+1)."""
 LARGEST = 4 * 1024 * 1024
-"""Bytes of a page, also decoded."""
+"""Bytes of the largest page, encoded and decoded."""
 PER_PAGE = 1000
-"""The most that Anthropic gives at once (anthropic-messages.md, 10)."""
+"""The largest page size that Anthropic allows (anthropic-messages.md, 10)."""
 
 _OF_THE_CALLERS_CONNECTION = HOP_BY_HOP | {"host", "content-length", "expect"}
 _OF_THE_WIRE = HOP_BY_HOP | {"content-length", "content-encoding"}
@@ -67,7 +68,7 @@ def ignore(status: int, headers: Mapping[str, str]) -> None:
 
 
 class FetchError(Exception):
-    """A list could not be fetched. The text says why and holds no secret."""
+    """A list could not be fetched. The text says why, and holds no secret."""
 
 
 class FetchRefusedError(FetchError):
@@ -95,8 +96,8 @@ async def fetch_models(
 ) -> list[ModelEntry]:
     """All pages of the provider's list.
 
-    `credential` is the caller where its own credentials go there, else the provider's key, or the token of
-    its login. `query` is added to the request; `observe` is called with the head of each response; all pages
+    `credential` is the caller if its own credentials are used, else the provider's key or the token of its
+    login. `query` is added to the request. `observe` is called with the head of each response. All pages
     together may take `limit` seconds. Raises FetchError.
     """
     if tls is None:  # made outside the limit: reading the certificate authorities takes a while
@@ -104,7 +105,7 @@ async def fetch_models(
     try:
         async with (
             asyncio.timeout(limit),
-            # One for each provider: it keeps cookies, which know no ports.
+            # One client per provider: it stores cookies, which do not depend on the port.
             httpx.AsyncClient(verify=tls, trust_env=False) as client,
         ):
             return await _Asking(client, provider, credential, query, observe).pages()
@@ -185,7 +186,7 @@ def _path(provider: Provider, query: str, after: str | None) -> str:
 
 
 def _headers(provider: Provider, credential: Caller | str | None) -> httpx.Headers:
-    """The caller's own headers where its credentials go there, else none of them."""
+    """The headers to send. The caller's own are sent only if its credentials are."""
     if isinstance(credential, Caller):
         sent = forwarded(credential.headers, provider)
         sent = [(name, value) for name, value in sent if name.lower() not in _OF_THE_CALLERS_CONNECTION]
@@ -212,7 +213,7 @@ class Gathered(NamedTuple):
     missing: tuple[str, ...] = ()
     """Providers whose list could not be fetched."""
     refusal: ListResponse | None = None
-    """Anthropic's error, where it refuses the caller's credentials: it becomes the answer."""
+    """Anthropic's error if it refuses the caller's credentials; it becomes the answer."""
 
 
 class ModelLists:
@@ -243,11 +244,11 @@ class ModelLists:
         query: str = "",
         tls: ssl.SSLContext | None = None,
     ) -> Gathered:
-        """The list for this caller; without one, for the picker file.
+        """The list for this caller; without a caller, the list for the picker file.
 
-        Anthropic's part is asked of the first provider that is Anthropic itself and has a credential, with
-        `query`; else of `upstream`, which gets what no rule takes and may well not know this caller, so that
-        its refusal is no answer. Without a caller and a key it is the last one seen.
+        Anthropic's part comes from the first provider that is Anthropic itself and has a credential, with
+        `query`; else from `upstream`, which gets requests that no rule matches. The upstream may not know the
+        caller, so its refusal is ignored. Without a caller and a key, Anthropic's last list is used.
         """
         able = [p for p in rules.providers.values() if self._can_be_asked(p, caller, rules)]
         named = next((p for p in able if p.is_anthropic), None)
@@ -298,7 +299,7 @@ class ModelLists:
         return self._token_of(provider) if provider.auth == "claude-login" else provider.key
 
     def _can_be_asked(self, provider: Provider, caller: Caller | None, rules: Rules) -> bool:
-        """Whether there is a credential for it, or it needs none."""
+        """Whether there is a credential for the provider, or it needs none."""
         if provider.auth == "client":
             return caller is not None and (caller.has_login or not rules.clients)
         if provider.auth == "none":
@@ -329,11 +330,11 @@ class ModelLists:
 
 
 def _refusal(provider: Provider, answer: ListResponse) -> ListResponse:
-    """The client's answer: 403 in place of 401 where the router's key was refused, not the client's login."""
+    """The client's answer: 403 instead of 401 if the router's key was refused and not the client's login."""
     if answer.status != 401 or provider.auth == "client":
         return answer
-    said = refused_key(provider.name, answer.body)
-    return ListResponse(403, (("content-type", "application/json"),), said)
+    error = refused_key(provider.name, answer.body)
+    return ListResponse(403, (("content-type", "application/json"),), error)
 
 
 def _has_no_key(provider: Provider) -> bool:
@@ -345,7 +346,7 @@ def _anthropic(rules: Rules) -> Provider | None:
 
 
 def _parts(providers: Sequence[Provider], lists: dict[str, Fetched | None]) -> Iterator[ModelListPage]:
-    """What each provider adds: the ids that the rules give it, or its own list where it gave one."""
+    """The part of each provider: the ids in the rules, or the list that it gave."""
     for provider in providers:
         if isinstance(provider.models, tuple):
             yield _part(provider, models.named(provider.models), is_own=False)

@@ -1,4 +1,4 @@
-"""The merged model list: for clients that ask, and for Claude Code's picker file where the rules say so."""
+"""Publishes the merged model list: to clients, and in Claude Code's picker file if the rules say so."""
 
 import asyncio
 import logging
@@ -23,11 +23,11 @@ log = logging.getLogger("signalbox")
 INTERVAL = 3600.0
 """Seconds between two updates of the picker file."""
 RETRY = 60.0
-"""Seconds until the next update after one in which a list was missing."""
+"""Seconds until the next update if a list was missing in the last one."""
 
 
 class ModelPublisher:
-    """Gathers the list of one router; `state` is the folder that keeps the last list of each provider."""
+    """The list of one router. `state` is the folder in which Anthropic's last list is stored."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class ModelPublisher:
         tls: Callable[[], ssl.SSLContext],
         base_url: Callable[[], str | None],
     ) -> None:
-        """`base_url` gives the router's own, for the picker file; None where it is a forward proxy."""
+        """`base_url` gives the router's own URL for the picker file; None for a forward proxy."""
         self._lists = ModelLists(state, token_of=quota.token, observe=quota.observe)
         self._live = live
         self._quota = quota
@@ -51,7 +51,7 @@ class ModelPublisher:
         live.on_change.append(lambda _: self._changed.set())
 
     async def gather(self, rules: Rules, caller: Caller, upstream: Provider, query: str) -> Gathered:
-        """The merged list, or how Anthropic refuses this caller's credentials."""
+        """The merged list, or Anthropic's refusal of this caller's credentials."""
         await self._quota.read_logins(rules)
         tls = await asyncio.to_thread(self._tls)
         gathered = await self._lists.gather(rules, caller, upstream=upstream, query=query, tls=tls)
@@ -61,7 +61,7 @@ class ModelPublisher:
         return gathered
 
     async def watch(self) -> None:
-        """Write the picker file now and whenever the list may have changed, until cancelled."""
+        """Writes the picker file now and whenever the list may have changed, until cancelled."""
         delay = INTERVAL
         while True:
             self._changed.clear()
@@ -76,7 +76,7 @@ class ModelPublisher:
                 continue
 
     async def _write(self) -> bool:
-        """Write the picker file; whether no list was missing."""
+        """Writes the picker file. Returns whether no list was missing."""
         rules = self._live.rules
         await self._quota.read_logins(rules)
         gathered = await self._lists.gather(rules, tls=await asyncio.to_thread(self._tls))

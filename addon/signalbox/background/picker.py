@@ -1,7 +1,7 @@
-"""The file from which Claude Code fills its model picker until it has asked the gateway itself.
+"""Writes the file with which Claude Code fills its model picker until it has asked the gateway itself.
 
 `<CLAUDE_CONFIG_DIR>/cache/gateway-models.json`, mode 0600: `{"baseUrl", "fetchedAt" in milliseconds,
-"models": [{"id", "display_name"}]}`, read where `baseUrl` is the `ANTHROPIC_BASE_URL` in use
+"models": [{"id", "display_name"}]}`. Claude Code reads it if `baseUrl` is the `ANTHROPIC_BASE_URL` in use
 (claude-code-observed.md, 1; claude-code-gateway.md, 5).
 """
 
@@ -21,7 +21,7 @@ FILE = Path("cache/gateway-models.json")
 BASE_URL = "ANTHROPIC_BASE_URL"
 
 
-_EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what listeners say)
+_EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (hosts of listeners, not bound here)
 
 
 class _Environment(msgspec.Struct):
@@ -37,7 +37,7 @@ class _Picker(msgspec.Struct):
 
 
 class Written(NamedTuple):
-    """The result for one account's file. `fault` says why it was not written; else it is empty."""
+    """The result for one account's file. `fault` says why it was not written, or is empty."""
 
     file: Path
     base_url: str = ""
@@ -51,7 +51,7 @@ class Written(NamedTuple):
 
 
 def write(rules: Rules, gathered: Gathered, listener: str | None, *, now: float) -> list[Written]:
-    """Write the file of every account. `now` is in Unix seconds, `listener` the router's own URL."""
+    """Writes the file of every account. `now` is in Unix seconds, `listener` is the router's own URL."""
     return [_write(folder, rules, gathered, listener, now) for folder in folders(rules)]
 
 
@@ -62,7 +62,7 @@ def folders(rules: Rules) -> list[Path]:
 
 
 def own_folder(rules: Rules) -> Path:
-    """The one that Claude Code would use here."""
+    """The folder that Claude Code uses by default here."""
     return Path(rules.environment.get("CLAUDE_CONFIG_DIR") or Path.home() / ".claude")
 
 

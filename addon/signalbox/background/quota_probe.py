@@ -1,8 +1,8 @@
-"""Probes the quota of skipped accounts by the cheapest request there is: count_tokens.
+"""Probes the quota of skipped accounts with the cheapest request: count_tokens.
 
-The headers of the response report the quota, as those of all other requests do. A probe is sent with the
-user's `probe_key`, the provider's own key, or the credential that was last sent there. That one is kept in
-memory only and sent nowhere but to that provider.
+The headers of its response report the quota, like those of any other request. A probe uses the `probe_key`,
+the provider's own key, or the credential that a caller sent last. The latter is kept in memory only, and sent
+only to the same provider.
 """
 
 import asyncio
@@ -34,11 +34,11 @@ log = logging.getLogger("signalbox")
 TIMEOUT = 10.0
 """Seconds for the head of a response."""
 FAILURES = 3
-"""After so many consecutive probes without a report of quota the interval doubles with each one."""
+"""After this many consecutive probes without a report of quota, each further one doubles the interval."""
 LONGEST = 3600.0
-"""Seconds between two probes at the most."""
+"""Seconds of the longest interval between two probes."""
 LOOK = 30.0
-"""Seconds between two looks at the clock: a machine that slept may have missed a reset."""
+"""Seconds after which the clock is read again: a machine that slept may have missed a reset."""
 
 _OAUTH_TOKEN = "sk-ant-oat"  # noqa: S105 (the prefix of every login's token, not one of them)
 
@@ -57,10 +57,10 @@ class Credential(NamedTuple):
 
 
 class ProbeSchedule(msgspec.Struct):
-    """When one skipped account is probed. Times are seconds of the monotonic clock."""
+    """The schedule of one skipped account. Times are seconds of the monotonic clock."""
 
     last: float
-    """When it was last probed, or was skipped first."""
+    """When it was last probed, or when it was skipped."""
     failures: int = 0
 
     def due(self, interval: float) -> float:
@@ -93,11 +93,11 @@ class QuotaProber:
         self._quotas = tracker.quotas
         self._last: dict[Account, Credential] = {}
         self.schedules: dict[Account, ProbeSchedule] = {}
-        """Of the accounts that are probed now."""
+        """The schedules of the accounts that are probed now."""
         self._changed = asyncio.Event()
 
     def remember_credential(self, provider: Provider, account: str, header: tuple[str, str]) -> None:
-        """A caller's credential that this provider may get."""
+        """Stores a caller's credential that this provider may get."""
         who, credential = Account(provider.name, account), Credential(provider.url, *header)
         if self._last.get(who) != credential:
             self._last[who] = credential
@@ -106,7 +106,7 @@ class QuotaProber:
             self.wake()
 
     def wake(self) -> None:
-        """Look again at which accounts to probe: quota or rules have changed."""
+        """Called when quota or rules have changed: the accounts to probe are determined again."""
         self._changed.set()
 
     async def run(self) -> None:
@@ -114,12 +114,12 @@ class QuotaProber:
         while True:
             try:
                 await self._round()
-            except Exception as error:  # others run beside it, and so must the next round
+            except Exception as error:  # the next round must still run
                 log_error("the probe of quota", error)
                 await asyncio.sleep(LOOK)
 
     async def _round(self) -> None:
-        """Probe the accounts that are due, else wait for the next one."""
+        """Probes the accounts that are due, or waits for the next one."""
         self._changed.clear()
         await self._tracker.read_logins(self._tracker.rules)
         self._tracker.refresh()
@@ -153,14 +153,15 @@ class QuotaProber:
         return min((reset - now for reset in resets), default=LOOK)
 
     def update_schedules(self, now: float) -> dict[Account, Provider]:
-        """The accounts to probe from now on. A schedule lasts as long as its account is skipped and there is
-        a credential to probe it with."""
+        """The accounts to probe from now on. A schedule exists as long as its account is skipped and there is
+        a credential for a probe."""
         away = {who: provider for who, provider in self._away() if self._credential(provider, who.name)}
         self.schedules = {who: self.schedules.get(who) or ProbeSchedule(now) for who in away}
         return away
 
     def _away(self) -> Iterator[tuple[Account, Provider]]:
-        """The accounts skipped for all models: a probe tells nothing of the windows of one model family."""
+        """The accounts skipped for all models. A probe does not report the windows of one family of
+        models."""
         rules = self._tracker.rules
         for provider in rules.providers.values() if rules.rules else ():
             for account, meter in self._quotas.of(provider).items():
@@ -168,7 +169,7 @@ class QuotaProber:
                     yield Account(provider.name, account), provider
 
     def _credential(self, provider: Provider, account: str) -> tuple[Headers, str | None] | None:
-        """The caller's headers to send, and the provider's own key or token; None where there is neither."""
+        """The caller's headers to send, and the provider's own key or token; None if there is neither."""
         key = provider.quota.probe_key
         if key is not None and key.value and self._tracker.account_of(provider, key.value) == account:
             return (_as_header(key.value), None) if provider.auth == "client" else ((), key.value)
@@ -184,19 +185,19 @@ class QuotaProber:
         try:
             async with asyncio.timeout(self._timeout):
                 reported = await self._ask(provider, who.name, tls)
-        except Exception as error:  # of any kind: nothing was reported
+        except Exception as error:  # any error: nothing was reported
             log.debug("probe of %s: %s", provider.name, type(error).__name__)
             reported = False
         schedule.failures = 0 if reported else schedule.failures + 1
 
     async def _ask(self, provider: Provider, account: str, tls: ssl.SSLContext) -> bool:
-        """Whether the response reported the account's quota."""
+        """Sends a probe. Returns whether the response reported the account's quota."""
         credential = self._credential(provider, account)
         assert credential is not None
         outgoing = probe_request(provider, *credential)
         url = f"{provider.url.scheme}://{provider.url.authority}{outgoing.path}"
         async with (
-            # One for each account: it keeps cookies.
+            # One client per account, since it stores cookies.
             httpx.AsyncClient(
                 verify=tls, timeout=self._timeout, follow_redirects=False, trust_env=False
             ) as client,
@@ -207,7 +208,8 @@ class QuotaProber:
 
 
 def _may_be_probed(provider: Provider) -> bool:
-    """Anthropic, and others that report a plan's windows, such as gateways, where the user set `quota`."""
+    """Anthropic itself, and providers for which the user set `quota`, such as gateways that report
+    windows."""
     return provider.is_anthropic or provider.quota.status_file is not None
 
 
@@ -217,7 +219,7 @@ def _as_header(key: str) -> Headers:
 
 
 def probe_request(provider: Provider, login: Headers, key: str | None) -> Outgoing:
-    """A probe, prepared as every request to this provider is."""
+    """A probe, prepared like any other request to this provider."""
     model = provider.quota.probe_model
     question = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}
     body = Body.parse(msgspec.json.encode(question))

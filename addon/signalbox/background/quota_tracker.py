@@ -1,4 +1,4 @@
-"""Quota of accounts: observed in every answer, checked before every request, kept in files."""
+"""Tracks the quota of accounts: reads it from every answer, checks it before every request, stores it."""
 
 import logging
 import ssl
@@ -25,12 +25,12 @@ log = logging.getLogger("signalbox")
 
 
 class QuotaTracker:
-    """For the event loop; files are written in a thread."""
+    """For the event loop. Files are written in a thread."""
 
     def __init__(
         self, state: Path, rules: Callable[[], Rules], used: Used, *, tls: Callable[[], ssl.SSLContext]
     ) -> None:
-        """`rules` gives those in force, `used` the tokens that budgets count, `tls` the context of probes."""
+        """`rules` gives the rules in force, `used` the tokens for budgets, `tls` the context for probes."""
         self._file = state / QUOTA_FILE
         self._rules = rules
         self._tls = tls
@@ -49,7 +49,7 @@ class QuotaTracker:
         return self._tls()
 
     async def read_logins(self, rules: Rules) -> None:
-        """Read the logins that have changed, before they decide about a request."""
+        """Reads the logins that have changed. Called before they decide about a request."""
         await self.logins.read_soon(rules.login_folders)
 
     def token(self, provider: Provider) -> str | None:
@@ -57,7 +57,7 @@ class QuotaTracker:
         return self.logins.of(provider.login, time.time()).token
 
     def account(self, provider: Provider, caller: Caller) -> str:
-        """The account that a request of this caller uses there."""
+        """The account that a request of this caller uses at a provider."""
         if not provider.quota.accounts:
             return DEFAULT
         if provider.auth == "client":
@@ -74,20 +74,20 @@ class QuotaTracker:
         return self.account(provider, caller) or own
 
     def account_of(self, provider: Provider, secret: str | None) -> str:
-        """The account of the provider to which a secret belongs."""
+        """The account at this provider that a secret belongs to."""
         return self._accounts.of(provider.quota.accounts, secret)
 
     # availability: login, budget, quota
 
     def refusal(self, provider: Provider, model: str | None, caller: Caller) -> tuple[str, str] | None:
-        """Why this caller's request is not sent there now, as in `plan.RefusalCheck`."""
+        """Why this caller's request is not sent to the provider now, as in `plan.RefusalCheck`."""
         now = time.time()
         if (refused := self._refusal(provider, now)) is not None:
             return refused
         return self.quotas.refusal(provider, self.account(provider, caller), model, now)
 
     def refusal_of_all(self, provider: Provider, model: str | None) -> tuple[str, str] | None:
-        """Why no request is sent there now, of any caller."""
+        """Why no caller's request is sent to the provider now."""
         now = time.time()
         return self._refusal(provider, now) or self.quotas.refusal_of_all(provider, model, now)
 
@@ -97,13 +97,13 @@ class QuotaTracker:
         return without or self.budgets.refusal(provider, self.rules.week, datetime.fromtimestamp(now, UTC))
 
     def used(self, rules: Rules, caller: Caller) -> QuotaUsage:
-        """What `match.quota` is compared with."""
+        """The quota usage that conditions of `match.quota` are compared with."""
         if not any(rule.match.quota for rule in rules.rules):
             return NOTHING_KNOWN
         return self.quotas.used(rules, lambda provider: self.account(provider, caller), time.time())
 
     def remember_credential(self, rules: Rules, chosen: Plan, caller: Caller) -> None:
-        """Keep the caller's credential for probes of the providers that may get it."""
+        """Stores the caller's credential for probes of the providers that may get it."""
         names = {candidate.provider.name for candidate in chosen.candidates} | {
             s.provider for s in chosen.skipped
         }
@@ -117,7 +117,7 @@ class QuotaTracker:
     def observe_probe(
         self, provider: Provider, account: str, status: int, headers: Mapping[str, str]
     ) -> bool:
-        """The answer to a probe of an account. Says whether it reported any quota."""
+        """Takes the answer to a probe of an account. Returns whether it reported any quota."""
         reported = parse_rate_limits(headers, time.time())
         if reported is not None:
             self._update(provider, account, status, reported, provider.quota.probe_model)
@@ -131,8 +131,8 @@ class QuotaTracker:
         headers: Mapping[str, str],
         model: str = "",
     ) -> None:
-        """The head of an answer, whose headers may report quota. `model` is the one that was asked for. Never
-        raises: nothing wrong with them may harm the answer."""
+        """Takes the head of an answer, whose headers may report quota. `model` is the requested model. Never
+        raises, so that invalid headers cannot harm the answer."""
         try:
             reported = parse_rate_limits(headers, time.time())
             if reported is not None:
@@ -141,7 +141,7 @@ class QuotaTracker:
         except Exception as error:
             log_error("the quota headers of an answer", error)
 
-    # what follows from it
+    # updates
 
     def _update(
         self,
@@ -152,7 +152,7 @@ class QuotaTracker:
         model: str,
     ) -> None:
         now = time.time()
-        refused = model if status == 429 and model else None  # a model list's refusal is that of no model
+        refused = model if status == 429 and model else None  # a refused model list is about no model
         meter = self.quotas.observe(provider.name, account, reported, now, refused)
         self.refresh()
         self._files.put(self._file, self.quotas.saved())
@@ -160,7 +160,7 @@ class QuotaTracker:
             self._files.put(file, f"{status_line(meter, now)}\n".encode())
 
     def refresh(self) -> None:
-        """Log which providers are skipped from now on, and which are available again, as time has passed."""
+        """Logs which providers are skipped from now on and which are available again."""
         rules = self.rules
         changes = self.quotas.settle(rules, time.time())
         for change in changes:
@@ -178,7 +178,7 @@ class QuotaTracker:
         log.warning("%s", console.transition_line(before, after, quota) + family + account)
 
     def follow(self, rules: Rules) -> None:
-        """The rules have changed, or were loaded at the start."""
+        """Called when rules are loaded, at the start and later."""
         self.prober.wake()
         for provider in rules.providers.values():
             self.budgets.refusal(provider, rules.week, datetime.now(UTC))  # reads the usage ahead

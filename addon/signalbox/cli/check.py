@@ -65,11 +65,11 @@ def _checked(path: Path, environ: Mapping[str, str]) -> tuple[list[str], list[st
 
 
 def _without_listener(rules: Rules) -> Iterator[Finding]:
-    """Ports that rules ask for and that have no listener, neither in the rules nor at this moment."""
+    """Ports in rules on which nothing listens, neither by the rules nor at the moment."""
     listening = {PORT, *(listener.port for listener in rules.listen.values())}
     for i, rule in enumerate(rules.rules):
         for port in sorted({port for port in rule.match.port if isinstance(port, int)} - listening):
-            listening.add(port)  # said once
+            listening.add(port)  # reported once
             if is_free(port):
                 message = (
                     f"nothing listens on port {port} now: it takes a --mode ...@127.0.0.1:{port} at start"
@@ -78,7 +78,7 @@ def _without_listener(rules: Rules) -> Iterator[Finding]:
 
 
 def _unserved(rules: Rules) -> Iterator[Finding]:
-    """Targets that would be asked for a Claude model and whose provider serves only its own models."""
+    """Targets that would be asked for a Claude model, although their provider serves only its own models."""
     found: dict[tuple[int, str], Finding] = {}
     for tier, model in DEFAULT_MODELS.items():
         for i, rule in enumerate(rules.rules):
@@ -109,9 +109,9 @@ def _logged_out(rules: Rules) -> Iterator[str]:
 
 
 def _routed_elsewhere(rules: Rules, root: document.Mapping) -> Iterator[Finding]:
-    """Models that a provider adds to the model list, and that another provider would answer.
+    """Models that a provider adds to the model list and that the rules send to another provider.
 
-    Only models that the rules name are looked at: no provider is asked for its list here.
+    Checks only models that the rules name: no provider is asked for its list.
     """
     for provider in rules.providers.values():
         for place, id in enumerate(provider.models if isinstance(provider.models, tuple) else ()):

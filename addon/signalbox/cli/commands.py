@@ -105,7 +105,7 @@ def forget_command(provider: str | None, field: str | None, state: Path) -> None
 
 @contextmanager
 def _readable(state: Path, so: str = "") -> Iterator[None]:
-    """An unusable file ends the command with one line."""
+    """Ends the command with one line if the file cannot be used."""
     try:
         yield
     except (sqlite3.Error, OSError) as fault:

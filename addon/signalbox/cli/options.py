@@ -1,4 +1,4 @@
-"""What commands share: options for the rules and the state folder, and loading the rules."""
+"""Shared by commands: options for the rules and the state folder, and loading the rules."""
 
 import os
 from collections.abc import Callable
@@ -22,7 +22,7 @@ rules_option = click.option(
 
 
 def state_option[F: Callable[..., Any]](what: str) -> Callable[[F], F]:
-    """The option `--state`; by default the folder that routers use by default."""
+    """The option `--state`. Its default is the default state folder of routers."""
     return click.option(
         "--state",
         type=click.Path(file_okay=False, path_type=Path),
@@ -32,13 +32,14 @@ def state_option[F: Callable[..., Any]](what: str) -> Callable[[F], F]:
 
 
 def default_rules() -> Path:
-    """rules.yaml of the current folder, else the project's."""
+    """rules.yaml in the current folder, else the project's."""
     here = Path("rules.yaml")
     return here if here.exists() else PROJECT_RULES
 
 
 def loaded(file: Path | None) -> Rules:
-    """The rules in `file`, or in the default one. Errors are printed and end the command with exit code 1."""
+    """The rules in `file`, or in the default file. Errors are printed and end the command with exit code
+    1."""
     try:
         return load(file or default_rules(), os.environ)
     except RulesError as error:
@@ -47,5 +48,5 @@ def loaded(file: Path | None) -> Rules:
 
 
 def router_path() -> Path:
-    """router.py, beside the package as it lies in the repository."""
+    """The path of router.py, which is beside the package in the repository."""
     return Path(signalbox.__file__).resolve().parent.parent / "router.py"

@@ -1,7 +1,6 @@
-"""What `just run` and `just web` start: checks arguments and ports, then becomes mitmdump or mitmweb.
+"""Started by `just run` and `just web`: checks arguments and ports, then executes mitmdump or mitmweb.
 
-mitmproxy takes any argument that is no option for a filter of flows, and reports a taken port by its
-errno.
+mitmproxy itself takes any other argument as a filter of flows, and reports a taken port only by its errno.
 """
 
 import os
@@ -22,7 +21,7 @@ _MODE = re.compile(r"@(?:(?P<host>[^@]*):)?(?P<port>\d{1,5})$")
 
 
 class RefusedError(ValueError):
-    """Arguments that are surely not meant; the text says what to write instead."""
+    """Arguments that are certainly a mistake; the text says what to write instead."""
 
 
 def understood(arguments: Sequence[str]) -> list[str]:
@@ -43,7 +42,7 @@ def understood(arguments: Sequence[str]) -> list[str]:
 
 
 def values(arguments: Sequence[str], option: str, prefix: str = "") -> Iterator[str]:
-    """What is given with an option, as `--set X` or `--set=X`, where it begins with `prefix`, less that."""
+    """The values given with an option (`--set X` or `--set=X`) that begin with `prefix`, without it."""
     for i, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name == option and option.startswith("--") and equals:
@@ -78,7 +77,7 @@ def port_refusal(program: str, arguments: Sequence[str]) -> str:
 
 
 def main(command: Sequence[str]) -> int:
-    """Becomes `command` (program and arguments), or prints one line why not. Exit codes: 1, 2."""
+    """Executes `command` (program and arguments), or prints one line why not. Exit codes: 1, 2."""
     program, *given = command
     try:
         arguments = understood(given)
@@ -90,7 +89,7 @@ def main(command: Sequence[str]) -> int:
         return 1
     if os.name == "posix":
         os.execv(program, [program, *arguments])  # noqa: S606  what the recipe asks for
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the child, which ends by it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the child
     return subprocess.call([program, *arguments])  # noqa: S603  what the recipe asks for
 
 

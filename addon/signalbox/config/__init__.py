@@ -1,1 +1,1 @@
-"""What the user wrote: schema, loading with line numbers, secrets, live reload."""
+"""The user's configuration: schema, loading with line numbers, secrets, live reload."""

@@ -1,4 +1,5 @@
-"""Decodes nodes into values of the types in `schema` and `rules`; collects all errors with line and path."""
+"""Decodes nodes into values of the types in `schema` and `rules`, and collects all errors with line and
+path."""
 
 import json
 import re
@@ -17,7 +18,7 @@ _JSON_PLAIN = re.compile(r"true|false|null|-?(0|[1-9]\d{0,29})(\.\d{1,30})?([eE]
 
 
 class Decoder:
-    """Decodes one document. What it returns is of use only while `findings` is empty."""
+    """Decodes one document. Its results are valid only while `findings` is empty."""
 
     def __init__(
         self, root: document.Mapping, variables: Mapping[str, str], places: Mapping[str, str] | None = None
@@ -29,7 +30,7 @@ class Decoder:
         self._places = places or {}
 
     def decode(self, kind: Any, node: Node, path: str = "$") -> Any:
-        """The node as a `kind` (a struct of `schema` or what such a struct's keys may hold)."""
+        """The node as a `kind`: a struct of `schema`, or a type of one of its keys."""
         options = specs(kind)
         if isinstance(node, Scalar) and node.is_null and not any(map(_is_json, options)):
             node = _nothing(options, node.line)
@@ -104,7 +105,7 @@ class Decoder:
         return self._value(spec, text, node.text, node.line, path)
 
     def _value(self, spec: TypeSpec, text: str, written: str, line: int, path: str) -> Any:
-        """`text` as the spec reads it. Errors show `written`, which has no variable's value in it."""
+        """`text` as the spec reads it. Errors show `written`, which contains no variable's value."""
         if spec.kind is Literal:
             return text if text in spec.args else self._error(line, _no_choice(spec, written), path)
         assert spec.reads is not None
@@ -159,7 +160,8 @@ class Decoder:
 
 
 def _unknown_key(key: str, kind: type[msgspec.Struct]) -> str:
-    """The nearest key, also of a struct one level below: conditions are often written beside `match`."""
+    """An error for an unknown key, with the nearest key here or one level below: users often write conditions
+    beside `match`."""
     known = keys(kind)
     if nearest(key, known):
         return unknown("key", key, known)

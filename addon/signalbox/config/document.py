@@ -1,8 +1,7 @@
-"""rules.yaml as a tree of nodes that know their lines.
+"""Reads rules.yaml into a tree of nodes with line numbers.
 
-YAML's own guesses about scalars are not made (`on`, `no`, `08:30` stay text): what a scalar means is
-decided by its key. The tree is built from the parser's events without
-recursion, so that no file, however deep, can exhaust the stack.
+Scalars stay text (`on`, `no`, `08:30`), because the meaning of a scalar depends on its key. The tree is built
+from the parser's events without recursion, so that no file can exhaust the stack, however deep it is.
 """
 
 import difflib
@@ -16,7 +15,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NOT_YAML = re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _DEEPEST = 64
 _LARGEST = 1_000_000
-"""Nodes after aliases are expanded: a few nested aliases can expand to billions."""
+"""Nodes after aliases are expanded. A few nested aliases can expand to billions."""
 
 
 class Finding(msgspec.Struct, frozen=True, order=True):
@@ -32,7 +31,7 @@ class Finding(msgspec.Struct, frozen=True, order=True):
 
 
 class ConflictError(ValueError):
-    """Keys that do not go together; `keys` lead from the value that raises it to the part that is wrong."""
+    """Keys that exclude each other. `keys` is the path from the value that raises it to the wrong part."""
 
     def __init__(self, message: str, *keys: str | int) -> None:
         super().__init__(message)
@@ -88,7 +87,7 @@ class Mapping(msgspec.Struct, frozen=True):
     size: int = 1
 
     def get(self, key: str) -> "Node | None":
-        """The value of `key`, None where it is not given or null (which is the same)."""
+        """The value of `key`; None if it is missing or null, which means the same."""
         node = self.items.get(key)
         return None if isinstance(node, Scalar) and node.is_null else node
 
@@ -97,7 +96,7 @@ type Node = Scalar | Sequence | Mapping
 
 
 class DocumentError(Exception):
-    """The text is no YAML document that rules could be read from."""
+    """The text is not a YAML document with rules."""
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding.message)
@@ -156,7 +155,7 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> Finding:
 
 
 class _Open(msgspec.Struct):
-    """A collection whose end has not come yet. In a mapping keys and values take turns in `children`."""
+    """A collection whose end has not come yet. `children` of a mapping are keys and values in turn."""
 
     line: int
     is_mapping: bool

@@ -1,9 +1,9 @@
-"""The kinds of scalars in rules.yaml: what people call each, how its text is read, and its JSON Schema.
+"""The kinds of scalars in rules.yaml: the name of each for people, its parser, and its JSON Schema.
 
-The `type` aliases are the kinds; each names a function below that turns text into the value. These functions
-raise ValueError; its text, if any, says what is wrong and never repeats the value, which may come from the
-environment. Every string may hold `${NAME}`, so every pattern of the JSON Schema lets that through; editors
-read unquoted numbers and true/false as such, so these are let through where they are meant.
+The `type` aliases are the kinds; each names a function below that parses the text. These functions raise
+ValueError. Its text, if any, says what is wrong and never repeats the value, which may come from the
+environment. Every string may hold `${NAME}`, so every pattern of the JSON Schema allows that. Editors read
+unquoted numbers and true/false as such, so the JSON Schema allows them where they are meant.
 """
 
 import fnmatch
@@ -52,7 +52,7 @@ _REFERENCE = re.compile(
     r")".replace("NAME", "[A-Za-z_][A-Za-z0-9_]*"),
     re.ASCII | re.IGNORECASE,
 )
-"""How shells, Windows and other programs' settings name a variable."""
+"""Variables as shells, Windows and other programs write them."""
 _GLOB_CLASS = re.compile(r"\[!?\]?+[^\]]*\]")
 
 
@@ -67,7 +67,7 @@ class Glob(msgspec.Struct, frozen=True):
 
 
 class Url(msgspec.Struct, frozen=True):
-    """A base URL in parts. `path` is the prefix: empty, or starting and never ending with a slash."""
+    """A base URL in parts. `path` is empty, or begins with a slash and does not end with one."""
 
     scheme: Literal["http", "https"]
     host: str
@@ -76,7 +76,7 @@ class Url(msgspec.Struct, frozen=True):
 
     @property
     def authority(self) -> str:
-        """Host, and the port where it is not the scheme's own; IPv6 in brackets."""
+        """The host, and the port if it is not the scheme's default; IPv6 in brackets."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         usual = 443 if self.scheme == "https" else 80
         return host if self.port == usual else f"{host}:{self.port}"
@@ -92,19 +92,19 @@ class Command(msgspec.Struct, frozen=True):
     folder: Path
     environ: Mapping[str, str] = {}
     every: float | None = None
-    """Seconds after which what it printed is no longer good; None where that is not known."""
+    """Seconds for which its output is valid; None if that is unknown."""
 
     def __repr__(self) -> str:
         return f"Command({self.argv[0]!r})"
 
 
 class Secret(msgspec.Struct, frozen=True):
-    """A key as resolved at load. `value` is None where it could not be had; `reason` then says why."""
+    """A key as resolved at load. `value` is None if it is unavailable; `reason` then says why."""
 
     value: str | None
     reason: str = ""
     command: Command | None = None
-    """What printed it, if anything did."""
+    """The command that printed it, if one did."""
 
     def __repr__(self) -> str:
         return "Secret(***)" if self.value else f"Secret(reason={self.reason!r})"
@@ -289,7 +289,7 @@ def parse_size(written: str) -> int:
 
 
 def parse_count(written: str) -> int:
-    """`500k`, `1.5M`: thousands and millions, a whole number once multiplied."""
+    """`500k`, `1.5M`: thousands and millions; the result must be a whole number."""
     _full(COUNT, written)
     unit = written[-1].lower() if written[-1].isalpha() else ""
     whole_part, _, fraction = (written[:-1] if unit else written).partition(".")
@@ -308,7 +308,7 @@ def parse_glob(written: str) -> Glob:
 
 
 def parse_model_glob(written: str) -> Glob:
-    """A glob on the requested model, of which `[1m]` is ignored (it would read as one of `1`, `m`)."""
+    """A glob on the requested model. A final `[1m]` is dropped: as a glob it would mean `1` or `m`."""
     return parse_glob(written[:-4] if written.lower().endswith("[1m]") else written)
 
 
@@ -359,7 +359,7 @@ def parse_location(written: str) -> Path:
 
 
 def parse_secret(written: str) -> Secret:
-    """A key as it is sent in a header. An unusable one has a reason instead of a value."""
+    """A key as it is sent in a header. An unusable key has a reason instead of a value."""
     value = written.strip()
     if not value:
         return Secret(None, "the key is empty")
@@ -371,7 +371,7 @@ def parse_secret(written: str) -> Secret:
 
 
 def refuse_reference(written: str) -> None:
-    """Refuses a variable that is named as elsewhere: `$NAME`, `%NAME%`, `env:NAME`, also after `Bearer`."""
+    """Refuses variables in another program's syntax: `$NAME`, `%NAME%`, `env:NAME`, also after `Bearer`."""
     if found := _REFERENCE.fullmatch(written.strip()):
         raise ValueError(f"a variable is written ${{{found.group(found.lastgroup or 0)}}} here")
 
@@ -438,7 +438,7 @@ def parse_listen(written: str) -> Listen:
 
 
 def parse_host_name(written: str) -> str:
-    """A name or an address as clients write it in `Host`, without the port."""
+    """A host name or address as clients write it in `Host`, without the port."""
     return _host(written.strip("[]").lower().rstrip("."))
 
 

@@ -1,6 +1,6 @@
-"""File access with a time limit, for disks that hang and pipes in the place of files.
+"""File access with a time limit, for disks that hang and for pipes in place of files.
 
-Each path has a thread of its own while it is in use; no other thread waits for the disk.
+Each path in use has its own thread; no other thread waits for the disk.
 """
 
 import asyncio
@@ -21,48 +21,50 @@ from typing import Any
 log = logging.getLogger("signalbox")
 
 LIMIT = 5.0
-"""Seconds for one look at a file."""
+"""Seconds for one file access."""
 SOON = 0.05
-"""Seconds that a request waits for a file at the most."""
+"""Seconds that a request waits for a file at most."""
 LARGEST = 16 * 1024 * 1024
 """Bytes of a file that are read; a larger one is an error."""
 IDLE = 10.0
 """Seconds after which a thread without work ends."""
 
 _OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-"""Opening a pipe without a writer would block without end."""
+"""O_NONBLOCK, since opening a pipe without a writer would block forever."""
 
 
 def read_file(path: Path, *, most: int = LARGEST, limit: float = LIMIT) -> bytes:
-    """Content of a regular file. Raises OSError (TimeoutError among them)."""
+    """The content of a regular file. Raises OSError (and its subclass TimeoutError)."""
     return within(path, partial(_read, path, most), limit)
 
 
 async def read_file_async(path: Path, *, most: int = LARGEST, limit: float = SOON) -> bytes:
-    """The same for a coroutine; the event loop goes on meanwhile."""
+    """The same for a coroutine; does not block the event loop."""
     return await within_async(path, partial(_read, path, most), limit)
 
 
 def stat(path: Path, *, limit: float = LIMIT) -> os.stat_result:
-    """Raises OSError (TimeoutError among them)."""
+    """Raises OSError (and its subclass TimeoutError)."""
     return within(path, path.stat, limit)
 
 
 def within[T](path: Path, do: Callable[[], T], limit: float = LIMIT) -> T:
-    """Result of `do`, called in the thread of `path`.
+    """The result of `do`, called in the thread of `path`.
 
-    Raises TimeoutError after `limit` seconds, and at once while an earlier call hangs; else what `do` raises.
+    Raises TimeoutError after `limit` seconds, and at once while an earlier call hangs. Raises what `do`
+    raises.
     """
     return _worker(path).call(do, limit)
 
 
 async def within_async[T](path: Path, do: Callable[[], T], limit: float = LIMIT) -> T:
-    """The same for a coroutine; the event loop goes on meanwhile."""
+    """The same for a coroutine; does not block the event loop."""
     return await _worker(path).call_async(do, limit)
 
 
 async def in_daemon_thread[T](do: Callable[[], T]) -> T:
-    """Result of `do`, called in a daemon thread: blocks neither the event loop nor the end of the process."""
+    """The result of `do`, called in a daemon thread: blocks neither the event loop nor the exit of the
+    process."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -99,7 +101,7 @@ class _Call:
 
 
 class _Worker:
-    """Calls one function after another in a thread, which starts with the first and ends when idle."""
+    """Calls functions one after the other in a thread, which starts with the first and ends when idle."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -107,7 +109,7 @@ class _Worker:
         self._calls: SimpleQueue[_Call] = SimpleQueue()
         self._running = False
         self._hangs: float | None = None
-        """Start of a call that has exceeded a caller's limit, on the monotonic clock."""
+        """When a call began that has exceeded its caller's limit, on the monotonic clock."""
         self._logged = False
 
     def call[T](self, do: Callable[[], T], limit: float) -> T:

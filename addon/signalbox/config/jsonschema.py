@@ -1,4 +1,4 @@
-"""The JSON Schema of rules.yaml, for editors, from the types the file is decoded into."""
+"""Makes the JSON Schema of rules.yaml, for editors, from the types that the file is decoded into."""
 
 import inspect
 import json
@@ -40,7 +40,7 @@ def _struct(kind: type[msgspec.Struct], parts: dict[str, Any]) -> dict[str, Any]
 
 def _key(field: msgspec.structs.FieldInfo, parts: dict[str, Any]) -> dict[str, Any]:
     taken = _any_of(field.type, parts)
-    if not field.required:  # nothing after the colon is the same as not given
+    if not field.required:  # an empty value means that the key is not set
         taken = {"anyOf": [*taken.get("anyOf", [taken]), {"type": "null"}]}
     says = about(field.type)
     return {"description": says, **taken} if says else taken
@@ -74,6 +74,6 @@ def _written(spec: TypeSpec, parts: dict[str, Any]) -> dict[str, Any]:
 def _reference(kind: type[msgspec.Struct], parts: dict[str, Any]) -> dict[str, Any]:
     name = getattr(kind, "schema_name", kind.__name__)
     if name not in parts:
-        parts[name] = {}  # stands for itself while its own parts are described
+        parts[name] = {}  # found by its own parts, if they refer to it
         parts[name] = _struct(kind, parts)
     return {"$ref": f"#/$defs/{name}"}

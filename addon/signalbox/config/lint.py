@@ -1,7 +1,7 @@
-"""Lint: what is valid in rules.yaml and most likely a mistake.
+"""Lint: finds what is valid in rules.yaml but most likely a mistake.
 
-`warnings` are those of every load. `findings` are those that only `signalbox check` looks for. Both look at
-the file alone: checks that need other packages or the network are in `cli.check`.
+`warnings` run at every load, `findings` only in `signalbox check`. Both read the file alone: checks that need
+other packages or the network are in `cli.check`.
 """
 
 import fnmatch
@@ -23,14 +23,14 @@ from .schema import LEVELS
 from .secrets import set_in
 
 _LOCAL = (".localhost", ".local", ".lan", ".internal", ".home.arpa", ".intranet", ".test")
-"""Suffixes of names of this machine or its own network, in private use or by RFC 6761, 6762, 8375."""
+"""Suffixes of local host names, from private use or RFC 6761, 6762, 8375."""
 _TOKEN = re.compile(r"\[!?\]?[^\]]*\]|\*+|.", re.DOTALL)
 
 
 def warnings(
     rules: Rules, root: document.Mapping, variables: Mapping[str, str], places: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """One line each, with its place in the document `root` that the rules were made from.
+    """One line for each, with its place in `root`, the document of the rules.
 
     `places` has `FILE:LINE` for each of the variables that an `.env` file sets.
     """
@@ -81,7 +81,7 @@ def _keys(provider: Provider, root: document.Mapping, places: Mapping[str, str])
 
 
 def _exposed(provider: Provider, root: document.Mapping) -> Iterator[Finding]:
-    """Credentials that are sent unencrypted to a public host, or to a host they are not for."""
+    """Credentials that are sent unencrypted to a public host, or to a host that they do not belong to."""
     host, callers = provider.url.host, provider.auth in ("client", "claude-login")
     if callers and not is_anthropics(host):
         line, path, _ = _place(root, provider.name, "auth")
@@ -100,7 +100,7 @@ def is_anthropics(host: str) -> bool:
 
 
 def is_public(host: str) -> bool:
-    """Whether the way to `host` may lead out of this machine and its own network. Looks nothing up."""
+    """Whether `host` may be outside this machine and its own network, by its name alone."""
     try:
         return ipaddress.ip_address(host).is_global
     except ValueError:
@@ -121,7 +121,7 @@ def _impossible(rules: Rules) -> Iterator[Finding]:
 
 
 def _twice(rules: Rules) -> Iterator[Finding]:
-    """Names that two rules have in the log and in headers."""
+    """Rules that have the same name in the log and in headers."""
     seen: dict[str, int] = {}
     for i, rule in enumerate(rules.rules):
         if (first := seen.setdefault(rule.label, rule.line)) != rule.line:
@@ -130,12 +130,12 @@ def _twice(rules: Rules) -> Iterator[Finding]:
 
 
 def findings(rules: Rules, root: document.Mapping) -> list[Finding]:
-    """What `check` looks for beside `warnings`, in the document `root` that the rules were made from."""
+    """The findings of `check` besides `warnings`. `root` is the document of the rules."""
     return sorted([*not_yet(root), *never_reached(rules.rules), *_slow(rules)])
 
 
 def _slow(rules: Rules) -> Iterator[Finding]:
-    """Regular expressions that a long text can make so slow that they count as not found."""
+    """Regular expressions that can exceed their time limit on a long text, and then count as not found."""
     for i, rule in enumerate(rules.rules):
         for key in ("system", "prompt"):
             for pattern in getattr(rule.match, key):
@@ -148,7 +148,7 @@ def _slow(rules: Rules) -> Iterator[Finding]:
 
 
 def falling_through(rules: Rules) -> Iterator[str]:
-    """Tiers that no rule takes by the model alone. Without rules everything is meant to."""
+    """Tiers that no rule matches by the model alone. Without rules, all requests fall through on purpose."""
     for tier, model in DEFAULT_MODELS.items():
         if rules.rules and not any(by_model_alone(rule.match, tier, model) for rule in rules.rules):
             yield f'tier "{tier}" falls through to the upstream'
@@ -162,7 +162,7 @@ def by_model_alone(match: Match, tier: str, model: str) -> bool:
 
 
 def never_reached(rules: Sequence[Rule]) -> Iterator[Finding]:
-    """A warning for each, with the line of the rule. Stops at a rule that takes everything."""
+    """Rules and globs that are never reached. Stops after a rule that matches everything."""
     for j, rule in enumerate(rules):
         earlier = rules[:j]
         if earlier and takes(earlier[-1].match, Match()):
@@ -182,7 +182,8 @@ def never_reached(rules: Sequence[Rule]) -> Iterator[Finding]:
 
 
 def takes(earlier: Match, later: Match) -> bool:
-    """Whether every request that meets `later`, which has one glob on the model at most, meets `earlier`."""
+    """Whether every request that matches `later`, which has at most one model glob, also matches
+    `earlier`."""
     for field in Match.__struct_fields__:
         asked, given = getattr(earlier, field), getattr(later, field)
         if asked in ((), None):
@@ -201,9 +202,9 @@ def takes(earlier: Match, later: Match) -> bool:
 
 
 def covers(wide: str, narrow: str) -> bool:
-    """Whether every text that the glob `narrow` matches is matched by `wide`, as far as they show it."""
+    """Whether `wide` certainly matches every text that the glob `narrow` matches."""
     tokens = _tokens(narrow)
-    places = {0}  # how much of `narrow` may be behind us, token by token of `wide`
+    places = {0}  # how many tokens of `narrow` may be matched so far
     for token in _tokens(wide):
         if token.startswith("*"):
             places = set(range(min(places), len(tokens) + 1))
@@ -228,7 +229,7 @@ def _covers_one(wide: str, narrow: str) -> bool:
 
 
 def _by_model(asked: Sequence[Glob], later: Match) -> bool:
-    """By the globs on the model, or since every model of a tier contains the tier's name."""
+    """By the model globs, or because every model of a tier contains the tier's name."""
     if any(covers(glob.text, "*") for glob in asked):
         return True
     given = [glob.text for glob in later.model] or [f"*{tier}*" for tier in later.tier]
@@ -269,7 +270,7 @@ _IMPLIES: dict[str, Callable[[Any, Any], bool]] = {
     "prompt": lambda asked, given: set(given) <= set(asked),
     "quota": lambda asked, given: set(asked) <= set(given),
 }
-"""For conditions that need not be the same to imply each other: (what is asked, what is given)."""
+"""Conditions where a different value can imply the earlier one: functions of (earlier, later) value."""
 
 
 def _called(rule: Rule) -> str:
@@ -310,7 +311,7 @@ def _has(root: document.Mapping, provider: str, key: str) -> bool:
 
 
 def _place(root: document.Mapping, provider: str, key: str) -> tuple[int, str, Node | None]:
-    """Line, path and value of a provider's key; those of the provider where the key is not given."""
+    """Line, path and value of a provider's key; line and path of the provider if the key is missing."""
     path = step("$.providers", provider)
     providers = root.get("providers")
     written = providers.items[provider] if isinstance(providers, document.Mapping) else root

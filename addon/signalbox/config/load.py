@@ -1,4 +1,5 @@
-"""Loads rules.yaml, `.env` and the environment into the rules in force, or raises all errors with lines."""
+"""Loads rules.yaml, `.env` and the environment into the rules in force. Raises all errors at once, with
+lines."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,11 +26,11 @@ class RulesError(Exception):
         super().__init__("\n".join(errors))
         self.errors = errors
         self.reads = reads
-        """Files beside the rules in which the remedy may appear."""
+        """Other files whose change may remove the errors."""
 
 
 def dotenv_files(rules: Path, project: Path = PROJECT) -> tuple[Path, ...]:
-    """Where variables may be set: beside the rules, and in the project's folder. The first one wins."""
+    """The `.env` files: beside the rules, and in the project's folder. The first one wins."""
     beside, second = rules.parent / ".env", project / ".env"
     return (beside,) if beside.resolve() == second.resolve() else (beside, second)
 
@@ -37,7 +38,7 @@ def dotenv_files(rules: Path, project: Path = PROJECT) -> tuple[Path, ...]:
 def load(
     path: Path, environ: Mapping[str, str], *, may_be_empty: bool = True, project: Path = PROJECT
 ) -> Rules:
-    """Reads the file at `path` and what it names, and runs its commands. Raises RulesError."""
+    """Reads the file at `path` and the files that it names, and runs its commands. Raises RulesError."""
     reads = dotenv_files(path, project)
     try:
         dotenvs = [_dotenv(file) for file in reads]
@@ -110,7 +111,7 @@ class DotenvError(Exception):
 
 
 def _dotenv(path: Path) -> Dotenv:
-    """What the file sets; nothing where there is none. Raises DotenvError."""
+    """The settings of an `.env` file; empty if there is no file. Raises DotenvError."""
     try:
         return from_dotenv(document.decode_utf8(files.read_file(path)), str(path))
     except (FileNotFoundError, NotADirectoryError):

@@ -1,7 +1,7 @@
-"""The regular expressions of `system` and `prompt`, searched in bounded time.
+"""Searches the regular expressions of `system` and `prompt` in bounded time.
 
-Prompts come from anywhere, and a backtracking engine may take minutes for 100 KB of them. So a search reads
-the beginning of a text only, ends after a time limit, and lets other threads run meanwhile.
+A backtracking engine may take minutes for a prompt of 100 KB. So a search reads only the beginning of a text,
+ends after a time limit, and lets other threads run meanwhile.
 """
 
 import logging
@@ -20,7 +20,7 @@ LONGEST = 100_000
 LIMIT = 0.1
 """Seconds of processor time for one search; after that the expression counts as not found."""
 QUIET = 60.0
-"""Seconds between two lines about the same expression."""
+"""Seconds between two log lines about the same expression."""
 PROBES = 12
 """Texts on which `is_slow` tries an expression."""
 
@@ -28,19 +28,19 @@ _logged: dict[str, float] = {}
 
 
 class Regex(msgspec.Struct, frozen=True):
-    """`text` is what the user wrote, in the syntax of Python's `re`."""
+    """`text` is the expression as written, in the syntax of Python's `re`."""
 
     text: str
 
     def found_in(self, text: str) -> bool:
-        """Whether it is found in the first LONGEST characters; False too where that takes too long."""
+        """Whether it is found in the first LONGEST characters. Also False if the search takes too long."""
         found = _search(self.text, text[:LONGEST])
         if found is None:
             self._log_slow(min(len(text), LONGEST))
         return bool(found)
 
     def is_slow(self) -> bool:
-        """Whether there is a text, among those that backtracking engines are slow on, that takes too long."""
+        """Whether the search takes too long on a text of a kind that is slow for backtracking engines."""
         return any(_search(self.text, text) is None for text in _probes(self.text))
 
     def _log_slow(self, length: int) -> None:
@@ -56,7 +56,7 @@ class Regex(msgspec.Struct, frozen=True):
 
 
 def checked_regex(written: str) -> Regex:
-    """Raises ValueError that says what is wrong with it."""
+    """The expression. Raises ValueError whose text says what is wrong with it."""
     try:
         _compiled(written)
     except (regex.error, OverflowError, RecursionError) as error:
@@ -65,7 +65,7 @@ def checked_regex(written: str) -> Regex:
 
 
 def _search(pattern: str, text: str) -> bool | None:
-    """None where the time is over."""
+    """Whether the pattern is found; None if the time limit was reached."""
     try:
         return _compiled(pattern).search(text, timeout=LIMIT, concurrent=True) is not None
     except TimeoutError:
@@ -80,7 +80,7 @@ def _compiled(text: str) -> Any:
 
 
 def _probes(pattern: str) -> list[str]:
-    """Long texts that nearly match: what the expression names, again and again, but never all of it."""
+    """Long texts that nearly match: parts of the expression, repeated."""
     literal = "".join(char for char in pattern if char.isalnum())
     units = [" ", "\n", "x", "0", literal[:-1], literal, *literal, *literal.swapcase()]
     distinct = list(dict.fromkeys(unit for unit in units if unit))[:PROBES]

@@ -1,4 +1,4 @@
-"""What the rules take from outside the file: `${NAME}`, `.env`, key files, key commands."""
+"""Values that the rules take from elsewhere: `${NAME}`, `.env`, key files, key commands."""
 
 import io
 import re
@@ -18,9 +18,9 @@ from .rules import Provider, Rules, unavailable
 from .schema import SecretSource
 
 COMMAND_LIMIT = 10.0
-"""Seconds."""
+"""Seconds that a key command may take."""
 LARGEST = 64 * 1024
-"""Bytes of a secret, more of which are never read."""
+"""Bytes of the longest secret; no more are read."""
 
 _REFERENCE = re.compile(
     r"(?P<literal>\$\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>(?:(?!\$\{)[^}])*))?\}|(?P<bad>\$\{)"
@@ -28,13 +28,13 @@ _REFERENCE = re.compile(
 
 
 class UnsetError(ValueError):
-    """Raised where a name without default has no value."""
+    """A name without a default has no value."""
 
 
 def expanded(text: str, variables: Mapping[str, str]) -> str:
     """`text` with each `${NAME}` replaced and `$${` turned into `${`.
 
-    Raises UnsetError, or ValueError where `${` is not followed by a name (and default) and `}`.
+    Raises UnsetError, or ValueError if `${` is not followed by a name, perhaps a default, and `}`.
     """
 
     def value(found: re.Match[str]) -> str:
@@ -62,7 +62,7 @@ class Dotenv(msgspec.Struct, frozen=True):
 
 
 def from_dotenv(text: str, file: str = ".env") -> Dotenv:
-    """Reads the text of the file of that name. Empty counts as unset, and the last setting of a name wins."""
+    """Parses the text of an `.env` file. An empty value counts as unset; the last setting of a name wins."""
     values: dict[str, str] = {}
     lines: dict[str, int] = {}
     ignored = []
@@ -89,14 +89,14 @@ def origins(environ: Mapping[str, str], *files: Dotenv) -> dict[str, str]:
 
 
 def set_in(text: str, places: Mapping[str, str]) -> str:
-    """` (ZAI_URL is set in .env:3)` for those names in `text` that `places` has; else nothing."""
+    """` (ZAI_URL is set in .env:3)` for the names in `text` that `places` has; empty if there are none."""
     names = [found["name"] for found in _REFERENCE.finditer(text)]
     found = ", ".join(f"{name} is set in {places[name]}" for name in names if name in places)
     return f" ({found})" if found else ""
 
 
 class Vault:
-    """Fetches secrets for one load. What a command prints goes nowhere but into the secret."""
+    """Fetches secrets for one load. The output of a command is used for its secret only."""
 
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
         self.reads: list[Path] = []
@@ -123,7 +123,7 @@ class Vault:
 
 
 def run(command: Command, limit: float = COMMAND_LIMIT) -> Secret:
-    """What the command prints, as a secret; it is ended after `limit` seconds, or LARGEST bytes."""
+    """The output of the command as a secret. The command is killed after `limit` seconds or LARGEST bytes."""
     program = command.argv[0]
     ends = time.monotonic() + limit
     too_late = f"key command {program} took longer than {limit:g} s"
@@ -157,8 +157,8 @@ def run(command: Command, limit: float = COMMAND_LIMIT) -> Secret:
 
 
 def _printed(process: subprocess.Popen[bytes], limit: float) -> bytes | None:
-    """One byte more than LARGEST at the most; None where it has not ended in time. A child of the process
-    may hold the pipe open for longer than the process lives, so a thread of its own reads."""
+    """At most LARGEST + 1 bytes of output; None if it has not ended in time. Read in a thread, since a child
+    of the process may hold the pipe open after the process has ended."""
     found: list[bytes] = []
     assert process.stdout is not None
     pipe = process.stdout
@@ -174,14 +174,14 @@ def _printed(process: subprocess.Popen[bytes], limit: float) -> bytes | None:
 
 
 def commands_of(rules: Rules) -> Iterator[Command]:
-    """Those that print the secrets in force, each once."""
+    """The commands that print the secrets in force, each once."""
     secrets = [secret for provider in rules.providers.values() for secret in _secrets_of(provider)]
     found = [*(secret.command for secret in secrets), *rules.client_commands.values()]
     yield from {command.argv: command for command in found if command is not None}.values()
 
 
 def with_printed(rules: Rules, printed: Secret) -> Rules:
-    """The rules with this secret in place of every secret of the same command."""
+    """The rules with this secret for every secret of the same command."""
     command = printed.command
     assert command is not None
     assert printed.value is not None

@@ -1,4 +1,4 @@
-"""How values are written in rules.yaml, read from Python types by the decoder and the JSON Schema alike.
+"""Describes how values are written in rules.yaml, from Python types, for the decoder and the JSON Schema.
 
 Annotated[T, Reads(...)]      a scalar, read by a function
 Annotated[T, Refers(...)]     a scalar that names a key of another section
@@ -27,16 +27,16 @@ class Reads(msgspec.Struct, frozen=True):
     what: str
     """For people, after "expected": `a duration such as 30s or 5m`."""
     read: Callable[[str], Any]
-    """Raises ValueError; its text, if any, says what exactly is wrong and never repeats the value."""
+    """Raises ValueError. Its text, if any, says what exactly is wrong, and never repeats the value."""
     schema: Mapping[str, Any]
     shown: bool = True
-    """Whether a faulty value may be repeated in the error (no: it could be a secret)."""
+    """Whether an error may repeat the wrong value; False if it could be a secret."""
     written: Callable[[str], None] | None = None
     """Checks the text in the file, before `${NAME}` is replaced. Raises ValueError."""
 
 
 class Refers(msgspec.Struct, frozen=True):
-    """The value names a key of the top-level `section`; `name` gets that name, None for no reference."""
+    """The value names a key of the top-level `section`. `name` gives that key, or None if there is none."""
 
     section: str
     what: str
@@ -73,7 +73,7 @@ class TypeSpec(msgspec.Struct, frozen=True):
 
 @cache
 def specs(kind: Any) -> tuple[TypeSpec, ...]:
-    """The ways in which a `kind` may be written, None (a key left unset) aside."""
+    """The ways in which a `kind` may be written, without None (a key that is not set)."""
     kind, notes = _bare(kind)
     origin, args = get_origin(kind), get_args(kind)
     reads = next((note for note in notes if isinstance(note, Reads)), None)
@@ -94,7 +94,7 @@ def specs(kind: Any) -> tuple[TypeSpec, ...]:
 
 
 def about(kind: Any) -> str:
-    """What a key's type says to people."""
+    """The description of a key for people."""
     return next((note for note in _bare(kind)[1] if isinstance(note, str)), "")
 
 

@@ -1,4 +1,5 @@
-"""Live reload: the rules in force, reloaded when a file changes. An error keeps the last good ones."""
+"""Live reload: loads the rules again when a file changes. After an error the last good rules stay in
+force."""
 
 import asyncio
 import time
@@ -17,25 +18,25 @@ from .secrets import commands_of, run, with_printed
 POLL = 0.2
 """Seconds between two checks of the files."""
 COMMAND_PAUSE = 10.0
-"""Seconds in which a command that printed the same key again is not run after another refusal."""
+"""Seconds for which a command that printed the same key again is not run after another refusal."""
 AHEAD = 60.0
 """Seconds before the end of a command's `every` at which it is run again; a tenth of it if that is less."""
 AGAIN = 30.0
-"""Seconds, and a tenth of `every` at the most, after which a command that failed is run again."""
+"""Seconds, but at most a tenth of `every`, after which a command that failed is run again."""
 
 type FileStamp = tuple[int, int, int, int]
 type FileStamps = dict[Path, FileStamp | None]
 
 
 class _Ran(NamedTuple):
-    """The last run of a command: when, on the monotonic clock, and its outcome."""
+    """The last run of a command: its time on the monotonic clock, and its result."""
 
     at: float
     failed: bool = False
     changed_nothing: bool = False
 
     def due(self, every: float) -> float:
-        """When it is to be run again."""
+        """When it must run again."""
         return self.at + (min(AGAIN, every / 10) if self.failed else every - min(AHEAD, every / 10))
 
 
@@ -50,10 +51,10 @@ class Live:
     ) -> None:
         self.rules = Rules(file=path)
         self.error = ""
-        """The first line about the last edit, if that failed."""
+        """The first error of the last edit; empty if it was loaded."""
         self.loaded_at = datetime.now(UTC)
         self.on_change: list[Callable[[Rules], None]] = []
-        """Called with new rules, in the event loop; those of the start are the first."""
+        """Called with new rules in the event loop, first with those of the start."""
         self._path = path
         self._environ = environ
         self._log = log
@@ -68,7 +69,7 @@ class Live:
         self._running: dict[tuple[str, ...], asyncio.Task[None]] = {}
 
     def start(self) -> None:
-        """Loads for the first time. Raises RulesError; an empty file is a pure pipe."""
+        """Loads for the first time. Raises RulesError. An empty file routes nothing: everything is piped."""
         stamp = self._stamp()
         began = time.monotonic()
         self._put_in_force(load(self._path, self._environ), stamp)
@@ -82,16 +83,16 @@ class Live:
             await self.look()
 
     async def look(self) -> None:
-        """Checks once. A change is loaded when the files are the same in two checks."""
+        """Checks once. A change is loaded when two checks in a row see the same files."""
         try:
             await self._look()
         except Exception as error:  # of any kind: the next edit must still be seen
             self._log("error", f"a look at {self._path.name} failed: {error!r}")
 
     async def renew(self, command: Command, since: float) -> None:
-        """Runs a command that prints a key, which was refused to a request sent at `since` (monotonic).
+        """Runs a command whose key was refused for a request sent at `since` (monotonic).
 
-        Not if it was run after that, or is running: requests in parallel share a run.
+        Does nothing if the command has run since then; waits if it is running: parallel requests share a run.
         """
         ran = self._commands.get(command.argv, _Ran(float("-inf")))
         pauses = ran.changed_nothing and time.monotonic() - ran.at < COMMAND_PAUSE
@@ -99,7 +100,7 @@ class Live:
             await asyncio.shield(self._run(command))
 
     def _run_due(self) -> None:
-        """Runs each command with `every` ahead of the end of what it printed last."""
+        """Runs each command with `every` before the key that it printed last expires."""
         now = time.monotonic()
         for command in commands_of(self.rules):
             ran = self._commands.get(command.argv)
@@ -115,7 +116,7 @@ class Live:
         return running
 
     async def _renew(self, command: Command) -> None:
-        """What it prints is used from now on; where it fails, what it printed before still is."""
+        """Runs a command and puts its key in force. If it fails, the key that it printed before stays."""
         began = time.monotonic()
         secret = await files.in_daemon_thread(partial(run, command))
         if secret.value is None:
@@ -159,7 +160,7 @@ class Live:
             self._ran_all(began)
 
     def _load(self) -> Rules:
-        """A file that became empty is a half-done save or a mistake, hence an error."""
+        """A file that has become empty is an error: it is half saved, or a mistake."""
         held_nothing = not (self.rules.providers or self.rules.rules)
         return load(self._path, self._environ, may_be_empty=held_nothing)
 
@@ -198,12 +199,12 @@ class Live:
             self._log("error", f"new rules were not taken everywhere: {error!r}")
 
     def _settle(self, reads: tuple[Path, ...], stamp: FileStamps) -> None:
-        """Further changes are those after this stamp; for files that it lacks, after now."""
+        """Later changes are compared with this stamp; for files that it lacks, with their state now."""
         self._reads = reads
         self._settled = {path: stamp.get(path, now) for path, now in self._stamp().items()}
 
     def _stamp(self) -> FileStamps:
-        """A file on a disk that does not answer counts as unchanged."""
+        """The state of all files. A file on a disk that does not answer counts as unchanged."""
         return {path: _stamp_of(path, self._settled.get(path)) for path in (self._path, *self._reads)}
 
 

@@ -1,1 +1,1 @@
-"""`just demo`: the newcomer's first minute. Fake providers, the real router, a readable output."""
+"""`just demo`: fake providers, the real router, and readable output."""

@@ -30,16 +30,17 @@ class ReceivedRequest:
 
 
 class FakeProvider(ThreadingHTTPServer):
-    """Says `text` to every message. Serves from `with` to its end."""
+    """Answers every message with `text`. A context manager: serves inside the `with` block."""
 
     def __init__(self, text: str, usage: TokenCounts, reports: Literal["early", "late"]) -> None:
-        """`reports`: where a stream reports its input tokens: at its start, as Anthropic does, or its end."""
+        """`reports`: whether a stream reports its input tokens at its start, as Anthropic does, or at its
+        end."""
         super().__init__(("127.0.0.1", 0), _Handler)
         self.text = text
         self.usage = usage
         self.early = usage if reports == "early" else dict.fromkeys(usage, 0)
         self.overloaded = False
-        """True: every message gets 529."""
+        """If true, every message gets a 529."""
         self.received: list[ReceivedRequest] = []
         self.answered = 0
         self.url = f"http://127.0.0.1:{self.server_port}"
@@ -56,7 +57,7 @@ class FakeProvider(ThreadingHTTPServer):
         return {**_message(model, self.usage), "content": [{"type": "text", "text": self.text}]}
 
     def events(self, model: str) -> Iterator[bytes]:
-        """A streamed message, a delta for each word."""
+        """A streamed message with one delta per word."""
         for event in self._events(model):
             yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
             if event["type"] == "content_block_delta":
@@ -77,8 +78,8 @@ class ChatProvider(FakeProvider):
     """Speaks chat completions. `usage` is in its terms: `prompt_tokens`, `completion_tokens`."""
 
     def message(self, model: str) -> dict[str, Any]:
-        said = {"index": 0, "message": {"role": "assistant", "content": self.text}, "finish_reason": "stop"}
-        return {**_completion(model), "choices": [said], "usage": self.usage}
+        choice = {"index": 0, "message": {"role": "assistant", "content": self.text}, "finish_reason": "stop"}
+        return {**_completion(model), "choices": [choice], "usage": self.usage}
 
     def events(self, model: str) -> Iterator[bytes]:
         for word in self.text.split(" "):
@@ -147,4 +148,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: a log would mix with the output of the demo."""
+        """Logs nothing: it would mix with the output of the demo."""

@@ -15,7 +15,7 @@ PICTURE_WIDTH = 92
 
 class Output:
     def __init__(self, picture: Path | None = None) -> None:
-        """`picture` is where the output goes at its end, as SVG."""
+        """`picture` is the file to which the output is written as SVG at the end."""
         self._picture = picture
         self._console = (
             Console(record=True, width=PICTURE_WIDTH, force_terminal=True, highlight=False)
@@ -41,11 +41,11 @@ class Output:
         self._console.print(text, soft_wrap=True)
 
     def word(self, text: str) -> None:
-        """The next piece of a stream, at once."""
+        """Prints the next piece of a stream at once."""
         self._console.print(Text(text, style="green"), end="", soft_wrap=True)
 
     def done(self, text: str) -> None:
-        """Something happened as it should."""
+        """Prints that a step succeeded."""
         self._console.print(Text.assemble("  ", (self._tick, "bold green"), f" {text}"), soft_wrap=True)
 
     def table(
@@ -65,6 +65,6 @@ class Output:
         self._console.print()
         if self._picture:
             svg = self._console.export_svg(title="just demo")
-            # What shows the picture shall not fetch fonts from elsewhere.
+            # Viewers of the picture must not fetch fonts from another site.
             fontless = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
             self._picture.write_text(fontless, encoding="utf-8")

@@ -14,13 +14,13 @@ from typing import Self
 from signalbox.cli.options import router_path
 
 START = 15.0
-"""Seconds that a start may take; one or two are usual."""
+"""Seconds that the start may take; it usually takes one or two."""
 
 
 class RouterProcess:
-    """mitmdump with the router on a free port of loopback, from `with` to its end.
+    """mitmdump with the router on a free loopback port. A context manager: runs inside the `with` block.
 
-    Everything it reads and writes is in `folder`: rules.yaml, the state, mitmproxy's own certificates.
+    All its files are in `folder`: rules.yaml, the state, mitmproxy's own certificates.
     """
 
     def __init__(self, folder: Path, upstream: str, environment: Mapping[str, str]) -> None:
@@ -79,13 +79,13 @@ class RouterProcess:
 
 
 def _mitmdump() -> str:
-    """The one beside this Python, else the one on PATH."""
+    """The mitmdump beside this Python, else the one on PATH."""
     beside = shutil.which("mitmdump", path=Path(sys.executable).parent)
     return beside or shutil.which("mitmdump") or "mitmdump"
 
 
 def _plain_environment() -> dict[str, str]:
-    """The environment less what would change the story: keys, levels, settings of Claude Code."""
+    """The environment without what would change the demo: keys, log level, settings of Claude Code."""
     return {
         name: value
         for name, value in os.environ.items()

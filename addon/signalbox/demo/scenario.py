@@ -1,4 +1,4 @@
-"""The scenario of the demo, step by step. Each step checks what it says."""
+"""The scenario of the demo, step by step. Each step checks what it prints."""
 
 import time
 from collections import defaultdict
@@ -34,7 +34,7 @@ rules:
 
 
 class ScenarioError(Exception):
-    """A step did not go as it says; the message says what happened."""
+    """A step failed; the message says what happened."""
 
 
 class Fakes(NamedTuple):
@@ -52,7 +52,7 @@ class Scenario:
         self._client = Client(router.port, LOGIN)
 
     def run(self) -> None:
-        """Raises ScenarioError, or OSError where a connection fails."""
+        """Raises ScenarioError, or OSError if a connection fails."""
         self._haiku()
         self._sonnet()
         self._opus()
@@ -133,7 +133,7 @@ class Scenario:
         self._output.logged(self._logged("↻ zai 529"))
 
     def _logged(self, beginning: str) -> str:
-        """The line of the router's log that begins so after its time."""
+        """The line of the router's log that begins with this text after its time."""
         end = time.monotonic() + 2
         while beginning not in (log := self._router.log()):
             expect(time.monotonic() < end, f"the router logged no {beginning}")
@@ -178,7 +178,7 @@ class Scenario:
         self._output.done("every token that the providers reported is on record")
 
     def _recorded(self, wanted: int) -> list[Entry]:
-        """The request log, once it has this many entries."""
+        """The entries of the request log, once there are `wanted` of them."""
         end = time.monotonic() + 2
         while len(found := list(entries(self._router.state, "requests.jsonl"))) < wanted:
             expect(time.monotonic() < end, f"{len(found)} of {wanted} requests are on record")

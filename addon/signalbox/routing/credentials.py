@@ -1,4 +1,4 @@
-"""Who asks, and which headers may leave for which provider: the one place that decides both."""
+"""Identifies callers, and decides which headers may be sent to which provider. No other module does."""
 
 import hmac
 import re
@@ -20,20 +20,20 @@ _WORD = re.compile(
     r"|.*(?:token|secrets?|password|passwd|passphrase|credentials?|cookies?|oauth|(?:api|access|auth|secret"
     r"|private|session|subscription|client|user|account|master|virtual|service|license)keys?)"
 )
-"""Words of a name, whole, that say that its value is a secret; those after `.*` also at the end of words that
-are written as one (`authtoken`). Counts are none: `max-tokens`."""
+"""Words in a name that mark its value as a secret. Those after `.*` also count at the end of a longer word
+(`authtoken`). `max-tokens` is none."""
 _WORDS_OF_NAME = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _VALUE = re.compile(r"sk-ant-|\bsk-[\w-]{16,}|\bbearer\s+\S|^\s*basic\s+\S", re.IGNORECASE)
 """A key as Anthropic and most others write theirs, or the schemes of RFC 6750 and RFC 7617."""
 
 LOGIN = ("authorization", "x-api-key")
-"""Those by which Anthropic knows its callers (reference/anthropic-messages.md, section 1)."""
+"""Headers by which Anthropic identifies its callers (reference/anthropic-messages.md, section 1)."""
 
 _SHORTEST = 8
-"""Characters of what is taken for a secret in the words of others."""
+"""Characters of the shortest secret that is searched for in text of others."""
 
 _DEEPEST = 5
-"""Times that percent escapes are undone."""
+"""How many times percent escapes are decoded."""
 
 _STAYS_HOME = frozenset({"anthropic-workspace-id"})
 _STAYS_HOME_PREFIXES = ("x-claude-code-", "x-signalbox-")
@@ -46,17 +46,17 @@ HOP_BY_HOP = frozenset(
 _ANTHROPIC_SECRET = "sk-ant-"  # noqa: S105 (the prefix of every Anthropic key and token, not one of them)
 
 SHOWN = 5
-"""Characters shown of either end of a secret."""
+"""Characters shown of each end of a secret."""
 SHORTEST_SHOWN = 16
 SCHEMES = ("bearer", "basic")
 _MASKED = re.compile(r"(?:(?:bearer|basic) )?(?:\*\*\*|.{5}\.\.\..{5})", re.IGNORECASE)
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who asks.
+    """Who sent a request.
 
-    `headers` are the caller's, in order, less all by which configured clients prove themselves. `has_login`
-    says whether credentials of the caller's own are among them.
+    `headers` are the caller's, in order, without the secrets of configured clients. `has_login` says whether
+    they hold credentials of the caller's own.
     """
 
     headers: Headers
@@ -68,16 +68,16 @@ class Caller(msgspec.Struct, frozen=True):
 
     @property
     def login(self) -> tuple[str, str] | None:
-        """The header by which Anthropic knows this caller."""
+        """The header by which Anthropic identifies this caller."""
         return next((h for h in self.headers if h[0].lower() in LOGIN and h[1].strip()), None)
 
 
 def is_secret(name: str, value: str = "") -> bool:
-    """Whether a header or query parameter holds a credential: it is shown masked, and of the caller's it
-    goes to no provider but one with `auth: client`.
+    """Whether a header or query parameter holds a credential. It is shown masked, and the caller's own goes
+    only to providers with `auth: client`.
 
-    A name says so by one of its words (`X_Api_Key`, `apiKey`, `Cookie2`, but not `x-max-tokens`), a value by
-    what stands in it, percent-encoded too.
+    Decided by the words of the name (`X_Api_Key`, `apiKey`, `Cookie2`, but not `x-max-tokens`) and by the
+    content of the value, also percent-encoded.
     """
     words = (word.lower() for word in _WORDS_OF_NAME.findall(name))
     return (
@@ -96,7 +96,7 @@ def encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
 
 
 def percent_decoded(text: str) -> str:
-    """Without its percent escapes, however often they were escaped themselves."""
+    """The text without percent escapes, even if these were escaped again."""
     for _ in range(_DEEPEST):
         if (plain := unquote(text)) == text:
             break
@@ -105,7 +105,7 @@ def percent_decoded(text: str) -> str:
 
 
 def masked_path(path: str) -> str:
-    """A path with its query's credentials as they may be shown."""
+    """A path with the credentials in its query masked."""
     route, mark, query = path.partition("?")
     return f"{route}{mark}{'&'.join(map(_masked_parameter, query.split('&')))}"
 
@@ -123,15 +123,15 @@ def _masked_parameter(part: str) -> str:
 
 
 def identify(headers: Headers, clients: Mapping[str, str]) -> Caller | None:
-    """The caller, or None where clients are configured and none of their secrets was presented."""
+    """The caller; None if clients are configured and the request has none of their secrets."""
     proofs = (_client(bare(v), clients) for name, v in headers if name.lower() in (*LOGIN, CLIENT_HEADER))
     client = next((name for name in list(proofs) if name is not None), None)
     return None if clients and client is None else Caller(less_clients(headers, clients), client)
 
 
 def less_clients(headers: Headers, clients: Mapping[str, str]) -> Headers:
-    """The headers less those by which a client proves itself, whatever their names: a client's secret goes
-    no further than to this router."""
+    """The headers without those that hold a client's secret, whatever their names: such a secret is never
+    sent on."""
     return tuple(
         (name, value)
         for name, value in headers
@@ -140,7 +140,7 @@ def less_clients(headers: Headers, clients: Mapping[str, str]) -> Headers:
 
 
 def path_less_clients(path: str, clients: Mapping[str, str]) -> str:
-    """A path less the parameters of its query that hold a client's secret."""
+    """A path without the query parameters that hold a client's secret."""
     route, mark, query = path.partition("?")
     parts = query.split("&") if clients else []
     kept = [part for part in parts if not _tells_client(part.partition("=")[2], clients)]
@@ -150,8 +150,8 @@ def path_less_clients(path: str, clients: Mapping[str, str]) -> str:
 def forwarded(headers: Headers, provider: Provider) -> list[tuple[str, str]]:
     """The caller's headers that may go to this provider.
 
-    All of them where it takes the caller's own login; elsewhere none that tells who the caller is (the
-    contract, section 5). The provider's own key is not among them yet.
+    All of them for `auth: client`; else none that identifies the caller (the contract, section 5). The
+    provider's own key is added later.
     """
     if provider.auth == "client":
         return list(headers)
@@ -168,14 +168,14 @@ def forwarded(headers: Headers, provider: Provider) -> list[tuple[str, str]]:
 
 
 def forwarded_query(query: str, provider: Provider) -> str:
-    """The parameters of the caller's query that may go to this provider, as they came."""
+    """The parameters of the caller's query that may go to this provider, unchanged."""
     if provider.auth == "client":
         return query
     return "&".join(part for part in query.split("&") if not _is_secret_parameter(part))
 
 
 def with_key(headers: list[tuple[str, str]], provider: Provider, key: str | None) -> list[tuple[str, str]]:
-    """The headers with a key of the provider's own, or the token of its login, where it has one."""
+    """The headers with the provider's own key, or the token of its login, if it has one."""
     if key is None:
         return headers
     if provider.auth == "claude-login" or provider.key_header == "authorization":
@@ -184,10 +184,10 @@ def with_key(headers: list[tuple[str, str]], provider: Provider, key: str | None
 
 
 def secrets_of(headers: Iterable[tuple[str, str]], path: str = "") -> tuple[str, ...]:
-    """The credentials that a request is sent with, in its headers and its path's query, as its provider may
-    repeat them in an error.
+    """The credentials in a request's headers and query, in the forms in which a provider may repeat them in
+    an error.
 
-    Very short ones are none that anybody keeps secret, but words that an error may hold anyway (`ollama`).
+    Very short ones are left out: they are placeholders, and words that an error may contain (`ollama`).
     """
     parameters = parse_qsl(path.partition("?")[2])
     found = (one for name, value in (*headers, *parameters) if is_secret(name, value) for one in _bare(value))
@@ -197,10 +197,10 @@ def secrets_of(headers: Iterable[tuple[str, str]], path: str = "") -> tuple[str,
 def leak(
     provider: Provider, path: str, headers: Iterable[tuple[str, str]], login: str | None = None
 ) -> str | None:
-    """The header, by name, or `path`, that holds a credential of another provider; None if none does.
+    """The name of the header, or `path`, that holds a credential of another provider; None if there is none.
 
-    `login` is the token of its own login, where it has one. This is the last check before a request is sent.
-    It does not trust that the headers were chosen above.
+    `login` is the token of the provider's own login, if it has one. This is the last check before a request
+    is sent, independent of the choice of headers above.
     """
     if provider.auth == "client":
         return None
@@ -215,14 +215,14 @@ def _is_anthropics(text: str) -> bool:
 
 
 def _client(presented: str, clients: Mapping[str, str]) -> str | None:
-    """Whose secret this is. Each is compared, so that the time tells nothing."""
+    """The client with this secret. All secrets are compared, so that the time reveals nothing."""
     found = [name for name, secret in clients.items() if _same(presented, secret)]
     return found[0] if found else None
 
 
 def _tells_client(value: str, clients: Mapping[str, str]) -> bool:
-    """Whether a value is or holds the secret of a client. Very short ones are looked for as whole values, as
-    they may stand in any text."""
+    """Whether a value is or contains the secret of a client. A very short secret counts only as the whole
+    value, since any text may contain it."""
     if not clients:
         return False
     texts = [percent_decoded(value), *_bare(value)]
@@ -240,8 +240,8 @@ def bare(value: str) -> str:
 
 
 def _bare(value: str) -> Iterator[str]:
-    """The secrets in the value of any header that holds some: less its scheme, of Basic the password, of
-    cookies the value of each."""
+    """The secrets in a header's value: without its scheme; for Basic also the password; for cookies each
+    value."""
     yield (whole := bare(value))
     scheme, _, rest = whole.partition(" ")
     if scheme.lower() == "basic":
@@ -278,7 +278,7 @@ def is_masked(name: str, value: str) -> bool:
 
 
 def masked_value(value: str) -> str:
-    """A header's value with its secret masked; the word before it stays: `Bearer sk-an...wigAA`."""
+    """A header's value with its secret masked; the scheme stays: `Bearer sk-an...wigAA`."""
     scheme, _, secret = value.partition(" ")
     if scheme.lower() in SCHEMES:
         return f"{scheme} {masked(secret.strip())}"

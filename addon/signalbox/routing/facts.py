@@ -1,7 +1,7 @@
-"""What rules may ask about one request.
+"""The facts of one request that rules can match.
 
-Each fact is worked out when first asked for and then kept, so that a body is not parsed unless a rule asks.
-Bodies come from anywhere: a field of the wrong type counts as absent, and nothing here raises.
+Each fact is computed when it is first needed and then cached, so that a body is parsed only if a rule needs
+it. A field of the wrong type counts as missing, and nothing here raises.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ from signalbox.config.regexes import Regex
 from signalbox.config.rules import tier_of
 
 type Conversation = tuple[str, str]
-"""Session id and agent id (empty for the main agent): what has a history of its own."""
+"""Session id and agent id (empty for the main agent). Each such pair has a history of its own."""
 
 SESSION_HEADER = "x-claude-code-session-id"
 AGENT_HEADER = "x-claude-code-agent-id"
@@ -32,18 +32,18 @@ REQUEST_CLASS_HEADER = "x-claude-code-request-class"
 PROJECT_HEADER = "x-signalbox-project"
 SNIPPET_LENGTH = 200
 SESSION_LENGTH = 200
-"""Characters kept of a session id, which is remembered and recorded; real ones have 36."""
+"""Characters kept of a session id, which is stored and recorded; real ones have 36."""
 
 COUNTED = ("system", "tools", "messages")
 """The fields of a body that are input; what grows stands last."""
 
 PREFIXES = (LISTED, "anthropic/")
-"""What the merged model list, or a habit of other routers, puts before a name."""
+"""Prefixes of model names from the merged model list, and from other routers."""
 
 _REMINDER, _REMINDER_END = "<system-reminder>", "</system-reminder>"
 
 type _Content = str | list[msgspec.Raw]
-"""A text, or blocks that are decoded one by one: a strange one hides no other."""
+"""A text, or blocks, which are decoded one by one so that an invalid one does not hide the others."""
 
 
 class Calibration(NamedTuple):
@@ -85,7 +85,7 @@ class _UserId(msgspec.Struct):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)  # headers hold credentials: no repr
 class Facts:
-    """One request as rules see it. `path` has no query; `headers` are looked up by lower-case name."""
+    """One request as rules see it. `path` has no query; `headers` have names in lower case."""
 
     path: str
     port: int
@@ -93,16 +93,16 @@ class Facts:
     body: Body | None
     client: str | None = None
     received: datetime | None = None
-    """When the request arrived; None where a rule is tried without a request."""
+    """When the request arrived; None if there is no real request."""
     has_login: bool = True
-    """Whether the caller sent a credential of its own, beside a client's secret."""
+    """Whether the caller sent a credential of its own, besides a client's secret."""
     calibration: Calibration = DEFAULT_CALIBRATION
     _searched: dict[tuple[str, Regex], bool] = field(default_factory=dict, init=False)
-    """What was searched for in which text, and whether it was found."""
+    """Results of searches, by name of the text and expression."""
 
     @cached_property
     def asked(self) -> str | None:
-        """The model as the client wrote it."""
+        """The model as the client sent it."""
         return self._field("model", str) or None
 
     @cached_property
@@ -115,9 +115,9 @@ class Facts:
 
     @cached_property
     def session(self) -> str | None:
-        """From Claude Code's header, else from `metadata.user_id`.
+        """The session id in Claude Code's header, else in `metadata.user_id`.
 
-        That is a JSON string with `session_id`, or (older clients) text ending in `_session_ID`.
+        The latter is a JSON string with `session_id`, or (older clients) a text that ends in `_session_ID`.
         """
         session = self.headers.get(SESSION_HEADER) or self._session_of_metadata()
         return session[:SESSION_LENGTH] or None
@@ -133,17 +133,17 @@ class Facts:
 
     @property
     def request_class(self) -> str | None:
-        """`main`, `subagent`, `workflow`, `compaction` or `auxiliary`, as Claude Code says it."""
+        """`main`, `subagent`, `workflow`, `compaction` or `auxiliary`, as Claude Code sends it."""
         return self.headers.get(REQUEST_CLASS_HEADER) or None
 
     @cached_property
     def project(self) -> str | None:
-        """The folder that the client was started in."""
+        """The folder in which the client was started."""
         return unquote(self.headers.get(PROJECT_HEADER, ""), errors="replace") or None
 
     @property
     def conversation(self) -> Conversation | None:
-        """What providers are remembered by; None where the request names no session."""
+        """The key of state between requests; None if the request has no session."""
         return (self.session, self.agent_id or "") if self.session else None
 
     @cached_property
@@ -157,31 +157,32 @@ class Facts:
 
     @cached_property
     def continues(self) -> str | None:
-        """Of a request that holds only the new turn of a thread, the id of the answer before it (empty where
-        it is not told); None where all turns are there."""
+        """The id of the previous answer (empty if missing), if the request has only the new turn of a thread;
+        None if it has all turns."""
         thread = self._field("thread", _Thread)
         return thread.previous_message_id if thread is not None and thread.type == "continue" else None
 
     @cached_property
     def images(self) -> bool:
-        """Whether any message shows an image, be it in a tool's result."""
+        """Whether any message has an image, also in a tool result."""
         return any(_shows_image(block) for turn in self._turns() for block in turn.blocks())
 
     @cached_property
     def tools(self) -> tuple[str, ...]:
-        """Names of the tools offered; where a server tool has none, its type."""
+        """The names of the tools offered; for a server tool without a name its type."""
         tools = _each(self._field("tools", list[msgspec.Raw]) or [], _Typed)
         return tuple(tool.name or tool.type for tool in tools)
 
     @cached_property
     def system_text(self) -> str:
-        """The system prompt's text, without the billing block that Claude Code puts first."""
+        """The text of the system prompt, without Claude Code's billing block."""
         system = self._field("system", str) or self._field("system", list[msgspec.Raw]) or ""
         return "\n".join(text for text in _texts(system) if not text.startswith(BILLING))
 
     @cached_property
     def prompt(self) -> str:
-        """What the user last said: the last user message with text outside reminders and tool results."""
+        """The last text of the user: of the last user message with text outside reminders and tool
+        results."""
         for turn in reversed(self._turns()):
             if turn.role == "user":
                 spoken = (_outside_reminders(text) for text in turn.texts())
@@ -196,7 +197,7 @@ class Facts:
         return self._holds("prompt", self.prompt, pattern)
 
     def _holds(self, name: str, text: str, pattern: Regex) -> bool:
-        """Each expression is searched for once."""
+        """Searches once for each expression."""
         if (name, pattern) not in self._searched:
             self._searched[name, pattern] = pattern.found_in(text)
         return self._searched[name, pattern]
@@ -246,7 +247,7 @@ class Facts:
 
 
 def _decoded[T](raw: msgspec.Raw | str, type: type[T]) -> T | None:
-    """The value, or None where it is of another shape."""
+    """The value; None if it has another type."""
     try:
         return msgspec.json.decode(raw, type=type)
     except (ValueError, RecursionError):
@@ -270,26 +271,27 @@ def _shows_image(block: Block) -> bool:
 
 
 def _outside_reminders(text: str) -> str:
-    """What is left without `<system-reminder>...</system-reminder>`; one that never ends hides the rest."""
+    """The text without `<system-reminder>...</system-reminder>`. A reminder that never ends hides the
+    rest."""
     before, *reminders = text.split(_REMINDER)
     return before + "".join(reminder.partition(_REMINDER_END)[2] for reminder in reminders)
 
 
 def rendezvous(conversation: Conversation, *names: str) -> bytes:
-    """The weight of one of several equals for a conversation; the least wins.
+    """The weight of one of several equal choices for a conversation; the lowest wins.
 
-    By rendezvous hashing a conversation keeps its order of them, and many conversations spread. One more
-    equal moves only the conversations that it wins.
+    Rendezvous hashing: a conversation keeps its order of choices, and many conversations are spread over
+    them. A new choice moves only the conversations in which it wins.
     """
     text = "\n".join((*conversation, *names))
     return blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
 
 
-# names of models, as clients write them
+# names of models, as clients send them
 
 
 def sent_name(asked: str) -> str:
-    """The name without listing prefixes: what is sent where neither target nor provider names one."""
+    """The name without listing prefixes; it is sent if neither target nor provider names a model."""
     name = asked
     for prefix in PREFIXES:
         name = name.removeprefix(prefix)
@@ -297,7 +299,7 @@ def sent_name(asked: str) -> str:
 
 
 def matched_name(model: str) -> str:
-    """The name that globs see: without listing prefixes and without `[1m]`."""
+    """The name that globs match: without listing prefixes and without `[1m]`."""
     return without_long_context(sent_name(model))[0]
 
 

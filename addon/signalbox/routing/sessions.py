@@ -1,4 +1,4 @@
-"""What is remembered of each conversation between its requests, in memory and bounded."""
+"""State of conversations between their requests, in memory and bounded."""
 
 from collections import OrderedDict
 
@@ -9,13 +9,13 @@ from signalbox.routing.threads import Owner
 
 LIMIT = 10_000
 RATIO_RANGE = (0.25, 4.0)
-"""Tokens per estimated one that an answer may teach; what is beyond comes from a provider that miscounts."""
+"""The range of the ratio of reported to estimated tokens; a provider with a ratio beyond it miscounts."""
 
 
 class Sessions:
-    """Recent conversations; where there are more than `limit`, the one silent for longest is forgotten.
+    """Recent conversations. Beyond `limit`, the one that was used least recently is forgotten.
 
-    A request without a session (None) is never remembered and nothing is known of it.
+    Nothing is stored for a request without a session (None).
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
@@ -45,7 +45,7 @@ class Sessions:
             self._calibrations.popitem(last=False)
 
     def calibration(self, conversation: Conversation | None) -> Calibration:
-        """Learned from the last answer that reported its usage."""
+        """The calibration from the last answer that reported its usage."""
         return (
             self._calibrations.get(conversation, DEFAULT_CALIBRATION) if conversation else DEFAULT_CALIBRATION
         )
@@ -53,7 +53,8 @@ class Sessions:
     def refused_thinking(
         self, conversation: Conversation | None, provider: str, digests: frozenset[bytes]
     ) -> None:
-        """Store which thinking blocks of this conversation a provider refused: it is not sent them again."""
+        """Stores which thinking blocks of this conversation a provider refused: they are not sent there
+        again."""
         if conversation is not None and digests:
             known = self._refused.pop((conversation, provider), frozenset())
             self._refused[conversation, provider] = known | digests
@@ -65,18 +66,18 @@ class Sessions:
         return self._refused.get((conversation, provider), frozenset()) if conversation else frozenset()
 
     def answered_by(self, conversation: Conversation | None, message: str, owner: Owner) -> None:
-        """Store which provider gave an answer, by its id: a thread goes on only there."""
+        """Stores which provider gave an answer, by the answer's id: a thread continues only there."""
         self._owners[conversation, message] = owner
         self._owners.move_to_end((conversation, message))
         if len(self._owners) > self._limit:
             self._owners.popitem(last=False)
 
     def owner(self, conversation: Conversation | None, message: str) -> Owner | None:
-        """Which one gave that answer, as far as that is known."""
+        """The owner of an answer; None if unknown."""
         return self._owners.get((conversation, message))
 
     def wanted_thinking(self, conversation: Conversation | None, provider: str) -> None:
-        """Store that a provider wants thinking back with each answer of this conversation."""
+        """Stores that a provider requires thinking with each answer of this conversation."""
         if conversation is not None:
             self._wanting[conversation, provider] = None
             self._wanting.move_to_end((conversation, provider))
@@ -84,7 +85,7 @@ class Sessions:
                 self._wanting.popitem(last=False)
 
     def wants_thinking(self, conversation: Conversation | None, provider: str) -> bool:
-        """Whether it said so."""
+        """Whether the provider requires thinking in this conversation."""
         return conversation is not None and (conversation, provider) in self._wanting
 
 

@@ -1,1 +1,1 @@
-"""What outlives a process: learned facts, thinking provenance, quota files, logins."""
+"""State that outlives the process: learned facts, thinking provenance, quota files, logins."""

@@ -1,4 +1,4 @@
-"""Small files that are replaced as a whole, often, in a thread."""
+"""Writes small files atomically, in a thread."""
 
 import logging
 import os
@@ -10,14 +10,14 @@ from pathlib import Path
 log = logging.getLogger("signalbox")
 
 EVERY = 0.1
-"""Seconds between two rounds of writing; of several contents for one file only the last is written."""
+"""Seconds between two writes. Only the last content of each file is written."""
 
 LAST = 5.0
 """Seconds that `close` waits for the disk."""
 
 
 class FileWriter:
-    """Writes files in a thread, which lives while there is something to write."""
+    """Writes files in a thread, which runs while there is something to write."""
 
     def __init__(self) -> None:
         self._waiting: dict[Path, bytes] = {}
@@ -27,7 +27,7 @@ class FileWriter:
         self._writer: threading.Thread | None = None
 
     def put(self, file: Path, data: bytes) -> None:
-        """Replace the content of `file` soon. Returns at once."""
+        """Replaces the content of `file` soon. Returns at once."""
         with self._lock:
             self._waiting[file] = data
             if self._writer is None:
@@ -36,7 +36,7 @@ class FileWriter:
                 self._writer.start()
 
     def close(self) -> None:
-        """Returns when everything is written, or after LAST. `put` works after that, too."""
+        """Returns when everything is written, at most after LAST seconds. `put` can still be called."""
         self._closing.set()
         if (writer := self._writer) is not None:
             writer.join(LAST)
@@ -65,8 +65,8 @@ class FileWriter:
 
 
 def replace(file: Path, data: bytes) -> None:
-    """Replace a file, or a symbolic link, by a new file with mode 0600; a reader sees the old content or the
-    new one. Raises OSError."""
+    """Replaces a file, or a symbolic link, with a new file of mode 0600. A reader sees either the old or the
+    new content. Raises OSError."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, written = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     try:

@@ -1,7 +1,7 @@
-"""`learned.sqlite` in the state folder: what the routers with this folder have learned, and share.
+"""`learned.sqlite` in the state folder: facts that routers have learned and share.
 
-Requests do not depend on the file. A router that cannot use it continues with what it has in memory and tries
-again; a damaged file is renamed to `learned.sqlite.broken` and a new one is made.
+Requests do not depend on the file. A router that cannot use it goes on with its memory and tries again. A
+damaged file is renamed to `learned.sqlite.broken`, and a new one is made.
 """
 
 import logging
@@ -26,10 +26,10 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def connect(file: Path, wait: float) -> sqlite3.Connection:
-    """Open the file, or make it with mode 0600. Raises sqlite3.Error and OSError.
+    """Opens the file, or makes it with mode 0600. Raises sqlite3.Error and OSError.
 
-    `wait`: seconds to wait for the lock of another process. An existing file is opened by SQLite alone: any
-    other open and close of it in this process drops the locks of all its connections
+    `wait`: seconds to wait for the lock of another process. Only SQLite opens an existing file: if this
+    process opened and closed it in any other way, the locks of all its connections would be dropped
     (https://sqlite.org/howtocorrupt.html, 2.2).
     """
     with suppress(FileExistsError):
@@ -52,13 +52,13 @@ class LearnedDatabase:
     def __init__(self, folder: Path) -> None:
         self.file = folder / FILE
         self._inode = 0
-        """Of the file that was opened last."""
+        """Inode of the file that was opened last."""
         self._failing = False
         self._replaced = False
 
     def transact(self, do: Callable[[sqlite3.Connection], object], *, wait: float) -> bool:
-        """Run `do` in a transaction; whether that succeeded. Only the first of consecutive failures is
-        logged. `do` may be called twice: again with a new file where the old one is damaged."""
+        """Runs `do` in a transaction; returns whether that succeeded. Only the first of consecutive failures
+        is logged. If the file is damaged, `do` is called again with a new file."""
         try:
             self._transact(do, wait)
         except (sqlite3.Error, OSError) as error:
@@ -82,7 +82,8 @@ class LearnedDatabase:
             self._transact(do, wait)
 
     def _set_aside(self, error: sqlite3.DatabaseError) -> None:
-        """Rename the damaged file; only once, so that a disk that damages every file does not fill up."""
+        """Renames the damaged file, but only once, so that a disk that damages every file does not fill
+        up."""
         self._replaced = True
         with suppress(FileNotFoundError):  # another router is doing the same
             if self.file.stat().st_ino == self._inode:

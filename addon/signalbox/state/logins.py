@@ -1,7 +1,7 @@
-"""The logins that Claude Code keeps in its config folders. They are read, never refreshed or written.
+"""Reads the logins that Claude Code keeps in its config folders. They are never refreshed or written.
 
 `.credentials.json` holds `{"claudeAiOauth": {"accessToken", "expiresAt" in milliseconds, ...}}`
-(claude-code-gateway.md, 6). Where it is absent on macOS, the Keychain holds the same text.
+(claude-code-gateway.md, 6). On macOS, if there is no such file, the Keychain holds the same text.
 """
 
 import asyncio
@@ -25,21 +25,21 @@ from signalbox.routing.quota import DEFAULT
 
 FILE = ".credentials.json"
 LARGEST = 1024 * 1024
-"""Bytes of it that are read at the most."""
+"""Bytes of the largest file that is read."""
 
 type LoginStamp = tuple[int, int, int] | None
 
 
 class Keychain(Protocol):
     def read(self, folder: Path) -> str | None:
-        """The item of a config folder, as last read; None where there is none, or it was not read yet.
+        """The item of a config folder as last read; None if there is none or it has not been read yet.
 
         Returns at once.
         """
 
 
 class Login(msgspec.Struct, frozen=True):
-    """`token` is None where the folder holds no login; `reason` then says why."""
+    """`token` is None if the folder has no usable login; `reason` then says why."""
 
     token: str | None = None
     reason: str = ""
@@ -62,17 +62,17 @@ class _Credentials(msgspec.Struct):
 class Logins:
     """The logins of config folders, as last read.
 
-    `read` and `read_soon` look at the files, and read those that have changed.
+    `read` and `read_soon` read the files that have changed.
     """
 
     def __init__(self, keychain: Keychain | None = None) -> None:
         self._keychain = keychain
         self._parsed: dict[Path, tuple[LoginStamp, Login]] = {}
-        """By folder, the last file that was there."""
+        """The last content of each folder's file."""
         self._logins: dict[Path, Login] = {}
 
     def read(self, folders: Iterable[Path]) -> None:
-        """Look at the files now; waits at most `files.SOON` for each."""
+        """Reads the files that have changed; waits at most `files.SOON` seconds for each."""
         for folder in folders:
             try:
                 login = files.within(folder / FILE, partial(self._look, folder), files.SOON)
@@ -82,7 +82,7 @@ class Logins:
                 self._logins[folder] = login
 
     async def read_soon(self, folders: Iterable[Path]) -> None:
-        """The same for a coroutine, at the same time for all; the event loop goes on meanwhile."""
+        """The same for a coroutine, for all files at once; does not block the event loop."""
         await asyncio.gather(*(self._read_soon(folder) for folder in folders))
 
     async def _read_soon(self, folder: Path) -> None:
@@ -94,7 +94,7 @@ class Logins:
             self._logins[folder] = login
 
     def _missed(self, folder: Path, error: TimeoutError) -> None:
-        """The disk does not answer: the login that was read before stays in use."""
+        """The disk does not answer: the login read before stays in use."""
         if self._logins.get(folder, Login()).token is None:
             self._logins[folder] = Login(None, f"the login in {folder} cannot be read: {error.strerror}")
 
@@ -106,7 +106,7 @@ class Logins:
         return login
 
     def refusal(self, provider: Provider, now: float) -> tuple[str, str] | None:
-        """Why a provider with a login of its own is skipped, as in `plan.RefusalCheck`."""
+        """Why a provider with `auth: claude-login` is skipped, as in `plan.RefusalCheck`."""
         if provider.auth != "claude-login":
             return None
         login = self.of(provider.login, now)
@@ -164,7 +164,7 @@ LIMIT = 10.0
 
 
 class MacKeychain:
-    """Reads in a thread and gives what was last read: a request never waits for it."""
+    """Reads items in threads and gives what was read last, so that no request waits."""
 
     def __init__(
         self,
@@ -173,7 +173,7 @@ class MacKeychain:
         home: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`find` gives the password of a service's item, or None; it is called in a thread."""
+        """`find` gives the password of a service's item, or None. It is called in a thread."""
         self._find = find
         self._home = home or Path.home()
         self._clock = clock
@@ -191,7 +191,7 @@ class MacKeychain:
         return self._texts.get(folder)
 
     def settle(self, timeout: float) -> None:
-        """Wait for the items that are being read, `timeout` seconds for each."""
+        """Waits for the items that are being read, at most `timeout` seconds for each."""
         for thread in self._reading.values():
             thread.join(timeout)
 
@@ -201,7 +201,7 @@ class MacKeychain:
 
 
 def services(folder: Path, home: Path) -> tuple[str, ...]:
-    """Names that the item of a config folder may have, in the order in which they are looked for."""
+    """The possible names of a config folder's item, in the order in which they are tried."""
     text = unicodedata.normalize("NFC", str(folder))
     own = f"{SERVICE}-{sha256(text.encode()).hexdigest()[:8]}"
     return (SERVICE, own) if folder == home / ".claude" else (own,)
@@ -220,12 +220,12 @@ def security(service: str) -> str | None:
 
 
 def keychain() -> Keychain | None:
-    """The Keychain of this machine; None where it is no Mac."""
+    """The Keychain of this machine; None on any other system than macOS."""
     return MacKeychain(security) if sys.platform == "darwin" else None
 
 
 def logins_of(rules: Rules) -> Logins:
-    """The logins that rules name, read, for commands: these wait for the Keychain."""
+    """The logins that the rules name, already read. For commands, which may wait for the Keychain."""
     folders = rules.login_folders
     asked = MacKeychain(security) if sys.platform == "darwin" else None
     if asked is not None:
@@ -238,11 +238,11 @@ def logins_of(rules: Rules) -> Logins:
 
 
 REMEMBERED = 8
-"""Logins of one folder that are remembered: a session may still send one that was renewed a moment ago."""
+"""Logins of one folder that are remembered: a session may still send one that was renewed shortly before."""
 
 
 class Accounts:
-    """Which account a credential belongs to. Remembers digests under a random key, and no credential."""
+    """Finds the account of a credential. Stores digests under a random key, and no credential."""
 
     def __init__(self, logins: Logins) -> None:
         self._logins = logins
@@ -250,7 +250,8 @@ class Accounts:
         self._seen: dict[Path, list[bytes]] = {}
 
     def of(self, folders: Iterable[Path], secret: str | None) -> str:
-        """The folder whose login `secret` is, else the one whose login it was, else the default account."""
+        """The folder whose current login is `secret`, else one whose earlier login it was, else the default
+        account."""
         digest = self._digest(secret or "")
         seen = [(folder, self._digests(folder)) for folder in folders]
         owners = [folder for folder, digests in seen if digests[-1:] == [digest]]
@@ -258,7 +259,7 @@ class Accounts:
         return str(owners[0]) if owners else DEFAULT
 
     def _digests(self, folder: Path) -> list[bytes]:
-        """Of the logins that were seen in the folder, the latest one last."""
+        """Digests of the logins that were seen in the folder, the latest one last."""
         digests = self._seen.get(folder, [])
         if (token := self._logins.latest(folder).token) is not None:
             latest = self._digest(token)

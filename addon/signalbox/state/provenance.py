@@ -1,12 +1,13 @@
-"""Which provider issued which thinking block: a memory that outlives the process and that routers share.
+"""Stores which provider issued which thinking block, beyond the end of the process and for several routers.
 
-Requests use the memory alone; the event loop never waits for the file. A thread writes what this router
+Requests use the copy in memory; the event loop never waits for the file. A thread writes what this router
 learns to `learned.sqlite`, and reads what other routers with the same state folder have written.
 
 Another router must know a block before the client's next request is routed there. So the bytes that end a
-block go to the client once the block is written (`written`), and a request whose history holds thinking is
-routed once the file has been read (`refreshed`). Only that stream waits, mostly some milliseconds, and never
-longer than WAIT: a block that is not known is treated like one of unknown origin (the contract, section 5).
+block are sent to the client after the block is written (`written`), and a request with thinking in its
+history is routed after the file has been read (`refreshed`). Only that stream waits, usually for some
+milliseconds and never longer than WAIT; after that an unknown block counts as one of unknown origin (the
+contract, section 5).
 """
 
 import os
@@ -25,22 +26,22 @@ from signalbox.state.worker import Worker
 LIMIT = 200_000
 """Blocks remembered; the oldest are forgotten first."""
 WAIT = 0.05
-"""Seconds that one stream waits for the file at the most. Nothing waits for a disk that is slower."""
+"""Seconds that one stream waits for the file at most."""
 LOCK_TIMEOUT = 1.0
-"""Seconds that a write waits for another router's."""
+"""Seconds that a write waits for another router."""
 RETRY = 1.0
-"""Seconds until a write that failed is tried again."""
+"""Seconds after which a failed write is tried again."""
 START_TIMEOUT = 5.0
 """Seconds that the start waits for the file to be read."""
 CLOSE_TIMEOUT = 5.0
 """Seconds that the end waits for the last write."""
 
 SETTLE = 0.1
-"""Seconds for which a write may not be visible to readers yet, or be followed by another one that leaves
-size and modification time as they are. The files are read once more after that."""
+"""Seconds after a write in which readers may not see it yet, or another write may leave size and modification
+time unchanged. The files are read once more after that."""
 
 _PAGE = 1000
-"""Rows that are taken into memory at once."""
+"""Rows that are read into memory at once."""
 _KEY = "SELECT key FROM issued_key"
 _NEW_ROWS = "SELECT number, digest, provider FROM issued WHERE number > ? ORDER BY number"
 _LEARN = "INSERT OR IGNORE INTO issued (digest, provider) VALUES (?, ?)"
@@ -50,7 +51,7 @@ type _Learned = tuple[bytes, str]
 
 
 class _FileState(NamedTuple):
-    """Changes with every write to the database."""
+    """A value that changes with every write to the database."""
 
     changed: float
     """When it was last written, Unix seconds."""
@@ -59,7 +60,7 @@ class _FileState(NamedTuple):
 
 
 def _file_state(file: Path) -> _FileState | None:
-    """None where there is no database."""
+    """The current state; None if there is no database."""
     found: list[os.stat_result | None] = []
     for path in (file, file.with_name(f"{file.name}-wal")):
         try:
@@ -75,10 +76,10 @@ def _file_state(file: Path) -> _FileState | None:
 
 
 class ProvenanceStore:
-    """The issuers of one router's thinking blocks. All methods but `close` leave the event loop free.
+    """The issuers of thinking blocks, for one router. No method but `close` blocks the event loop.
 
-    The provider that is first recorded as a block's issuer stays it: two providers may write the same
-    unsigned text, and a history must be read the same way in each request.
+    The provider that is recorded first as the issuer of a block stays the issuer: two providers may write the
+    same unsigned text, and a history must be read in the same way for each request.
     """
 
     def __init__(
@@ -90,26 +91,28 @@ class ProvenanceStore:
         retry: float = RETRY,
     ) -> None:
         self.key = os.urandom(32)
-        """Digests are made under this key. It is made with the file, and lost with it."""
+        """The key for digests. It is made with the file and lost with it."""
         self._limit = limit
         self._lock_timeout = lock_timeout
         self._retry = retry
         self._lock = threading.Lock()
-        """Of what the worker shares with the event loop, which are the next four."""
+        """Guards the next four, which the worker shares with the event loop."""
         self._issuers: OrderedDict[bytes, str] = OrderedDict()
         self._unwritten: list[_Learned] = []
         self._learned = 0
-        """How many blocks were learned, and how many of them were written, or could not be."""
+        """The number of blocks learned."""
         self._tried = 0
+        """How many of them were written, or could not be."""
         # For the worker alone:
         self._database = LearnedDatabase(folder)
         self._has_key = False
-        """Whether the file was given this router's key, or had one."""
+        """Whether the file has a key: this router's, or one that was there before."""
         self._reader: sqlite3.Connection | None = None
         self._inode = self._version = self._last_row = 0
-        """Of the file that is read; of what was read of it; the number of its last row."""
+        """Inode of the file that is read, `data_version` when it was read, and number of the last row
+        read."""
         self._read_state: _FileState | None = None
-        """State of the files of which everything was read; None while they may have changed since. Set by the
+        """State of the files when everything was read; None if they may have changed since. Set by the
         worker, read by the event loop."""
         self._is_read = threading.Event()
         self._worker = Worker("signalbox-provenance", self._sync)
@@ -117,7 +120,7 @@ class ProvenanceStore:
         self._is_read.wait(START_TIMEOUT)
 
     def issuer_of(self, block: ThinkingBlock) -> str | None:
-        """The provider that issued the block; None where that is not known. May be called in any thread."""
+        """The provider that issued the block; None if unknown. May be called in any thread."""
         digest = block.digest(self.key)
         return None if digest is None else self.issuer(digest)
 
@@ -125,7 +128,7 @@ class ProvenanceStore:
         return self._issuers.get(digest)
 
     def learn(self, digests: Sequence[bytes], provider: str) -> None:
-        """Record that `provider` issued these blocks: in memory now, in the file soon."""
+        """Records that `provider` issued these blocks: in memory now, in the file soon."""
         with self._lock:
             new = [(digest, provider) for digest in digests if digest not in self._issuers]
             for digest, _ in new:
@@ -137,16 +140,16 @@ class ProvenanceStore:
 
     @property
     def is_written(self) -> bool:
-        """Whether all that was learned is in the file, or cannot be written now."""
+        """Whether everything learned is in the file, or cannot be written now."""
         return self._tried >= self._learned
 
     async def written(self) -> None:
-        """Wait until all that was learned is in the file, so that other routers can know it."""
+        """Waits until everything learned is in the file, where other routers can read it."""
         if not self.is_written:
             await self._worker.ran(WAIT)
 
     async def refreshed(self) -> None:
-        """Wait until all is known that other routers have written so far."""
+        """Waits until everything that other routers have written so far is read."""
         if not self.is_current:
             await self._worker.ran(WAIT)
 
@@ -155,14 +158,14 @@ class ProvenanceStore:
         """Whether nothing was written since the file was last read.
 
         Costs two calls of `stat`, a few microseconds; a run of the worker costs a hundred. False while the
-        worker runs, without a look at a disk that may hang.
+        worker runs; then the disk, which may hang, is not touched.
         """
         read = self._read_state
         return read is not None and not self._worker.is_busy and read == _file_state(self._database.file)
 
     def close(self) -> None:
-        """Write what is not written yet; gives up after CLOSE_TIMEOUT. The store can be used on: answers
-        that are in flight when router.py is loaded again still learn."""
+        """Writes what is not written yet; gives up after CLOSE_TIMEOUT. The store can still be used: answers
+        in flight while router.py is reloaded still learn."""
         self._worker.close(CLOSE_TIMEOUT)
 
     def _remember(self, digest: bytes, provider: str) -> None:
@@ -190,7 +193,7 @@ class ProvenanceStore:
         return SETTLE if is_recent else None
 
     def _write(self) -> bool:
-        """Whether nothing is left to write."""
+        """Writes what was learned. Returns whether nothing is left to write."""
         with self._lock:
             batch, self._unwritten = self._unwritten, []
             learned = self._learned
@@ -213,7 +216,8 @@ class ProvenanceStore:
         return is_written
 
     def _read_new(self) -> None:
-        """Read what was written since the last time. Costs a stat and one PRAGMA where that is nothing."""
+        """Reads what was written since the last call. Costs a `stat` and one PRAGMA if there is nothing
+        new."""
         inode = self._database.file.stat().st_ino
         if self._reader is None or inode != self._inode:  # the file was deleted or set aside
             self._stop_reading()
@@ -225,7 +229,7 @@ class ProvenanceStore:
             self._version = version
 
     def _read(self, reader: sqlite3.Connection) -> None:
-        """Take new rows into memory, where the file differs from memory the file is right."""
+        """Reads new rows into memory. Where file and memory differ, the file is right."""
         for (key,) in reader.execute(_KEY):
             if key != self.key:
                 with self._lock:

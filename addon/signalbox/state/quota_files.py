@@ -1,4 +1,4 @@
-"""The status line that shows the quota of an account, and its file.
+"""The status line with the quota of an account, and the files for quota.
 
 `5h=9% 7d=99%! overage=0% bottleneck=seven_day (10/05/2026, 16:19:04)` (the contract, section 6)
 """
@@ -28,9 +28,9 @@ def status_brief(meter: Meter, now: float) -> str:
 
 
 def status_file(policy: Quota, account: str) -> Path | None:
-    """The file of an account's line; None where it has none.
+    """The file of an account's line; None if it has none.
 
-    That of the default account is `status_file`, unless another account has the same.
+    The default account uses `status_file`, unless that is another account's file.
     """
     if account != DEFAULT:
         return Path(account) / STATUS_FILE
@@ -51,7 +51,7 @@ QUOTA_FILE = "quota.json"
 
 
 def read_quotas(state: Path) -> Quotas:
-    """The last reported quota of all accounts; empty where there is no file."""
+    """The last reported quota of all accounts; empty if there is no file."""
     try:
         return Quotas(files.read_file(state / QUOTA_FILE))
     except OSError:

@@ -1,7 +1,7 @@
 """Fields and betas that providers rejected: kept for a week, and shared by routers with one state folder.
 
-Requests use the memory alone and never wait for the file. There are few such facts, so that a thread writes
-the new ones and reads the whole table every POLL seconds.
+Requests use the copy in memory and never wait for the file. There are few such facts, so a thread writes the
+new ones and reads the whole table every POLL seconds.
 """
 
 import sqlite3
@@ -16,14 +16,14 @@ from signalbox.state.learned_db import FILE, LearnedDatabase, connect
 from signalbox.state.worker import Worker
 
 WEEK = 7 * 86400.0
-"""Seconds after which a field is sent again."""
+"""Seconds after which a rejected field is sent again."""
 DAY = 86400.0
 LIMIT = 1000
-"""Facts remembered, the newest: callers name models."""
+"""The newest facts are kept. Bounded, since callers choose the names of models."""
 POLL = 3.0
-"""Seconds between two looks at what other routers learned."""
+"""Seconds after which the facts of other routers are read again."""
 LOCK_TIMEOUT = 1.0
-"""Seconds that a write, also a command's, waits for another process's."""
+"""Seconds that a write, also that of a command, waits for another process."""
 START_TIMEOUT = 2.0
 """Seconds that the start waits for the file to be read."""
 CLOSE_TIMEOUT = 3.0
@@ -35,12 +35,12 @@ _TRIM = (
     "DELETE FROM rejected"
     " WHERE rowid NOT IN (SELECT rowid FROM rejected ORDER BY at DESC, rowid DESC LIMIT ?)"
 )
-"""By number, not by age: a clock that is wrong for a moment deletes nothing."""
+"""By number, not by age, so that a clock that is wrong for a moment deletes nothing."""
 _FORGET = "DELETE FROM rejected WHERE provider = ? AND model = ? AND field = ?"
 
 
 class Fact(NamedTuple):
-    """A field, or a value of `anthropic-beta`, that this provider's model rejected at that time (Unix, s)."""
+    """A field, or a value of `anthropic-beta`, that a provider's model rejected. `at` is in Unix seconds."""
 
     provider: str
     model: str
@@ -67,7 +67,7 @@ class UnsupportedStore:
         self._poll = poll
         self._lock_timeout = lock_timeout
         self._lock = threading.Lock()
-        """Of what the worker shares with the event loop, which are the next two."""
+        """Guards the next two, which the worker shares with the event loop."""
         self._facts: _Facts = {}
         self._unwritten: _Facts = {}
         self._database = LearnedDatabase(folder)
@@ -83,13 +83,13 @@ class UnsupportedStore:
         )
 
     def all(self) -> list[Fact]:
-        """By provider, model and field; without those that are a week old."""
+        """Ordered by provider, model and field, without those older than a week."""
         with self._lock:
             known = dict(self._facts)
         return _fresh(known, self._clock())
 
     def learn(self, provider: str, model: str, fields: Collection[str]) -> None:
-        """Record that they were rejected now: in memory at once, in the file soon."""
+        """Records that they were rejected now: in memory at once, in the file soon."""
         new = {(provider, model, field): self._clock() for field in sorted(fields)}
         with self._lock:
             for facts in (self._facts, self._unwritten):
@@ -99,13 +99,13 @@ class UnsupportedStore:
             self._worker.wake()
 
     def close(self) -> None:
-        """Write what is not written yet; gives up after CLOSE_TIMEOUT. The store can be used on."""
+        """Writes what is not written yet; gives up after CLOSE_TIMEOUT. The store can still be used."""
         self._worker.close(CLOSE_TIMEOUT)
 
     # in the worker's thread
 
     def _sync(self, is_last: bool) -> float | None:
-        """Write what this router learned, and read what all did, without what a command made them forget."""
+        """Writes what this router learned, and reads the table, which lacks what a command has deleted."""
         with self._lock:
             unwritten = dict(self._unwritten)
         found: _Facts = {}
@@ -130,7 +130,7 @@ class UnsupportedStore:
 
 
 def facts(folder: Path, *, wait: float = LOCK_TIMEOUT) -> list[Fact]:
-    """What is known, for a command. Raises sqlite3.Error and OSError."""
+    """All facts in the file, for a command. Raises sqlite3.Error and OSError."""
     if not (folder / FILE).exists():
         return []
     with closing(connect(folder / FILE, wait)) as database:
@@ -140,9 +140,9 @@ def facts(folder: Path, *, wait: float = LOCK_TIMEOUT) -> list[Fact]:
 def forget(
     folder: Path, provider: str | None = None, field: str | None = None, *, wait: float = LOCK_TIMEOUT
 ) -> list[Fact]:
-    """Forget the facts of a provider, or this one field of it, or all; returns what was forgotten.
+    """Deletes the facts of a provider, or of one of its fields, or all; returns the deleted ones.
 
-    Raises sqlite3.Error and OSError: then nothing was.
+    Raises sqlite3.Error and OSError; then nothing is deleted.
     """
     gone = [
         fact
@@ -165,5 +165,5 @@ def _trim(facts: _Facts) -> None:
 
 
 def _fresh(facts: _Facts, now: float) -> list[Fact]:
-    """Those of the last week. One dated after tomorrow was learned while the clock was wrong."""
+    """The facts of the last week. One dated later than tomorrow came from a wrong clock, and is left out."""
     return [Fact(*key, at) for key, at in sorted(facts.items()) if now - WEEK < at < now + DAY]

@@ -1,4 +1,4 @@
-"""A thread that repeats one task, so that the event loop never waits for a file."""
+"""Runs one task in a thread again and again, so that the event loop never waits for a file."""
 
 import asyncio
 import logging
@@ -31,7 +31,7 @@ class Worker:
         self._waiters: list[_Waiter] = []
         """Coroutines that wait for the next run."""
         self._began: float | None = None
-        """When the present run began, on the monotonic clock."""
+        """When the current run began, on the monotonic clock."""
         self._closing = False
         self._thread: threading.Thread | None = None
 
@@ -41,9 +41,10 @@ class Worker:
             self._wake()
 
     async def ran(self, limit: float) -> None:
-        """Wait for a run that begins from now on, at most `limit` seconds; the event loop does not wait.
+        """Waits for the end of a run that begins after this call, at most `limit` seconds. Does not block the
+        event loop.
 
-        Returns at once while a run already lasts longer than that.
+        Returns at once if the current run has taken longer than `limit` already.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with self._lock:
@@ -61,7 +62,7 @@ class Worker:
         return self._began is not None or self._wanted.is_set()
 
     def close(self, timeout: float) -> None:
-        """Run the task once more and end the thread; returns after `timeout` seconds at the latest."""
+        """Runs the task once more and ends the thread. Returns after at most `timeout` seconds."""
         with self._lock:
             self._closing = True
             self._wanted.set()
