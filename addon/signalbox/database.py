@@ -47,7 +47,7 @@ MIGRATING = 0x5167_6E61
 """Key of the advisory lock under which tables are made and changed."""
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_ERRORS = (SQLAlchemyError, sqlite3.Error, OSError, ImportError)
+ERRORS = (SQLAlchemyError, sqlite3.Error, OSError, ImportError)
 
 
 class DatabaseError(Exception):
@@ -123,14 +123,14 @@ class Database:
                 self._connection = self._connect()
             with self._connection.begin():
                 yield self._connection
-        except _ERRORS as error:
+        except ERRORS as error:
             self.close()
             raise self._explained(error) from error
 
     def close(self) -> None:
         """Disconnect; the next use connects again."""
         if self._connection is not None:
-            with suppress(*_ERRORS):
+            with suppress(*ERRORS):
                 self._connection.close()
             self._connection = None
         if self._engine is not None:
@@ -160,11 +160,8 @@ class Database:
         return 0
 
     def _explained(self, error: BaseException) -> DatabaseError:
-        if isinstance(error, ImportError):
-            return DatabaseError(f"{error}: the extra `postgres` installs what PostgreSQL needs")
-        # SQLAlchemy's own text has the rows in it; libpq's has no secret, and may be of several lines.
-        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-        text = " ".join(str(cause).split()) or type(cause).__name__
+        text = reason(error)
+        cause = error.orig if isinstance(error, DBAPIError) else error
         if isinstance(error, DataError):
             return UnwritableError(text)
         if (getattr(cause, "sqlite_errorcode", 0) & 0xFF) in _DAMAGED and not self._replaced:
@@ -185,10 +182,21 @@ class Database:
         return ""
 
 
-def engine(url: URL, *, lock_timeout: float = LOCK_TIMEOUT) -> Engine:
-    """Makes connections that give up in time. Raises ImportError where the driver is missing."""
+def reason(error: BaseException) -> str:
+    """Why the database cannot be used, in one line: SQLAlchemy's own text has the rows in it."""
+    if isinstance(error, ImportError):
+        return f"{error}: the extra `postgres` installs what PostgreSQL needs"
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return " ".join(str(cause).split()) or type(cause).__name__
+
+
+def engine(url: URL, *, lock_timeout: float = LOCK_TIMEOUT, **options: Any) -> Engine:
+    """Makes connections that give up in time; `options` are those of `create_engine`.
+
+    Raises ImportError where the driver is missing.
+    """
     if url.get_backend_name() == "sqlite":
-        made = create_engine(url, connect_args={"timeout": lock_timeout})
+        made = create_engine(url, connect_args={"timeout": lock_timeout}, **options)
 
         @event.listens_for(made, "connect")
         def opened(connection: sqlite3.Connection, _: object) -> None:
@@ -207,7 +215,7 @@ def engine(url: URL, *, lock_timeout: float = LOCK_TIMEOUT) -> Engine:
     }
     url = url.set(query={**patient, **url.query})
     # No prepared statements: they do not outlive a transaction in a pooler such as PgBouncer.
-    made = create_engine(url, connect_args={"prepare_threshold": None})
+    made = create_engine(url, connect_args={"prepare_threshold": None}, **options)
 
     @event.listens_for(made, "connect")
     def connected(connection: Any, _: object) -> None:

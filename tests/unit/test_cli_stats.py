@@ -3,7 +3,6 @@ import io
 import json
 import re
 import time
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from signalbox.cli.stats import FIELDS, stats_command
-from signalbox.record.database import FILE, Database
+from signalbox.record.database import FILE
 from signalbox.record.entry import Entry
 from signalbox.routing.quota import Quotas
 from signalbox.routing.rate_limit_headers import RateLimitHeaders
+from tests.support.ledger import record
 
 NOON = datetime(2026, 11, 19, 12, tzinfo=UTC)
 TABLE = """\
@@ -62,14 +62,9 @@ ENTRIES = [
 ]
 
 
-def write(folder: Path, entries: list[Entry]) -> None:
-    with closing(Database(folder / FILE)) as database:
-        database.write(entries)
-
-
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    write(tmp_path, ENTRIES)
+    record(tmp_path, ENTRIES)
     return tmp_path
 
 
@@ -149,7 +144,7 @@ def test_requests_can_be_grouped(state, by, groups):
 
 def test_only_what_is_recent_enough_counts(tmp_path):
     now = datetime.now(UTC)
-    write(tmp_path, [entry(ts=now - timedelta(days=days), model=f"d{days}") for days in (1, 6, 8)])
+    record(tmp_path, [entry(ts=now - timedelta(days=days), model=f"d{days}") for days in (1, 6, 8)])
     told = json.loads(stats(tmp_path, "--since", "7d", "--json").stdout)
     assert {group["model"] for group in told["groups"]} == {"d1", "d6"}
     assert told["totals"]["requests"] == 2
@@ -192,7 +187,7 @@ def test_output_ends_with_the_forecast_of_the_windows(state):
 
 
 def test_the_rules_name_the_ledger(tmp_path):
-    write(tmp_path, ENTRIES)
+    record(tmp_path, ENTRIES)
     rules = tmp_path / "rules.yaml"
     rules.write_text(f"ledger: sqlite:///{tmp_path / FILE}\n")
     result = stats(tmp_path / "elsewhere", "--rules", str(rules), "--json")
@@ -215,11 +210,10 @@ def test_broken_rules_that_nobody_named_leave_the_ledger_of_the_state_folder(sta
 
 
 def test_stats_read_while_a_router_writes(tmp_path):
-    with closing(Database(tmp_path / FILE)) as router:
-        router.write(ENTRIES[:1])
-        assert "glm-4.7" in stats(tmp_path).stdout
-        router.write(ENTRIES[1:])
-        assert json.loads(stats(tmp_path, "--json").stdout)["totals"]["requests"] == 4
+    record(tmp_path, ENTRIES[:1])
+    assert "glm-4.7" in stats(tmp_path).stdout
+    record(tmp_path, ENTRIES[1:])
+    assert json.loads(stats(tmp_path, "--json").stdout)["totals"]["requests"] == 4
 
 
 def test_a_damaged_ledger_is_a_clear_error(tmp_path):

@@ -16,12 +16,13 @@ from msgspec.structs import replace
 
 from signalbox.config.load import load
 from signalbox.config.rules import LedgerSettings, Rules, Week
-from signalbox.record.database import FILE, Database
+from signalbox.record.database import FILE
 from signalbox.record.entry import Entry
 from signalbox.record.prices import shipped
 from signalbox.record.tables import REQUESTS
 from signalbox.ui.dashboard import Dashboard, State
 from signalbox.ui.pages import PageResponse
+from tests.support.ledger import record
 
 NOW = datetime(2026, 11, 19, 15, 30, tzinfo=UTC)
 """A Thursday."""
@@ -136,8 +137,7 @@ STATE = State(
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder: Path = tmp_path_factory.mktemp("state")
-    with closing(Database(folder / FILE)) as database:
-        database.write(ENTRIES)
+    record(folder, ENTRIES)
     return folder
 
 
@@ -343,8 +343,7 @@ def test_requests_are_told_with_rule_attempts_reason_tokens_and_cost(pages):
 
 
 def test_pages_have_a_hundred_rows(tmp_path):
-    with closing(Database(tmp_path / FILE)) as database:
-        database.write([entry(number * MINUTE, request_id=f"req_{number}") for number in range(230)])
+    record(tmp_path, [entry(number * MINUTE, request_id=f"req_{number}") for number in range(230)])
     with closing(Dashboard(tmp_path, shipped())) as dashboard:
         many = Pages(dashboard)
         assert many.html("/ui/requests").count("<tr>") == 101
@@ -364,15 +363,13 @@ def test_csv_has_the_columns_of_the_ledger_newest_first(pages):
 
 @pytest.mark.parametrize("name", ["=HYPERLINK(1)", "+1", "-1", "@x"])
 def test_no_cell_of_the_csv_is_a_formula(tmp_path, name):
-    with closing(Database(tmp_path / FILE)) as database:
-        database.write([entry(MINUTE, model=name)])
+    record(tmp_path, [entry(MINUTE, model=name)])
     with closing(Dashboard(tmp_path, shipped())) as dashboard:
         assert Pages(dashboard).csv()[0]["model"] == f"'{name}"
 
 
 def test_a_request_leads_to_its_flow_where_mitmweb_shows_it(tmp_path):
-    with closing(Database(tmp_path / FILE)) as database:
-        database.write([entry(MINUTE, request_id="req_1"), entry(HOUR, request_id="req_2")])
+    record(tmp_path, [entry(MINUTE, request_id="req_1"), entry(HOUR, request_id="req_2")])
     with closing(Dashboard(tmp_path, shipped())) as dashboard:
         shown = STATE._replace(flows={"req_1": "http://127.0.0.1:8081/#/flows/1"})
         page = Pages(dashboard, shown).html("/ui/requests")
@@ -412,8 +409,7 @@ def test_a_cache_miss_has_a_price_where_one_is_known(tmp_path):
         entry(MINUTE, backend="own", cache_cause="system", cache_creation_input_tokens=100_000,
               cache_read_input_tokens=0),
     ]  # fmt: skip
-    with closing(Database(tmp_path / FILE)) as database:
-        database.write(turns)
+    record(tmp_path, turns)
     with closing(Dashboard(tmp_path, shipped())) as dashboard:
         shown = Pages(dashboard, STATE._replace(rules=load(rules, {}))).text("/ui/sessions/s-1")
     assert "$0.40 more than if they had been read" in shown

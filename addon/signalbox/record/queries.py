@@ -5,7 +5,6 @@ call blocks, so it is made on a thread, never on the event loop. Moments are Uni
 """
 
 import re
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta, tzinfo
@@ -31,16 +30,17 @@ from sqlalchemy import (
     func,
     inspect,
     literal,
-    make_url,
     null,
     or_,
     select,
 )
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from signalbox import database
 from signalbox.anthropic.api import TOKEN_FIELDS
 from signalbox.config.fields import parse_duration
-from signalbox.record.database import FILE, DatabaseError, milliseconds
+from signalbox.config.rules import LedgerSettings
+from signalbox.database import ERRORS, FILE, DatabaseError, address, reason
+from signalbox.record.database import milliseconds
 from signalbox.record.tables import ATTEMPTS, PREFIXES, REQUESTS
 
 type By = Literal["model", "provider", "rule", "day", "session", "client", "project", "agent", "cache"]
@@ -137,10 +137,10 @@ class LedgerSource:
 
     def __init__(self, folder: Path, url: str = "sqlite") -> None:
         """`url` is the `ledger` of the rules: `sqlite` is the file in `folder`, which need not exist yet."""
-        location = make_url("sqlite:///") if url == "sqlite" else make_url(url)
+        location = address(folder, LedgerSettings(url))
         self._file: Path | None = None
         if location.get_backend_name() == "sqlite":
-            self._file = Path(location.database) if location.database else folder / FILE
+            self._file = Path(location.database or FILE)
         self._location = location
         self._engine: Engine | None = None
 
@@ -150,11 +150,8 @@ class LedgerSource:
         try:
             with self._connect() as connection:
                 yield LedgerReader(connection)
-        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-            # SQLAlchemy's own text has values in it.
-            raise DatabaseError(
-                str(error.orig if isinstance(error, DBAPIError) else error).strip()
-            ) from error
+        except ERRORS as error:
+            raise DatabaseError(reason(error)) from error
 
     @staticmethod
     @contextmanager
@@ -200,7 +197,7 @@ def _file_engine(file: Path) -> Engine:
 
 
 def _server_engine(location: URL) -> Engine:
-    return create_engine(
+    return database.engine(
         location,
         pool_pre_ping=True,
         isolation_level="REPEATABLE READ",
