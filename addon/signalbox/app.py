@@ -45,7 +45,7 @@ from signalbox.routing.sessions import Sessions
 from signalbox.state.provenance import ProvenanceStore
 from signalbox.state.unsupported_store import UnsupportedStore
 from signalbox.tls import client_ssl_context
-from signalbox.ui import dashboard, health, model_page, pages
+from signalbox.ui import dashboard, health, model_page, pages, session_summary
 
 if TYPE_CHECKING:
     from mitmproxy.master import Master
@@ -326,6 +326,11 @@ class App:
         if path == METRICS:
             body = await asyncio.to_thread(self.metrics.page, self._gauges())
             return pages.PageResponse(200, body, CONTENT_TYPE)
+        if path.startswith(local_pages.SESSIONS):
+            percents = self.stores.quota.quotas.percents(time.time())
+            return await asyncio.to_thread(
+                session_summary.summary_page, self.stores.dashboard.ledger, path, percents
+            )
         if local_pages.local_page("GET", path) == "ui":
             return await self._on_page_thread(self.stores.dashboard.answer, path, query, self._state())
         return pages.not_found("There is no such page.")
@@ -363,9 +368,9 @@ class App:
             in_flight=self.in_flight,
             circuits={name: CIRCUIT_OPEN.get(circuits.get(name, "closed"), 0.0) for name in rules.providers},
             quota={
-                (shown(provider), account, window): state.percent / 100
-                for provider, account, meter in stores.quota.quotas.all()
-                for window, state in meter.shown(now.timestamp()).items()
+                (shown(provider), account, window): percent / 100
+                for (provider, account), used in stores.quota.quotas.percents(now.timestamp()).items()
+                for window, percent in used.items()
             },
             budgets={name: part for name, part in budgets.items() if part is not None},
             ledger_waiting=stores.recorder.ledger.waiting,

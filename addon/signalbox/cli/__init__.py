@@ -1,10 +1,10 @@
-"""The command line, `signalbox`. Each command is imported when it is called."""
+"""The command line, `signalbox`.
 
-from importlib import import_module
+Nothing is imported before it is known what is called: a status line has 300 ms for all that it does, and
+click alone takes a third of them.
+"""
 
-import click
-
-from signalbox import __version__
+import sys
 
 COMMANDS = {
     "check": "signalbox.cli.check:check_command",
@@ -14,23 +14,16 @@ COMMANDS = {
     "picker": "signalbox.cli.commands:picker_command",
     "schema": "signalbox.cli.commands:schema_command",
     "stats": "signalbox.cli.stats:stats_command",
+    "statusline": "signalbox.cli.commands:statusline_command",
     "addon-path": "signalbox.cli.commands:addon_path_command",
 }
 
 
-class LazyGroup(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, name = COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(import_module(module), name)
-        return command
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="signalbox")
 def main() -> None:
-    """Routes Claude Code, model by model, to the provider you choose."""
+    if sys.argv[1:] == ["statusline"]:
+        from signalbox.cli.statusline import print_status_line
+
+        print_status_line()
+    from signalbox.cli.group import signalbox_command
+
+    signalbox_command(prog_name="signalbox")

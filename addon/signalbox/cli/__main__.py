@@ -2,4 +2,4 @@
 
 from signalbox.cli import main
 
-main(prog_name="signalbox")
+main()

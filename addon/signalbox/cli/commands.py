@@ -1,4 +1,4 @@
-"""The small commands: `addon-path`, `schema`, `picker`, `learned`."""
+"""The small commands: `addon-path`, `schema`, `picker`, `statusline`, `learned`."""
 
 import asyncio
 import sqlite3
@@ -12,6 +12,7 @@ import click
 from signalbox.background import picker
 from signalbox.background.model_list import ModelLists
 from signalbox.cli.options import PORT, loaded, router_path, rules_option, state_option
+from signalbox.cli.statusline import print_status_line
 from signalbox.config import jsonschema
 from signalbox.config.fields import Listen
 from signalbox.record.console import escaped
@@ -68,6 +69,12 @@ def picker_command(file: Path | None, state: Path) -> None:
         click.echo(escaped(one.line), err=bool(one.fault))
     if any(one.fault for one in written):
         raise SystemExit(1)
+
+
+@click.command("statusline")
+def statusline_command() -> None:
+    """Print a line about the running session, for Claude Code's status line, which gives JSON on stdin."""
+    print_status_line()
 
 
 @click.group("learned")

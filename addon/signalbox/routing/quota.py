@@ -161,6 +161,13 @@ class Quotas:
             for account, meter in accounts.items():
                 yield provider, account, meter
 
+    def percents(self, now: float) -> dict[tuple[str, str], dict[str, float]]:
+        """By provider and account, the percent used of each window."""
+        return {
+            (provider, account): {name: window.percent for name, window in meter.shown(now).items()}
+            for provider, account, meter in self.all()
+        }
+
     def settle(self, rules: Rules, now: float) -> list[QuotaChange]:
         """The changes since the last call, by answers or because a reset has passed."""
         return [

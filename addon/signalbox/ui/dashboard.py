@@ -115,7 +115,7 @@ class Dashboard:
         self._folder = folder
         self._prices = prices
         self._url = LedgerSettings().url
-        self._ledger = LedgerSource(folder, self._url)
+        self.ledger = LedgerSource(folder, self._url)
         self._figures: dict[tuple[tuple[str, str], ...], tuple[float, float, dict[str, Any]]] = {}
         """By filters: when they were added up, how long that took, and the figures."""
         self._lock = threading.Lock()
@@ -136,13 +136,13 @@ class Dashboard:
     def follow(self, rules: Rules) -> None:
         """Read the ledger that these rules name."""
         if rules.ledger.url != self._url:
-            self._ledger.close()
+            self.ledger.close()
             self._url = rules.ledger.url
-            self._ledger = LedgerSource(self._folder, self._url)
+            self.ledger = LedgerSource(self._folder, self._url)
             self._figures.clear()
 
     def close(self) -> None:
-        self._ledger.close()
+        self.ledger.close()
 
     def answer(self, path: str, query: str, state: State) -> PageResponse:
         """Blocks. Raises nothing that is due to the request or to the ledger."""
@@ -186,7 +186,7 @@ class Dashboard:
             if kept and time.monotonic() - begun < KEEP * took:
                 return kept
             begun = time.monotonic()
-            with self._ledger.open() as reader:
+            with self.ledger.open() as reader:
                 found = overview.figures(reader, query.filter, state.rules.week, state.now)
             self._figures.pop(written, None)
             while len(self._figures) >= KEPT:
@@ -211,25 +211,25 @@ class Dashboard:
     # rows
 
     def _requests(self, query: Query, state: State) -> PageResponse:
-        with self._ledger.open() as reader:
+        with self.ledger.open() as reader:
             values = request_page.page(reader, query.filter, query.page, state)
         return self._html("requests.html", state, query, here="/ui/requests", title="Requests", **values)
 
     def _csv(self, query: Query) -> PageResponse:
         page = query.page if "page" in query.others else None
-        with self._ledger.open() as reader:
+        with self.ledger.open() as reader:
             body = request_page.csv_of(reader, query.filter, page)
         headers = {"content-disposition": 'attachment; filename="requests.csv"'}
         return _reply(200, "text/csv; charset=utf-8", body, headers)
 
     def _sessions(self, query: Query, state: State) -> PageResponse:
-        with self._ledger.open() as reader:
+        with self.ledger.open() as reader:
             values = session_page.sessions(reader, query.filter, query.page, state)
         return self._html("sessions.html", state, query, here="/ui/sessions", title="Sessions", **values)
 
     def _session(self, session: str, query: Query, state: State, *, alone: bool = False) -> PageResponse:
         """`alone`: one file that needs no other."""
-        with self._ledger.open() as reader:
+        with self.ledger.open() as reader:
             values = session_page.session(reader, session, query.page, state, self._prices, whole=alone)
         if values is None:
             raise _RefusedError(404, "No request of this session is on record.")
