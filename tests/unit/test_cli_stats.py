@@ -134,7 +134,7 @@ def test_csv_has_a_header_and_a_row_for_each_group(state):
         ("client", [(None, 3), ("laptop", 1)]),
         ("project", [(None, 3), ("/home/x/shop", 1)]),
         ("agent", [(None, 2), ("main", 1), ("subagent", 1)]),
-        ("cache", [(None, 2), ("message", 2)]),
+        ("cache", [("message", 2), (None, 2)]),
     ],
 )
 def test_requests_can_be_grouped(state, by, groups):

@@ -91,8 +91,8 @@ def stats_command(since: datetime | None, by: By, form: str | None, state: Path,
     which = Filter(since=since)
     try:
         with closing(LedgerSource(state, _ledger(rules).url)) as source, source.open() as ledger:
-            overall = figures(ledger.totals(which), ledger.latency(which))
-            latency = ledger.grouped_latency(which, by)
+            overall = figures(ledger.totals(which), ledger.latency(which, first_byte=False))
+            latency = ledger.grouped_latency(which, by, first_byte=False)
             groups = {
                 key: figures(totals, latency.get(key, Latency()))
                 for key, totals in ledger.grouped(which, by).items()
