@@ -56,6 +56,11 @@ class Router:
     def done(self) -> None:
         self.app.close()
 
+    @command.command("signalbox.replay")
+    def replay(self, flow: Flow, target: str) -> Sequence[str]:
+        """Send the client's request of a flow to another target, provider/model, and compare the answers."""
+        return self.commands.replay(flow, target)
+
     def client_connected(self, client: Client) -> None:
         setup.client_connected(self.app, client)
 

@@ -31,6 +31,7 @@ from signalbox.inspect.retention import Retention
 from signalbox.proxy import setup
 from signalbox.proxy.dispatch import Services
 from signalbox.proxy.reload_guard import ReloadGuard
+from signalbox.proxy.replay import Replay
 from signalbox.proxy.stream import MAX_SILENCE
 from signalbox.proxy.upstream import KEEPALIVE_EXPIRY
 from signalbox.record.console import LEVELS
@@ -182,6 +183,8 @@ class App:
         self.client_hosts: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         """Request to the client's own `Host`, or `:authority`; mitmproxy replaces it by that of the reverse
         upstream before any hook (mitmproxy.md, 16)."""
+        self.replays: WeakKeyDictionary[Any, Replay] = WeakKeyDictionary()
+        """Flow to the replay that it is."""
         self.closing = False
         """True during shutdown; errors from now on are recorded as cancelled (mitmproxy.md, 7)."""
         self.failed_open_at: float | None = None

@@ -166,3 +166,15 @@ def test_saved_flows_and_the_log_hold_no_secret_of_any_attempt(start_router, ups
     with saved.open("rb") as file:
         flows = [flow for flow in FlowReader(file).stream() if flow.request.path == "/v1/messages"]
     assert [(flow.request.port, flow.response.status_code) for flow in flows] == [(upstream.port, 200)]
+
+
+def test_mitmproxys_filters_find_flows_by_marker_and_comment(web):
+    ask(web)
+    web.finished(3)
+    for spec, reported in (
+        ("~marker :repeat:", "attempts=dead:connect zai:529 anthropic:200"),
+        ("~marker :x: & ~comment zai.529", "zai 529 → anthropic"),
+        ("~comment rule=#1", "rule=#1"),
+    ):
+        lines = web.command("signalbox.explain", spec)  # which takes one flow
+        assert reported in lines[1], spec

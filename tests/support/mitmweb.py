@@ -15,7 +15,7 @@ from tornado.websocket import websocket_connect
 from tests.support.router_process import MITMDUMP, OPENER, Router, free_ports, wait_until
 
 TOKEN = "for-tests"
-FINISHED = "timestamp_end"
+PATHS = ("/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions", "/v1/responses")
 
 
 class Web(Router):
@@ -48,9 +48,9 @@ class Web(Router):
         return self.get("/flows")
 
     def flows(self) -> list[dict[str, Any]]:
-        """Of requests to the messages paths, in the order of their lists."""
+        """Of requests to models, whatever their protocol, in the order of the list."""
         flows: list[dict[str, Any]] = json.loads(self.shown())
-        return [flow for flow in flows if flow["request"]["path"].startswith("/v1/messages")]
+        return [flow for flow in flows if flow["request"]["path"].partition("?")[0] in PATHS]
 
     def finished(self, n: int, timeout: float = 5) -> list[dict[str, Any]]:
         """The flows whose answers have ended and are told, once there are `n`."""

@@ -112,7 +112,8 @@ class AnswerView(View):
         try:
             cost, length = _noted(metadata).get("cost"), _noted(metadata).get("response_length")
             text = answer_text(answer_of(data), cost if isinstance(cost, float) else None)
-            return _encodable([*_cut(data, length), *text])
+            compared = list(section("Replay", _list(items(_noted(metadata).get("compared")))))
+            return _encodable([*_cut(data, length), *compared[1:], *([""] if compared else []), *text])
         except Exception as error:  # of broken data: shown as it is
             return f"This cannot be read as a {self._name}: {error}\n\n{data.decode(errors='replace')}"
 

@@ -12,12 +12,13 @@ from mitmproxy import http
 from signalbox.anthropic.api import MESSAGES
 from signalbox.config.rules import Rules
 from signalbox.errors import log_error
-from signalbox.exchange import Exchange
+from signalbox.exchange import Exchange, RequestKind
 from signalbox.inspect import annotations
 from signalbox.inspect.retention import Part, Stream
 from signalbox.proxy import classify, dispatch, local_responses, recording
 from signalbox.proxy.classify import LOOPBACK_ONLY
 from signalbox.proxy.headers import plain_headers, takes_long, to_headers
+from signalbox.proxy.replay import Replay
 from signalbox.record import console
 from signalbox.record.console import request_line
 from signalbox.routing import local_pages
@@ -43,7 +44,9 @@ class Hooks:
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         rules = self.app.rules
         try:
-            if flow.is_replay and classify.is_refused_replay(
+            if (replay := self.app.replays.get(flow)) is not None:
+                self._receive_replay(flow, replay)
+            elif flow.is_replay and classify.is_refused_replay(
                 flow
             ):  # one that was queued before the router was loaded
                 log.warning("%s", classify.REPLAY_REFUSED)
@@ -138,8 +141,7 @@ class Hooks:
         flow.response.headers.update(exchange.headers())
 
     def response(self, flow: http.HTTPFlow) -> None:
-        self._record(flow)
-        self.app.retention.ended(flow)
+        self._ended(flow)
 
     def error(self, flow: http.HTTPFlow) -> None:
         exchange = self.app.exchanges.get(flow)
@@ -148,8 +150,13 @@ class Hooks:
                 exchange.cancel()
             else:
                 exchange.fail()
+        self._ended(flow)
+
+    def _ended(self, flow: http.HTTPFlow) -> None:
         self._record(flow)
         self.app.retention.ended(flow)
+        if (replay := self.app.replays.get(flow)) is not None:
+            replay.ended.set()
 
     # one step each
 
@@ -159,20 +166,7 @@ class Hooks:
         kind = classify.kind(flow, rules)
         if caller is None and (kind == "own" or not classify.is_api(flow)):  # which ask for no secret
             caller = Caller(less_clients(headers, rules.clients))
-        exchange = Exchange(
-            rules,
-            kind,
-            caller or Caller(()),
-            id=flow.id,
-            started=time.monotonic(),
-            ts=datetime.now(UTC),
-            provenance=self.app.stores.provenance,
-        )
-        self.app.exchanges[flow] = exchange
-        classify.mask(flow, exchange, headers)
-        exchange.asked_path = exchange.path
-        if exchange.is_messages_request or exchange.hidden:
-            flow.metadata[annotations.METADATA] = {}
+        exchange = self._begin(flow, rules, kind, caller or Caller(()), headers)
         if not self.app.admits(
             flow.client_conn.peername[0]
         ):  # connected while there were clients in the rules
@@ -189,6 +183,31 @@ class Hooks:
         else:
             is_piped = exchange.kind == "pipe"
             flow.request.stream = is_piped and self._streamed(flow, exchange, "request")
+
+    def _receive_replay(self, flow: http.HTTPFlow, replay: Replay) -> None:
+        headers = tuple(flow.request.headers.items(multi=True))
+        caller = Caller(headers, replay.client)
+        self._begin(flow, replay.rules, classify.kind(flow, replay.rules), caller, headers)
+
+    def _begin(
+        self, flow: http.HTTPFlow, rules: Rules, kind: RequestKind, caller: Caller, headers: Headers
+    ) -> Exchange:
+        """`headers` are those that came; `caller` has them without clients' secrets."""
+        exchange = Exchange(
+            rules,
+            kind,
+            caller,
+            id=flow.id,
+            started=time.monotonic(),
+            ts=datetime.now(UTC),
+            provenance=self.app.stores.provenance,
+        )
+        self.app.exchanges[flow] = exchange
+        classify.mask(flow, exchange, headers)
+        exchange.asked_path = exchange.path
+        if exchange.is_messages_request or exchange.hidden:
+            flow.metadata[annotations.METADATA] = {}
+        return exchange
 
     def _streamed(self, flow: http.HTTPFlow, exchange: Exchange, part: Part) -> Stream:
         """How a body passes that is not routed. Those of the API are shown; others may hold logins."""

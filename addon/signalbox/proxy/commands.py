@@ -1,4 +1,4 @@
-"""mitmproxy's commands of the router: `signalbox.rules`, `.providers`, `.reload` and `.explain`.
+"""mitmproxy's commands of the router: `signalbox.rules`, `.providers`, `.reload`, `.explain` and `.replay`.
 
 They are typed into the command bar of mitmweb or of mitmproxy's console, or called by scripts. Each gives
 lines of text, which also go to the log, where mitmweb shows them one by one.
@@ -8,8 +8,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Iterable
+from typing import TYPE_CHECKING, Any
 
 from mitmproxy import http
 from mitmproxy.exceptions import CommandError
@@ -17,9 +17,14 @@ from mitmproxy.flow import Flow
 
 from signalbox.anthropic.json_edit import BodyError
 from signalbox.config.rules import Rule, Rules
+from signalbox.errors import log_error
 from signalbox.inspect import recorded
+from signalbox.inspect.annotations import METADATA
+from signalbox.inspect.compare import answered, side_by_side
 from signalbox.inspect.explain import RecordedRequest, explained_request, paragraph
 from signalbox.proxy import setup
+from signalbox.proxy.headers import show
+from signalbox.proxy.replay import NotReplayable, Replay, new_flow, rules_for, send
 from signalbox.record.console import escaped
 from signalbox.routing.attempts import Availability
 from signalbox.routing.credentials import Caller
@@ -38,7 +43,7 @@ NOT_OURS = "This flow is no request to the Messages API."
 class Commands:
     def __init__(self, app: "App") -> None:
         self._app = app
-        self._reload: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None]] = set()
 
     def rules(self) -> list[str]:
         """The rules in force, one a line."""
@@ -61,7 +66,7 @@ class Commands:
 
     def reload(self) -> list[str]:
         """Load the rules again now. The log says how it went."""
-        self._reload = asyncio.get_running_loop().create_task(self._app.stores.live.reload())
+        self._start(self._app.stores.live.reload())
         return [f"{self._app.rules.file} is loaded again; the log says how it went"]
 
     def explain(self, shown: Flow) -> list[str]:
@@ -77,6 +82,37 @@ class Commands:
         except BodyError as why:
             raise CommandError(f"The request cannot be read: {why}") from None
         return _told(text for text, _ in paragraph(request, said, recorded.outcome_of(found)))
+
+    def replay(self, shown: Flow, target: str) -> list[str]:
+        """Send the request of a flow once more, to another target, as a flow of its own. Both answers are
+        compared in the log and in that flow's view. Raises CommandError."""
+        found = self._http(shown)
+        request = self._request(found)
+        try:
+            rules = rules_for(self._app.rules, target)
+        except NotReplayable as why:
+            raise CommandError(str(why)) from None
+        again = new_flow(found, request)
+        self._start(self._replay(found, again, Replay(rules, request.client)))
+        return [f"replay to {escaped(target)} has begun as flow {again.id}; the log compares the answers"]
+
+    async def _replay(self, before: http.HTTPFlow, after: http.HTTPFlow, how: Replay) -> None:
+        try:
+            await send(self._app, after, how)
+        except Exception as error:
+            log_error("a replay", error)
+            return
+        both = answered(before), answered(after)
+        noted = {**after.metadata.get(METADATA, {}), "replay_of": before.id, "compared": side_by_side(*both)}
+        after.metadata[METADATA] = noted
+        show(self._app.master, after)
+        _told(side_by_side(*both, texts=self._app.rules.log.prompts))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Go on beside the command, whose result mitmweb waits for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
 
     # flows
 

@@ -43,6 +43,12 @@ log = logging.getLogger("signalbox")
 DEFAULTS = {"connection_strategy": "lazy", "flow_detail": 0}
 """Options set unless the user has set them: no upstream is connected to before a rule says so, and the
 console has one line a request, ours."""
+KEYS = {
+    "T": ("console.command signalbox.replay @focus ", "Replay to another target"),
+    "Y": ("signalbox.explain @focus", "Explain by the rules"),
+}
+"""By key of mitmproxy's console, a command and what its help says; neither is one of mitmproxy's own."""
+FLOW_VIEWS = ("flowlist", "flowview")
 OPTIONS = ("router_rules", "router_state")
 STARTING = "The router is starting."
 
@@ -73,6 +79,7 @@ def install(app: "App") -> None:
         install_hook_dispatch(master.addons)
     refuse_replays(master.addons)
     views.register()
+    bind_keys(master)
     for name, value in DEFAULTS.items():
         if name in master.options and not _is_set(master.options, name):
             master.options.update(**{name: value})
@@ -85,6 +92,17 @@ def install(app: "App") -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for line in (*option_errors(master.options), *_taken_ports(master.options)):
         log.error("%s", line)
+
+
+def bind_keys(master: Master) -> None:
+    """Keys for our commands in mitmproxy's console, where the user has not bound them to something else."""
+    keymap = getattr(master, "keymap", None)
+    if keymap is None:
+        return
+    for key, (command, help) in KEYS.items():
+        contexts = [context for context in FLOW_VIEWS if keymap.get(context, key) is None]
+        if contexts:
+            keymap.add(key, command, contexts, help)
 
 
 def exit_at_once_after_failed_start(master: Master) -> None:
