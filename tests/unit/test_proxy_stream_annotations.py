@@ -1,10 +1,9 @@
 """What the router notes in flows: metadata, comment and marker."""
 
-import pytest
 from mitmproxy import http
 
 from tests.support.answers import error_json, message_json, message_sse
-from tests.support.playbook import Playbook, Provider
+from tests.support.playbook import Playbook
 
 KEY = "zai-key-for-tests-0001"
 RULES = f"""
@@ -22,16 +21,6 @@ rules:
   - {{name: failing, match: "failing-*", to: [busy/glm-4.7, anthropic]}}
   - {{name: lean, match: "lean", to: [lean/glm-4.7, anthropic]}}
 """
-
-
-@pytest.fixture
-def home(played_router) -> Provider:
-    return played_router.provider("home")
-
-
-@pytest.fixture
-def zai(played_router) -> Provider:
-    return played_router.provider("zai")
 
 
 def flow_of(play: Playbook, model: str) -> http.HTTPFlow:

@@ -9,7 +9,7 @@ import logging
 import pytest
 
 from tests.support.answers import error_json, json_answer
-from tests.support.playbook import Got, Playbook, Provider
+from tests.support.playbook import Got, Playbook
 
 RULES = """
 providers:
@@ -21,22 +21,6 @@ rules:
 ui: {hosts: [router.lan]}
 """
 EVIL = "https://evil.example"
-
-
-@pytest.fixture
-def home(played_router) -> Provider:
-    return played_router.provider("home")
-
-
-@pytest.fixture
-def up(played_router) -> Provider:
-    return played_router.provider("up")
-
-
-@pytest.fixture
-def upstream(played_router) -> Provider:
-    """Of the listener: where no rule matches."""
-    return played_router.provider("upstream")
 
 
 def send(play: Playbook, line: str = "POST /v1/messages", **headers: str) -> Got:

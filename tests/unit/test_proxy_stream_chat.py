@@ -43,16 +43,6 @@ PING = b"event: ping\n"
 
 
 @pytest.fixture
-def up(played_router) -> Provider:
-    return played_router.provider("up")
-
-
-@pytest.fixture
-def home(played_router) -> Provider:
-    return played_router.provider("home")
-
-
-@pytest.fixture
 def ask(play: Playbook, home: Provider) -> Callable[..., Got]:
     """Where nothing else is scripted, the other target answers."""
 

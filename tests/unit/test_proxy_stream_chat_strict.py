@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import chat
 from tests.support.answers import Answer
-from tests.support.playbook import Asked, Got, Playbook, Provider
+from tests.support.playbook import Asked, Got, Playbook
 
 DIALECTS = ("openai", "deepseek", "glm", "generic", "openrouter", "lmstudio", "kimi", "gemini")
 UNREADABLE = re.compile(r"\\[pP]\{|\(\?[=!<]|\[\^?[^\]]*(?<!\\)\[")
@@ -147,11 +147,6 @@ REQUEST = {
     "thinking": {"type": "adaptive"},
     "output_config": {"effort": "max"},
 }
-
-
-@pytest.fixture
-def up(played_router) -> Provider:
-    return played_router.provider("up")
 
 
 @pytest.fixture

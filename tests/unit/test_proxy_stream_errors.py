@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.support.answers import Answer, error_json, message_json, message_sse
-from tests.support.playbook import Got, Playbook, Provider, played, request
+from tests.support.playbook import Got, Playbook, played, request
 
 RULES = """
 providers:
@@ -28,16 +28,6 @@ limits: {body: 64KB}
 log: {level: debug}
 """
 COUNT = "/v1/messages/count_tokens"
-
-
-@pytest.fixture
-def home(played_router) -> Provider:
-    return played_router.provider("home")
-
-
-@pytest.fixture
-def zai(played_router) -> Provider:
-    return played_router.provider("zai")
 
 
 def raw(*chunks: bytes) -> Answer:
@@ -206,12 +196,6 @@ def test_at_debug_the_log_tells_which_target_is_skipped_and_why(play, zai, home,
 
 SECRET = "sk-ant-fake-secret-in-an-error"
 OAUTH = "Bearer sk-ant-oat01-fake-login"
-
-
-@pytest.fixture
-def upstream(played_router) -> Provider:
-    """Where requests go that are passed on."""
-    return played_router.provider("upstream")
 
 
 def ask_with_broken_clock(play: Playbook, hook: str, **headers: str) -> Got:

@@ -19,7 +19,7 @@ from tests.support.answers import (
 from tests.support.chat import completion, text_stream
 from tests.support.chat import stream as chat_stream
 from tests.support.conversation import read_stream
-from tests.support.playbook import Got, Provider
+from tests.support.playbook import Got
 from tests.support.raw_client import both
 
 TEXT = "Hello there"
@@ -35,16 +35,6 @@ rules:
   - {match: "chain-*", to: [zai, anthropic]}
   - {match: "chat-*", to: chat}
 """
-
-
-@pytest.fixture
-def home(played_router) -> Provider:
-    return played_router.provider("home")
-
-
-@pytest.fixture
-def zai(played_router) -> Provider:
-    return played_router.provider("zai")
 
 
 def text_of(got: Got, stream: bool) -> str:

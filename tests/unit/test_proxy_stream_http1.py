@@ -38,16 +38,6 @@ NEVER = threading.Event()
 
 
 @pytest.fixture
-def home(played_router) -> Provider:
-    return played_router.provider("home")
-
-
-@pytest.fixture
-def up(played_router) -> Provider:
-    return played_router.provider("up")
-
-
-@pytest.fixture
 def elsewhere(played_router) -> Provider:
     """Where requests go that no rule is about."""
     return played_router.provider("upstream")

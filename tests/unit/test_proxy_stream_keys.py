@@ -48,11 +48,6 @@ def up(played_router) -> Provider:
     return played_router.provider("zai")
 
 
-@pytest.fixture
-def home(played_router) -> Provider:
-    return played_router.provider("home")
-
-
 def keys(provider: Provider) -> list[str | None]:
     return [asked.header("x-api-key") for asked in provider.requests]
 

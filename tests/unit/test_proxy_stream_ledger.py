@@ -10,7 +10,7 @@ import pytest
 
 from signalbox.anthropic.api import TOKEN_FIELDS
 from tests.support.answers import USAGE, error_json, event, message_events, message_json, sse, text_block
-from tests.support.playbook import LOGIN, Playbook, Provider, eventually, played, user
+from tests.support.playbook import LOGIN, Playbook, eventually, played, user
 
 ZAI = "zai-key-for-tests-0001"
 USED = tuple(USAGE[name] for name in TOKEN_FIELDS)
@@ -44,16 +44,6 @@ rules:
   - {{match: "refused", to: [dead, {{reject: 418}}]}}
   - {{match: "waits", to: [slow/glm-4.7, anthropic], failover: {{wait: 30s}}}}
 """
-
-
-@pytest.fixture
-def zai(played_router) -> Provider:
-    return played_router.provider("zai")
-
-
-@pytest.fixture
-def home(played_router) -> Provider:
-    return played_router.provider("home")
 
 
 QUERIES = {

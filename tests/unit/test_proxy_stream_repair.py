@@ -18,7 +18,7 @@ from tests.support.answers import (
     thinking_block,
     tool_block,
 )
-from tests.support.playbook import Got, Playbook, Provider, request
+from tests.support.playbook import Got, Playbook, request
 
 RULES = """
 providers:
@@ -42,16 +42,6 @@ rules:
 """  # noqa: E501  as rules are written
 NEVER = threading.Event()
 SIGNATURE = "messages.1.content.0: Invalid `signature` in `thinking` block"
-
-
-@pytest.fixture
-def home(played_router) -> Provider:
-    return played_router.provider("home")
-
-
-@pytest.fixture
-def zai(played_router) -> Provider:
-    return played_router.provider("zai")
 
 
 def invalid(message: str) -> Answer:

@@ -8,7 +8,6 @@ import pytest
 
 from tests.support import chat
 from tests.support.answers import Answer, error_json, json_answer
-from tests.support.playbook import Provider
 from tests.support.raw_client import both
 
 RULES = """
@@ -31,16 +30,6 @@ rules:
 """
 OWN = re.compile(r"req_[0-9a-f-]{36}")
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
-
-
-@pytest.fixture
-def up(played_router) -> Provider:
-    return played_router.provider("up")
-
-
-@pytest.fixture
-def home(played_router) -> Provider:
-    return played_router.provider("home")
 
 
 def with_header(answer: Answer, name: str, value: str) -> Answer:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.answers import error_json, message_json
 from tests.support.chat import completion
-from tests.support.playbook import LOGIN, Playbook, Provider
+from tests.support.playbook import LOGIN, Playbook
 
 BETA = "message-threads-2026-08-12"
 REJECTED = f"capability_rejected: beta_header:{BETA}"
@@ -33,16 +33,6 @@ rules:
 """
 
 type Ask = Callable[..., tuple[int, Any]]
-
-
-@pytest.fixture
-def up(played_router) -> Provider:
-    return played_router.provider("up")
-
-
-@pytest.fixture
-def home(played_router) -> Provider:
-    return played_router.provider("home")
 
 
 @pytest.fixture
