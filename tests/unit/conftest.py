@@ -19,9 +19,3 @@ def up(played_router: PlayedRouter) -> Provider:
 @pytest.fixture
 def zai(played_router: PlayedRouter) -> Provider:
     return played_router.provider("zai")
-
-
-@pytest.fixture
-def upstream(played_router: PlayedRouter) -> Provider:
-    """Of the listener: gets what no rule matches."""
-    return played_router.provider("upstream")

@@ -9,7 +9,7 @@ import logging
 import pytest
 
 from tests.support.answers import error_json, json_answer
-from tests.support.playbook import Got, Playbook
+from tests.support.playbook import Got, Playbook, Provider
 
 RULES = """
 providers:
@@ -21,6 +21,12 @@ rules:
 ui: {hosts: [router.lan]}
 """
 EVIL = "https://evil.example"
+
+
+@pytest.fixture
+def upstream(played_router) -> Provider:
+    """Of the listener: gets what no rule matches."""
+    return played_router.provider("upstream")
 
 
 def send(play: Playbook, line: str = "POST /v1/messages", **headers: str) -> Got:

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.support.playbook import Got, Playbook, played, raw_request
+from tests.support.playbook import Got, Playbook, Provider, played, raw_request
 
 SECRET = "secret-of-a-client-for-tests"
 OTHER = "secret-of-another-client"
@@ -22,6 +22,11 @@ rules:
   - {{match: "*", to: anthropic}}
 clients: {{ann: "{SECRET}", bob: "{OTHER}"}}
 """
+
+
+@pytest.fixture
+def upstream(played_router) -> Provider:
+    return played_router.provider("upstream")
 
 
 def ask(play: Playbook, path: str = "/v1/messages", model: str = "x", **headers: str) -> Got:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.support.answers import Answer, error_json, message_json, message_sse
-from tests.support.playbook import Got, Playbook, played, request
+from tests.support.playbook import Got, Playbook, Provider, played, request
 
 RULES = """
 providers:
@@ -28,6 +28,12 @@ limits: {body: 64KB}
 log: {level: debug}
 """
 COUNT = "/v1/messages/count_tokens"
+
+
+@pytest.fixture
+def upstream(played_router) -> Provider:
+    """Gets requests that are passed on."""
+    return played_router.provider("upstream")
 
 
 def raw(*chunks: bytes) -> Answer:
