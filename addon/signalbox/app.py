@@ -192,6 +192,7 @@ class App:
         self.prices = shipped()
         self.metrics = Metrics()
         self._page_threads = ThreadPoolExecutor(PAGE_THREADS, thread_name_prefix="signalbox-pages")
+        self._summary_threads = pages.PageThreads("summaries")
         self.max_silence = MAX_SILENCE
         self.keepalive_expiry = KEEPALIVE_EXPIRY
         self._files: tuple[Path, Path] | None = None
@@ -331,7 +332,7 @@ class App:
             return pages.PageResponse(200, body, CONTENT_TYPE)
         if path.startswith(local_pages.SESSIONS):
             percents = self.stores.quota.quotas.percents(time.time())
-            return await asyncio.to_thread(
+            return await self._summary_threads.make(
                 session_summary.summary_page, self.stores.dashboard.ledger, path, percents
             )
         if local_pages.local_page("GET", path) == "ui":

@@ -111,3 +111,13 @@ def test_other_machines_read_with_a_secret_or_where_all_is_open(
     if more:
         assert ask(port, "/metrics", host=own_address, Authorization=basic(SECRET)).status == 200
     assert not upstream.requests
+
+
+def test_a_forward_proxy_shows_them_where_a_request_names_its_own_address(start_router, upstream):
+    router = start_router(rules=rules(upstream, upstream))
+    port = router.ports[0]
+    for asked in ("", f"http://127.0.0.1:{port}"):  # as to any server, and as to a proxy
+        assert [ask(port, f"{asked}{path}").status for path in PAGES] == [200, 200, 404]
+    elsewhere = f"http://127.0.0.1:{upstream.port}/metrics"
+    assert ask(port, elsewhere).headers["content-type"] != "text/plain; version=0.0.4; charset=utf-8"
+    assert [one.path for one in upstream.requests] == ["/metrics"]

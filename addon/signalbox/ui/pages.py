@@ -1,6 +1,8 @@
 """What a page of the router's own is answered with."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,3 +26,24 @@ def json_page(value: Any, status: int = 200) -> PageResponse:
 def not_found(what: str) -> PageResponse:
     """`what` is ours: a path is not repeated."""
     return PageResponse(404, f"{what}\n".encode())
+
+
+class PageThreads:
+    """Makes pages on threads of its own: no request waits for one, and a database that hangs keeps no other
+    part of the process waiting."""
+
+    def __init__(self, name: str, threads: int = 2, most: int = 50) -> None:
+        """`threads` pages are made at a time, `most` may be asked for."""
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"signalbox-{name}")
+        self._most = most
+        self._pending = 0
+
+    async def make(self, page: Callable[..., PageResponse], *arguments: Any) -> PageResponse:
+        """The page that the function gives, or 503 where too many are asked for."""
+        if self._pending >= self._most:
+            return PageResponse(503, b"Too many pages are asked for at a time.\n")
+        self._pending += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, page, *arguments)
+        finally:
+            self._pending -= 1
