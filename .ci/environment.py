@@ -29,7 +29,7 @@ PYTHONS = (
 LOCKING = ("--generate-hashes", "--universal", "--python-version", "3.12", "--group", "dev", "--upgrade")
 TERSE = ("--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links")
 
-PROGRAMS = {"chromium": "chromium", "postgresql": "pg_ctl", "haproxy": "haproxy"}
+PROGRAMS = {"chromium": "chromium", "postgresql": "pg_ctl", "haproxy": "haproxy", "prometheus": "promtool"}
 """Packages of Debian and Ubuntu, and the program by which one sees that it is there."""
 ELSEWHERE = (Path("/usr/sbin"), *Path("/usr/lib/postgresql").glob("*/bin"))
 """Folders, beside those of PATH, in which Debian puts programs."""

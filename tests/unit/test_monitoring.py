@@ -85,3 +85,57 @@ def test_prometheus_own_tool_finds_no_fault(command):
         [PROMTOOL, *command], input=every_metric(), capture_output=True, text=True, timeout=30
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+BAD = {
+    'up{job="signalbox", instance="a"}': "0x60",
+    'signalbox_requests_total{instance="a", status="error"}': "0+2x60",
+    'signalbox_requests_total{instance="a", status="success"}': "0+8x60",
+    'signalbox_attempts_total{provider="zai", outcome="429"}': "0+8x60",
+    'signalbox_attempts_total{provider="zai", outcome="200"}': "0+2x60",
+    'signalbox_circuit_open{provider="zai"}': "1x60",
+    'signalbox_quota_used_ratio{provider="zai", account="default", window="5h"}': "0.95x60",
+    'signalbox_budget_used_ratio{provider="zai"}': "0.95x60",
+    'signalbox_cost_usd_total{provider="zai"}': "0+2x60",
+    'signalbox_tokens_total{provider="zai", type="cache_read"}': "0+10000x60",
+    'signalbox_tokens_total{provider="zai", type="input"}': "0+90000x60",
+    'signalbox_first_byte_seconds_bucket{provider="zai", le="30"}': "0x60",
+    'signalbox_first_byte_seconds_bucket{provider="zai", le="60"}': "0+10x60",
+    'signalbox_first_byte_seconds_bucket{provider="zai", le="+Inf"}': "0+10x60",
+    'signalbox_ledger_waiting{instance="a"}': "200x60",
+}
+"""An hour in which everything is wrong."""
+WELL = {
+    **dict.fromkeys(BAD, "0x60"),
+    'up{job="signalbox", instance="a"}': "1x60",
+    'signalbox_requests_total{instance="a", status="success"}': "0+10x60",
+    'signalbox_attempts_total{provider="zai", outcome="200"}': "0+10x60",
+    'signalbox_cost_usd_total{provider="zai"}': "0+0.01x60",
+    'signalbox_tokens_total{provider="zai", type="cache_read"}': "0+90000x60",
+    'signalbox_tokens_total{provider="zai", type="input"}': "0+10000x60",
+    'signalbox_first_byte_seconds_bucket{provider="zai", le="30"}': "0+10x60",
+    'signalbox_first_byte_seconds_bucket{provider="zai", le="+Inf"}': "0+10x60",
+}
+ALERTS = [
+    rule["alert"]
+    for group in yaml.safe_load((FOLDER / "alerts.yaml").read_text(encoding="utf-8"))["groups"]
+    for rule in group["rules"]
+]
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
+@pytest.mark.parametrize(("series", "firing"), [(BAD, ALERTS), (WELL, [])], ids=["bad", "well"])
+def test_alerts_fire_when_something_is_wrong_and_only_then(tmp_path, series, firing):
+    assert PROMTOOL is not None
+    expected = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(firing)]
+    query = 'count by (alertname) (ALERTS{alertstate="firing"})'
+    case = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [{"expr": query, "eval_time": "1h", "exp_samples": expected}],
+    }
+    tests = {"rule_files": [str(FOLDER / "alerts.yaml")], "evaluation_interval": "1m", "tests": [case]}
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump(tests))
+    command = [PROMTOOL, "test", "rules", str(tmp_path / "tests.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
