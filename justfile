@@ -45,9 +45,9 @@ signalbox *args: _env
 stats *args: _env
     @{{bin}}signalbox stats {{args}}
 
-# The tests without the slow ones, several files at a time; or pytest with these arguments
+# The tests without the slow ones, with few examples of properties; or pytest with these arguments
 test *args: _env
-    {{bin}}pytest {{ if args == "" { parallel + ' -m "not slow"' } else { args } }}
+    {{bin}}pytest {{ if args == "" { parallel + ' -m "not slow" --hypothesis-profile=quick' } else { args } }}
 
 # All tests, the slow ones too; root on Debian gets the browser, the database and the proxy that they use
 test-all: _env

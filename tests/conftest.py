@@ -22,11 +22,15 @@ from tests.support.router import Router as InProcessRouter
 from tests.support.router_process import RouterFiles
 from tests.support.tls import speaks_no_tls
 
-# That a machine is busy is no fault of the code.
-hypothesis.settings.register_profile(
-    "signalbox", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.load_profile("signalbox")
+# That a machine is busy is no fault of the code. `just test` takes the quick one.
+for profile, examples in (("thorough", 100), ("quick", 15)):
+    hypothesis.settings.register_profile(
+        profile,
+        deadline=None,
+        max_examples=examples,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+hypothesis.settings.load_profile("thorough")
 
 
 @pytest.fixture

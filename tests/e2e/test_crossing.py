@@ -1,7 +1,6 @@
-"""A conversation changes providers at any turn, and nobody is sent what it would refuse."""
+"""Routers that share a state folder, and files that others lock (more in `test_proxy_stream_crossing`)."""
 
 import http.client
-import json
 import sqlite3
 import sys
 import time
@@ -11,7 +10,7 @@ from itertools import cycle
 
 import pytest
 
-from tests.support.conversation import SESSION, Conversation, history
+from tests.support.conversation import Conversation
 from tests.support.fake_provider import Upstream
 from tests.support.router import Router
 from tests.support.strict_providers import (
@@ -51,26 +50,6 @@ def sender(
             return answer.status, answer.read()
 
     return send
-
-
-@pytest.mark.parametrize(("thinking", "stream"), [("adaptive", True)])
-def test_thirty_turns_switch_provider_at_every_turn_without_one_error(
-    start_router, upstreams, thinking, stream
-):
-    modes = ("adaptive", "enabled")
-    upstreams["anthropic"].answer(StrictAnthropic("anthropic", modes=modes, bound=True, redacts=True))
-    upstreams["zai"].answer(LaxProvider("zai"))
-    upstreams["kimi"].answer(LaxProvider("kimi", rejects=("context_management",)))
-    upstreams["deepseek"].answer(UnsignedProvider("deepseek"))
-    router = start_router(upstreams["anthropic"].url, rules=rules(upstreams))
-    conversation = Conversation(sender(router), thinking=thinking, stream=stream)
-    for turn in range(30):
-        conversation.turn(f"{PROVIDERS[(turn * 3 + turn // 4) % 4]}-model")
-    assert {name for name, one in upstreams.items() if one.requests} == set(PROVIDERS)
-    attempts = [record["attempts"] for record in router.records(30)]
-    assert {*attempts} == {f"{name}:200" for name in PROVIDERS} | {"kimi:400 kimi:200"}
-    for name, one in upstreams.items():
-        assert any(SESSION.encode() in each.body for each in one.requests) is (name == "anthropic")
 
 
 def test_two_routers_that_share_their_state_take_turns_in_one_conversation(start_router, upstreams, tmp_path):
@@ -123,37 +102,3 @@ def test_requests_do_not_wait_for_files_that_others_lock(start_router, upstreams
         locked = median()
     assert locked < free * 1.5 + 0.04  # one wait for one of them would be 0.05
     assert len(router.records(30)) == 30
-
-
-@pytest.mark.parametrize("thinking", ["adaptive", "enabled"])
-def test_thinking_that_is_bound_to_another_conversation_is_mended_by_one_more_try(
-    router, upstreams, thinking
-):
-    """As after a client has changed what was said before: also within a running tool loop."""
-    upstreams["anthropic"].answer(StrictAnthropic(bound=True))
-    conversation = Conversation(sender(router), thinking=thinking)
-    conversation.turn("anthropic-model")
-    conversation.history[0]["content"][-1]["text"] += " (edited)"
-    for _ in range(3):
-        conversation.turn("anthropic-model")
-    attempts = [record["attempts"] for record in router.records(4)]
-    assert attempts == ["anthropic:200", "anthropic:400 anthropic:200", "anthropic:200", "anthropic:200"]
-
-
-@pytest.fixture
-def router(start_router: Callable[..., Router], upstreams: dict[str, Upstream]) -> Router:
-    return start_router(upstreams["anthropic"].url, rules=rules(upstreams))
-
-
-def test_a_session_has_one_name_at_all_other_providers_and_keeps_it(start_router, upstreams, tmp_path):
-    state, body = tmp_path / "state", json.loads(history("zai-x", "c2ln"))
-    for model in ("zai-x", "kimi-x", "anthropic-x"):
-        router = start_router(upstreams["anthropic"].url, rules=rules(upstreams), state=state)
-        sender(router)(json.dumps(body | {"model": model, "metadata": {"user_id": SESSION}}).encode(), {})
-        router.stop()
-    zai, kimi, home = (
-        upstreams[name].wait_for(1)[0].json["metadata"]["user_id"] for name in ("zai", "kimi", "anthropic")
-    )
-    assert home == SESSION
-    assert zai == kimi
-    assert zai.startswith("user_")

@@ -257,10 +257,10 @@ class Playbook:
         self.asks(model, stream=stream, **fields)
         return self.got
 
-    def fetch(self, line: str, body: bytes = b"", **headers: str) -> Got:
+    def fetch(self, line: str, body: bytes = b"", *lines: str, **headers: str) -> Got:
         """What a request of HTTP/1 gets: `play.fetch("GET /health", Host="router.lan")`."""
         self.hears_anew()
-        self.client_sends(raw_request(line, body, **headers))
+        self.client_sends(raw_request(line, body, *lines, **headers))
         return self.got
 
     def hears_anew(self) -> None:
@@ -617,6 +617,7 @@ def played(folder: Path, rules: str) -> Iterator[PlayedRouter]:
             yield router
         finally:
             router.close()
+            mitmproxy.master._legacy_log_events.uninstall()  # it would log to a loop that is closed
 
 
 async def _finished(work: Any) -> Any:
@@ -641,13 +642,14 @@ def request(body: bytes, path: str = "/v1/messages", **headers: str) -> bytes:
     return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
 
 
-def raw_request(line: str, body: bytes = b"", **headers: str) -> bytes:
-    """With a `Host` and a length, unless headers say otherwise; one that is empty is left out."""
+def raw_request(line: str, body: bytes = b"", *lines: str, **headers: str) -> bytes:
+    """With a `Host` and a length, unless headers say otherwise; one that is empty is left out. `lines` are
+    header lines as they are sent."""
     length = {"Content-Length": str(len(body))} if body or line.startswith("POST") else {}
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     fields = {"Host": "127.0.0.1:8082", **length, **named}
-    lines = [f"{name}: {value}" for name, value in fields.items() if value]
-    return "\r\n".join([f"{line} HTTP/1.1", *lines, "", ""]).encode() + body
+    named_lines = [f"{name}: {value}" for name, value in fields.items() if value]
+    return "\r\n".join([f"{line} HTTP/1.1", *named_lines, *lines, "", ""]).encode() + body
 
 
 def eventually(holds: Callable[[], object], what: Callable[[], str]) -> None:

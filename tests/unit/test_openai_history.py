@@ -39,7 +39,7 @@ def _body(body: dict[str, Any], dialect: Dialect, model: str) -> bytes:
     return to_chat(Body.parse(raw), model=model, dialect=dialect, provider="provider", session=None).body
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(BODIES, ROWS, MODELS)
 def test_any_body_becomes_one_that_the_provider_takes(body, dialect, model):
     try:
@@ -52,7 +52,7 @@ def test_any_body_becomes_one_that_the_provider_takes(body, dialect, model):
     check_types(plain(chat), strict=dialect.name == "openai")
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(MESSAGES, ROWS, MODELS)
 def test_any_history_can_be_translated(messages, dialect, model):
     """Where no tools are offered nothing can be refused."""

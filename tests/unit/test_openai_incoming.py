@@ -74,7 +74,7 @@ def test_a_function_is_a_tool_that_the_client_runs(tool, is_function):
     assert tools[0].is_function is is_function
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(BODIES)
 def test_any_object_can_be_read(body: dict[str, Any]):
     read_offered(Body.parse(json.dumps(body).encode()))

@@ -385,7 +385,7 @@ SCHEMAS: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(SCHEMAS, SCHEMAS, SCHEMAS, st.sampled_from(list(RULES.values())))
 def test_anything_becomes_a_schema(schema, first, second, rules):
     root = {**schema, "$defs": {"a": first, "b": second}} if isinstance(schema, dict) else schema

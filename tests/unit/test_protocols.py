@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from signalbox.anthropic.json_edit import Body
 from signalbox.config.fields import Secret, Url
@@ -88,7 +88,6 @@ def test_deepseek_continues_the_assistants_words_under_another_path(url, path, m
     assert (outgoing.path, outgoing.shown_path) == (sent, sent)
 
 
-@settings(max_examples=150)
 @given(BODIES)
 def test_any_body_is_prepared_or_refused_and_stays_as_it_is(fields: dict[str, Any]):
     """Another target may need it yet."""

@@ -167,3 +167,21 @@ def test_thirty_turns_between_messages_and_chat_completions_without_one_error(
     attempts = {record["attempts"] for record in play.records(30)}
     repaired = {"anthropic:400 anthropic:200"} if thinking == "enabled" else set()
     assert attempts == {f"{name}:200" for name in MODELS} | repaired
+
+
+def test_a_conversation_goes_on_where_the_state_folder_was_lost(tmp_path):
+    """Nothing tells the second router who issued a block but the block itself."""
+    turns = ["moonshot", "google", "moonshot", "anthropic", "moonshot", "anthropic", "google", "zai"]
+    conversation = Conversation(lambda body, headers: send(body, headers))
+    for folder, names in (("first", turns[:3]), ("second", turns[3:])):
+        (tmp_path / folder).mkdir()
+        with played(tmp_path / folder, RULES) as router:
+            router.provider("anthropic").answer(StrictAnthropic())
+            router.provider("zai").answer(LaxProvider("zai"))
+            for name, dialect in DIALECTS.items():
+                router.provider(name).answer(ChatProvider(name, dialect))
+            play = router.connect()
+            send = sender(play)
+            for name in names:
+                conversation.turn(MODELS[name])
+                assert play.attempts == f"{name}:200"

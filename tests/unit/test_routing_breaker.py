@@ -248,5 +248,5 @@ class Life(RuleBasedStateMachine):
         assert self.breaker.state(later) == "closed"
 
 
-Life.TestCase.settings = settings(max_examples=100, stateful_step_count=30)
+Life.TestCase.settings = settings(stateful_step_count=30)
 TestLife = Life.TestCase

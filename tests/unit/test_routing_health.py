@@ -444,5 +444,5 @@ class Herd(RuleBasedStateMachine):
                 assert self.health.refusal(asked, model, later) is None
 
 
-Herd.TestCase.settings = settings(max_examples=100, stateful_step_count=30)
+Herd.TestCase.settings = settings(stateful_step_count=30)
 TestHerd = Herd.TestCase
