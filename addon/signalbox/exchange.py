@@ -204,6 +204,8 @@ class Exchange:
 
     def finish_attempt(self, outcome: Outcome | None, now: float) -> None:
         """The attempt whose answer was delivered has ended. `outcome` is None if the client left."""
+        if self.answer is not None and self.attempts:
+            self.attempts[-1].cache_miss_reason = self.answer.cache_miss_reason
         self._end_attempt(
             outcome or CANCELLED, self.answer.usage if self.answer is not None else Usage(), now
         )

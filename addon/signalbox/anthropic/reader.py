@@ -109,6 +109,8 @@ class Observer:
 
     def _note_message(self, message: Body) -> None:
         self.facts.message_id = message.get("id", str) or self.facts.message_id
+        if (diagnostics := message.get("diagnostics", dict[str, Any])) is not None:
+            self.facts.cache_miss_reason = str(diagnostics.get("cache_miss_reason") or "")
         self._note_usage(message)
         self._note_stop_reason(message)
 

@@ -304,7 +304,7 @@ class Hooks:
             recorded = recording.entry(exchange, flow.response, self.app.prices, account)
             annotations.annotate_answer(flow, exchange, recorded)
             if exchange.kind == "messages":
-                self.app.stores.recorder.record(recorded)
+                self.app.stores.recorder.record(recorded, recording.cacheable(exchange, self.app.prices))
             elif log.isEnabledFor(logging.DEBUG):
                 log.debug("count_tokens %s", request_line(recorded, prompts=False))
         except Exception as error:

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from datetime import timedelta
+from functools import partial
 from http import HTTPStatus
 
 from mitmproxy import http
@@ -15,6 +16,7 @@ from signalbox.exchange import Exchange
 from signalbox.inspect.masking import masked_text
 from signalbox.record import console
 from signalbox.record.entry import AttemptRow, Entry, Status
+from signalbox.record.prefixes import Cacheable
 from signalbox.record.prices import PriceTable
 from signalbox.routing.attempts import Attempt
 from signalbox.routing.sessions import Sessions
@@ -100,6 +102,25 @@ def entry(
     )
 
 
+def cacheable(exchange: Exchange, prices: PriceTable) -> Cacheable | None:
+    """What the request asked the provider that answered to cache; None where it belongs to no session."""
+    facts, provider, key, outgoing = (
+        exchange.facts,
+        exchange.provider,
+        exchange.provenance_key,
+        exchange.outgoing,
+    )
+    if facts is None or facts.body is None or facts.session is None or provider is None or key is None:
+        return None
+    return Cacheable(
+        key,
+        asked=facts.body.readable,
+        sent=outgoing.body if outgoing is not None else None,
+        protocol="messages" if provider.api == "anthropic" else "other",
+        price=partial(prices.cost, provider, exchange.model or "", at=exchange.ts),
+    )
+
+
 def _sum(costs: list[float | None]) -> float | None:
     """None where there is nothing to add up, or a part of it is not known."""
     known = [cost for cost in costs if cost is not None]
@@ -172,6 +193,7 @@ def attempt_row(exchange: Exchange, attempt: Attempt, prices: PriceTable) -> Att
         cache_creation_input_tokens=usage.cache_creation_input_tokens,
         cache_read_input_tokens=usage.cache_read_input_tokens,
         cost=prices.cost(attempt.provider, model, usage, at),
+        cache_miss_reason=attempt.cache_miss_reason or None,
     )
 
 

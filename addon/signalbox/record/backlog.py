@@ -52,6 +52,13 @@ class Backlog:
                     self._waiting.clear()
             self._gap = Gap(after, number)
 
+    def replace(self, number: int, entry: Entry) -> None:
+        """Put another entry in the place of that number, if it is in memory."""
+        first = self._waiting[0].number if self._waiting else number + 1
+        index = number - first
+        if 0 <= index < len(self._waiting) and self._waiting[index].number == number:
+            self._waiting[index] = self._waiting[index]._replace(entry=entry)
+
     @property
     def _is_gap_last(self) -> bool:
         """Whether what waits in memory comes before the gap."""

@@ -58,6 +58,15 @@ def remap_line(asked: str, sent: str) -> str:
     return f"model remap: {name(asked)} → {name(sent)}"
 
 
+def cache_miss_line(tokens: int, cause: str, cost: float | None) -> str:
+    """`cache miss: 82k tokens written again, tools changed, $0.31`; the cost in USD, where it is known."""
+    why = "the cache had expired" if cause == "expired" else "for an unknown reason"
+    if cause not in ("expired", "unknown"):
+        why = f"{'an edit of the router' if cause == 'router' else cause} changed"
+    price = f", ${cost:.2f}" if cost is not None else ""
+    return f"cache miss: {(tokens + 500) // 1000}k tokens written again, {why}{price}"
+
+
 def skip_line(provider: str, model: str | None, reason: str, detail: str) -> str:
     """`skipped zai/glm-4.7: cooldown (in cooldown for another 5 s: overloaded_error)`."""
     return f"skipped {name(provider)}/{name(model or '-')}: {name(reason)} ({name(detail)})"

@@ -1,16 +1,18 @@
 """The ledger's rows in its database, as one thread writes and reads them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 from sqlalchemy import URL, Connection, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from signalbox.anthropic.api import TOKEN_FIELDS
 from signalbox.database import FILE, LOCK_TIMEOUT, Database, DatabaseError, UnwritableError, address
+from signalbox.record import prefixes
 from signalbox.record.entry import RECORDED, AttemptRow, Entry
 from signalbox.record.tables import ATTEMPTS, PREFIXES, REQUESTS, SCHEMA, SPOOLED
 
@@ -34,6 +36,13 @@ _ONLY_HERE = (
 _ALL_TOKENS = func.sum(sum((ATTEMPTS.c[name] for name in TOKEN_FIELDS[1:]), ATTEMPTS.c[TOKEN_FIELDS[0]]))
 
 
+class Written(NamedTuple):
+    """An entry as it stands in the ledger now."""
+
+    entry: Entry
+    missed: prefixes.Miss | None = None
+
+
 class LedgerDatabase:
     """For one thread. All methods but `close` raise DatabaseError."""
 
@@ -51,17 +60,20 @@ class LedgerDatabase:
         """Disconnect; the next use connects again."""
         self._database.close()
 
-    def write(self, spool: str, entries: Sequence[tuple[int, Entry]], upto: int) -> list[Entry]:
+    def write(self, spool: str, entries: Sequence[tuple[int, Entry]], upto: int) -> list[Written]:
         """Write the entries of a router's spool that are missing here, and note that all are here up to that
         number; returns those. All or none: an entry is never written twice, also where it is not known
         whether the transaction before, whose connection was lost, has succeeded.
+
+        What each entry missed of the cache is found by the entry before it in its conversation, whichever
+        router answered that.
 
         Raises UnwritableError where the database refuses a value.
         """
         with self._database.begun() as connection:
             written = _claimed(connection, spool)
-            missing = [entry for number, entry in entries if number > written]
-            _insert(connection, missing)
+            missing = list(_with_misses(connection, [entry for number, entry in entries if number > written]))
+            _insert(connection, [one.entry for one in missing])
             if upto > written:
                 connection.execute(update(SPOOLED).where(SPOOLED.c.name == spool).values(number=upto))
         return missing
@@ -124,6 +136,52 @@ def _claimed(connection: Connection, spool: str) -> int:
     return int(written or 0)
 
 
+def _with_misses(connection: Connection, entries: Sequence[Entry]) -> Iterator[Written]:
+    turns: dict[prefixes.Conversation, prefixes.Turn] = {}
+    for entry in entries:
+        conversation, turn = prefixes.conversation_of(entry), prefixes.turn_of(entry)
+        if conversation is None or turn is None:
+            yield Written(entry)
+            continue
+        before = turns.get(conversation) or _last_turn(connection, conversation)
+        missed = prefixes.miss(before, turn) if before is not None else None
+        turns[conversation] = turn
+        yield Written(replace(entry, cache_cause=missed.cause) if missed is not None else entry, missed)
+
+
+def _last_turn(connection: Connection, conversation: prefixes.Conversation) -> prefixes.Turn | None:
+    """The last answered request of a conversation."""
+    of_it = (
+        PREFIXES.c.session == conversation.session,
+        PREFIXES.c.agent_id.is_not_distinct_from(conversation.agent_id),
+        REQUESTS.c.request_class.is_not_distinct_from(conversation.request_class),
+        REQUESTS.c.status == "success",
+        ATTEMPTS.c.kind == "success",
+    )
+    found = connection.execute(
+        select(PREFIXES, ATTEMPTS)
+        .join(REQUESTS, REQUESTS.c.id == PREFIXES.c.request)
+        .join(ATTEMPTS, ATTEMPTS.c.request == PREFIXES.c.request)
+        .where(*of_it)
+        .order_by(PREFIXES.c.ts.desc(), PREFIXES.c.request.desc(), ATTEMPTS.c.number.desc())
+        .limit(1)
+    ).one_or_none()
+    if found is None:
+        return None
+    return prefixes.Turn(
+        provider=found.provider,
+        model=found.model,
+        key=found.key,
+        asked=prefixes.unpacked(found.blocks),
+        sent=prefixes.unpacked(found.sent_blocks or b""),
+        life=found.cache_life or prefixes.SHORT_LIFE,
+        at=found.ts,
+        read=found.cache_read_input_tokens,
+        written=found.cache_creation_input_tokens,
+        fresh=found.input_tokens,
+    )
+
+
 def _insert(connection: Connection, entries: Sequence[Entry]) -> None:
     if not entries:
         return
@@ -160,8 +218,8 @@ def _attempt(attempt: AttemptRow) -> dict[str, Any]:
 
 
 def _prefix(entry: Entry) -> dict[str, Any]:
-    row = {name: _writable(getattr(entry, name)) for name in ("session", "agent_id", "blocks")}
-    return row | {"ts": milliseconds(entry.ts)}
+    names = ("session", "agent_id", "blocks", "sent_blocks", "cache_life")
+    return {name: _writable(getattr(entry, name)) for name in names} | {"ts": milliseconds(entry.ts)}
 
 
 def _writable(value: object) -> object:

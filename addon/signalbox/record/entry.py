@@ -55,6 +55,8 @@ class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
     cache_read_input_tokens: int = 0
     cost: float | None = None
     """USD; None where no price is known."""
+    cache_miss_reason: str | None = None
+    """Why the provider says that it read less from its cache (anthropic-messages.md, 1)."""
 
     @property
     def tokens(self) -> int:
@@ -120,7 +122,13 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     agent_id: str | None = None
     """Of the subagent that asked, in its session."""
     blocks: bytes = b""
-    """Digest and length of each cacheable block, in order."""
+    """Digest and length of each cacheable block of the client's body, in order; see `prefixes`."""
+    sent_blocks: bytes = b""
+    """The same of the body that was sent; empty where that was the client's."""
+    cache_life: int = 0
+    """Seconds for which the provider keeps what this request left in its cache."""
+    cache_price: float | None = None
+    """USD for which a million tokens cost more where they are written to the cache than read from it."""
     attempt_rows: tuple[AttemptRow, ...] = ()
 
     # For the console only.

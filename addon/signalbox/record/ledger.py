@@ -17,8 +17,10 @@ from typing import NamedTuple
 
 from signalbox.config import rules
 from signalbox.database import LOCK_TIMEOUT, DatabaseError, UnwritableError, address
+from signalbox.record import prefixes
 from signalbox.record.backlog import Backlog, UsageCounter, Waiting
-from signalbox.record.database import AT_ONCE, PREFIXES_KEPT, LedgerDatabase, milliseconds
+from signalbox.record.console import cache_miss_line
+from signalbox.record.database import AT_ONCE, PREFIXES_KEPT, LedgerDatabase, Written, milliseconds
 from signalbox.record.entry import Entry
 from signalbox.record.spool import Numbered, Orphan, orphans, spooled
 
@@ -133,6 +135,12 @@ class Ledger:
             number = self._number
         self._wanted.set()
         return number
+
+    def complete(self, number: int, entry: Entry) -> None:
+        """The entry of that number, with what was found out since it came. Without effect where it is in the
+        database already, or in the spool alone."""
+        with self._lock:
+            self._backlog.replace(number, entry)
 
     @property
     def waiting(self) -> int:
@@ -259,7 +267,7 @@ class Ledger:
         while batch := list(islice(entries, BATCH)):
             missing = self._write_all(database, orphan.name, batch)
             number += len(missing)
-            self._restored(missing)
+            self._restored([one.entry for one in missing])
         return number
 
     def _write(self, database: LedgerDatabase) -> None:
@@ -271,8 +279,9 @@ class Ledger:
                 if not self._write_spooled(database, after=gap.after, upto=min(gap.upto, self.spooled)):
                     return
             elif batch:
-                self._write_all(database, self._name, [(one.number, one.entry) for one in batch])
+                written = self._write_all(database, self._name, [(one.number, one.entry) for one in batch])
                 self._has_written(batch[-1].number)
+                log_misses(written)
             else:
                 return
 
@@ -307,7 +316,7 @@ class Ledger:
             self._backlog.written(upto)
             self.written = upto
 
-    def _write_all(self, database: LedgerDatabase, spool: str, batch: Sequence[Numbered]) -> list[Entry]:
+    def _write_all(self, database: LedgerDatabase, spool: str, batch: Sequence[Numbered]) -> list[Written]:
         """Write a batch of a spool; returns those that were missing. One that cannot be written takes no
         other with it. Raises DatabaseError where the database is away."""
         upto = batch[-1][0]
@@ -320,7 +329,7 @@ class Ledger:
         except Exception as error:  # of any kind: the others must still be written
             reason = type(error).__name__
         if len(batch) > 1:
-            return [entry for one in batch for entry in self._write_all(database, spool, [one])]
+            return [written for one in batch for written in self._write_all(database, spool, [one])]
         log.error("%s: a request is not recorded: %s", database.shown, reason)
         return database.write(spool, [], upto)
 
@@ -375,3 +384,11 @@ class Ledger:
         elif unwritten:
             log.error("%s: %d requests are not recorded", database.shown, unwritten)
         return True
+
+
+def log_misses(written: Sequence[Written]) -> None:
+    """A console line for each miss that matters."""
+    for entry, missed in written:
+        if missed is not None and missed.tokens > prefixes.WORTH_A_LINE:
+            cost = None if entry.cache_price is None else missed.tokens * entry.cache_price / 1e6
+            log.info("%s", cache_miss_line(missed.tokens, missed.cause, cost))

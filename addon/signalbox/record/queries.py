@@ -41,6 +41,7 @@ from signalbox.config.fields import parse_duration
 from signalbox.config.rules import LedgerSettings
 from signalbox.database import ERRORS, FILE, DatabaseError, address, reason
 from signalbox.record.database import milliseconds
+from signalbox.record.prefixes import Block, unpacked
 from signalbox.record.tables import ATTEMPTS, PREFIXES, REQUESTS
 
 type By = Literal["model", "provider", "rule", "day", "session", "client", "project", "agent", "cache"]
@@ -313,6 +314,11 @@ class LedgerReader:
         """By the id of a request the id of the subagent that sent it, as long as digests are kept."""
         found = select(PREFIXES.c.request, PREFIXES.c.agent_id).where(PREFIXES.c.request.in_(requests))
         return {row.request: row.agent_id for row in self._connection.execute(found)}
+
+    def blocks(self, requests: Sequence[Any]) -> dict[Any, tuple[Block, ...]]:
+        """By the id of a request its cacheable blocks, as long as digests are kept."""
+        found = select(PREFIXES.c.request, PREFIXES.c.blocks).where(PREFIXES.c.request.in_(requests))
+        return {row.request: unpacked(row.blocks) for row in self._connection.execute(found)}
 
     # sessions
 

@@ -9,12 +9,15 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import NamedTuple
 
 from signalbox.config.rules import Rules
+from signalbox.errors import log_error
 from signalbox.record.console import log_request, set_level
 from signalbox.record.entry import Entry
 from signalbox.record.ledger import Ledger
 from signalbox.record.metrics import Metrics
+from signalbox.record.prefixes import Cacheable, PrefixReader
 from signalbox.record.request_log import RequestLog
 from signalbox.record.retention_clock import RetentionClock, last_use
 from signalbox.record.spool import Numbered, Spool
@@ -50,9 +53,10 @@ class Recorder:
         """Print the line of a request that is recorded nowhere else."""
         log_request(entry, self._prompts)
 
-    def record(self, entry: Entry) -> None:
+    def record(self, entry: Entry, cacheable: Cacheable | None = None) -> None:
+        """`cacheable` is what the request asked its provider to cache; None where that is not known."""
         self.print_line(entry)
-        self._writer.write(self.ledger.enter(entry), entry)
+        self._writer.write(self.ledger.enter(entry), entry, cacheable)
 
     async def watch(self) -> None:
         """Rotate the request log at midnight, also without requests; until cancelled."""
@@ -77,7 +81,14 @@ AGAIN = 0.5
 LAST = 3.0
 """Seconds that `close` waits for the last entries."""
 
-type _Job = Callable[[], None] | Numbered
+
+class _Recorded(NamedTuple):
+    number: int
+    entry: Entry
+    cacheable: Cacheable | None
+
+
+type _Job = Callable[[], None] | _Recorded
 
 
 class LogWriter:
@@ -113,15 +124,16 @@ class LogWriter:
         self._number = 0
         """Of the last entry in the spool."""
         self._failing = False
+        self._reader: PrefixReader | None = None
 
     def follow(self, file: str, keep: float) -> None:
         """Write to this file of the folder from now on, and keep rotated ones for `keep` seconds."""
         self._closing.clear()
         self._put(lambda: self._open(file, keep))
 
-    def write(self, number: int, entry: Entry) -> None:
+    def write(self, number: int, entry: Entry, cacheable: Cacheable | None) -> None:
         """`number` is the ledger's."""
-        self._put((number, entry))
+        self._put(_Recorded(number, entry, cacheable))
 
     def restore(self, entries: Sequence[Entry]) -> None:
         """Append the entries that are missing in the log."""
@@ -165,8 +177,8 @@ class LogWriter:
         while True:
             entries: list[Numbered] = []
             for job in self._present():
-                if isinstance(job, tuple):
-                    entries.append(job)
+                if isinstance(job, _Recorded):
+                    entries.append((job.number, self._digested(job)))
                 else:
                     self._write(entries)
                     entries = []
@@ -187,6 +199,20 @@ class LogWriter:
             while True:
                 jobs.append(self._jobs.get_nowait())
         return jobs
+
+    def _digested(self, job: _Recorded) -> Entry:
+        """The entry with the digests of what it asked its provider to cache."""
+        if (cacheable := job.cacheable) is None:
+            return job.entry
+        if self._reader is None or self._reader.key != cacheable.key:
+            self._reader = PrefixReader(cacheable.key)
+        try:
+            entry = cacheable.noted_in(job.entry, self._reader)
+        except Exception as error:  # of any kind: the request must be recorded
+            log_error("the digests of a request", error)
+            return job.entry
+        self._ledger.complete(job.number, entry)
+        return entry
 
     def _open(self, file: str, keep: float) -> None:
         if self._log is None:

@@ -74,6 +74,7 @@ ATTEMPTS = Table(
     Column("detail", String, nullable=False),
     *(Column(name, BigInteger, nullable=False) for name in TOKEN_FIELDS),
     Column("cost", Float),
+    Column("cache_miss_reason", String),
     Index("attempts_used", "provider", "started", *TOKEN_FIELDS),
     sqlite_with_rowid=False,
 )
@@ -87,9 +88,13 @@ PREFIXES = Table(
     Column("session", String),
     Column("agent_id", String),
     Column("blocks", LargeBinary, nullable=False),
+    Column("sent_blocks", LargeBinary),
+    Column("cache_life", Integer),
     Index("prefixes_ts", "ts"),
+    Index("prefixes_session", "session", "ts"),
 )
-"""One row a request: digest and length of each of its cacheable blocks, in order. No text."""
+"""One row a request: digest and length of each of its cacheable blocks, in order, as the client sent them
+and, where the router changed them, as they went upstream (`prefixes`). No text."""
 
 KEYS = Table(
     "keys",
@@ -120,6 +125,7 @@ SCHEMA = Schema(
             ATTEMPTS.c.cost,
         ),
         2: tuple(REQUESTS.c[name] for name in ("request_class", "project", "account", "cache_cause")),
+        3: (PREFIXES.c.sent_blocks, PREFIXES.c.cache_life, ATTEMPTS.c.cache_miss_reason),
     },
 )
 """The first migration is for files of before there were any, which may lack some of these."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from signalbox.anthropic.api import Usage
+from signalbox.record.prefixes import Block, growth
 from signalbox.record.prices import PriceTable
 from signalbox.record.queries import Filter, LedgerReader
 from signalbox.ui import format, overview, request_page
@@ -141,7 +142,7 @@ def session(
     rows = [dict(row) for row in found]
     agents = reader.agents([row["id"] for row in rows])
     zone = overview.zone_of(state.rules.week)
-    turns = _turns(rows, agents, state, prices)
+    turns = _turns(rows, agents, reader.blocks([row["id"] for row in rows]), state, prices)
     axis = TimeAxis([(row["ts"], row["ts"] + row["latency_ms"]) for row in rows])
     costs = [turn["miss_cost"] for turn in turns if turn["miss_cost"] is not None]
     return {
@@ -164,7 +165,11 @@ def session(
 
 
 def _turns(
-    rows: Sequence[Mapping[str, Any]], agents: Mapping[Any, str | None], state: "State", prices: PriceTable
+    rows: Sequence[Mapping[str, Any]],
+    agents: Mapping[Any, str | None],
+    blocks: Mapping[Any, Sequence[Block]],
+    state: "State",
+    prices: PriceTable,
 ) -> list[dict[str, Any]]:
     names = _agent_names(rows, agents)
     most = max((overview.all_tokens(row) for row in rows), default=0)
@@ -172,14 +177,26 @@ def _turns(
     turns = []
     for number, row in enumerate(rows, 1):
         agent = names[row["id"]]
-        turn = request_page.shown(row, most, state) | {"turn": number, "who": agent, "grew": ""}
         previous = before.get(agent)
+        grew = _grew(blocks.get(previous["id"]) if previous else None, blocks.get(row["id"]))
+        turn = request_page.shown(row, most, state) | {"turn": number, "who": agent, "grew": grew}
         missed = _missed(row, previous)
         turn |= {"missed": missed, "miss_cost": _price(row, missed, state, prices)}
         if row["status"] == "success":
             before[agent] = row
         turns.append(turn)
     return turns
+
+
+def _grew(before: Sequence[Block] | None, now: Sequence[Block] | None) -> str:
+    """`2 messages, 1 tool`: blocks that were added; empty where either request's are not on record."""
+    if before is None or now is None:
+        return ""
+    grown = growth(before, now)
+    parts = ((grown.messages, "message"), (grown.system, "system"), (grown.tools, "tool"))
+    return ", ".join(
+        f"{count} {name}{'s' if count > 1 and name != 'system' else ''}" for count, name in parts if count
+    )
 
 
 def _agent_names(rows: Sequence[Mapping[str, Any]], agents: Mapping[Any, str | None]) -> dict[Any, str]:
