@@ -84,3 +84,19 @@ def test_an_event_too_large_is_passed_over_and_not_kept(chunk):
 
 def test_a_name_that_is_not_utf8_does_no_harm():
     assert parse_event(b"event: \xff\ndata: \xff") == Event("\ufffd", b"\xff")
+
+
+@pytest.mark.parametrize("rest", [b"", b"data: half"])
+def test_events_of_no_interest_are_passed_over_without_being_cut_out(rest):
+    splitter = Splitter()
+    assert splitter.feed(b"data: a\n\nda") == [b"data: a"]
+    assert splitter.skip(splitter.held + b"ta: b\n\ndata: c\n\n" + rest)
+    assert splitter.held == rest
+    assert splitter.feed(b"\n\ndata: d\n\n")[-1] == b"data: d"
+
+
+def test_nothing_is_passed_over_that_takes_a_closer_look():
+    splitter = Splitter()
+    splitter.feed(b"data: a\n\nda")
+    assert not splitter.skip(b"data: b\r\n\r\n")
+    assert splitter.held == b"da"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.anthropic.sse import Event
+from signalbox.anthropic.sse import Event, parse_event
 from signalbox.openai.chunks import (
     ChoiceStarted,
     EndOfStream,
@@ -24,6 +24,7 @@ from signalbox.openai.chunks import (
     chunk_steps,
     parse_chunk,
     parse_object,
+    plain_text,
 )
 
 JSON = st.recursive(
@@ -199,3 +200,42 @@ def test_small_faults_are_passed_over(data, value):
 @given(JSON)
 def test_json_is_read_as_it_is(value):
     assert parse_object(json.dumps({"a": value}).encode()) == {"a": value}
+
+
+PLAIN = '{"id":"c","object":"chat.completion.chunk","model":"m","choices":[%s],"usage":null}'
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        '{"index":0,"delta":{"content":"Grüße \\u2713"},"finish_reason":null,"logprobs":null}',
+        '{"delta":{"role":"assistant","content":"a","reasoning_content":null,"tool_calls":[]}}',
+        '{"index":0,"delta":{"content":""}}',
+    ],
+)
+def test_a_piece_of_text_is_read_as_all_chunks_are(choice):
+    block = f"data: {PLAIN % choice}".encode()
+    texts = [step.text for step in parse_chunk(parse_event(block)) if isinstance(step, TextPiece)]
+    assert plain_text(block) == "".join(texts)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        PLAIN % '{"index":1,"delta":{"content":"a"}}',
+        PLAIN % '{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}',
+        PLAIN % '{"index":0,"delta":{"content":"a","reasoning":"b"}}',
+        PLAIN % '{"index":0,"delta":{"content":"a","tool_calls":[{"index":0}]}}',
+        PLAIN % '{"index":0,"delta":{"content":[{"type":"text","text":"a"}]}}',
+        PLAIN % '{"index":0,"delta":{"content":"a"},"error":{"message":"no"}}',
+        PLAIN % '{"index":0,"delta":{"content":"a"}},{"index":0,"delta":{"content":"b"}}',
+        PLAIN % '{"index":0,"delta":{"content":"\\ud800"}}',
+        '{"object":"error","choices":[{"delta":{"content":"a"}}]}',
+        '{"error_msg":"no","choices":[{"delta":{"content":"a"}}]}',
+        '{"choices":[{"delta":{"content":"a"}}],"usage":{"prompt_tokens":1}}',
+        "[DONE]",
+        '{"choices":[{"delta":{"content":"a"}}]}\ndata: {}',
+    ],
+)
+def test_what_is_more_than_a_piece_of_text_is_not_taken_for_one(chunk):
+    assert plain_text(f"data: {chunk}".encode()) is None

@@ -1,7 +1,7 @@
 """Reads answers of the Messages API: fills the facts of an answer, and rewrites a few fields."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from .api import TOKEN_FIELDS
 from .encoding import PIECE, ContentDecoder, EncodingError, known, names
 from .errors import as_prompt_too_long, error_event, error_in, error_type, prompt_too_long, read_error
 from .issued import MARK, ThinkingDigester
-from .json_edit import Body, BodyError
+from .json_edit import UNREADABLE, Body, BodyError
 from .sse import Event, Splitter, form_of, is_event_stream, parse_event
 
 WHOLE_LIMIT = 16 * 1024 * 1024
@@ -24,6 +24,41 @@ _START_LIMIT = 1024 * 1024
 _RELEVANT = re.compile(rb'"usage"|message_(?:start|delta|stop)|error|%b' % MARK)
 _NAMES = frozenset({"message_start", "message_delta", "message_stop", "error"})
 _BEGINS = frozenset({"content_block_delta", "message_delta"})
+
+
+class _Typed(msgspec.Struct, frozen=True, gc=False):
+    type: str | None = None
+
+
+class _ToldMessage(msgspec.Struct, frozen=True, gc=False):
+    id: str | None = None
+    model: str | None = None
+    usage: dict[str, Any] | None = None
+    stop_reason: str | None = None
+
+
+class _ToldEvent(msgspec.Struct, gc=False):
+    """An event of the Messages API, as far as facts are read from it."""
+
+    type: Literal[
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+        "ping",
+    ]
+    message: _ToldMessage = _ToldMessage()
+    content_block: _Typed = _Typed()
+    delta: _ToldMessage = _ToldMessage()
+    usage: dict[str, Any] | None = None
+
+
+_told = msgspec.json.Decoder(_ToldEvent)
+_encode = msgspec.json.Encoder().encode
+_MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*+")')
+"""A member of any object. A text that holds such bytes has its quotes escaped."""
 
 
 class Observer:
@@ -48,16 +83,38 @@ class Observer:
     def _reads_all(self) -> bool:
         return not self.facts.began or (self._thinking is not None and self._thinking.is_open)
 
-    def event(self, event: Event) -> tuple[str, Body] | None:
-        """Type and content of a relevant event; None for any other."""
+    def event(self, event: Event) -> str:
+        """The type of a relevant event; empty for any other."""
         if not event.data:
-            return None
+            return ""
         facts = self.facts
         facts.is_stream = True
         if self._thinking is not None:
             self._thinking.event(event)
         if facts.began and event.name not in _NAMES and not _RELEVANT.search(event.data):
-            return None
+            return ""
+        try:
+            told = _told.decode(event.data)
+        except UNREADABLE:
+            return self._unusual(event)
+        kind, is_tool = told.type, (told.content_block.type or "").endswith("tool_use")
+        facts.began = facts.began or kind in _BEGINS or is_tool
+        if told.usage is not None:
+            facts.usage.take(told.usage)
+        if kind == "message_start":
+            facts.message_id = told.message.id or facts.message_id
+            if told.message.usage is not None:
+                facts.usage.take(told.message.usage)
+            facts.stopped = facts.stopped or bool(told.message.stop_reason)
+        elif kind == "message_delta":
+            facts.stopped = facts.stopped or bool(told.delta.stop_reason)
+        elif kind == "message_stop":
+            facts.complete = True
+        return kind
+
+    def _unusual(self, event: Event) -> str:
+        """An error, an event of another API, or one with fields of other types."""
+        facts = self.facts
         try:
             body = Body.parse(event.data)
         except BodyError:
@@ -76,7 +133,7 @@ class Observer:
             facts.complete = True
         elif kind == "error":
             facts.error = read_error(event.data).type_and_message or ("", "")
-        return kind, body
+        return kind
 
     def whole(self, data: bytes) -> Body | None:
         """The message, or the token count, in a JSON answer; None if it holds neither."""
@@ -137,9 +194,26 @@ class Rewrites(msgspec.Struct, frozen=True):
     def __bool__(self) -> bool:
         return self.model is not None or self.estimate is not None or self.context_errors
 
-    def message_start(self, event: Body) -> bytes | None:
-        message = event.inner("message")
-        return None if message is None else event.edited({"message": self._message(message, at_start=True)})
+    def message_start(self, event: bytes) -> bytes | None:
+        """The data of a `message_start` event; None if it has no message."""
+        places = [found.span(1) for found in _MODEL.finditer(event)]
+        with suppress(*UNREADABLE):
+            told = _told.decode(event).message
+            if len(places) == 1 and told.model is not None and self._is_counted(told.usage or {}):
+                (start, end), model = places[0], self.model or told.model
+                return (
+                    event if model == told.model else b"".join((event[:start], _encode(model), event[end:]))
+                )
+        with suppress(BodyError):
+            body = Body.parse(event)
+            if (message := body.inner("message")) is not None:
+                return body.edited({"message": self._message(message, at_start=True)})
+        return None
+
+    def _is_counted(self, usage: Mapping[str, Any]) -> bool:
+        """Whether the usage of a `message_start` needs no count to be filled in."""
+        counts = (usage.get("input_tokens"), usage.get("output_tokens"))
+        return self.estimate is None or (all(type(one) is int for one in counts) and counts[0] != 0)
 
     def message(self, message: Body) -> bytes:
         """A whole answer."""
@@ -316,7 +390,8 @@ class MessagesReader:
         if self._form == "unknown":
             self._form = self._form_of(piece)
         if self._form == "events":
-            if self._observer.may_skip(piece) and self._splitter.skips(piece):
+            pending = self._splitter.held + piece
+            if self._observer.may_skip(pending) and self._splitter.skip(pending):
                 return
             for block in self._splitter.feed(piece):
                 if self._observer.is_relevant(block):
@@ -347,12 +422,11 @@ class MessagesReader:
                 self._held[:] = self._rewrites.message(message)
 
     def _event(self, event: Event) -> None:
-        relevant = self._observer.event(event)
-        if relevant is None or not self._may_change:
+        kind = self._observer.event(event)
+        if not kind or not self._may_change:
             return
-        kind, body = relevant
         if kind == "message_start" and self._awaits_start:
-            if (new := self._rewrites.message_start(body)) is not None:
+            if (new := self._rewrites.message_start(event.data)) is not None:
                 self._awaits_start = False
                 self._held = self._held.replace(event.data, new, 1)
         elif kind == "error":

@@ -55,14 +55,21 @@ class Splitter:
     def pending(self) -> bool:
         return len(self._held) > self._held.startswith(b"\n")
 
-    def skips(self, data: bytes) -> bool:
-        """True if `data` consists of whole events and nothing is pending. It need not be fed if none of these
-        events is of interest."""
-        return (
-            data.endswith(b"\n\n")
-            and not (self._held or self._after_cr or self._skipping)
-            and b"\r" not in data
-        )
+    @property
+    def held(self) -> bytes:
+        """What has come of an event that is not complete."""
+        return bytes(self._held)
+
+    def skip(self, pending: bytes) -> bool:
+        """Passes over the events in `pending`, which is `held` and what follows it, without cutting them out.
+        False, and nothing is done, where that takes a closer look."""
+        if self._after_cr or self._skipping or len(pending) > self._largest or b"\r" in pending:
+            return False
+        if (end := pending.rfind(b"\n\n")) >= 0:
+            self._held = bytearray(pending[end + 2 :])
+        else:
+            self._held = bytearray(pending)
+        return True
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that are complete, each without its blank line and with newlines as line ends."""

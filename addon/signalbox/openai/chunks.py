@@ -7,12 +7,12 @@ A whole answer is read as one chunk. The spelling of each provider is known here
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from signalbox.anthropic.errors import has_error_text, shows_error
-from signalbox.anthropic.json_edit import whole_characters
+from signalbox.anthropic.json_edit import UNREADABLE, whole_characters
 from signalbox.anthropic.sse import Event
 from signalbox.openai.incoming import Object, as_object, as_objects, as_text
 
@@ -116,6 +116,60 @@ _OTHER_PROTOCOLS = ("message_start", "response.")
 """Types of the events of the Messages and the Responses API."""
 _FUNCTION_CALL = -1
 """The index of the one call in the old field `function_call`."""
+
+
+class _PlainDelta(msgspec.Struct, gc=False):
+    content: str
+    reasoning_content: None = None
+    reasoning_details: tuple[()] | None = None
+    reasoning: None = None
+    thinking: None = None
+    refusal: None = None
+    tool_calls: tuple[()] | None = None
+    function_call: None = None
+    extra_content: None = None
+
+
+class _PlainChoice(msgspec.Struct, gc=False):
+    delta: _PlainDelta
+    index: Literal[0] | None = None
+    message: None = None
+    finish_reason: None = None
+    usage: None = None
+    error: None = None
+
+
+class _PlainChunk(msgspec.Struct, gc=False):
+    """A chunk that is nothing but a piece of text: as `chunk_steps` reads it, all other fields that it looks
+    at are absent or null."""
+
+    choices: tuple[_PlainChoice]
+    usage: None = None
+    type: None = None
+    object: str | None = None
+    error: None = None
+    errors: None = None
+    base_resp: None = None
+    error_message: None = None
+    error_msg: None = None
+    errorMessage: None = None  # noqa: N815
+    errorMsg: None = None  # noqa: N815
+
+
+_plain_chunk = msgspec.json.Decoder(_PlainChunk)
+_DATA = b"data: {"
+
+
+def plain_text(block: bytes) -> str | None:
+    """The text of an event of a stream that is a piece of text and nothing else, which is most of them. None
+    where `parse_chunk` is to look."""
+    if not block.startswith(_DATA) or b"\n" in block:
+        return None
+    try:
+        chunk = _plain_chunk.decode(memoryview(block)[len(_DATA) - 1 :])
+    except UNREADABLE:
+        return None
+    return chunk.choices[0].delta.content if chunk.object != "error" else None
 
 
 def parse_chunk(event: Event) -> list[Step]:

@@ -130,6 +130,27 @@ class ChatStream:
     def drain(self) -> list[MessagesEvent]:
         return self._writer.drain()
 
+    def add_text(self, text: str) -> bool:
+        """Adds a piece of text, without halves of surrogate pairs, to the block of text that is open. False
+        where `take` has to decide whether it is text at all, and of which block."""
+        if (
+            self._over
+            or self._writer.open != "text"
+            or self._blank
+            or not (self._calls.is_empty and self._tags.is_text)
+            or self._halves[TextPiece].holds
+        ):
+            return False
+        self._texts[TextPiece].append(text)
+        self._finished = self._finished and not text
+        self._characters += len(text)
+        self._size += len(text) + _EACH
+        if self._size > self._largest:
+            self._cut("the answer is too large")
+        elif text:
+            self._writer.text(text)
+        return True
+
     def take(self, steps: Iterable[Step]) -> None:
         for step in steps:
             if self._over:
@@ -475,6 +496,11 @@ class ThinkTags:
         """Whether the text has not begun yet."""
         self._after = False
         """Whether only white space has come since the closing tag."""
+
+    @property
+    def is_text(self) -> bool:
+        """True where all that follows is text."""
+        return not (self._before or self._closing or self._after or self._held)
 
     def feed(self, text: str) -> list[TextPiece | Reasoning]:
         text, self._held = self._held + text, ""

@@ -72,6 +72,11 @@ class ToolCalls:
         return bool(self._queue) and self._queue[0].started
 
     @property
+    def is_empty(self) -> bool:
+        """Whether no call is to be written yet."""
+        return not self._queue
+
+    @property
     def all_complete(self) -> bool:
         """Whether there are calls, and all are complete."""
         return bool(self._over) and not self._queue
@@ -486,6 +491,11 @@ class SurrogateJoiner:
     def __init__(self, *, escaped: bool = False) -> None:
         self._open = (_HIGH, _OPEN_ESCAPE) if escaped else (_HIGH,)
         self._held = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the next piece may complete a pair."""
+        return bool(self._held)
 
     def feed(self, text: str) -> str:
         """The text without a half at its end, which is held until the next piece."""

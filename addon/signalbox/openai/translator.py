@@ -20,6 +20,7 @@ from signalbox.openai.chunks import (
     chunk_steps,
     parse_chunk,
     parse_object,
+    plain_text,
 )
 from signalbox.openai.dialects import Dialect, matches_any
 from signalbox.openai.errors import anthropic_error
@@ -195,8 +196,11 @@ class ChatReader:
             if not self._knows_form(piece):
                 return b""
         if self._form == "events":
-            blocks = self._splitter.feed(piece)
-            return self._written(step for block in blocks for step in parse_chunk(_event(block)))
+            for block in self._splitter.feed(piece):
+                text = plain_text(block)
+                if text is None or not self._stream.add_text(text):
+                    self._stream.take(parse_chunk(_event(block)))
+            return self._written(())
         self._held += piece
         if len(self._held) > LARGEST:
             self.facts.cut = "the answer is too large"

@@ -5,6 +5,7 @@ import re
 from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
@@ -31,6 +32,9 @@ LOGIN = ("authorization", "x-api-key")
 
 _SHORTEST = 8
 """Characters of the shortest secret that is searched for in text of others."""
+
+_LONGEST_KEPT = 64
+"""Characters of a name whose answer is kept for the next request."""
 
 _DEEPEST = 5
 """How many times percent escapes are decoded."""
@@ -79,12 +83,14 @@ def is_secret(name: str, value: str = "") -> bool:
     Decided by the words of the name (`X_Api_Key`, `apiKey`, `Cookie2`, but not `x-max-tokens`) and by the
     content of the value, also percent-encoded.
     """
+    is_named = _names_secret(name) if len(name) <= _LONGEST_KEPT else _names_secret.__wrapped__(name)
+    return is_named or _VALUE.search(percent_decoded(value)) is not None
+
+
+@lru_cache(1024)
+def _names_secret(name: str) -> bool:
     words = (word.lower() for word in _WORDS_OF_NAME.findall(name))
-    return (
-        name.lower() == CLIENT_HEADER
-        or any(_WORD.fullmatch(word) for word in words)
-        or _VALUE.search(percent_decoded(value)) is not None
-    )
+    return name.lower() == CLIENT_HEADER or any(_WORD.fullmatch(word) for word in words)
 
 
 def encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
@@ -97,7 +103,7 @@ def encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
 
 def percent_decoded(text: str) -> str:
     """The text without percent escapes, even if these were escaped again."""
-    for _ in range(_DEEPEST):
+    for _ in range(_DEEPEST if "%" in text else 0):
         if (plain := unquote(text)) == text:
             break
         text = plain
@@ -189,7 +195,8 @@ def secrets_of(headers: Iterable[tuple[str, str]], path: str = "") -> tuple[str,
 
     Very short ones are left out: they are placeholders, and words that an error may contain (`ollama`).
     """
-    parameters = parse_qsl(path.partition("?")[2])
+    query = path.partition("?")[2]
+    parameters = parse_qsl(query) if query else []
     found = (one for name, value in (*headers, *parameters) if is_secret(name, value) for one in _bare(value))
     return tuple(dict.fromkeys(secret for secret in found if len(secret) >= _SHORTEST))
 

@@ -1,6 +1,7 @@
 """The request to one target, and the edits that all protocols share."""
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -50,7 +51,7 @@ class ProviderConstraints(msgspec.Struct, frozen=True):
     """The key of the state folder, which user ids are hashed with too."""
 
 
-class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
+class Outgoing(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The request to one target. `headers` hold the real credentials."""
 
     provider: Provider
@@ -83,7 +84,7 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the model sent is not the one asked for."""
         return self.model not in (None, self.asked)
 
-    @property
+    @cached_property
     def secrets(self) -> tuple[str, ...]:
         """The credentials in it, which are removed from the provider's errors."""
         return secrets_of(self.headers, self.path)
