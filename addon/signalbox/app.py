@@ -22,9 +22,11 @@ import platformdirs
 from signalbox.background.model_list import ListResponse
 from signalbox.background.model_publisher import ModelPublisher
 from signalbox.background.quota_tracker import QuotaTracker
+from signalbox.background.sharing import LimitsSharing
 from signalbox.config.load import PROJECT, RulesError
 from signalbox.config.rules import Level, Provider, Rules, shown
 from signalbox.config.watch import Live
+from signalbox.database import shared_address
 from signalbox.errors import log_error
 from signalbox.exchange import Exchange, RequestKind
 from signalbox.inspect.retention import Retention
@@ -83,6 +85,8 @@ class Stores:
             base_url=lambda: setup.base_url(app.master),
         )
         self.dashboard = dashboard.Dashboard(state, app.prices)
+        health = {"messages": self.provider_health, "count_tokens": self.counting}
+        self.sharing = LimitsSharing(self.quota, health, lambda: self.rules)
         self.provenance: ProvenanceStore
         self.unsupported: UnsupportedStore
         self.key_valid: dict[str, bool] = {}
@@ -107,7 +111,16 @@ class Stores:
         self.quota.logins.read(self.rules.login_folders)
         self.recorder.ledger.ready()
         self.provenance = ProvenanceStore(self._state)
+        self._share(self.rules)
+        self.live.on_change.append(self._share)
+        self.provenance.ready()
         self.unsupported = UnsupportedStore(self._state)
+
+    def _share(self, rules: Rules) -> None:
+        """Routers with one PostgreSQL share what they know (the contract, section 11)."""
+        url = shared_address(rules.ledger)
+        self.provenance.follow(url)
+        self.sharing.follow(url)
 
     def resume(self) -> None:
         """Write again after `close`. Requests that were in flight keep the same stores."""
@@ -116,6 +129,7 @@ class Stores:
     def close(self) -> None:
         """Returns when everything is written, or cannot be."""
         self.recorder.close()
+        self.sharing.close()
         self.dashboard.close()
         self.provenance.close()
         self.quota.close()
@@ -164,6 +178,7 @@ class Stores:
                 "rules watcher": self.live.watch,
                 "request log rotation": self.recorder.watch,
                 "quota probe": self.quota.prober.run,
+                "sharing of limits": self.sharing.run,
                 "model list": self.models.watch,
             }
         )

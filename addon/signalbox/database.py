@@ -18,7 +18,9 @@ from sqlalchemy import (
     Connection,
     Engine,
     Integer,
+    LargeBinary,
     MetaData,
+    String,
     Table,
     create_engine,
     delete,
@@ -28,6 +30,8 @@ from sqlalchemy import (
     make_url,
     select,
 )
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
@@ -67,6 +71,23 @@ class Schema(NamedTuple):
     are made when a router connects."""
 
 
+def keys_table(tables: MetaData) -> Table:
+    """Keys of digests, which all routers with this database share; see `shared_key`."""
+    return Table(
+        "keys",
+        tables,
+        Column("name", String, primary_key=True),
+        Column("key", LargeBinary, nullable=False),
+    )
+
+
+def shared_key(connection: Connection, keys: Table, name: str, own: bytes) -> bytes:
+    """The key of that name; `own` becomes it where there is none yet."""
+    insert_into = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+    connection.execute(insert_into(keys).on_conflict_do_nothing(), [{"name": name, "key": own}])
+    return bytes(connection.execute(select(keys.c.key).where(keys.c.name == name)).scalar_one())
+
+
 def version_table(name: str, tables: MetaData) -> Table:
     return Table(name, tables, Column("number", Integer, nullable=False))
 
@@ -79,6 +100,12 @@ def address(folder: Path, ledger: LedgerSettings) -> URL:
     if url.get_backend_name() == "sqlite":
         return url.set(database=str(folder / (url.database or FILE)))
     return url.set(drivername="postgresql+psycopg")
+
+
+def shared_address(ledger: LedgerSettings) -> URL | None:
+    """The PostgreSQL that routers on many machines share; None where the ledger is a file."""
+    url = address(Path(), ledger)
+    return url if url.get_backend_name() == "postgresql" else None
 
 
 def shown(url: URL) -> str:

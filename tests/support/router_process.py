@@ -26,7 +26,7 @@ from tests.support.fake_provider import START_CHECK
 
 ROOT = Path(__file__).parents[2]
 MITMDUMP = Path(sys.executable).parent / "mitmdump"
-START = 20.0
+START = 40.0
 POLL = 0.01
 
 

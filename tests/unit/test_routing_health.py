@@ -446,3 +446,44 @@ class Herd(RuleBasedStateMachine):
 
 Herd.TestCase.settings = settings(stateful_step_count=30)
 TestHerd = Herd.TestCase
+
+
+# what routers on many machines tell each other
+
+
+def shared(teller: ProviderHealth, *hearers: ProviderHealth, provider: Provider, now: float) -> list[Any]:
+    return [hearer.merge(block, provider, now) for block in teller.blocks(now) for hearer in hearers]
+
+
+def test_a_cooldown_that_another_router_told_of_is_kept_and_its_probe_ends_it():
+    here, there = ProviderHealth(), ProviderHealth()
+    ask(there, ZAI, THROTTLED, key=1)
+    assert shared(there, here, provider=ZAI, now=1) == [
+        [("cooldown", "zai", "key 2", "for 4 s: rate_limit_error")]
+    ]
+    assert well_keys(here, 1) == {0, 2}
+    assert shared(there, here, provider=ZAI, now=2) == [[]], "it is told once"
+    ask(here, ZAI, OK, 5.0, key=1)
+    assert here.blocks(5) == []
+    assert well_keys(here, 5) == {0, 1, 2}
+
+
+def test_a_circuit_that_opened_elsewhere_is_open_here_and_closes_where_that_does():
+    quick = provider("kimi", "kimi-key", circuit=Circuit(open_after=1, cooldown=60.0))
+    here, there = ProviderHealth(), ProviderHealth()
+    ask(there, quick, BROKEN)
+    (block,) = there.blocks(1)
+    assert here.merge(block, quick, 1) == [("circuit", "kimi", "closed", "open")]
+    assert here.refusal(quick, GLM, 1) == ("circuit", "open for another 59 s")
+    assert here.merge(block._replace(until=0.0), quick, 2) == [("circuit", "kimi", "open", "closed")]
+    assert here.refusal(quick, GLM, 2) is None
+
+
+def test_what_recovered_elsewhere_is_asked_again_here():
+    here = ProviderHealth()
+    ask(here, KIMI, OVERLOADED)
+    (block,) = here.blocks(1)
+    over = block._replace(until=0.0)
+    assert here.merge(over, KIMI, 1) == [("recovered", "kimi", "model glm-4.7", "")]
+    assert here.refusal(KIMI, GLM, 1) is None
+    assert here.merge(over, KIMI, 1) == []

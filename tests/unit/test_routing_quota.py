@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from signalbox.config.fields import Secret, Url
 from signalbox.config.rules import Failover, Match, Provider, Quota, Reject, Rule, Rules, Target
-from signalbox.routing.quota import MOST, Meter, QuotaChange, Quotas, following
+from signalbox.routing.quota import MOST, Meter, QuotaChange, Quotas, SharedWindow, following
 from signalbox.routing.rate_limit_headers import UNNAMED, RateLimitHeaders
 
 NOW = 1795176000.0
@@ -337,3 +337,58 @@ def test_a_state_that_cannot_be_read_is_none(saved):
 )
 def test_who_answers_in_its_place_is_next_in_the_first_rule_that_has_it(all_rules, expected):
     assert following(all_rules, "anthropic") == expected
+
+
+# what routers on many machines tell each other
+
+
+def observed(*answers: tuple[float, RateLimitHeaders]) -> Quotas:
+    found = Quotas()
+    for now, answer in answers:
+        found.observe("anthropic", "", answer, now)
+    return found
+
+
+def tell(teller: Quotas, *hearers: Quotas) -> None:
+    for window in teller.shared({}):
+        for hearer in hearers:
+            hearer.merge(window)
+
+
+def windows(quotas: Quotas) -> dict[str, float]:
+    return {name: window.percent for _, _, meter in quotas.all() for name, window in meter.windows.items()}
+
+
+def test_of_each_window_the_newest_observation_counts_whoever_made_it():
+    here = observed((NOW, told({"5h": 10.0, "7d": 50.0})))
+    there = observed((NOW - 60, told({"7d": 40.0, "7d_opus": 99.0})), (NOW + 1, told({"5h": 20.0})))
+    tell(here, there)
+    tell(there, here)
+    assert windows(here) == windows(there) == {"5h": 20.0, "7d": 50.0, "7d_opus": 99.0}
+
+
+def test_only_what_is_new_is_told():
+    here = observed((NOW, told({"5h": 10.0})))
+    known = {window.place: window.heard for window in here.shared({})}
+    assert list(here.shared(known)) == []
+    here.observe("anthropic", "", told({"7d": 1.0}), NOW + 1)
+    assert [window.name for window in here.shared(known)] == ["", "7d"]
+
+
+def test_a_router_that_starts_skips_what_the_others_skip():
+    """At 87 % with a mark of 90 only who saw it above the mark still skips it."""
+    there = Quotas()
+    rules = Rules({"anthropic": provider("anthropic")})
+    for percent in (91.0, 87.0):
+        there.observe("anthropic", "", told({"5h": percent}), NOW)
+        there.settle(rules, NOW)
+    here = Quotas()
+    tell(there, here)
+    assert here.refusal(provider("anthropic"), "", SONNET, NOW) is not None
+
+
+def test_what_another_version_tells_and_cannot_be_read_changes_nothing():
+    here = observed((NOW, told({"5h": 10.0})))
+    for name in ("", "5h"):
+        assert not here.merge(SharedWindow("anthropic", "", name, NOW + 1, b"[]"))
+    assert windows(here) == {"5h": 10.0}

@@ -3,7 +3,7 @@
 import logging
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from signalbox.routing.budget import Budgets, Used
 from signalbox.routing.credentials import Caller, bare
 from signalbox.routing.match import NOTHING_KNOWN, QuotaUsage
 from signalbox.routing.plan import Plan
-from signalbox.routing.quota import DEFAULT, QuotaChange, following
+from signalbox.routing.quota import DEFAULT, QuotaChange, SharedWindow, following
 from signalbox.routing.rate_limit_headers import RateLimitHeaders, parse_rate_limits
 from signalbox.state.atomic_file import FileWriter
 from signalbox.state.logins import Accounts, Logins, keychain
@@ -141,6 +141,16 @@ class QuotaTracker:
         except Exception as error:
             log_error("the quota headers of an answer", error)
 
+    def merge(self, windows: Iterable[SharedWindow]) -> None:
+        """Takes what other routers, on other machines, have observed."""
+        places = {shared.place[:2] for shared in windows if self.quotas.merge(shared)}
+        if not places:
+            return
+        self.refresh()
+        for name, account in sorted(places):
+            if (provider := self.rules.providers.get(name)) is not None:
+                self._store(provider, account)
+
     # updates
 
     def _update(
@@ -153,11 +163,15 @@ class QuotaTracker:
     ) -> None:
         now = time.time()
         refused = model if status == 429 and model else None  # a refused model list is about no model
-        meter = self.quotas.observe(provider.name, account, reported, now, refused)
+        self.quotas.observe(provider.name, account, reported, now, refused)
         self.refresh()
+        self._store(provider, account)
+
+    def _store(self, provider: Provider, account: str) -> None:
         self._files.put(self._file, self.quotas.saved())
-        if (file := status_file(provider.quota, account)) is not None:
-            self._files.put(file, f"{status_line(meter, now)}\n".encode())
+        meter = self.quotas.of(provider).get(account)
+        if meter is not None and (file := status_file(provider.quota, account)) is not None:
+            self._files.put(file, f"{status_line(meter, time.time())}\n".encode())
 
     def refresh(self) -> None:
         """Logs which providers are skipped from now on and which are available again."""

@@ -201,14 +201,7 @@ class Dispatch:
         self._report(self._sequence.settle(outcome, now))
 
     def _report(self, events: list[HealthEvent]) -> None:
-        for kind, provider, before, after in events:
-            name = f"{provider} (count_tokens)" if self._counts else provider
-            if kind == "circuit":
-                log.warning("circuit of %s: %s → %s", name, before, after)
-            elif kind == "cooldown":
-                log.warning("%s: %s in cooldown %s", name, before, after)
-            else:
-                log.info("%s: %s recovered", name, before)
+        console.log_health(events, counts=self._counts)
 
 
 def _is_messages(attempt: Attempt) -> bool:

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TextIO
 
@@ -171,6 +172,18 @@ def set_level(level: Level) -> None:
 
 def _console() -> "Console | None":
     return next((handler for handler in logger.handlers if isinstance(handler, Console)), None)
+
+
+def log_health(events: Iterable[tuple[str, str, str, str]], *, counts: bool) -> None:
+    """Logs changes of health, as `routing.health` gives them. `counts`: of requests that count tokens."""
+    for kind, provider, before, after in events:
+        name = f"{provider} (count_tokens)" if counts else provider
+        if kind == "circuit":
+            logger.warning("circuit of %s: %s → %s", name, before, after)
+        elif kind == "cooldown":
+            logger.warning("%s: %s in cooldown %s", name, before, after)
+        else:
+            logger.info("%s: %s recovered", name, before)
 
 
 def log_request(entry: Entry, prompts: bool) -> None:

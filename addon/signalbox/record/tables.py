@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 
 from signalbox.anthropic.api import TOKEN_FIELDS
-from signalbox.database import Schema, version_table
+from signalbox.database import Schema, keys_table, version_table
 
 _TABLES = MetaData()
 
@@ -96,13 +96,7 @@ PREFIXES = Table(
 """One row a request: digest and length of each of its cacheable blocks, in order, as the client sent them
 and, where the router changed them, as they went upstream (`prefixes`). No text."""
 
-KEYS = Table(
-    "keys",
-    _TABLES,
-    Column("name", String, primary_key=True),
-    Column("key", LargeBinary, nullable=False),
-)
-"""Keys of digests, which all routers with this ledger share."""
+KEYS = keys_table(_TABLES)
 
 SPOOLED = Table(
     "spooled",

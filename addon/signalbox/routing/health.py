@@ -23,6 +23,9 @@ MODELS_LIMIT = 1000
 
 type State = Literal["closed", "degraded", "open", "half-open"]
 
+type Scope = Literal["circuit", "provider", "model", "key"]
+"""What a `Block` is of."""
+
 type HealthEvent = tuple[Literal["circuit", "cooldown", "recovered"], str, str, str]
 """What an attempt changed, in one of three forms, all text for people:
 
@@ -121,6 +124,22 @@ class Breaker:
             self._gate = ProbeGate(now + self.circuit.cooldown)
             self._generation += 1
 
+    def open_until(self, until: float) -> None:
+        """Another router's circuit is open until then. The longer one wins."""
+        if self._gate is None or until > self._gate.until:
+            self._gate = ProbeGate(until)
+            self._generation += 1
+
+    def close(self) -> None:
+        """Another router's circuit has closed."""
+        self._gate = None
+        self._failures = 0
+
+    @property
+    def until(self) -> float:
+        """When it admits the first probe; 0 where it is closed."""
+        return self._gate.until if self._gate is not None else 0.0
+
     def abandoned(self, token: BreakerToken) -> None:
         """It ended without a verdict on the provider: the client left, or the request was wrong."""
         if self._gate is not None:
@@ -148,17 +167,37 @@ class Cooldown(ProbeGate):
         self.cause = ""
 
     def prolong(self, until: float, outcome: Outcome) -> None:
+        window = f":{outcome.window}" if outcome.window is not None else ""
+        reason = f"quota{window}" if outcome.kind == "quota" else "cooldown"
+        self.extend(until, reason, outcome.detail or outcome.label)
+
+    def extend(self, until: float, reason: str, cause: str) -> None:
         """The longer cooldown wins."""
         if until > self.until:
-            self.until = until
-            window = f":{outcome.window}" if outcome.window is not None else ""
-            self.reason = f"quota{window}" if outcome.kind == "quota" else "cooldown"
-            self.cause = outcome.detail or outcome.label
+            self.until, self.reason, self.cause = until, reason, cause
 
     def refusal(self, now: float) -> tuple[str, str]:
         remaining = self.remaining(now)
         when = f"in cooldown for another {span(remaining)}" if remaining else "being tried again"
         return self.reason, f"{when}: {self.cause}"
+
+
+class Block(NamedTuple):
+    """What keeps a provider, a model or a key from being asked, as routers tell each other."""
+
+    provider: str
+    scope: Scope
+    name: str
+    """Of a `CooldownKey`; empty of a circuit."""
+    until: float = 0.0
+    """When the first probe is admitted; 0: nothing keeps it any more."""
+    reason: str = ""
+    cause: str = ""
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """What is blocked."""
+        return self.provider, self.scope, self.name
 
 
 class HealthToken(msgspec.Struct, frozen=True, eq=False):
@@ -284,6 +323,43 @@ class ProviderHealth:
             if cooldown.remaining(now)
         ]
 
+    def blocks(self, now: float) -> list[Block]:
+        """Returns the circuits that are open and the cooldowns that are running."""
+        circuits = [
+            Block(name, "circuit", "", breaker.until)
+            for name, breaker in self._breakers.items()
+            if breaker.remaining(now)
+        ]
+        return circuits + [
+            Block(*cooldown.key, cooldown.until, cooldown.reason, cooldown.cause)
+            for cooldown in self._cooldowns.values()
+            if cooldown.remaining(now)
+        ]
+
+    def merge(self, block: Block, provider: Provider, now: float) -> list[HealthEvent]:
+        """Takes what another router told: that this is blocked, or, where `until` is past, is no longer."""
+        if block.scope == "circuit":
+            breaker = self._breakers.setdefault(provider.name, Breaker(provider.circuit))
+            before = breaker.state(now)
+            if block.until > now:
+                breaker.open_until(block.until)
+            else:
+                breaker.close()
+            after = breaker.state(now)
+            return [("circuit", provider.name, before, after)] if before != after else []
+        key = CooldownKey(block.provider, block.scope, block.name)
+        cooldown = self._cooldowns.pop(key, None)
+        if block.until <= now:
+            return [("recovered", provider.name, cooldown.what, "")] if cooldown is not None else []
+        was_running = cooldown is not None and bool(cooldown.remaining(now))
+        cooldown = self._cooldowns[key] = cooldown or Cooldown(key, _what(key, provider))
+        cooldown.extend(block.until, block.reason, block.cause)
+        self._bound_models()
+        if was_running:
+            return []
+        told = f"for {span(block.until - now)}: {cooldown.cause}"
+        return [("cooldown", provider.name, cooldown.what, told)]
+
     def forget(self, providers: Mapping[str, Provider]) -> None:
         """Drops the state of providers and keys that are no longer in the rules."""
         secrets = {key for provider in providers.values() for key in _secret_keys(provider).values()}
@@ -346,13 +422,22 @@ def _secret_key(provider: Provider, index: int | None) -> tuple[int | None, Cool
     return (index, keys[index]) if index in keys else next(iter(keys.items()))
 
 
+def _what(key: CooldownKey, provider: Provider) -> str:
+    """What a cooldown is of, for people."""
+    if key.scope == "model":
+        return f"model {key.name}"
+    index = next((index for index, own in _secret_keys(provider).items() if own == key), None)
+    return key.scope if key.scope == "provider" or index is None else f"key {index + 1}"
+
+
 def _cooldown_key_for(attempt: HealthToken, outcome: Outcome) -> tuple[CooldownKey, str]:
     """The provider, model or key that an outcome blames, and its name for people."""
     if outcome.scope == "key":
-        index, key = _secret_key(attempt.provider, attempt.key_index)
-        return key, "key" if index is None else f"key {index + 1}"
-    provider, model = _target_keys(attempt.provider, attempt.model)
-    return (model, f"model {model.name}") if outcome.scope == "model" else (provider, "provider")
+        _, key = _secret_key(attempt.provider, attempt.key_index)
+    else:
+        provider, model = _target_keys(attempt.provider, attempt.model)
+        key = model if outcome.scope == "model" else provider
+    return key, _what(key, attempt.provider)
 
 
 def _judge(attempt: HealthToken, outcome: Outcome | None, now: float) -> list[HealthEvent]:

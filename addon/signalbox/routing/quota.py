@@ -44,7 +44,7 @@ class Meter(msgspec.Struct):
             if name in self.windows or name in ALWAYS or len(self.windows) < MOST:
                 window = self.windows.get(name, Window()).updated(name, headers, now, refused)
                 lifts = is_open and name not in headers.status and rate_limit_headers.family(name) is None
-                self.windows[name] = window.lifted() if lifts and window.is_rejected else window
+                self.windows[name] = window.lifted(now) if lifts and window.is_rejected else window
         if headers.overall or OVERAGE in headers.status:
             extra = headers.overage_in_use or headers.status.get(OVERAGE, "").startswith("allowed")
             self.covered = extra and not rate_limit_headers.is_shut(headers.overall)
@@ -111,6 +111,29 @@ class Meter(msgspec.Struct):
         return min(ahead, default=None) if self.held else None
 
 
+class SharedWindow(NamedTuple):
+    """A window of an account, as routers on many machines tell each other; with an empty name the account."""
+
+    provider: str
+    account: str
+    name: str
+    heard: float
+    state: bytes
+    """`Window` or `_Account` as JSON."""
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        return self.provider, self.account, self.name
+
+
+class _Account(msgspec.Struct):
+    """What a `Meter` knows beside its windows."""
+
+    claim: str = ""
+    covered: bool = False
+    held: frozenset[str] = frozenset()
+
+
 class QuotaChange(NamedTuple):
     """An account is skipped from now on (`away`), or is asked again."""
 
@@ -148,6 +171,37 @@ class Quotas:
         meter = self._meters.setdefault(provider, {}).setdefault(account, Meter())
         meter.observe(headers, now, refused)
         return meter
+
+    def shared(self, told: Mapping[tuple[str, str, str], float]) -> Iterator[SharedWindow]:
+        """What was observed since it was last told; `told` has, by place, when that was observed."""
+        for provider, account, meter in self.all():
+            place = provider, account, ""
+            if meter.heard > told.get(place, 0.0):
+                known = _Account(meter.claim, meter.covered, meter.held)
+                yield SharedWindow(*place, meter.heard, msgspec.json.encode(known))
+            for name, window in meter.windows.items():
+                if window.heard > told.get((provider, account, name), 0.0):
+                    yield SharedWindow(provider, account, name, window.heard, msgspec.json.encode(window))
+
+    def merge(self, shared: SharedWindow) -> bool:
+        """Takes what another router observed of a window, if that is newer. Returns whether it was."""
+        provider, account, name, heard, state = shared
+        meter = self._meters.setdefault(provider, {}).setdefault(account, Meter())
+        known = meter.heard if not name else meter.windows.get(name, Window()).heard
+        if heard <= known:
+            return False
+        try:
+            if name:
+                if name in meter.windows or len(meter.windows) < MOST + len(ALWAYS):
+                    meter.windows[name] = msgspec.json.decode(state, type=Window)
+                return True
+            account_state = msgspec.json.decode(state, type=_Account)
+        except msgspec.MsgspecError:  # a router of another version told it
+            return False
+        if not meter.heard:
+            meter.held = account_state.held
+        meter.claim, meter.covered, meter.heard = account_state.claim, account_state.covered, heard
+        return True
 
     def of(self, provider: Provider) -> Mapping[str, Meter]:
         """The known meters of the provider's accounts. Meters of accounts that are not in the rules are kept,

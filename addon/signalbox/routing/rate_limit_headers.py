@@ -161,6 +161,8 @@ class Window(msgspec.Struct, frozen=True):
     """Models that got a 429 because the window is used up."""
     samples: tuple[tuple[float, float], ...] = ()
     """(time, percent) of the recent past, in order."""
+    heard: UnixTime = 0.0
+    """When an answer last told of it."""
 
     @property
     def is_rejected(self) -> bool:
@@ -182,11 +184,12 @@ class Window(msgspec.Struct, frozen=True):
             reset,
             tuple(sorted(models)) if is_shut(status) else (),
             _sampled(old.samples, now, percent, _length(name)) if name in headers.percent else old.samples,
+            now,
         )
 
-    def lifted(self) -> "Window":
+    def lifted(self, now: float) -> "Window":
         """The state once the plan as a whole is open again."""
-        return msgspec.structs.replace(self, status="", refused=())
+        return msgspec.structs.replace(self, status="", refused=(), heard=now)
 
     def at(self, now: float) -> "Window":
         """The state at a time: unused once its reset has passed. A reset further away than possible came from

@@ -8,8 +8,14 @@ block are sent to the client after the block is written (`written`), and a reque
 history is routed after the file has been read (`refreshed`). Only that stream waits, usually for some
 milliseconds and never longer than WAIT; after that an unknown block counts as one of unknown origin (the
 contract, section 5).
+
+Where the ledger is a PostgreSQL, routers on many machines share this through it in the same way: another
+thread writes there what this router learns, and reads what the others did. While the database is away each
+router goes on with its own file.
 """
 
+import asyncio
+import logging
 import os
 import sqlite3
 import threading
@@ -19,9 +25,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from sqlalchemy import URL
+
 from signalbox.anthropic.issued import ThinkingBlock
+from signalbox.database import DatabaseError
 from signalbox.state.learned_db import LearnedDatabase
+from signalbox.state.shared import SharedIssuers
 from signalbox.state.worker import Worker
+
+log = logging.getLogger("signalbox")
 
 LIMIT = 200_000
 """Blocks remembered; the oldest are forgotten first."""
@@ -33,6 +45,8 @@ RETRY = 1.0
 """Seconds after which a failed write is tried again."""
 START_TIMEOUT = 5.0
 """Seconds that the start waits for the file to be read."""
+SHARED_TIMEOUT = 2.0
+"""Seconds that the start waits for the shared database to be read."""
 CLOSE_TIMEOUT = 5.0
 """Seconds that the end waits for the last write."""
 
@@ -114,6 +128,19 @@ class ProvenanceStore:
         self._read_state: _FileState | None = None
         """State of the files when everything was read; None if they may have changed since. Set by the
         worker, read by the event loop."""
+        # For the thread of the shared database:
+        self._shared: SharedIssuers | None = None
+        self._in_force: URL | None = None
+        """The database that it uses."""
+        self._shared_row = 0
+        """Number of the last row that was read there."""
+        # Of the shared database, for all threads:
+        self._url: URL | None = None
+        """The one to use."""
+        self._is_away = False
+        self._is_shared = threading.Event()
+        self._unshared: list[_Learned] = []
+        self._sharer = Worker("signalbox-shared-provenance", self._share)
         self._is_read = threading.Event()
         self._worker = Worker("signalbox-provenance", self._sync)
         self._worker.wake()
@@ -135,26 +162,40 @@ class ProvenanceStore:
                 self._remember(digest, provider)
             self._unwritten = (self._unwritten + new)[-self._limit :]
             self._learned += len(new)
+            if self._url is not None:
+                self._unshared = (self._unshared + new)[-self._limit :]
         if new:
             self._worker.wake()
+        if new and self._url is not None:
+            self._sharer.wake()
 
     @property
     def is_written(self) -> bool:
-        """Whether everything learned is in the file, or cannot be written now."""
-        return self._tried >= self._learned
+        """Whether everything learned is where other routers can read it, or cannot be written now."""
+        return self._tried >= self._learned and (not self._unshared or self._is_away)
 
     async def written(self) -> None:
-        """Waits until everything learned is in the file, where other routers can read it."""
-        if not self.is_written:
-            await self._worker.ran(WAIT)
+        """Waits until everything learned is where other routers can read it."""
+        waits = [] if self._tried >= self._learned else [self._worker.ran(WAIT)]
+        if self._unshared and not self._is_away:
+            waits.append(self._sharer.ran(WAIT))
+        await asyncio.gather(*waits)
 
     async def refreshed(self) -> None:
         """Waits until everything that other routers have written so far is read."""
-        if not self.is_current:
-            await self._worker.ran(WAIT)
+        waits = [] if self._is_file_read else [self._worker.ran(WAIT)]
+        if self._url is not None and not self._is_away:
+            waits.append(self._sharer.ran(WAIT))
+        await asyncio.gather(*waits)
 
     @property
     def is_current(self) -> bool:
+        """Whether nothing was written since it was last read. False where routers share a database, which has
+        to be asked."""
+        return (self._url is None or self._is_away) and self._is_file_read
+
+    @property
+    def _is_file_read(self) -> bool:
         """Whether nothing was written since the file was last read.
 
         Costs two calls of `stat`, a few microseconds; a run of the worker costs a hundred. False while the
@@ -166,7 +207,21 @@ class ProvenanceStore:
     def close(self) -> None:
         """Writes what is not written yet; gives up after CLOSE_TIMEOUT. The store can still be used: answers
         in flight while router.py is reloaded still learn."""
+        if self._url is not None:
+            self._sharer.close(CLOSE_TIMEOUT)
         self._worker.close(CLOSE_TIMEOUT)
+
+    def follow(self, url: URL | None) -> None:
+        """Shares through this database from now on; None: with the routers of the same folder alone."""
+        if url != self._url:
+            self._url, self._is_away = url, False
+            self._is_shared.clear()
+            self._sharer.wake()
+
+    def ready(self, timeout: float = SHARED_TIMEOUT) -> None:
+        """Waits until the shared database was read for the first time, or is away."""
+        if self._url is not None:
+            self._is_shared.wait(timeout)
 
     def _remember(self, digest: bytes, provider: str) -> None:
         self._issuers[digest] = provider
@@ -199,7 +254,10 @@ class ProvenanceStore:
             learned = self._learned
 
         def write(database: sqlite3.Connection) -> None:
-            if database.execute(_KEY).fetchone() is None:
+            if self._in_force is not None and database.execute(_KEY).fetchone() != (self.key,):
+                database.execute("DELETE FROM issued")  # of the key before
+                database.execute("INSERT OR REPLACE INTO issued_key VALUES (1, ?)", (self.key,))
+            elif database.execute(_KEY).fetchone() is None:
                 database.execute("INSERT OR IGNORE INTO issued_key VALUES (1, ?)", (self.key,))
             if batch:
                 database.executemany(_LEARN, batch)
@@ -231,6 +289,8 @@ class ProvenanceStore:
     def _read(self, reader: sqlite3.Connection) -> None:
         """Reads new rows into memory. Where file and memory differ, the file is right."""
         for (key,) in reader.execute(_KEY):
+            if key != self.key and self._in_force is not None:
+                return  # the key of the shared database is about to be written
             if key != self.key:
                 with self._lock:
                     self.key = key
@@ -246,3 +306,61 @@ class ProvenanceStore:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+
+    # in the thread of the shared database
+
+    def _share(self, is_last: bool) -> float | None:
+        """Writes there what is new here, and reads what is new there."""
+        url = self._url
+        if self._shared is not None and url != self._in_force:
+            self._shared.close()
+            self._shared = None
+        if url is None:
+            self._in_force = None
+            return None
+        if self._shared is None:
+            self._shared, self._in_force, self._shared_row = SharedIssuers(url), url, 0
+        with self._lock:
+            batch, self._unshared = self._unshared, []
+        try:
+            if not self._shared_row:
+                self._adopt(self._shared.key(self.key))
+            if batch:
+                self._shared.learn(batch, self._limit)
+            for page in self._shared.after(self._shared_row):
+                self._take(page)
+        except DatabaseError as error:
+            with self._lock:
+                self._unshared = (batch + self._unshared)[-self._limit :]
+            if not self._is_away:
+                log.warning("%s: %s: who issued thinking is not shared meanwhile", self._shared.shown, error)
+            self._is_away = True
+            self._is_shared.set()
+            return self._retry
+        if self._is_away:
+            log.info("%s: who issued thinking is shared again", self._shared.shown)
+        self._is_away = False
+        self._is_shared.set()
+        if is_last:
+            self._shared.close()
+            self._shared = None
+        return None
+
+    def _adopt(self, key: bytes) -> None:
+        """Digests are made under this key from now on; those of the key before tell nothing more."""
+        if key != self.key:
+            with self._lock:
+                self.key, self._has_key = key, False
+                self._issuers.clear()
+                self._unwritten, self._unshared = [], []
+            self._worker.wake()
+
+    def _take(self, page: Sequence[tuple[int, bytes, str]]) -> None:
+        """Remembers what is in the database, also for a start while it is away."""
+        with self._lock:
+            for _, digest, provider in page:
+                if self._issuers.get(digest) != provider:
+                    self._remember(digest, provider)
+                    self._unwritten.append((digest, provider))
+        self._shared_row = page[-1][0]
+        self._worker.wake()
