@@ -8,7 +8,7 @@ import brotli  # type: ignore[import-untyped]  # it ships no types
 import zstandard
 
 _SLICE = 256
-"""Bytes that are decoded at once. The worst zstd bomb expands them to 8 MB, gzip to 260 KB."""
+"""Bytes of zstd that are decoded at once: its decoder takes no limit. The worst bomb expands them to 8 MB."""
 PIECE = 1 << 18
 """Bytes of the largest decoded piece."""
 _WINDOW = 1 << 23
@@ -25,32 +25,47 @@ class TooLarge(ValueError):
     """The decoded data is larger than the limit."""
 
 
-class _Frame(Protocol):
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, /) -> bytes: ...
-
-
 class _Stage(Protocol):
     def feed(self, data: bytes) -> Iterator[bytes]: ...
     @property
     def ended(self) -> bool: ...
 
 
-class _Frames:
-    """Consecutive gzip members, zstd frames or deflate streams."""
+class _Zlib:
+    """Consecutive gzip members or deflate streams."""
 
-    def __init__(self, open: Callable[[int], _Frame]) -> None:
-        self._open = open
-        self._frame: _Frame | None = None
+    def __init__(self, window: Callable[[int], int]) -> None:
+        """`window` gives zlib's `wbits` for the first byte of a member."""
+        self._window = window
+        self._member: zlib._Decompress | None = None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        is_full = False
+        while data or is_full:
+            member = self._member = self._member or zlib.decompressobj(self._window(data[0]))
+            out = member.decompress(data, PIECE)
+            yield out
+            is_full = len(out) == PIECE and not member.eof
+            data = member.unused_data if member.eof else member.unconsumed_tail
+            if member.eof:
+                self._member = None
+
+    @property
+    def ended(self) -> bool:
+        return self._member is None
+
+
+class _Zstd:
+    """Consecutive zstd frames."""
+
+    def __init__(self) -> None:
+        self._frame: zstandard.ZstdDecompressionObj | None = None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         for at in range(0, len(data), _SLICE):
             rest = data[at : at + _SLICE]
             while rest:
-                frame = self._frame = self._frame or self._open(rest[0])
+                frame = self._frame = self._frame or _zstd()
                 yield frame.decompress(rest)
                 rest = b""
                 if frame.eof:
@@ -78,24 +93,24 @@ class _Brotli:
         return self._stream.is_finished() or not self._begun
 
 
-def _gzip(_: int) -> _Frame:
-    return zlib.decompressobj(16 + zlib.MAX_WBITS)
+def _gzip(_: int) -> int:
+    return 16 + zlib.MAX_WBITS
 
 
-def _deflate(first: int) -> _Frame:
+def _deflate(first: int) -> int:
     """zlib's format, as the RFC defines it, or bare deflate, as some send it. zlib's first byte ends in 8."""
-    return zlib.decompressobj(zlib.MAX_WBITS if first & 0x0F == 8 else -zlib.MAX_WBITS)
+    return zlib.MAX_WBITS if first & 0x0F == 8 else -zlib.MAX_WBITS
 
 
-def _zstd(_: int) -> _Frame:
+def _zstd() -> "zstandard.ZstdDecompressionObj":
     return zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
 
 
 _STAGES: dict[str, Callable[[], _Stage]] = {
-    "gzip": lambda: _Frames(_gzip),
-    "x-gzip": lambda: _Frames(_gzip),
-    "deflate": lambda: _Frames(_deflate),
-    "zstd": lambda: _Frames(_zstd),
+    "gzip": lambda: _Zlib(_gzip),
+    "x-gzip": lambda: _Zlib(_gzip),
+    "deflate": lambda: _Zlib(_deflate),
+    "zstd": _Zstd,
     "br": _Brotli,
 }
 

@@ -6,7 +6,7 @@ and gives up streaming after a whole message (claude-code-observed.md; translati
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -14,7 +14,7 @@ from signalbox.anthropic.encoding import ContentDecoder, EncodingError
 from signalbox.anthropic.errors import error_in
 from signalbox.anthropic.json_edit import Body, BodyError, elements, members
 from signalbox.anthropic.reader import MessagesReader, Rewrites
-from signalbox.anthropic.sse import Splitter, is_event_stream, parse_event
+from signalbox.anthropic.sse import Form, Splitter, form_of, is_event_stream, parse_event
 from signalbox.anthropic.writer import EVENTS, JSON, LARGEST, MessageBuilder, encode_events, events_of
 
 _ENDS = (b"\n\n", b"\r\n\r\n")
@@ -82,7 +82,7 @@ class ReshapingReader:
         self.content_type: str | None = EVENTS if streams else JSON
         self._reader = reader
         self._streams = streams
-        self._form: Literal["unknown", "events", "json"] = "unknown"
+        self._form: Form = "unknown"
         self._held = bytearray()
         self._splitter = Splitter()
         self._message = MessageBuilder()
@@ -139,8 +139,8 @@ class ReshapingReader:
 
     def _reshaped(self, piece: bytes) -> bytes:
         self._held += piece
-        if self._form == "unknown" and (first := self._held.lstrip()[:1]):
-            self._form = "json" if first in b"{[" else "events"
+        if self._form == "unknown":
+            self._form = form_of(self._held, is_announced=True)
         if self._form == "events" and self._streams:
             ends = [at + len(mark) for mark in _ENDS if (at := self._held.rfind(mark)) >= 0]
             return self._taken(max(ends)) if ends else b""

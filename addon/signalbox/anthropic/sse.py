@@ -19,7 +19,7 @@ type Form = Literal["unknown", "events", "json", "page", "other"]
 """The form of a body by its first bytes; unknown while there is only white space."""
 
 
-def form_of(data: bytes, *, is_announced: bool) -> Form:
+def form_of(data: bytes | bytearray, *, is_announced: bool) -> Form:
     """The form by the first byte, since some providers declare a JSON error as a stream, or a stream as
     something else. `is_announced`: the content type is that of a stream; it decides if the byte does not."""
     first = data.lstrip()[:1]
