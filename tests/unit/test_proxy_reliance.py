@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from signalbox.proxy import connections, hook_dispatch, http1, layer
+from signalbox.proxy import connections, hook_dispatch, http1, layer, quick_http1
 from signalbox.proxy.stream import RoutedStream
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what its add-ons import
@@ -229,7 +229,8 @@ def test_what_waits_for_a_connection_or_a_hook_is_kept_where_it_is_looked_for(pa
 
 def test_nothing_of_ours_hides_what_it_does_not_mean_to():
     """A new release may use a name that the router's own classes have taken."""
-    wire = (http1.ClientHttp1, http1.UpstreamHttp1, connections.DirectConnectionHandler)
+    quick = (quick_http1.QuickClientHttp1, quick_http1.QuickUpstreamHttp1)
+    wire = (*quick, http1.ClientHttp1, http1.UpstreamHttp1, connections.DirectConnectionHandler)
     classes = (RoutedStream, *wire, layer.RouterLayer, hook_dispatch.CachingAddonManager)
     theirs = {
         kind: next(base for base in kind.__mro__ if not base.__module__.startswith("signalbox"))
@@ -246,6 +247,7 @@ def test_nothing_of_ours_hides_what_it_does_not_mean_to():
         "check_body_size",
         "check_invalid",
         "clear",
+        "event_to_child",
         "get_connection",
         "handle_connection",
         "handle_event",
@@ -260,7 +262,6 @@ def test_nothing_of_ours_hides_what_it_does_not_mean_to():
         "send",
         "server_event",
         "state_consume_request_body",
-        "state_stream_response_body",
         "state_wait_for_request_headers",
         "state_wait_for_response_headers",
         "trigger",
@@ -269,7 +270,7 @@ def test_nothing_of_ours_hides_what_it_does_not_mean_to():
 
 
 def test_a_layer_that_has_not_started_and_the_add_on_manager_can_become_ours(parts):
-    layer.take_over(parts["layer"], SimpleNamespace())
+    layer.take_over(parts["layer"], SimpleNamespace(is_plain=False))
     hook_dispatch.install(parts["add-on manager"])
     assert type(parts["layer"]) is layer.RouterLayer
 

@@ -58,7 +58,7 @@ class ClientHttp1(Http1Server):
         if self.state == self.read_headers and len(self.buf) > HEAD_LIMIT:
             yield from self._refuse(431, "The head of the request is larger than this router takes.")
         elif self.state == self.read_body and len(self.buf) > HEAD_LIMIT:
-            yield from self._give_up("a chunk header or trailers without end")
+            yield from self.without_end()
         elif self.state == self.wait and len(self.buf) > AHEAD_LIMIT:
             yield from self._give_up("too much sent before the answer to an earlier request")
 
@@ -99,6 +99,10 @@ class ClientHttp1(Http1Server):
         yield CloseTcpConnection(self.conn, half_close=True)
         yield commands.RequestWakeup(LINGER)
 
+    def without_end(self) -> Commands:
+        """A chunk header or trailers are longer than any is taken."""
+        return self._give_up("a chunk header or trailers without end")
+
     def _give_up(self, message: str) -> Commands:
         self.state = self.done
         self.buf = ReceiveBuffer()
@@ -120,14 +124,16 @@ class UpstreamHttp1(Http1Client):
     def _handle_event(self, event: events.Event) -> Commands:
         yield from super()._handle_event(event)
         if self.state in (self.read_headers, self.read_body) and len(self.buf) > HEAD_LIMIT:
-            self.state = self.done
-            self.buf = ReceiveBuffer()
-            yield CloseConnection(self.conn)
-            if self.stream_id is not None:
-                message = "sent a head, a chunk header or trailers without end"
-                yield ReceiveHttp(
-                    ResponseProtocolError(self.stream_id, message, ErrorCode.GENERIC_SERVER_ERROR)
-                )
+            yield from self.without_end()
+
+    def without_end(self) -> Commands:
+        """A head, a chunk header or trailers are longer than any is taken."""
+        self.state = self.done
+        self.buf = ReceiveBuffer()
+        yield CloseConnection(self.conn)
+        if self.stream_id is not None:
+            message = "sent a head, a chunk header or trailers without end"
+            yield ReceiveHttp(ResponseProtocolError(self.stream_id, message, ErrorCode.GENERIC_SERVER_ERROR))
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
         self.heard = self.heard or isinstance(event, events.DataReceived)

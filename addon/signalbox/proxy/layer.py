@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING
 from mitmproxy.connection import Connection, Server
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.commands import Command, SendData
-from mitmproxy.proxy.layers.http import GetHttpConnection, HttpLayer, RegisterHttpConnection
+from mitmproxy.proxy.layers.http import (
+    DropStream,
+    GetHttpConnection,
+    HttpLayer,
+    ReceiveHttp,
+    RegisterHttpConnection,
+    RequestHeaders,
+    SendHttp,
+)
 
 from signalbox.errors import log_error
-from signalbox.proxy import upstream
-from signalbox.proxy.http1 import adopt
+from signalbox.proxy import http1, quick_http1, upstream
 from signalbox.proxy.stream import RoutedStream, Tick
 from signalbox.proxy.upstream import Commands
 
@@ -66,6 +73,7 @@ class RouterLayer(HttpLayer):
         """Stands for `__init__`."""
         self.app = app
         self._alarms, self._closed, self._activity = {}, set(), {}
+        self._adopt = http1.adopt if app.is_plain else quick_http1.adopt
         self._longest_wait = self.context.options.tcp_timeout / 2
 
     def make_stream(self, stream_id: int) -> Commands[None]:
@@ -92,30 +100,83 @@ class RouterLayer(HttpLayer):
         connection = command.connection
         if isinstance(connection, Server) and connection.via is None:
             self._activity[connection] = time.time()
-        adopt(upstream.http_client(self, command.connection))
+        self._adopt(upstream.http_client(self, command.connection))
         if command.connection in self.waiting_for_establishment:
             yield from super().register_connection(command)
         elif upstream.never_opened(command.connection):
             self.connections.pop(command.connection, None)
 
+    def handle_event(self, event: events.Event) -> Commands[None]:
+        """No command of this layer itself waits for a reply, so that it is never paused."""
+        return self._handle_event(event) if self.debug is None else super().handle_event(event)
+
     def _handle_event(self, event: events.Event) -> Commands[None]:
-        if isinstance(event, events.DataReceived) and event.connection in self._activity:
-            self._activity[event.connection] = time.time()
+        child: layer.Layer | None = None
+        if type(event) is events.DataReceived:
+            if event.connection in self._activity:
+                self._activity[event.connection] = time.time()
+            child = self.connections.get(event.connection)
         try:
-            if isinstance(event, events.Wakeup) and event.command not in self.command_sources:
+            if child is not None:
+                yield from coalesced(self.event_to_child(child, event))
+            elif isinstance(event, events.Wakeup) and event.command not in self.command_sources:
                 self._alarms.pop(event.command, None)
                 yield from coalesced(self._tick())
             else:
                 yield from coalesced(super()._handle_event(event))
             if isinstance(event, events.Start):
-                adopt(self.connections[self.context.client])
+                self._adopt(self.connections[self.context.client])
             yield from self._set_alarm()
         except Exception as error:
             log_error("the proxy, which closes the connection", error)
             yield commands.CloseConnection(self.context.client)
         if isinstance(event, events.ConnectionClosed) and event.connection is not self.context.client:
             self._closed.add(event.connection)
-        self._forget_closed()
+        if self._closed:
+            self._forget_closed()
+
+    def event_to_child(self, child: layer.Layer, event: events.Event) -> Commands[None]:
+        """mitmproxy's, with one generator for all layers that an event passes. In mitmproxy's each command
+        goes through two for each layer that it has passed."""
+        if self.app.is_plain:
+            yield from super().event_to_child(child, event)
+            return
+        waiting: list[tuple[layer.Layer, Iterator[Command]]] = []
+        steps: Iterator[Command] = iter(child.handle_event(event))
+        while True:
+            command = next(steps, None)
+            if command is None:
+                if not waiting:
+                    return
+                child, steps = waiting.pop()
+                continue
+            kind = type(command)
+            if kind is SendData:
+                yield command
+            elif isinstance(command, SendHttp):
+                waiting.append((child, steps))
+                child = self.connections[command.connection]
+                steps = iter(child.handle_event(command.event))
+            elif isinstance(command, ReceiveHttp):
+                if isinstance(command.event, RequestHeaders):
+                    yield from self.make_stream(command.event.stream_id)
+                # Of one that is over there may still come something.
+                if (stream := self.streams.get(command.event.stream_id)) is not None:
+                    waiting.append((child, steps))
+                    child, steps = stream, iter(stream.handle_event(command.event))
+            elif isinstance(command, DropStream):
+                self.streams.pop(command.stream_id, None)
+            else:
+                if command.blocking or isinstance(command, commands.RequestWakeup):
+                    self.command_sources[command] = child
+                if isinstance(command, GetHttpConnection):
+                    yield from self.get_connection(command)
+                elif isinstance(command, RegisterHttpConnection):
+                    yield from self.register_connection(command)
+                else:
+                    if isinstance(command, commands.OpenConnection):
+                        self.connections[command.connection] = child
+                    yield command
 
     def _tick(self) -> Commands[None]:
         now = time.monotonic()
@@ -129,7 +190,10 @@ class RouterLayer(HttpLayer):
     def _set_alarm(self) -> Commands[None]:
         """For the earliest deadline, and often enough meanwhile: mitmproxy closes a client on whose
         connection nothing at all happens for `tcp_timeout` seconds (mitmproxy.md, 28)."""
-        wanted = min([stream.wakes_at for stream in self._waking()], default=inf)
+        wanted = inf
+        for stream in self.streams.values():
+            if isinstance(stream, RoutedStream) and stream.wakes_at < wanted:
+                wanted = stream.wakes_at
         if wanted == inf or (self._alarms and min(self._alarms.values()) <= wanted):
             return
         now = time.monotonic()
@@ -140,7 +204,7 @@ class RouterLayer(HttpLayer):
 
     def _forget_closed(self) -> None:
         """mitmproxy keeps upstream connections, with what was last sent there, as long as the client's."""
-        for connection in [c for c in self._closed if not self._is_used(c)] if self._closed else ():
+        for connection in [c for c in self._closed if not self._is_used(c)]:
             self._closed.discard(connection)
             self._activity.pop(connection, None)
             self.connections.pop(connection, None)

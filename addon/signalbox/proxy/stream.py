@@ -53,6 +53,7 @@ from signalbox.anthropic.errors import error_event, error_type, read_error
 from signalbox.errors import log_error, short_reason
 from signalbox.exchange import Exchange
 from signalbox.inspect.retention import StoredBody
+from signalbox.proxy.fields import QuickHeaders
 from signalbox.proxy.headers import (
     LeakError,
     handed_on,
@@ -139,13 +140,23 @@ class Tick(events.Event):
 
 class RoutedStream(HttpStream):
     def __init__(self, context: Context, stream_id: int, app: "App") -> None:
+        parent = context.layers[-1]
+        assert isinstance(parent, HttpLayer)
+        self.http_layer = parent
+        """The layer of the client's connection."""
         super().__init__(context, stream_id)
         self.app = app
         self._exchange: Exchange | None = None
         self.wakes_at = inf
         """When the layer is to send a `Tick`, on the monotonic clock."""
+        self._routine: Commands[None] | None = None
+        """`run`, once it has begun: it takes all events, one by one, by `next`."""
+        self._is_working = False
+        """Whether `run` is doing something now, and not waiting."""
+        self._awaited: commands.Command | None = None
+        """The command whose reply `run` is waiting for."""
         self._linear = False
-        """Whether `run` is on: it takes all events, one by one, by `next`."""
+        """Whether a request that is not routed takes its events by `next`."""
         self._receiving: Receive | None = None
         self._since = 0.0
         """When this stream's turn began."""
@@ -169,24 +180,69 @@ class RoutedStream(HttpStream):
         return self._exchange
 
     @property
-    def http_layer(self) -> HttpLayer:
-        """The layer of the client's connection."""
-        parent = self.context.layers[self.context.layers.index(self) - 1]
-        assert isinstance(parent, HttpLayer)
-        return parent
-
-    @property
     def _is_ours(self) -> bool:
         """Whether this is a request to one of the two messages paths that the router answers for."""
         return self._exchange is not None and self._exchange.is_messages_request
 
     # events
 
-    def handle_event(self, event: events.Event) -> Commands[None]:
+    def handle_event(self, event: events.Event) -> Iterable[commands.Command]:  # type: ignore[override]
+        if self._routine is not None:
+            return self._go_on(event)
+        if self._awaits_body and isinstance(event, HttpEvent) and self._paused is None:
+            self._routine = self._surely(self.run(event))
+            return self._go_on(None)
+        return self._handle_in_states(event)
+
+    def _handle_event(self, event: events.Event) -> Commands[None]:
+        """mitmproxy's way, until `run` begins, and of a request that is not routed."""
+        if self._routine is not None:
+            yield from self._go_on(event)
+        elif isinstance(event, events.Start | HttpEvent) and not isinstance(event, TRAILERS):
+            yield from self._surely(self._guarded(super()._handle_event(event)))
+        # else it is a late tick or reply; an HTTP/1 connection cannot send trailers
+
+    @property
+    def _awaits_body(self) -> bool:
+        return self.client_state == self.state_consume_request_body and self._is_ours
+
+    def _go_on(self, event: events.Event | None) -> Commands[None]:
+        """Let `run` have this event, or keep it until `run` asks for one."""
+        routine, reply = self._routine, event
+        assert routine is not None
+        if (awaited := self._awaited) is not None and not self._is_working:
+            if not isinstance(event, events.CommandCompleted) or event.command is not awaited:
+                self._paused_event_queue.append(event)  # type: ignore[arg-type]  # None only begins
+                return
+            self._awaited, reply = None, event.reply
+        elif self._is_working:  # it came of what `run` is just sending
+            self._paused_event_queue.append(event)  # type: ignore[arg-type]
+            return
+        self._is_working = True
+        try:
+            while True:
+                command = routine.send(reply)
+                reply = None
+                if type(command) is Receive:
+                    return
+                if command.blocking is True:
+                    command.blocking, self._awaited = self, command
+                    self._is_working = False
+                    yield command
+                    return
+                yield command
+        except StopIteration:
+            self._routine = None
+            self._paused_event_queue.clear()
+        finally:
+            self._is_working = False
+
+    def _handle_in_states(self, event: events.Event) -> Commands[None]:
+        """As mitmproxy's layers do, but that `next` may be used."""
         if (waiting := self._receiving) is not None:
             self._receiving = None
             event = Received(waiting, event)
-        elif self._linear and self._paused is None:  # it came of what `run` is just sending
+        elif self._linear and self._paused is None:  # it came of what is just being sent
             self._paused_event_queue.append(event)
             return
         for command in super().handle_event(event):
@@ -195,11 +251,10 @@ class RoutedStream(HttpStream):
             else:
                 yield command
 
-    def _handle_event(self, event: events.Event) -> Commands[None]:
-        if not isinstance(event, events.Start | HttpEvent) or isinstance(event, TRAILERS):
-            return  # a late tick or reply; an HTTP/1 connection cannot send trailers
+    def _surely(self, inner: Commands[None]) -> Commands[None]:
+        """The same, ending in an answer for the client where it fails."""
         try:
-            yield from self._guarded(super()._handle_event(event))
+            yield from inner
         except LeakError as leak:
             log.error("request not sent: %s", leak)
             yield from self._fail_internally(500, str(leak))
@@ -315,8 +370,9 @@ class RoutedStream(HttpStream):
                     return
 
     def state_consume_request_body(self, event: events.Event) -> Commands[None]:
-        if self._is_ours:
-            yield from self.run(event)
+        if self._is_ours:  # and a hook has kept this event waiting
+            self._routine = self._surely(self.run(event))
+            yield from self._go_on(None)
         else:
             yield from super().state_consume_request_body(event)
 
@@ -326,7 +382,6 @@ class RoutedStream(HttpStream):
 
     def run(self, event: events.Event) -> Commands[None]:
         """From the request's body to the end of its answer. `event` is the first after the head."""
-        self._linear = True
         try:
             yield from self._receive_body(event)
             if self._is_refused:
@@ -342,8 +397,6 @@ class RoutedStream(HttpStream):
                 yield from self._attempt_until_answered()
         except ClientLeft as left:
             yield from self._client_left(str(left))
-        finally:
-            self._linear = False
 
     def _receive_body(self, event: events.Event) -> Commands[None]:
         exchange, request = self.exchange, self.flow.request
@@ -545,7 +598,6 @@ class RoutedStream(HttpStream):
 
     def _take(self, answer: PendingResponse, data: bytes) -> Commands[None]:
         """Keep what the client would get of this; no more of it is made than shows what it is."""
-        self._call.coalesce()
         answer.rest = answer.pieces(data)
         for piece in answer.rest:
             if piece:
@@ -586,7 +638,8 @@ class RoutedStream(HttpStream):
         yield from self.hook(HttpResponseHeadersHook)
         if not has_head:
             answer.frame(flow.request.http_version)
-            yield SendHttp(ResponseHeaders(self.stream_id, response, False), client)
+            head = with_cookies(response, self._cookies)
+            yield SendHttp(ResponseHeaders(self.stream_id, head, False), client)
         self._sent = "answer"
         self._stored = self.app.retention.store(flow, exchange)
         self._ping_when_silent(answer)
@@ -619,7 +672,6 @@ class RoutedStream(HttpStream):
                     return
                 event = ResponseEndOfMessage(self.stream_id)
             if isinstance(event, ResponseData):
-                call.coalesce()
                 answer.rest = answer.pieces(event.data)
                 yield from self._pass_all(answer)
                 over_at = self._over_at(answer, over_at)
@@ -842,7 +894,8 @@ class RoutedStream(HttpStream):
         exchange = self._exchange
         if self.client_state != self.state_done or (exchange is not None and exchange.close_after_response):
             response.headers["connection"] = "close"
-        yield SendHttp(ResponseHeaders(self.stream_id, response, not content), client)
+        head = with_cookies(response, self._cookies)
+        yield SendHttp(ResponseHeaders(self.stream_id, head, not content), client)
         self._sent = "answer"
         if content:
             yield SendHttp(ResponseData(self.stream_id, content), client)
@@ -859,14 +912,14 @@ class RoutedStream(HttpStream):
             except StopIteration:
                 return
             reply = None
-            if isinstance(command, SendHttp) and isinstance(command.event, ResponseHeaders):
-                command.event.response = with_cookies(command.event.response, self._cookies)
-            if isinstance(command, SendHttp) and not self._linear:
+            if isinstance(command, SendHttp):
                 event = command.event
                 if isinstance(event, RequestHeaders):
                     event.request = with_secrets(event.request, self._exchange)
-                elif isinstance(event, ResponseHeaders) and event.response.status_code >= 200:
-                    self._sent = "answer"
+                elif isinstance(event, ResponseHeaders):
+                    event.response = with_cookies(event.response, self._cookies)
+                    if event.response.status_code >= 200:
+                        self._sent = "answer"
                 elif isinstance(event, ResponseProtocolError) and self._can_answer(event):
                     yield from self._send(protocol_failure(event, self.flow, self._exchange))
                     continue
@@ -904,15 +957,15 @@ class RoutedStream(HttpStream):
             return
         yield from super().state_wait_for_response_headers(event)
 
-    def state_stream_response_body(self, event: events.Event) -> Commands[None]:
-        self._call.coalesce()
-        yield from super().state_stream_response_body(event)
-
     def check_invalid(self, request: bool) -> Commands[bool]:
         """What mitmproxy refuses meets no hook of the router's, but is shown and saved."""
-        validates = self.context.options.validate_inbound_headers
-        if request and validate_request(self.mode, self.flow.request, validates):
-            mask_headers(self.flow.request.headers)
+        if request:
+            asked = self.flow.request
+            is_sound = isinstance(asked.headers, QuickHeaders) and asked.headers.is_sound
+            validates = self.context.options.validate_inbound_headers and not is_sound
+            if not validate_request(self.mode, asked, validates):
+                return False
+            mask_headers(asked.headers)
         return (yield from super().check_invalid(request))
 
     def handle_protocol_error(self, event: RequestProtocolError | ResponseProtocolError) -> Commands[None]:

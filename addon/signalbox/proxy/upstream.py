@@ -14,7 +14,6 @@ from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-import h11
 from mitmproxy import http
 from mitmproxy.connection import Connection, Server
 from mitmproxy.proxy import commands, events, layer
@@ -122,7 +121,6 @@ class UpstreamCall:
         self.read_to_end = False
         """Whether the answer was, so that the connection may serve another request."""
         self._unsent: int | None = None
-        self._coalesces = False
 
     @property
     def _layer(self) -> HttpLayer:
@@ -302,14 +300,6 @@ class UpstreamCall:
         self.server = None
         stream.drop_queued(_RESPONSE_EVENTS)
 
-    def coalesce(self) -> None:
-        """From now on what came in one read of the network comes in one piece. For when its body comes."""
-        if self._coalesces or self.server is None:
-            return
-        self._coalesces = True
-        if isinstance(client := http_client(self._layer, self.server), Http1Client):
-            coalesce_chunks(client)
-
 
 # mitmproxy's HTTP clients
 
@@ -332,47 +322,6 @@ def detach(parent: HttpLayer, server: Connection, stream_id: int) -> None:
         if ours is not None:
             client.their_stream_id[ours] = DETACHED
         client.stream_queue.pop(stream_id, None)
-
-
-def coalesce_chunks(client: Http1Client) -> None:
-    """One piece of an answer for each read from the network, not for each of its HTTP chunks.
-
-    Providers send a chunk for every event. mitmproxy makes an event, a callback and a send of each, though
-    dozens may have come in one read; none leaves later than it would.
-    """
-    if not isinstance(client.body_reader, CoalescedReader):
-        client.body_reader = CoalescedReader(client.body_reader)  # type: ignore[assignment]  # has h11's calls
-
-
-class CoalescedReader:
-    """A body reader of h11 that gives all the data that is there as one `Data`."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-        self._after: Any = None
-        """The event or error that followed the data, returned next."""
-
-    def __call__(self, buffer: Any) -> Any:
-        if self._after is not None:
-            after, self._after = self._after, None
-            if isinstance(after, h11.ProtocolError):
-                raise after
-            return after
-        pieces: list[bytes] = []
-        try:
-            while isinstance(event := self._inner(buffer), h11.Data):
-                pieces.append(bytes(event.data))
-        except h11.ProtocolError as fault:
-            event = fault
-        if not pieces:
-            if isinstance(event, h11.ProtocolError):
-                raise event
-            return event
-        self._after = event
-        return h11.Data(data=b"".join(pieces))
-
-    def read_eof(self) -> Any:
-        return self._inner.read_eof()
 
 
 # connections

@@ -1,1 +1,0 @@
-"""Chunks that came in one read leave as one piece."""
