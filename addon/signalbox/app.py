@@ -10,7 +10,6 @@ import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from signalbox.config.watch import Live
 from signalbox.database import shared_address
 from signalbox.errors import log_error
 from signalbox.exchange import Exchange, RequestKind
+from signalbox.inspect.recorded import held_turns
 from signalbox.inspect.retention import Retention
 from signalbox.proxy import setup
 from signalbox.proxy.dispatch import Services
@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("signalbox")
 
-PAGE_THREADS = 2
-"""Pages that are made at the same time; others wait, and requests never do."""
 TASK_RETRY = 10.0
 """Seconds after which a background task that failed starts again."""
 CIRCUIT_OPEN = {"half-open": 0.5, "open": 1.0}
@@ -206,7 +204,7 @@ class App:
         """When, on the monotonic clock, a request was last let through unrouted after an error."""
         self.prices = shipped()
         self.metrics = Metrics()
-        self._page_threads = ThreadPoolExecutor(PAGE_THREADS, thread_name_prefix="signalbox-pages")
+        self._page_threads = pages.PageThreads("pages")
         self._summary_threads = pages.PageThreads("summaries")
         self.max_silence = MAX_SILENCE
         self.keepalive_expiry = KEEPALIVE_EXPIRY
@@ -340,8 +338,9 @@ class App:
         gathered = await self.stores.models.gather(exchange.rules, exchange.caller, upstream, less_paging)
         return gathered.refusal or model_page.page(gathered.entries, query)
 
-    async def local_page(self, path: str, query: str) -> pages.PageResponse:
-        """A page that is made off the event loop; that its reader may see it was decided before."""
+    async def local_page(self, path: str, query: str, *, conversations: bool) -> pages.PageResponse:
+        """A page that is made off the event loop. That its reader may see it was decided before, and whether
+        also `conversations` of which flows are held."""
         if path == METRICS:
             body = await asyncio.to_thread(self.metrics.page, self._gauges())
             return pages.PageResponse(200, body, CONTENT_TYPE)
@@ -351,14 +350,12 @@ class App:
                 session_summary.summary_page, self.stores.dashboard.ledger, path, percents
             )
         if local_pages.local_page("GET", path) == "ui":
-            return await self._on_page_thread(self.stores.dashboard.answer, path, query, self._state())
+            state = self._state(dashboard.session_of(path) if conversations else None)
+            return await self._page_threads.make(self.stores.dashboard.answer, path, query, state)
         return pages.not_found("There is no such page.")
 
-    async def _on_page_thread[T](self, make: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._page_threads, make, *arguments)
-
-    def _state(self) -> dashboard.State:
-        """What the dashboard shows of this moment."""
+    def _state(self, session: str | None) -> dashboard.State:
+        """What the dashboard shows of this moment, and what is held of the conversation of `session`."""
         rules, now = self.rules, datetime.now(UTC)
         return dashboard.State(
             rules=rules,
@@ -366,6 +363,8 @@ class App:
             in_flight=self.in_flight,
             budgets=dict(self.stores.quota.budgets.shown(rules, now)),
             now=now,
+            flows=setup.flow_links(self.master, self.exchanges),
+            held=held_turns(self.retention.flows(), session) if session is not None else [],
         )
 
     @property

@@ -120,6 +120,8 @@ class Exchange:
         """The metadata of the flows of failed attempts, to be completed with the number of attempts."""
         self.ending: Ending = "done"
         self.recorded = False
+        self.reads_conversations = False
+        """Whether the reader of a page of the router's own may see what was said."""
         self._answer_began = False
 
     # how it is handled

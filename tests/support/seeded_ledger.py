@@ -4,8 +4,10 @@ The same arguments give the same rows. `python -m tests.support.seeded_ledger FO
 """
 
 import random
+import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +15,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import create_engine, insert
 
 from signalbox.anthropic.api import TOKEN_FIELDS
-from signalbox.record.database import FILE
-from signalbox.record.tables import ATTEMPTS, PREFIXES, REQUESTS, bring_up_to_date
+from signalbox.database import FILE
+from signalbox.record.tables import ATTEMPTS, PREFIXES, REQUESTS
+from tests.support.ledger import record
 
 
 class Model(NamedTuple):
@@ -201,7 +204,7 @@ def _cost(tokens: tuple[int, ...], prices: tuple[float, ...]) -> float:
 
 def seed(folder: Path, requests: int, now: datetime, days: int = 56) -> list[dict[str, Any]]:
     """Write the ledger of a state folder; returns its rows as `rows` does, with their ids."""
-    folder.mkdir(parents=True, exist_ok=True)
+    record(folder, [])  # makes the tables
     made = rows(requests, now, days)
     columns = REQUESTS.c.keys()
     attempts, prefixes = [], []
@@ -214,14 +217,27 @@ def seed(folder: Path, requests: int, now: datetime, days: int = 56) -> list[dic
             {"request": number, "blocks": b"", **{n: row[n] for n in ("ts", "session", "agent_id")}}
         )
     engine = create_engine(f"sqlite:///{folder / FILE}")
-    with engine.connect() as connection, connection.begin():
-        bring_up_to_date(connection)
     with engine.begin() as connection:
         connection.execute(insert(REQUESTS), [{name: row[name] for name in columns} for row in made])
         connection.execute(insert(ATTEMPTS), attempts)
         connection.execute(insert(PREFIXES), prefixes)
     engine.dispose()
     return made
+
+
+def repeat(folder: Path, times: int) -> None:
+    """Make the ledger that many times as large, with the same requests at other hours."""
+    with closing(sqlite3.connect(folder / FILE)) as database, database:
+        (last,) = database.execute("SELECT max(id) FROM requests").fetchone()
+        names = [column.name for column in REQUESTS.c]
+        taken = ", ".join(
+            {"id": "id + :more", "ts": "ts - :earlier"}.get(name, f'"{name}"') for name in names
+        )
+        for time in range(1, times):
+            database.execute(
+                f"INSERT INTO requests SELECT {taken} FROM requests WHERE id <= :last",
+                {"more": time * last, "earlier": time * 7_777_777, "last": last},
+            )
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ A routed flow shows what went to its provider. The request as it came stands in 
 credentials, so that it can be explained, and sent to another target, also from a saved file.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mitmproxy import http
 from mitmproxy.exceptions import FlowReadException
+from mitmproxy.flow import Flow
 from mitmproxy.io import FlowReader
 
 from signalbox.anthropic.api import COUNT_TOKENS, MESSAGES, TOKEN_FIELDS, Usage
@@ -48,6 +49,31 @@ def kept_request(exchange: Exchange, secrets: list[str]) -> dict[str, Any] | Non
 
 def _encodable(text: str) -> str:
     return text.encode(errors="replace").decode()
+
+
+class HeldTurn(NamedTuple):
+    """A request of a session whose flow is still held, as bodies with masked credentials."""
+
+    request_id: str
+    """As the client knows it, and the ledger."""
+    request: bytes
+    """The client's own."""
+    answer: bytes
+    """The provider's, decoded."""
+
+
+def held_turns(flows: Iterable[Flow], session: str) -> list[HeldTurn]:
+    """Those that were answered, in the order of the flows."""
+    return [turn for flow in flows if (turn := _held_turn(flow, session)) is not None]
+
+
+def _held_turn(flow: Flow, session: str) -> HeldTurn | None:
+    if not isinstance(flow, http.HTTPFlow) or flow.response is None or noted(flow).get("session") != session:
+        return None
+    kept, request_id = flow.metadata.get(REQUEST), flow.response.headers.get("request-id")
+    if not isinstance(kept, Mapping) or kept.get("body") is None or request_id is None:
+        return None
+    return HeldTurn(request_id, kept["body"], flow.response.get_content(strict=False) or b"")
 
 
 class NotWhole(ValueError):

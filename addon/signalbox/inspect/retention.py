@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from mitmproxy import http
 from mitmproxy.flow import Flow
@@ -47,6 +47,8 @@ class Retention:
         self._settings = settings
         self._ended: list[http.HTTPFlow] = []
         """Those whose bodies are not bounded yet."""
+        self._dropped: WeakSet[http.HTTPFlow] = WeakSet()
+        """Those that do not stay."""
         self._passing: WeakKeyDictionary[http.HTTPFlow, list[StoredBody]] = WeakKeyDictionary()
         """Bodies under way of requests that are not routed."""
         self._timer: asyncio.TimerHandle | None = None
@@ -54,6 +56,10 @@ class Retention:
     @property
     def _view(self) -> Any:
         return self._master.addons.get("view")
+
+    def flows(self) -> list[Flow]:
+        """Those that are shown, in the order of their beginnings; none in mitmdump."""
+        return list(self._view._store.values()) if self._view is not None else []
 
     @property
     def shows(self) -> bool:
@@ -106,12 +112,14 @@ class Retention:
         self._passing.setdefault(flow, []).append(stored)
         return stored.passed
 
-    def ended(self, flow: http.HTTPFlow) -> None:
-        """The flow is over, or will be in a moment."""
+    def ended(self, flow: http.HTTPFlow, *, keep: bool = True) -> None:
+        """The flow is over, or will be in a moment; `keep`: it stays among those that are shown."""
         for stored in self._passing.pop(flow, ()):
             stored.close()
         if self._view is not None:
             self._ended.append(flow)
+            if not keep:
+                self._dropped.add(flow)
             self._settle_in(SETTLE_AFTER)
 
     def _settle_in(self, seconds: float) -> None:
@@ -127,9 +135,11 @@ class Retention:
         for flow in ended:
             if flow.live:
                 self._ended.append(flow)
+            elif flow in self._dropped and not flow.marked:
+                view.remove([flow])
             elif cut(flow, settings.bodies):
                 view.update([flow])
-        for old in surplus(list(view._store.values()), settings.keep):
+        for old in surplus(self.flows(), settings.keep):
             view.remove([old])
         if self._ended:
             self._settle_in(LIVE_AGAIN)

@@ -34,6 +34,8 @@ log = logging.getLogger("signalbox")
 
 OTHER_HOST = "Only this machine may use this proxy for hosts other than Anthropic's."
 PAGE = "Web pages may not use this router"
+POLLED = ("metrics", "session", "ui")
+"""Pages that are asked for again every few seconds, which would push the flows of requests out of mitmweb."""
 ROUTER_FAILED = "The router failed; its log says where."
 
 
@@ -73,7 +75,7 @@ class Hooks:
         if exchange.kind == "models":
             return self._list(flow, exchange)
         if exchange.kind == "own":
-            return self._show_page(flow)
+            return self._show_page(flow, exchange)
         if not exchange.is_messages_request:
             return None
         try:
@@ -154,7 +156,9 @@ class Hooks:
 
     def _ended(self, flow: http.HTTPFlow) -> None:
         self._record(flow)
-        self.app.retention.ended(flow)
+        exchange = self.app.exchanges.get(flow)
+        is_page = exchange is not None and exchange.kind == "own" and classify.local_page(flow) in POLLED
+        self.app.retention.ended(flow, keep=not is_page)
         if (replay := self.app.replays.get(flow)) is not None:
             replay.ended.set()
 
@@ -223,6 +227,9 @@ class Hooks:
         page, peer = classify.local_page(flow), flow.client_conn.peername[0]
         assert page is not None
         reader = local_pages.reader_of(headers, exchange.rules.clients)
+        exchange.reads_conversations = local_pages.may_read_conversations(
+            peer=peer, reader=reader, rules=exchange.rules
+        )
         refused = local_pages.reader_refusal(
             page,
             flow.request.method,
@@ -241,10 +248,10 @@ class Hooks:
                 200, self.app.health_page(flow.client_conn.sockname[1], full=full)
             )
 
-    async def _show_page(self, flow: http.HTTPFlow) -> None:
+    async def _show_page(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         path, _, query = flow.request.path.partition("?")
         try:
-            shown = await self.app.local_page(path, query)
+            shown = await self.app.local_page(path, query, conversations=exchange.reads_conversations)
             body = shown.body if flow.request.method == "GET" else b""
             flow.response = local_responses.page_response(
                 shown.status, body, shown.content_type, shown.headers

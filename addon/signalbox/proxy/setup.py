@@ -5,7 +5,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +27,7 @@ from signalbox import ports
 from signalbox.background import picker
 from signalbox.config.document import nearest
 from signalbox.config.rules import ANTHROPIC_HOST
+from signalbox.exchange import Exchange
 from signalbox.inspect import views
 from signalbox.proxy import connections
 from signalbox.proxy.classify import LOOPBACK_ONLY, REPLAY_REFUSED, is_anthropic, is_refused_replay
@@ -184,6 +185,22 @@ def listeners(master: Master) -> list[Listener]:
         for host, port, *_ in server.listen_addrs
     )
     return list(dict.fromkeys(bound))
+
+
+def flow_links(master: Master, exchanges: Mapping[Any, Exchange]) -> dict[str, str]:
+    """By the id of a request, as the client knows it, the address of its flow in mitmweb; empty elsewhere."""
+    options = master.options
+    if "web_port" not in options or master.addons.get("view") is None:
+        return {}
+    host = options.web_host
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104  all addresses, of which this one is at hand
+        host = "127.0.0.1"
+    start = f"http://{f'[{host}]' if ':' in host else host}:{options.web_port}/#/flows/"
+    return {
+        exchange.request_id: f"{start}{flow.id}/request"
+        for flow, exchange in exchanges.items()
+        if exchange.is_messages_request
+    }
 
 
 def base_url(master: Master) -> str | None:

@@ -4,8 +4,9 @@ All is added up in the database, over a connection that cannot write; a router m
 call blocks, so it is made on a thread, never on the event loop. Moments are Unix milliseconds, money is USD.
 """
 
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -20,6 +21,7 @@ from sqlalchemy import (
     Float,
     FromClause,
     Integer,
+    Row,
     RowMapping,
     String,
     and_,
@@ -80,6 +82,9 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 EVERYTHING = Filter()
+_MONEY = ("cost", "list_cost", "saved")
+AT_A_TIME = 100
+"""Rows that are fetched at a time where there may be many."""
 LATEST = 5000
 """Requests that are looked at for values to choose from."""
 
@@ -230,7 +235,7 @@ class LedgerReader:
 
     def totals(self, which: Filter = EVERYTHING) -> Totals:
         (row,) = self._sums(which, {})
-        return _totals(row)
+        return rounded(_totals(row))
 
     def grouped(
         self, which: Filter, by: By, *, limit: int | None = None, newest: bool = False
@@ -244,16 +249,17 @@ class LedgerReader:
         key = self._key(by)
         count = func.max(self._requests.c.ts) if newest else func.count()
         rows = self._sums(which, {"key": key}, order=(count.desc(), key.nulls_last()), limit=limit)
-        return {row["key"]: _totals(row) for row in rows}
+        return {row["key"]: rounded(_totals(row)) for row in rows}
 
     def series(self, which: Filter, edges: Sequence[datetime]) -> list[Totals]:
         """The sums of each part of time between two neighbours of `edges`, which ascend."""
-        return [parts.get(None, Totals()) for parts in self._parts(which, edges, None)]
+        return [rounded(parts.get(None, Totals())) for parts in self._parts(which, edges, None)]
 
     def grouped_series(
         self, which: Filter, edges: Sequence[datetime], by: By
     ) -> list[dict[str | None, Totals]]:
-        """The same by group; a group is missing where it has no request. `by` is not `day`."""
+        """The same by group; a group is missing where it has no request. `by` is not `day`. Money is not
+        rounded, so that parts can be added up."""
         return self._parts(which, edges, by)
 
     def latency(self, which: Filter = EVERYTHING, *, first_byte: bool = True) -> Latency:
@@ -285,6 +291,16 @@ class LedgerReader:
         order = (columns.ts, columns.id) if oldest else (columns.ts.desc(), columns.id.desc())
         found = select(self._requests).where(*self._where(which)).order_by(*order)
         return list(self._connection.execute(found.limit(limit).offset(offset)).mappings())
+
+    def each_request(self, which: Filter, *, limit: int, offset: int = 0) -> Iterator[Row[Any]]:
+        """The same rows as tuples, of which only a few are in memory at a time."""
+        columns = self._requests.c
+        found = (
+            select(self._requests).where(*self._where(which)).order_by(columns.ts.desc(), columns.id.desc())
+        )
+        yield from self._connection.execute(
+            found.limit(limit).offset(offset), execution_options={"yield_per": AT_A_TIME}
+        )
 
     def choices(self, most: int) -> dict[str, list[str]]:
         """What the latest requests have as `provider`, `model`, `client`, `project` and `rule`: by each of
@@ -333,7 +349,11 @@ class LedgerReader:
         names = list(self._connection.scalars(page))
         is_one = columns.session.in_(names)
         found = {
-            row["session"]: {"session": row["session"], "models": [], **msgspec.structs.asdict(_totals(row))}
+            row["session"]: {
+                "session": row["session"],
+                "models": [],
+                **msgspec.structs.asdict(rounded(_totals(row))),
+            }
             for row in self._sums(which, {"session": columns.session}, only=is_one)
         }
         of_each = select(
@@ -434,7 +454,7 @@ class LedgerReader:
     def _days(self, which: Filter) -> dict[str | None, Totals]:
         edges = self._day_edges(which)
         parts = self._parts(which, edges, None)
-        return {_day(edge): part[None] for edge, part in zip(edges, parts, strict=False) if part}
+        return {_day(edge): rounded(part[None]) for edge, part in zip(edges, parts, strict=False) if part}
 
     def _day_edges(self, which: Filter) -> list[datetime]:
         """Local midnights, from the one before the first request to the one after the last."""
@@ -557,12 +577,42 @@ def _totals(row: RowMapping) -> Totals:
         name: row[name] for name in ("requests", "errors", "cancelled", "unpriced", "first", "last")
     }
     tokens = {name: int(row[name]) for name in TOKEN_FIELDS}
-    money: dict[str, Any] = {
-        name: None if row[name] is None else round(row[name], 6) for name in ("cost", "list_cost", "saved")
-    }
+    money: dict[str, Any] = {name: row[name] for name in _MONEY}
+    return Totals(**made, **tokens, **money, cache_hit=_cache_hit(tokens))
+
+
+def added(parts: Iterable[Totals]) -> Totals:
+    """The sums of several."""
+    found = list(parts)
+    tokens = {name: sum(getattr(one, name) for one in found) for name in TOKEN_FIELDS}
+    money: dict[str, Any] = {}
+    for name in _MONEY:
+        known = [amount for one in found if (amount := getattr(one, name)) is not None]
+        money[name] = math.fsum(known) if known else None
+    return Totals(
+        requests=sum(one.requests for one in found),
+        errors=sum(one.errors for one in found),
+        cancelled=sum(one.cancelled for one in found),
+        unpriced=sum(one.unpriced for one in found),
+        first=min((one.first for one in found if one.first is not None), default=None),
+        last=max((one.last for one in found if one.last is not None), default=None),
+        **tokens,
+        **money,
+        cache_hit=_cache_hit(tokens),
+    )
+
+
+def rounded(totals: Totals) -> Totals:
+    """With money to 6 decimals, as it is told."""
+    money = {name: getattr(totals, name) for name in _MONEY}
+    told = {name: amount if amount is None else round(amount, 6) for name, amount in money.items()}
+    return msgspec.structs.replace(totals, **told)
+
+
+def _cache_hit(tokens: Mapping[str, int]) -> int | None:
     read = tokens["cache_read_input_tokens"]
     seen = tokens["input_tokens"] + tokens["cache_creation_input_tokens"] + read
-    return Totals(**made, **tokens, **money, cache_hit=round(100 * read / seen) if seen else None)
+    return round(100 * read / seen) if seen else None
 
 
 def _utc(moment: int) -> datetime:

@@ -48,6 +48,12 @@ def reader_of(headers: Headers, clients: Mapping[str, str]) -> str | None:
     return caller.client if caller is not None else None
 
 
+def may_read_conversations(*, peer: str, reader: str | None, rules: Rules) -> bool:
+    """Whether a page may also show what was said, where `reader_refusal` lets it be read at all: not to whom
+    `ui.open` alone lets in."""
+    return reader is not None or (not rules.clients and is_loopback(peer))
+
+
 def reader_refusal(
     page: LocalPage, method: str, *, has_body: bool, peer: str, reader: str | None, rules: Rules
 ) -> PageRefusal | None:

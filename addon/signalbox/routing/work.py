@@ -7,6 +7,7 @@ runs on the event loop, which alone reads and changes what requests share.
 
 import asyncio
 import gc
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,10 @@ _threads = ThreadPoolExecutor(thread_name_prefix="signalbox-work")
 _lock = threading.Lock()
 _running = 0
 """Functions that run in threads now."""
+_hurried = 0
+"""How many have asked for short turns."""
+SHORT_TURN, USUAL_TURN = 0.001, sys.getswitchinterval()
+"""Seconds."""
 
 
 class WorkRun[T]:
@@ -69,12 +74,29 @@ def start(job: Callable[[], Any]) -> Future[Any]:
 
 
 def _run(job: Callable[[], Any]) -> Any:
-    with _without_collector():
+    with without_collector():
         return job()
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
+def in_short_turns() -> Iterator[None]:
+    """Python's threads take turns of a millisecond in place of five. To pass on one piece of a stream, the
+    event loop waits for its turn several times: beside a thread that works for long it comes sooner so."""
+    global _hurried
+    with _lock:
+        _hurried += 1
+        sys.setswitchinterval(SHORT_TURN)
+    try:
+        yield
+    finally:
+        with _lock:
+            _hurried -= 1
+            if not _hurried:
+                sys.setswitchinterval(USUAL_TURN)
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
     """Python's cyclic collector stops every thread while it looks at all objects. A body of 30 MB can become
     a million of them, which takes it a second, and they are in no cycles: it pauses until they are gone."""
     global _running

@@ -8,10 +8,10 @@ import base64
 import hashlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 import jinja2
@@ -22,8 +22,11 @@ from signalbox.config.rules import LedgerSettings, Rules
 from signalbox.record.database import DatabaseError
 from signalbox.record.prices import PriceTable
 from signalbox.record.queries import Filter, LedgerSource, moment
-from signalbox.ui import format, overview, request_page, session_page
+from signalbox.ui import conversation, format, overview, request_page, session_page
 from signalbox.ui.pages import JSON, PageResponse
+
+if TYPE_CHECKING:
+    from signalbox.inspect.recorded import HeldTurn
 
 ROOT = "/ui"
 FILTERS = ("provider", "model", "client", "session", "project", "rule", "status", "since", "until")
@@ -64,6 +67,14 @@ class State(NamedTuple):
     now: datetime
     flows: Mapping[str, str] = {}
     """By the id of a request the address of its flow in mitmweb."""
+    held: Sequence["HeldTurn"] = ()
+    """What is held of the conversation of the session that is asked for, and may be shown."""
+
+
+def session_of(path: str) -> str | None:
+    """The session whose page this is."""
+    start, _, name = path.rpartition("/")
+    return unquote(name) if start == f"{ROOT}/sessions" and name else None
 
 
 class _RefusedError(Exception):
@@ -125,6 +136,7 @@ class Dashboard:
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_HERE / "templates"),
             autoescape=True,
+            auto_reload=False,
             trim_blocks=True,
             lstrip_blocks=True,
             undefined=jinja2.StrictUndefined,
@@ -233,6 +245,9 @@ class Dashboard:
             values = session_page.session(reader, session, query.page, state, self._prices, whole=alone)
         if values is None:
             raise _RefusedError(404, "No request of this session is on record.")
+        turn, against = (_number(query.others.get(name, "")) for name in ("turn", "against"))
+        held = [] if alone else state.held
+        values["conversation"] = conversation.shown(held, values["turns"], turn, against)
         style = self._files["style.css"].decode() if alone else None
         reply = self._html(
             "session.html",
@@ -276,6 +291,11 @@ class Dashboard:
             now=now_of(state), query=asked, link=asked.link, times=TIMES, when=when, status=status, **values
         )
         return _reply(status, "text/html; charset=utf-8", page.encode(errors="replace"))
+
+
+def _number(written: str) -> int | None:
+    """None where it is none."""
+    return int(written) if written.isascii() and written.isdigit() and len(written) < 9 else None
 
 
 def policy_of_style(style: str) -> str:

@@ -3,9 +3,9 @@
 `figures` gives what data.json holds: moments are ISO 8601 in UTC, money is USD. All else is made from that.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import pairwise
 from pathlib import PurePath
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -14,7 +14,7 @@ import msgspec
 
 from signalbox.anthropic.api import TOKEN_FIELDS
 from signalbox.config.rules import Week
-from signalbox.record.queries import Filter, LedgerReader, Totals, midnights
+from signalbox.record.queries import Filter, LedgerReader, Totals, added, midnights, rounded
 from signalbox.routing.budget import period
 from signalbox.ui import format
 from signalbox.ui.charts import Axis, Chart, Series, Span, bars, lines, shares
@@ -28,6 +28,7 @@ COMPARED = 4
 """Weeks that are drawn against each other."""
 MODELS = 6
 """Models with a colour of their own; the rest is `other`."""
+_BEGINNING, _END = datetime(1970, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
 SUMS = ("requests", "errors", *TOKEN_FIELDS, "cost", "list_cost", "saved", "cache_hit")
 
 PALETTE = ("c0", "c1", "c2", "c3", "c4", "c5", "c6")
@@ -52,47 +53,63 @@ def figures(reader: LedgerReader, which: Filter, week: Week, now: datetime) -> d
     """All that data.json holds but `now`."""
     zone = zone_of(week)
     local = now.astimezone(zone)
-    step = timedelta(minutes=MINUTES)
+    hour, step = timedelta(hours=1), timedelta(minutes=MINUTES)
     recent = _edges(_floor(now, step) + step - RECENT, step, RECENT // step)
-    hour = timedelta(hours=1)
     hours = _edges(local.replace(minute=0, second=0, microsecond=0) - 23 * hour, hour, 24)
-    days = midnights(local - timedelta(days=DAYS - 1), local)
-    parts = _week_parts(week, now)
     last_day = max(filter(None, (which.since, now - timedelta(days=1))))
     by_model = reader.grouped_series(which, hours, "model")
     latency = reader.grouped_latency(msgspec.structs.replace(which, since=last_day), "provider")
-    in_weeks = reader.series(which, parts)
-    weeks = [in_weeks[number : number + 7] for number in range(0, len(in_weeks), 7)]
+    days, parts = midnights(local - timedelta(days=DAYS - 1), local), _week_parts(week, now)
+    course = _Course(reader, which, [*days, *parts])
     return {
-        "totals": _sums(reader.totals(which)),
+        "totals": _sums(added(course.by_provider.values())),
         "providers": [
             {
-                "provider": name,
+                "provider": name or "",
                 **_sums(sums),
                 "first_byte_p50_ms": latency[name].first_byte_median_ms if name in latency else None,
                 "first_byte_p95_ms": latency[name].first_byte_p95_ms if name in latency else None,
             }
-            for name, sums in reader.grouped(which, "provider").items()
+            for name, sums in course.by_provider.items()
         ],
-        "recent": _course(recent, reader.series(which, recent)),
+        "recent": _told(recent, reader.series(which, recent)),
         "hours": [
             {"start": _utc(start), **_sums(added(models.values())), "models": _by_model(models)}
             for start, models in zip(hours, by_model, strict=False)
         ],
         "days": [
             {"date": start.date().isoformat(), **one}
-            for start, one in zip(days, _course(days, reader.series(which, days)), strict=False)
+            for start, one in zip(days, _told(days, course.between(days)), strict=False)
         ],
-        "weeks": [
-            {
-                "start": _utc(parts[7 * number]),
-                "end": _utc(parts[7 * number + 7]),
-                **_sums(added(one)),
-                "days": _course(parts[7 * number :], one),
-            }
-            for number, one in enumerate(weeks)
-        ],
+        "weeks": [_week(parts[number : number + 8], course) for number in range(0, len(parts) - 1, 7)],
     }
+
+
+class _Course:
+    """All requests by provider and by the parts of time between some edges. The ledger is read once."""
+
+    def __init__(self, reader: LedgerReader, which: Filter, edges: Iterable[datetime]) -> None:
+        self._edges = [_BEGINNING, *sorted({edge.astimezone(UTC) for edge in edges}), _END]
+        self._parts = reader.grouped_series(which, self._edges, "provider")
+        names = {name for part in self._parts for name in part}
+        sums = {name: added(part[name] for part in self._parts if name in part) for name in names}
+        order = sorted(sums, key=lambda name: (-sums[name].requests, name or ""))
+        self.by_provider = {name: sums[name] for name in order}
+
+    def between(self, edges: Sequence[datetime]) -> list[Totals]:
+        """The sums between two neighbours of these edges, which are some of those that it was made with."""
+        places = [self._edges.index(edge) for edge in edges]
+        return [
+            added(one for part in self._parts[begin:end] for one in part.values())
+            for begin, end in pairwise(places)
+        ]
+
+
+def _week(edges: Sequence[datetime], course: _Course) -> dict[str, Any]:
+    """`edges` of its seven days."""
+    days = course.between(edges)
+    sums = _sums(added(days))
+    return {"start": _utc(edges[0]), "end": _utc(edges[-1]), **sums, "days": _told(edges, days)}
 
 
 def _floor(moment: datetime, step: timedelta) -> datetime:
@@ -121,35 +138,12 @@ def _week_parts(week: Week, now: datetime) -> list[datetime]:
     return [*edges, running.end]
 
 
-def added(parts: Iterable[Totals]) -> Totals:
-    """Sums of sums; `cache_hit` anew."""
-    found = list(parts)
-    tokens = {name: sum(getattr(one, name) for one in found) for name in TOKEN_FIELDS}
-    read = tokens["cache_read_input_tokens"]
-    seen = read + tokens["input_tokens"] + tokens["cache_creation_input_tokens"]
-    return Totals(
-        requests=sum(one.requests for one in found),
-        errors=sum(one.errors for one in found),
-        cancelled=sum(one.cancelled for one in found),
-        unpriced=sum(one.unpriced for one in found),
-        **tokens,
-        cost=_added_money(one.cost for one in found),
-        list_cost=_added_money(one.list_cost for one in found),
-        saved=_added_money(one.saved for one in found),
-        cache_hit=round(100 * read / seen) if seen else None,
-    )
-
-
-def _added_money(amounts: Iterable[float | None]) -> float | None:
-    known = [amount for amount in amounts if amount is not None]
-    return round(math.fsum(known), 6) if known else None
-
-
 def _sums(totals: Totals) -> dict[str, Any]:
-    return {name: getattr(totals, name) for name in (*SUMS, "cancelled", "unpriced")}
+    told = rounded(totals)
+    return {name: getattr(told, name) for name in (*SUMS, "cancelled", "unpriced")}
 
 
-def _course(edges: Sequence[datetime], parts: Sequence[Totals]) -> list[dict[str, Any]]:
+def _told(edges: Sequence[datetime], parts: Sequence[Totals]) -> list[dict[str, Any]]:
     return [{"start": _utc(start), **_sums(one)} for start, one in zip(edges, parts, strict=False)]
 
 

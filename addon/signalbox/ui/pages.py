@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from signalbox.routing.work import in_short_turns, without_collector
+
 PLAIN = "text/plain; charset=utf-8"
 JSON = "application/json"
 
@@ -44,6 +46,12 @@ class PageThreads:
             return PageResponse(503, b"Too many pages are asked for at a time.\n")
         self._pending += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, page, *arguments)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, _made, page, *arguments)
         finally:
             self._pending -= 1
+
+
+def _made(page: Callable[..., PageResponse], *arguments: Any) -> PageResponse:
+    """Streams that run beside it are hardly held up."""
+    with without_collector(), in_short_turns():
+        return page(*arguments)

@@ -78,8 +78,8 @@ def csv_of(reader: LedgerReader, which: Filter, page: int | None) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180
     writer.writerow(column.name for column in REQUESTS.c)
-    for row in reader.requests(which, limit=limit, offset=offset):
-        writer.writerow(_cells(row.values()))
+    for row in reader.each_request(which, limit=limit, offset=offset):
+        writer.writerow(_cells(row))
     return text.getvalue().encode(errors="replace")
 
 

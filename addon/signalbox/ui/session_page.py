@@ -142,7 +142,8 @@ def session(
     rows = [dict(row) for row in found]
     agents = reader.agents([row["id"] for row in rows])
     zone = overview.zone_of(state.rules.week)
-    turns = _turns(rows, agents, reader.blocks([row["id"] for row in rows]), state, prices)
+    blocks = reader.blocks([row["id"] for row in rows])
+    turns = _turns(rows, agents, blocks, state, prices, (number - 1) * limit + 1)
     axis = TimeAxis([(row["ts"], row["ts"] + row["latency_ms"]) for row in rows])
     costs = [turn["miss_cost"] for turn in turns if turn["miss_cost"] is not None]
     return {
@@ -170,12 +171,13 @@ def _turns(
     blocks: Mapping[Any, Sequence[Block]],
     state: "State",
     prices: PriceTable,
+    first: int,
 ) -> list[dict[str, Any]]:
     names = _agent_names(rows, agents)
     most = max((overview.all_tokens(row) for row in rows), default=0)
     before: dict[str, Mapping[str, Any]] = {}
     turns = []
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(rows, first):
         agent = names[row["id"]]
         previous = before.get(agent)
         grew = _grew(blocks.get(previous["id"]) if previous else None, blocks.get(row["id"]))

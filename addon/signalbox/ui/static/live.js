@@ -18,7 +18,7 @@
     const selection = document.getSelection();
     const selects = selection && !selection.isCollapsed && part.contains(selection.anchorNode);
     const active = document.activeElement;
-    return selects || (part.contains(active) && active.matches("input"));
+    return selects || (part.contains(active) && active.matches("input, select"));
   };
 
   const replace = (part, page) => {

@@ -1,0 +1,105 @@
+"""What was said in a session while its flows are held: the conversation of a turn, and how two differ."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import msgspec
+
+from signalbox.inspect.answers import answer_of, answer_text
+from signalbox.inspect.requests import messages_request
+
+if TYPE_CHECKING:
+    from signalbox.inspect.recorded import HeldTurn
+
+MOST = 200_000
+"""Characters of a conversation that are shown: its end."""
+MOST_LINES = 2000
+"""Lines of each side that are compared, from the first that differs."""
+AROUND = 3
+"""Lines that are shown before and after a difference."""
+
+type Kind = Literal["same", "ins", "del", "gap"]
+
+
+class Line(NamedTuple):
+    kind: Kind
+    text: str
+
+
+class Conversation(NamedTuple):
+    turns: Sequence[int]
+    """Whose flows are held."""
+    turn: int
+    text: str
+    cut: bool
+    """Whether the beginning of the text is left out."""
+    against: int | None
+    diff: Sequence[Line]
+
+
+def shown(
+    held: Sequence["HeldTurn"], turns: Sequence[Mapping[str, Any]], turn: int | None, against: int | None
+) -> Conversation | None:
+    """The conversation up to and with `turn` (the latest of the main agent by itself), and what it has that
+    `against` has not, and the other way round. None where no flow of these turns is held."""
+    numbers = {row["request_id"]: row["turn"] for row in turns if row["request_id"]}
+    by_turn = {numbers[one.request_id]: one for one in held if one.request_id in numbers}
+    if not by_turn:
+        return None
+    main = [row["turn"] for row in turns if row["who"] == "main" and row["turn"] in by_turn]
+    chosen: int = turn if turn is not None and turn in by_turn else max(main or by_turn)
+    lines = list(_lines(by_turn[chosen]))
+    text = "\n".join(lines)
+    other = list(_lines(by_turn[against])) if against in by_turn and against != chosen else None
+    return Conversation(
+        turns=sorted(by_turn),
+        turn=chosen,
+        text=text[-MOST:],
+        cut=len(text) > MOST,
+        against=against if other is not None else None,
+        diff=list(difference(other, lines)) if other is not None else [],
+    )
+
+
+def _lines(one: "HeldTurn") -> Iterator[str]:
+    """The request as mitmweb's view shows it, and the answer to it."""
+    try:
+        body = msgspec.json.decode(one.request)
+        said = "\n".join(messages_request(body)) if isinstance(body, dict) else "(not a request)"
+    except Exception:  # of broken data: the answer is shown all the same
+        said = "(the request cannot be read)"
+    try:
+        answer = "\n".join(answer_text(answer_of(one.answer)))
+    except Exception:
+        answer = "(the answer cannot be read)"
+    yield from said.splitlines()
+    yield from ("", "Answer")
+    yield from answer.splitlines()
+
+
+def difference(before: Sequence[str], after: Sequence[str]) -> Iterator[Line]:
+    """Lines that one has and the other has not, with some around them. Conversations mostly grow at their
+    end: what both begin with is not compared again."""
+    same = 0
+    while same < min(len(before), len(after)) and before[same] == after[same]:
+        same += 1
+    old, new = before[same : same + MOST_LINES], after[same : same + MOST_LINES]
+    if not old and not new:
+        return
+    if same > AROUND:
+        yield Line("gap", f"{same - AROUND:,} lines that are the same")
+    yield from (Line("same", line) for line in after[max(same - AROUND, 0) : same])
+    matcher = difflib.SequenceMatcher(None, old, new, autojunk=True)
+    for number, group in enumerate(matcher.get_grouped_opcodes(AROUND)):
+        if number:
+            yield Line("gap", "lines that are the same")
+        for tag, i, j, k, m in group:
+            if tag == "equal":
+                yield from (Line("same", line) for line in old[i:j])
+            else:
+                yield from (Line("del", line) for line in old[i:j])
+                yield from (Line("ins", line) for line in new[k:m])
+    left = max(len(before) - same, len(after) - same) - MOST_LINES
+    if left > 0:
+        yield Line("gap", f"{left:,} more lines that were not compared")
