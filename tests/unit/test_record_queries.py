@@ -141,6 +141,12 @@ def test_totals_add_up_tokens_cost_and_what_was_saved(ledger):
     )
 
 
+def test_sums_may_be_larger_than_any_count_of_one_request(written):
+    most = 2**31 - 1
+    ledger = written([entry(input_tokens=most, cache_read_input_tokens=most)] * 3)
+    assert ledger.totals().input_tokens == ledger.totals().cache_read_input_tokens == 3 * most
+
+
 def test_what_is_not_known_of_any_request_is_null_and_not_zero(ledger):
     totals = ledger.totals(Filter(session="s2"))
     assert (totals.cost, totals.list_cost, totals.saved, totals.cache_hit) == (None, None, None, None)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 from sqlalchemy import (
     URL,
+    BigInteger,
     ColumnElement,
     Connection,
     Engine,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     Integer,
     Row,
     RowMapping,
+    Select,
     String,
     and_,
     case,
@@ -428,7 +430,10 @@ class LedgerReader:
             func.count().label("requests"),
             _number(columns.status == "error").label("errors"),
             _number(columns.status == "cancelled").label("cancelled"),
-            *(cast(func.coalesce(func.sum(columns[name]), 0), Integer).label(name) for name in TOKEN_FIELDS),
+            *(
+                cast(func.coalesce(func.sum(columns[name]), 0), BigInteger).label(name)
+                for name in TOKEN_FIELDS
+            ),
             func.sum(columns.cost).label("cost"),
             func.sum(columns.list_cost).label("list_cost"),
             func.sum(columns.list_cost - columns.cost).label("saved"),
@@ -482,30 +487,45 @@ class LedgerReader:
         columns = self._requests.c
         found: dict[str | None, dict[str, int]] = {}
         measured = {"": columns.latency_ms} | ({"first_byte_": columns.first_byte_ms} if first_byte else {})
+        is_server = self._connection.dialect.name == "postgresql"
         for prefix, column in measured.items():
-            ranked = (
-                select(
-                    key.label("key"),
-                    column.label("value"),
-                    func.row_number().over(partition_by=key, order_by=column).label("rank"),
-                    func.count().over(partition_by=key).label("number"),
-                )
-                .where(*self._where(which), column.is_not(None))
-                .select_from(self._requests)
-                .subquery()
-            ).c
-            is_middle = or_(ranked.rank == (ranked.number + 1) // 2, ranked.rank == (ranked.number + 2) // 2)
-            is_95th = ranked.rank == (ranked.number * 95 + 99) // 100
-            query = select(
-                ranked.key,
-                func.avg(case((is_middle, cast(ranked.value, Float)))),
-                func.max(case((is_95th, ranked.value))),
-            ).group_by(ranked.key)
+            query = self._percentiles(which, key, column) if is_server else self._ranks(which, key, column)
             for group, median, p95 in self._connection.execute(query):
                 found.setdefault(group, {}).update(
                     {f"{prefix}median_ms": round(median), f"{prefix}p95_ms": p95}
                 )
         return {group: Latency(**values) for group, values in found.items()}
+
+    def _percentiles(
+        self, which: Filter, key: ColumnElement[Any], column: ColumnElement[int]
+    ) -> Select[tuple[Any, float, int]]:
+        median = func.percentile_cont(0.5).within_group(column)
+        p95 = func.percentile_disc(0.95).within_group(column)
+        query = select(key, median, p95).select_from(self._requests)
+        return query.where(*self._where(which), column.is_not(None)).group_by(key)
+
+    def _ranks(
+        self, which: Filter, key: ColumnElement[Any], column: ColumnElement[int]
+    ) -> Select[tuple[Any, float, int]]:
+        """The same without functions for it, which SQLite has not."""
+        ranked = (
+            select(
+                key.label("key"),
+                column.label("value"),
+                func.row_number().over(partition_by=key, order_by=column).label("rank"),
+                func.count().over(partition_by=key).label("number"),
+            )
+            .where(*self._where(which), column.is_not(None))
+            .select_from(self._requests)
+            .subquery()
+        ).c
+        is_middle = or_(ranked.rank == (ranked.number + 1) // 2, ranked.rank == (ranked.number + 2) // 2)
+        is_95th = ranked.rank == (ranked.number * 95 + 99) // 100
+        return select(
+            ranked.key,
+            func.avg(case((is_middle, cast(ranked.value, Float)))),
+            func.max(case((is_95th, ranked.value))),
+        ).group_by(ranked.key)
 
     def _key(self, by: By) -> ColumnElement[Any]:
         columns = self._requests.c
