@@ -19,10 +19,10 @@ from tests.support.ledger import record
 
 NOON = datetime(2026, 11, 19, 12, tzinfo=UTC)
 TABLE = """\
-model       requests  errors  cancelled  input  output  cache write  cache read  cache hit     cost     list    saved  median     p95
-glm-4.7            3       1          1   1.3k     930          200        1.0M       100%  $0.0125  $0.5000  $0.4880   412ms  3421ms
-[bold]\\x1b         1       0          0      5       7            0           0         0%        —        —        —   100ms   100ms
-total              4       1          1   1.3k     937          200        1.0M       100%  $0.0125  $0.5000  $0.4880   362ms  3421ms
+model       requests  errors  cancelled  input  output  cache write  cache read  cache hit     cost  list price    saved  median     p95
+glm-4.7            3       1          1   1.3k     930          200        1.0M       100%  $0.0125     $0.5000  $0.4880   412ms  3421ms
+[bold]\\x1b         1       0          0      5       7            0           0         0%        —           —        —   100ms   100ms
+total              4       1          1   1.3k     937          200        1.0M       100%  $0.0125     $0.5000  $0.4880   362ms  3421ms
 Requests without a known price, which the cost leaves out: 1
 """  # noqa: E501
 
@@ -76,6 +76,13 @@ def test_a_pipe_gets_a_plain_table(state):
     result = stats(state)
     assert [line.rstrip() for line in result.stdout.splitlines()] == TABLE.splitlines()
     assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_large_sums_have_no_hundredths_of_a_cent_and_a_loss_has_its_sign(tmp_path):
+    record(tmp_path, [entry(cost=12345.6789, list_cost=12300.0, input_tokens=1)])
+    table = stats(tmp_path).stdout
+    assert "$12,345.68" in table
+    assert "-$45.68" in table
 
 
 def test_a_terminal_gets_a_table_that_no_name_breaks_out_of(state, monkeypatch):

@@ -44,7 +44,7 @@ HEADINGS = {
     "cache_read_input_tokens": "cache read",
     "cache_hit": "cache hit",
     "cost": "cost",
-    "list_cost": "list",
+    "list_cost": "list price",
     "saved": "saved",
     "median_ms": "median",
     "p95_ms": "p95",
@@ -176,7 +176,8 @@ def _cell(name: str, value: float | None) -> str:
     if value is None:
         return "—"
     if name in ("cost", "list_cost", "saved"):
-        return f"{'-' if value < 0 else ''}${abs(value):.4f}"
+        dollars = f"${abs(value):,.2f}" if abs(value) >= 10 else f"${abs(value):.4f}"
+        return f"-{dollars}" if value < 0 else dollars
     if name.endswith("_tokens"):
         return count(int(value))
     return f"{value}{'ms' if name.endswith('_ms') else '%' if name == 'cache_hit' else ''}"
