@@ -8,6 +8,7 @@ bin := if os_family() == "windows" { ".venv\\Scripts\\" } else { ".venv/bin/" }
 python := if os_family() == "windows" { "python" } else { "python3" }
 start := bin + "python -m signalbox.cli.start " + bin
 router := "-s addon/router.py --mode reverse:https://api.anthropic.com@127.0.0.1:" + port
+columns := "--set web_columns=icon --set web_columns=path --set web_columns=comment --set web_columns=status --set web_columns=time"
 schema := "addon/rules.schema.json"
 parallel := "-n auto --dist loadfile --no-loadscope-reorder"
 
@@ -23,7 +24,7 @@ run *args: _env
 # The same in mitmweb, with its pages on 127.0.0.1:8081
 [no-exit-message]
 web *args: _env
-    @{{start}}mitmweb {{router}} --web-port {{web_port}} {{args}}
+    @{{start}}mitmweb {{router}} --web-port {{web_port}} {{columns}} {{args}}
 
 # The same as run, restarted when the code changes
 [no-exit-message]

@@ -241,7 +241,7 @@ def test_a_streamed_answer_is_put_together():
     for line in ("model: glm-4.7", "Two files", "thinking, signed", "    Let me see.", "    path: /a.py"):
         assert line in text.splitlines()
     assert "call Read toolu_1" in text
-    assert "output_tokens 17" in text
+    assert "usage: input 120, cache write 30, cache read 500, output 17" in text.splitlines()
     assert "$0.0123" in text
     assert "Odd events" not in text
 

@@ -51,6 +51,7 @@ def annotate_attempt(flow: http.HTTPFlow, exchange: Exchange) -> None:
         "changes": [_text(change) for change in (outgoing.changes if outgoing is not None else ())],
         "conditions": [] if exchange.rule is None else conditions(exchange.rule.match),
         "skipped": [_text(_skip(skip)) for skip in exchange.skipped],
+        "failed": [_text(_failed(one)) for one in exchange.attempts[:-1]],
         "masked": exchange.rules.inspect.secrets == "mask",
         **dict.fromkeys(TOKEN_FIELDS, 0),
         "cost": None,
@@ -102,6 +103,12 @@ def _marker(exchange: Exchange, entry: Entry) -> str:
         return AFTER_FAILOVER
     is_spent = any(skip.reason.partition(":")[0] in ("quota", "budget") for skip in exchange.skipped)
     return REDIRECTED if is_spent else ""
+
+
+def _failed(attempt: Attempt) -> str:
+    """`zai/glm-4.7: 529, overloaded_error: the service is overloaded`."""
+    target = "/".join(filter(None, (attempt.provider.shown, attempt.model)))
+    return f"{target}: {', '.join(filter(None, (attempt.label, attempt.detail)))}"
 
 
 def _skip(skip: Skip) -> str:

@@ -29,6 +29,13 @@ type Lines = Iterator[str]
 
 PEEK = 4_096
 """Bytes by which a protocol is told."""
+COUNTS = {
+    "input_tokens": "input",
+    "output_tokens": "output",
+    "cache_read_input_tokens": "cache read",
+    "cache_creation_input_tokens": "cache write",
+}
+"""What the Messages API's counts of tokens are called in a line."""
 ODD_SHOWN = 20
 """Odd events that are shown."""
 
@@ -324,8 +331,10 @@ def answer_text(answer: Assembled, cost: float | None = None) -> Lines:
         yield f"stop reason: {answer.stop or '(none)'}"
     elif not answer.errors:
         yield "(not over)"
-    if answer.usage or cost is not None:
-        yield f"usage: {_usage(answer.usage, cost)}"
+    if used := _usage(answer.usage):
+        yield f"usage: {used}"
+    if cost is not None:
+        yield f"cost: ${cost:.4f}"
     for block in answer.blocks:
         yield ""
         yield from _block_text(block)
@@ -334,9 +343,10 @@ def answer_text(answer: Assembled, cost: float | None = None) -> Lines:
     yield from section("Odd events", (line for text in lines for line in indented(text)))
 
 
-def _usage(usage: dict[str, Any], cost: float | None) -> str:
-    counts = [f"{name} {count:,}" for name, count in usage.items() if isinstance(count, int)]
-    return ", ".join([*counts, *([f"${cost:.4f}"] if cost is not None else [])])
+def _usage(usage: dict[str, Any]) -> str:
+    """`input 492, cache read 17,920, output 391`: counts that are not zero, other names as they came."""
+    counts = {COUNTS.get(name, name): count for name, count in usage.items() if isinstance(count, int)}
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
 
 
 def _block_text(block: Block) -> Lines:

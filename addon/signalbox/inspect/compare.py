@@ -11,6 +11,8 @@ from signalbox.inspect.recorded import text_of, usage_of
 from signalbox.record.console import count, name, snippet
 
 UNKNOWN = "?"
+LINE = 32
+"""Characters of an answer's first line, so that both stand in a pane of mitmweb."""
 
 
 class Answered(NamedTuple):
@@ -38,8 +40,12 @@ def answered(flow: http.HTTPFlow) -> Answered:
         _time(flow),
         f"{count(usage.total_input)}→{count(usage.output_tokens)}" if used else UNKNOWN,
         f"${cost:.4f}" if isinstance(cost, float | int) else UNKNOWN,
-        snippet(next((line for line in text_of(flow).splitlines() if line.strip()), "")),
+        _folded(snippet(next((line for line in text_of(flow).splitlines() if line.strip()), ""))),
     )
+
+
+def _folded(line: str) -> str:
+    return line if len(line) <= LINE else f"{line[: LINE - 1]}…"
 
 
 def _time(flow: http.HTTPFlow) -> str:

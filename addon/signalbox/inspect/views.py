@@ -92,6 +92,8 @@ def _why(values: Mapping[str, Any]) -> Iterator[str]:
     yield from indented(f"rule {values['rule']}" + (f": {held}" if held else ""))
     if values.get("reason") != f"rule:{values['rule']}":
         yield from indented(f"reason {values.get('reason')}")
+    for number, failed in enumerate(items(values.get("failed")), 1):
+        yield from indented(f"attempt {number} failed: {failed}")
     yield from indented(f"attempt {values.get('attempt')} at {values.get('provider')}")
     for skipped in items(values.get("skipped")):
         yield from indented(f"skipped {skipped}")
