@@ -562,8 +562,15 @@ class PlayedRouter:
     def run_hook(self, hook: commands.StartHook) -> None:
         if self._broken is not None and self._broken[0] == hook.name:
             (_, self.clock.failure), self._broken = self._broken, None
-        handler = getattr(self._hooks, hook.name, None)
-        result = handler(*hook.args()) if handler is not None else None
+        stores = self.app.stores
+        match hook.name:  # as `router.py` has them
+            case "signalbox_refresh":
+                result = stores.refresh(self.app.exchanges[hook.args()[0]].rules)
+            case "signalbox_learned":
+                result = stores.provenance.written()
+            case name:
+                handler = getattr(self._hooks, name, None)
+                result = handler(*hook.args()) if handler is not None else None
         if inspect.isawaitable(result):
             asyncio.run(_finished(result))
 
