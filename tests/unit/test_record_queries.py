@@ -310,6 +310,18 @@ def test_one_reading_sees_one_moment_while_a_router_writes(written):
     assert first.totals() == before
 
 
+def test_a_ledger_that_was_begun_anew_is_read_next(tmp_path, source):
+    record(tmp_path, ENTRIES)
+    with source.open() as ledger:
+        assert ledger.count() == 4
+    (tmp_path / FILE).rename(tmp_path / f"{FILE}.broken")
+    for suffix in ("-wal", "-shm"):
+        (tmp_path / f"{FILE}{suffix}").unlink(missing_ok=True)
+    record(tmp_path, ENTRIES[:1])
+    with source.open() as ledger:
+        assert ledger.count() == 1
+
+
 def test_a_damaged_ledger_is_an_error_that_gives_the_reason(tmp_path, source):
     (tmp_path / FILE).write_bytes(b"no database" * 1000)
     with pytest.raises(DatabaseError, match=r"^file is not a database$"), source.open():

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import msgspec
@@ -38,6 +39,7 @@ from sqlalchemy import (
     or_,
     select,
 )
+from sqlalchemy.pool import NullPool
 
 from signalbox import database
 from signalbox.anthropic.api import TOKEN_FIELDS
@@ -151,6 +153,8 @@ class LedgerSource:
             self._file = Path(location.database or FILE)
         self._location = location
         self._engine: Engine | None = None
+        self._lock = Lock()
+        """Of `_engine`, which is made at first use: the driver of PostgreSQL may be missing."""
 
     @contextmanager
     def open(self) -> Iterator["LedgerReader"]:
@@ -179,9 +183,11 @@ class LedgerSource:
             with _nothing() as connection:
                 yield connection
             return
-        if self._engine is None:
-            self._engine = _file_engine(self._file) if self._file else _server_engine(self._location)
-        with self._engine.connect() as connection, connection.begin():
+        with self._lock:
+            if self._engine is None:
+                self._engine = _file_engine(self._file) if self._file else _server_engine(self._location)
+            engine = self._engine
+        with engine.connect() as connection, connection.begin():
             if inspect(connection).has_table(REQUESTS.name):
                 yield connection
                 return
@@ -194,6 +200,7 @@ def _file_engine(file: Path) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=file.resolve().as_uri(), query=read_only),
         connect_args={"timeout": _LOCK_TIMEOUT},
+        poolclass=NullPool,  # a router may set a damaged file aside, and begin another of that name
     )
 
     @event.listens_for(engine, "begin")
