@@ -91,7 +91,7 @@ class Bench:
                         answer = line.ask(requests[place.target.name], 3)
                         self.note(Figure(f"first token, {size}", "ms"), place, answer.first * 1e3)
                     if place.process and size == "2 KB":
-                        spent = (place.process.cpu() - before) / repeats
+                        spent = (place.process.settled_cpu() - before) / repeats
                         self.note(Figure("processor time per 2 KB request", "ms"), place, spent * 1e3)
                 finally:
                     line.close()
@@ -197,15 +197,18 @@ class Bench:
 
 @contextmanager
 def places(folder: Path) -> Iterator[list[Place]]:
-    """Everything that is compared, ready."""
+    """Everything that is compared, ready. Each target has a router of its own: what one records after its
+    answers must not be measured as another's."""
     with ExitStack() as running:
         upstream = running.enter_context(processes.provider(folder))
         bare = running.enter_context(processes.bare(folder, upstream.port))
-        router = running.enter_context(processes.router(folder, upstream.port))
+        routers = {
+            name: running.enter_context(processes.router(folder, upstream.port, name=name)) for name in ROUTED
+        }
         yield [
             Place(Target("direct", upstream.port, "bench-direct"), None),
             Place(Target(BASE, bare.port, "bench-bare"), bare),
-            *(Place(Target(name, router.port, f"bench-{name}"), router) for name in ROUTED),
+            *(Place(Target(name, one.port, f"bench-{name}"), one) for name, one in routers.items()),
         ]
 
 

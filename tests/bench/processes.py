@@ -12,6 +12,10 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[2]
 READY = 60.0
 """Seconds that a process has to start."""
+QUIET = 0.3
+"""Seconds in which a process does next to nothing: longer than the ledger waits for more to write."""
+SETTLING = 3.0
+"""Seconds for which that is waited for."""
 RULES = """
 providers:
   pass: {{url: "{url}", auth: client}}
@@ -40,6 +44,17 @@ class Process:
             spent = [int(task.read_text().split()[0]) for task in self._proc.glob("task/*/schedstat")]
             return sum(spent) / 1e9
         return 0.0
+
+    def settled_cpu(self) -> float:
+        """The same, once it does next to nothing: what an answer costs after its last byte counts."""
+        before, end = self.cpu(), time.monotonic() + SETTLING
+        while time.monotonic() < end:
+            time.sleep(QUIET)
+            now = self.cpu()
+            if now - before < QUIET / 50:
+                return now
+            before = now
+        return before
 
     def rss(self) -> float:
         """MiB of memory in use."""
