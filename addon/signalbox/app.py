@@ -32,6 +32,7 @@ from signalbox.inspect.recorded import held_turns
 from signalbox.inspect.retention import Retention
 from signalbox.proxy import setup
 from signalbox.proxy.dispatch import Services
+from signalbox.proxy.early_connection import LikelyProviders
 from signalbox.proxy.reload_guard import ReloadGuard
 from signalbox.proxy.replay import Replay
 from signalbox.proxy.stream import MAX_SILENCE
@@ -203,6 +204,7 @@ class App:
         self.failed_open_at: float | None = None
         """When, on the monotonic clock, a request was last let through unrouted after an error."""
         self.prices = shipped()
+        self.likely = LikelyProviders()
         self.metrics = Metrics()
         self._page_threads = pages.PageThreads("pages")
         self._summary_threads = pages.PageThreads("summaries")

@@ -21,6 +21,7 @@ from mitmproxy.proxy.layers.http import (
 
 from signalbox.errors import log_error
 from signalbox.proxy import http1, quick_http1, upstream
+from signalbox.proxy.early_connection import OpenEarly
 from signalbox.proxy.stream import RoutedStream, Tick
 from signalbox.proxy.upstream import Commands
 
@@ -82,7 +83,16 @@ class RouterLayer(HttpLayer):
 
     def get_connection(self, command: GetHttpConnection, *, reuse: bool = True) -> Commands[None]:
         yield from self._close_stale(self.command_sources.get(command))
-        yield from super().get_connection(command, reuse=reuse)
+        if not isinstance(command, OpenEarly) or not self._may_answer(command):
+            yield from super().get_connection(command, reuse=reuse)
+
+    def _may_answer(self, command: GetHttpConnection) -> bool:
+        """Whether there is a connection for it, or will be."""
+        return any(
+            command.connection_spec_matches(connection)
+            and (connection in self.waiting_for_establishment or connection.connected)
+            for connection in self.connections
+        )
 
     def _close_stale(self, asker: layer.Layer | None) -> Commands[None]:
         """What was silent for long is not used again, unless another stream is waiting on it."""
@@ -100,6 +110,8 @@ class RouterLayer(HttpLayer):
         connection = command.connection
         if isinstance(connection, Server) and connection.via is None:
             self._activity[connection] = time.time()
+        if (waiting := self.waiting_for_establishment.get(connection)) is not None:
+            waiting[:] = [one for one in waiting if not isinstance(one, OpenEarly)]
         self._adopt(upstream.http_client(self, command.connection))
         if command.connection in self.waiting_for_establishment:
             yield from super().register_connection(command)

@@ -53,6 +53,7 @@ from signalbox.anthropic.errors import error_event, error_type, read_error
 from signalbox.errors import log_error, short_reason
 from signalbox.exchange import Exchange
 from signalbox.inspect.retention import StoredBody
+from signalbox.proxy.early_connection import is_incomplete
 from signalbox.proxy.fields import QuickHeaders
 from signalbox.proxy.headers import (
     LeakError,
@@ -399,14 +400,18 @@ class RoutedStream(HttpStream):
             yield from self._client_left(str(left))
 
     def _receive_body(self, event: events.Event) -> Commands[None]:
-        exchange, request = self.exchange, self.flow.request
+        exchange, request, is_opening = self.exchange, self.flow.request, False
         while not isinstance(event, RequestEndOfMessage):
             if isinstance(event, RequestData):
                 self.request_body_buf += event.data
-                if len(self.request_body_buf) > exchange.rules.body_limit:
+                received = len(self.request_body_buf)
+                if received > exchange.rules.body_limit:
                     exchange.refuse()
                     self.flow.response = too_large(exchange)
                     return
+                if not is_opening and is_incomplete(request, received):
+                    is_opening = True
+                    yield from self._call.open_early()
             event = yield from self.next()
         request.timestamp_end = time.time()
         request.data.content = bytes(self.request_body_buf)

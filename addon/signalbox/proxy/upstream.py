@@ -38,6 +38,7 @@ from mitmproxy.proxy.layers.http._events import ErrorCode
 
 from signalbox.errors import is_exhausted, short_reason
 from signalbox.proxy.connections import DirectConnectionHandler
+from signalbox.proxy.early_connection import Address, OpenEarly
 from signalbox.proxy.headers import invalid_head, not_an_answer
 from signalbox.proxy.http1 import UpstreamHttp1
 from signalbox.routing import outcome as outcomes
@@ -158,7 +159,21 @@ class UpstreamCall:
             failure = outcomes.CONNECT.because(short_reason(error or ""))
             raise AttemptFailed(failure, 502, f"could not be reached {where}: {failure.detail}")
         stream.context.server = flow.server_conn = self.server = connection
+        to = Address(flow.request.host, flow.request.port, flow.request.scheme)
+        if (exchange := stream.exchange).facts is not None:
+            stream.app.likely.note(self._listener, exchange.facts.conversation, to)
         self.is_reused = (connection.timestamp_start or asked) < asked
+
+    def open_early(self) -> Commands[None]:
+        """Begin to connect to where the session's last request went; the body of this one still comes."""
+        stream = self._stream
+        likely = stream.app.likely.of(self._listener, stream.flow.request, stream.exchange.rules)
+        if likely is not None and stream.flow.server_conn.via is None:
+            yield OpenEarly(likely)
+
+    @property
+    def _listener(self) -> int:
+        return int(self._stream.context.client.sockname[1])
 
     def _connected(
         self, command: GetHttpConnection, limit: float
