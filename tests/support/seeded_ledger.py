@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from sqlalchemy import create_engine, insert
 
 from signalbox.anthropic.api import TOKEN_FIELDS
 from signalbox.database import FILE
+from signalbox.record.prefixes import MESSAGES, SYSTEM, TOOLS, Block, Prefix
 from signalbox.record.tables import ATTEMPTS, PREFIXES, REQUESTS
 from tests.support.ledger import record
 
@@ -50,11 +52,14 @@ SECOND = {
 RULES = {"haiku": "background", "sonnet": "coding", "opus": "planning"}
 PROJECTS = ("/home/ada/signalbox", "/home/ada/website", "/home/ada/notes", "/home/ada/firmware")
 CLIENTS = (None, None, "laptop", "ci")
-CAUSES = ("expired", "tools", "system", "message 2", "provider", "model", "router", "unknown")
+DIGESTS = timedelta(days=1)
+"""For which digests of blocks are written."""
+PREFIX = ("ts", "session", "agent_id", "blocks")
+CAUSES = ("expired", "expired", "tools", "system", "message 2", "unknown")
 
 
 def rows(requests: int, now: datetime, days: int, seed: int = 7) -> list[dict[str, Any]]:
-    """Rows of `requests`, oldest first, each with its `attempt_rows`. The last session is going on."""
+    """Rows of `requests`, oldest first, each with its `attempt_rows`. The latest session is going on."""
     chance = random.Random(seed)
     made: list[dict[str, Any]] = []
     latest = True
@@ -67,13 +72,13 @@ def rows(requests: int, now: datetime, days: int, seed: int = 7) -> list[dict[st
 
 
 def _working_hour(chance: random.Random, now: datetime, days: int) -> datetime:
-    """Mostly by day, seldom at weekends, more of late."""
+    """Mostly in the ten hours of each day that end with this one, seldom on two days of seven."""
     while True:
         back = timedelta(days=days * chance.random() ** 1.3)
-        moment = now - back
-        is_likely = moment.weekday() < 5 or chance.random() < 0.25
-        if is_likely and (8 <= moment.hour <= 20 or chance.random() < 0.12) and back > timedelta(minutes=5):
-            return moment
+        works = back.days % 7 < 5 or chance.random() < 0.25
+        by_day = back.seconds < 10 * 3600 or chance.random() < 0.12
+        if works and by_day and back > timedelta(minutes=5):
+            return now - back
 
 
 def _session(chance: random.Random, begin: datetime, now: datetime, most: int) -> Iterator[dict[str, Any]]:
@@ -125,7 +130,9 @@ def _turn(
     first, second, agent = FIRST[tier], SECOND[tier], "subagent" if agent_id else "main"
     fails, moves = chance.random() < 0.012, chance.random() < 0.03
     chosen = second if moves else first
-    cause = chance.choice(CAUSES) if turn and chance.random() < 0.035 else None
+    cause = chance.choice(CAUSES) if turn and chance.random() < 0.025 else None
+    if moves and turn:
+        cause = "provider"
     tokens = (0, 0, 0, 0)
     if not fails:
         fresh, grew = chance.randrange(5, 400), chance.randrange(200, 4000)
@@ -164,12 +171,26 @@ def _turn(
         "stream": True,
         "http_status": code,
         "error_type": "overloaded_error" if fails else None,
+        "blocks": (turn, tier, turn + 1 if cause == "tools" else 0),
         "request_id": f"req_{chance.randrange(1 << 64):016x}",
         "list_cost": _cost(tokens, LIST[tier]),
         "cache_cause": cause,
         **shared,
     }
     return row | {"attempt_rows": attempts}, latency / 1000
+
+
+def _blocks(turn: int, tier: str, changed: int) -> bytes:
+    """Of a request that many turns into its conversation; `changed` is in the digests of its tools."""
+    tools = (Block(_digest(f"{tier} tool {number} {changed}"), 900, TOOLS) for number in range(18))
+    system = (Block(_digest(f"{tier} system {number}"), 4000, SYSTEM) for number in range(2))
+    messages = range(1 + 2 * turn)
+    said = (Block(_digest(f"{tier} message {number}"), 700, MESSAGES + number) for number in messages)
+    return Prefix((*tools, *system, *said)).packed()
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode(), digest_size=8).digest()
 
 
 def _attempt(
@@ -213,9 +234,9 @@ def seed(folder: Path, requests: int, now: datetime, days: int = 56) -> list[dic
         attempts += [
             {"request": number, "number": place, **one} for place, one in enumerate(row["attempt_rows"], 1)
         ]
-        prefixes.append(
-            {"request": number, "blocks": b"", **{n: row[n] for n in ("ts", "session", "agent_id")}}
-        )
+        if row["ts"] > (now - DIGESTS).timestamp() * 1000:
+            row["blocks"] = _blocks(*row["blocks"])
+            prefixes.append({"request": number, **{name: row[name] for name in PREFIX}})
     engine = create_engine(f"sqlite:///{folder / FILE}")
     with engine.begin() as connection:
         connection.execute(insert(REQUESTS), [{name: row[name] for name in columns} for row in made])
