@@ -25,7 +25,7 @@ from signalbox.background.sharing import LimitsSharing
 from signalbox.config.load import PROJECT, RulesError
 from signalbox.config.rules import Level, Provider, Rules, shown
 from signalbox.config.watch import Live
-from signalbox.database import shared_address
+from signalbox.database import shared_url
 from signalbox.errors import log_error
 from signalbox.exchange import Exchange, RequestKind
 from signalbox.inspect.recorded import held_turns
@@ -60,11 +60,11 @@ TASK_RETRY = 10.0
 """Seconds after which a background task that failed starts again."""
 CIRCUIT_OPEN = {"half-open": 0.5, "open": 1.0}
 FAIL_OPEN_SHOWN = 300.0
-"""Seconds for which a request let through unrouted keeps the status `degraded`."""
+"""Seconds for which the status stays `degraded` after a request was passed on unrouted."""
 
 
 class Stores:
-    """What belongs to one rules file and one state folder."""
+    """Everything that belongs to one rules file and one state folder."""
 
     def __init__(self, app: "App", rules: Path, state: Path) -> None:
         self.live = Live(rules, app.environ, log=_log)
@@ -89,7 +89,7 @@ class Stores:
         self.provenance: ProvenanceStore
         self.unsupported: UnsupportedStore
         self.key_valid: dict[str, bool] = {}
-        """By provider, whether it took the key of the last request."""
+        """By provider, whether it accepted the key of the last request."""
         self._state = state
 
     @property
@@ -116,13 +116,13 @@ class Stores:
         self.unsupported = UnsupportedStore(self._state)
 
     def _share(self, rules: Rules) -> None:
-        """Routers with one PostgreSQL share what they know (the contract, section 11)."""
-        url = shared_address(rules.ledger)
+        """Routers with the same PostgreSQL share their state (the contract, section 11)."""
+        url = shared_url(rules.ledger)
         self.provenance.follow(url)
         self.sharing.follow(url)
 
     def resume(self) -> None:
-        """Write again after `close`. Requests that were in flight keep the same stores."""
+        """Writes again after `close`. Requests in flight keep the same stores."""
         self.recorder.follow(self.rules)
 
     def close(self) -> None:
@@ -135,20 +135,20 @@ class Stores:
         self.unsupported.close()
 
     def services(self, kind: RequestKind) -> Services:
-        """What is needed to route a request of this kind."""
+        """The services that route a request of this kind."""
         health = self.provider_health if kind == "messages" else self.counting
         return Services(self.quota, self.sessions, health, self.provenance, self.unsupported)
 
     def answered(self, provider: str, status: int) -> None:
-        """Note what the status of an answer says about the key."""
+        """Notes whether the provider accepted the key, by the status of an answer."""
         if status < 500:
             self.key_valid[provider] = status not in (401, 403)
 
     def observe_head(self, exchange: Exchange, status: int, headers: Mapping[str, str]) -> None:
         """The head of an answer of any attempt has come; its headers may report quota.
 
-        count_tokens has limits of its own: that it is refused says nothing about messages. A refusal is
-        observed now, because the next attempt is chosen by it; else the client gets the head first.
+        count_tokens has limits of its own, so its refusals say nothing about messages. A refusal is observed
+        now, because the choice of the next attempt depends on it; otherwise the client gets the head first.
         """
         if exchange.provider is None or (exchange.kind != "messages" and status >= 400):
             return
@@ -161,8 +161,8 @@ class Stores:
             _call_soon(observe)
 
     def refresh(self, rules: Rules) -> Awaitable[None] | None:
-        """Read the files that decide about the next request, as far as they may have changed: the logins, and
-        the provenance of thinking blocks. None where there is nothing to wait for."""
+        """Reads what the next request depends on, if it may have changed: the logins, and the provenance of
+        thinking blocks. None if there is nothing to wait for."""
         if not rules.login_folders:
             return None if self.provenance.is_current else self.provenance.refreshed()
         return self._refresh(rules)
@@ -185,7 +185,7 @@ class Stores:
 
 class App:
     stores: Stores
-    """Of the files in force; before a start has succeeded, of those that failed."""
+    """The stores of the files in force; before a successful start, those of the files that failed."""
 
     def __init__(self, master: "Master", environ: Mapping[str, str] = os.environ) -> None:
         self.master = master
@@ -198,11 +198,11 @@ class App:
         """Request to the client's own `Host`, or `:authority`; mitmproxy replaces it by that of the reverse
         upstream before any hook (mitmproxy.md, 16)."""
         self.replays: WeakKeyDictionary[Any, Replay] = WeakKeyDictionary()
-        """Flow to the replay that it is."""
+        """By flow, the replay that made it."""
         self.closing = False
         """True during shutdown; errors from now on are recorded as cancelled (mitmproxy.md, 7)."""
         self.failed_open_at: float | None = None
-        """When, on the monotonic clock, a request was last let through unrouted after an error."""
+        """When, on the monotonic clock, a request was last passed on unrouted after an error."""
         self.prices = shipped()
         self.likely = LikelyProviders()
         self.metrics = Metrics()
@@ -231,8 +231,8 @@ class App:
         return self.stores.rules
 
     def open(self, rules: str, state: str) -> None:
-        """Start with these files, or go on with them if they are in force. Faults are logged as errors, which
-        is what ends a start (mitmproxy.md, 3)."""
+        """Starts with these files, or goes on if they are in force. Problems are logged as errors, which end
+        the start of mitmproxy (mitmproxy.md, 3)."""
         files = (
             Path(rules).expanduser() if rules else PROJECT / "rules.yaml",
             Path(state).expanduser() if state else Path(platformdirs.user_state_dir("signalbox")),
@@ -255,7 +255,7 @@ class App:
         self._resume()
 
     def _replace_stores(self, stores: Stores) -> None:
-        """Requests in flight end with the new ones; the old ones write no more."""
+        """Puts new stores in force. Requests in flight end with them; the old stores write no more."""
         self._stop_tasks()
         if self._files is not None:
             self.stores.close()
@@ -267,14 +267,14 @@ class App:
             self.run()
 
     def _resume(self) -> None:
-        """router.py was loaded again, and nothing has ended."""
+        """router.py was loaded again; the process goes on."""
         self.guard.active = False
         if self.closing:
             self.closing = False
             self.stores.resume()
 
     def run(self) -> None:
-        """Start the background tasks; mitmproxy accepts connections now."""
+        """Starts the background tasks. mitmproxy accepts connections now."""
         self._is_running = True
         if self._tasks is None and self._files is not None:
             self._tasks = asyncio.get_running_loop().create_task(self.stores.run_tasks())
@@ -283,7 +283,7 @@ class App:
                 log.info("%s", line)
 
     def close(self) -> None:
-        """router.py is taken away, or the process ends."""
+        """router.py is unloaded, or the process ends."""
         self._stop_tasks()
         self.guard.active = True
         self.closing = True
@@ -299,33 +299,33 @@ class App:
 
     @property
     def is_running(self) -> bool:
-        """Listeners are bound before mitmproxy has started everything that a request needs."""
+        """Whether mitmproxy has started. Listeners are bound before that."""
         return self._is_running
 
     @property
     def is_open(self) -> bool:
-        """Whether the user lets any machine in, with `block_private=false`."""
+        """Whether the user allows all machines, with `block_private=false`."""
         return self._block_private is False
 
     def admits(self, host: str) -> bool:
-        """Without clients in the rules only this machine may connect, wherever a listener is bound.
+        """Whether a peer may connect: without clients in the rules only this machine, whatever the listener.
 
-        mitmproxy's own `block_private` lets 100.64.0.0/10 through (mitmproxy.md, 8).
+        mitmproxy's own `block_private` allows 100.64.0.0/10 (mitmproxy.md, 8).
         """
         return bool(self.rules.clients) or self.may_use_any_host(host)
 
     def may_use_any_host(self, host: str) -> bool:
-        """Whether a peer may use a forward proxy for hosts where no client's secret is asked for."""
+        """Whether a peer may use a forward proxy for hosts that require no client's secret."""
         return self.is_open or is_loopback(host)
 
     def _restrict_to_loopback(self, rules: Rules) -> None:
         if self._block_private is None:
             self.master.options.update(block_private=not rules.clients)
 
-    # what hooks, pages and tasks ask
+    # for hooks, pages and tasks
 
     def client_ssl_context(self) -> ssl.SSLContext:
-        """For requests of our own: trusts what mitmproxy trusts as upstreams, by its options."""
+        """The TLS context for the router's own requests; see `tls.client_ssl_context`."""
         return client_ssl_context(self.master.options)
 
     def refusal(self, provider: Provider, model: str | None) -> tuple[str, str] | None:
@@ -334,7 +334,7 @@ class App:
         return refused or self.stores.provider_health.refusal(provider, model, time.monotonic())
 
     async def models_page(self, exchange: Exchange, upstream: Provider) -> bytes | ListResponse:
-        """`/v1/models` as a client asked for it, or how Anthropic refuses the client's credentials."""
+        """The answer to `/v1/models`, or Anthropic's refusal of the client's credentials."""
         _, _, query = exchange.path.partition("?")
         less_paging = model_page.less_paging(query)
         gathered = await self.stores.models.gather(exchange.rules, exchange.caller, upstream, less_paging)
@@ -417,8 +417,8 @@ class App:
 
 
 async def keep_running(tasks: Mapping[str, Callable[[], Awaitable[None]]], retry: float = TASK_RETRY) -> None:
-    """Run all until cancelled. A task that fails is logged and starts again after `retry` seconds; the others
-    go on meanwhile."""
+    """Runs all tasks until cancelled. A task that fails is logged and starts again after `retry` seconds; the
+    others are not affected."""
 
     async def run(name: str, task: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -434,7 +434,7 @@ async def keep_running(tasks: Mapping[str, Callable[[], Awaitable[None]]], retry
 
 
 def _call_soon(do: Callable[[], None]) -> None:
-    """Call it once the bytes at hand have been written; at once where no event loop runs."""
+    """Calls `do` after the bytes at hand are written; at once if no event loop runs."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:

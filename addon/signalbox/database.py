@@ -1,8 +1,8 @@
 """Connections to the database of the ledger, SQLite or PostgreSQL, as one thread uses them.
 
 `ledger` in the rules names it: a file in the state folder, or a PostgreSQL that many routers share. It may be
-away at any time: locked, full, restarted, or behind a network that hangs. Every error is a DatabaseError, and
-the next use connects again. A damaged SQLite file is set aside, and a new one is begun.
+unavailable at any time: locked, full, restarted, or behind a network that hangs. Every error is a
+DatabaseError, and the next use connects again. A damaged SQLite file is renamed, and a new one is made.
 """
 
 import os
@@ -39,7 +39,7 @@ from signalbox.config.rules import LedgerSettings
 
 FILE = "ledger.sqlite"
 LOCK_TIMEOUT = 2.0
-"""Seconds for which a write waits for another router's."""
+"""Seconds for which a write waits for another router."""
 CONNECT_TIMEOUT = 5
 """Seconds for PostgreSQL to answer a new connection."""
 STATEMENT_TIMEOUT = 20
@@ -59,7 +59,7 @@ class DatabaseError(Exception):
 
 
 class UnwritableError(DatabaseError):
-    """The database is there, and refuses these values."""
+    """The database is available, but refuses these values."""
 
 
 class Schema(NamedTuple):
@@ -82,7 +82,7 @@ def keys_table(tables: MetaData) -> Table:
 
 
 def shared_key(connection: Connection, keys: Table, name: str, own: bytes) -> bytes:
-    """The key of that name; `own` becomes it where there is none yet."""
+    """The key of that name; if there is none yet, it becomes `own`."""
     insert_into = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
     connection.execute(insert_into(keys).on_conflict_do_nothing(), [{"name": name, "key": own}])
     return bytes(connection.execute(select(keys.c.key).where(keys.c.name == name)).scalar_one())
@@ -92,7 +92,7 @@ def version_table(name: str, tables: MetaData) -> Table:
     return Table(name, tables, Column("number", Integer, nullable=False))
 
 
-def address(folder: Path, ledger: LedgerSettings) -> URL:
+def ledger_url(folder: Path, ledger: LedgerSettings) -> URL:
     """The database that the rules name; `folder` is the state folder, in which the SQLite file is."""
     if ledger.url == "sqlite":
         return URL.create("sqlite", database=str(folder / FILE))
@@ -102,13 +102,13 @@ def address(folder: Path, ledger: LedgerSettings) -> URL:
     return url.set(drivername="postgresql+psycopg")
 
 
-def shared_address(ledger: LedgerSettings) -> URL | None:
-    """The PostgreSQL that routers on many machines share; None where the ledger is a file."""
-    url = address(Path(), ledger)
+def shared_url(ledger: LedgerSettings) -> URL | None:
+    """The PostgreSQL that routers on many machines share; None if the ledger is a file."""
+    url = ledger_url(Path(), ledger)
     return url if url.get_backend_name() == "postgresql" else None
 
 
-def shown(url: URL) -> str:
+def shown_url(url: URL) -> str:
     """For people: the file, or host and name of the database. No user, no password, no options."""
     if url.get_backend_name() == "sqlite":
         return str(url.database)
@@ -121,7 +121,7 @@ class Database:
 
     def __init__(self, url: URL, schema: Schema, *, lock_timeout: float = LOCK_TIMEOUT) -> None:
         """A SQLite file need not exist yet; it is made with mode 0600."""
-        self.shown = shown(url)
+        self.shown = shown_url(url)
         self._url = url
         self._schema = schema
         self._lock_timeout = lock_timeout

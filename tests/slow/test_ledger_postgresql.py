@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from signalbox.config.rules import LedgerSettings
-from signalbox.database import address
+from signalbox.database import ledger_url
 from signalbox.record.database import LedgerDatabase
 from signalbox.record.entry import AttemptRow, Entry
 from signalbox.record.ledger import Ledger, Timing
@@ -62,7 +62,7 @@ def test_routers_that_start_at_once_make_the_tables_together(start, store, caplo
 def test_a_database_of_an_earlier_version_gets_the_columns_it_lacks(start, store):
     with closing(start()) as one:
         one.enter(entry(model="before"))
-    with closing(LedgerDatabase(address(store.folder, store.settings()))) as database:
+    with closing(LedgerDatabase(ledger_url(store.folder, store.settings()))) as database:
         assert database.used({"zai": 0}) == {"zai": 10}
     execute(
         store,
@@ -130,7 +130,7 @@ def test_a_host_that_does_not_answer_delays_neither_requests_nor_the_end(store):
 
 def test_old_rows_are_deleted_by_one_router_while_others_write(start, store):
     old = [entry(ts=datetime(2020, 1, 1, tzinfo=UTC), model=f"old {number}") for number in range(20)]
-    with closing(LedgerDatabase(address(store.folder, store.settings()))) as database:
+    with closing(LedgerDatabase(ledger_url(store.folder, store.settings()))) as database:
         database.write("earlier", list(enumerate(old, 1)), len(old))
     many = [start(at_once=3, timing=QUICK) for _ in range(4)]
     for number, one in enumerate(many):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy.exc import SQLAlchemyError
 
 from signalbox.config.rules import LedgerSettings
-from signalbox.database import address, engine
+from signalbox.database import engine, ledger_url
 from signalbox.record.database import LedgerDatabase
 from signalbox.record.entry import Entry
 from signalbox.record.ledger import Ledger
@@ -17,7 +17,7 @@ from signalbox.record.ledger import Ledger
 
 def record(folder: Path, entries: Sequence[Entry], url: str = "sqlite") -> None:
     """Write them all in one transaction, as a router of its own; `folder` is the state folder."""
-    with closing(LedgerDatabase(address(folder, LedgerSettings(url)))) as database:
+    with closing(LedgerDatabase(ledger_url(folder, LedgerSettings(url)))) as database:
         database.write(token_hex(8), list(enumerate(entries, 1)), len(entries))
 
 
@@ -38,7 +38,7 @@ class LedgerStore(NamedTuple):
 
     def rows(self, query: str = "SELECT model FROM requests ORDER BY id") -> list[Any]:
         """Of one column the values, else tuples."""
-        made = engine(address(self.folder, self.settings()))
+        made = engine(ledger_url(self.folder, self.settings()))
         try:
             with made.connect() as connection:
                 found = [tuple(row) for row in connection.exec_driver_sql(query)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from signalbox.background.model_list import Gathered
-from signalbox.background.picker import FILE, Written, account_base_url, folders, url_of, write
+from signalbox.background.picker import FILE, PickerResult, account_base_url, folders, url_of, write
 from signalbox.config.load import parse
 from signalbox.config.rules import Rules
 
@@ -26,7 +26,7 @@ def rules(folder: Path, accounts: str = "", **environ: str) -> Rules:
     return parse(text, file=folder / "rules.yaml", environ=environ)
 
 
-def written(rules: Rules, gathered: Gathered = ALL, listener: str | None = LISTENER) -> list[Written]:
+def written(rules: Rules, gathered: Gathered = ALL, listener: str | None = LISTENER) -> list[PickerResult]:
     return write(rules, gathered, listener, now=1_795_262_400.1234)
 
 
@@ -37,7 +37,7 @@ def settings(folder: Path, text: str) -> None:
 
 def test_it_is_the_file_that_claude_code_itself_writes(tmp_path):
     file = tmp_path / "own/cache/gateway-models.json"
-    assert written(rules(tmp_path)) == [Written(file, LISTENER, 2)]
+    assert written(rules(tmp_path)) == [PickerResult(file, LISTENER, 2)]
     assert json.loads(file.read_text()) == {
         "baseUrl": LISTENER,
         "fetchedAt": 1_795_262_400_123,
@@ -119,7 +119,7 @@ def test_what_there_is_is_better_than_a_file_without_models(tmp_path, broken):
     if broken is not None:
         file.parent.mkdir(parents=True)
         file.write_text(broken)
-    assert written(rules(tmp_path), SOME) == [Written(file, LISTENER, 1)]
+    assert written(rules(tmp_path), SOME) == [PickerResult(file, LISTENER, 1)]
     assert len(json.loads(file.read_text())["models"]) == 1
 
 
@@ -133,4 +133,4 @@ def test_a_folder_that_cannot_be_written_costs_the_other_accounts_nothing(tmp_pa
     (tmp_path / "own").touch()
     own, other = written(rules(tmp_path, accounts="b"))
     assert "cannot be written" in own.fault
-    assert other == Written(tmp_path / "b" / FILE, LISTENER, 2)
+    assert other == PickerResult(tmp_path / "b" / FILE, LISTENER, 2)

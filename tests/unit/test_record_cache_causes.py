@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from signalbox.database import address
+from signalbox.database import ledger_url
 from signalbox.record.database import LedgerDatabase, Written
 from signalbox.record.entry import Entry
 from signalbox.record.ledger import Timing, log_misses
@@ -31,7 +31,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> LedgerStore:
 
 @pytest.fixture
 def database(store: LedgerStore) -> Iterator[LedgerDatabase]:
-    with closing(LedgerDatabase(address(store.folder, store.settings()))) as one:
+    with closing(LedgerDatabase(ledger_url(store.folder, store.settings()))) as one:
         yield one
 
 
@@ -68,7 +68,7 @@ def test_a_router_that_starts_compares_with_what_the_last_one_wrote(
     database: LedgerDatabase, store: LedgerStore
 ) -> None:
     causes(database, turn(0, "ab", written=900))
-    with closing(LedgerDatabase(address(store.folder, store.settings()))) as other:
+    with closing(LedgerDatabase(ledger_url(store.folder, store.settings()))) as other:
         written = other.write("another router", [(1, turn(1, "ab", model="glm-4.6"))], 1)
     assert written[0].missed == Miss("model", 1)
 

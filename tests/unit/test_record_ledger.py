@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from signalbox.database import address
+from signalbox.database import ledger_url
 from signalbox.record.database import LONGEST, LedgerDatabase, milliseconds
 from signalbox.record.entry import AttemptRow, Entry
 from signalbox.record.ledger import BATCH, DAY, Ledger, Timing
@@ -161,7 +161,7 @@ def test_one_that_cannot_be_written_at_all_takes_no_other_with_it(start, store, 
 def test_what_a_database_has_already_is_not_written_again(store):
     """As after a connection that was lost while a transaction was ending."""
     numbered = [(number, entry(model=str(number))) for number in range(1, 6)]
-    with closing(LedgerDatabase(address(store.folder, store.settings()))) as database:
+    with closing(LedgerDatabase(ledger_url(store.folder, store.settings()))) as database:
         assert len(database.write("spool", numbered[:3], 3)) == 3
         assert [one.entry.model for one in database.write("spool", numbered, 5)] == ["4", "5"]
         assert database.write("spool", numbered, 5) == []
@@ -319,5 +319,5 @@ def test_nothing_is_counted_twice_or_forgotten_whenever_it_is_read(steps):
                 one.close()
                 one = opened.enter_context(closing(store.ledger()))
         one.close()
-        with closing(LedgerDatabase(address(Path(folder), store.settings()))) as file:
+        with closing(LedgerDatabase(ledger_url(Path(folder), store.settings()))) as file:
             assert file.used(dict.fromkeys(expected, milliseconds(LONG_AGO))) == expected

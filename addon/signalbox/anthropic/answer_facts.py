@@ -12,7 +12,7 @@ class AnswerFacts:
     usage: Usage = field(default_factory=Usage)
     message_id: str = ""
     cache_miss_reason: str = ""
-    """Why the provider says that it read less from its cache (anthropic-messages.md, 1)."""
+    """The provider's reason why it read less from its cache (anthropic-messages.md, 1)."""
     began: bool = False
     """The answer itself has begun: the start of a tool call, a delta, or a whole message came."""
     stopped: bool = False

@@ -38,7 +38,7 @@ class _ToldMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 class _ToldEvent(msgspec.Struct, gc=False):
-    """An event of the Messages API, as far as facts are read from it."""
+    """The fields of an event from which facts are read."""
 
     type: Literal[
         "message_start",
@@ -55,10 +55,10 @@ class _ToldEvent(msgspec.Struct, gc=False):
     usage: dict[str, Any] | None = None
 
 
-_told = msgspec.json.Decoder(_ToldEvent)
+_stream_event = msgspec.json.Decoder(_ToldEvent)
 _encode = msgspec.json.Encoder().encode
 _MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*+")')
-"""A member of any object. A text that holds such bytes has its quotes escaped."""
+"""A member `model` of any object. It cannot occur inside a text, where quotes are escaped."""
 
 
 class Observer:
@@ -94,20 +94,20 @@ class Observer:
         if facts.began and event.name not in _NAMES and not _RELEVANT.search(event.data):
             return ""
         try:
-            told = _told.decode(event.data)
+            parsed = _stream_event.decode(event.data)
         except UNREADABLE:
             return self._unusual(event)
-        kind, is_tool = told.type, (told.content_block.type or "").endswith("tool_use")
+        kind, is_tool = parsed.type, (parsed.content_block.type or "").endswith("tool_use")
         facts.began = facts.began or kind in _BEGINS or is_tool
-        if told.usage is not None:
-            facts.usage.take(told.usage)
+        if parsed.usage is not None:
+            facts.usage.take(parsed.usage)
         if kind == "message_start":
-            facts.message_id = told.message.id or facts.message_id
-            if told.message.usage is not None:
-                facts.usage.take(told.message.usage)
-            facts.stopped = facts.stopped or bool(told.message.stop_reason)
+            facts.message_id = parsed.message.id or facts.message_id
+            if parsed.message.usage is not None:
+                facts.usage.take(parsed.message.usage)
+            facts.stopped = facts.stopped or bool(parsed.message.stop_reason)
         elif kind == "message_delta":
-            facts.stopped = facts.stopped or bool(told.delta.stop_reason)
+            facts.stopped = facts.stopped or bool(parsed.delta.stop_reason)
         elif kind == "message_stop":
             facts.complete = True
         return kind
@@ -198,11 +198,11 @@ class Rewrites(msgspec.Struct, frozen=True):
         """The data of a `message_start` event; None if it has no message."""
         places = [found.span(1) for found in _MODEL.finditer(event)]
         with suppress(*UNREADABLE):
-            told = _told.decode(event).message
-            if len(places) == 1 and told.model is not None and self._is_counted(told.usage or {}):
-                (start, end), model = places[0], self.model or told.model
+            begun = _stream_event.decode(event).message
+            if len(places) == 1 and begun.model is not None and self._is_counted(begun.usage or {}):
+                (start, end), model = places[0], self.model or begun.model
                 return (
-                    event if model == told.model else b"".join((event[:start], _encode(model), event[end:]))
+                    event if model == begun.model else b"".join((event[:start], _encode(model), event[end:]))
                 )
         with suppress(BodyError):
             body = Body.parse(event)
@@ -211,7 +211,7 @@ class Rewrites(msgspec.Struct, frozen=True):
         return None
 
     def _is_counted(self, usage: Mapping[str, Any]) -> bool:
-        """Whether the usage of a `message_start` needs no count to be filled in."""
+        """Whether the usage of a `message_start` has all counts that a client reads."""
         counts = (usage.get("input_tokens"), usage.get("output_tokens"))
         return self.estimate is None or (all(type(one) is int for one in counts) and counts[0] != 0)
 

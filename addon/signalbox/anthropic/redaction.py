@@ -1,4 +1,4 @@
-"""Redaction of what providers say: secrets in any spelling, and prompts that an error quotes."""
+"""Redacts text of providers: secrets in any spelling, and prompts that an error quotes."""
 
 import re
 from collections.abc import Iterable
@@ -9,9 +9,11 @@ _LONGEST = 4000
 """Characters of a text of any length that are looked at."""
 
 _SECRET = re.compile(r"\bbearer\s+[^\s\"']+|sk-[^\s\"',]*|[\w.+=-]{36,}|\b[0-9a-f]{32,}", re.IGNORECASE)
-_QUOTED = re.compile(r"(?<![\w\\])b?(?P<mark>\\*[\"'`])(?P<said>.*?)(?:(?<!\\)(?P=mark)(?!\w)|\Z)", re.DOTALL)
+_QUOTED = re.compile(
+    r"(?<![\w\\])b?(?P<mark>\\*[\"'`])(?P<quoted>.*?)(?:(?<!\\)(?P=mark)(?!\w)|\Z)", re.DOTALL
+)
 _KEY = re.compile(
-    r"\b(?:(?P<says>msg|message)|input|input_value|ctx|content|text|prompt|value|arguments)\\{0,8}[\"']?\s{0,9}[:=]\s{0,9}"
+    r"\b(?:(?P<message>msg|message)|input|input_value|ctx|content|text|prompt|value|arguments)\\{0,8}[\"']?\s{0,9}[:=]\s{0,9}"
 )
 _INPUT_VALUE = re.compile(r"\binput(_value)?=(?:.(?!, input_type=))*.", re.DOTALL)
 """pydantic: `[type=string_type, input_value=['what was sent'], input_type=list]`."""
@@ -29,34 +31,34 @@ def one_line(text: str) -> str:
 
 
 def _unquoted(text: str) -> str:
-    """Replaces by `…` what an error quotes of the request: values of input fields, and quotations of several
+    """Replaces quotes from the request in an error by `…`: values of input fields, and quotes of several
     words. Names of fields, models and values stay."""
     text = _INPUT_VALUE.sub(r"input\1=…", text)
 
-    keys = {found.end(): found["says"] is not None for found in _KEY.finditer(text)}
-    input_from = next((end for end, says in keys.items() if not says), len(text))
+    keys = {found.end(): found["message"] is not None for found in _KEY.finditer(text)}
+    input_from = next((end for end, is_message in keys.items() if not is_message), len(text))
 
     def shown(found: re.Match[str]) -> str:
         is_message = keys.get(found.start())
-        is_told = found.start() < input_from if is_message else len(found["said"].split()) < 2
-        return found[0] if is_told and is_message is not False else f"{found['mark']}…{found['mark']}"
+        is_shown = found.start() < input_from if is_message else len(found["quoted"].split()) < 2
+        return found[0] if is_shown and is_message is not False else f"{found['mark']}…{found['mark']}"
 
     return _QUOTED.sub(shown, text)
 
 
-def without_secrets(said: bytes, secrets: Iterable[str]) -> bytes:
-    """`said` with `***` for each secret, also if characters of it are escaped as in JSON, URLs or HTML, or
+def without_secrets(text: bytes, secrets: Iterable[str]) -> bytes:
+    """`text` with `***` for each secret, also if characters of it are escaped as in JSON, URLs or HTML, or
     several times."""
     ordered = sorted(secrets, key=len, reverse=True)
     for secret in ordered:
-        said = said.replace(secret.encode(errors="surrogateescape"), b"***")
-    if not any(mark in said for mark in (b"\\", b"%", b"&#")):
-        return said
-    plain = _unescaped(said)
+        text = text.replace(secret.encode(errors="surrogateescape"), b"***")
+    if not any(mark in text for mark in (b"\\", b"%", b"&#")):
+        return text
+    plain = _unescaped(text)
     for secret in ordered:
         if _may_be_spelled(secret, plain):
-            said = _any_spelling(secret).sub(b"***", said)
-    return said
+            text = _any_spelling(secret).sub(b"***", text)
+    return text
 
 
 def _may_be_spelled(secret: str, plain: bytes) -> bool:
@@ -65,16 +67,16 @@ def _may_be_spelled(secret: str, plain: bytes) -> bool:
     return not is_plain or secret.encode() in plain
 
 
-def _unescaped(said: bytes) -> bytes:
+def _unescaped(text: bytes) -> bytes:
     """Without escapes of printable ASCII, and without any backslash: holds each secret that `said` does,
     but is not to be shown."""
-    if b"u00" in said:
-        said = _JSON_ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), said)
-    if b"%" in said:
-        said = _URL_ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), said)
-    if b"&#" in said:
-        said = _HTML_ESCAPE.sub(_char_of, said)
-    return said.replace(b"\\", b"")
+    if b"u00" in text:
+        text = _JSON_ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), text)
+    if b"%" in text:
+        text = _URL_ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), text)
+    if b"&#" in text:
+        text = _HTML_ESCAPE.sub(_char_of, text)
+    return text.replace(b"\\", b"")
 
 
 def _char_of(found: re.Match[bytes]) -> bytes:

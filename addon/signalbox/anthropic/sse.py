@@ -57,12 +57,12 @@ class Splitter:
 
     @property
     def held(self) -> bytes:
-        """What has come of an event that is not complete."""
+        """The bytes of an event that is not complete."""
         return bytes(self._held)
 
     def skip(self, pending: bytes) -> bool:
-        """Passes over the events in `pending`, which is `held` and what follows it, without cutting them out.
-        False, and nothing is done, where that takes a closer look."""
+        """Skips the events in `pending`, which is `held` and the bytes after it, without cutting them out.
+        Returns False, and does nothing, if they must be looked at."""
         if self._after_cr or self._skipping or len(pending) > self._largest or b"\r" in pending:
             return False
         if (end := pending.rfind(b"\n\n")) >= 0:

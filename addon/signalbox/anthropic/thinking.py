@@ -14,7 +14,7 @@ import msgspec
 from .errors import read_error
 from .issued import MARK, THINKING, ThinkingBlock, ThinkingFilter, read_block
 from .json_edit import UNREADABLE, Body, BodyError, Edit, Span, delete_items, elements, members
-from .turns import Block, text_of, turns_of
+from .turns import TurnBlock, text_of, turns_of
 
 PLACEHOLDER = b'{"type":"thinking","thinking":" "}'
 """Sent instead of another provider's thinking to a provider that requires some. It is unsigned, like
@@ -76,7 +76,7 @@ def without_thinking(body: Body, keeps: ThinkingFilter = nothing, *, keeps_mode:
     return Stripped(edits + off, sum(dropped.values()), bool(off))
 
 
-def _identity(block: Block) -> ThinkingBlock:
+def _identity(block: TurnBlock) -> ThinkingBlock:
     """As `read_block`; the text only where nothing else tells whose it is."""
     is_text = isinstance(block.signature, str | None) and isinstance(block.data, str | None)
     if not is_text or not _TEXT_OR_NULL.match(block.thinking):

@@ -1,6 +1,6 @@
-"""The messages of a request, decoded once and no further than their form: texts and results stay JSON.
+"""Decodes the messages of a request once. Texts and results stay JSON.
 
-Nothing is assumed of any field's type, and what cannot be decoded hides nothing else.
+Any field may have any type. A block that cannot be decoded does not hide the others.
 """
 
 import re
@@ -11,21 +11,21 @@ import msgspec
 
 from .json_edit import UNREADABLE, Body
 
-type Odd = str | int | float | bool | list[Any] | None
-"""In place of an object."""
+type NotObject = str | int | float | bool | list[Any] | None
+"""A JSON value where an object is expected."""
 
 _NULL = msgspec.Raw(b"null")
 _IS_LIST = re.compile(rb"\[")
 
 
-class Part(msgspec.Struct, gc=False):
+class ResultPart(msgspec.Struct, gc=False):
     """A block inside the result of a tool."""
 
     type: Any = None
     text: msgspec.Raw = _NULL
 
 
-class Block(msgspec.Struct, gc=False):
+class TurnBlock(msgspec.Struct, gc=False):
     """A content block, or any object in its place."""
 
     type: Any = None
@@ -35,15 +35,15 @@ class Block(msgspec.Struct, gc=False):
     data: Any = None
     text: msgspec.Raw = _NULL
     thinking: msgspec.Raw = _NULL
-    input: dict[str, msgspec.Raw] | Odd | msgspec.UnsetType = msgspec.UNSET
+    input: dict[str, msgspec.Raw] | NotObject | msgspec.UnsetType = msgspec.UNSET
     content: msgspec.Raw = _NULL
 
-    def parts(self) -> list[Part]:
-        """The blocks of a result; none where it is a text."""
+    def parts(self) -> list[ResultPart]:
+        """The blocks of a result; empty if it is a text."""
         if not _IS_LIST.match(self.content):
             return []
         try:
-            return [part for part in _parts.decode(self.content) if isinstance(part, Part)]
+            return [part for part in _parts.decode(self.content) if isinstance(part, ResultPart)]
         except UNREADABLE:
             return []
 
@@ -52,12 +52,12 @@ class Turn(msgspec.Struct, gc=False):
     """A message, or any object in its place."""
 
     role: Any = None
-    content: list[Block | Odd] | str | int | float | bool | dict[str, Any] | None = None
+    content: list[TurnBlock | NotObject] | str | int | float | bool | dict[str, Any] | None = None
 
-    def blocks(self) -> list[Block]:
-        """None where the content is a text."""
+    def blocks(self) -> list[TurnBlock]:
+        """The content blocks; empty if the content is a text."""
         content = self.content
-        return [one for one in content if isinstance(one, Block)] if isinstance(content, list) else []
+        return [one for one in content if isinstance(one, TurnBlock)] if isinstance(content, list) else []
 
     def texts(self) -> Iterator[str]:
         """The content, or the texts of its blocks."""
@@ -68,20 +68,22 @@ class Turn(msgspec.Struct, gc=False):
                 yield text
 
 
-_parts: msgspec.json.Decoder[list[Part | Odd]] = msgspec.json.Decoder(list[Part | Odd])
-_turn: msgspec.json.Decoder[Turn | Odd] = msgspec.json.Decoder(Turn | Odd)
+_parts: msgspec.json.Decoder[list[ResultPart | NotObject]] = msgspec.json.Decoder(
+    list[ResultPart | NotObject]
+)
+_turn: msgspec.json.Decoder[Turn | NotObject] = msgspec.json.Decoder(Turn | NotObject)
 _text = msgspec.json.Decoder(str)
 
 
 def turns_of(body: Body) -> list[Turn]:
-    """The messages in order, with an empty one in place of each that is none."""
-    turns: list[Turn | Odd] | None = body.get("messages", list[Turn | Odd])
+    """The messages in order, with an empty one for each element that is no message."""
+    turns: list[Turn | NotObject] | None = body.get("messages", list[Turn | NotObject])
     if turns is None:
         turns = [_decoded(raw) for raw in body.get("messages", list[msgspec.Raw]) or ()]
     return [turn if isinstance(turn, Turn) else Turn() for turn in turns]
 
 
-def _decoded(raw: msgspec.Raw) -> Turn | Odd:
+def _decoded(raw: msgspec.Raw) -> Turn | NotObject:
     try:
         return _turn.decode(raw)
     except UNREADABLE:
@@ -89,7 +91,7 @@ def _decoded(raw: msgspec.Raw) -> Turn | Odd:
 
 
 def text_of(value: msgspec.Raw) -> str | None:
-    """The text; None where it is something else."""
+    """The text; None for any other value."""
     try:
         return _text.decode(value)
     except UNREADABLE:

@@ -45,7 +45,7 @@ class ModelPublisher:
         self._tls = tls
         self._base_url = base_url
         self._changed = asyncio.Event()
-        self._logged: list[picker.Written] = []
+        self._logged: list[picker.PickerResult] = []
         self._entries: list[ModelEntry] = []
         """The last list gathered for a client."""
         live.on_change.append(lambda _: self._changed.set())

@@ -36,7 +36,7 @@ class _Picker(msgspec.Struct):
     models: list[ModelEntry] = []
 
 
-class Written(NamedTuple):
+class PickerResult(NamedTuple):
     """The result for one account's file. `fault` says why it was not written, or is empty."""
 
     file: Path
@@ -50,7 +50,7 @@ class Written(NamedTuple):
         return f"{self.file}: {self.fault or f'{self.models} models for {self.base_url}'}"
 
 
-def write(rules: Rules, gathered: Gathered, listener: str | None, *, now: float) -> list[Written]:
+def write(rules: Rules, gathered: Gathered, listener: str | None, *, now: float) -> list[PickerResult]:
     """Writes the file of every account. `now` is in Unix seconds, `listener` is the router's own URL."""
     return [_write(folder, rules, gathered, listener, now) for folder in folders(rules)]
 
@@ -82,20 +82,24 @@ def url_of(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _write(folder: Path, rules: Rules, gathered: Gathered, listener: str | None, now: float) -> Written:
+def _write(folder: Path, rules: Rules, gathered: Gathered, listener: str | None, now: float) -> PickerResult:
     file = folder / FILE
     url = account_base_url(folder, rules, listener)
     if url is None:
-        return Written(file, fault=f"not written, {BASE_URL} is not set and no listener stands for Anthropic")
+        return PickerResult(
+            file, fault=f"not written, {BASE_URL} is not set and no listener stands for Anthropic"
+        )
     if not gathered.entries:
-        return Written(file, url, fault="not written, there are no models")
+        return PickerResult(file, url, fault="not written, there are no models")
     if gathered.missing and _is_good(file):
-        return Written(file, url, fault=f"stays as it was, no list came from {', '.join(gathered.missing)}")
+        return PickerResult(
+            file, url, fault=f"stays as it was, no list came from {', '.join(gathered.missing)}"
+        )
     try:
         replace(file, _encoded(url, gathered.entries, now))
     except OSError as fault:
-        return Written(file, url, fault=f"cannot be written: {fault.strerror or fault}")
-    return Written(file, url, len(gathered.entries))
+        return PickerResult(file, url, fault=f"cannot be written: {fault.strerror or fault}")
+    return PickerResult(file, url, len(gathered.entries))
 
 
 def _encoded(url: str, entries: Sequence[ModelEntry], now: float) -> bytes:

@@ -1,8 +1,8 @@
-"""Routers on many machines tell each other of quota windows, cooldowns and open circuits, through the
-PostgreSQL that is their ledger (the contract, section 11).
+"""Shares quota windows, cooldowns and open circuits between routers on many machines, through the PostgreSQL
+of their ledger (the contract, section 11).
 
-The event loop collects what is new and takes in what others told; a thread does the rest. While the database
-is away each router goes on with what it knows.
+The event loop collects new state and merges that of other routers; a thread talks to the database. While the
+database is unavailable, each router uses the state that it has.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from signalbox.background.quota_tracker import QuotaTracker
 from signalbox.config.rules import Provider, Rules
 from signalbox.database import DatabaseError
 from signalbox.record import console
-from signalbox.routing.health import Block, ProviderHealth
+from signalbox.routing.health import ProviderHealth, SharedBlock
 from signalbox.routing.quota import SharedWindow
 from signalbox.state.shared import BlockRow, Limits, SharedLimits
 from signalbox.state.worker import Worker
@@ -27,18 +27,18 @@ log = logging.getLogger("signalbox")
 EVERY = 1.0
 """Seconds between two exchanges."""
 RETRY = 2.0
-"""Seconds until a database that is away is tried again."""
+"""Seconds until an unavailable database is tried again."""
 SAME = 1.0
-"""Seconds by which the ends of what is told must differ to be told again: clocks do."""
+"""Seconds by which the end of a block must change to be written again, since clocks differ."""
 CLOSE_TIMEOUT = 2.0
-"""Seconds that the end waits for the last exchange."""
+"""Seconds that `close` waits for the last exchange."""
 
 type _WindowPlace = tuple[str, str, str]
 type _BlockPlace = tuple[str, str, str, str]
 
 
 class LimitsSharing:
-    """For the event loop; `follow` names the database."""
+    """For the event loop. `follow` sets the database."""
 
     def __init__(
         self,
@@ -46,23 +46,23 @@ class LimitsSharing:
         health: Mapping[str, ProviderHealth],
         rules: Callable[[], Rules],
     ) -> None:
-        """`health` by kind of request; `rules` gives those in force."""
+        """`health` is by kind of request; `rules` gives the rules in force."""
         self._quota = quota
         self._health = health
         self._rules = rules
         self._windows: dict[_WindowPlace, float] = {}
-        """By place, when that was heard what the others know."""
-        self._blocks: dict[_BlockPlace, Block] = {}
-        """By kind and place, what the others know."""
+        """By place, when the state that other routers have was observed."""
+        self._blocks: dict[_BlockPlace, SharedBlock] = {}
+        """By kind and place, the blocks that other routers have."""
         self._taken: dict[_BlockPlace, float] = {}
-        """By kind and place, when that was told what was taken in last."""
+        """By kind and place, when the row that was merged last was written."""
         self._lock = threading.Lock()
-        """Of what the thread shares with the event loop, which are the next four."""
+        """Guards the next four, which the thread shares with the event loop."""
         self._url: URL | None = None
         self._new_windows: dict[_WindowPlace, SharedWindow] = {}
         self._new_blocks: dict[_BlockPlace, BlockRow] = {}
-        self._told: Limits | None = None
-        """By the others, and not taken in yet."""
+        self._received: Limits | None = None
+        """State of other routers that is not merged yet."""
         # For the thread alone:
         self._database: SharedLimits | None = None
         self._in_force: URL | None = None
@@ -70,16 +70,16 @@ class LimitsSharing:
         self._worker = Worker("signalbox-shared-limits", self._exchange)
 
     def follow(self, url: URL | None) -> None:
-        """Share through this database from now on; None: with nobody."""
+        """Uses this database from now on; None: shares nothing."""
         if url == self._url:
             return
         with self._lock:
             self._url = url
-            self._new_windows, self._new_blocks, self._told = {}, {}, None
+            self._new_windows, self._new_blocks, self._received = {}, {}, None
         self._windows, self._blocks, self._taken = {}, {}, {}
 
     async def run(self) -> None:
-        """Exchange until cancelled."""
+        """Exchanges state until cancelled."""
         while True:
             if self._url is not None:
                 self.collect()
@@ -88,13 +88,13 @@ class LimitsSharing:
             await asyncio.sleep(EVERY)
 
     def close(self) -> None:
-        """Tell what is new for the last time; gives up after CLOSE_TIMEOUT."""
+        """Writes new state for the last time; gives up after CLOSE_TIMEOUT."""
         if self._url is not None:
             self.collect()
             self._worker.close(CLOSE_TIMEOUT)
 
     def collect(self) -> None:
-        """Note what the others do not know yet."""
+        """Collects state that other routers do not have yet."""
         windows = {window.place: window for window in self._quota.quotas.shared(self._windows)}
         self._windows |= {place: window.heard for place, window in windows.items()}
         blocks: dict[_BlockPlace, BlockRow] = {}
@@ -105,7 +105,7 @@ class LimitsSharing:
             self._new_windows |= windows
             self._new_blocks |= blocks
 
-    def _changed(self, kind: str, running: Iterable[Block], now: float) -> dict[_BlockPlace, BlockRow]:
+    def _changed(self, kind: str, running: Iterable[SharedBlock], now: float) -> dict[_BlockPlace, BlockRow]:
         found: dict[_BlockPlace, BlockRow] = {}
         present = {(kind, *block.place): block for block in running}
         for place, block in present.items():
@@ -121,27 +121,27 @@ class LimitsSharing:
         return found
 
     def take_in(self) -> None:
-        """Take in what the others told."""
+        """Merges the state of other routers."""
         with self._lock:
-            told, self._told = self._told, None
+            received, self._received = self._received, None
             database = self._database
-        if told is None or database is None:
+        if received is None or database is None:
             return
-        for window in told.windows:
+        for window in received.windows:
             if window.heard > self._windows.get(window.place, 0.0):
                 self._windows[window.place] = window.heard
-        self._quota.merge(told.windows)
+        self._quota.merge(received.windows)
         providers, now = self._rules().providers, time.monotonic()
-        for row in told.blocks:
+        for row in received.blocks:
             place = (row.kind, row.provider, row.scope, row.name)
             provider, is_first = providers.get(row.provider), place not in self._taken
             if provider is None or row.at <= self._taken.get(place, 0.0):
                 continue
             self._taken[place] = row.at
             if row.remaining or not is_first:
-                self._hear(row, provider, database, now)
+                self._merge(row, provider, database, now)
 
-    def _hear(self, row: BlockRow, provider: Provider, database: SharedLimits, now: float) -> None:
+    def _merge(self, row: BlockRow, provider: Provider, database: SharedLimits, now: float) -> None:
         name: str | None = row.name
         if row.scope == "key":
             values = [secret.value for secret in provider.keys if secret.value] or [""]
@@ -149,7 +149,7 @@ class LimitsSharing:
         if name is None or row.kind not in self._health:
             return
         until = now + row.remaining if row.remaining else 0.0
-        block = Block(row.provider, row.scope, name, until, row.reason, row.cause)
+        block = SharedBlock(row.provider, row.scope, name, until, row.reason, row.cause)
         place = (row.kind, *block.place)
         if row.remaining:
             self._blocks[place] = block
@@ -172,7 +172,7 @@ class LimitsSharing:
         if self._database is None:
             self._database, self._in_force = SharedLimits(url), url
         try:
-            heard = self._database.exchange(new)
+            received = self._database.exchange(new)
         except DatabaseError as error:
             if not self._is_away:
                 log.warning(
@@ -190,13 +190,13 @@ class LimitsSharing:
             for block in new.blocks:
                 if self._new_blocks.get(block[:4]) == block:
                     del self._new_blocks[block[:4]]
-            self._told = heard if url == self._url else None
+            self._received = received if url == self._url else None
         if is_last:
             self._database.close()
             self._database = None
         return None
 
 
-def _row(kind: str, block: Block, now: float) -> BlockRow:
+def _row(kind: str, block: SharedBlock, now: float) -> BlockRow:
     remaining = max(0.0, block.until - now)
     return BlockRow(kind, block.provider, block.scope, block.name, remaining, block.reason, block.cause)

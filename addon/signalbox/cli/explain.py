@@ -1,4 +1,4 @@
-"""`signalbox explain`: what the rules make of a model, or of recorded requests. Sends nothing."""
+"""`signalbox explain`: shows how the rules route a model, or recorded requests. Sends nothing."""
 
 import json
 import time
@@ -91,9 +91,9 @@ def explain_command(
 ) -> None:
     """Show the targets of a request for MODEL, in order and with reasons. Sends nothing.
 
-    With --flow it explains each request to the Messages API in a file of flows, whoever wrote it. With
-    --rules beside it a table compares what each provider would have of all these requests, under the rules in
-    force and under those of this file.
+    With --flow it explains each request to the Messages API in a file of flows, also one that was not written
+    by Signalbox. With --flow and --rules, a table compares the requests, tokens and cost of each provider
+    under the rules in force and under those of this file.
 
     It uses the rules, the logins on this machine, and the last known quota of the account that Claude Code
     uses here. A running router also skips what is in cooldown or has an open circuit.
@@ -110,11 +110,11 @@ def explain_command(
     body = example_body(model or "", stream=stream, thinking=thinking)
     facts = Facts(path=path, port=port, headers=header, body=body, client=client)
     incoming = Incoming(path=path, headers=tuple(header.items()), wire=body.raw, body=body)
-    said = explained(rules, facts, incoming, KnownHere(rules, state))
+    explanation = explained(rules, facts, incoming, KnownHere(rules, state))
     if as_json:
-        click.echo(json.dumps(said.as_dict(), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(explanation.as_dict(), indent=2, ensure_ascii=False))
     else:
-        show(console, said.lines())
+        show(console, explanation.lines())
 
 
 def show(console: Console, lines: Iterable[Line]) -> None:
@@ -123,7 +123,7 @@ def show(console: Console, lines: Iterable[Line]) -> None:
 
 
 def example_body(model: str, *, stream: bool, thinking: bool) -> Body:
-    """A short request as Claude Code would send it."""
+    """A short request like Claude Code's."""
     fields = {
         "model": model,
         "messages": [{"role": "user", "content": "Hello"}],
@@ -135,7 +135,7 @@ def example_body(model: str, *, stream: bool, thinking: bool) -> Body:
 
 
 class KnownHere:
-    """What is known on this machine beyond the rules: the state of quotas, logins and budgets now."""
+    """The state on this machine that the plan depends on: quotas, logins and budgets."""
 
     def __init__(self, rules: Rules, state: Path) -> None:
         self._rules = rules
@@ -145,7 +145,7 @@ class KnownHere:
         self._now = time.time()
 
     def account(self, provider: Provider) -> str:
-        """The account that would pay: that of Claude Code's folder here for `auth: client`."""
+        """The account whose quota would be used. For `auth: client` that of Claude Code's folder here."""
         folder = provider.login if provider.auth == "claude-login" else picker.own_folder(self._rules)
         return str(folder) if folder in provider.quota.accounts else DEFAULT
 
@@ -162,8 +162,8 @@ class KnownHere:
 
 
 def used_by(state: Path, settings: LedgerSettings) -> Used:
-    """Tokens used by a provider, from the ledger that the rules name; `state` is the state folder. Each sum
-    is asked for once."""
+    """Gives the tokens used by a provider, from the ledger in the rules. `state` is the state folder. Each
+    sum is read once."""
     known: dict[tuple[str, datetime], int] = {}
 
     def used(provider: str, since: datetime) -> int:
@@ -175,10 +175,10 @@ def used_by(state: Path, settings: LedgerSettings) -> Used:
 
 
 def _used(state: Path, settings: LedgerSettings, provider: str, since: datetime) -> int:
-    from signalbox.database import DatabaseError, address  # slow to import
+    from signalbox.database import DatabaseError, ledger_url  # slow to import
     from signalbox.record.database import LedgerDatabase, milliseconds
 
-    url = address(state, settings)
+    url = ledger_url(state, settings)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
         return 0
     with closing(LedgerDatabase(url)) as database:
@@ -194,14 +194,14 @@ def _used(state: Path, settings: LedgerSettings, provider: str, since: datetime)
 def explain_flows(
     console: Console, file: Path, other: Path | None, state: Path, *, port: int, as_json: bool
 ) -> None:
-    """Explain each request in the file; with `other` rules the table of what providers would have."""
+    """Explains each request in the file. With `other` rules it prints a table that compares providers."""
     from signalbox.inspect import recorded  # which imports mitmproxy
 
     rules = loaded(None)
     sets = [rules] if other is None else [rules, loaded(other)]
     known = [KnownHere(one, state) for one in sets]
     counted: list[list[Counted]] = [[] for _ in sets]
-    said: list[dict[str, Any]] = []
+    explained_requests: list[dict[str, Any]] = []
     left_out: list[str] = []
     with issuer_in(state) as issuer:
         try:
@@ -222,7 +222,7 @@ def explain_flows(
                     for mine, one in zip(counted, explanations, strict=True):
                         mine.append(Counted(one, usage))
                 elif as_json:
-                    said.append(explanations[0].as_dict())
+                    explained_requests.append(explanations[0].as_dict())
                 else:
                     show(console, paragraph(request, explanations[0], recorded.outcome_of(flow)))
                     console.print()
@@ -233,21 +233,21 @@ def explain_flows(
     if other is not None:
         before, after = (shares(mine, shipped()) for mine in counted)
         if as_json:
-            said_of = {"before": before, "after": after}
-            told = {
-                when: {name: one.as_dict() for name, one in those.items()} for when, those in said_of.items()
+            compared = {"before": before, "after": after}
+            result = {
+                when: {name: one.as_dict() for name, one in those.items()} for when, those in compared.items()
             }
-            click.echo(json.dumps(told, indent=2))
+            click.echo(json.dumps(result, indent=2))
         else:
             print_table(console, before, after)
     elif as_json:
-        click.echo(json.dumps(said, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(explained_requests, indent=2, ensure_ascii=False))
 
 
 @contextmanager
 def issuer_in(state: Path) -> Iterator[Issuer]:
-    """Who issued which thinking block, as routers with this state folder have learned; nobody where there is
-    no such folder."""
+    """The issuers of thinking blocks that are stored in this state folder; none if there is no such
+    folder."""
     if not (state / LEARNED).exists():
         yield lambda _: None
         return
@@ -259,7 +259,7 @@ def issuer_in(state: Path) -> Iterator[Issuer]:
 
 
 def print_table(console: Console, before: dict[str, Share], after: dict[str, Share]) -> None:
-    """Requests, tokens and cost by provider, under the rules in force and under the others."""
+    """Prints requests, tokens and cost by provider, under the rules in force and under the others."""
     table = Table(box=SIMPLE)
     table.add_column("provider", no_wrap=True)
     for when in ("before", "after"):
@@ -269,7 +269,7 @@ def print_table(console: Console, before: dict[str, Share], after: dict[str, Sha
         table.add_row(escaped(name), *_cells(before.get(name)), *_cells(after.get(name)))
     table.add_section()
     table.add_row("all", *_cells(total(before.values())), *_cells(total(after.values())))
-    console.width = max(console.width, WIDEST)  # rather wrapped by a narrow terminal than cut
+    console.width = max(console.width, WIDEST)  # a narrow terminal wraps lines; rich would cut them
     console.print(table)
     unpriced = max(total(before.values()).unpriced, total(after.values()).unpriced)
     if unpriced:

@@ -1,4 +1,4 @@
-"""The commands of `signalbox` as click runs them. Each is imported when it is called."""
+"""The click group `signalbox`. Each command is imported when it is called."""
 
 from importlib import import_module
 

@@ -121,8 +121,8 @@ def forecasts(quotas: Quotas, now: float) -> Iterator[str]:
     """`anthropic: 5h full at ~13:40`, for each window that will be full before it resets."""
     for provider, account, meter in quotas.all():
         for name, window in meter.windows.items():
-            if told := forecast(name, window.full_at(name, now), now):
-                yield f"{provider}{f' ({account})' if account else ''}: {told}"
+            if line := forecast(name, window.full_at(name, now), now):
+                yield f"{provider}{f' ({account})' if account else ''}: {line}"
 
 
 def _ledger(rules: Path | None) -> LedgerSettings:

@@ -1,8 +1,8 @@
 """`signalbox statusline`: one line about the running session, for Claude Code's status line.
 
-Claude Code gives its own view of the session as JSON on stdin (https://code.claude.com/docs/en/statusline)
-and waits for the line. So it must come soon whatever happens: everything is done on a thread, and what is
-known when the time is over is printed. For the same reason only what starts fast is imported here.
+Claude Code sends its own view of the session as JSON on stdin (https://code.claude.com/docs/en/statusline)
+and waits for the line. So the line must always come soon: a thread does the work, and what it has found when
+the time is over is printed. For the same reason this module imports only what starts fast.
 """
 
 import json
@@ -15,22 +15,22 @@ from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn
 
 TIME = 0.15
-"""Seconds from the start of the command until the line is printed at the latest."""
+"""Seconds after the start of the command at which the line is printed at the latest."""
 DEFAULT = "http://127.0.0.1:8082"
 MOST = 4 * 1024 * 1024
-"""Bytes that are read from stdin, or as an answer."""
+"""Bytes that are read from stdin, or of an answer."""
 LONGEST = 120
-"""Characters of a name."""
+"""Characters of a name that are shown."""
 
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _WINDOWS = {"five_hour": "5h", "seven_day": "7d"}
-"""Claude Code's names, and the router's."""
+"""The router's names of windows by Claude Code's."""
 _ALWAYS = ("5h", "7d")
-"""Windows that are shown although nothing of them is used."""
+"""Windows that are shown even if they are unused."""
 
 
 class Figures(NamedTuple):
-    """Each is None, or empty, where it is not known."""
+    """The figures of the line. An unknown one is None or empty."""
 
     target: str = ""
     quota: Mapping[str, float] = {}
@@ -43,7 +43,7 @@ class Figures(NamedTuple):
 
 
 def status_line(known: Figures) -> str:
-    """`zai/glm-4.7 · 5h 42% 7d 80% · $0.42 (saved $1.31) · cache 93%`; what is not known is left out."""
+    """`zai/glm-4.7 · 5h 42% 7d 80% · $0.42 (saved $1.31) · cache 93%`; unknown figures are left out."""
     windows = " ".join(
         f"{_printable(name)} {percent:.0f}%"
         for name, percent in known.quota.items()
@@ -56,9 +56,9 @@ def status_line(known: Figures) -> str:
     return " · ".join(part for part in (_printable(known.target), windows, cost, cache) if part)
 
 
-def told_by_router(summary: Mapping[str, Any]) -> Figures:
-    """What `/signalbox/sessions/ID` tells. Raises KeyError, TypeError, ValueError or AttributeError for
-    anything else."""
+def figures_of_router(summary: Mapping[str, Any]) -> Figures:
+    """The figures in the answer of `/signalbox/sessions/ID`. Raises KeyError, TypeError, ValueError or
+    AttributeError for anything else."""
     provider, model = summary["provider"], summary["model"]
     quota = {str(name): float(percent) for name, percent in summary["quota"].items()}
     cost, saved, hit = (summary[name] for name in ("cost", "saved", "cache_hit"))
@@ -67,9 +67,9 @@ def told_by_router(summary: Mapping[str, Any]) -> Figures:
     )
 
 
-def told_by_claude_code(told: Any) -> Figures:
-    """What Claude Code itself knows of the session, where no router tells more."""
-    limits, usage = _at(told, "rate_limits"), _at(told, "context_window", "current_usage")
+def figures_of_claude_code(session: Any) -> Figures:
+    """The figures that Claude Code itself knows, used if no router answers."""
+    limits, usage = _at(session, "rate_limits"), _at(session, "context_window", "current_usage")
     quota = {
         name: percent
         for field, name in _WINDOWS.items()
@@ -77,18 +77,18 @@ def told_by_claude_code(told: Any) -> Figures:
     }
     kinds = ("cache_read_input_tokens", "input_tokens", "cache_creation_input_tokens")
     read, *fresh = (_number(_at(usage, kind)) or 0.0 for kind in kinds)
-    model = _at(told, "model", "display_name")
+    model = _at(session, "model", "display_name")
     return Figures(
         target=model if isinstance(model, str) else "",
         quota=quota,
-        cost=_number(_at(told, "cost", "total_cost_usd")),
+        cost=_number(_at(session, "cost", "total_cost_usd")),
         cache_hit=100 * read / (read + sum(fresh)) if read + sum(fresh) > 0 else None,
     )
 
 
 def router_places(environment: Mapping[str, str]) -> list[tuple[str, int]]:
-    """Where a router of this machine may be, as (host, port): the address that Claude Code uses, its proxy,
-    and the one that routers have by default. No other machine is ever asked: it would not tell."""
+    """Where a router of this machine may listen, as (host, port): the URL that Claude Code uses, its proxy,
+    and the default. Other machines are not asked: they would not answer."""
     names = ("ANTHROPIC_BASE_URL", "HTTPS_PROXY", "https_proxy")
     given = (environment.get(name, "") for name in names)
     places = (place for url in (*given, DEFAULT) if (place := _place(url)) is not None)
@@ -108,7 +108,7 @@ def _place(url: str) -> tuple[str, int] | None:
 
 
 def ask_router(place: tuple[str, int], session: str, until: float) -> Any:
-    """The summary of a session. Raises OSError and ValueError where the router gives none in time."""
+    """The summary of a session. Raises OSError and ValueError if the router does not give one in time."""
     named = session.encode(errors="replace")
     path = "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in named)
     host, port = place
@@ -135,7 +135,7 @@ def _received(connection: socket.socket, until: float) -> Iterator[bytes]:
 
 
 def _left(until: float) -> float:
-    """Seconds. Raises TimeoutError where there are none."""
+    """Seconds left. Raises TimeoutError if there are none."""
     left = until - time.monotonic()
     if left <= 0:
         raise TimeoutError
@@ -143,7 +143,7 @@ def _left(until: float) -> float:
 
 
 class _Finder(threading.Thread):
-    """Finds the figures; `known` is what it has found by now."""
+    """Finds the figures; `known` are those found so far."""
 
     def __init__(self, until: float) -> None:
         super().__init__(daemon=True)
@@ -151,30 +151,30 @@ class _Finder(threading.Thread):
         self._until = until
 
     def run(self) -> None:
-        with suppress(Exception):  # of any kind: a status line has nobody to tell
-            told = json.loads(b"".join(iter(lambda: os.read(0, 65536), b""))[:MOST])
-            self.known = told_by_claude_code(told)
-            session = _at(told, "session_id")
+        with suppress(Exception):  # any error: a status line has no place for it
+            given = json.loads(b"".join(iter(lambda: os.read(0, 65536), b""))[:MOST])
+            self.known = figures_of_claude_code(given)
+            session = _at(given, "session_id")
             for place in router_places(os.environ) if isinstance(session, str) and session else ():
                 with suppress(Exception):
-                    found = told_by_router(ask_router(place, session, self._until))
+                    found = figures_of_router(ask_router(place, session, self._until))
                     self.known = found._replace(quota=found.quota or self.known.quota)
                     return
 
 
 def print_status_line() -> NoReturn:
-    """Print the line and end the process, with exit code 0."""
+    """Prints the line and ends the process with exit code 0."""
     finder = _Finder(time.monotonic() + TIME)
     with suppress(Exception):
         finder.start()
         finder.join(TIME)
     with suppress(Exception):
         os.write(1, f"{status_line(finder.known)}\n".encode(errors="replace"))
-    os._exit(0)  # a thread that still waits for its input would be waited for
+    os._exit(0)  # a normal exit would wait for a thread that still reads stdin
 
 
 def _at(value: Any, *path: str) -> Any:
-    """What is found there in a JSON value; None where nothing is."""
+    """The value at a path in a JSON value; None if there is none."""
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
     return value
@@ -186,5 +186,5 @@ def _number(value: Any) -> float | None:
 
 
 def _printable(text: str) -> str:
-    """Names come from outside: nothing in them moves the cursor or ends the line."""
+    """Escapes a name, which could otherwise move the cursor or end the line."""
     return "".join(c if c.isprintable() else "?" for c in text[:LONGEST])

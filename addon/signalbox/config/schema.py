@@ -102,7 +102,7 @@ class SecretSource(msgspec.Struct, frozen=True):
             raise ConflictError("every is 1s at least", "every")
 
 
-type Key = KeyText | SecretSource
+type KeySpec = KeyText | SecretSource
 
 
 class QuotaSpec(msgspec.Struct, frozen=True):
@@ -116,7 +116,7 @@ class QuotaSpec(msgspec.Struct, frozen=True):
     ] = None
     hysteresis: Annotated[Percent | None, "How far below its mark a window must fall. Default 5."] = None
     probe: Annotated[Duration | None, "How often to probe while skipped; 0s is off. Default 5m."] = None
-    probe_key: Annotated[Key | None, "Key for the probe. Default: the last one seen."] = None
+    probe_key: Annotated[KeySpec | None, "Key for the probe. Default: the last one seen."] = None
     probe_model: Annotated[Text | None, "Model for the probe. Default claude-haiku-4-5."] = None
     status_file: Annotated[
         Location | None, "File to keep the state of the windows in. Default ~/.claude/usage-status.md."
@@ -146,11 +146,11 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     api: Annotated[
         rules.Api | None, "anthropic (Messages) or openai (Chat Completions). Default anthropic."
     ] = None
-    key: Annotated[Key | None, "The provider's key, often ${NAME}, or {file: PATH} or {command: [...]}."] = (
-        None
-    )
+    key: Annotated[
+        KeySpec | None, "The provider's key, often ${NAME}, or {file: PATH} or {command: [...]}."
+    ] = None
     keys: Annotated[
-        NonEmpty[Key] | None,
+        NonEmpty[KeySpec] | None,
         "Several keys: a session keeps its key while it is well.",
     ] = None
     key_header: Annotated[
@@ -329,8 +329,10 @@ class RuleSpec(msgspec.Struct, frozen=True):
         return replace(self.match, port=ports)
 
 
-class Limits(msgspec.Struct, frozen=True):
+class LimitsSpec(msgspec.Struct, frozen=True):
     """What is refused."""
+
+    schema_name: ClassVar[str] = "Limits"
 
     body: Annotated[Size | None, "Larger requests get 413. Default 32MB."] = None
 
@@ -350,7 +352,7 @@ class RulesFile(msgspec.Struct, frozen=True):
         dict[Text, ClientSecret | SecretSource] | None,
         "Callers and their secrets. None: only this machine may connect.",
     ] = None
-    limits: Annotated[Limits | None, "What is refused."] = None
+    limits: Annotated[LimitsSpec | None, "What is refused."] = None
     week: Annotated[Week | None, "When weekly sums and budgets begin."] = None
     ledger: Annotated[LedgerUrl | LedgerSettings | None, "Where requests are recorded. Default sqlite."] = (
         None

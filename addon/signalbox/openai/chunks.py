@@ -140,8 +140,8 @@ class _PlainChoice(msgspec.Struct, gc=False):
 
 
 class _PlainChunk(msgspec.Struct, gc=False):
-    """A chunk that is nothing but a piece of text: as `chunk_steps` reads it, all other fields that it looks
-    at are absent or null."""
+    """A chunk with a piece of text and nothing else: all other fields that `chunk_steps` reads are missing or
+    null."""
 
     choices: tuple[_PlainChoice]
     usage: None = None
@@ -161,8 +161,7 @@ _DATA = b"data: {"
 
 
 def plain_text(block: bytes) -> str | None:
-    """The text of an event of a stream that is a piece of text and nothing else, which is most of them. None
-    where `parse_chunk` is to look."""
+    """The text of an event that is only a piece of text, as most are; None if `parse_chunk` must read it."""
     if not block.startswith(_DATA) or b"\n" in block:
         return None
     try:

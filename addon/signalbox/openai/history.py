@@ -169,8 +169,8 @@ class AssistantWriter:
         thoughts: list[ContentBlock] = []
         parts: list[ContentPart] = []
         carriers: list[ContentBlock] = []
-        for said in messages:
-            for piece in pieces(said.content):
+        for turn in messages:
+            for piece in pieces(turn.content):
                 if _is_call(piece):
                     uses.append(piece)
                     carriers.append(piece)
@@ -378,9 +378,9 @@ class History:
             return {"role": "tool", "tool_call_id": call.sent, "content": _NO_RESULT}
         cache = self._parts.cache(block)
         if block.holds_text and not cache:
-            said = bytes(block.content)
-            told = b'"Error: %b' % said[1:] if block.is_error is True else said
-            return {"role": "tool", "tool_call_id": call.sent, "content": msgspec.Raw(told)}
+            raw = bytes(block.content)
+            sent = b'"Error: %b' % raw[1:] if block.is_error is True else raw
+            return {"role": "tool", "tool_call_id": call.sent, "content": msgspec.Raw(sent)}
         parts = self._parts.read(block.inner)
         shown = [part for part in parts if part.media]
         if shown:

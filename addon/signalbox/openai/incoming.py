@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from signalbox.anthropic.json_edit import UNREADABLE, Body
+from signalbox.anthropic.turns import NotObject
 from signalbox.routing.translator import UntranslatableError
 
 type Object = dict[str, Any]
@@ -40,11 +41,9 @@ _ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*+)(\\u[0-9a-fA-F]{4}(?:\\u[dD][c-fC-F][
 _TEXT = re.compile(rb'"')
 _MAYBE_BLANK = re.compile(rb'"(?:\s|[\x80-\xff]|\\[nrtu][0-9a-fA-F]{0,4})*+"')
 
-type Odd = str | int | float | bool | list[Any] | None
-"""In place of an object."""
-type Unlisted = str | int | float | bool | dict[str, Any] | None
-"""In place of a list."""
-type Piece = ContentBlock | Odd
+type NotList = str | int | float | bool | dict[str, Any] | None
+"""A JSON value where a list is expected."""
+type Piece = ContentBlock | NotObject
 """An element of `content`."""
 type Content = ContentBlock | str | int | float | bool | list[Piece] | None
 
@@ -83,7 +82,7 @@ class Change(msgspec.Struct):
     """The `tool` of a `tool_addition` or `tool_removal`."""
 
     name: Any = None
-    definition: Tool | Odd = None
+    definition: Tool | NotObject = None
 
 
 class ContentBlock(msgspec.Struct, gc=False):
@@ -93,13 +92,13 @@ class ContentBlock(msgspec.Struct, gc=False):
     text: Any = None
     thinking: Any = None
     signature: Any = None
-    source: Source | Odd = None
+    source: Source | NotObject = None
     id: Any = None
     name: Any = None
     input: msgspec.Raw = msgspec.Raw(b"{}")
     tool_use_id: Any = None
     tool_name: Any = None
-    tool: Change | Odd = None
+    tool: Change | NotObject = None
     is_error: Any = None
     title: Any = None
     context: Any = None
@@ -145,7 +144,7 @@ class Message(msgspec.Struct, gc=False):
 class Offered(msgspec.Struct):
     """The fields that decide whether a request can be translated."""
 
-    tools: list[Tool | Odd] | Unlisted = None
+    tools: list[Tool | NotObject] | NotList = None
     tool_choice: Any = None
     thread: Any = None
     compaction: Any = None
@@ -154,7 +153,7 @@ class Offered(msgspec.Struct):
 class MessagesRequest(Offered, dict=True):
     """The fields that can be translated."""
 
-    messages: list[Message | Odd] | Unlisted = None
+    messages: list[Message | NotObject] | NotList = None
     system: Content = None
     max_tokens: Any = None
     stream: Any = None

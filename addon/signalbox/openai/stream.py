@@ -131,8 +131,8 @@ class ChatStream:
         return self._writer.drain()
 
     def add_text(self, text: str) -> bool:
-        """Adds a piece of text, without halves of surrogate pairs, to the block of text that is open. False
-        where `take` has to decide whether it is text at all, and of which block."""
+        """Adds a piece of text, without halves of surrogate pairs, to the open text block. Returns False, and
+        does nothing, if `take` must decide what the piece is and to which block it belongs."""
         if (
             self._over
             or self._writer.open != "text"
@@ -499,7 +499,7 @@ class ThinkTags:
 
     @property
     def is_text(self) -> bool:
-        """True where all that follows is text."""
+        """True once everything that follows is text."""
         return not (self._before or self._closing or self._after or self._held)
 
     def feed(self, text: str) -> list[TextPiece | Reasoning]:

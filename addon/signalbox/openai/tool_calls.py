@@ -73,7 +73,7 @@ class ToolCalls:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no call is to be written yet."""
+        """True while there are no calls to write."""
         return not self._queue
 
     @property

@@ -11,12 +11,12 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from signalbox.anthropic.api import TOKEN_FIELDS
-from signalbox.database import FILE, LOCK_TIMEOUT, Database, DatabaseError, UnwritableError, address
+from signalbox.database import FILE, LOCK_TIMEOUT, Database, DatabaseError, UnwritableError, ledger_url
 from signalbox.record import prefixes
 from signalbox.record.entry import RECORDED, AttemptRow, Entry
 from signalbox.record.tables import ATTEMPTS, PREFIXES, REQUESTS, SCHEMA, SPOOLED
 
-__all__ = ["FILE", "DatabaseError", "LedgerDatabase", "UnwritableError", "address", "milliseconds"]
+__all__ = ["FILE", "DatabaseError", "LedgerDatabase", "UnwritableError", "ledger_url", "milliseconds"]
 
 LONGEST = 500
 """Characters of a text that are written: callers name models."""

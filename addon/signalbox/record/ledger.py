@@ -16,7 +16,7 @@ from secrets import token_hex
 from typing import NamedTuple
 
 from signalbox.config import rules
-from signalbox.database import LOCK_TIMEOUT, DatabaseError, UnwritableError, address
+from signalbox.database import LOCK_TIMEOUT, DatabaseError, UnwritableError, ledger_url
 from signalbox.record import prefixes
 from signalbox.record.backlog import Backlog, UsageCounter, Waiting
 from signalbox.record.console import cache_miss_line
@@ -220,7 +220,7 @@ class Ledger:
         if before is not None:
             before.close()
         self._version, self._forgot_at = -1, None
-        url = address(self._folder, settings)
+        url = ledger_url(self._folder, settings)
         timeout = self._timing.lock_timeout
         return LedgerDatabase(url, lock_timeout=timeout, at_once=self._at_once)
 

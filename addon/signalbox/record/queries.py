@@ -45,7 +45,7 @@ from signalbox import database
 from signalbox.anthropic.api import TOKEN_FIELDS
 from signalbox.config.fields import parse_duration
 from signalbox.config.rules import LedgerSettings
-from signalbox.database import ERRORS, FILE, DatabaseError, address, reason
+from signalbox.database import ERRORS, FILE, DatabaseError, ledger_url, reason
 from signalbox.record.database import milliseconds
 from signalbox.record.prefixes import Block, unpacked
 from signalbox.record.tables import ATTEMPTS, PREFIXES, REQUESTS
@@ -147,7 +147,7 @@ class LedgerSource:
 
     def __init__(self, folder: Path, url: str = "sqlite") -> None:
         """`url` is the `ledger` of the rules: `sqlite` is the file in `folder`, which need not exist yet."""
-        location = address(folder, LedgerSettings(url))
+        location = ledger_url(folder, LedgerSettings(url))
         self._file: Path | None = None
         if location.get_backend_name() == "sqlite":
             self._file = Path(location.database or FILE)

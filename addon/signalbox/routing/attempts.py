@@ -57,7 +57,7 @@ class Attempt:
     """When it failed, or when its answer ended."""
     usage: Usage = field(default_factory=Usage)
     cache_miss_reason: str = ""
-    """Why the provider says that it read less from its cache."""
+    """The provider's reason why it read less from its cache."""
 
     @classmethod
     def passed_on(cls, provider: Provider, model: str | None, now: float) -> "Attempt":

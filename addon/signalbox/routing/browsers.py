@@ -19,7 +19,7 @@ _OWN_SITE = frozenset({"same-origin", "none"})
 _PORTS = {"http": 80, "https": 443}
 
 
-class Place(NamedTuple):
+class HostPort(NamedTuple):
     """The name or address of a host in lower case, IPv6 without brackets, and the port if one is written."""
 
     host: str
@@ -71,13 +71,13 @@ def is_preflight(method: str, headers: Headers) -> bool:
     return method == "OPTIONS" and any(n.lower() == "access-control-request-method" for n, _ in headers)
 
 
-def _is_known(place: Place | None, hosts: Collection[str], address: str) -> bool:
+def _is_known(place: HostPort | None, hosts: Collection[str], address: str) -> bool:
     if place is None:
         return False
     return place.host == "localhost" or is_loopback(place.host) or place.host in {*hosts, address.lower()}
 
 
-def _is_own(origin: str, own: Place | None, hosts: Collection[str]) -> bool:
+def _is_own(origin: str, own: HostPort | None, hosts: Collection[str]) -> bool:
     """Whether an `Origin` is this router's. Sandboxed pages and files send `null`, which belongs to no
     site."""
     scheme, _, authority = origin.strip().partition("://")
@@ -90,12 +90,12 @@ def _is_own(origin: str, own: Place | None, hosts: Collection[str]) -> bool:
     return own is not None and (place.host, place.port or usual) == (own.host, own.port or usual)
 
 
-def _place(authority: str) -> Place | None:
+def _place(authority: str) -> HostPort | None:
     """Host and port; None if the text is not `host[:port]`."""
     try:
         parts = urlsplit(f"//{authority.strip()}")
         if not parts.hostname or parts.netloc != authority.strip() or "@" in authority:
             return None
-        return Place(parts.hostname.rstrip("."), parts.port)
+        return HostPort(parts.hostname.rstrip("."), parts.port)
     except ValueError:
         return None

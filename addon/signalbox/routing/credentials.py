@@ -34,7 +34,7 @@ _SHORTEST = 8
 """Characters of the shortest secret that is searched for in text of others."""
 
 _LONGEST_KEPT = 64
-"""Characters of a name whose answer is kept for the next request."""
+"""Characters of the longest name whose result is cached."""
 
 _DEEPEST = 5
 """How many times percent escapes are decoded."""

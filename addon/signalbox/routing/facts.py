@@ -19,7 +19,7 @@ from signalbox.anthropic.models import LISTED, LONG_CONTEXT_SUFFIX
 from signalbox.anthropic.privacy import BILLING
 from signalbox.anthropic.tokenizers import DEFAULT, Tokenizer, tokenizer_of
 from signalbox.anthropic.tokens import Measured, measure_grown
-from signalbox.anthropic.turns import Block, Turn, turns_of
+from signalbox.anthropic.turns import Turn, TurnBlock, turns_of
 from signalbox.config.regexes import Regex
 from signalbox.config.rules import tier_of
 
@@ -264,7 +264,7 @@ def _texts(content: _Content) -> Iterator[str]:
     return (block.text for block in _each(content, _Said) if block.type == "text")
 
 
-def _shows_image(block: Block) -> bool:
+def _shows_image(block: TurnBlock) -> bool:
     if block.type == "tool_result":
         return any(part.type == "image" for part in block.parts())
     return bool(block.type == "image")

@@ -23,8 +23,8 @@ MODELS_LIMIT = 1000
 
 type State = Literal["closed", "degraded", "open", "half-open"]
 
-type Scope = Literal["circuit", "provider", "model", "key"]
-"""What a `Block` is of."""
+type BlockScope = Literal["circuit", "provider", "model", "key"]
+"""The scope of a `SharedBlock`."""
 
 type HealthEvent = tuple[Literal["circuit", "cooldown", "recovered"], str, str, str]
 """What an attempt changed, in one of three forms, all text for people:
@@ -125,7 +125,7 @@ class Breaker:
             self._generation += 1
 
     def open_until(self, until: float) -> None:
-        """Another router's circuit is open until then. The longer one wins."""
+        """Another router's circuit is open until then. The later end wins."""
         if self._gate is None or until > self._gate.until:
             self._gate = ProbeGate(until)
             self._generation += 1
@@ -137,7 +137,7 @@ class Breaker:
 
     @property
     def until(self) -> float:
-        """When it admits the first probe; 0 where it is closed."""
+        """When it admits the first probe; 0 if it is closed."""
         return self._gate.until if self._gate is not None else 0.0
 
     def abandoned(self, token: BreakerToken) -> None:
@@ -182,15 +182,15 @@ class Cooldown(ProbeGate):
         return self.reason, f"{when}: {self.cause}"
 
 
-class Block(NamedTuple):
-    """What keeps a provider, a model or a key from being asked, as routers tell each other."""
+class SharedBlock(NamedTuple):
+    """An open circuit, or a cooldown of a provider, model or key, as routers share it."""
 
     provider: str
-    scope: Scope
+    scope: BlockScope
     name: str
-    """Of a `CooldownKey`; empty of a circuit."""
+    """The name of the `CooldownKey`; empty for a circuit."""
     until: float = 0.0
-    """When the first probe is admitted; 0: nothing keeps it any more."""
+    """When the first probe is admitted; 0 if the block has ended."""
     reason: str = ""
     cause: str = ""
 
@@ -323,21 +323,21 @@ class ProviderHealth:
             if cooldown.remaining(now)
         ]
 
-    def blocks(self, now: float) -> list[Block]:
+    def blocks(self, now: float) -> list[SharedBlock]:
         """Returns the circuits that are open and the cooldowns that are running."""
         circuits = [
-            Block(name, "circuit", "", breaker.until)
+            SharedBlock(name, "circuit", "", breaker.until)
             for name, breaker in self._breakers.items()
             if breaker.remaining(now)
         ]
         return circuits + [
-            Block(*cooldown.key, cooldown.until, cooldown.reason, cooldown.cause)
+            SharedBlock(*cooldown.key, cooldown.until, cooldown.reason, cooldown.cause)
             for cooldown in self._cooldowns.values()
             if cooldown.remaining(now)
         ]
 
-    def merge(self, block: Block, provider: Provider, now: float) -> list[HealthEvent]:
-        """Takes what another router told: that this is blocked, or, where `until` is past, is no longer."""
+    def merge(self, block: SharedBlock, provider: Provider, now: float) -> list[HealthEvent]:
+        """Takes over a block of another router, or its end if `until` is past."""
         if block.scope == "circuit":
             breaker = self._breakers.setdefault(provider.name, Breaker(provider.circuit))
             before = breaker.state(now)
@@ -357,8 +357,8 @@ class ProviderHealth:
         self._bound_models()
         if was_running:
             return []
-        told = f"for {span(block.until - now)}: {cooldown.cause}"
-        return [("cooldown", provider.name, cooldown.what, told)]
+        detail = f"for {span(block.until - now)}: {cooldown.cause}"
+        return [("cooldown", provider.name, cooldown.what, detail)]
 
     def forget(self, providers: Mapping[str, Provider]) -> None:
         """Drops the state of providers and keys that are no longer in the rules."""
@@ -423,7 +423,7 @@ def _secret_key(provider: Provider, index: int | None) -> tuple[int | None, Cool
 
 
 def _what(key: CooldownKey, provider: Provider) -> str:
-    """What a cooldown is of, for people."""
+    """The name of what a cooldown blocks, for people."""
     if key.scope == "model":
         return f"model {key.name}"
     index = next((index for index, own in _secret_keys(provider).items() if own == key), None)

@@ -112,7 +112,7 @@ class Meter(msgspec.Struct):
 
 
 class SharedWindow(NamedTuple):
-    """A window of an account, as routers on many machines tell each other; with an empty name the account."""
+    """A window of an account, as routers share it; with an empty name the account itself."""
 
     provider: str
     account: str
@@ -127,7 +127,7 @@ class SharedWindow(NamedTuple):
 
 
 class _Account(msgspec.Struct):
-    """What a `Meter` knows beside its windows."""
+    """The state of a `Meter` besides its windows."""
 
     claim: str = ""
     covered: bool = False
@@ -172,15 +172,15 @@ class Quotas:
         meter.observe(headers, now, refused)
         return meter
 
-    def shared(self, told: Mapping[tuple[str, str, str], float]) -> Iterator[SharedWindow]:
-        """What was observed since it was last told; `told` has, by place, when that was observed."""
+    def shared(self, known: Mapping[tuple[str, str, str], float]) -> Iterator[SharedWindow]:
+        """The windows that were observed later than `known`, which has Unix seconds by place."""
         for provider, account, meter in self.all():
             place = provider, account, ""
-            if meter.heard > told.get(place, 0.0):
-                known = _Account(meter.claim, meter.covered, meter.held)
-                yield SharedWindow(*place, meter.heard, msgspec.json.encode(known))
+            if meter.heard > known.get(place, 0.0):
+                state = _Account(meter.claim, meter.covered, meter.held)
+                yield SharedWindow(*place, meter.heard, msgspec.json.encode(state))
             for name, window in meter.windows.items():
-                if window.heard > told.get((provider, account, name), 0.0):
+                if window.heard > known.get((provider, account, name), 0.0):
                     yield SharedWindow(provider, account, name, window.heard, msgspec.json.encode(window))
 
     def merge(self, shared: SharedWindow) -> bool:
@@ -196,7 +196,7 @@ class Quotas:
                     meter.windows[name] = msgspec.json.decode(state, type=Window)
                 return True
             account_state = msgspec.json.decode(state, type=_Account)
-        except msgspec.MsgspecError:  # a router of another version told it
+        except msgspec.MsgspecError:  # from a router of another version
             return False
         if not meter.heard:
             meter.held = account_state.held

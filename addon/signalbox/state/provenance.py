@@ -9,9 +9,9 @@ history is routed after the file has been read (`refreshed`). Only that stream w
 milliseconds and never longer than WAIT; after that an unknown block counts as one of unknown origin (the
 contract, section 5).
 
-Where the ledger is a PostgreSQL, routers on many machines share this through it in the same way: another
-thread writes there what this router learns, and reads what the others did. While the database is away each
-router goes on with its own file.
+If the ledger is in PostgreSQL, routers on many machines share the issuers through it in the same way: another
+thread writes what this router learns, and reads what the others have written. While the database is
+unavailable, each router uses its own file.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ RETRY = 1.0
 START_TIMEOUT = 5.0
 """Seconds that the start waits for the file to be read."""
 SHARED_TIMEOUT = 2.0
-"""Seconds that the start waits for the shared database to be read."""
+"""Seconds that the start waits until the shared database is read."""
 CLOSE_TIMEOUT = 5.0
 """Seconds that the end waits for the last write."""
 
@@ -131,12 +131,12 @@ class ProvenanceStore:
         # For the thread of the shared database:
         self._shared: SharedIssuers | None = None
         self._in_force: URL | None = None
-        """The database that it uses."""
+        """The database that the thread uses."""
         self._shared_row = 0
-        """Number of the last row that was read there."""
+        """Number of the last row read from it."""
         # Of the shared database, for all threads:
         self._url: URL | None = None
-        """The one to use."""
+        """The database to use."""
         self._is_away = False
         self._is_shared = threading.Event()
         self._unshared: list[_Learned] = []
@@ -171,11 +171,11 @@ class ProvenanceStore:
 
     @property
     def is_written(self) -> bool:
-        """Whether everything learned is where other routers can read it, or cannot be written now."""
+        """Whether other routers can read everything learned, or it cannot be written now."""
         return self._tried >= self._learned and (not self._unshared or self._is_away)
 
     async def written(self) -> None:
-        """Waits until everything learned is where other routers can read it."""
+        """Waits until other routers can read everything learned."""
         waits = [] if self._tried >= self._learned else [self._worker.ran(WAIT)]
         if self._unshared and not self._is_away:
             waits.append(self._sharer.ran(WAIT))
@@ -190,8 +190,8 @@ class ProvenanceStore:
 
     @property
     def is_current(self) -> bool:
-        """Whether nothing was written since it was last read. False where routers share a database, which has
-        to be asked."""
+        """Whether nothing was written since it was last read. False if there is a shared database, which must
+        be queried."""
         return (self._url is None or self._is_away) and self._is_file_read
 
     @property
@@ -212,14 +212,14 @@ class ProvenanceStore:
         self._worker.close(CLOSE_TIMEOUT)
 
     def follow(self, url: URL | None) -> None:
-        """Shares through this database from now on; None: with the routers of the same folder alone."""
+        """Uses this shared database from now on; None: shares only with routers of the same folder."""
         if url != self._url:
             self._url, self._is_away = url, False
             self._is_shared.clear()
             self._sharer.wake()
 
     def ready(self, timeout: float = SHARED_TIMEOUT) -> None:
-        """Waits until the shared database was read for the first time, or is away."""
+        """Waits until the shared database is read for the first time, or is unavailable."""
         if self._url is not None:
             self._is_shared.wait(timeout)
 
@@ -310,7 +310,7 @@ class ProvenanceStore:
     # in the thread of the shared database
 
     def _share(self, is_last: bool) -> float | None:
-        """Writes there what is new here, and reads what is new there."""
+        """Writes new blocks to the shared database, and reads those of other routers."""
         url = self._url
         if self._shared is not None and url != self._in_force:
             self._shared.close()
@@ -347,7 +347,7 @@ class ProvenanceStore:
         return None
 
     def _adopt(self, key: bytes) -> None:
-        """Digests are made under this key from now on; those of the key before tell nothing more."""
+        """Uses this key for digests from now on. Digests under the previous key are dropped."""
         if key != self.key:
             with self._lock:
                 self.key, self._has_key = key, False
@@ -356,7 +356,7 @@ class ProvenanceStore:
             self._worker.wake()
 
     def _take(self, page: Sequence[tuple[int, bytes, str]]) -> None:
-        """Remembers what is in the database, also for a start while it is away."""
+        """Stores rows of the shared database, also for a start while it is unavailable."""
         with self._lock:
             for _, digest, provider in page:
                 if self._issuers.get(digest) != provider:

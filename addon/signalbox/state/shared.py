@@ -1,7 +1,8 @@
-"""What routers on many machines share in one PostgreSQL beside the ledger: who issued which thinking block,
-quota windows, cooldowns and open circuits.
+"""State that routers on many machines share in one PostgreSQL, besides the ledger: issuers of thinking
+blocks, quota windows, cooldowns and open circuits.
 
-Each class is a connection for one thread. While the database is away each router goes on with what it knows.
+Each class is a connection for one thread. While the database is unavailable, each router uses the state that
+it has.
 """
 
 import os
@@ -27,13 +28,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from signalbox.database import Database, Schema, keys_table, shared_key, version_table
-from signalbox.routing.health import Scope
+from signalbox.routing.health import BlockScope
 from signalbox.routing.quota import SharedWindow
 
 PAGE = 1000
-"""Rows that are taken into memory at once."""
+"""Rows that are read into memory at once."""
 LOCK_TIMEOUT = 1.0
-"""Seconds that a write waits for another router's."""
+"""Seconds that a write waits for another router."""
 LEARNING = 0x5167_6E63
 """Key of the advisory lock under which blocks are numbered, so that their numbers are visible in order."""
 FORGOTTEN = 86400.0
@@ -49,7 +50,7 @@ ISSUED = Table(
     Column("digest", LargeBinary, nullable=False, unique=True),
     Column("provider", String, nullable=False),
 )
-"""The provider that issued a thinking block, whose digest is made under the key `thinking`."""
+"""One row per thinking block: its digest under the key `thinking`, and the provider that issued it."""
 
 WINDOWS = Table(
     "quota_windows",
@@ -60,8 +61,8 @@ WINDOWS = Table(
     Column("heard", Float(53), nullable=False),
     Column("state", LargeBinary, nullable=False),
 )
-"""One row a quota window, as JSON; with an empty name what is known of the account as a whole. `heard` is
-when the provider last told of it, in Unix seconds of the router that heard it."""
+"""One row per quota window, as JSON; with an empty name the state of the account. `heard` is when the
+provider last reported it, in Unix seconds of the router that observed it."""
 
 BLOCKS = Table(
     "provider_blocks",
@@ -76,8 +77,8 @@ BLOCKS = Table(
     Column("reason", String, nullable=False),
     Column("cause", String, nullable=False),
 )
-"""One row an open circuit or a cooldown; `at` and `until` in Unix seconds of the database. `until` 0: it is
-over. The name of a secret key is its digest under the key `health`."""
+"""One row per open circuit or cooldown. `at` and `until` are in Unix seconds of the database; `until` is 0 if
+it has ended. A secret key is named by its digest under the key `health`."""
 
 KEYS = keys_table(_TABLES)
 
@@ -87,7 +88,7 @@ _NOW = func.extract("epoch", func.clock_timestamp())
 
 
 class SharedIssuers:
-    """Who issued which thinking block. All methods but `close` raise DatabaseError."""
+    """The issuers of thinking blocks. All methods but `close` raise DatabaseError."""
 
     def __init__(self, url: URL) -> None:
         self._database = Database(url, SCHEMA, lock_timeout=LOCK_TIMEOUT)
@@ -98,12 +99,12 @@ class SharedIssuers:
         return self._database.shown
 
     def key(self, own: bytes) -> bytes:
-        """The key of all digests; `own` becomes it in a new database."""
+        """The key of all digests; in a new database it becomes `own`."""
         with self._database.begun() as connection:
             return shared_key(connection, KEYS, "thinking", own)
 
     def learn(self, learned: Sequence[tuple[bytes, str]], limit: int) -> None:
-        """Add (digest, provider) of blocks, but not of those that have an issuer; keep the last `limit`."""
+        """Adds (digest, provider) of blocks that have no issuer yet; keeps the last `limit` blocks."""
         rows = [{"digest": digest, "provider": provider} for digest, provider in learned]
         with self._database.begun() as connection:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LEARNING})")
@@ -112,7 +113,7 @@ class SharedIssuers:
             connection.execute(delete(ISSUED).where(ISSUED.c.number <= newest - limit))
 
     def after(self, number: int) -> Iterator[list[tuple[int, bytes, str]]]:
-        """Pages of (number, digest, provider), in order, of what was added after that number."""
+        """Pages of (number, digest, provider), in order, of the blocks added after `number`."""
         query = select(ISSUED.c.number, ISSUED.c.digest, ISSUED.c.provider).order_by(ISSUED.c.number)
         with self._database.begun() as connection:
             found = connection.execute(query.where(ISSUED.c.number > number))
@@ -124,18 +125,18 @@ class SharedIssuers:
 
 
 class BlockRow(NamedTuple):
-    """An open circuit or a cooldown. `remaining` is in seconds; 0: it is over."""
+    """An open circuit or a cooldown. `remaining` is in seconds; 0 if it has ended."""
 
     kind: str
-    """`messages` or `count_tokens`, which have health of their own."""
+    """`messages` or `count_tokens`, whose health is separate."""
     provider: str
-    scope: Scope
+    scope: BlockScope
     name: str
     remaining: float
     reason: str
     cause: str
     at: float = 0.0
-    """When it was told, by the database's clock."""
+    """When it was written, by the database's clock."""
 
 
 class Limits(NamedTuple):
@@ -157,20 +158,20 @@ class SharedLimits:
         return self._database.shown
 
     def digest(self, secret: str) -> str:
-        """By which a secret key is named in the database. Empty before the first exchange."""
+        """The name of a secret key in the database. Empty before the first exchange."""
         if not self._key:
             return ""
         return blake2b(secret.encode(errors="surrogateescape"), key=self._key, digest_size=16).hexdigest()
 
-    def exchange(self, told: Limits) -> Limits:
-        """Tell of these, and hear of all windows, and of the blocks that other routers told last."""
+    def exchange(self, new: Limits) -> Limits:
+        """Writes `new`. Returns all windows, and the blocks that other routers wrote last."""
         with self._database.begun() as connection:
             if not self._key:
                 self._key = shared_key(connection, KEYS, "health", os.urandom(32))
-            if told.windows:
-                self._tell_windows(connection, told.windows)
-            if told.blocks:
-                self._tell_blocks(connection, told.blocks)
+            if new.windows:
+                self._write_windows(connection, new.windows)
+            if new.blocks:
+                self._write_blocks(connection, new.blocks)
             windows = [SharedWindow(*row) for row in connection.execute(select(WINDOWS))]
             others = select(
                 BLOCKS.c.kind,
@@ -188,7 +189,7 @@ class SharedLimits:
     def close(self) -> None:
         self._database.close()
 
-    def _tell_windows(self, connection: Connection, rows: Sequence[SharedWindow]) -> None:
+    def _write_windows(self, connection: Connection, rows: Sequence[SharedWindow]) -> None:
         added = insert(WINDOWS)
         newer = {"heard": added.excluded.heard, "state": added.excluded.state}
         connection.execute(
@@ -200,7 +201,7 @@ class SharedLimits:
             [row._asdict() for row in sorted(rows)],
         )
 
-    def _tell_blocks(self, connection: Connection, rows: Sequence[BlockRow]) -> None:
+    def _write_blocks(self, connection: Connection, rows: Sequence[BlockRow]) -> None:
         now = float(connection.scalar(select(_NOW)) or 0)
         added = insert(BLOCKS)
         newer = {
