@@ -104,6 +104,8 @@ class Exchange:
         """Path and query of the request, and the same with secrets masked."""
         self.asked_path = ""
         """Path and query of the client's request."""
+        self.is_shown = False
+        """Whether a person or a file gets to see its flow."""
         self.hidden_body: HiddenBody | None = None
         """The body of the flow's request, where it shows another: put back when the request is sent."""
         self.close_after_response = False

@@ -44,10 +44,11 @@ def mitmweb(folder: Path, name: str, upstream: int, *options: str) -> Iterator[P
         yield started
 
 
-def router_options(folder: Path, upstream: int) -> list[str]:
+def router_options(folder: Path, upstream: int, *, more: str = "") -> list[str]:
+    """`more` is added to the rules."""
     rules = folder / "rules.yaml"
     url = f"http://127.0.0.1:{upstream}"
-    rules.write_text(RULES.format(url=url, dead=f"http://127.0.0.1:{free_port()}"))
+    rules.write_text(RULES.format(url=url, dead=f"http://127.0.0.1:{free_port()}") + more)
     settings = {"router_rules": rules, "router_state": folder / "state"}
     pairs = (part for option, value in settings.items() for part in ("--set", f"{option}={value}"))
     return ["-s", str(PROJECT / "addon" / "router.py"), *pairs]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from http.client import HTTPConnection
@@ -13,7 +14,7 @@ from mitmproxy.io import FlowReader
 
 from tests.support.fake_provider import Upstream
 from tests.support.mitmweb import Web
-from tests.support.router_process import Router, wait_until
+from tests.support.router_process import MITMDUMP, Router, clean_environment, wait_until
 
 ROUTER = Router
 pytestmark = pytest.mark.slow
@@ -116,3 +117,28 @@ log: {{level: debug}}
     router.stop()
     assert "query-key-for-tests-01" not in router.log()
     assert b"query-key-for-tests-01" not in (router.folder / "flows.mitm").read_bytes()
+
+
+def test_flow_whose_secrets_are_shown_is_replayed_by_mitmproxy(tmp_path, upstream, second):
+    text = rules(upstream, second, "inspect: {secrets: show}")
+    with Web(tmp_path, upstream.url, rules=text) as web:
+        ask(web, "claude-haiku-4-5")
+        (flow,) = web.finished(1)
+        web.post(f"/flows/{flow['id']}/replay")
+        second.wait_for(2)
+        wait_until(lambda: web.flows()[0].get("response"), 5, web.log)
+        assert second.requests[1].body == second.requests[0].body
+        assert second.requests[1].header("authorization") == f"Bearer {KEY}"
+        assert len(web.records()) == 1
+
+
+def test_saved_flows_load_in_mitmproxy_without_the_router(start_router, upstream, second):
+    router: Router = start_router(upstream.url, rules=rules(upstream, second), options=("-w", "flows.mitm"))
+    ask_all(router, upstream, second)
+    router.stop()
+    command = [str(MITMDUMP), "-n", "-r", str(router.folder / "flows.mitm"), "--set", "flow_detail=3"]
+    environment = clean_environment(router.folder, {})
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert told.stdout.count("POST http://127.0.0.1") == 4
+    assert "message" in told.stdout
+    assert told.stderr == ""

@@ -57,7 +57,9 @@ def shown_secrets(exchange: Exchange) -> list[str]:
 
 
 def masked_text(text: str, exchange: Exchange) -> str:
-    """A line about a request, without credentials."""
+    """A line about a request, without credentials where more than the console shows it."""
+    if not exchange.is_shown:
+        return text
     said = text.encode(errors="surrogateescape")
     return without_secrets(said, shown_secrets(exchange)).decode(errors="surrogateescape")
 

@@ -58,6 +58,7 @@ class Hooks:
             elif not self.app.may_use_any_host(flow.client_conn.peername[0]):
                 flow.response = local_responses.error(403, OTHER_HOST)
             else:
+                self.app.exchanges.pop(flow, None)  # of the flow's first request, where mitmproxy replays it
                 classify.let_pass(flow.request, rules)
         except Exception as error:
             log_error("the requestheaders hook", error)
@@ -207,6 +208,7 @@ class Hooks:
             provenance=self.app.stores.provenance,
         )
         self.app.exchanges[flow] = exchange
+        exchange.is_shown = self.app.retention.shows
         classify.mask(flow, exchange, headers)
         exchange.asked_path = exchange.path
         if exchange.is_messages_request or exchange.hidden:
