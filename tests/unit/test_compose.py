@@ -1,0 +1,99 @@
+"""examples/compose.yaml: it is valid, and all that it names is there. `slow/test_many_machines.py` runs its
+parts.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import compose_spec
+import pytest
+import yaml
+
+from signalbox.cli.check import check
+from signalbox.config.load import load
+from signalbox.database import shared_address, shown
+from tests.support.router_process import ROOT
+
+FILE = ROOT / "examples" / "compose.yaml"
+PARTS = FILE.parent / "many-machines"
+TEXT = FILE.read_text(encoding="utf-8")
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
+SERVICES: dict[str, Any] = COMPOSE["services"]
+ROUTERS = [name for name, service in SERVICES.items() if service.get("image") == "signalbox"]
+ENVIRONMENT = {
+    "CLIENT_TEAM": "team-secret-for-tests",
+    "TEAM_ANTHROPIC_KEY": "sk-ant-fake-team",
+    "TEAM_ZAI_KEY": "zai-key-for-tests",
+    "LEDGER_URL": "postgresql+psycopg://signalbox:a-password-for-tests@postgres:5432/signalbox",
+}
+
+
+def validate(text: str) -> None:
+    """Raises ValueError where the Compose Specification does not allow it."""
+    options = compose_spec.PyOptions()
+    options.apply_merge = True
+    options.from_yaml(text).validate()
+
+
+def test_it_is_what_the_compose_specification_allows():
+    validate(TEXT)
+    with pytest.raises(ValueError, match="portz"):
+        validate(TEXT.replace("ports:", "portz:", 1))
+
+
+def test_there_are_three_routers_each_with_a_state_folder_of_its_own():
+    assert ROUTERS == ["router1", "router2", "router3"]
+    for name in ROUTERS:
+        assert f"{name}:/var/lib/signalbox" in SERVICES[name]["volumes"]
+
+
+def test_every_file_and_volume_that_is_mounted_is_there():
+    for service in SERVICES.values():
+        for source in (volume.split(":")[0] for volume in service.get("volumes", ())):
+            if source.startswith("."):
+                assert (FILE.parent / source).exists(), source
+            else:
+                assert source in COMPOSE["volumes"], source
+
+
+def test_every_variable_is_in_the_file_of_variables():
+    named = set(re.findall(r"\$\{(\w+)", TEXT)) | {
+        secret["environment"] for secret in COMPOSE["secrets"].values()
+    }
+    lines = (PARTS / "env.example").read_text(encoding="utf-8").splitlines()
+    assert {line.rstrip("=") for line in lines if not line.startswith("#")} == named
+
+
+def test_only_the_proxy_can_be_reached_from_other_machines():
+    ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert ports.pop("haproxy") == ["8082:8082"]
+    assert all(port.startswith("127.0.0.1:") for given in ports.values() for port in given)
+
+
+def test_all_routers_have_one_rules_file_that_is_without_fault():
+    file = PARTS / "rules" / "rules.yaml"
+    assert check(file, ENVIRONMENT) == ([], [])
+    rules = load(file, ENVIRONMENT)
+    url = shared_address(rules.ledger)
+    assert url is not None
+    assert shown(url) == "PostgreSQL signalbox at postgres:5432"
+    assert set(re.findall(r"\$\{(\w+)", file.read_text(encoding="utf-8"))) == set(
+        SERVICES["router1"]["environment"]
+    )
+
+
+def test_the_proxy_and_prometheus_ask_all_routers():
+    proxy = (PARTS / "haproxy.cfg").read_text(encoding="utf-8")
+    asked = [f"{name}:8082" for name in ROUTERS]
+    assert re.findall(r"^ *server \S+ (\S+)$", proxy, re.MULTILINE) == asked
+    (scraped,) = yaml.safe_load((PARTS / "prometheus.yaml").read_text(encoding="utf-8"))["scrape_configs"]
+    assert scraped["static_configs"] == [{"targets": asked}]
+
+
+def test_the_image_is_made_of_files_that_are_there():
+    lines = (PARTS / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    copied = [Path(part) for line in lines if line.startswith("COPY ") for part in line.split()[1:-1]]
+    assert copied
+    for part in copied:
+        assert (ROOT / part).exists(), part
