@@ -6,7 +6,7 @@ import socket
 import socketserver
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,11 +28,6 @@ rules:
 """
 
 
-@pytest.fixture
-def router(start_router: Callable[..., Router], upstream: Upstream, second: Upstream) -> Router:
-    return start_router(rules=rules(f"http://127.0.0.1:{upstream.port}", second))
-
-
 def through(
     router: Router, method: str, url: str, body: object = None, **headers: str
 ) -> tuple[http.client.HTTPResponse, bytes]:
@@ -45,38 +40,23 @@ def through(
     return answer, content
 
 
-def test_the_messages_paths_of_anthropics_host_are_routed_by_the_rules(router, upstream, second):
-    url = f"{upstream.url}/v1/messages?beta=true"
-    answer, _ = through(router, "POST", url, {"model": "claude-haiku-4-5"}, Authorization=LOGIN)
+def test_anthropics_host_is_routed_by_the_rules_and_all_else_passes_untouched(start_router, upstream, second):
+    """A host's name may be written in any case, but its port counts."""
+    router = start_router(rules=rules(f"http://localhost:{upstream.port}", second))
+    home, elsewhere = f"http://LOCALHOST:{upstream.port}", f"http://localhost:{second.port}"
+    haiku = {"model": "claude-haiku-4-5"}
+    answer, _ = through(router, "POST", f"{home}/v1/messages?beta=true", haiku, Authorization=LOGIN)
     assert answer.headers["x-signalbox-provider"] == "zai"
-    assert second.wait_for(1)[0].json["model"] == "glm"
-    assert second.requests[0].header("authorization") is None
-
-
-def test_a_hosts_name_may_be_written_in_any_case_but_its_port_counts(start_router, upstream, second):
-    text = rules(f"http://localhost:{upstream.port}", second)
-    router = start_router(rules=text)
-    ask = {"model": "claude-haiku-4-5"}
-    through(router, "POST", f"http://LOCALHOST:{upstream.port}/v1/messages", ask, Authorization=LOGIN)
-    assert second.wait_for(1)[0].json["model"] == "glm"
-    through(router, "POST", f"http://localhost:{second.port}/v1/messages", ask, Authorization=LOGIN)
-    assert second.wait_for(2)[1].json == ask
-
-
-def test_no_matching_rule_means_the_host_that_was_asked(router, upstream):
-    through(router, "POST", f"{upstream.url}/v1/messages", {"model": "claude-opus-4-5"}, Authorization=LOGIN)
-    assert upstream.wait_for(1)[0].header("authorization") == LOGIN
-
-
-def test_other_paths_and_hosts_pass_untouched(router, second):
-    body = {"model": "claude-haiku-4-5"}
-    url = f"http://localhost:{second.port}"
-    through(router, "POST", f"{url}/v1/messages", body, Authorization=LOGIN)
-    through(router, "GET", f"{url}/health", None)
-    posted, asked = second.wait_for(2)
-    assert posted.json == body
-    assert posted.header("authorization") == LOGIN
+    through(router, "POST", f"{elsewhere}/v1/messages", haiku, Authorization=LOGIN)
+    through(router, "GET", f"{elsewhere}/health")
+    routed, posted, asked = second.wait_for(3)
+    assert (routed.json["model"], routed.header("authorization")) == ("glm", None)
+    assert (posted.json, posted.header("authorization")) == (haiku, LOGIN)
     assert asked.path == "/health"
+    through(router, "POST", f"{home}/v1/messages", {"model": "claude-opus-4-5"}, Authorization=LOGIN)
+    assert upstream.wait_for(1)[0].header("authorization") == LOGIN
+    assert router.health()["status"] == "healthy"
+    assert len(upstream.requests) == 1
 
 
 def test_a_clients_secret_is_taken_out_of_every_request(start_router, tmp_path, upstream, second):
@@ -94,6 +74,8 @@ def test_a_clients_secret_is_taken_out_of_every_request(start_router, tmp_path, 
         answer, _ = through(router, "POST", url, {"model": "other"}, Authorization=LOGIN, **secret)
         assert answer.status == 200
     received = [*upstream.wait_for(2), *second.wait_for(1)]
+    assert through(router, "GET", f"{upstream.url}/elsewhere", Authorization=LOGIN)[0].status == 200
+    assert through(router, "POST", f"{upstream.url}/v1/messages", {}, Authorization=LOGIN)[0].status == 401
     assert {one.path for one in received} == {"/v1/messages", "/v1/elsewhere?a=1"}
     for one in received:
         assert one.header("authorization") == LOGIN
@@ -101,18 +83,6 @@ def test_a_clients_secret_is_taken_out_of_every_request(start_router, tmp_path, 
         assert one.header("proxy-authorization") is None
     router.stop()
     assert b"secret-of-a-client" not in (tmp_path / "flows.mitm").read_bytes()
-
-
-def test_paths_that_are_not_routed_ask_for_no_clients_secret(start_router, upstream, second):
-    text = rules(f"http://127.0.0.1:{upstream.port}", second) + "clients: {ann: secret-of-a-client}\n"
-    router = start_router(rules=text)
-    assert through(router, "GET", f"{upstream.url}/elsewhere", Authorization=LOGIN)[0].status == 200
-    assert through(router, "POST", f"{upstream.url}/v1/messages", {}, Authorization=LOGIN)[0].status == 401
-
-
-def test_the_listeners_own_address_has_the_health_page(router, upstream):
-    assert router.health()["status"] == "healthy"
-    assert not upstream.requests
 
 
 # TLS: who is decrypted
@@ -170,20 +140,17 @@ REQUEST = (
 )
 
 
-def test_a_foreign_host_is_not_even_decrypted(router, tls_server, certificate):
-    with tunnel(router, "localhost", tls_server.server_address[1], certificate) as connection:
-        connection.sendall(REQUEST)
-        assert connection.recv(100).startswith(b"HTTP/1.1 200")
-        assert connection.getpeercert()["serialNumber"] == "07"
-    assert LOGIN.encode() in tls_server.heads[0]
-
-
-def test_anthropics_host_is_decrypted_and_routed(start_router, second, tls_server, certificate):
-    home = f"https://127.0.0.1:{tls_server.server_address[1]}"
-    router = start_router(rules=rules(home, second), options=("--set", "ssl_insecure=true"))
-    authority = router.confdir / "mitmproxy-ca-cert.pem"
-    with tunnel(router, "127.0.0.1", tls_server.server_address[1], authority) as connection:
+def test_anthropics_host_is_decrypted_and_routed_and_no_other(start_router, second, tls_server, certificate):
+    port = tls_server.server_address[1]
+    rule_file = rules(f"https://127.0.0.1:{port}", second)
+    router = start_router(rules=rule_file, options=("--set", "ssl_insecure=true"))
+    with tunnel(router, "127.0.0.1", port, router.confdir / "mitmproxy-ca-cert.pem") as connection:
         connection.sendall(REQUEST)
         assert b"x-signalbox-provider: zai" in connection.recv(4096)
     assert second.wait_for(1)[0].json["model"] == "glm"
     assert not tls_server.heads
+    with tunnel(router, "localhost", port, certificate) as connection:
+        connection.sendall(REQUEST)
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        assert connection.getpeercert()["serialNumber"] == "07"
+    assert LOGIN.encode() in tls_server.heads[0]

@@ -6,11 +6,9 @@ import threading
 from contextlib import closing, suppress
 from http.client import HTTPConnection
 
-import pytest
-
-from tests.support.answers import Answer, message_json, message_sse
+from tests.support.answers import Answer
 from tests.support.fake_provider import Upstream
-from tests.support.raw_client import LOGIN, Caller, both
+from tests.support.raw_client import LOGIN, Caller
 
 SECRET = "sk-ant-api03-fake-secret-of-nobody-0123456789"
 
@@ -26,36 +24,12 @@ rules:
 """
 
 
-def passed_on(caller: Caller, *lines: str, body: bytes = b"", path: str = "/v1/elsewhere") -> None:
-    """Send a request that no rule is about."""
-    head = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", *lines, "", ""]
-    caller.socket.sendall("\r\n".join(head).encode() + body)
-
-
-def test_a_client_may_ask_for_another_protocol_on_other_paths(home, caller):
-    head = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: odd\r\n\r\n"
-    home.answer(Answer(framing="raw", chunks=(head + b"hello",)))
-    passed_on(caller, "Content-Length: 0", "Connection: Upgrade", "Upgrade: odd")
-    caller.until(b"hello")
-    assert caller.seen.startswith(b"HTTP/1.1 101 ")
-
-
-@both
-def test_a_provider_may_speak_http_1_0(up, caller, stream):
-    said = message_sse("renamed") if stream else message_json("renamed")
-    head = f"HTTP/1.0 200 OK\r\nContent-Type: {dict(said.headers)['Content-Type']}\r\n\r\n"
-    up.answer(Answer(framing="raw", chunks=(head.encode() + said.body,), cut="close"))
-    for _ in range(2):
-        caller.ask("renamed", stream)
-        assert b"Hello" in caller.answer().body
-
-
-@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
-def test_a_client_that_writes_before_it_reads_gets_to_see_the_refusal(router, home, path):
-    with closing(HTTPConnection("127.0.0.1", router.ports[0], timeout=10)) as connection:
-        connection.request("POST", path, b"x" * 40_000_000, {"Authorization": LOGIN})
-        answer = connection.getresponse()
-        assert (answer.status, json.loads(answer.read())["error"]["type"]) == (413, "request_too_large")
+def test_a_client_that_writes_before_it_reads_gets_to_see_the_refusal(router, home):
+    for path in ("/v1/messages", "/v1/messages/count_tokens"):
+        with closing(HTTPConnection("127.0.0.1", router.ports[0], timeout=10)) as connection:
+            connection.request("POST", path, b"x" * 40_000_000, {"Authorization": LOGIN})
+            answer = connection.getresponse()
+            assert (answer.status, json.loads(answer.read())["error"]["type"]) == (413, "request_too_large")
     assert not home.requests
 
 
@@ -83,11 +57,12 @@ def _send(to: socket.socket, limit: int) -> None:
             to.sendall(b"x" * 65536)
 
 
-@pytest.mark.parametrize("first", [b"x", b"POST /v1/messages HTTP/1.1\r\nX-Endless: "])
-def test_a_clients_head_without_end_is_answered_with_431(caller, first):
-    head, _, body = send_for_ever(caller, first).partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 431 ")
-    assert json.loads(body)["error"]["type"] == "invalid_request_error"
+def test_a_clients_head_without_end_is_answered_with_431(router):
+    for first in (b"x", b"POST /v1/messages HTTP/1.1\r\nX-Endless: "):
+        with Caller(router) as caller:
+            head, _, body = send_for_ever(caller, first).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 431 ")
+        assert json.loads(body)["error"]["type"] == "invalid_request_error"
 
 
 def test_what_a_client_sends_ahead_of_an_answer_is_bounded(home, caller, never):
@@ -96,6 +71,3 @@ def test_what_a_client_sends_ahead_of_an_answer_is_bounded(home, caller, never):
     home.wait_for(1)
     assert send_for_ever(caller, b"POST ") == b""
     home.wait_left()
-
-
-# what mitmproxy refuses
