@@ -1,6 +1,5 @@
 """A provider can keep its cache: what goes through the router begins as the client's requests did."""
 
-
 from tests.bench.caches import compare, run
 from tests.conftest import Shared
 from tests.support.fake_provider import Upstream
