@@ -244,7 +244,7 @@ def test_an_answer_is_read_as_by_mitmproxy_however_it_is_cut(data, cuts, closes,
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=5), NAMES, VALUES)
 def test_headers_are_looked_up_and_changed_as_mitmproxys_are(pairs, name, value):
     fields = [(key.encode(), said.encode()) for key, said in pairs]
-    ours, theirs = QuickHeaders.of(fields), Headers(fields)
+    ours, theirs = QuickHeaders.read(fields), Headers(fields)
 
     def seen(headers: Headers) -> list[Any]:
         return [headers.get(name), name in headers, headers.get_all(name), headers.get(name.encode(), "-")]

@@ -5,6 +5,7 @@ from mitmproxy.proxy.commands import CloseConnection, Command, SendData
 from mitmproxy.test import tflow
 
 from signalbox.proxy.layer import LARGE_SEND, coalesced
+from signalbox.proxy.stream import SendNow
 
 CLIENT: Client = tflow.tclient_conn()
 SERVER: Server = tflow.tserver_conn()
@@ -55,6 +56,19 @@ def test_much_data_is_not_copied():
     much = bytes(LARGE_SEND)
     assert told(SendData(SERVER, b"head"), SendData(SERVER, much)) == [("server", b"head"), ("server", much)]
     assert next(iter(coalesced([SendData(SERVER, much)]))).data is much
+
+
+def test_what_is_to_leave_now_is_sent_before_the_next_is_made():
+    made = []
+
+    def commands():
+        for command in (SendData(SERVER, b"a"), SendNow(), SendData(SERVER, b"b")):
+            made.append(command)
+            yield command
+
+    steps = coalesced(commands())
+    assert [next(steps).data, len(made)] == [b"a", 2]
+    assert [command.data for command in steps] == [b"b"]
 
 
 def test_nothing_comes_of_nothing():

@@ -14,9 +14,16 @@ class QuickHeaders(http.Headers):
 
     @classmethod
     def of(cls, fields: Iterable[tuple[bytes, bytes]]) -> Self:
-        """Of bytes that were read as names, which are tokens, and values."""
+        """Of names and values that are bytes, which is not checked again."""
         made = cls.__new__(cls)
-        made.fields = made._sound = tuple(fields)
+        made.fields = tuple(fields)
+        return made
+
+    @classmethod
+    def read(cls, fields: Iterable[tuple[bytes, bytes]]) -> Self:
+        """Of a head that was read: names are tokens, and what is said of the body's length is sound."""
+        made = cls.of(fields)
+        made._sound = made.fields
         return made
 
     @property

@@ -1,7 +1,6 @@
 """Heads of requests and answers: masked in the flow, with the real credentials on the wire, framed."""
 
 from collections.abc import Iterable
-from copy import copy
 
 from mitmproxy import http
 from mitmproxy.master import Master
@@ -10,6 +9,7 @@ from mitmproxy.net.http.validate import validate_headers
 
 from signalbox.anthropic.issued import MARK
 from signalbox.exchange import Exchange
+from signalbox.proxy.fields import QuickHeaders
 from signalbox.routing.credentials import encoded, is_secret, masked, masked_path, masked_value
 from signalbox.routing.outgoing import Outgoing
 
@@ -117,9 +117,9 @@ def _masked_cookie(cookie: str) -> str:
 
 def copied[M: http.Message](message: M) -> M:
     """With headers of its own. mitmproxy's way to copy checks the type of every field anew."""
-    other = copy(message)
-    other.data = copy(message.data)
-    other.headers = http.Headers(message.headers.fields)
+    other, data = message.__new__(type(message)), message.data.__new__(type(message.data))
+    vars(data).update(vars(message.data), headers=QuickHeaders.of(message.headers.fields))
+    vars(other).update(vars(message), data=data)
     return other
 
 
@@ -146,7 +146,7 @@ def with_secrets(request: http.Request, exchange: Exchange | None) -> http.Reque
 
 
 def to_headers(headers: Iterable[tuple[str, str]]) -> http.Headers:
-    return http.Headers(encoded(headers))
+    return QuickHeaders.of(encoded(headers))
 
 
 def plain_headers(message: http.Message) -> dict[str, str]:
@@ -186,6 +186,8 @@ def handed_on(response: http.Response, request: http.Request) -> http.Response:
 
 def invalid_head(response: http.Response) -> str:
     """Why mitmproxy would refuse this head, because it is ambiguous; empty if it would not."""
+    if isinstance(response.headers, QuickHeaders) and response.headers.is_sound:
+        return ""
     try:
         validate_headers(response)
     except ValueError as error:
@@ -199,7 +201,7 @@ def has_body(response: http.Response) -> bool:
 
 
 def _ends_with_connection(request: http.Request, response: http.Response) -> bool:
-    if {"transfer-encoding", "content-length"} & {name.lower() for name in response.headers}:
+    if "transfer-encoding" in response.headers or "content-length" in response.headers:
         return False
     return expected_http_body_size(request, response) == -1
 

@@ -92,7 +92,7 @@ def read_response(data: bytes, request: http.Request) -> tuple[http.Response, in
 def _fill(made: Any, fields: list[tuple[bytes, bytes]]) -> None:
     """As mitmproxy's classes do, less a check of the type of each field."""
     made.http_version = b"HTTP/1.1"
-    made.headers = QuickHeaders.of(fields)
+    made.headers = QuickHeaders.read(fields)
     made.content = made.trailers = made.timestamp_end = None
     made.timestamp_start = time.time()
 

@@ -132,6 +132,10 @@ class Received(events.CommandCompleted):
     reply: events.Event
 
 
+class SendNow(commands.Command):
+    """What was said to be sent leaves now, and not together with what follows. Ends in the layer."""
+
+
 @dataclass
 class Tick(events.Event):
     """The moment that `wakes_at` named has come."""
@@ -526,7 +530,8 @@ class RoutedStream(HttpStream):
         self._answer = exchange.answer = None
         self._watch_silence()
         yield from call.connect(exchange.timeout.connect)
-        self._watch_silence()
+        if not call.is_reused:  # that took its time
+            self._watch_silence()
         first_byte = time.monotonic() + exchange.first_byte_limit
         yield from call.send(with_secrets(self.flow.request, exchange))
         response = yield from call.receive_head(first_byte, again=again)
@@ -618,8 +623,10 @@ class RoutedStream(HttpStream):
     @property
     def _is_last(self) -> bool:
         """Whether no other target could take over: what this one says is the client's at once."""
-        dispatch = self.exchange.dispatch
-        return dispatch is None or not dispatch.could_follow(time.monotonic())
+        dispatch, outgoing = self.exchange.dispatch, self.exchange.outgoing
+        if dispatch is None or (outgoing is not None and outgoing.is_only_candidate):
+            return True
+        return not dispatch.could_follow(time.monotonic())
 
     @property
     def _may_wait(self) -> bool:
@@ -721,21 +728,24 @@ class RoutedStream(HttpStream):
         return min(over_at, time.monotonic() + (LINGER if answer.reader.over else USAGE_WAIT))
 
     def _end(self, answer: PendingResponse) -> Commands[None]:
+        """The client gets the end first: what is recorded after it keeps nobody waiting."""
         self._ping_at = inf
         exchange, response = self.exchange, answer.response
         if exchange.outcome is None:
             exchange.conclude(answer.final(datetime.now(UTC)))
         self._close_stored()
         response.timestamp_end = time.time()
-        yield from self.hook(HttpResponseHook)
         self.client_state = self.server_state = self.state_errored
-        self.flow.live = False
         yield DropStream(self.stream_id)
         if answer.facts.broken:
             cut = ResponseProtocolError(self.stream_id, "broken answer", ErrorCode.KILL)
             yield SendHttp(cut, self.context.client)
         else:
             yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
+        yield SendNow()
+        if (rest := begin(self.app.master.addons, HttpResponseHook, self.flow)) is not None:
+            yield rest
+        self.flow.live = False
 
     # a client that waits
 
