@@ -1,9 +1,8 @@
 """The rules in force: one immutable value that every request keeps from its start to its end.
 
-All text is already turned into values: durations are seconds, sizes bytes, globs compiled, `${NAME}`
-replaced. Nothing here reads a file or a clock. A struct whose fields are annotated with the kinds of `fields`
-is written in rules.yaml as it stands here: the decoder and the JSON Schema follow the annotations. The others
-have a written form of their own in `schema`.
+All text is parsed: durations are seconds, sizes bytes, globs compiled, `${NAME}` replaced. Nothing here reads
+a file or a clock. A struct whose fields are annotated with the kinds of `fields` has the same form in
+rules.yaml: the decoder and the JSON Schema follow the annotations. The form of the others is in `schema`.
 """
 
 import operator
@@ -61,7 +60,7 @@ type DialectName = Literal[
 type Globs = OneOrMore[GlobText]
 
 TIERS: tuple[Tier, ...] = get_args(Tier.__value__)
-"""In the order in which they are looked for."""
+"""In the order in which names are searched for them."""
 DEFAULT_MODELS = {"haiku": "claude-haiku-4-5", "sonnet": "claude-sonnet-4-5", "opus": "claude-opus-4-5"}
 """The models that Claude Code asks for by default, by tier."""
 ANTHROPIC_HOST = "api.anthropic.com"
@@ -74,7 +73,7 @@ def tier_of(model: str) -> Tier | None:
 
 
 def unavailable(auth: Auth, keys: Iterable[Secret]) -> str:
-    """Why a provider with these keys cannot be asked, else empty."""
+    """Why a provider with these keys cannot be asked; empty if it can."""
     if auth == "key" and not any(key.value for key in keys):
         return next(key.reason for key in keys)
     return ""
@@ -85,7 +84,7 @@ class BodyEdit(msgspec.Struct, frozen=True):
 
     schema_name: ClassVar[str] = "Body"
 
-    set: Annotated[Mapping[Text, Any], "Fields and the JSON values they are given."] = {}
+    set: Annotated[Mapping[Text, Any], "Fields and their JSON values."] = {}
     drop: Annotated[tuple[Text, ...], "Fields to leave out."] = ()
 
     def __post_init__(self) -> None:
@@ -103,23 +102,23 @@ class Timeout(msgspec.Struct, frozen=True):
     connect: Annotated[Duration, "For the connection. Default 10s."] = 10.0
     first_byte: Annotated[
         Duration | None,
-        "From the request sent to the first byte of the answer. Default 120s, 600s where it is not streamed.",
+        "From the request sent to the first byte of the answer. Default 120s, 600s if it is not streamed.",
     ] = None
     idle: Annotated[Duration, "Between two chunks of the answer. Default 300s."] = 300.0
 
     def first_byte_limit(self, *, streamed: bool) -> float:
-        """Seconds; the longer default for whole answers holds only where none is set."""
+        """Seconds. The longer default for whole answers applies only if the limit is not set."""
         if self.first_byte is not None:
             return self.first_byte
         return 120.0 if streamed else 600.0
 
 
 class Circuit(msgspec.Struct, frozen=True):
-    """When a failing provider is left alone."""
+    """When a failing provider is skipped."""
 
-    degraded_after: Annotated[AtLeastOne, "Failures in a row until it is shown. Default 3."] = 3
-    open_after: Annotated[AtLeastOne, "Consecutive failures until it is skipped. Default 5."] = 5
-    cooldown: Annotated[Duration, "Until one trial request is let through. Default 60s."] = 60.0
+    degraded_after: Annotated[AtLeastOne, "Failures in a row until it is shown as degraded. Default 3."] = 3
+    open_after: Annotated[AtLeastOne, "Failures in a row until it is skipped. Default 5."] = 5
+    cooldown: Annotated[Duration, "Time until one trial request is sent. Default 60s."] = 60.0
 
 
 class Quota(msgspec.Struct, frozen=True):
@@ -137,7 +136,7 @@ class Budget(msgspec.Struct, frozen=True):
 
     tokens: Annotated[Count, "Tokens of all four kinds, for example 50M."]
     per: Annotated[Literal["day", "week", "month"], "The period."]
-    at: Annotated[Percent, "Percent of it from which the provider is skipped. Default 100."] = 100
+    at: Annotated[Percent, "Percent of the tokens from which the provider is skipped. Default 100."] = 100
 
 
 class Price(msgspec.Struct, frozen=True):
@@ -150,7 +149,7 @@ class Price(msgspec.Struct, frozen=True):
 
 
 def unlisted(name: str) -> str:
-    """Name of a provider outside the rules, which no provider in them can have: `(anthropic)`."""
+    """The name of a provider outside the rules, which no provider in the rules can have: `(anthropic)`."""
     return f"({name})"
 
 
@@ -160,7 +159,7 @@ def shown(name: str) -> str:
 
 
 class Provider(msgspec.Struct, frozen=True):
-    """Who serves models, with what it is asked with. See the contract, section 2, for each key."""
+    """A provider of models. See the contract, section 2, for each key."""
 
     name: str
     url: Url
@@ -200,12 +199,12 @@ class Provider(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str | None:
-        """The first key that could be had."""
+        """The first available key."""
         return next((secret.value for secret in self.keys if secret.value), None)
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Where an attempt goes, with changes of its own."""
+    """Where an attempt goes, with changes to the request."""
 
     provider: Annotated[ProviderName, "A name from providers."]
     model: Annotated[Text | None, "Model to send; {model} stands for the requested one."] = None
@@ -229,7 +228,7 @@ type TargetText = Annotated[
 
 
 class Reject(msgspec.Struct, frozen=True):
-    """An answer of the router's own, last in a list."""
+    """An error that the router answers with, last in a list."""
 
     own_key: ClassVar[str] = "reject"
 
@@ -238,23 +237,23 @@ class Reject(msgspec.Struct, frozen=True):
 
 
 class Match(msgspec.Struct, frozen=True):
-    """Conditions that must all hold; of a list any."""
+    """Conditions that must all hold; of a list of values one must match."""
 
     model: Annotated[OneOrMore[ModelGlob], "Globs on the requested model, case-insensitive."] = ()
-    tier: Annotated[OneOrList[Tier], "What the requested model's name holds."] = ()
+    tier: Annotated[OneOrList[Tier], "What the requested model's name contains."] = ()
     path: Annotated[Globs, "Globs on the path, without query."] = ()
-    port: Annotated[OneOrList[Port], "The listener that took the request: port or name."] = ()
+    port: Annotated[OneOrList[Port], "The listener that received the request: port or name."] = ()
     client: Annotated[Globs, "Globs on the client's name."] = ()
     header: Annotated[tuple[tuple[LowerHeaderName, Globs], ...], "Globs on headers, by name."] = ()
-    agent: Annotated[Literal["main", "subagent"] | None, "Who asks."] = None
-    thinking: Annotated[Flag | None, "Whether thinking is asked for."] = None
-    images: Annotated[Flag | None, "Whether there are images."] = None
-    stream: Annotated[Flag | None, "Whether a streamed answer is asked for."] = None
+    agent: Annotated[Literal["main", "subagent"] | None, "Which agent sent the request."] = None
+    thinking: Annotated[Flag | None, "Whether the request asks for thinking."] = None
+    images: Annotated[Flag | None, "Whether the request contains images."] = None
+    stream: Annotated[Flag | None, "Whether the request asks for a stream."] = None
     tools: Annotated[Globs, "Globs on the names of the tools offered."] = ()
     tokens_over: Annotated[Count | None, "More estimated input tokens than this."] = None
     tokens_under: Annotated[Count | None, "Fewer estimated input tokens than this."] = None
-    system: Annotated[OneOrMore[RegexText], "Regular expression found in the system text."] = ()
-    prompt: Annotated[OneOrMore[RegexText], "Regular expression found in the last user text."] = ()
+    system: Annotated[OneOrMore[RegexText], "Regular expressions to find in the system text."] = ()
+    prompt: Annotated[OneOrMore[RegexText], "Regular expressions to find in the last user text."] = ()
     quota: Annotated[
         tuple[tuple[ProviderWindow, Comparison], ...],
         'Quota windows: {anthropic.7d: ">80"}; unknown is false.',
@@ -270,7 +269,7 @@ class Failover(msgspec.Struct, frozen=True):
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """One rule. `choices` holds, in order, sets of equal targets; most sets have one member."""
+    """One rule. `choices` are sets of equal targets, in order; most sets have one member."""
 
     label: str
     """The name given, else `#2` for the second rule."""
@@ -292,7 +291,7 @@ class Log(msgspec.Struct, frozen=True):
 
 
 class Inspect(msgspec.Struct, frozen=True):
-    """What mitmweb holds."""
+    """What mitmweb keeps and shows."""
 
     keep: Annotated[Whole, "Number of flows. Default 500."] = 500
     bodies: Annotated[Size, "How much of each body. Default 2MB."] = 2 * 1024 * 1024
@@ -300,7 +299,7 @@ class Inspect(msgspec.Struct, frozen=True):
 
 
 class Week(msgspec.Struct, frozen=True):
-    """When weekly sums begin."""
+    """When weeks begin, for sums and budgets."""
 
     starts: Annotated[WeekTime, "Default monday 00:00."] = (0, 0, 0)
     """(weekday 0 = monday, hour, minute)"""
@@ -308,7 +307,7 @@ class Week(msgspec.Struct, frozen=True):
 
 
 class LedgerSettings(msgspec.Struct, frozen=True):
-    """Where requests are recorded."""
+    """The ledger, in which requests are recorded."""
 
     schema_name: ClassVar[str] = "Ledger"
 
@@ -328,17 +327,17 @@ class Ui(msgspec.Struct, frozen=True):
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """Everything rules.yaml says."""
+    """All of rules.yaml."""
 
     providers: Mapping[str, Provider] = {}
     rules: tuple[Rule, ...] = ()
     failover: Failover = Failover()
     clients: Mapping[str, str] = {}
-    """Name to secret; empty means that only this machine may connect."""
+    """Secrets by name; if empty, only this machine may connect."""
     client_commands: Mapping[str, Command] = {}
-    """The commands that printed these secrets, where any did."""
+    """The commands that printed these secrets, if any, by name."""
     body_limit: int = 32 * 1024 * 1024
-    """Bytes, after decoding, on the two messages paths."""
+    """Bytes of a decoded body on the two messages paths."""
     week: Week = Week()
     ledger: LedgerSettings = LedgerSettings()
     log: Log = Log()
@@ -349,20 +348,20 @@ class Rules(msgspec.Struct, frozen=True):
     listen: Mapping[str, Listen] = {}
     file: Path = Path("rules.yaml")
     reads: tuple[Path, ...] = ()
-    """Other files whose change means loading again: `.env`, secrets' files."""
+    """Other files whose change causes a reload: `.env`, files with secrets."""
     warnings: tuple[str, ...] = ()
-    """What `check` has to say beside errors, each one line with its place."""
+    """Warnings for `check`, each one line with its place."""
     environment: Mapping[str, str] = {}
-    """What the environment, else `.env`, says of `ANTHROPIC_DEFAULT_*_MODEL` and the like."""
+    """Values of `schema.NEEDED_LATER` from the environment, else from `.env`."""
 
     @property
     def searches_text(self) -> bool:
-        """Whether any rule asks for what a request's text holds."""
+        """Whether any rule searches the text of requests."""
         return any(rule.match.system or rule.match.prompt for rule in self.rules)
 
     @property
     def login_folders(self) -> tuple[Path, ...]:
-        """Folders whose login decides about requests: of providers that use one, and of accounts."""
+        """Folders whose logins requests depend on: those of `auth: claude-login` and of accounts."""
         providers = self.providers.values()
         own = (provider.login for provider in providers if provider.auth == "claude-login")
         accounts = (folder for provider in providers for folder in provider.quota.accounts)

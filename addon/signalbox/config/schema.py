@@ -1,8 +1,8 @@
-"""rules.yaml as the user writes it, where that differs from the rules in force, and the step between both.
+"""The form of rules.yaml, as far as it differs from the rules in force, and the conversion between both.
 
-A key is declared in a struct here, or in one of `rules` where file and rules in force agree. The string in
-each annotation describes the key in the JSON Schema. `in_force` fills in the defaults that depend on other
-keys, fetches secrets stored elsewhere, and resolves paths against the folder of the rules.
+A key is declared in a struct here, or in one of `rules` if the file and the rules in force have the same
+form. The string in each annotation describes the key in the JSON Schema. `in_force` fills in defaults that
+depend on other keys, fetches secrets stored elsewhere, and resolves paths against the folder of the rules.
 """
 
 from collections.abc import Callable, Mapping
@@ -71,7 +71,7 @@ NEEDED_LATER = (
     "CLAUDE_CONFIG_DIR",
     "LOG_LEVEL",
 )
-"""Names in the environment, or `.env`, that other packages ask for."""
+"""Variables of the environment, or `.env`, that other packages need."""
 
 
 def given(written: msgspec.Struct | None) -> dict[str, Any]:
@@ -82,15 +82,15 @@ def given(written: msgspec.Struct | None) -> dict[str, Any]:
 
 
 class SecretSource(msgspec.Struct, frozen=True):
-    """Where a secret is kept: exactly one of both."""
+    """Where a secret is stored: a file or a command, not both."""
 
-    file: Annotated[Location | None, "File that holds it; read again when it changes."] = None
+    file: Annotated[Location | None, "File with the secret; read again when it changes."] = None
     command: Annotated[
         NonEmpty[Text] | None,
-        "Program and arguments that print it; run at load and after a 401, for at most 10 s.",
+        "Program and arguments that print the secret; run at load and after a 401, for at most 10 s.",
     ] = None
     every: Annotated[
-        Duration | None, "With command: how long what it prints is good; it is run again before that."
+        Duration | None, "With command: how long its output is valid; it is run again before that ends."
     ] = None
 
     def __post_init__(self) -> None:
@@ -106,7 +106,7 @@ type KeySpec = KeyText | SecretSource
 
 
 class QuotaSpec(msgspec.Struct, frozen=True):
-    """What to do with the quota windows that Anthropic reports."""
+    """How the quota windows that Anthropic reports are used."""
 
     schema_name: ClassVar[str] = "Quota"
 
@@ -115,14 +115,14 @@ class QuotaSpec(msgspec.Struct, frozen=True):
         "Percent per window (5h, 7d, overage) from which the provider is skipped.",
     ] = None
     hysteresis: Annotated[Percent | None, "How far below its mark a window must fall. Default 5."] = None
-    probe: Annotated[Duration | None, "How often to probe while skipped; 0s is off. Default 5m."] = None
+    probe: Annotated[Duration | None, "How often to probe while skipped; 0s turns it off. Default 5m."] = None
     probe_key: Annotated[KeySpec | None, "Key for the probe. Default: the last one seen."] = None
     probe_model: Annotated[Text | None, "Model for the probe. Default claude-haiku-4-5."] = None
     status_file: Annotated[
-        Location | None, "File to keep the state of the windows in. Default ~/.claude/usage-status.md."
+        Location | None, "File for the state of the windows. Default ~/.claude/usage-status.md."
     ] = None
     accounts: Annotated[
-        tuple[Location, ...] | None, "Config folders, each an account with a quota of its own."
+        tuple[Location, ...] | None, "Config folders; each is an account with its own quota."
     ] = None
 
     def in_force(self, folder: Path, fetch: Fetch) -> rules.Quota:
@@ -135,13 +135,13 @@ class QuotaSpec(msgspec.Struct, frozen=True):
 
 
 class ProviderSpec(msgspec.Struct, frozen=True):
-    """Who serves models, and how it is asked."""
+    """A service with models, and how requests to it are made."""
 
     schema_name: ClassVar[str] = "Provider"
 
     url: Annotated[
         BaseUrl,
-        "Base URL; a path in it is kept as prefix. For api: openai /chat/completions is appended.",
+        "Base URL; its path is kept as prefix. For api: openai, /chat/completions is appended.",
     ]
     api: Annotated[
         rules.Api | None, "anthropic (Messages) or openai (Chat Completions). Default anthropic."
@@ -151,7 +151,7 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     ] = None
     keys: Annotated[
         NonEmpty[KeySpec] | None,
-        "Several keys: a session keeps its key while it is well.",
+        "Several keys: a session keeps its key while that is usable.",
     ] = None
     key_header: Annotated[
         rules.KeyHeader | None, "Header that carries the key. authorization sends it as Bearer."
@@ -170,11 +170,11 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     body: Annotated[BodyEdit | None, "Changes to the outgoing body."] = None
     rename: Annotated[
         tuple[tuple[GlobText, Text], ...] | None,
-        "Model to send, by glob, where the target names none; first match wins.",
+        "Model to send if the target names none, by glob; the first match wins.",
     ] = None
     beta: Annotated[
         Literal["forward", "learn", "drop"] | tuple[Beta, ...] | None,
-        "The fate of the values of anthropic-beta. Default forward for a caller's credentials, else learn.",
+        "Which values of anthropic-beta are sent. Default forward for client and claude-login, else learn.",
     ] = None
     count_tokens: Annotated[
         rules.CountTokens | None, "Who counts tokens. Default forward, for api: openai estimate."
@@ -184,18 +184,18 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     ] = None
     models: Annotated[
         Literal["list"] | tuple[Text, ...] | None,
-        "What it adds to GET /v1/models: list asks it; or a list of ids.",
+        "What it adds to GET /v1/models: list for its own list, or a list of ids.",
     ] = None
-    long_context: Annotated[tuple[GlobText, ...] | None, "Its models that are also offered with [1m]."] = None
+    long_context: Annotated[tuple[GlobText, ...] | None, "Its models that are also listed with [1m]."] = None
     timeout: Annotated[Timeout | None, "How long to wait for it."] = None
-    circuit: Annotated[Circuit | None, "When it is left alone after failures."] = None
-    quota: Annotated[QuotaSpec | None, "What to do with its quota windows."] = None
+    circuit: Annotated[Circuit | None, "When it is skipped after failures."] = None
+    quota: Annotated[QuotaSpec | None, "How its quota windows are used."] = None
     budget: Annotated[Budget | None, "How many tokens it may use."] = None
     prices: Annotated[
         tuple[tuple[GlobText, Price], ...] | None, "Dollars per million tokens, by glob on the model sent."
     ] = None
     dialect: Annotated[
-        rules.DialectName | None, "For api: openai, whose spelling to use. Default by the URL's host."
+        rules.DialectName | None, "For api: openai, the variant of the protocol. Default by the URL's host."
     ] = None
     max_tokens: Annotated[
         Count | tuple[tuple[GlobText, Count], ...] | None,
@@ -273,13 +273,13 @@ class FailoverSpec(msgspec.Struct, frozen=True):
 
     on: Annotated[
         tuple[OutcomeLabel, ...] | None,
-        "Outcomes that move on: statuses, auth, connect, timeout, stream_error.",
+        "Outcomes after which the next target is asked: statuses, auth, connect, timeout, stream_error.",
     ] = None
     retries: Annotated[Whole | None, "Attempts on the same target first. Default 0."] = None
-    wait: Annotated[Duration | None, "The longest retry-after to wait out. Default 0s."] = None
+    wait: Annotated[Duration | None, "The longest retry-after that is waited for. Default 0s."] = None
 
     def over(self, failover: rules.Failover) -> rules.Failover:
-        """`failover`, with the keys that are given here in its place."""
+        """`failover`, overridden by the keys that are given here."""
         changes = given(self)
         if "on" in changes:
             changes["on"] = frozenset(changes["on"])
@@ -287,7 +287,7 @@ class FailoverSpec(msgspec.Struct, frozen=True):
 
 
 class RuleSpec(msgspec.Struct, frozen=True):
-    """Which requests go where."""
+    """Which requests go to which targets."""
 
     schema_name: ClassVar[str] = "Rule"
 
@@ -297,7 +297,7 @@ class RuleSpec(msgspec.Struct, frozen=True):
     ]
     to: Annotated[
         TargetText | Reject | Target | NonEmpty[Choice],
-        "provider, provider/model, or a list in order. An inner list is a set of equals.",
+        "provider, provider/model, or a list in order. An inner list is a set of equal targets.",
     ]
     name: Annotated[Text | None, "Shown in logs and headers. Default #N."] = None
     failover: Annotated[FailoverSpec | None, "Overrides the global failover, key by key."] = None

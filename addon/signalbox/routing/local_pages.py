@@ -1,6 +1,7 @@
-"""The router's own pages (the contract, section 3): which request asks for one, and who may read it.
+"""The router's own pages (the contract, section 3): which request is for one, and who may read it.
 
-That no page of another origin asked, and that the host is this machine's, is decided by `browsers` before.
+`browsers` has checked before that no page of another origin sent the request, and that the host is this
+machine's.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from signalbox.routing.browsers import is_loopback
 from signalbox.routing.credentials import Headers, identify, secret_of_basic
 
 type LocalPage = Literal["hello", "health", "metrics", "session", "ui"]
-"""`hello`: the checks of clients, whose answers hold nothing; `session`: the summary for status lines."""
+"""`hello`: checks of clients, with empty answers; `session`: the summary for status lines."""
 
 HEALTH, METRICS, UI, SESSIONS = "/health", "/metrics", "/ui", "/signalbox/sessions/"
 _HELLO = ("/", "/api/hello")
@@ -23,7 +24,7 @@ class PageRefusal(NamedTuple):
 
 
 def local_page(method: str, path: str) -> LocalPage | None:
-    """The page that is asked for; None where none of the router's own is. `path` has no query."""
+    """The page that the request is for; None if it is for no page of the router. `path` has no query."""
     if path in _HELLO:
         return "hello" if method == "HEAD" else None
     if path == HEALTH:
@@ -36,7 +37,7 @@ def local_page(method: str, path: str) -> LocalPage | None:
 
 
 def reader_of(headers: Headers, clients: Mapping[str, str]) -> str | None:
-    """The client whose secret a request for a page presents, as for messages or as password of HTTP Basic."""
+    """The client whose secret a request for a page has, as for messages or as the password of HTTP Basic."""
     if clients and (caller := identify(headers, clients)) is not None:
         return caller.client
     passwords = tuple(
@@ -49,19 +50,19 @@ def reader_of(headers: Headers, clients: Mapping[str, str]) -> str | None:
 
 
 def may_read_conversations(*, peer: str, reader: str | None, rules: Rules) -> bool:
-    """Whether a page may also show what was said, where `reader_refusal` lets it be read at all: not to whom
-    `ui.open` alone lets in."""
+    """Whether a page that may be read may also show conversations. Not for readers whom only `ui.open`
+    allows."""
     return reader is not None or (not rules.clients and is_loopback(peer))
 
 
 def reader_refusal(
     page: LocalPage, method: str, *, has_body: bool, peer: str, reader: str | None, rules: Rules
 ) -> PageRefusal | None:
-    """Why the page is not shown. `peer` is an address, `reader` the client whose secret it presents.
+    """Why the page is not shown. `peer` is an address, `reader` the client whose secret the request has.
 
-    Everybody gets an answer to `hello` and `health`, which tells strangers less. Status lines ask from this
-    machine without any secret. The others tell of projects and prompts' sizes: where there are clients a
-    secret is asked for from this machine too, which may have several users.
+    Everybody may read `hello` and `health`, which shows less to strangers. Status lines read from this
+    machine without a secret. The other pages show projects and sizes of prompts: if there are clients, they
+    require a secret also on this machine, which may have several users.
     """
     if page in ("hello", "health"):
         return None
