@@ -12,7 +12,7 @@ import yaml
 
 from signalbox.cli.check import check
 from signalbox.config.load import load
-from signalbox.database import shared_address, shown
+from signalbox.database import shared_url, shown_url
 from tests.support.router_process import ROOT
 
 FILE = ROOT / "examples" / "compose.yaml"
@@ -75,9 +75,9 @@ def test_all_routers_have_one_rules_file_that_is_without_fault():
     file = PARTS / "rules" / "rules.yaml"
     assert check(file, ENVIRONMENT) == ([], [])
     rules = load(file, ENVIRONMENT)
-    url = shared_address(rules.ledger)
+    url = shared_url(rules.ledger)
     assert url is not None
-    assert shown(url) == "PostgreSQL signalbox at postgres:5432"
+    assert shown_url(url) == "PostgreSQL signalbox at postgres:5432"
     assert set(re.findall(r"\$\{(\w+)", file.read_text(encoding="utf-8"))) == set(
         SERVICES["router1"]["environment"]
     )
