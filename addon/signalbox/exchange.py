@@ -123,7 +123,7 @@ class Exchange:
         self.ending: Ending = "done"
         self.recorded = False
         self.reads_conversations = False
-        """Whether the reader of a page of the router's own may see what was said."""
+        """Whether the reader of one of the router's pages may see conversations."""
         self._answer_began = False
 
     # how it is handled

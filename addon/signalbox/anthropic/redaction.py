@@ -62,14 +62,14 @@ def without_secrets(text: bytes, secrets: Iterable[str]) -> bytes:
 
 
 def _may_be_spelled(secret: str, plain: bytes) -> bool:
-    """Whether a search for every spelling is worth its time: it takes 30 ms for a body of 170 KB."""
+    """Whether any spelling of the secret may occur. The full search takes 30 ms for a body of 170 KB."""
     is_plain = secret.isascii() and not any(mark in secret for mark in "\\%&")
     return not is_plain or secret.encode() in plain
 
 
 def _unescaped(text: bytes) -> bytes:
-    """Without escapes of printable ASCII, and without any backslash: holds each secret that `said` does,
-    but is not to be shown."""
+    """The text without escapes of printable ASCII and without backslashes. Contains each secret in `text`;
+    only for searching."""
     if b"u00" in text:
         text = _JSON_ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), text)
     if b"%" in text:

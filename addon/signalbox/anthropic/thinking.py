@@ -77,7 +77,7 @@ def without_thinking(body: Body, keeps: ThinkingFilter = nothing, *, keeps_mode:
 
 
 def _identity(block: TurnBlock) -> ThinkingBlock:
-    """As `read_block`; the text only where nothing else tells whose it is."""
+    """The same as `read_block`; with the text only if there is no signature."""
     is_text = isinstance(block.signature, str | None) and isinstance(block.data, str | None)
     if not is_text or not _TEXT_OR_NULL.match(block.thinking):
         return ThinkingBlock(block.type)

@@ -35,7 +35,7 @@ SESSION_LENGTH = 200
 """Characters kept of a session id, which is stored and recorded; real ones have 36."""
 
 COUNTED = ("system", "tools", "messages")
-"""The fields of a body that are input; what grows stands last."""
+"""The fields of a body that count as input; the one that grows is last."""
 
 PREFIXES = (LISTED, "anthropic/")
 """Prefixes of model names from the merged model list, and from other routers."""

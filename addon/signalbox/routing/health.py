@@ -156,7 +156,7 @@ class CooldownKey(NamedTuple):
 
 
 class Cooldown(ProbeGate):
-    """Blocks a provider, model or key for as long as an outcome said; then admits one probe at a time until
+    """Blocks a provider, model or key for as long as an outcome asks; then admits one probe at a time until
     one succeeds."""
 
     def __init__(self, key: CooldownKey, what: str) -> None:

@@ -162,7 +162,7 @@ class Window(msgspec.Struct, frozen=True):
     samples: tuple[tuple[float, float], ...] = ()
     """(time, percent) of the recent past, in order."""
     heard: UnixTime = 0.0
-    """When an answer last told of it."""
+    """When an answer last reported it."""
 
     @property
     def is_rejected(self) -> bool:
