@@ -12,6 +12,7 @@ import pytest
 from signalbox.record.database import FILE, DatabaseError
 from signalbox.record.entry import AttemptRow, Entry
 from signalbox.record.queries import Filter, Latency, LedgerReader, LedgerSource, Totals, midnights, moment
+from signalbox.record.tables import REQUESTS
 from tests.support.ledger import record
 
 NOON = datetime(2026, 11, 19, 12, tzinfo=UTC)
@@ -359,3 +360,39 @@ def test_midnights_enclose_what_is_asked_for():
     assert [str(edge) for edge in midnights(first, last, zone)] == [
         f"2026-03-0{day} 00:00:00+02:00" for day in (1, 2, 3, 4)
     ]
+
+
+def test_sessions_are_told_by_their_last_request_newest_first(ledger):
+    newest, oldest = ledger.sessions(limit=10)
+    assert (newest["session"], newest["errors"], newest["models"]) == ("s2", 1, [("claude-sonnet-4-5", None)])
+    assert (oldest["session"], oldest["requests"], oldest["cost"]) == ("s1", 2, 0.75)
+    assert (oldest["subagents"], oldest["misses"]) == (1, 1)
+    assert (oldest["project"], oldest["client"]) == ("/home/x/shop", "laptop")
+    assert [one["session"] for one in ledger.sessions(limit=1, offset=1)] == ["s1"]
+    assert [one["requests"] for one in ledger.sessions(Filter(client="laptop"), limit=10)] == [1]
+    assert ledger.sessions(Filter(client="nobody"), limit=10) == []
+
+
+def test_what_the_latest_requests_have_can_be_chosen_from(ledger):
+    assert ledger.choices(10) == {
+        "provider": ["anthropic", "zai"],
+        "model": ["claude-opus-4-5", "claude-sonnet-4-5"],
+        "client": ["laptop"],
+        "project": ["/home/x/shop"],
+        "rule": ["#2", "coding"],
+    }
+    assert len(ledger.choices(1)["provider"]) == 1
+
+
+def test_rows_can_be_had_a_few_at_a_time(ledger):
+    columns = list(REQUESTS.c.keys())
+    rows = [dict(zip(columns, row, strict=True)) for row in ledger.each_request(Filter(), limit=3)]
+    assert [row["status"] for row in rows] == ["cancelled", "error", "success"]
+    (oldest,) = ledger.each_request(Filter(), limit=2, offset=3)
+    assert dict(zip(columns, oldest, strict=True))["cost"] == 0.25
+
+
+def test_the_agents_of_requests_are_known_while_digests_are_kept(written):
+    reader = written([entry(session="s", agent_id="a1", blocks=b"x" * 16), entry(session="s")])
+    first, second = (row["id"] for row in reader.requests(oldest=True))
+    assert reader.agents([first, second]) == {first: "a1"}

@@ -327,6 +327,21 @@ def test_what_cannot_be_read_in_a_query_is_said(pages, path, query):
     assert query.partition("=")[0] in text_of(answer.body.decode())
 
 
+@pytest.mark.parametrize("query", ["provider=%00", "&".join(f"a{number}=1" for number in range(60))])
+def test_a_strange_query_is_refused(pages, query):
+    assert pages.answer(f"/ui?{query}").status == 400
+
+
+def test_a_session_may_have_any_name(tmp_path):
+    name = "a/b?c#d <e>.html"
+    record(tmp_path, [entry(MINUTE, session=name)])
+    with closing(Dashboard(tmp_path, shipped())) as dashboard:
+        named = Pages(dashboard)
+        for page in ("/ui/requests", "/ui/sessions"):
+            assert 'href="/ui/sessions/a%2Fb%3Fc%23d%20%3Ce%3E.html"' in named.html(page)
+        assert named.answer("/ui/sessions/a%00b").status == 404
+
+
 def test_a_filter_can_be_taken_away(pages):
     page = pages.html("/ui/requests?provider=zai&rule=coding")
     assert 'href="/ui/requests?rule=coding"' in page

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 ROOT = "/ui"
 FILTERS = ("provider", "model", "client", "session", "project", "rule", "status", "since", "until")
+FIELDS = 50
+"""Parts of a query at the most."""
 TIMES = (("All", None), ("24 hours", "24h"), ("7 days", "7d"), ("30 days", "30d"))
 STATUSES = ("success", "error", "cancelled")
 
@@ -97,7 +99,12 @@ class Query(NamedTuple):
     @classmethod
     def read(cls, query: str, now: datetime) -> "Query":
         """Raises _RefusedError."""
-        asked = dict(parse_qsl(query, max_num_fields=50))
+        try:
+            asked = dict(parse_qsl(query, max_num_fields=FIELDS))
+        except ValueError:
+            raise _RefusedError(400, f"A query has no more than {FIELDS} fields.") from None
+        if "\0" in "".join(asked.values()):
+            raise _RefusedError(400, "A query has no characters of code 0.")
         given = {name: asked[name].strip() for name in FILTERS if asked.get(name, "").strip()}
         values: dict[str, Any] = dict(given)
         for name in ("since", "until"):
@@ -144,6 +151,7 @@ class Dashboard:
         self._templates.globals |= {"static": self._static, "version": __version__}
         shown = (format.usd, format.tokens, format.whole, format.percent, format.duration)
         self._templates.filters |= {one.__name__: one for one in shown}
+        self._templates.filters["segment"] = lambda name: quote(name, safe="")
 
     def follow(self, rules: Rules) -> None:
         """Read the ledger that these rules name."""
@@ -241,6 +249,8 @@ class Dashboard:
 
     def _session(self, session: str, query: Query, state: State, *, alone: bool = False) -> PageResponse:
         """`alone`: one file that needs no other."""
+        if "\0" in session:
+            raise _RefusedError(404, "No request of this session is on record.")
         with self.ledger.open() as reader:
             values = session_page.session(reader, session, query.page, state, self._prices, whole=alone)
         if values is None:

@@ -158,7 +158,7 @@ def _utc(moment: datetime) -> str:
 # charts
 
 
-def charts(told: Mapping[str, Any], week: Week) -> dict[str, Chart]:
+def charts(told: Mapping[str, Any], week: Week, now: datetime) -> dict[str, Chart]:
     """By its name each chart of the page."""
     zone = zone_of(week)
     return {
@@ -166,7 +166,7 @@ def charts(told: Mapping[str, Any], week: Week) -> dict[str, Chart]:
         for chart in (
             _recent(told["recent"], zone),
             _hours(told["hours"], zone),
-            _weeks(told["weeks"], zone),
+            _weeks(told["weeks"], zone, now),
             _money(told["days"]),
             _tokens(told["days"]),
             _cache(told["days"]),
@@ -209,13 +209,13 @@ def _hours(hours: Sequence[Mapping[str, Any]], zone: tzinfo | None) -> Chart:
     return bars("hours", "Last 24 hours by model", axis, series, format.tokens, told=told)
 
 
-def _weeks(weeks: Sequence[Mapping[str, Any]], zone: tzinfo | None) -> Chart:
+def _weeks(weeks: Sequence[Mapping[str, Any]], zone: tzinfo | None, now: datetime) -> Chart:
     """Sums since the beginning of the week, one line for each week: of cost, or of tokens where no price is
     known."""
     compared = list(weeks[-COMPARED:])
     priced = any(week["cost"] for week in compared)
     begins = [_local(day["start"], zone) for day in compared[-1]["days"]]
-    now_in = len(begins)
+    begun = sum(begin <= now for begin in begins)
     series = []
     for back, week in enumerate(reversed(compared)):
         total = 0.0
@@ -224,8 +224,7 @@ def _weeks(weeks: Sequence[Mapping[str, Any]], zone: tzinfo | None) -> Chart:
             total += (day["cost"] or 0) if priced else all_tokens(day)
             course.append(total)
         if back == 0:
-            now_in = _last_with(week["days"])
-            course = [value if place <= now_in else None for place, value in enumerate(course)]
+            course = [value if place < begun else None for place, value in enumerate(course)]
         start = _local(week["start"], zone)
         name = ("this week", "last week")[back] if back < 2 else f"of {start:%d %b}"
         series.append(Series(name, f"week{back}", course))
@@ -235,11 +234,6 @@ def _weeks(weeks: Sequence[Mapping[str, Any]], zone: tzinfo | None) -> Chart:
     told = f"{what} since the week began, day by day, of this week and the {len(compared) - 1} before."
     unit = format.usd if priced else format.tokens
     return lines("weeks", f"Weeks against each other: {what.lower()}", axis, series, unit, told=told)
-
-
-def _last_with(days: Sequence[Mapping[str, Any]]) -> int:
-    """The last day on which there were requests, for nothing is known of what follows."""
-    return max((number for number, day in enumerate(days) if day["requests"]), default=0)
 
 
 def _money(days: Sequence[Mapping[str, Any]]) -> Chart:
@@ -289,7 +283,7 @@ def page(told: Mapping[str, Any], now: Mapping[str, Any], week: Week) -> dict[st
     whole = sum(one["requests"] for one in providers)
     slowest = max((one["first_byte_p95_ms"] or 0 for one in providers), default=0)
     return {
-        "charts": charts(told, week),
+        "charts": charts(told, week, datetime.fromisoformat(now["timestamp"])),
         "totals": totals,
         "all_tokens": all_tokens(totals),
         "all_input": all_tokens(totals) - totals["output_tokens"],

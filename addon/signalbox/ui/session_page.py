@@ -40,6 +40,8 @@ PAUSE = 120_000
 """Milliseconds without any request that the time axis leaves out."""
 _BREAK = 1.2
 """Percent of the width that stand for such a pause."""
+_BREAKS = 40
+"""Percent of the width that stand for all of them at the most."""
 _LEAST = 0.25
 """Percent of the width of the shortest bar."""
 _APART = 7.0
@@ -94,19 +96,21 @@ class TimeAxis:
 
     def __init__(self, spans: Sequence[tuple[int, int]]) -> None:
         """`spans` are beginnings and ends of requests, in the order of their beginnings."""
-        self.busy: list[list[int]] = []
+        self._busy: list[list[int]] = []
         for begin, end in spans:
-            if self.busy and begin - self.busy[-1][1] <= PAUSE:
-                self.busy[-1][1] = max(self.busy[-1][1], end)
+            if self._busy and begin - self._busy[-1][1] <= PAUSE:
+                self._busy[-1][1] = max(self._busy[-1][1], end)
             else:
-                self.busy.append([begin, max(end, begin + 1)])
-        breaks = len(self.busy) - 1
-        self._break = min(_BREAK, 40 / breaks) if breaks else 0.0
-        self._scale = (100 - self._break * max(breaks, 0)) / max(sum(e - b for b, e in self.busy), 1)
+                self._busy.append([begin, max(end, begin + 1)])
+        self.pauses = max(len(self._busy) - 1, 0)
+        """How many are left out."""
+        self._break = min(_BREAK, _BREAKS / self.pauses) if self.pauses else 0.0
+        shown = max(sum(end - begin for begin, end in self._busy), 1)
+        self._scale = (100 - self._break * self.pauses) / shown
 
     def place(self, moment: int) -> float:
         x = 0.0
-        for begin, end in self.busy:
+        for begin, end in self._busy:
             if moment <= end:
                 return x + max(moment - begin, 0) * self._scale
             x += (end - begin) * self._scale + self._break
@@ -115,7 +119,7 @@ class TimeAxis:
     def labels(self, zone: tzinfo | None) -> list[Label]:
         """The time at the beginning, after each pause, and in between, where there is room."""
         wanted: list[int] = []
-        for begin, end in self.busy:
+        for begin, end in self._busy:
             step = (end - begin) / max(round((end - begin) * self._scale / 16), 1)
             wanted += [round(begin + part * step) for part in range(max(round((end - begin) / step), 1))]
         labels: list[Label] = []
@@ -156,7 +160,7 @@ def session(
         "turns": turns,
         "lanes": _lanes(turns, axis),
         "labels": axis.labels(zone),
-        "pauses": len(axis.busy) - 1,
+        "pauses": axis.pauses,
         "misses": [turn for turn in turns if turn["cache_cause"]],
         "project": next((row["project"] for row in rows if row["project"]), None),
         "client": next((row["client"] for row in rows if row["client"]), None),
@@ -173,7 +177,7 @@ def _turns(
     prices: PriceTable,
     first: int,
 ) -> list[dict[str, Any]]:
-    names = _agent_names(rows, agents)
+    names = agent_names(rows, agents)
     most = max((overview.all_tokens(row) for row in rows), default=0)
     before: dict[str, Mapping[str, Any]] = {}
     turns = []
@@ -201,7 +205,7 @@ def _grew(before: Sequence[Block] | None, now: Sequence[Block] | None) -> str:
     )
 
 
-def _agent_names(rows: Sequence[Mapping[str, Any]], agents: Mapping[Any, str | None]) -> dict[Any, str]:
+def agent_names(rows: Sequence[Mapping[str, Any]], agents: Mapping[Any, str | None]) -> dict[Any, str]:
     """By the id of a request who sent it: `main`, or `subagent 1` in the order of their first requests.
 
     Older requests have no agent id any more: their subagents are told apart by what overlaps in time.
