@@ -76,6 +76,9 @@ class Recorder:
 
 MOST = 10_000
 """Entries that may wait for the log's lock; more are not logged."""
+GATHER = 0.02
+"""Seconds for which more entries are waited for, so that they share a write: the thread works while the next
+requests are served, and each turn of it costs as much as several entries."""
 AGAIN = 0.5
 """Seconds until the log is tried again."""
 LAST = 3.0
@@ -196,6 +199,8 @@ class LogWriter:
         jobs: list[_Job] = []
         with suppress(Empty):
             jobs.append(self._jobs.get(timeout=AGAIN if self._waiting else None))
+            if isinstance(jobs[0], tuple):
+                self._closing.wait(GATHER)
             while True:
                 jobs.append(self._jobs.get_nowait())
         return jobs
@@ -231,9 +236,8 @@ class LogWriter:
                 self._log_error(error)
             self._number = entries[-1][0]
             self._waiting.extend(entry for _, entry in entries)
-        if self._log is not None:
-            while self._waiting and self._log.write(self._waiting[0]):
-                self._waiting.popleft()
+        if self._log is not None and self._waiting and self._log.write(*self._waiting):
+            self._waiting.clear()
         while len(self._waiting) > MOST:
             self._waiting.popleft()
         if entries:

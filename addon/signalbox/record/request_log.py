@@ -56,14 +56,14 @@ class RequestLog:
         self._torn = False
         self.rotate_if_due()
 
-    def write(self, entry: Entry) -> bool:
-        """Append the entry. Only the first of consecutive failures is logged.
+    def write(self, *entries: Entry) -> bool:
+        """Append the entries. Only the first of consecutive failures is logged.
 
-        False where another process holds the lock: then it may be written later.
+        False where another process holds the lock: then they may be written later.
         """
         self.rotate_if_due()
         try:
-            self._append(json_line(entry))
+            self._append(b"".join(map(json_line, entries)))
         except OSError as error:
             if not self._failing:
                 log.error(f"requests are not recorded: {self._path}: {error.strerror or error}")
