@@ -23,7 +23,7 @@ from signalbox.background.model_publisher import ModelPublisher
 from signalbox.background.quota_tracker import QuotaTracker
 from signalbox.background.sharing import LimitsSharing
 from signalbox.config.load import PROJECT, RulesError
-from signalbox.config.rules import Level, Provider, Rules, shown
+from signalbox.config.rules import Level, Provider, Rules, display_name
 from signalbox.config.watch import Live
 from signalbox.database import shared_url
 from signalbox.errors import log_error
@@ -351,7 +351,7 @@ class App:
             return await self._summary_threads.make(
                 session_summary.summary_page, self.stores.dashboard.ledger, path, percents
             )
-        if local_pages.local_page("GET", path) == "ui":
+        if local_pages.page_at("GET", path) == "ui":
             state = self._state(dashboard.session_of(path) if conversations else None)
             return await self._page_threads.make(self.stores.dashboard.answer, path, query, state)
         return pages.not_found("There is no such page.")
@@ -388,7 +388,7 @@ class App:
             in_flight=self.in_flight,
             circuits={name: CIRCUIT_OPEN.get(circuits.get(name, "closed"), 0.0) for name in rules.providers},
             quota={
-                (shown(provider), account, window): percent / 100
+                (display_name(provider), account, window): percent / 100
                 for (provider, account), used in stores.quota.quotas.percents(now.timestamp()).items()
                 for window, percent in used.items()
             },

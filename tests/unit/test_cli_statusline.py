@@ -17,7 +17,7 @@ from signalbox.cli.statusline import (
     figures_of_claude_code,
     figures_of_router,
     router_places,
-    status_line,
+    session_line,
 )
 from tests.support.router_process import free_ports
 
@@ -56,7 +56,7 @@ CLAUDES_LINE = "Opus 4.5 · 5h 12% 7d 0% · $0.50 · cache 70%"
 
 
 def test_the_line_shows_target_quota_cost_and_cache():
-    assert status_line(figures_of_router(SUMMARY)) == LINE
+    assert session_line(figures_of_router(SUMMARY)) == LINE
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,11 @@ def test_the_line_shows_target_quota_cost_and_cache():
     ],
 )
 def test_what_is_not_known_is_left_out_and_no_name_breaks_the_line(changed, line):
-    assert status_line(figures_of_router(SUMMARY | changed)) == line
+    assert session_line(figures_of_router(SUMMARY | changed)) == line
 
 
 def test_without_a_router_the_line_shows_what_claude_code_knows():
-    assert status_line(figures_of_claude_code(CLAUDE)) == CLAUDES_LINE
+    assert session_line(figures_of_claude_code(CLAUDE)) == CLAUDES_LINE
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_without_a_router_the_line_shows_what_claude_code_knows():
 )
 def test_nothing_is_made_of_rubbish(told):
     assert figures_of_claude_code(told) == Figures()
-    assert status_line(figures_of_claude_code(told)) == ""
+    assert session_line(figures_of_claude_code(told)) == ""
 
 
 @pytest.mark.parametrize(

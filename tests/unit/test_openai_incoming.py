@@ -11,11 +11,11 @@ from signalbox.openai.incoming import (
     ContentBlock,
     Piece,
     Tool,
+    decode_offered,
+    decode_request,
     defined_by,
     join_texts,
     pieces,
-    read_offered,
-    read_request,
     text_in,
 )
 from signalbox.routing.translator import UntranslatableError
@@ -40,7 +40,7 @@ from tests.support.chat_bodies import BODIES, JSON
     ],
 )
 def test_arguments_are_an_object_as_the_client_has_it(given, arguments):
-    (block,) = pieces(read_request(f'{{"system":[{{"type":"tool_use","input":{given}}}]}}'.encode()).system)
+    (block,) = pieces(decode_request(f'{{"system":[{{"type":"tool_use","input":{given}}}]}}'.encode()).system)
     assert isinstance(block, ContentBlock)
     assert block.arguments == arguments
     assert ContentBlock().arguments == "{}"
@@ -49,7 +49,9 @@ def test_arguments_are_an_object_as_the_client_has_it(given, arguments):
 @given(JSON)
 def test_arguments_keep_their_value(value: Any):
     for raw in (json.dumps({"a": value}), json.dumps({"a": value}, ensure_ascii=False)):
-        (block,) = pieces(read_request(f'{{"system":[{{"type":"tool_use","input":{raw}}}]}}'.encode()).system)
+        (block,) = pieces(
+            decode_request(f'{{"system":[{{"type":"tool_use","input":{raw}}}]}}'.encode()).system
+        )
         assert isinstance(block, ContentBlock)
         assert json.loads(block.arguments) == {"a": value}
 
@@ -68,7 +70,7 @@ def test_arguments_keep_their_value(value: Any):
     ids=str,
 )
 def test_a_function_is_a_tool_that_the_client_runs(tool, is_function):
-    tools = read_offered(Body.parse(json.dumps({"tools": [tool]}).encode())).tools
+    tools = decode_offered(Body.parse(json.dumps({"tools": [tool]}).encode())).tools
     assert isinstance(tools, list)
     assert isinstance(tools[0], Tool)
     assert tools[0].is_function is is_function
@@ -77,24 +79,24 @@ def test_a_function_is_a_tool_that_the_client_runs(tool, is_function):
 @settings(max_examples=3 * settings.default.max_examples)
 @given(BODIES)
 def test_any_object_can_be_read(body: dict[str, Any]):
-    read_offered(Body.parse(json.dumps(body).encode()))
-    read_request(json.dumps(body).encode())
+    decode_offered(Body.parse(json.dumps(body).encode()))
+    decode_request(json.dumps(body).encode())
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"5", b"{", b'{"system":"\xff"}', b'{"system":1e999}'])
 def test_anything_else_is_untranslatable(raw):
     with pytest.raises(UntranslatableError, match="the request cannot be read:"):
-        read_request(raw)
+        decode_request(raw)
 
 
 def test_anything_but_a_message_is_left_out():
-    turns = read_request(b'{"messages":[5,"a",null,[],{"role":"user","content":"b"}]}').turns
+    turns = decode_request(b'{"messages":[5,"a",null,[],{"role":"user","content":"b"}]}').turns
     assert [turn.content for turn in turns] == ["b"]
-    assert read_request(b'{"messages":{}}').turns == []
+    assert decode_request(b'{"messages":{}}').turns == []
 
 
 def _piece(value: object) -> Piece:
-    content = read_request(json.dumps({"system": [value]}).encode()).system
+    content = decode_request(json.dumps({"system": [value]}).encode()).system
     assert isinstance(content, list)
     return content[0]
 

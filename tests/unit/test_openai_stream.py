@@ -27,13 +27,13 @@ from signalbox.openai.ids import payload_of
 from signalbox.openai.stream import (
     ChatStream,
     ThinkTags,
+    chat_usage,
     estimated,
     fault_of,
     finish_meaning,
     is_known,
     stop_reason,
     stop_sequence,
-    usage_of,
 )
 from tests.support.request_validator import check_events
 
@@ -306,7 +306,7 @@ NONSENSE = st.none() | st.text() | st.floats() | st.integers() | st.booleans() |
 @given(prompt=COUNT, cached=COUNT, written=COUNT, completion=COUNT)
 def test_input_tokens_exclude_cached_ones(prompt, cached, written, completion):
     details = {"cached_tokens": cached, "cache_write_tokens": written}
-    usage = usage_of(
+    usage = chat_usage(
         {"prompt_tokens": prompt, "completion_tokens": completion, "prompt_tokens_details": details}
     )
     if usage:
@@ -318,18 +318,20 @@ def test_input_tokens_exclude_cached_ones(prompt, cached, written, completion):
 
 @given(prompt=st.integers(1, 100), cached=st.integers(101, 200))
 def test_anthropics_names_may_mean_that_the_prompt_is_without_the_cache(prompt, cached):
-    usage = usage_of({"prompt_tokens": prompt, "cache_read_input_tokens": cached})
+    usage = chat_usage({"prompt_tokens": prompt, "cache_read_input_tokens": cached})
     assert usage["input_tokens"] == prompt
-    written = usage_of({"prompt_tokens": prompt, "cache_creation_input_tokens": cached})
+    written = chat_usage({"prompt_tokens": prompt, "cache_creation_input_tokens": cached})
     assert written["input_tokens"] == prompt
-    within = usage_of({"prompt_tokens": cached, "cache_read_input_tokens": prompt})
+    within = chat_usage({"prompt_tokens": cached, "cache_read_input_tokens": prompt})
     assert within["input_tokens"] == cached - prompt
 
 
 @pytest.mark.parametrize(("total", "output"), [(120, 20), (150, 50), (140, 20), (None, 20)])
 def test_reasoning_that_is_counted_apart_is_added(total, output):
     told = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": total}
-    assert usage_of(told | {"completion_tokens_details": {"reasoning_tokens": 30}})["output_tokens"] == output
+    assert (
+        chat_usage(told | {"completion_tokens_details": {"reasoning_tokens": 30}})["output_tokens"] == output
+    )
 
 
 @given(st.dictionaries(st.sampled_from(
@@ -337,7 +339,7 @@ def test_reasoning_that_is_counted_apart_is_added(total, output):
      "completion_tokens_details", "prompt_cache_hit_tokens", "cache_read_input_tokens"]
 ), NONSENSE))  # fmt: skip
 def test_nonsense_costs_nothing(told):
-    usage = usage_of(told)
+    usage = chat_usage(told)
     assert usage == {} or list(usage) == [TOKEN_FIELDS[0], TOKEN_FIELDS[2], TOKEN_FIELDS[3], TOKEN_FIELDS[1]]
     assert all(0 <= count < 10**13 for count in usage.values())
 

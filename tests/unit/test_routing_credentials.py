@@ -13,8 +13,8 @@ from signalbox.routing.credentials import (
     is_secret,
     leak,
     less_clients,
-    masked,
     masked_path,
+    masked_secret,
     masked_value,
     path_less_clients,
     secrets_of,
@@ -260,13 +260,13 @@ SHOWN_KEY = "sk-ant-fake-0123456789-wigAA"
 
 
 def test_the_first_and_last_five_characters_are_shown():
-    assert masked(SHOWN_KEY) == "sk-an...wigAA"
+    assert masked_secret(SHOWN_KEY) == "sk-an...wigAA"
 
 
 def test_nothing_of_a_short_secret_is_shown():
-    assert masked("sk-ant-fake-123") == "***"
-    assert masked("sk-ant-fake-1234") == "sk-an...-1234"
-    assert masked("") == "***"
+    assert masked_secret("sk-ant-fake-123") == "***"
+    assert masked_secret("sk-ant-fake-1234") == "sk-an...-1234"
+    assert masked_secret("") == "***"
 
 
 def test_the_scheme_of_a_header_value_is_kept():
@@ -282,7 +282,7 @@ def test_a_header_value_without_scheme_is_masked_whole():
 
 @given(st.text())
 def test_at_most_ten_characters_of_a_secret_are_shown(secret: str):
-    shown = masked(secret)
+    shown = masked_secret(secret)
     assert shown == "***" or shown == f"{secret[:5]}...{secret[-5:]}"
     assert len(shown) <= 13
     assert len(secret) >= 16 or shown == "***"

@@ -5,7 +5,7 @@ from base64 import b64encode
 import pytest
 
 from signalbox.config.rules import Rules, Ui
-from signalbox.routing.local_pages import local_page, reader_of, reader_refusal
+from signalbox.routing.local_pages import page_at, reader_of, reader_refusal
 
 SECRET = "secret-of-a-client-for-tests"
 ALONE = Rules()
@@ -34,7 +34,7 @@ HERE, ELSEWHERE = "127.0.0.1", "192.168.1.7"
     ],
 )
 def test_the_routers_own_pages_are_known_by_their_paths(method, path, page):
-    assert local_page(method, path) == page
+    assert page_at(method, path) == page
 
 
 def status(page="ui", method="GET", *, has_body=False, peer=HERE, reader=None, rules=ALONE):

@@ -14,7 +14,7 @@ import msgspec
 from .errors import read_error
 from .issued import MARK, THINKING, ThinkingBlock, ThinkingFilter, read_block
 from .json_edit import UNREADABLE, Body, BodyError, Edit, Span, delete_items, elements, members
-from .turns import TurnBlock, text_of, turns_of
+from .turns import TurnBlock, decode_text, turns_of
 
 PLACEHOLDER = b'{"type":"thinking","thinking":" "}'
 """Sent instead of another provider's thinking to a provider that requires some. It is unsigned, like
@@ -81,7 +81,7 @@ def _identity(block: TurnBlock) -> ThinkingBlock:
     is_text = isinstance(block.signature, str | None) and isinstance(block.data, str | None)
     if not is_text or not _TEXT_OR_NULL.match(block.thinking):
         return ThinkingBlock(block.type)
-    text = None if block.signature else text_of(block.thinking)
+    text = None if block.signature else decode_text(block.thinking)
     return ThinkingBlock(block.type, text, block.signature, block.data)
 
 

@@ -64,7 +64,7 @@ class Turn(msgspec.Struct, gc=False):
         if isinstance(self.content, str):
             yield self.content
         for block in self.blocks():
-            if block.type == "text" and (text := text_of(block.text)) is not None:
+            if block.type == "text" and (text := decode_text(block.text)) is not None:
                 yield text
 
 
@@ -90,7 +90,7 @@ def _decoded(raw: msgspec.Raw) -> Turn | NotObject:
         return None
 
 
-def text_of(value: msgspec.Raw) -> str | None:
+def decode_text(value: msgspec.Raw) -> str | None:
     """The text; None for any other value."""
     try:
         return _text.decode(value)

@@ -114,10 +114,10 @@ def explain_command(
     if as_json:
         click.echo(json.dumps(explanation.as_dict(), indent=2, ensure_ascii=False))
     else:
-        show(console, explanation.lines())
+        print_lines(console, explanation.lines())
 
 
-def show(console: Console, lines: Iterable[Line]) -> None:
+def print_lines(console: Console, lines: Iterable[Line]) -> None:
     for text, style in lines:
         console.print(escaped(text), style=style)
 
@@ -224,7 +224,7 @@ def explain_flows(
                 elif as_json:
                     explained_requests.append(explanations[0].as_dict())
                 else:
-                    show(console, paragraph(request, explanations[0], recorded.outcome_of(flow)))
+                    print_lines(console, paragraph(request, explanations[0], recorded.outcome_of(flow)))
                     console.print()
         except recorded.Unreadable as why:
             raise click.ClickException(f"{file}: {why}") from None
@@ -239,7 +239,7 @@ def explain_flows(
             }
             click.echo(json.dumps(result, indent=2))
         else:
-            print_table(console, before, after)
+            print_comparison(console, before, after)
     elif as_json:
         click.echo(json.dumps(explained_requests, indent=2, ensure_ascii=False))
 
@@ -258,7 +258,7 @@ def issuer_in(state: Path) -> Iterator[Issuer]:
         store.close()
 
 
-def print_table(console: Console, before: dict[str, Share], after: dict[str, Share]) -> None:
+def print_comparison(console: Console, before: dict[str, Share], after: dict[str, Share]) -> None:
     """Prints requests, tokens and cost by provider, under the rules in force and under the others."""
     table = Table(box=SIMPLE)
     table.add_column("provider", no_wrap=True)

@@ -76,7 +76,7 @@ def port_refusal(program: str, arguments: Sequence[str]) -> str:
     return ""
 
 
-def main(command: Sequence[str]) -> int:
+def start_mitmproxy(command: Sequence[str]) -> int:
     """Executes `command` (program and arguments), or prints one line why not. Exit codes: 1, 2."""
     program, *given = command
     try:
@@ -94,4 +94,4 @@ def main(command: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(start_mitmproxy(sys.argv[1:]))

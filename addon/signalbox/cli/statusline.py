@@ -42,7 +42,7 @@ class Figures(NamedTuple):
     """Percent."""
 
 
-def status_line(known: Figures) -> str:
+def session_line(known: Figures) -> str:
     """`zai/glm-4.7 · 5h 42% 7d 80% · $0.42 (saved $1.31) · cache 93%`; unknown figures are left out."""
     windows = " ".join(
         f"{_printable(name)} {percent:.0f}%"
@@ -169,7 +169,7 @@ def print_status_line() -> NoReturn:
         finder.start()
         finder.join(TIME)
     with suppress(Exception):
-        os.write(1, f"{status_line(finder.known)}\n".encode(errors="replace"))
+        os.write(1, f"{session_line(finder.known)}\n".encode(errors="replace"))
     os._exit(0)  # a normal exit would wait for a thread that still reads stdin
 
 

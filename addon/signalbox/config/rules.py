@@ -153,7 +153,7 @@ def unlisted(name: str) -> str:
     return f"({name})"
 
 
-def shown(name: str) -> str:
+def display_name(name: str) -> str:
     """A provider's name in headers, console and request log: `anthropic` for `(anthropic)`."""
     return name.strip("()")
 
@@ -190,7 +190,7 @@ class Provider(msgspec.Struct, frozen=True):
 
     @property
     def shown(self) -> str:
-        return shown(self.name)
+        return display_name(self.name)
 
     @property
     def is_anthropic(self) -> bool:

@@ -17,7 +17,7 @@ from signalbox.config.rules import Failover, Provider, Rules
 from signalbox.protocols import api_of, translation_refusal
 from signalbox.record.console import count, skip_line
 from signalbox.record.prices import PriceTable
-from signalbox.routing.credentials import Caller, Headers, masked
+from signalbox.routing.credentials import Caller, Headers, masked_secret
 from signalbox.routing.facts import Facts
 from signalbox.routing.match import QuotaUsage, why
 from signalbox.routing.outgoing import Incoming, Outgoing, ProviderConstraints
@@ -181,7 +181,7 @@ def _credential(provider: Provider) -> str:
             return f"login in {provider.login}"
         case "none":
             return "none"
-    return f"{masked(provider.key or '')} ({provider.key_header})"
+    return f"{masked_secret(provider.key or '')} ({provider.key_header})"
 
 
 def explained(

@@ -184,13 +184,13 @@ _offered: dict[str, msgspec.json.Decoder[Any]] = {
 _content: msgspec.json.Decoder[Content] = msgspec.json.Decoder(Content)
 
 
-def read_request(raw: bytes) -> MessagesRequest:
+def decode_request(raw: bytes) -> MessagesRequest:
     """Reads a Messages body. Raises UntranslatableError if it is not a JSON object, is nested too deeply, or
     holds a number that is too large."""
     return _decode(_incoming, raw)
 
 
-def read_offered(body: Body) -> Offered:
+def decode_offered(body: Body) -> Offered:
     """Reads only the fields of `Offered`. Raises UntranslatableError."""
     views = ((name, body.view(name), decoder) for name, decoder in _offered.items())
     return Offered(**{name: _decode(decoder, view) for name, view, decoder in views if view is not None})

@@ -22,10 +22,10 @@ from signalbox.openai.incoming import (
     as_list,
     as_object,
     as_text,
+    decode_offered,
+    decode_request,
     defined_by,
     pieces,
-    read_offered,
-    read_request,
 )
 from signalbox.openai.schemas import cleaned, is_strict
 from signalbox.openai.tools import Names, ToolChoice, choose, functions, offered, untranslatable_tools
@@ -125,7 +125,7 @@ def untranslatable(body: Body) -> str:
     """The reason for people why no provider of chat completions can serve a request, else empty. Decodes
     the tools and a few small fields only."""
     try:
-        return untranslatable_tools(read_offered(body))
+        return untranslatable_tools(decode_offered(body))
     except UntranslatableError as error:
         return str(error)
 
@@ -134,7 +134,7 @@ def to_chat(body: Body, *, model: str, dialect: Dialect, provider: str, session:
     """Translates `body`, a Messages body without the thinking of other providers. `session` is the id of the
     conversation, for the provider's prompt cache. Raises only UntranslatableError."""
     try:
-        asked = read_request(body.readable)
+        asked = decode_request(body.readable)
         if why := untranslatable_tools(asked):
             raise UntranslatableError(why)
         return _Writing(body, asked, model, dialect, provider).request(session)

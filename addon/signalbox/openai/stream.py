@@ -204,7 +204,7 @@ class ChatStream:
             case Finish():
                 self._end(step)
             case UsageReported(usage):
-                self._usage = usage_of(usage) or self._usage
+                self._usage = chat_usage(usage) or self._usage
             case ErrorChunk(body):
                 self._fail(body)
             case Foreign():
@@ -432,7 +432,7 @@ def stop_sequence(finish: str, reported: str, asked: tuple[str, ...]) -> str:
 # what it cost (translation.md, 5; openai-chat.md, 4)
 
 
-def usage_of(usage: Object) -> dict[str, int]:
+def chat_usage(usage: Object) -> dict[str, int]:
     """The four counts of a `usage` object; empty if it holds none.
 
     `prompt_tokens` includes cached tokens, except at some providers that also use Anthropic's names.

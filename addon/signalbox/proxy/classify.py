@@ -40,7 +40,7 @@ def is_reverse(flow: http.HTTPFlow) -> bool:
 
 def local_page(flow: http.HTTPFlow) -> LocalPage | None:
     """The page of the router's own whose path this is; on a forward proxy it may be another server's."""
-    return local_pages.local_page(flow.request.method, path(flow))
+    return local_pages.page_at(flow.request.method, path(flow))
 
 
 def is_for_us(flow: http.HTTPFlow, rules: Rules) -> bool:

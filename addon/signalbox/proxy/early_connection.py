@@ -14,7 +14,7 @@ from mitmproxy import http
 from mitmproxy.proxy.layers.http import GetHttpConnection
 
 from signalbox.config.rules import Rules
-from signalbox.routing.facts import AGENT_HEADER, SESSION_HEADER, Conversation
+from signalbox.routing.facts import AGENT_HEADER, SESSION_HEADER, ConversationId
 
 MOST = 1000
 """Conversations that are remembered."""
@@ -38,17 +38,17 @@ class OpenEarly(GetHttpConnection):
         super().__init__((to.host, to.port), to.scheme == "https", None, "tcp")
 
 
-NO_SESSION: Conversation = ("", "")
+NO_SESSION: ConversationId = ("", "")
 
 
 class LikelyProviders:
     """Where the last request of each conversation went, by listener."""
 
     def __init__(self, most: int = MOST) -> None:
-        self._last: OrderedDict[tuple[int, Conversation], Address] = OrderedDict()
+        self._last: OrderedDict[tuple[int, ConversationId], Address] = OrderedDict()
         self._most = most
 
-    def note(self, port: int, conversation: Conversation | None, to: Address) -> None:
+    def note(self, port: int, conversation: ConversationId | None, to: Address) -> None:
         """A request on the listener `port` has a connection there."""
         for key in ((port, conversation or NO_SESSION), (port, NO_SESSION)):
             self._last[key] = to

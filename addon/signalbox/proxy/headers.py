@@ -10,7 +10,7 @@ from mitmproxy.net.http.validate import validate_headers
 from signalbox.anthropic.issued import MARK
 from signalbox.exchange import Exchange
 from signalbox.proxy.fields import QuickHeaders
-from signalbox.routing.credentials import encoded, is_secret, masked, masked_path, masked_value
+from signalbox.routing.credentials import encoded, is_secret, masked_path, masked_secret, masked_value
 from signalbox.routing.outgoing import Outgoing
 
 LARGE = 1024 * 1024
@@ -112,7 +112,11 @@ def _masked_cookie(cookie: str) -> str:
     """`session=abcde...vwxyz; Path=/`."""
     pair, separator, attributes = cookie.partition(";")
     name, equals, value = pair.partition("=")
-    return f"{name}{equals}{masked(value.strip())}{separator}{attributes}" if equals else masked(cookie)
+    return (
+        f"{name}{equals}{masked_secret(value.strip())}{separator}{attributes}"
+        if equals
+        else masked_secret(cookie)
+    )
 
 
 def copied[M: http.Message](message: M) -> M:

@@ -11,7 +11,7 @@ from mitmproxy import http
 from msgspec.structs import replace
 
 from signalbox.anthropic.errors import error_type, read_error
-from signalbox.config.rules import Provider, shown
+from signalbox.config.rules import Provider, display_name
 from signalbox.exchange import Exchange
 from signalbox.inspect.masking import masked_text
 from signalbox.record import console
@@ -146,9 +146,8 @@ def _why(exchange: Exchange, response: http.Response | None) -> str:
     if exchange.attempts and exchange.attempts[-1].outcome is not None:
         outcome = exchange.attempts[-1].outcome
     if outcome is not None and outcome.status is None and exchange.provider is not None:
-        where = (
-            f"{shown(exchange.provider.name)} at {exchange.provider.url.host}:{exchange.provider.url.port}"
-        )
+        url = exchange.provider.url
+        where = f"{display_name(exchange.provider.name)} at {url.host}:{url.port}"
         return f"{_within_a_line(outcome.detail)} ({where})" if outcome.detail else ""
     if outcome is not None:
         return "" if outcome.kind == "success" else _said(outcome.detail, exchange, response)

@@ -14,7 +14,7 @@ from signalbox.config.fields import Command
 from signalbox.config.rules import Failover, Provider, Target
 from signalbox.config.rules import Reject as Reject
 from signalbox.routing.credentials import Caller
-from signalbox.routing.facts import Conversation
+from signalbox.routing.facts import ConversationId
 from signalbox.routing.health import HealthEvent, HealthToken, ProviderHealth
 from signalbox.routing.outcome import Outcome
 from signalbox.routing.outgoing import Outgoing
@@ -124,7 +124,7 @@ class AttemptSequence:
         candidates: tuple[Candidate, ...],
         failover: Failover,
         availability: Availability,
-        conversation: Conversation | None,
+        conversation: ConversationId | None,
         *,
         chain: tuple[Candidate, ...] = (),
         reject: Reject | None = None,

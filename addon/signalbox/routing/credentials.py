@@ -272,7 +272,7 @@ def _same(presented: str, secret: str) -> bool:
     return hmac.compare_digest(presented.encode("utf-8", "surrogateescape"), secret.encode())
 
 
-def masked(secret: str) -> str:
+def masked_secret(secret: str) -> str:
     """The first and last five characters, `sk-an...wigAA`; nothing of a secret under 16 characters."""
     if len(secret) < SHORTEST_SHOWN:
         return "***"
@@ -288,5 +288,5 @@ def masked_value(value: str) -> str:
     """A header's value with its secret masked; the scheme stays: `Bearer sk-an...wigAA`."""
     scheme, _, secret = value.partition(" ")
     if scheme.lower() in SCHEMES:
-        return f"{scheme} {masked(secret.strip())}"
-    return masked(value)
+        return f"{scheme} {masked_secret(secret.strip())}"
+    return masked_secret(value)

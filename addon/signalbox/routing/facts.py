@@ -23,7 +23,7 @@ from signalbox.anthropic.turns import Turn, TurnBlock, turns_of
 from signalbox.config.regexes import Regex
 from signalbox.config.rules import tier_of
 
-type Conversation = tuple[str, str]
+type ConversationId = tuple[str, str]
 """Session id and agent id (empty for the main agent). Each such pair has a history of its own."""
 
 SESSION_HEADER = "x-claude-code-session-id"
@@ -142,7 +142,7 @@ class Facts:
         return unquote(self.headers.get(PROJECT_HEADER, ""), errors="replace") or None
 
     @property
-    def conversation(self) -> Conversation | None:
+    def conversation(self) -> ConversationId | None:
         """The key of state between requests; None if the request has no session."""
         return (self.session, self.agent_id or "") if self.session else None
 
@@ -277,7 +277,7 @@ def _outside_reminders(text: str) -> str:
     return before + "".join(reminder.partition(_REMINDER_END)[2] for reminder in reminders)
 
 
-def rendezvous(conversation: Conversation, *names: str) -> bytes:
+def rendezvous(conversation: ConversationId, *names: str) -> bytes:
     """The weight of one of several equal choices for a conversation; the lowest wins.
 
     Rendezvous hashing: a conversation keeps its order of choices, and many conversations are spread over

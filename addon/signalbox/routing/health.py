@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from signalbox.config.rules import Circuit, Provider
-from signalbox.routing.facts import Conversation, rendezvous
+from signalbox.routing.facts import ConversationId, rendezvous
 from signalbox.routing.outcome import Outcome
 
 PROBE_FORGOTTEN = 60.0
@@ -21,7 +21,7 @@ BRIEF = 60.0
 MODELS_LIMIT = 1000
 """Models in cooldown that are remembered. Bounded, since callers choose the names."""
 
-type State = Literal["closed", "degraded", "open", "half-open"]
+type CircuitState = Literal["closed", "degraded", "open", "half-open"]
 
 type BlockScope = Literal["circuit", "provider", "model", "key"]
 """The scope of a `SharedBlock`."""
@@ -88,7 +88,7 @@ class Breaker:
         self._gate: ProbeGate | None = None
         """None while closed."""
 
-    def state(self, now: float) -> State:
+    def state(self, now: float) -> CircuitState:
         if self._gate is not None:
             return "open" if self._gate.remaining(now) else "half-open"
         return "degraded" if self._failures >= self.circuit.degraded_after else "closed"
@@ -259,7 +259,7 @@ class ProviderHealth:
     def pick_key(
         self,
         provider: Provider,
-        conversation: Conversation | None,
+        conversation: ConversationId | None,
         now: float,
         *,
         without: frozenset[int | None] = frozenset(),
@@ -311,7 +311,7 @@ class ProviderHealth:
             events += self._recover(attempt) if succeeded else self._cool_down(attempt, outcome, now)
         return events
 
-    def circuits(self, now: float) -> dict[str, State]:
+    def circuits(self, now: float) -> dict[str, CircuitState]:
         """The state of each provider that was ever asked; all others are closed."""
         return {name: breaker.state(now) for name, breaker in self._breakers.items()}
 

@@ -23,7 +23,7 @@ class PageRefusal(NamedTuple):
     why: str
 
 
-def local_page(method: str, path: str) -> LocalPage | None:
+def page_at(method: str, path: str) -> LocalPage | None:
     """The page that the request is for; None if it is for no page of the router. `path` has no query."""
     if path in _HELLO:
         return "hello" if method == "HEAD" else None

@@ -6,7 +6,7 @@ import msgspec
 
 from signalbox.config.rules import Provider, Reject, Rule, Rules, Target
 from signalbox.routing.facts import (
-    Conversation,
+    ConversationId,
     Facts,
     matched_name,
     rendezvous,
@@ -105,7 +105,7 @@ def _chain(rules: Rules, rule: Rule, facts: Facts, asked: str) -> tuple[Candidat
     )
 
 
-def _ordered(equals: tuple[Target, ...], conversation: Conversation | None) -> Sequence[Target]:
+def _ordered(equals: tuple[Target, ...], conversation: ConversationId | None) -> Sequence[Target]:
     """Equal targets in the order that this conversation keeps."""
     if conversation is None:
         return equals

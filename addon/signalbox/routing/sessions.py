@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from signalbox.anthropic.tokenizers import tokenizer_of
 from signalbox.anthropic.tokens import Measured
-from signalbox.routing.facts import DEFAULT_CALIBRATION, Calibration, Conversation
+from signalbox.routing.facts import DEFAULT_CALIBRATION, Calibration, ConversationId
 from signalbox.routing.threads import Owner
 
 LIMIT = 10_000
@@ -20,13 +20,13 @@ class Sessions:
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
-        self._calibrations: OrderedDict[Conversation, Calibration] = OrderedDict()
-        self._refused: OrderedDict[tuple[Conversation, str], frozenset[bytes]] = OrderedDict()
-        self._owners: OrderedDict[tuple[Conversation | None, str], Owner] = OrderedDict()
-        self._wanting: OrderedDict[tuple[Conversation, str], None] = OrderedDict()
+        self._calibrations: OrderedDict[ConversationId, Calibration] = OrderedDict()
+        self._refused: OrderedDict[tuple[ConversationId, str], frozenset[bytes]] = OrderedDict()
+        self._owners: OrderedDict[tuple[ConversationId | None, str], Owner] = OrderedDict()
+        self._wanting: OrderedDict[tuple[ConversationId, str], None] = OrderedDict()
 
     def record_usage(
-        self, conversation: Conversation | None, model: str | None, measured: Measured, input_tokens: int
+        self, conversation: ConversationId | None, model: str | None, measured: Measured, input_tokens: int
     ) -> None:
         """Store what was counted in a request, and how far the estimate for it was from what the answer of
         this model says.
@@ -44,14 +44,14 @@ class Sessions:
         if len(self._calibrations) > self._limit:
             self._calibrations.popitem(last=False)
 
-    def calibration(self, conversation: Conversation | None) -> Calibration:
+    def calibration(self, conversation: ConversationId | None) -> Calibration:
         """The calibration from the last answer that reported its usage."""
         return (
             self._calibrations.get(conversation, DEFAULT_CALIBRATION) if conversation else DEFAULT_CALIBRATION
         )
 
     def refused_thinking(
-        self, conversation: Conversation | None, provider: str, digests: frozenset[bytes]
+        self, conversation: ConversationId | None, provider: str, digests: frozenset[bytes]
     ) -> None:
         """Stores which thinking blocks of this conversation a provider refused: they are not sent there
         again."""
@@ -61,22 +61,22 @@ class Sessions:
             if len(self._refused) > self._limit:
                 self._refused.popitem(last=False)
 
-    def refused(self, conversation: Conversation | None, provider: str) -> frozenset[bytes]:
+    def refused(self, conversation: ConversationId | None, provider: str) -> frozenset[bytes]:
         """The digests of those blocks."""
         return self._refused.get((conversation, provider), frozenset()) if conversation else frozenset()
 
-    def answered_by(self, conversation: Conversation | None, message: str, owner: Owner) -> None:
+    def answered_by(self, conversation: ConversationId | None, message: str, owner: Owner) -> None:
         """Stores which provider gave an answer, by the answer's id: a thread continues only there."""
         self._owners[conversation, message] = owner
         self._owners.move_to_end((conversation, message))
         if len(self._owners) > self._limit:
             self._owners.popitem(last=False)
 
-    def owner(self, conversation: Conversation | None, message: str) -> Owner | None:
+    def owner(self, conversation: ConversationId | None, message: str) -> Owner | None:
         """The owner of an answer; None if unknown."""
         return self._owners.get((conversation, message))
 
-    def wanted_thinking(self, conversation: Conversation | None, provider: str) -> None:
+    def wanted_thinking(self, conversation: ConversationId | None, provider: str) -> None:
         """Stores that a provider requires thinking with each answer of this conversation."""
         if conversation is not None:
             self._wanting[conversation, provider] = None
@@ -84,7 +84,7 @@ class Sessions:
             if len(self._wanting) > self._limit:
                 self._wanting.popitem(last=False)
 
-    def wants_thinking(self, conversation: Conversation | None, provider: str) -> bool:
+    def wants_thinking(self, conversation: ConversationId | None, provider: str) -> bool:
         """Whether the provider requires thinking in this conversation."""
         return conversation is not None and (conversation, provider) in self._wanting
 
