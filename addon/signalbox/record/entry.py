@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from signalbox.anthropic.api import TOKEN_FIELDS
+
 type Status = Literal["success", "error", "cancelled"]
 type Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -60,13 +62,8 @@ class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tokens(self) -> int:
-        """Of all four kinds."""
-        return (
-            self.input_tokens
-            + self.output_tokens
-            + self.cache_creation_input_tokens
-            + self.cache_read_input_tokens
-        )
+        """All four kinds together."""
+        return _all_tokens(self)
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,13 +140,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tokens(self) -> int:
-        """Of all four kinds."""
-        return (
-            self.input_tokens
-            + self.output_tokens
-            + self.cache_creation_input_tokens
-            + self.cache_read_input_tokens
-        )
+        """All four kinds together."""
+        return _all_tokens(self)
 
 
 def json_line(entry: Entry) -> bytes:
@@ -169,3 +161,7 @@ def encodable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [encodable(one) for one in value]
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
+def _all_tokens(row: AttemptRow | Entry) -> int:
+    return sum(getattr(row, name) for name in TOKEN_FIELDS)
