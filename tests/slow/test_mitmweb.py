@@ -77,3 +77,19 @@ def test_finished_flows_beyond_keep_go_and_long_bodies_are_cut(tmp_path, upstrea
         flow = web.flows()[-1]
         assert flow["response"]["contentLength"] == 1024
         assert web.view(flow["id"], "response")["text"].startswith("Cut: the first 1,024 of ")
+
+
+def test_bodies_of_requests_that_no_rule_routes_are_shown_and_masked_too(tmp_path, upstream):
+    login = "sk-ant-oat01-fake-login-of-nobody"
+    upstream.answer(message_sse("claude-sonnet-4-5", ["Your login is ", login[:15], login[15:]]))
+    with Web(tmp_path, upstream.url, rules="") as web:
+        assert login[15:].encode() in ask(web, "claude-sonnet-4-5")
+        wait_until(lambda: web.flows()[0].get("response", {}).get("contentLength"), 5, web.log)
+        flow = web.flows()[0]["id"]
+        shown = web.view(flow, "response")
+        assert shown["view_name"] == "Messages answer"
+        assert "Your login is ***" in shown["text"]
+        assert "Model: claude-sonnet-4-5" in web.view(flow, "request")["text"]
+        assert web.command("signalbox.explain", f"@{flow}")[1].endswith(
+            "goes to the reverse upstream as it came"
+        )

@@ -48,8 +48,10 @@ def web(tmp_path: Path, upstream: Upstream, second: Upstream) -> Iterator[Web]:
         yield router
 
 
-def ask(web: Web, model: str, path: str = "/v1/messages", *, stream: bool = True) -> tuple[bytes, str]:
-    """The client's answer, decoded, and its cookies."""
+def ask(
+    web: Web, model: str, path: str = "/v1/messages", *, stream: bool = True
+) -> tuple[bytes, list[str | None]]:
+    """The client's answer, decoded, and its headers that repeat credentials."""
     said = {"role": "user", "content": f"My key is {KEY}"}
     body = json.dumps({"model": model, "stream": stream, "messages": [said]})
     headers = {
@@ -61,7 +63,7 @@ def ask(web: Web, model: str, path: str = "/v1/messages", *, stream: bool = True
         connection.request("POST", path, body, headers)
         answer = connection.getresponse()
         said_back = decode(answer.read(), answer.headers.get("content-encoding", ""), 1 << 20)
-    return said_back, answer.headers.get("set-cookie", "")
+    return said_back, [answer.headers.get(name) for name in ("set-cookie", "x-echo")]
 
 
 def everything_shown(web: Web, folder: Path) -> dict[str, bytes]:
@@ -85,7 +87,7 @@ def test_secrets_stand_nowhere_and_the_client_gets_its_answer(web, tmp_path, ups
     pieces = ["It is ", *(LOGIN[i : i + 5] for i in range(0, len(LOGIN), 5)), "."]
     whole = message_json("claude-opus-4-5", f"It is {LOGIN}.")
     spelled = replace(whole, chunks=(whole.body.replace(b"sk-ant-", b"sk\\u002dant\\u002d"),))
-    cookies = (("Set-Cookie", f"session={COOKIE}; Path=/"),)
+    cookies = (("Set-Cookie", f"session={COOKIE}; Path=/"), ("X-Echo", f"you are {LOGIN}"))
     upstream.answer(
         *(compressed(message_sse("claude-opus-4-5", pieces), coding) for coding in ("gzip", "br", "zstd")),
         message_sse("claude-opus-4-5", pieces),
@@ -101,8 +103,8 @@ def test_secrets_stand_nowhere_and_the_client_gets_its_answer(web, tmp_path, ups
     with web.events() as told:
         answers = [ask(web, "claude-opus-4-5") for _ in range(4)]
         assert {answer.count(b"text_delta") for answer, _ in answers} == {len(pieces)}
-        answer, cookie = ask(web, "claude-opus-4-5", stream=False)
-        assert cookie == f"session={COOKIE}; Path=/"
+        answer, repeated = ask(web, "claude-opus-4-5", stream=False)
+        assert repeated == [f"session={COOKIE}; Path=/", f"you are {LOGIN}"]
         assert json.loads(answer)["content"][0]["text"] == f"It is {LOGIN}."
         assert LOGIN.encode() in ask(web, "claude-opus-4-5", stream=False)[0]
         assert KEY[9:].encode() in ask(web, "claude-haiku-4-5")[0]

@@ -1,10 +1,11 @@
 """Which finished flows stay, and how much of their bodies."""
 
 from mitmproxy.flow import Flow
-from mitmproxy.test import tflow
+from mitmproxy.test import taddons, tflow
 
+from signalbox.config.rules import Inspect
 from signalbox.inspect.annotations import METADATA
-from signalbox.inspect.retention import cut, surplus
+from signalbox.inspect.retention import Retention, cut, surplus
 
 
 def flows(n: int) -> list[Flow]:
@@ -49,3 +50,12 @@ def test_compressed_body_that_is_too_long_is_not_stored():
     assert cut(flow, 10)
     assert flow.response.content == b""
     assert flow.metadata[METADATA] == {"response_length": 20}
+
+
+def test_mitmdump_stores_bodies_for_a_file_only():
+    with taddons.context() as context:
+        context.options.add_option("save_stream_file", str, "", "")
+        retention = Retention(context.master, lambda: Inspect())
+        assert not retention.shows
+        context.options.save_stream_file = "saved.flows"
+        assert retention.shows

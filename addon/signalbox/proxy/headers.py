@@ -1,6 +1,6 @@
 """Heads of requests and answers: masked in the flow, with the real credentials on the wire, framed."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from mitmproxy import http
 from mitmproxy.master import Master
@@ -8,6 +8,7 @@ from mitmproxy.net.http.http1.read import expected_http_body_size, get_header_to
 from mitmproxy.net.http.validate import validate_headers
 
 from signalbox.anthropic.issued import MARK
+from signalbox.anthropic.redaction import without_secrets
 from signalbox.exchange import Exchange
 from signalbox.proxy.fields import QuickHeaders
 from signalbox.routing.credentials import encoded, is_secret, masked_path, masked_secret, masked_value
@@ -23,6 +24,10 @@ FINAL = range(200, 1000)
 """Statuses of an answer. Below 200 only a 101 may stand for one, and only where the client asked for it
 (RFC 9110, sections 15 and 15.2.2); those above 599 are known to be used and tell their class themselves."""
 _BODILESS = (204, 304)
+
+
+type HiddenHeaders = dict[str, tuple[list[str], list[str]]]
+"""Header to the values that are shown, and the real ones."""
 
 
 class LeakError(Exception):
@@ -71,7 +76,7 @@ def hide(flow: http.HTTPFlow, exchange: Exchange) -> None:
     request.path = shown
 
 
-def mask_headers(headers: http.Headers) -> dict[str, tuple[list[str], list[str]]]:
+def mask_headers(headers: http.Headers) -> HiddenHeaders:
     """Mask what is secret; gives for each such header what is shown now, and what was there."""
     hidden = {}
     for name in {name.lower() for name, value in headers.items(multi=True) if is_secret(name, value)}:
@@ -91,20 +96,32 @@ def mask_repeated(headers: http.Headers, exchange: Exchange) -> None:
         headers.fields = tuple(fields)
 
 
-def hide_cookies(response: http.Response) -> list[str]:
-    """Mask the values of `Set-Cookie` where the answer is shown; gives the real ones, for `with_cookies`."""
-    cookies = response.headers.get_all(SET_COOKIE)
-    if cookies:
-        response.headers.set_all(SET_COOKIE, [_masked_cookie(cookie) for cookie in cookies])
-    return cookies
+def hide_in_head(response: http.Response, secrets: Collection[str]) -> HiddenHeaders:
+    """Mask the values of `Set-Cookie`, and these credentials wherever the head repeats them, where the answer
+    is shown; gives what `with_hidden` puts back."""
+    hidden = {}
+    for name in {name.lower() for name in response.headers} if secrets else (SET_COOKIE,):
+        values = response.headers.get_all(name)
+        shown = [_masked_cookie(one) if name == SET_COOKIE else _without(one, secrets) for one in values]
+        if shown != values:
+            hidden[name] = shown, values
+            response.headers.set_all(name, shown)
+    return hidden
 
 
-def with_cookies(response: http.Response, cookies: list[str]) -> http.Response:
-    """The head as the client gets it: `response`, or a copy with these cookies where it shows them masked."""
-    if not cookies or response.headers.get_all(SET_COOKIE) != [_masked_cookie(one) for one in cookies]:
+def _without(value: str, secrets: Collection[str]) -> str:
+    said = value.encode(errors="surrogateescape")
+    return without_secrets(said, secrets).decode(errors="surrogateescape")
+
+
+def with_hidden(response: http.Response, hidden: HiddenHeaders) -> http.Response:
+    """The head as the client gets it: `response`, or a copy with the values that it shows masked."""
+    put_back = [name for name, (shown, _) in hidden.items() if response.headers.get_all(name) == shown]
+    if not put_back:
         return response
     real = copied(response)
-    real.headers.set_all(SET_COOKIE, cookies)
+    for name in put_back:
+        real.headers.set_all(name, hidden[name][1])
     return real
 
 

@@ -52,13 +52,15 @@ from signalbox.anthropic.api import Usage
 from signalbox.anthropic.errors import error_event, error_type, read_error
 from signalbox.errors import log_error, short_reason
 from signalbox.exchange import Exchange
+from signalbox.inspect.masking import shown_secrets
 from signalbox.inspect.retention import StoredBody
 from signalbox.proxy.early_connection import is_incomplete
 from signalbox.proxy.fields import QuickHeaders
 from signalbox.proxy.headers import (
+    HiddenHeaders,
     LeakError,
     handed_on,
-    hide_cookies,
+    hide_in_head,
     is_large,
     mask_headers,
     mask_repeated,
@@ -66,7 +68,7 @@ from signalbox.proxy.headers import (
     not_an_answer,
     plain_headers,
     show,
-    with_cookies,
+    with_hidden,
     with_secrets,
 )
 from signalbox.proxy.hook_dispatch import (
@@ -170,8 +172,8 @@ class RoutedStream(HttpStream):
         """Of the attempt under way, as far as it has come."""
         self._sent: Literal["nothing", "early head", "answer"] = "nothing"
         """What was sent to the client."""
-        self._cookies: list[str] = []
-        """Values of `Set-Cookie` that the flow shows masked: put back when the head is sent."""
+        self._hidden: HiddenHeaders = {}
+        """Values that the flow shows masked: put back when the head is sent."""
         self._stored: StoredBody | None = None
         """Of the answer that is delivered, for views and files."""
         self._ping_at = inf
@@ -304,7 +306,7 @@ class RoutedStream(HttpStream):
             self.app.stores.observe_head(exchange, event.response.status_code, headers)
         head = handed_on(event.response, self.flow.request)
         if exchange is not None and exchange.rules.inspect.secrets == "mask":
-            self._cookies = hide_cookies(head)
+            self._hidden = hide_in_head(head, shown_secrets(exchange) if exchange.is_shown else ())
         return ResponseHeaders(event.stream_id, head, event.end_stream)
 
     def _let_others_go(self) -> Commands[None]:
@@ -650,7 +652,7 @@ class RoutedStream(HttpStream):
         yield from self.hook(HttpResponseHeadersHook)
         if not has_head:
             answer.frame(flow.request.http_version)
-            head = with_cookies(response, self._cookies)
+            head = with_hidden(response, self._hidden)
             yield SendHttp(ResponseHeaders(self.stream_id, head, False), client)
         self._sent = "answer"
         self._stored = self.app.retention.store(flow, exchange)
@@ -909,7 +911,7 @@ class RoutedStream(HttpStream):
         exchange = self._exchange
         if self.client_state != self.state_done or (exchange is not None and exchange.close_after_response):
             response.headers["connection"] = "close"
-        head = with_cookies(response, self._cookies)
+        head = with_hidden(response, self._hidden)
         yield SendHttp(ResponseHeaders(self.stream_id, head, not content), client)
         self._sent = "answer"
         if content:
@@ -932,7 +934,7 @@ class RoutedStream(HttpStream):
                 if isinstance(event, RequestHeaders):
                     event.request = with_secrets(event.request, self._exchange)
                 elif isinstance(event, ResponseHeaders):
-                    event.response = with_cookies(event.response, self._cookies)
+                    event.response = with_hidden(event.response, self._hidden)
                     if event.response.status_code >= 200:
                         self._sent = "answer"
                 elif isinstance(event, ResponseProtocolError) and self._can_answer(event):
