@@ -166,3 +166,16 @@ def test_an_error_of_a_layer_leaves_the_connection_open(serve):
         assert await reader.read(100) == b"still here"
 
     serve(play)
+
+
+def test_a_layer_is_woken_up_when_it_asked_for_that(serve):
+    async def play(layer: Played, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        layer.does = lambda event: (
+            [commands.RequestWakeup(0.01), commands.RequestWakeup(60)]
+            if isinstance(event, events.DataReceived)
+            else []
+        )
+        writer.write(b"x")
+        await layer.until(lambda: layer.told[-1][0] == "Wakeup")
+
+    serve(play)

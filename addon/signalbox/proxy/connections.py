@@ -56,6 +56,7 @@ class RouterConnectionHandler(ProxyConnectionHandler):
 
 
 class DirectConnectionHandler(RouterConnectionHandler):
+    wakeup_timer: set[asyncio.TimerHandle]  # type: ignore[assignment]  # they are only cancelled
     _top: layer.Layer | None
     """The first layer that does more than pass on all events and commands; None until that is known."""
     _events: deque[events.Event]
@@ -192,8 +193,7 @@ class DirectConnectionHandler(RouterConnectionHandler):
             task = self._start(self.open_connection(command), name, keep_ref=False)
             self.transports[command.connection] = ConnectionIO(handler=task)
         elif isinstance(command, commands.RequestWakeup):
-            name = f"wakeup timer ({command.delay:.1f}s)"
-            self.wakeup_timer.add(self._start(self.wakeup(command), name, keep_ref=False))
+            self._wake_up_for(command)
         elif isinstance(command, commands.ConnectionCommand) and command.connection not in self.transports:
             pass  # it is closed already
         elif isinstance(command, commands.CloseTcpConnection):
@@ -206,6 +206,16 @@ class DirectConnectionHandler(RouterConnectionHandler):
             self.log(command.message, command.level)
         else:
             raise RuntimeError(f"Unexpected command: {command}")
+
+    def _wake_up_for(self, command: commands.RequestWakeup) -> None:
+        """By a timer of the event loop; mitmproxy starts a task for each."""
+
+        def wake() -> None:
+            self.wakeup_timer.discard(timer)
+            self.receive(events.Wakeup(command))
+
+        timer = asyncio.get_running_loop().call_later(command.delay, wake)
+        self.wakeup_timer.add(timer)
 
     def _start(self, work: Any, name: str, *, keep_ref: bool) -> "asyncio.Task[None]":
         return asyncio_utils.create_task(work, name=name, keep_ref=keep_ref, client=self.client.peername)
