@@ -31,6 +31,7 @@ from signalbox.exchange import Exchange, RequestKind
 from signalbox.inspect.recorded import held_turns
 from signalbox.inspect.retention import Retention
 from signalbox.proxy import setup
+from signalbox.proxy.connections import ReadTurns
 from signalbox.proxy.dispatch import Services
 from signalbox.proxy.early_connection import LikelyProviders
 from signalbox.proxy.reload_guard import ReloadGuard
@@ -190,6 +191,7 @@ class App:
     def __init__(self, master: "Master", environ: Mapping[str, str] = os.environ) -> None:
         self.master = master
         self.environ = environ
+        self.reading = ReadTurns()
         self.is_plain = environ.get("SIGNALBOX_PLAIN", "") not in ("", "0")
         """Whether the router's shortcuts through mitmproxy are off; see docs/performance.md."""
         self.exchanges: WeakKeyDictionary[Any, Exchange] = WeakKeyDictionary()

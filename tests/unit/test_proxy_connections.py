@@ -13,7 +13,7 @@ from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.proxy.mode_specs import ProxyMode
 
-from signalbox.proxy.connections import DirectConnectionHandler, adopt
+from signalbox.proxy.connections import AT_ONCE, READ_IN_A_TURN, DirectConnectionHandler, ReadTurns, adopt
 
 LIMIT = 5.0
 """Seconds."""
@@ -64,7 +64,7 @@ def serve(request) -> Callable[..., Any]:
             handler = ProxyConnectionHandler(master, reader, writer, options, mode)
             servers = SimpleNamespace(connections={handler.client.id: handler})
             if request.param == "ours":
-                adopt(master, handler.client, plain=False)
+                adopt(master, handler.client, ReadTurns())
                 assert type(handler) is DirectConnectionHandler
             handler.layer = Played(handler)
             made.set_result(handler.layer)
@@ -179,3 +179,43 @@ def test_a_layer_is_woken_up_when_it_asked_for_that(serve):
         await layer.until(lambda: layer.told[-1][0] == "Wakeup")
 
     serve(play)
+
+
+class _Fed:
+    """A connection of `ReadTurns`: notes when it may be read again."""
+
+    is_in_line = False
+
+    def __init__(self) -> None:
+        self.went_on = 0
+
+    def go_on(self) -> None:
+        self.went_on += 1
+
+
+def test_connections_on_which_much_comes_are_read_a_few_in_a_turn_of_the_loop():
+    async def play() -> list[int]:
+        turns, feeds = ReadTurns(), [_Fed() for _ in range(7)]
+        known: list[Any] = [*feeds]
+        for feed in known:
+            turns.note(feed, READ_IN_A_TURN // 2)
+        assert [feed.is_in_line for feed in feeds] == [False, False, *[True] * 5]
+        read_again = []
+        for _ in range(4):
+            await asyncio.sleep(0)
+            read_again.append(sum(feed.went_on for feed in feeds))
+        return read_again
+
+    assert asyncio.run(play()) == [AT_ONCE, 2 * AT_ONCE, 5, 5]
+
+
+def test_a_connection_that_is_alone_never_waits():
+    async def play() -> None:
+        turns, alone = ReadTurns(), _Fed()
+        known: Any = alone
+        for _ in range(10):
+            turns.note(known, READ_IN_A_TURN // 2)
+            await asyncio.sleep(0)
+            assert not alone.is_in_line
+
+    asyncio.run(play())

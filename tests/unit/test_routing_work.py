@@ -5,10 +5,11 @@ import gc
 import sys
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
-from signalbox.routing.work import Work, in_place, in_short_turns, in_thread
+from signalbox.routing.work import LoopTurns, Work, in_place, in_short_turns, in_thread
 
 
 def in_a_thread[T](work: Work[T]) -> T:
@@ -73,3 +74,58 @@ def test_short_turns_end_with_the_last_who_asked_for_them():
             assert sys.getswitchinterval() < usual
         assert sys.getswitchinterval() < usual
     assert sys.getswitchinterval() == usual
+
+
+def _pieces(pieces: int) -> list[int | str]:
+    """So many pieces of work that come at once, and a callback that wants to run again and again beside
+    them: what ran, in order."""
+    ran: list[int | str] = []
+
+    async def work(turns: LoopTurns, number: int) -> None:
+        await turns.come()
+        ran.append(number)
+
+    async def all_of_them() -> None:
+        loop, turns = asyncio.get_running_loop(), LoopTurns()
+
+        def other() -> None:
+            ran.append("other")
+            if len(ran) < 4 * pieces:
+                loop.call_soon(other)
+
+        loop.call_soon(other)
+        await asyncio.gather(*(work(turns, number) for number in range(pieces)))
+
+    asyncio.run(all_of_them())
+    return ran
+
+
+def test_what_else_is_ready_runs_between_two_pieces_of_work():
+    ran = _pieces(5)
+    assert [one for one in ran if one != "other"] == [0, 1, 2, 3, 4]
+    assert all(isinstance(one, str) or isinstance(other, str) for one, other in pairwise(ran))
+
+
+def test_a_piece_of_work_that_comes_alone_has_its_turn_at_once():
+    async def takes() -> list[bool]:
+        turns = LoopTurns()
+        first = [turns.take(), turns.take()]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return [*first, turns.take()]
+
+    assert asyncio.run(takes()) == [True, False, True]
+
+
+def test_work_that_was_given_up_takes_no_turn():
+    async def waits() -> bool:
+        turns = LoopTurns()
+        first, given_up, last = (asyncio.create_task(turns.come()) for _ in range(3))
+        await asyncio.sleep(0)  # now two of them wait
+        given_up.cancel()
+        async with asyncio.timeout(5):
+            await first
+            await last
+        return given_up.cancelled()
+
+    assert asyncio.run(waits())

@@ -390,9 +390,10 @@ class MessagesReader:
         if self._form == "unknown":
             self._form = self._form_of(piece)
         if self._form == "events":
-            pending = self._splitter.held + piece
-            if self._observer.may_skip(pending) and self._splitter.skip(pending):
-                return
+            if self._splitter.size <= PIECE:
+                pending = self._splitter.held + piece
+                if self._observer.may_skip(pending) and self._splitter.skip(pending):
+                    return
             for block in self._splitter.feed(piece):
                 if self._observer.is_relevant(block):
                     self._event(parse_event(block))

@@ -56,6 +56,11 @@ class Splitter:
         return len(self._held) > self._held.startswith(b"\n")
 
     @property
+    def size(self) -> int:
+        """Bytes of `held`."""
+        return len(self._held)
+
+    @property
     def held(self) -> bytes:
         """The bytes of an event that is not complete."""
         return bytes(self._held)

@@ -17,7 +17,7 @@ from signalbox.inspect import annotations
 from signalbox.inspect.retention import Part, Stream
 from signalbox.proxy import classify, dispatch, local_responses, recording
 from signalbox.proxy.classify import LOOPBACK_ONLY
-from signalbox.proxy.headers import plain_headers, takes_long, to_headers
+from signalbox.proxy.headers import is_sizeable, plain_headers, takes_long, to_headers
 from signalbox.proxy.replay import Replay
 from signalbox.record import console
 from signalbox.record.console import request_line
@@ -25,7 +25,7 @@ from signalbox.routing import local_pages
 from signalbox.routing.browsers import is_loopback
 from signalbox.routing.credentials import Caller, Headers, identify, less_clients
 from signalbox.routing.local_pages import PageRefusal
-from signalbox.routing.work import Work, in_place, in_thread
+from signalbox.routing.work import LoopTurns, Work, in_place, in_thread
 
 if TYPE_CHECKING:
     from signalbox.app import App
@@ -42,6 +42,8 @@ ROUTER_FAILED = "The router failed; its log says where."
 class Hooks:
     def __init__(self, app: "App") -> None:
         self.app = app
+        self._turns = LoopTurns()
+        """Of requests that are looked into on the event loop."""
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         rules = self.app.rules
@@ -86,12 +88,23 @@ class Hooks:
             routing = dispatch.route(flow, exchange, self.app.stores.services(exchange.kind), is_long=is_long)
             if is_long:
                 return self._route_in_thread(flow, exchange, routing)
+            if is_sizeable(flow.request) and not self._turns.take():
+                return self._route_in_turn(flow, exchange, routing)
             in_place(routing)
             in_place(self.app.retention.show_attempt(flow, exchange))
         except Exception as error:
             log_error("the request hook", error)
             self._fail_open(flow, exchange)
         return None
+
+    async def _route_in_turn(self, flow: http.HTTPFlow, exchange: Exchange, routing: Work[None]) -> None:
+        await self._turns.come()
+        try:
+            in_place(routing)
+            in_place(self.app.retention.show_attempt(flow, exchange))
+        except Exception as error:
+            log_error("the request hook", error)
+            self._fail_open(flow, exchange)
 
     async def _route_in_thread(self, flow: http.HTTPFlow, exchange: Exchange, routing: Work[None]) -> None:
         try:

@@ -26,14 +26,56 @@ from mitmproxy.utils import asyncio_utils
 RESET = "Connection reset by peer"
 
 
-def adopt(master: Master, client: Client, *, plain: bool) -> None:
-    """Make the handler of a client that has just connected ours; as much like mitmproxy's as it can be where
-    that is asked for by `plain`."""
+MUCH = 32 * 1024
+"""Bytes of one read that take their time."""
+AT_ONCE = 2
+"""Connections that go on in one turn of the event loop where more of them wait."""
+READ_IN_A_TURN = 512 * 1024
+"""Bytes that may come in one turn of the event loop before connections wait for the next: their way through
+the layers takes some milliseconds."""
+
+
+def adopt(master: Master, client: Client, reading: "ReadTurns | None") -> None:
+    """Make the handler of a client that has just connected ours; without `reading` as much like mitmproxy's
+    as it can be."""
     handler = master.addons.get("proxyserver").connections.get(client.id)
     if type(handler) is ProxyConnectionHandler:
-        handler.__class__ = RouterConnectionHandler if plain else DirectConnectionHandler
-        if isinstance(handler, DirectConnectionHandler):
-            handler.prepare()
+        handler.__class__ = RouterConnectionHandler if reading is None else DirectConnectionHandler
+        if isinstance(handler, DirectConnectionHandler) and reading is not None:
+            handler.prepare(reading)
+
+
+class ReadTurns:
+    """Has connections on which much comes in wait for each other, so that fifty of them do not fill a turn of
+    the event loop with their reads, while what else comes in waits."""
+
+    def __init__(self) -> None:
+        self._read = 0
+        """Bytes that came in this turn."""
+        self._line: deque[Feed] = deque()
+        self._is_due = False
+        """Whether the next turn is asked for."""
+
+    def note(self, feed: "Feed", size: int) -> None:
+        """So many bytes came. The connection is not read again in this turn, nor before others that wait,
+        where it was too much."""
+        self._read += size
+        if (self._read > READ_IN_A_TURN or self._line) and not feed.is_in_line:
+            feed.is_in_line = True
+            self._line.append(feed)
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        """Let as many read as may: each takes at most as much as the event loop reads at once."""
+        self._read, self._is_due = 0, bool(self._line)
+        for _ in range(min(AT_ONCE, len(self._line))):
+            feed = self._line.popleft()
+            feed.is_in_line = False
+            feed.go_on()
+        if self._is_due:
+            asyncio.get_running_loop().call_soon(self._next_turn)
 
 
 class RouterConnectionHandler(ProxyConnectionHandler):
@@ -57,6 +99,7 @@ class RouterConnectionHandler(ProxyConnectionHandler):
 
 class DirectConnectionHandler(RouterConnectionHandler):
     wakeup_timer: set[asyncio.TimerHandle]  # type: ignore[assignment]  # they are only cancelled
+    reading: ReadTurns
     _top: layer.Layer | None
     """The first layer that does more than pass on all events and commands; None until that is known."""
     _events: deque[events.Event]
@@ -68,8 +111,9 @@ class DirectConnectionHandler(RouterConnectionHandler):
     _held: set[Connection]
     """Connections that a stream does not want to be read."""
 
-    def prepare(self) -> None:
+    def prepare(self, reading: ReadTurns) -> None:
         """Stands for `__init__`."""
+        self.reading = reading
         self._top = None
         self._events, self._is_busy = deque(), False
         self._feeds, self._full, self._held = {}, set(), set()
@@ -123,6 +167,8 @@ class DirectConnectionHandler(RouterConnectionHandler):
                 other.read(self.may_read(other))
 
     def may_read(self, feed: "Feed") -> bool:
+        if feed.is_in_line:
+            return False
         if not self._full and not self._held:
             return True
         return feed.connection not in self._held and not self._full - {feed}
@@ -229,6 +275,8 @@ class Feed(asyncio.Protocol):
     ) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.connection = connection
+        self.is_in_line = False
+        """Whether it waits for a turn of the event loop in which it may be read."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._handler = handler
         self._transport = transport
@@ -250,6 +298,8 @@ class Feed(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.connection.state is not ConnectionState.CLOSED and not self.ended.done():
             self._handler.receive(events.DataReceived(self.connection, data))
+            if len(data) >= MUCH:
+                self._handler.reading.note(self, len(data))
             if not self._handler.may_read(self):
                 self.read(False)
 
@@ -267,6 +317,11 @@ class Feed(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._handler.can_write(self)
+
+    def go_on(self) -> None:
+        """Its turn has come."""
+        if not self.ended.done():
+            self.read(self._handler.may_read(self))
 
     def read(self, wanted: bool) -> None:
         """Read of this connection from now on, or not."""

@@ -14,9 +14,11 @@ from signalbox.proxy.fields import QuickHeaders
 from signalbox.routing.credentials import encoded, is_secret, masked_path, masked_secret, masked_value
 from signalbox.routing.outgoing import Outgoing
 
-LARGE = 1024 * 1024
+LARGE = 4 * 1024 * 1024
 """Bytes of a body beyond which work on it runs in a thread. Up to there it takes some 10 ms, and others wait
-as long for a thread: Python changes from one to the other every 5 ms."""
+about as long for a thread."""
+SIZEABLE = 64 * 1024
+"""Bytes of a body beyond which it is looked into in a turn of the event loop of its own."""
 
 SET_COOKIE = "set-cookie"
 
@@ -37,6 +39,11 @@ class LeakError(Exception):
 def is_large(request: http.Request) -> bool:
     """Whether work on the body of this request keeps others waiting. A compressed one may be of any size."""
     return len(request.raw_content or b"") > LARGE or "content-encoding" in request.headers
+
+
+def is_sizeable(request: http.Request) -> bool:
+    """Whether many such requests at once keep others waiting."""
+    return len(request.raw_content or b"") > SIZEABLE
 
 
 def may_hold_thinking(request: http.Request) -> bool:

@@ -9,15 +9,17 @@ import asyncio
 import gc
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 type Work[T] = Generator[Callable[[], Any], Any, T]
 """A decision that comes to a `T`."""
 
-_threads = ThreadPoolExecutor(thread_name_prefix="signalbox-work")
+_threads = ThreadPoolExecutor(2, thread_name_prefix="signalbox-work")
+"""Two: what they run holds the interpreter, and the event loop waits for each of them in turn."""
 _lock = threading.Lock()
 _running = 0
 """Functions that run in threads now."""
@@ -74,7 +76,7 @@ def start(job: Callable[[], Any]) -> Future[Any]:
 
 
 def _run(job: Callable[[], Any]) -> Any:
-    with without_collector():
+    with without_collector(), in_short_turns():
         return job()
 
 
@@ -123,3 +125,41 @@ async def in_thread[T](work: Work[T]) -> T:
         else:
             steps.returned(value)
     return steps.result
+
+
+class LoopTurns:
+    """Spreads work that takes milliseconds over the turns of an event loop, one piece each, so that what else
+    is ready runs in between: fifty large requests that are complete at once hold nobody up for all of them.
+    """
+
+    def __init__(self) -> None:
+        self._is_taken = False
+        """Whether this turn of the loop has had its piece of work."""
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def take(self) -> bool:
+        """Whether there may be a piece of work now; no other one then comes in this turn of the loop. Always
+        where no loop runs."""
+        if self._is_taken:
+            return False
+        with suppress(RuntimeError):
+            asyncio.get_running_loop().call_soon(self._next_turn)
+            self._is_taken = True
+        return True
+
+    async def come(self) -> None:
+        """Wait for a turn of one's own; the first who asked gets the first."""
+        if not self.take():
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            await turn
+
+    def _next_turn(self) -> None:
+        self._is_taken = False
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():  # it may have been cancelled
+                turn.set_result(None)
+                self._is_taken = True
+                asyncio.get_running_loop().call_soon(self._next_turn)
+                return
