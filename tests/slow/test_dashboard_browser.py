@@ -192,7 +192,7 @@ def test_figures_are_those_of_the_ledger(browser, seeded):
     with opened(browser, seeded, f"/ui?until={seeded.until}") as shown:
         assert tile(shown.page, "Requests") == f"{REQUESTS:,}"
         assert tile(shown.page, "Cost") == f"${cost:,.0f}"
-        for name in ("Last 3 hours", "Last 24 hours by model", "Weeks against each other: cost"):
+        for name in ("Last 3 hours", "Last 24 hours by model", "Weeks compared: cost"):
             assert shown.page.get_by_role("img", name=name).is_visible()
 
 

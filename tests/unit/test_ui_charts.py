@@ -18,7 +18,7 @@ def heights(d: str) -> list[float]:
 
 
 def test_bars_stand_upon_each_other_and_fill_what_their_values_say():
-    chart = bars("a", "A", AXIS, [Series("x", "c0", [5, 0]), Series("y", "c1", [5, 10])], whole)
+    chart = bars("a", "A", "about", AXIS, [Series("x", "c0", [5, 0]), Series("y", "c1", [5, 10])], whole)
     x, y = chart.areas
     assert chart.top == "10"
     assert heights(x.d) == [HEIGHT / 2]
@@ -28,34 +28,34 @@ def test_bars_stand_upon_each_other_and_fill_what_their_values_say():
 
 
 def test_bars_stay_within_the_plot():
-    chart = bars("a", "A", AXIS, [Series("x", "c0", [7, 3])], whole)
+    chart = bars("a", "A", "about", AXIS, [Series("x", "c0", [7, 3])], whole)
     for x, width in re.findall(r"M([\d.]+) [\d.]+h([\d.]+)", chart.areas[0].d):
         assert 0 <= float(x) <= float(x) + float(width) <= WIDTH
 
 
 def test_the_table_has_every_value_and_the_sum():
-    chart = bars("a", "A", AXIS, [Series("x", "c0", [5, None]), Series("y", "c1", [4, 10])], whole)
+    chart = bars("a", "A", "about", AXIS, [Series("x", "c0", [5, None]), Series("y", "c1", [4, 10])], whole)
     assert chart.table.head == ["hour", "x", "y", "all"]
     assert chart.table.rows == [["10:00", "5", "4", "9"], ["11:00", "—", "10", "10"]]
 
 
 def test_legend_of_bars_adds_up_and_of_lines_tells_the_last_value():
     series = [Series("x", "c0", [5, 7]), Series("y", "c1", [2, None])]
-    assert [key.value for key in bars("a", "A", AXIS, series, whole).legend] == ["12", "2"]
-    assert [key.value for key in lines("a", "A", AXIS, series, whole).legend] == ["7", "2"]
+    assert [key.value for key in bars("a", "A", "about", AXIS, series, whole).legend] == ["12", "2"]
+    assert [key.value for key in lines("a", "A", "about", AXIS, series, whole).legend] == ["7", "2"]
 
 
 def test_a_line_is_broken_where_nothing_is_known():
     axis = Axis("", list("abcd"), [])
-    chart = lines("a", "A", axis, [Series("x", "c0", [10, None, 5, 0])], whole, top=10)
+    chart = lines("a", "A", "about", axis, [Series("x", "c0", [10, None, 5, 0])], whole, top=10)
     assert re.sub(r"[\d. ]+", "", chart.lines[0].d) == "MML"
     assert chart.dots[0].y == 100
 
 
 def test_a_chart_without_any_value_is_empty():
-    assert bars("a", "A", AXIS, [Series("x", "c0", [0, None])], whole).is_empty
-    assert lines("a", "A", AXIS, [Series("x", "c0", [None, None])], whole).is_empty
-    assert not lines("a", "A", AXIS, [Series("x", "c0", [0, None])], whole).is_empty
+    assert bars("a", "A", "about", AXIS, [Series("x", "c0", [0, None])], whole).is_empty
+    assert lines("a", "A", "about", AXIS, [Series("x", "c0", [None, None])], whole).is_empty
+    assert not lines("a", "A", "about", AXIS, [Series("x", "c0", [0, None])], whole).is_empty
 
 
 @pytest.mark.parametrize(

@@ -268,10 +268,10 @@ def test_a_fault_in_the_rules_is_shown(pages):
 def test_an_empty_ledger_is_a_page_too(tmp_path):
     with closing(Dashboard(tmp_path, shipped())) as dashboard:
         empty = Pages(dashboard)
-        assert "Nothing was recorded" in empty.text("/ui")
+        assert "No requests in this period" in empty.text("/ui")
         assert empty.data()["totals"]["cost"] is None
-        assert "No request is on record yet" in empty.text("/ui/requests")
-        assert "No session is on record yet" in empty.text("/ui/sessions")
+        assert "No requests are recorded yet" in empty.text("/ui/requests")
+        assert "No sessions are recorded yet" in empty.text("/ui/sessions")
         assert empty.csv() == []
 
 
@@ -427,7 +427,7 @@ def test_a_cache_miss_has_a_price_where_one_is_known(tmp_path):
     record(tmp_path, turns)
     with closing(Dashboard(tmp_path, shipped())) as dashboard:
         shown = Pages(dashboard, STATE._replace(rules=load(rules, {}))).text("/ui/sessions/s-1")
-    assert "$0.40 more than if they had been read" in shown
+    assert "$0.40 more than with cache hits" in shown
 
 
 def test_an_unknown_session_is_not_found(pages):

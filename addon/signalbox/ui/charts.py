@@ -15,7 +15,7 @@ _GAP = 0.22
 _STEPS = (1, 1.2, 1.6, 2, 3, 4, 5, 6, 8, 10)
 
 type Unit = Callable[[float | None], str]
-"""How a value of the chart is written."""
+"""Formats a value of the chart."""
 
 
 class Series(NamedTuple):
@@ -39,7 +39,7 @@ class Path(NamedTuple):
 
 
 class Hover(NamedTuple):
-    """What a place on the x axis tells when it is pointed at."""
+    """The tooltip of a place on the x axis."""
 
     x: float
     width: float
@@ -55,7 +55,7 @@ class Dot(NamedTuple):
 
 
 class Key(NamedTuple):
-    """A line of the legend."""
+    """An entry of the legend."""
 
     name: str
     style: str
@@ -72,8 +72,8 @@ class Table(NamedTuple):
 class Chart(NamedTuple):
     id: str
     title: str
-    told: str
-    """What the picture shows, for those who do not see it."""
+    description: str
+    """What the chart shows, for screen readers."""
     areas: Sequence[Path]
     lines: Sequence[Path]
     dots: Sequence[Dot]
@@ -98,7 +98,7 @@ class Axis(NamedTuple):
     ticks: Sequence[tuple[int, str]]
 
 
-def bars(id: str, title: str, axis: Axis, series: Sequence[Series], unit: Unit, *, told: str = "") -> Chart:
+def bars(id: str, title: str, description: str, axis: Axis, series: Sequence[Series], unit: Unit) -> Chart:
     """Bars, the values of one place upon each other."""
     places = len(axis.labels)
     sums = [sum(one.values[place] or 0 for one in series) for place in range(places)]
@@ -120,18 +120,18 @@ def bars(id: str, title: str, axis: Axis, series: Sequence[Series], unit: Unit, 
         if drawn:
             areas.append(Path(one.style, "".join(drawn)))
     legend = [Key(one.name, one.style, unit(sum(v or 0 for v in one.values))) for one in series]
-    return _chart(id, title, told, axis, series, unit, top, areas, [], [], legend, sums)
+    return _chart(id, title, description, axis, series, unit, top, areas, [], [], legend, sums)
 
 
 def lines(
     id: str,
     title: str,
+    description: str,
     axis: Axis,
     series: Sequence[Series],
     unit: Unit,
     *,
     top: float | None = None,
-    told: str = "",
 ) -> Chart:
     """Lines; the legend has the last value of each. `top` is the value at the upper edge, where that is
     given."""
@@ -153,13 +153,13 @@ def lines(
             dots.append(Dot(one.style, last[0] / WIDTH * 100, last[1] / HEIGHT * 100))
         known = [value for value in one.values if value is not None]
         legend.append(Key(one.name, one.style, unit(known[-1] if known else None)))
-    return _chart(id, title, told, axis, series, unit, highest, [], paths, dots, legend, None)
+    return _chart(id, title, description, axis, series, unit, highest, [], paths, dots, legend, None)
 
 
 def _chart(
     id: str,
     title: str,
-    told: str,
+    description: str,
     axis: Axis,
     series: Sequence[Series],
     unit: Unit,
@@ -189,7 +189,7 @@ def _chart(
     return Chart(
         id,
         title,
-        told,
+        description,
         areas,
         drawn,
         dots,

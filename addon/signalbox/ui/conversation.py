@@ -88,12 +88,12 @@ def difference(before: Sequence[str], after: Sequence[str]) -> Iterator[Line]:
     if not old and not new:
         return
     if same > AROUND:
-        yield Line("gap", f"{same - AROUND:,} lines that are the same")
+        yield Line("gap", f"{same - AROUND:,} equal lines")
     yield from (Line("same", line) for line in after[max(same - AROUND, 0) : same])
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=True)
     for number, group in enumerate(matcher.get_grouped_opcodes(AROUND)):
         if number:
-            yield Line("gap", "lines that are the same")
+            yield Line("gap", "equal lines")
         for tag, i, j, k, m in group:
             if tag == "equal":
                 yield from (Line("same", line) for line in old[i:j])
@@ -102,4 +102,4 @@ def difference(before: Sequence[str], after: Sequence[str]) -> Iterator[Line]:
                 yield from (Line("ins", line) for line in new[k:m])
     left = max(len(before) - same, len(after) - same) - MOST_LINES
     if left > 0:
-        yield Line("gap", f"{left:,} more lines that were not compared")
+        yield Line("gap", f"{left:,} more lines, not compared")

@@ -215,8 +215,8 @@ class Dashboard:
             return found
 
     def _data(self, query: Query, state: State) -> PageResponse:
-        told = {"now": now_of(state), **self._figures_of(query, state)}
-        return _reply(200, JSON, msgspec.json.encode(told))
+        data = {"now": now_of(state), **self._figures_of(query, state)}
+        return _reply(200, JSON, msgspec.json.encode(data))
 
     def _overview(self, query: Query, state: State) -> PageResponse:
         try:
@@ -250,11 +250,11 @@ class Dashboard:
     def _session(self, session: str, query: Query, state: State, *, alone: bool = False) -> PageResponse:
         """`alone`: one file that needs no other."""
         if "\0" in session:
-            raise _RefusedError(404, "No request of this session is on record.")
+            raise _RefusedError(404, "No request of this session is recorded.")
         with self.ledger.open() as reader:
             values = session_page.session(reader, session, query.page, state, self._prices, whole=alone)
         if values is None:
-            raise _RefusedError(404, "No request of this session is on record.")
+            raise _RefusedError(404, "No request of this session is recorded.")
         turn, against = (_number(query.others.get(name, "")) for name in ("turn", "against"))
         held = [] if alone else state.held
         values["conversation"] = conversation.shown(held, values["turns"], turn, against)

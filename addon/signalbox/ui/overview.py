@@ -72,14 +72,14 @@ def figures(reader: LedgerReader, which: Filter, week: Week, now: datetime) -> d
             }
             for name, sums in course.by_provider.items()
         ],
-        "recent": _told(recent, reader.series(which, recent)),
+        "recent": _parts_of(recent, reader.series(which, recent)),
         "hours": [
             {"start": _utc(start), **_sums(added(models.values())), "models": _by_model(models)}
             for start, models in zip(hours, by_model, strict=False)
         ],
         "days": [
             {"date": start.date().isoformat(), **one}
-            for start, one in zip(days, _told(days, course.between(days)), strict=False)
+            for start, one in zip(days, _parts_of(days, course.between(days)), strict=False)
         ],
         "weeks": [_week(parts[number : number + 8], course) for number in range(0, len(parts) - 1, 7)],
     }
@@ -109,7 +109,7 @@ def _week(edges: Sequence[datetime], course: _Course) -> dict[str, Any]:
     """`edges` of its seven days."""
     days = course.between(edges)
     sums = _sums(added(days))
-    return {"start": _utc(edges[0]), "end": _utc(edges[-1]), **sums, "days": _told(edges, days)}
+    return {"start": _utc(edges[0]), "end": _utc(edges[-1]), **sums, "days": _parts_of(edges, days)}
 
 
 def _floor(moment: datetime, step: timedelta) -> datetime:
@@ -139,11 +139,11 @@ def _week_parts(week: Week, now: datetime) -> list[datetime]:
 
 
 def _sums(totals: Totals) -> dict[str, Any]:
-    told = rounded(totals)
-    return {name: getattr(told, name) for name in (*SUMS, "cancelled", "unpriced")}
+    sums = rounded(totals)
+    return {name: getattr(sums, name) for name in (*SUMS, "cancelled", "unpriced")}
 
 
-def _told(edges: Sequence[datetime], parts: Sequence[Totals]) -> list[dict[str, Any]]:
+def _parts_of(edges: Sequence[datetime], parts: Sequence[Totals]) -> list[dict[str, Any]]:
     return [{"start": _utc(start), **_sums(one)} for start, one in zip(edges, parts, strict=False)]
 
 
@@ -158,18 +158,18 @@ def _utc(moment: datetime) -> str:
 # charts
 
 
-def charts(told: Mapping[str, Any], week: Week, now: datetime) -> dict[str, Chart]:
+def charts(data: Mapping[str, Any], week: Week, now: datetime) -> dict[str, Chart]:
     """By its name each chart of the page."""
     zone = zone_of(week)
     return {
         chart.id: chart
         for chart in (
-            _recent(told["recent"], zone),
-            _hours(told["hours"], zone),
-            _weeks(told["weeks"], zone, now),
-            _money(told["days"]),
-            _tokens(told["days"]),
-            _cache(told["days"]),
+            _recent(data["recent"], zone),
+            _hours(data["hours"], zone),
+            _weeks(data["weeks"], zone, now),
+            _money(data["days"]),
+            _tokens(data["days"]),
+            _cache(data["days"]),
         )
     }
 
@@ -184,8 +184,8 @@ def _recent(parts: Sequence[Mapping[str, Any]], zone: tzinfo | None) -> Chart:
         Series("cancelled", "cancelled", [part["cancelled"] for part in parts]),
         Series("errors", "error", [part["errors"] for part in parts]),
     ]
-    told = "Requests of the last three hours in parts of three minutes, by how they ended."
-    return bars("recent", "Last 3 hours", Axis("from", labels, ticks), series, format.whole, told=told)
+    description = "Requests of the last three hours in parts of three minutes, by how they ended."
+    return bars("recent", "Last 3 hours", description, Axis("from", labels, ticks), series, format.whole)
 
 
 def _hours(hours: Sequence[Mapping[str, Any]], zone: tzinfo | None) -> Chart:
@@ -205,8 +205,8 @@ def _hours(hours: Sequence[Mapping[str, Any]], zone: tzinfo | None) -> Chart:
         series.append(Series(f"{len(rest)} others", "other", others))
     ticks = [(number, f"{start:%H:00}") for number, start in enumerate(starts) if start.hour % 3 == 0]
     axis = Axis("hour", [f"{start:%a %H:00}" for start in starts], ticks)
-    told = "Tokens of the last 24 hours, all four kinds, by the hour and the model that was asked for."
-    return bars("hours", "Last 24 hours by model", axis, series, format.tokens, told=told)
+    description = "Tokens of the last 24 hours, all four kinds, by the hour and the model that was asked for."
+    return bars("hours", "Last 24 hours by model", description, axis, series, format.tokens)
 
 
 def _weeks(weeks: Sequence[Mapping[str, Any]], zone: tzinfo | None, now: datetime) -> Chart:
@@ -231,9 +231,9 @@ def _weeks(weeks: Sequence[Mapping[str, Any]], zone: tzinfo | None, now: datetim
     labels = [f"{day:%a}" for day in begins]
     axis = Axis("until the end of", labels, list(enumerate(labels)))
     what = "Cost" if priced else "Tokens"
-    told = f"{what} since the week began, day by day, of this week and the {len(compared) - 1} before."
+    description = f"{what} since the week began, day by day, of this week and the {len(compared) - 1} before."
     unit = format.usd if priced else format.tokens
-    return lines("weeks", f"Weeks against each other: {what.lower()}", axis, series, unit, told=told)
+    return lines("weeks", f"Weeks compared: {what.lower()}", description, axis, series, unit)
 
 
 def _money(days: Sequence[Mapping[str, Any]]) -> Chart:
@@ -241,20 +241,21 @@ def _money(days: Sequence[Mapping[str, Any]]) -> Chart:
         Series("cost", "cost", [day["cost"] for day in days]),
         Series("saved", "saved", [max(day["saved"] or 0, 0) for day in days]),
     ]
-    told = "Cost of each of the last 30 days, and above it what was saved against Anthropic's list prices."
-    return bars("money", "Cost and what was saved, 30 days", _day_axis(days), series, format.usd, told=told)
+    description = "Cost of each of the last 30 days, and above it the savings against list prices."
+    return bars("money", "Cost and savings, 30 days", description, _day_axis(days), series, format.usd)
 
 
 def _tokens(days: Sequence[Mapping[str, Any]]) -> Chart:
     series = [Series(name, style, [day[column] for day in days]) for name, column, style in KINDS]
-    told = "Tokens of each of the last 30 days by their kind."
-    return bars("tokens", "Tokens, 30 days", _day_axis(days), series, format.tokens, told=told)
+    description = "Tokens of each of the last 30 days by their kind."
+    return bars("tokens", "Tokens, 30 days", description, _day_axis(days), series, format.tokens)
 
 
 def _cache(days: Sequence[Mapping[str, Any]]) -> Chart:
     series = [Series("read from cache", "c2", [day["cache_hit"] for day in days])]
-    told = "Percent of the input tokens of each of the last 30 days that were read from a cache."
-    return lines("cache", "Cache hits, 30 days", _day_axis(days), series, format.percent, top=100, told=told)
+    description = "Percent of the input tokens of each of the last 30 days that were read from a cache."
+    axis = _day_axis(days)
+    return lines("cache", "Cache hits, 30 days", description, axis, series, format.percent, top=100)
 
 
 def _day_axis(days: Sequence[Mapping[str, Any]]) -> Axis:
@@ -276,14 +277,14 @@ def all_tokens(sums: Mapping[str, Any] | None) -> int:
 # the page
 
 
-def page(told: Mapping[str, Any], now: Mapping[str, Any], week: Week) -> dict[str, Any]:
-    """What overview.html shows: `told` as `figures` gives it, `now` as data.json has it."""
-    zone, totals, providers = zone_of(week), told["totals"], told["providers"]
+def page(data: Mapping[str, Any], now: Mapping[str, Any], week: Week) -> dict[str, Any]:
+    """What overview.html shows: `data` is the result of `figures`, `now` as data.json has it."""
+    zone, totals, providers = zone_of(week), data["totals"], data["providers"]
     styles = styles_of((*now["providers"], *(one["provider"] for one in providers)))
     whole = sum(one["requests"] for one in providers)
     slowest = max((one["first_byte_p95_ms"] or 0 for one in providers), default=0)
     return {
-        "charts": charts(told, week, datetime.fromisoformat(now["timestamp"])),
+        "charts": charts(data, week, datetime.fromisoformat(now["timestamp"])),
         "totals": totals,
         "all_tokens": all_tokens(totals),
         "all_input": all_tokens(totals) - totals["output_tokens"],

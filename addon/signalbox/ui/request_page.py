@@ -54,7 +54,7 @@ def shown(row: Mapping[str, Any], most: int, state: "State") -> dict[str, Any]:
         **row,
         "style": row["tier"] or "other",
         "spans": shares([(style, row[name]) for style, name in PARTS], most),
-        "told": "\n".join(f"{style} {format.whole(row[name])}" for style, name in PARTS),
+        "tooltip": "\n".join(f"{style} {format.whole(row[name])}" for style, name in PARTS),
         "tokens_in": _tokens(row) - row["output_tokens"],
         "hit": hit(row),
         "saved": saved,

@@ -77,7 +77,7 @@ class Bar(NamedTuple):
     x: float
     width: float
     style: str
-    told: str
+    tooltip: str
     missed: bool
 
 
@@ -256,12 +256,14 @@ def _lanes(turns: Sequence[Mapping[str, Any]], axis: TimeAxis) -> list[Lane]:
         begin = axis.place(turn["ts"])
         end = axis.place(turn["ts"] + turn["latency_ms"])
         cause = f"\ncache miss: {turn['cache_cause']}" if turn["cache_cause"] else ""
-        told = (
+        tooltip = (
             f"{turn['turn']}. {turn['model']} → {turn['backend']} {turn['upstream_model']}\n"
             f"{format.tokens(turn['tokens_in'])} in, {format.tokens(turn['output_tokens'])} out, "
             f"{format.usd(turn['cost'])}, {format.duration(turn['latency_ms'])}{cause}"
         )
         style = "error" if turn["status"] == "error" else turn["style"]
-        bar = Bar(round(begin, 3), round(max(end - begin, _LEAST), 3), style, told, bool(turn["cache_cause"]))
+        bar = Bar(
+            round(begin, 3), round(max(end - begin, _LEAST), 3), style, tooltip, bool(turn["cache_cause"])
+        )
         lanes.setdefault(turn["who"], Lane(turn["who"], [])).bars.append(bar)
     return sorted(lanes.values(), key=lambda lane: lane.name != "main")
