@@ -34,6 +34,25 @@ MOST_DECODED = 64 * 1024 * 1024
 ESCAPES = (b"%", b"&#", b"u00", b"\\/")
 """What a credential that is not spelled as it is has in it."""
 
+DELTA = b'data: {"type":"content_block_delta"'
+"""How most events of the Messages API begin, ours and Anthropic's."""
+
+
+class _Delta(msgspec.Struct, frozen=True):
+    text: str = ""
+    thinking: str = ""
+    partial_json: str = ""
+    signature: str = ""
+
+
+class _DeltaEvent(msgspec.Struct, frozen=True):
+    delta: _Delta = _Delta()
+    index: int = 0
+
+
+_DELTAS = msgspec.json.Decoder(_DeltaEvent)
+_DELTA_TEXTS = _Delta.__struct_fields__
+
 type Place = tuple[str | int, ...]
 """Where in an event's JSON a value stands: names and positions."""
 
@@ -100,7 +119,7 @@ class MaskedBody:
         self._is_stream: bool | None = None
         """None until the first bytes tell."""
         self._tails: dict[Place, list[_Piece]] = {}
-        """By the kind of place, the last texts told there: as much as may belong to a credential."""
+        """By the kind of place, the last texts told there, while they may belong to a credential."""
 
     def add(self, data: bytes) -> None:
         self._rest += data
@@ -143,25 +162,49 @@ class MaskedBody:
         self._lines.append(line + b"\n")
         if not line.startswith(b"data:"):
             return
+        number = len(self._lines) - 1
         try:
-            event = msgspec.json.decode(line[5:])
+            if line.startswith(DELTA):  # nearly all lines: a quarter of the time
+                event = _DELTAS.decode(line[5:])
+                for name, text in zip(_DELTA_TEXTS, msgspec.structs.astuple(event.delta), strict=True):
+                    if text:
+                        self._follow((event.index, "delta", name), number, ("delta", name), text)
+                return
+            value = msgspec.json.decode(line[5:])
         except (msgspec.DecodeError, UnicodeDecodeError):
             return
-        for kind, place, text in _texts(event, (), ()):
-            self._follow(kind, _Piece(len(self._lines) - 1, place, text))
+        for kind, place, text in _texts(value, (), ()):
+            self._follow(kind, number, place, text)
 
-    def _follow(self, kind: Place, piece: _Piece) -> None:
-        """Take out what this piece completes, and forget what no later one can complete."""
-        tail = self._tails.setdefault(kind, [])
-        tail.append(piece)
+    def _follow(self, kind: Place, line: int, place: Place, text: str) -> None:
+        """Take out what this text completes, and remember it where a later one may complete it."""
+        tail = self._tails.get(kind)
+        if tail is None:
+            if self._is_open(text):
+                self._tails[kind] = [_Piece(line, place, text)]
+            return
+        tail.append(_Piece(line, place, text))
         told = _joined(tail)
         for secret in self._secrets:
             while (start := told.find(secret)) >= 0:
                 tail[:] = _blank(self._lines, tail, start, start + len(secret))
                 told = _joined(tail)
+        if not self._is_open(told):
+            del self._tails[kind]
+            return
         more = len(told)
         while tail and (more := more - len(tail[0].text)) >= self._longest - 1:
             del tail[0]
+
+    def _is_open(self, text: str) -> bool:
+        """Whether a credential may begin in a text and end after it."""
+        for secret in self._secrets:
+            at = text.find(secret[0], max(len(text) - len(secret) + 1, 0))
+            while at >= 0:
+                if secret.startswith(text[at:]):
+                    return True
+                at = text.find(secret[0], at + 1)
+        return False
 
 
 def _joined(tail: list[_Piece]) -> str:

@@ -32,7 +32,6 @@ LIVE_AGAIN = 1.0
 FILES = ("store_streamed_bodies", "save_stream_file", "hardump")
 """Options of mitmproxy that want whole bodies."""
 
-
 type Part = Literal["request", "response"]
 type Stream = Callable[[bytes], bytes] | bool
 """How a body passes, for `Message.stream`."""
@@ -63,7 +62,7 @@ class Retention:
 
     @property
     def shows(self) -> bool:
-        """Whether a person or a file gets to see flows."""
+        """Whether a person or a file gets to see flows. Asked once a request: options are slow to read."""
         return self._view is not None or self._saves
 
     @property
@@ -77,7 +76,7 @@ class Retention:
         sending."""
         annotate_attempt(flow, exchange)
         exchange.hidden_body = None
-        if not self.shows:
+        if not exchange.is_shown:
             return
         secrets = shown_secrets(exchange)
         if REQUEST not in flow.metadata and (kept := (yield partial(kept_request, exchange, secrets))):
@@ -93,11 +92,11 @@ class Retention:
         """`said` is what came, decoded, of the answer of an attempt that has failed."""
         assert flow.response is not None
         flow.response.headers.pop("content-encoding", None)
-        flow.response.data.content = masked(said, shown_secrets(exchange)) if self.shows else b""
+        flow.response.data.content = masked(said, shown_secrets(exchange)) if exchange.is_shown else b""
 
     def store(self, flow: http.HTTPFlow, exchange: Exchange, part: Part = "response") -> "StoredBody | None":
         """Where this body of the flow is stored on its way; None where nothing shows it."""
-        if not self.shows:
+        if not exchange.is_shown:
             return None
         limit = None if self._saves else exchange.rules.inspect.bodies
         view = self._view
