@@ -5,16 +5,18 @@ comma from the front gives the span of every value. A change is then a splice, a
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import msgspec
 
 _SPACE = rb"[ \t\n\r]*+"
 _LEAD = re.compile(_SPACE)
-_BEFORE_MEMBER = re.compile(rb'%b("[^"\\]*+(?:\\.[^"\\]*+)*+")%b:%b' % (_SPACE, _SPACE, _SPACE), re.DOTALL)
-_BEFORE_ELEMENT = re.compile(rb"%b()" % _SPACE)
-_AFTER = re.compile(rb"%b([,\]}])" % _SPACE)
+_KEY = rb'%b("[^"\\]*+(?:\\.[^"\\]*+)*+")%b:%b' % (_SPACE, _SPACE, _SPACE)
+_FIRST_MEMBER, _NEXT_MEMBER = (re.compile(_SPACE + mark + _KEY, re.DOTALL) for mark in (rb"\{", b","))
+_FIRST_ELEMENT, _NEXT_ELEMENT = (re.compile(_SPACE + mark + _SPACE + b"()") for mark in (rb"\[", b","))
+_END_OF_OBJECT, _END_OF_ARRAY = (re.compile(_SPACE + mark) for mark in (rb"\}", rb"\]"))
 
 _LONE_SURROGATE = re.compile(
     rb"(?<!\\)((?:\\\\)*+)"
@@ -67,7 +69,8 @@ def members(raw: bytes, start: int = 0, end: int | None = None) -> dict[str, Spa
         values: dict[str, msgspec.Raw] = _object.decode(memoryview(raw)[start:end])
     except UNREADABLE as error:
         raise BodyError(f"not a JSON object: {error}") from None
-    return dict(zip(values, _places(raw, start, values.values(), _BEFORE_MEMBER), strict=True))
+    places = _places(raw, start, values.values(), _FIRST_MEMBER, _NEXT_MEMBER, _END_OF_OBJECT)
+    return dict(zip(values, places, strict=True))
 
 
 def elements(raw: bytes, start: int = 0, end: int | None = None) -> list[Span]:
@@ -76,24 +79,30 @@ def elements(raw: bytes, start: int = 0, end: int | None = None) -> list[Span]:
         values: list[msgspec.Raw] = _array.decode(memoryview(raw)[start:end])
     except UNREADABLE as error:
         raise BodyError(f"not a JSON array: {error}") from None
-    return list(_places(raw, start, values, _BEFORE_ELEMENT))
+    return _places(raw, start, values, _FIRST_ELEMENT, _NEXT_ELEMENT, _END_OF_ARRAY)
 
 
 def _places(
-    raw: bytes, start: int, values: Collection[msgspec.Raw], before: re.Pattern[bytes]
-) -> Iterator[Span]:
-    """Walks valid JSON. A duplicate key is found by a value that does not match, or by a comma at the end."""
-    at = _end(_LEAD, raw, start) + 1
-    for left, value in enumerate(values, 1 - len(values)):
+    raw: bytes,
+    at: int,
+    values: Iterable[msgspec.Raw],
+    first: re.Pattern[bytes],
+    following: re.Pattern[bytes],
+    last: re.Pattern[bytes],
+) -> list[Span]:
+    """Walks valid JSON. A duplicate key shows as a value that does not match, or as a comma at the end."""
+    places: list[Span] = []
+    before = first
+    for value in values:
         head, view = before.match(raw, at), memoryview(value)
         if head is None or not raw.startswith(view, head.end()):
             raise BodyError("a key stands twice in one object")
-        place = Span(head.start(1), head.end(), head.end() + len(view))
-        after = _AFTER.match(raw, place.end)
-        if after is None or (after[1] == b",") is (left == 0):
-            raise BodyError("a key stands twice in one object")
-        yield place
-        at = after.end()
+        at = head.end() + len(view)
+        places.append(Span(head.start(1), head.end(), at))
+        before = following
+    if places and last.match(raw, at) is None:
+        raise BodyError("a key stands twice in one object")
+    return places
 
 
 def _end(pattern: re.Pattern[bytes], raw: bytes, at: int) -> int:
@@ -188,15 +197,23 @@ class Body:
         """The decoded value (cached); None if the field is absent or has another type."""
         key = (name, type)
         if key not in self._decoded:
-            self._decoded[key] = self._decode(name, type)
+            self._decoded[key] = self._decode(name, partial(msgspec.json.decode, type=type))
         found: T | None = self._decoded[key]
         return found
 
-    def _decode(self, name: str, type: Any) -> Any:
+    def decode[T](self, name: str, decoder: msgspec.json.Decoder[T]) -> T | None:
+        """`get` with a decoder that is kept, which matters for large types."""
+        key = (name, decoder)
+        if key not in self._decoded:
+            self._decoded[key] = self._decode(name, decoder.decode)
+        found: T | None = self._decoded[key]
+        return found
+
+    def _decode(self, name: str, decode: Callable[[memoryview], Any]) -> Any:
         if (view := self.view(name)) is None:
             return None
         try:
-            return msgspec.json.decode(view, type=type)
+            return decode(view)
         except UNREADABLE:
             return None
 
@@ -232,6 +249,8 @@ class Body:
         is set or dropped. A field both set and dropped is set.
         """
         edits = list(edits)
+        if not (edits or drop) and set.keys() <= self._places.keys():
+            return splice(self.raw, [self.set(name, value) for name, value in set.items()])
         names, places = self.names(), list(self._places.values())
         gone = {*drop, *self._covered(edits)} - set.keys()
         kept = [self._places[name] for name in names if name not in gone and name not in set]

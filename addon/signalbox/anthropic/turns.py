@@ -72,12 +72,13 @@ _parts: msgspec.json.Decoder[list[ResultPart | NotObject]] = msgspec.json.Decode
     list[ResultPart | NotObject]
 )
 _turn: msgspec.json.Decoder[Turn | NotObject] = msgspec.json.Decoder(Turn | NotObject)
+_turns: msgspec.json.Decoder[list[Turn | NotObject]] = msgspec.json.Decoder(list[Turn | NotObject])
 _text = msgspec.json.Decoder(str)
 
 
 def turns_of(body: Body) -> list[Turn]:
     """The messages in order, with an empty one for each element that is no message."""
-    turns: list[Turn | NotObject] | None = body.get("messages", list[Turn | NotObject])
+    turns = body.decode("messages", _turns)
     if turns is None:
         turns = [_decoded(raw) for raw in body.get("messages", list[msgspec.Raw]) or ()]
     return [turn if isinstance(turn, Turn) else Turn() for turn in turns]
