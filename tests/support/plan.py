@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from tests.support.answers import Answer, error_json, json_answer, message_json, message_sse
 from tests.support.fake_provider import Received
-from tests.support.playbook import Asked
+from tests.support.played_wire import Asked
 
 COUNT_TOKENS = "/v1/messages/count_tokens"
 HOUR = 3600

@@ -2,19 +2,8 @@
 
 import pytest
 
-from tests.support.playbook import (
-    BLOCK,
-    DELTA,
-    END,
-    START,
-    STOP,
-    STREAM,
-    Playbook,
-    chunk,
-    error,
-    event,
-    response,
-)
+from tests.support.playbook import Playbook
+from tests.support.played_wire import BLOCK, DELTA, END, START, STOP, STREAM, chunk, error, event, response
 
 RULES = """
 providers:

@@ -14,7 +14,7 @@ from tests.support.answers import (
     sse,
     text_block,
 )
-from tests.support.playbook import LOGIN, request
+from tests.support.played_wire import LOGIN, request
 
 RULES = """
 providers:

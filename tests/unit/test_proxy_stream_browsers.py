@@ -9,7 +9,8 @@ import logging
 import pytest
 
 from tests.support.answers import error_json, json_answer
-from tests.support.playbook import Got, Playbook, Provider
+from tests.support.playbook import Playbook, Provider
+from tests.support.played_wire import Got
 
 RULES = """
 providers:

@@ -17,7 +17,8 @@ from tests.support.answers import (
     text_block,
 )
 from tests.support.chat_streams import events_of
-from tests.support.playbook import Got, Playbook, Provider, request
+from tests.support.playbook import Playbook, Provider
+from tests.support.played_wire import Got, request
 from tests.support.raw_client import both
 from tests.support.request_validator import check_events
 

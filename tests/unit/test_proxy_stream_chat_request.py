@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from tests.support import chat
-from tests.support.playbook import Asked, Got, Playbook, Provider, user
+from tests.support.playbook import Playbook, Provider
+from tests.support.played_wire import Asked, Got, user
 
 RULES = """
 providers:
@@ -39,11 +40,6 @@ def up(played_router) -> Provider:
     provider = played_router.provider("up")
     provider.answer(usual)
     return provider
-
-
-@pytest.fixture
-def home(played_router) -> Provider:
-    return played_router.provider("home")
 
 
 def ask(play: Playbook, model: str = "claude-sonnet-4-6", **more: Any) -> Got:

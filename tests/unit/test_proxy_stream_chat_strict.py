@@ -8,7 +8,8 @@ import pytest
 
 from tests.support import chat
 from tests.support.answers import Answer
-from tests.support.playbook import Asked, Got, Playbook
+from tests.support.playbook import Playbook
+from tests.support.played_wire import Asked, Got
 
 DIALECTS = ("openai", "deepseek", "glm", "generic", "openrouter", "lmstudio", "kimi", "gemini")
 UNREADABLE = re.compile(r"\\[pP]\{|\(\?[=!<]|\[\^?[^\]]*(?<!\\)\[")

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from tests.support.playbook import Got, Playbook, Provider, played, raw_request
+from tests.support.playbook import Playbook, Provider, played
+from tests.support.played_wire import Got, raw_request
 
 SECRET = "secret-of-a-client-for-tests"
 OTHER = "secret-of-another-client"

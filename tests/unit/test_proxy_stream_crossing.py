@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.conversation import SESSION, Conversation, history
-from tests.support.playbook import Playbook, Provider, played, request
+from tests.support.playbook import Playbook, Provider, played
+from tests.support.played_wire import request
 from tests.support.strict_chat import ChatProvider
 from tests.support.strict_providers import (
     CarelessProvider,

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from tests.support.answers import Answer, error_json, message_json, message_sse
-from tests.support.playbook import Got, Playbook, Provider, played, request
+from tests.support.playbook import Playbook, Provider, played
+from tests.support.played_wire import Got, request
 
 RULES = """
 providers:

@@ -19,7 +19,7 @@ from tests.support.answers import (
 from tests.support.chat import completion, text_stream
 from tests.support.chat import stream as chat_stream
 from tests.support.conversation import read_stream
-from tests.support.playbook import Got
+from tests.support.played_wire import Got
 from tests.support.raw_client import both
 
 TEXT = "Hello there"

@@ -15,7 +15,8 @@ from tests.support.answers import (
     message_sse,
     sse,
 )
-from tests.support.playbook import END, Playbook, chunk, request
+from tests.support.playbook import Playbook
+from tests.support.played_wire import END, chunk, request
 from tests.support.stream_fixtures import EARLY, REST
 
 RULES = """

@@ -16,7 +16,8 @@ from tests.support.answers import (
     message_sse,
     sse,
 )
-from tests.support.playbook import Got, Playbook, Provider
+from tests.support.playbook import Playbook, Provider
+from tests.support.played_wire import Got
 from tests.support.raw_client import both
 from tests.support.stream_fixtures import BROKEN, LATE, NOISE
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.answers import Answer, error_json, message_sse, sse
-from tests.support.playbook import Asked
+from tests.support.played_wire import Asked
 from tests.support.stream_fixtures import BROKEN, LATE, NOISE
 
 RULES = """

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.answers import error_json, json_answer, message_json, message_sse
-from tests.support.playbook import LOGIN, Asked, Playbook, Provider, played
+from tests.support.playbook import Playbook, Provider, played
+from tests.support.played_wire import LOGIN, Asked
 
 KEYS = ["zai-key-for-tests-0001", "zai-key-for-tests-0002"]
 RULES = """

@@ -15,7 +15,8 @@ from tests.support.answers import (
     sse,
     text_block,
 )
-from tests.support.playbook import Playbook, request
+from tests.support.playbook import Playbook
+from tests.support.played_wire import request
 
 RULES = """
 providers:

@@ -10,7 +10,8 @@ import pytest
 
 from signalbox.anthropic.api import TOKEN_FIELDS
 from tests.support.answers import USAGE, error_json, event, message_events, message_json, sse, text_block
-from tests.support.playbook import LOGIN, Playbook, eventually, played, user
+from tests.support.playbook import Playbook, eventually, played
+from tests.support.played_wire import LOGIN, user
 
 ZAI = "zai-key-for-tests-0001"
 USED = tuple(USAGE[name] for name in TOKEN_FIELDS)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.answers import Answer, error_json, json_answer, message_json, message_sse
-from tests.support.playbook import Asked, Got, Playbook, PlayedRouter, played
+from tests.support.playbook import Playbook, PlayedRouter, played
+from tests.support.played_wire import Asked, Got
 
 CALLER = "sk-ant-oat01-fake-login-of-caller"
 TOKEN = "sk-ant-oat01-fake-login-of-nobody"

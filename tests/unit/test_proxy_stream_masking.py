@@ -8,7 +8,8 @@ from mitmproxy import http
 
 from tests.support import chat
 from tests.support.answers import Answer, Chunk, error_json, event, json_answer, sse
-from tests.support.playbook import Got, Playbook, PlayedRouter, Provider, played
+from tests.support.playbook import Playbook, PlayedRouter, Provider, played
+from tests.support.played_wire import Got
 
 KEY = "up/key.for+tests=01"
 ZAI = "zai.key.for.tests"

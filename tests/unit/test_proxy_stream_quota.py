@@ -14,8 +14,8 @@ import pytest
 
 from tests.support.answers import error_json
 from tests.support.plan import COUNT_TOKENS, Plan
-from tests.support.playbook import LOGIN as KEY
 from tests.support.playbook import Playbook, eventually, played
+from tests.support.played_wire import LOGIN as KEY
 
 OPUS = "claude-opus-4-5"
 MARKS = "redirect_at: {5h: 90, 7d: 90, overage: 80}, probe: 0s"

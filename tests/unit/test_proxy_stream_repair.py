@@ -18,7 +18,8 @@ from tests.support.answers import (
     thinking_block,
     tool_block,
 )
-from tests.support.playbook import Got, Playbook, request
+from tests.support.playbook import Playbook
+from tests.support.played_wire import Got, request
 
 RULES = """
 providers:

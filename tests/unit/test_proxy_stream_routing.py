@@ -6,7 +6,8 @@ import json
 import pytest
 
 from tests.support.answers import Answer, message_json, message_sse, thinking_block
-from tests.support.playbook import Asked, Got, Playbook, PlayedRouter, Provider, played, user
+from tests.support.playbook import Playbook, PlayedRouter, Provider, played
+from tests.support.played_wire import Asked, Got, user
 from tests.unit.test_routing_credentials import HARMLESS_HEADERS, SECRET_HEADERS
 
 LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
@@ -31,21 +32,6 @@ rules:
   - {{match: "leaky", to: {{provider: zai, headers: {{X-Note: "sk-ant-api03-fake-of-someone"}}}}}}
   - {{match: "*opus*", to: anthropic}}
 """  # noqa: E501  as rules are written
-
-
-@pytest.fixture
-def home(played_router) -> Provider:
-    return played_router.provider("home")
-
-
-@pytest.fixture
-def zai(played_router) -> Provider:
-    return played_router.provider("zai")
-
-
-@pytest.fixture
-def up(played_router) -> Provider:
-    return played_router.provider("up")
 
 
 @pytest.fixture

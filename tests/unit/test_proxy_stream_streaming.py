@@ -19,7 +19,8 @@ from tests.support.answers import (
     text_block,
     zai_sse,
 )
-from tests.support.playbook import Playbook, Provider, raw_request
+from tests.support.playbook import Playbook
+from tests.support.played_wire import raw_request
 
 RULES = """
 providers:
@@ -29,16 +30,6 @@ rules:
   - {match: "*haiku*", to: zai/glm-4.5-air}
   - {match: "*", to: anthropic}
 """
-
-
-@pytest.fixture
-def home(played_router) -> Provider:
-    return played_router.provider("home")
-
-
-@pytest.fixture
-def zai(played_router) -> Provider:
-    return played_router.provider("zai")
 
 
 BOTH = pytest.mark.parametrize("model", ["claude-haiku-4-5", "claude-opus-4-5"])

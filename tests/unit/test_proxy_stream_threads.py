@@ -8,7 +8,8 @@ import pytest
 
 from tests.support.answers import error_json, message_json
 from tests.support.chat import completion
-from tests.support.playbook import LOGIN, Playbook
+from tests.support.playbook import Playbook
+from tests.support.played_wire import LOGIN
 
 BETA = "message-threads-2026-08-12"
 REJECTED = f"capability_rejected: beta_header:{BETA}"
