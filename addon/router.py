@@ -15,14 +15,14 @@ from mitmproxy.proxy.layer import NextLayer
 from signalbox.app import App
 from signalbox.proxy import setup
 from signalbox.proxy.addon import Hooks
-from signalbox.proxy.commands import Commands
+from signalbox.proxy.commands import ConsoleCommands
 
 
 class Router:
     def load(self, loader: Loader) -> None:
         self.app = App.of(ctx.master)
         self.hooks = Hooks(self.app)
-        self.commands = Commands(self.app)
+        self.commands = ConsoleCommands(self.app)
         loader.add_option("router_rules", str, "", "Path of the rules; default: rules.yaml beside addon/.")
         loader.add_option("router_state", str, "", "Folder for logs and learned facts; default: per user.")
 

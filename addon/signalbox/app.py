@@ -342,7 +342,7 @@ class App:
         gathered = await self.stores.models.gather(exchange.rules, exchange.caller, upstream, less_paging)
         return gathered.refusal or model_page.page(gathered.entries, query)
 
-    async def local_page(self, path: str, query: str, *, conversations: bool) -> pages.PageResponse:
+    async def render_page(self, path: str, query: str, *, conversations: bool) -> pages.PageResponse:
         """A page that is made off the event loop. That its reader may see it was decided before, and whether
         also `conversations` of which flows are held."""
         if path == METRICS:

@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, insert
 
 from signalbox.anthropic.api import TOKEN_FIELDS
 from signalbox.database import FILE
-from signalbox.record.prefixes import MESSAGES, SYSTEM, TOOLS, Block, Prefix
+from signalbox.record.prefixes import MESSAGES, SYSTEM, TOOLS, CachedBlock, Prefix
 from signalbox.record.tables import ATTEMPTS, PREFIXES, REQUESTS
 from tests.support.ledger import record
 
@@ -182,10 +182,10 @@ def _turn(
 
 def _blocks(turn: int, tier: str, changed: int) -> bytes:
     """Of a request that many turns into its conversation; `changed` is in the digests of its tools."""
-    tools = (Block(_digest(f"{tier} tool {number} {changed}"), 900, TOOLS) for number in range(18))
-    system = (Block(_digest(f"{tier} system {number}"), 4000, SYSTEM) for number in range(2))
+    tools = (CachedBlock(_digest(f"{tier} tool {number} {changed}"), 900, TOOLS) for number in range(18))
+    system = (CachedBlock(_digest(f"{tier} system {number}"), 4000, SYSTEM) for number in range(2))
     messages = range(1 + 2 * turn)
-    said = (Block(_digest(f"{tier} message {number}"), 700, MESSAGES + number) for number in messages)
+    said = (CachedBlock(_digest(f"{tier} message {number}"), 700, MESSAGES + number) for number in messages)
     return Prefix((*tools, *system, *said)).packed()
 
 

@@ -12,10 +12,10 @@ from signalbox.record.prefixes import (
     SHORT_LIFE,
     SYSTEM,
     TOOLS,
+    CacheTurn,
     Growth,
     Miss,
     PrefixReader,
-    Turn,
     conversation_of,
     growth,
     miss,
@@ -141,11 +141,13 @@ def test_a_message_of_another_protocol_is_one_block() -> None:
 # causes
 
 
-def turn(request: dict[str, Any] | None = None, sent: dict[str, Any] | None = None, **fields: Any) -> Turn:
+def turn(
+    request: dict[str, Any] | None = None, sent: dict[str, Any] | None = None, **fields: Any
+) -> CacheTurn:
     def read(asked: dict[str, Any]) -> Any:
         return READER.read(json.dumps(asked).encode()).blocks
 
-    made = Turn(
+    made = CacheTurn(
         provider="anthropic", model="claude-sonnet-4-6", key=None, asked=read(request or body()),
         sent=read(sent) if sent else (), life=SHORT_LIFE, at=0, read=0, written=80_000, fresh=5,
     )  # fmt: skip
@@ -172,7 +174,7 @@ REWORDED = body(messages=[user(text("Hello")), {"role": "assistant", "content": 
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_the_first_cause_that_holds_is_named(now: Turn, cause: str) -> None:
+def test_the_first_cause_that_holds_is_named(now: CacheTurn, cause: str) -> None:
     assert miss(turn(), now) == Miss(cause, 80_000)
 
 

@@ -11,7 +11,15 @@ import pytest
 
 from signalbox.record.database import FILE, DatabaseError
 from signalbox.record.entry import AttemptRow, Entry
-from signalbox.record.queries import Filter, Latency, LedgerReader, LedgerSource, Totals, midnights, moment
+from signalbox.record.queries import (
+    Filter,
+    Latency,
+    LedgerReader,
+    LedgerSource,
+    Totals,
+    midnights,
+    parse_moment,
+)
 from signalbox.record.tables import REQUESTS
 from tests.support.ledger import record
 
@@ -344,14 +352,14 @@ def test_nothing_can_be_written_to_the_ledger_that_is_read(ledger):
     ],
 )
 def test_a_moment_is_a_time_back_from_now_or_a_date(written, read):
-    assert moment(written, NOON) == read
-    assert moment("2026-11-01", NOON) == datetime(2026, 11, 1).astimezone()
+    assert parse_moment(written, NOON) == read
+    assert parse_moment("2026-11-01", NOON) == datetime(2026, 11, 1).astimezone()
 
 
 @pytest.mark.parametrize("written", ["yesterday", "7", "-7d", "", "999999999d", "2026-13-01", "2026-"])
 def test_what_is_no_moment_is_refused(written):
     with pytest.raises(ValueError, match="is neither a duration"):
-        moment(written, NOON)
+        parse_moment(written, NOON)
 
 
 def test_midnights_enclose_what_is_asked_for():

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from signalbox.ui.charts import HEIGHT, WIDTH, Axis, Series, bars, lines, nice, shares
+from signalbox.ui.charts import HEIGHT, WIDTH, Axis, Series, bar_parts, bars, lines, nice
 
 AXIS = Axis("hour", ["10:00", "11:00"], [(0, "10:00")])
 
@@ -67,6 +67,6 @@ def test_upper_edges_are_round(value, edge):
 
 
 def test_shares_fill_the_whole_side_by_side():
-    spans = shares([("a", 25), ("b", 0), ("c", 75)], 100)
+    spans = bar_parts([("a", 25), ("b", 0), ("c", 75)], 100)
     assert [(span.style, span.x, span.width) for span in spans] == [("a", 0, 25), ("c", 25, 75)]
-    assert shares([("a", 1)], 0) == []
+    assert bar_parts([("a", 1)], 0) == []

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from signalbox.inspect.recorded import HeldTurn
-from signalbox.ui.conversation import MOST, MOST_LINES, difference, shown
+from signalbox.ui.conversation import MOST, MOST_LINES, difference, view
 from tests.support.answers import message_json, message_sse
 
 
@@ -24,13 +24,13 @@ HELD = [held("r1", "one"), held("r2", "one", "two"), held("r3", "three"), held("
 
 
 def lines(turn: int | None = None, against: int | None = None) -> list[tuple[str, str]]:
-    conversation = shown(HELD, TURNS, turn, against)
+    conversation = view(HELD, TURNS, turn, against)
     assert conversation is not None
     return [(line.kind, line.text.strip()) for line in conversation.diff]
 
 
 def test_the_latest_turn_of_the_main_agent_is_shown_with_its_answer():
-    conversation = shown(HELD, TURNS, None, None)
+    conversation = view(HELD, TURNS, None, None)
     assert conversation is not None
     assert (conversation.turn, list(conversation.turns)) == (2, [1, 2, 3])
     assert conversation.text.index("one") < conversation.text.index("two") < conversation.text.index("fine")
@@ -38,14 +38,14 @@ def test_the_latest_turn_of_the_main_agent_is_shown_with_its_answer():
 
 @pytest.mark.parametrize(("asked", "turn"), [(1, 1), (3, 3), (4, 2), (99, 2)])
 def test_a_turn_can_be_asked_for_where_it_is_held(asked, turn):
-    conversation = shown(HELD, TURNS, asked, None)
+    conversation = view(HELD, TURNS, asked, None)
     assert conversation is not None
     assert conversation.turn == turn
 
 
 def test_nothing_is_shown_where_no_flow_is_held():
-    assert shown([], TURNS, None, None) is None
-    assert shown([held("elsewhere", "no")], TURNS, None, None) is None
+    assert view([], TURNS, None, None) is None
+    assert view([held("elsewhere", "no")], TURNS, None, None) is None
 
 
 def test_the_difference_of_two_turns_is_what_was_added():
@@ -61,13 +61,13 @@ def test_a_turn_against_itself_is_no_difference():
 def test_broken_bodies_are_said_to_be_broken():
     broken = [HeldTurn("r1", b"{", b"\xff\x00"), HeldTurn("r2", b"[1]", b"")]
     for turn in (1, 2):
-        conversation = shown(broken, TURNS, turn, None)
+        conversation = view(broken, TURNS, turn, None)
         assert conversation is not None
         assert "request" in conversation.text
 
 
 def test_of_a_long_conversation_the_end_is_shown():
-    conversation = shown(
+    conversation = view(
         [held("r1", *["x" * 1000] * 300, "the end", answer=message_json().body)], TURNS, None, None
     )
     assert conversation is not None

@@ -212,12 +212,12 @@ def test_the_page_shows_the_same_figures_as_the_json(pages):
         assert figure in shown
 
 
-@pytest.mark.parametrize("course", ["recent", "hours", "days", "weeks"])
-def test_each_course_adds_up_to_what_the_ledger_has_in_its_time(pages, course):
-    parts = pages.data()[course]
+@pytest.mark.parametrize("chart", ["recent", "hours", "days", "weeks"])
+def test_parts_of_each_chart_add_up_to_the_ledger(pages, chart):
+    parts = pages.data()[chart]
     since = datetime.fromisoformat(parts[0]["start"])
     within = [one for one in ENTRIES if one.ts >= since]
-    assert len(parts) == {"recent": 60, "hours": 24, "days": 30, "weeks": 8}[course]
+    assert len(parts) == {"recent": 60, "hours": 24, "days": 30, "weeks": 8}[chart]
     assert sum(part["requests"] for part in parts) == len(within)
     assert sum(part["cost"] or 0 for part in parts) == sum(one.cost or 0 for one in within)
 

@@ -205,7 +205,7 @@ def explain_flows(
     left_out: list[str] = []
     with issuer_in(state) as issuer:
         try:
-            for flow in recorded.read(file):
+            for flow in recorded.read_flows(file):
                 try:
                     request = recorded.request_of(flow)
                     if request is None:

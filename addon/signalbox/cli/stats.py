@@ -22,7 +22,7 @@ from signalbox.config.load import RulesError, load
 from signalbox.config.rules import LedgerSettings
 from signalbox.record.console import count, escaped
 from signalbox.record.database import DatabaseError
-from signalbox.record.queries import By, Filter, Latency, LedgerSource, Totals, moment
+from signalbox.record.queries import By, Filter, Latency, LedgerSource, Totals, parse_moment
 from signalbox.routing.quota import Quotas
 from signalbox.state.quota_files import read_quotas
 from signalbox.ui.health import forecast
@@ -61,7 +61,7 @@ type Group = dict[str, Any]
 def since_option(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
     """The time a duration such as `7d` ago, or the one that is named."""
     try:
-        return None if value is None else moment(value, datetime.now(UTC))
+        return None if value is None else parse_moment(value, datetime.now(UTC))
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 

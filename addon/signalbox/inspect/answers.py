@@ -58,7 +58,7 @@ def _tight(start: bytes) -> bytes:
     return start.replace(b'": ', b'":')
 
 
-class Block:
+class AnswerBlock:
     """A block of content in the form of the Messages API, whose texts grow piece by piece."""
 
     def __init__(self, fields: dict[str, Any]) -> None:
@@ -85,7 +85,7 @@ class Assembled:
 
     head: dict[str, Any] = field(default_factory=dict)
     """Model, id and the like."""
-    blocks: list[Block] = field(default_factory=list)
+    blocks: list[AnswerBlock] = field(default_factory=list)
     stop: str = ""
     usage: dict[str, Any] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
@@ -152,7 +152,7 @@ def _messages_event(answer: Assembled, body: dict[str, Any]) -> str:
         answer.usage.update(mapping(message.get("usage")))
     elif kind == "content_block_start":
         odd = "" if body.get("index") == len(answer.blocks) else f"index {body.get('index')} out of order"
-        answer.blocks.append(Block(mapping(body.get("content_block"))))
+        answer.blocks.append(AnswerBlock(mapping(body.get("content_block"))))
         return odd
     elif kind == "content_block_delta":
         return _messages_delta(answer, body.get("index"), mapping(body.get("delta")))
@@ -172,7 +172,7 @@ def _messages_event(answer: Assembled, body: dict[str, Any]) -> str:
     return ""
 
 
-def _block(answer: Assembled, index: Any) -> Block | None:
+def _block(answer: Assembled, index: Any) -> AnswerBlock | None:
     known = isinstance(index, int) and 0 <= index < len(answer.blocks)
     return answer.blocks[index] if known else None
 
@@ -197,7 +197,7 @@ def _messages_whole(answer: Assembled, body: dict[str, Any]) -> None:
         answer.errors.append(_error(body))
         return
     answer.head = {name: body[name] for name in ("model", "id") if name in body}
-    answer.blocks = [Block(mapping(block)) for block in items(body.get("content"))]
+    answer.blocks = [AnswerBlock(mapping(block)) for block in items(body.get("content"))]
     answer.stop, answer.usage = text_of(body.get("stop_reason")), mapping(body.get("usage"))
 
 
@@ -239,7 +239,7 @@ def _chat_delta(answer: Assembled, delta: dict[str, Any]) -> None:
         index = call.get("index", len(answer.blocks))
         block = next((one for one in answer.blocks if one.fields.get("call") == index), None)
         if block is None:
-            block = Block({"type": "tool_use", "call": index, "id": ""})
+            block = AnswerBlock({"type": "tool_use", "call": index, "id": ""})
             answer.blocks.append(block)
         block.fields["id"] = block.fields["id"] or text_of(call.get("id"))
         block.grow("name", function.get("name"))
@@ -249,7 +249,7 @@ def _chat_delta(answer: Assembled, delta: dict[str, Any]) -> None:
 def _more(answer: Assembled, kind: str, name: str, text: str) -> None:
     """Text that goes on where the last block is of its kind, and begins one otherwise."""
     if not answer.blocks or answer.blocks[-1].kind != kind:
-        answer.blocks.append(Block({"type": kind}))
+        answer.blocks.append(AnswerBlock({"type": kind}))
     answer.blocks[-1].grow(name, text)
 
 
@@ -288,9 +288,9 @@ def _responses_item(answer: Assembled, item: dict[str, Any]) -> None:
     """A finished item, of which the text was told before."""
     if item.get("type") == "function_call":
         call = {"type": "tool_use", "name": item.get("name"), "id": item.get("call_id")}
-        answer.blocks.append(Block({**call, "partial": text_of(item.get("arguments"))}))
+        answer.blocks.append(AnswerBlock({**call, "partial": text_of(item.get("arguments"))}))
     elif item.get("type") not in ("message", "reasoning"):
-        answer.blocks.append(Block(item))
+        answer.blocks.append(AnswerBlock(item))
 
 
 def _responses_whole(answer: Assembled, body: dict[str, Any]) -> None:
@@ -349,7 +349,7 @@ def _usage(usage: dict[str, Any]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
 
 
-def _block_text(block: Block) -> Lines:
+def _block_text(block: AnswerBlock) -> Lines:
     partial = block.grown("partial")
     if partial and block.kind.endswith("tool_use"):
         yield from indented(f"call {block.grown('name')} {text_of(block.fields.get('id'))}", 0)

@@ -7,7 +7,7 @@ from mitmproxy import http
 
 from signalbox.anthropic.api import TOKEN_FIELDS
 from signalbox.inspect.annotations import noted
-from signalbox.inspect.recorded import text_of, usage_of
+from signalbox.inspect.recorded import answer_words, usage_of
 from signalbox.record.console import count, name, snippet
 
 UNKNOWN = "?"
@@ -40,7 +40,7 @@ def answered(flow: http.HTTPFlow) -> Answered:
         _time(flow),
         f"{count(usage.total_input)}→{count(usage.output_tokens)}" if used else UNKNOWN,
         f"${cost:.4f}" if isinstance(cost, float | int) else UNKNOWN,
-        _folded(snippet(next((line for line in text_of(flow).splitlines() if line.strip()), ""))),
+        _folded(snippet(next((line for line in answer_words(flow).splitlines() if line.strip()), ""))),
     )
 
 

@@ -84,7 +84,7 @@ class Unreadable(ValueError):
     """A file that holds no flows, or that breaks off. Its text says why, for people."""
 
 
-def read(file: Path) -> Iterator[http.HTTPFlow]:
+def read_flows(file: Path) -> Iterator[http.HTTPFlow]:
     """The HTTP flows in a file that mitmproxy saved, or in a HAR file. Raises Unreadable."""
     try:
         with file.open("rb") as source:
@@ -157,7 +157,7 @@ def usage_of(flow: http.HTTPFlow) -> Usage:
     return usage
 
 
-def text_of(flow: http.HTTPFlow) -> str:
+def answer_words(flow: http.HTTPFlow) -> str:
     """What the answer of a flow says, without thinking and calls; empty where it says nothing."""
     content: Any = flow.response.content if flow.response is not None else None
     try:

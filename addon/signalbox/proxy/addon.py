@@ -248,7 +248,7 @@ class Hooks:
         refused = local_pages.reader_refusal(
             page,
             flow.request.method,
-            has_body=classify.has_body(flow),
+            has_body=classify.request_has_body(flow),
             peer=peer,
             reader=reader,
             rules=exchange.rules,
@@ -266,7 +266,7 @@ class Hooks:
     async def _show_page(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         path, _, query = flow.request.path.partition("?")
         try:
-            shown = await self.app.local_page(path, query, conversations=exchange.reads_conversations)
+            shown = await self.app.render_page(path, query, conversations=exchange.reads_conversations)
             body = shown.body if flow.request.method == "GET" else b""
             flow.response = local_responses.page_response(
                 shown.status, body, shown.content_type, shown.headers

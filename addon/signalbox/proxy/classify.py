@@ -144,7 +144,7 @@ def announced_size(flow: http.HTTPFlow) -> int:
         return 0
 
 
-def has_body(flow: http.HTTPFlow) -> bool:
+def request_has_body(flow: http.HTTPFlow) -> bool:
     return announced_size(flow) > 0 or "transfer-encoding" in flow.request.headers
 
 

@@ -40,7 +40,7 @@ log = logging.getLogger("signalbox")
 NOT_OURS = "This flow is no request to the Messages API."
 
 
-class Commands:
+class ConsoleCommands:
     def __init__(self, app: "App") -> None:
         self._app = app
         self._running: set[asyncio.Task[None]] = set()

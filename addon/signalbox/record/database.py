@@ -137,7 +137,7 @@ def _claimed(connection: Connection, spool: str) -> int:
 
 
 def _with_misses(connection: Connection, entries: Sequence[Entry]) -> Iterator[Written]:
-    turns: dict[prefixes.Conversation, prefixes.Turn] = {}
+    turns: dict[prefixes.Conversation, prefixes.CacheTurn] = {}
     for entry in entries:
         conversation, turn = prefixes.conversation_of(entry), prefixes.turn_of(entry)
         if conversation is None or turn is None:
@@ -149,7 +149,7 @@ def _with_misses(connection: Connection, entries: Sequence[Entry]) -> Iterator[W
         yield Written(replace(entry, cache_cause=missed.cause) if missed is not None else entry, missed)
 
 
-def _last_turn(connection: Connection, conversation: prefixes.Conversation) -> prefixes.Turn | None:
+def _last_turn(connection: Connection, conversation: prefixes.Conversation) -> prefixes.CacheTurn | None:
     """The last answered request of a conversation."""
     of_it = (
         PREFIXES.c.session == conversation.session,
@@ -168,7 +168,7 @@ def _last_turn(connection: Connection, conversation: prefixes.Conversation) -> p
     ).one_or_none()
     if found is None:
         return None
-    return prefixes.Turn(
+    return prefixes.CacheTurn(
         provider=found.provider,
         model=found.model,
         key=found.key,

@@ -43,7 +43,7 @@ _LONG = re.compile(rb'"ttl"\s*:\s*"1h"')
 _BILLING = f'"{BILLING}'.encode()
 
 
-class Block(NamedTuple):
+class CachedBlock(NamedTuple):
     """One block: its digest, its length in bytes, and where it stands."""
 
     digest: bytes
@@ -75,7 +75,7 @@ class _Body(msgspec.Struct):
 class Prefix(NamedTuple):
     """The cacheable blocks of one request."""
 
-    blocks: tuple[Block, ...] = ()
+    blocks: tuple[CachedBlock, ...] = ()
     life: int = SHORT_LIFE
     """Seconds for which its marks keep them."""
 
@@ -84,9 +84,9 @@ class Prefix(NamedTuple):
         return b"".join(_RECORD.pack(*block) for block in self.blocks)
 
 
-def unpacked(data: bytes) -> tuple[Block, ...]:
+def unpacked(data: bytes) -> tuple[CachedBlock, ...]:
     """The blocks of `Prefix.packed`."""
-    return tuple(Block(*record) for record in _RECORD.iter_unpack(data[: len(data) // 16 * 16]))
+    return tuple(CachedBlock(*record) for record in _RECORD.iter_unpack(data[: len(data) // 16 * 16]))
 
 
 class PrefixReader:
@@ -110,14 +110,14 @@ class PrefixReader:
         has_long = b'"ttl"' in body and _LONG.search(body)
         return Prefix(blocks, LONG_LIFE if has_long else SHORT_LIFE)
 
-    def _blocks(self, body: _Body, protocol: Protocol) -> Iterator[Block]:
+    def _blocks(self, body: _Body, protocol: Protocol) -> Iterator[CachedBlock]:
         for tool in body.tools or ():
-            yield Block(*self._digest(b"", bytes(tool)), TOOLS)
+            yield CachedBlock(*self._digest(b"", bytes(tool)), TOOLS)
         for system in (body.system, body.instructions):
-            yield from (Block(*found, SYSTEM) for found in self._content("system", system))
+            yield from (CachedBlock(*found, SYSTEM) for found in self._content("system", system))
         messages = body.messages if body.messages is not None else _elements(body.input)
         for number, message in enumerate(messages, MESSAGES):
-            yield from (Block(*found, number) for found in self._message(bytes(message), protocol))
+            yield from (CachedBlock(*found, number) for found in self._message(bytes(message), protocol))
 
     def _message(self, raw: bytes, protocol: Protocol) -> tuple[tuple[bytes, int], ...]:
         name = (hash(raw), len(raw), protocol)
@@ -209,16 +209,16 @@ class Conversation(NamedTuple):
     request_class: str | None
 
 
-class Turn(NamedTuple):
+class CacheTurn(NamedTuple):
     """One answered request of a conversation, as far as its provider's cache goes."""
 
     provider: str
     model: str
     """As sent."""
     key: int | None
-    asked: Sequence[Block]
+    asked: Sequence[CachedBlock]
     """Of the client's body."""
-    sent: Sequence[Block]
+    sent: Sequence[CachedBlock]
     """Of the body that went upstream; empty where that was the client's."""
     life: int
     """Seconds for which what it left stays in the cache."""
@@ -247,12 +247,12 @@ def conversation_of(entry: Entry) -> Conversation | None:
     return Conversation(entry.session, entry.agent_id, entry.request_class) if entry.session else None
 
 
-def turn_of(entry: Entry) -> Turn | None:
+def turn_of(entry: Entry) -> CacheTurn | None:
     """None where no provider answered, or where its blocks are not known."""
     answered = next((row for row in reversed(entry.attempt_rows) if row.kind == "success"), None)
     if answered is None or entry.status != "success" or not entry.blocks:
         return None
-    return Turn(
+    return CacheTurn(
         provider=answered.provider,
         model=answered.model,
         key=answered.key,
@@ -272,7 +272,7 @@ class Miss(NamedTuple):
     """That were left in the cache, not read from there, and are in this request."""
 
 
-def miss(before: Turn, now: Turn) -> Miss | None:
+def miss(before: CacheTurn, now: CacheTurn) -> Miss | None:
     """Why `now` read less than `before`, the request before it in the same conversation, had left; None
     where it did not."""
     if now.read >= before.left:
@@ -280,7 +280,7 @@ def miss(before: Turn, now: Turn) -> Miss | None:
     return Miss(_cause(before, now), max(min(before.left, now.total) - now.read, 0))
 
 
-def _cause(before: Turn, now: Turn) -> Cause:
+def _cause(before: CacheTurn, now: CacheTurn) -> Cause:
     if before.model != now.model:
         return "model"
     if before.provider != now.provider:
@@ -294,7 +294,7 @@ def _cause(before: Turn, now: Turn) -> Cause:
     return "expired" if now.at - before.at > before.life * 1000 else "unknown"
 
 
-def _change(before: Sequence[Block], now: Sequence[Block]) -> Cause | None:
+def _change(before: Sequence[CachedBlock], now: Sequence[CachedBlock]) -> Cause | None:
     """The first place that is not as it was; None where the later request continues the earlier one."""
     for place, name in ((TOOLS, "tools"), (SYSTEM, "system")):
         if _of(place, before) != _of(place, now):
@@ -317,11 +317,11 @@ class Growth(NamedTuple):
     messages: int
 
 
-def growth(before: Sequence[Block], now: Sequence[Block]) -> Growth:
+def growth(before: Sequence[CachedBlock], now: Sequence[CachedBlock]) -> Growth:
     counted = Counter((min(block.place, MESSAGES), block.digest) for block in now)
     counted -= Counter((min(block.place, MESSAGES), block.digest) for block in before)
     return Growth(*(sum(n for (at, _), n in counted.items() if at == place) for place in range(MESSAGES + 1)))
 
 
-def _of(place: int, blocks: Sequence[Block]) -> list[bytes]:
+def _of(place: int, blocks: Sequence[CachedBlock]) -> list[bytes]:
     return [block.digest for block in blocks if block.place == place]

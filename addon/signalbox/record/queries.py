@@ -47,7 +47,7 @@ from signalbox.config.fields import parse_duration
 from signalbox.config.rules import LedgerSettings
 from signalbox.database import ERRORS, FILE, DatabaseError, ledger_url, reason
 from signalbox.record.database import milliseconds
-from signalbox.record.prefixes import Block, unpacked
+from signalbox.record.prefixes import CachedBlock, unpacked
 from signalbox.record.tables import ATTEMPTS, PREFIXES, REQUESTS
 
 type By = Literal["model", "provider", "rule", "day", "session", "client", "project", "agent", "cache"]
@@ -93,7 +93,7 @@ LATEST = 5000
 """Requests that are looked at for values to choose from."""
 
 
-def moment(written: str, now: datetime) -> datetime:
+def parse_moment(written: str, now: datetime) -> datetime:
     """`7d` back from `now`, `2026-11-29`, or `2026-11-29T14:30` with or without a zone, else local.
 
     Raises ValueError.
@@ -340,7 +340,7 @@ class LedgerReader:
         found = select(PREFIXES.c.request, PREFIXES.c.agent_id).where(PREFIXES.c.request.in_(requests))
         return {row.request: row.agent_id for row in self._connection.execute(found)}
 
-    def blocks(self, requests: Sequence[Any]) -> dict[Any, tuple[Block, ...]]:
+    def blocks(self, requests: Sequence[Any]) -> dict[Any, tuple[CachedBlock, ...]]:
         """By the id of a request its cacheable blocks, as long as digests are kept."""
         found = select(PREFIXES.c.request, PREFIXES.c.blocks).where(PREFIXES.c.request.in_(requests))
         return {row.request: unpacked(row.blocks) for row in self._connection.execute(found)}

@@ -26,7 +26,7 @@ class Series(NamedTuple):
     """One for each place on the x axis; None is a gap."""
 
 
-class Tick(NamedTuple):
+class AxisLabel(NamedTuple):
     at: float
     """Percent of the width."""
     text: str
@@ -78,7 +78,7 @@ class Chart(NamedTuple):
     lines: Sequence[Path]
     dots: Sequence[Dot]
     hovers: Sequence[Hover]
-    ticks: Sequence[Tick]
+    ticks: Sequence[AxisLabel]
     top: str
     """The value at the upper edge."""
     middle: str
@@ -185,7 +185,7 @@ def _chart(
         cells = [label, *(unit(value) for _, value in values)]
         rows.append([*cells, unit(sums[place])] if has_sum and sums is not None else cells)
     head = [axis.heading, *(one.name for one in series), *(["all"] if has_sum else [])]
-    ticks = [Tick(round((place + 0.5) / max(places, 1) * 100, 2), text) for place, text in axis.ticks]
+    ticks = [AxisLabel(round((place + 0.5) / max(places, 1) * 100, 2), text) for place, text in axis.ticks]
     return Chart(
         id,
         title,
@@ -202,7 +202,7 @@ def _chart(
     )
 
 
-class Span(NamedTuple):
+class BarPart(NamedTuple):
     """A part of a bar that lies on its side, in percent of the width."""
 
     style: str
@@ -210,13 +210,13 @@ class Span(NamedTuple):
     width: float
 
 
-def shares(parts: Sequence[tuple[str, float]], whole: float) -> list[Span]:
+def bar_parts(parts: Sequence[tuple[str, float]], whole: float) -> list[BarPart]:
     """Parts (style, size) of a whole, side by side."""
     spans, x = [], 0.0
     for style, size in parts:
         if size > 0 and whole > 0:
             width = min(size / whole * 100, 100 - x)
-            spans.append(Span(style, round(x, 2), round(width, 2)))
+            spans.append(BarPart(style, round(x, 2), round(width, 2)))
             x += width
     return spans
 

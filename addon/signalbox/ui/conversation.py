@@ -27,7 +27,7 @@ class Line(NamedTuple):
     text: str
 
 
-class Conversation(NamedTuple):
+class ConversationView(NamedTuple):
     turns: Sequence[int]
     """Whose flows are held."""
     turn: int
@@ -38,9 +38,9 @@ class Conversation(NamedTuple):
     diff: Sequence[Line]
 
 
-def shown(
+def view(
     held: Sequence["HeldTurn"], turns: Sequence[Mapping[str, Any]], turn: int | None, against: int | None
-) -> Conversation | None:
+) -> ConversationView | None:
     """The conversation up to and with `turn` (the latest of the main agent by itself), and what it has that
     `against` has not, and the other way round. None where no flow of these turns is held."""
     numbers = {row["request_id"]: row["turn"] for row in turns if row["request_id"]}
@@ -52,7 +52,7 @@ def shown(
     lines = list(_lines(by_turn[chosen]))
     text = "\n".join(lines)
     other = list(_lines(by_turn[against])) if against in by_turn and against != chosen else None
-    return Conversation(
+    return ConversationView(
         turns=sorted(by_turn),
         turn=chosen,
         text=text[-MOST:],

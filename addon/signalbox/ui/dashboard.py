@@ -21,7 +21,7 @@ from signalbox import __version__
 from signalbox.config.rules import LedgerSettings, Rules
 from signalbox.record.database import DatabaseError
 from signalbox.record.prices import PriceTable
-from signalbox.record.queries import Filter, LedgerSource, moment
+from signalbox.record.queries import Filter, LedgerSource, parse_moment
 from signalbox.ui import conversation, format, overview, request_page, session_page
 from signalbox.ui.pages import JSON, PageResponse
 
@@ -110,7 +110,7 @@ class Query(NamedTuple):
         for name in ("since", "until"):
             if name in given:
                 try:
-                    values[name] = moment(given[name], now)
+                    values[name] = parse_moment(given[name], now)
                 except ValueError as error:
                     raise _RefusedError(400, f"{name}: {error}") from None
         number = asked.get("page", "1")
@@ -257,7 +257,7 @@ class Dashboard:
             raise _RefusedError(404, "No request of this session is recorded.")
         turn, against = (_number(query.others.get(name, "")) for name in ("turn", "against"))
         held = [] if alone else state.held
-        values["conversation"] = conversation.shown(held, values["turns"], turn, against)
+        values["conversation"] = conversation.view(held, values["turns"], turn, against)
         style = self._files["style.css"].decode() if alone else None
         reply = self._html(
             "session.html",

@@ -17,7 +17,7 @@ from signalbox.config.rules import Week
 from signalbox.record.queries import Filter, LedgerReader, Totals, added, midnights, rounded
 from signalbox.routing.budget import period
 from signalbox.ui import format
-from signalbox.ui.charts import Axis, Chart, Series, Span, bars, lines, shares
+from signalbox.ui.charts import Axis, BarPart, Chart, Series, bar_parts, bars, lines
 
 MINUTES = 3
 """Length of a part of the last three hours."""
@@ -60,9 +60,9 @@ def figures(reader: LedgerReader, which: Filter, week: Week, now: datetime) -> d
     by_model = reader.grouped_series(which, hours, "model")
     latency = reader.grouped_latency(msgspec.structs.replace(which, since=last_day), "provider")
     days, parts = midnights(local - timedelta(days=DAYS - 1), local), _week_parts(week, now)
-    course = _Course(reader, which, [*days, *parts])
+    totals = _TotalsByTime(reader, which, [*days, *parts])
     return {
-        "totals": _sums(added(course.by_provider.values())),
+        "totals": _sums(added(totals.by_provider.values())),
         "providers": [
             {
                 "provider": name or "",
@@ -70,7 +70,7 @@ def figures(reader: LedgerReader, which: Filter, week: Week, now: datetime) -> d
                 "first_byte_p50_ms": latency[name].first_byte_median_ms if name in latency else None,
                 "first_byte_p95_ms": latency[name].first_byte_p95_ms if name in latency else None,
             }
-            for name, sums in course.by_provider.items()
+            for name, sums in totals.by_provider.items()
         ],
         "recent": _parts_of(recent, reader.series(which, recent)),
         "hours": [
@@ -79,13 +79,13 @@ def figures(reader: LedgerReader, which: Filter, week: Week, now: datetime) -> d
         ],
         "days": [
             {"date": start.date().isoformat(), **one}
-            for start, one in zip(days, _parts_of(days, course.between(days)), strict=False)
+            for start, one in zip(days, _parts_of(days, totals.between(days)), strict=False)
         ],
-        "weeks": [_week(parts[number : number + 8], course) for number in range(0, len(parts) - 1, 7)],
+        "weeks": [_week(parts[number : number + 8], totals) for number in range(0, len(parts) - 1, 7)],
     }
 
 
-class _Course:
+class _TotalsByTime:
     """All requests by provider and by the parts of time between some edges. The ledger is read once."""
 
     def __init__(self, reader: LedgerReader, which: Filter, edges: Iterable[datetime]) -> None:
@@ -105,9 +105,9 @@ class _Course:
         ]
 
 
-def _week(edges: Sequence[datetime], course: _Course) -> dict[str, Any]:
+def _week(edges: Sequence[datetime], totals: _TotalsByTime) -> dict[str, Any]:
     """`edges` of its seven days."""
-    days = course.between(edges)
+    days = totals.between(edges)
     sums = _sums(added(days))
     return {"start": _utc(edges[0]), "end": _utc(edges[-1]), **sums, "days": _parts_of(edges, days)}
 
@@ -219,15 +219,15 @@ def _weeks(weeks: Sequence[Mapping[str, Any]], zone: tzinfo | None, now: datetim
     series = []
     for back, week in enumerate(reversed(compared)):
         total = 0.0
-        course: list[float | None] = []
+        totals: list[float | None] = []
         for day in week["days"]:
             total += (day["cost"] or 0) if priced else all_tokens(day)
-            course.append(total)
+            totals.append(total)
         if back == 0:
-            course = [value if place < begun else None for place, value in enumerate(course)]
+            totals = [value if place < begun else None for place, value in enumerate(totals)]
         start = _local(week["start"], zone)
         name = ("this week", "last week")[back] if back < 2 else f"of {start:%d %b}"
-        series.append(Series(name, f"week{back}", course))
+        series.append(Series(name, f"week{back}", totals))
     labels = [f"{day:%a}" for day in begins]
     axis = Axis("until the end of", labels, list(enumerate(labels)))
     what = "Cost" if priced else "Tokens"
@@ -295,7 +295,7 @@ def page(data: Mapping[str, Any], now: Mapping[str, Any], week: Week) -> dict[st
             one
             | {
                 "all_tokens": all_tokens(one),
-                "spans": shares([(styles[one["provider"]], one["requests"])], whole),
+                "spans": bar_parts([(styles[one["provider"]], one["requests"])], whole),
             }
             for one in providers
         ],
@@ -312,10 +312,10 @@ def styles_of(names: Iterable[str]) -> dict[str, str]:
     return {name: PALETTE[number % len(PALETTE)] for number, name in enumerate(sorted(set(names)))}
 
 
-def _first_byte(one: Mapping[str, Any], style: str, slowest: int) -> list[Span]:
+def _first_byte(one: Mapping[str, Any], style: str, slowest: int) -> list[BarPart]:
     """A bar to the median, and from there a light one to the 95th of a hundred."""
     p50, p95 = one["first_byte_p50_ms"], one["first_byte_p95_ms"]
-    return shares([(style, p50), (f"{style} light", p95 - p50)], slowest)
+    return bar_parts([(style, p50), (f"{style} light", p95 - p50)], slowest)
 
 
 def _windows(now: Mapping[str, Any], zone: tzinfo | None) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from signalbox.record.queries import Filter, LedgerReader
 from signalbox.record.tables import REQUESTS
 from signalbox.ui import format
-from signalbox.ui.charts import shares
+from signalbox.ui.charts import bar_parts
 
 if TYPE_CHECKING:
     from signalbox.ui.dashboard import State
@@ -37,7 +37,7 @@ def page(reader: LedgerReader, which: Filter, number: int, state: "State") -> di
     rows = [dict(row) for row in reader.requests(which, limit=ROWS, offset=(number - 1) * ROWS)]
     most = max((_tokens(row) for row in rows), default=0)
     return {
-        "rows": [shown(row, most, state) for row in rows],
+        "rows": [row_view(row, most, state) for row in rows],
         "count": count,
         "number": number,
         "pages": max(-(-count // ROWS), 1),
@@ -46,14 +46,14 @@ def page(reader: LedgerReader, which: Filter, number: int, state: "State") -> di
     }
 
 
-def shown(row: Mapping[str, Any], most: int, state: "State") -> dict[str, Any]:
+def row_view(row: Mapping[str, Any], most: int, state: "State") -> dict[str, Any]:
     """A row with what is made of it; `most` tokens fill its bar."""
     saved = None if row["cost"] is None or row["list_cost"] is None else row["list_cost"] - row["cost"]
     project = row["project"]
     return {
         **row,
         "style": row["tier"] or "other",
-        "spans": shares([(style, row[name]) for style, name in PARTS], most),
+        "spans": bar_parts([(style, row[name]) for style, name in PARTS], most),
         "tooltip": "\n".join(f"{style} {format.whole(row[name])}" for style, name in PARTS),
         "tokens_in": _tokens(row) - row["output_tokens"],
         "hit": hit(row),

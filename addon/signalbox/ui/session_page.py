@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from signalbox.anthropic.api import Usage
-from signalbox.record.prefixes import Block, growth
+from signalbox.record.prefixes import CachedBlock, growth
 from signalbox.record.prices import PriceTable
 from signalbox.record.queries import Filter, LedgerReader
 from signalbox.ui import format, overview, request_page
-from signalbox.ui.charts import shares
+from signalbox.ui.charts import bar_parts
 
 if TYPE_CHECKING:
     from signalbox.ui.dashboard import State
@@ -67,7 +67,7 @@ def _listed(one: Mapping[str, Any], most: int) -> dict[str, Any]:
         "folder": PurePath(project).name if project else None,
         "took": one["last"] - one["first"],
         "all_tokens": overview.all_tokens(one),
-        "spans": shares([(style, one[name]) for style, name in request_page.PARTS], most),
+        "spans": bar_parts([(style, one[name]) for style, name in request_page.PARTS], most),
     }
 
 
@@ -172,7 +172,7 @@ def session(
 def _turns(
     rows: Sequence[Mapping[str, Any]],
     agents: Mapping[Any, str | None],
-    blocks: Mapping[Any, Sequence[Block]],
+    blocks: Mapping[Any, Sequence[CachedBlock]],
     state: "State",
     prices: PriceTable,
     first: int,
@@ -185,7 +185,7 @@ def _turns(
         agent = names[row["id"]]
         previous = before.get(agent)
         grew = _grew(blocks.get(previous["id"]) if previous else None, blocks.get(row["id"]))
-        turn = request_page.shown(row, most, state) | {"turn": number, "who": agent, "grew": grew}
+        turn = request_page.row_view(row, most, state) | {"turn": number, "who": agent, "grew": grew}
         missed = _missed(row, previous)
         turn |= {"missed": missed, "miss_cost": _price(row, missed, state, prices)}
         if row["status"] == "success":
@@ -194,7 +194,7 @@ def _turns(
     return turns
 
 
-def _grew(before: Sequence[Block] | None, now: Sequence[Block] | None) -> str:
+def _grew(before: Sequence[CachedBlock] | None, now: Sequence[CachedBlock] | None) -> str:
     """`2 messages, 1 tool`: blocks that were added; empty where either request's are not on record."""
     if before is None or now is None:
         return ""
