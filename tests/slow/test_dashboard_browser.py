@@ -5,7 +5,6 @@
 
 import os
 import re
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,32 +18,16 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.support.answers import message_json
+from tests.support.browser import CHROMIUM, FLAGS, needs_browser
 from tests.support.fake_provider import Upstream
 from tests.support.raw_client import Caller
 from tests.support.router import Router
 from tests.support.seeded_ledger import seed
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-FLAGS = [
-    f"--{flag}"
-    for flag in (
-        "headless",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-    )
-]
-
-
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(240),
-    pytest.mark.skipif(CHROMIUM is None, reason=f"needs a browser on PATH: one of {', '.join(NAMES)}"),
+    needs_browser,
 ]
 
 REQUESTS = 50_000
