@@ -74,14 +74,14 @@ def added(parts: list[Totals]) -> dict[str, float]:
     return {name: sum(getattr(part, name) or 0 for part in parts) for name in names}
 
 
-@settings(max_examples=50)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(which=filters, by=st.sampled_from(get_args(By.__value__)))
 def test_groups_add_up_to_the_totals(source, which, by):
     with source.open() as ledger:
         assert added(list(ledger.grouped(which, by).values())) == added([ledger.totals(which)])
 
 
-@settings(max_examples=50)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(which=filters, cuts=edges)
 def test_a_request_is_in_the_part_of_time_that_it_came_in_and_in_no_other(source, which, cuts):
     everything = Filter(since=which.since, until=which.until)
@@ -96,7 +96,7 @@ def test_a_request_is_in_the_part_of_time_that_it_came_in_and_in_no_other(source
     assert [part.requests for part in parts] == [expected[number] for number in range(len(cuts) - 1)]
 
 
-@settings(max_examples=50)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(which=filters, cuts=edges, by=st.sampled_from(["provider", "rule", "cache"]))
 def test_groups_of_each_part_of_time_add_up_to_that_part(source, which, cuts, by):
     with source.open() as ledger:

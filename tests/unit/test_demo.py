@@ -59,6 +59,7 @@ def test_output_is_plain_in_a_pipe(tmp_path):
     assert scenario.ZAI_KEY not in done.stdout
 
 
+@pytest.mark.slow
 def test_error_says_that_the_router_did_not_start(tmp_path):
     done = run_demo(tmp_path, PYTHONPATH=str(addon_without_router(tmp_path)))
     assert done.returncode == 1

@@ -288,7 +288,7 @@ def test_what_another_router_writes_is_seen(start):
     wait_until(lambda: here.used("zai", LONG_AGO) == 2 * 4321, 5, lambda: str(here.used("zai", LONG_AGO)))
 
 
-@settings(max_examples=15)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(
     st.lists(
         st.one_of(

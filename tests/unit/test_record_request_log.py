@@ -301,6 +301,7 @@ log.close()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_can_append_and_turn_over_at_the_same_time(tmp_path):
     running = [
         subprocess.Popen(

@@ -77,7 +77,7 @@ def test_a_block_is_known_by_its_digest_under_the_key(start):
     assert memory.issuer_of(ThinkingBlock("thinking", "")) is None
 
 
-@settings(max_examples=15)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(st.lists(st.tuples(st.sampled_from([ONE, TWO, THREE]), st.sampled_from(["zai", "kimi"])), max_size=6))
 def test_who_was_first_has_issued_it_after_a_restart_too(learned):
     with tempfile.TemporaryDirectory() as folder:
@@ -168,6 +168,7 @@ def other_process(folder: Path, digest: bytes) -> None:
     subprocess.run([sys.executable, "-c", _OTHER, folder, digest.hex()], check=True, timeout=30)
 
 
+@pytest.mark.slow
 def test_another_process_that_ends_leaves_the_file_as_it_is(start, tmp_path, caplog):
     """It would remove the write-ahead log if this process had lost its locks on the file."""
     here = start()
@@ -196,6 +197,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_router_that_is_killed_while_it_writes_harms_nobody(start, tmp_path, caplog):
     here = start()
     with subprocess.Popen(
@@ -356,6 +358,7 @@ memory.close()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_know_each_others_blocks_in_time(start, tmp_path):
     """Each asks for a block as soon as the other has let its last bytes go."""
     here, late = start(), 0
