@@ -12,7 +12,7 @@ from signalbox.config.fields import Glob
 from signalbox.config.regexes import Regex
 from signalbox.config.rules import Failover, Match, Rule, Rules
 from signalbox.routing.facts import Facts
-from signalbox.routing.match import first_match, matches, why
+from signalbox.routing.match import conditions, first_match, matches, why
 
 
 def globs(*texts: str) -> tuple[Glob, ...]:
@@ -87,6 +87,12 @@ def test_a_condition_that_holds(match):
 def test_a_condition_that_does_not_hold_says_why(match, reason):
     assert not matches(match, request(), QUOTA)
     assert why(match, request(), QUOTA) == reason
+
+
+@pytest.mark.parametrize("name", Match.__struct_fields__)
+def test_every_condition_is_shown_to_people(name):
+    asked = next(match for match in HOLD if getattr(match, name) not in ((), None))
+    assert conditions(asked)
 
 
 def test_token_limits_are_strict():
