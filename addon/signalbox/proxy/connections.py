@@ -52,6 +52,8 @@ class ReadTurns:
     def __init__(self) -> None:
         self._read = 0
         """Bytes that came in this turn."""
+        self._last = 0
+        """The id of the one on which much came last: nobody waits for a connection that is alone."""
         self._line: deque[Feed] = deque()
         self._is_due = False
         """Whether the next turn is asked for."""
@@ -59,6 +61,9 @@ class ReadTurns:
     def note(self, feed: "Feed", size: int) -> None:
         """So many bytes came. The connection is not read again in this turn, nor before others that wait,
         where it was too much."""
+        if id(feed) == self._last and not self._line:
+            return
+        self._last = id(feed)
         self._read += size
         if (self._read > READ_IN_A_TURN or self._line) and not feed.is_in_line:
             feed.is_in_line = True
