@@ -273,6 +273,8 @@ def bring_up_to_date(connection: Connection, schema: Schema) -> None:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATING})")
+        if _is_current(connection, schema, newest):
+            return  # another router did it meanwhile, and its writes and our locks may not meet
         for table in schema.tables.sorted_tables:
             connection.execute(CreateTable(table, if_not_exists=True))
         before = connection.scalar(select(schema.version.c.number)) or 0

@@ -1,9 +1,11 @@
 """The ledger in SQLite: files that are locked, full, damaged, deleted or old, and what waits meanwhile."""
 
 import re
+import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -210,3 +212,37 @@ def test_what_the_spool_lacks_too_is_told_as_lost(start, store, tmp_path, caplog
     assert store.rows() == ["a", "b", "d"]
     assert caplog.messages[-1].endswith("recorded again, 1 were lost")
     spool.close(remove=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 400 KB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ("mount", "-t", "tmpfs", "-o", "size=400k", "none", str(folder))
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root on Linux can make a disk that is full")
+    try:
+        yield folder
+    finally:
+        subprocess.run(("umount", str(folder)), check=True)
+
+
+@pytest.mark.slow
+def test_what_a_full_disk_does_not_take_is_written_when_there_is_room(small_disk, caplog):
+    caplog.set_level("INFO")
+    store = LedgerStore(small_disk)
+    filler = small_disk / "filler"
+    with closing(store.ledger(timing=QUICK)) as one:
+        one.enter(entry(model="before"))
+        wait_until(lambda: store.holds("before"), 5, lambda: caplog.text)
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1024))
+        names = [str(number) for number in range(300)]
+        for name in names:
+            one.enter(entry(model=name))
+        wait_until(lambda: "disk is full: 300 requests wait" in caplog.text, 5, lambda: caplog.text)
+        filler.unlink()
+    assert store.rows() == ["before", *names]
+    assert "recorded again, 0 were lost" in caplog.text

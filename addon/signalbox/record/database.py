@@ -1,19 +1,32 @@
 """The ledger's rows in its database, as one thread writes and reads them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, NamedTuple
 
-import msgspec
 from msgspec.structs import replace
-from sqlalchemy import URL, Connection, delete, func, insert, select, update
+from sqlalchemy import (
+    URL,
+    Connection,
+    Dialect,
+    String,
+    Table,
+    bindparam,
+    delete,
+    func,
+    make_url,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from signalbox.anthropic.api import TOKEN_FIELDS
 from signalbox.database import FILE, LOCK_TIMEOUT, Database, DatabaseError, UnwritableError, ledger_url
 from signalbox.record import prefixes
-from signalbox.record.entry import RECORDED, AttemptRow, Entry
+from signalbox.record.entry import AttemptRow, Entry
 from signalbox.record.tables import ATTEMPTS, PREFIXES, REQUESTS, SCHEMA, SPOOLED
 
 __all__ = ["FILE", "DatabaseError", "LedgerDatabase", "UnwritableError", "ledger_url", "milliseconds"]
@@ -28,12 +41,35 @@ PREFIXES_KEPT = 7 * 86400
 FORGETTING = 0x5167_6E62
 """Key of the advisory lock of the router that deletes old rows."""
 
-_ONLY_HERE = (
-    "tier", "agent", "request_class", "project", "account", "stream", "http_status", "error_type",
-    "request_id", "list_cost", "cache_cause",
-)  # fmt: skip
-
 _ALL_TOKENS = func.sum(sum((ATTEMPTS.c[name] for name in TOKEN_FIELDS[1:]), ATTEMPTS.c[TOKEN_FIELDS[0]]))
+
+
+# Statements are built once: to build one takes longer than to run it.
+_NOTE = (
+    update(SPOOLED)
+    .where(SPOOLED.c.name == bindparam("spool"), SPOOLED.c.number == bindparam("before"))
+    .values(number=bindparam("upto"), ts=bindparam("now"))
+)
+_NEXT_IDS = {
+    "sqlite": text("SELECT seq FROM sqlite_sequence WHERE name = 'requests'"),
+    "postgresql": text(
+        "SELECT nextval(pg_get_serial_sequence('requests', 'id')) FROM generate_series(1, :number)"
+    ),
+}
+_LAST_TURN = (
+    select(PREFIXES, ATTEMPTS)
+    .join(REQUESTS, REQUESTS.c.id == PREFIXES.c.request)
+    .join(ATTEMPTS, ATTEMPTS.c.request == PREFIXES.c.request)
+    .where(
+        PREFIXES.c.session == bindparam("session", type_=String),
+        PREFIXES.c.agent_id.is_not_distinct_from(bindparam("agent_id", type_=String)),
+        REQUESTS.c.request_class.is_not_distinct_from(bindparam("request_class", type_=String)),
+        REQUESTS.c.status == "success",
+        ATTEMPTS.c.kind == "success",
+    )
+    .order_by(PREFIXES.c.ts.desc(), PREFIXES.c.request.desc(), ATTEMPTS.c.number.desc())
+    .limit(1)
+)
 
 
 class Written(NamedTuple):
@@ -71,11 +107,15 @@ class LedgerDatabase:
         Raises UnwritableError where the database refuses a value.
         """
         with self._database.begun() as connection:
-            written = _claimed(connection, spool)
-            missing = list(_with_misses(connection, [entry for number, entry in entries if number > written]))
+            before = entries[0][0] - 1 if entries else upto - 1
+            now = milliseconds(datetime.now(UTC))
+            note = {"spool": spool, "before": before, "upto": upto, "now": now}
+            if connection.execute(_NOTE, note).rowcount != 1:  # not the next ones, or the first of a spool
+                before = _claimed(connection, spool, now)
+                if upto > before:
+                    connection.execute(_NOTE, note | {"before": before})
+            missing = list(_with_misses(connection, [entry for number, entry in entries if number > before]))
             _insert(connection, [one.entry for one in missing])
-            if upto > written:
-                connection.execute(update(SPOOLED).where(SPOOLED.c.name == spool).values(number=upto))
         return missing
 
     def used(self, since: Mapping[str, int]) -> dict[str, int]:
@@ -124,16 +164,14 @@ class LedgerDatabase:
         return bool(connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({FORGETTING})").scalar())
 
 
-def _claimed(connection: Connection, spool: str) -> int:
+def _claimed(connection: Connection, spool: str, now: int) -> int:
     """The number up to which this spool is written. Its row is locked until the transaction ends, so that one
     that was given up and still runs in the server is waited for."""
-    row = {"name": spool, "number": 0, "ts": milliseconds(datetime.now(UTC))}
-    claim = update(SPOOLED).where(SPOOLED.c.name == spool).values(ts=row["ts"]).returning(SPOOLED.c.number)
-    if (written := connection.scalar(claim)) is None:
-        insert_into = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
-        connection.execute(insert_into(SPOOLED).on_conflict_do_nothing(), [row])
-        written = connection.scalar(claim)
-    return int(written or 0)
+    insert_into = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+    row = {"name": spool, "number": 0, "ts": now}
+    connection.execute(insert_into(SPOOLED).on_conflict_do_nothing(), [row])
+    claim = update(SPOOLED).where(SPOOLED.c.name == spool).values(ts=now).returning(SPOOLED.c.number)
+    return int(connection.scalar(claim) or 0)
 
 
 def _with_misses(connection: Connection, entries: Sequence[Entry]) -> Iterator[Written]:
@@ -151,21 +189,7 @@ def _with_misses(connection: Connection, entries: Sequence[Entry]) -> Iterator[W
 
 def _last_turn(connection: Connection, conversation: prefixes.Conversation) -> prefixes.CacheTurn | None:
     """The last answered request of a conversation."""
-    of_it = (
-        PREFIXES.c.session == conversation.session,
-        PREFIXES.c.agent_id.is_not_distinct_from(conversation.agent_id),
-        REQUESTS.c.request_class.is_not_distinct_from(conversation.request_class),
-        REQUESTS.c.status == "success",
-        ATTEMPTS.c.kind == "success",
-    )
-    found = connection.execute(
-        select(PREFIXES, ATTEMPTS)
-        .join(REQUESTS, REQUESTS.c.id == PREFIXES.c.request)
-        .join(ATTEMPTS, ATTEMPTS.c.request == PREFIXES.c.request)
-        .where(*of_it)
-        .order_by(PREFIXES.c.ts.desc(), PREFIXES.c.request.desc(), ATTEMPTS.c.number.desc())
-        .limit(1)
-    ).one_or_none()
+    found = connection.execute(_LAST_TURN, conversation._asdict()).one_or_none()
     if found is None:
         return None
     return prefixes.CacheTurn(
@@ -185,46 +209,71 @@ def _last_turn(connection: Connection, conversation: prefixes.Conversation) -> p
 def _insert(connection: Connection, entries: Sequence[Entry]) -> None:
     if not entries:
         return
-    added = insert(REQUESTS).returning(REQUESTS.c.id, sort_by_parameter_order=True)
-    ids = connection.execute(added, [_request(entry) for entry in entries]).scalars().all()
-    attempts = [
-        {"request": request, "number": number, **_attempt(attempt)}
-        for request, entry in zip(ids, entries, strict=True)
-        for number, attempt in enumerate(entry.attempt_rows, 1)
-    ]
-    if attempts:
-        connection.execute(insert(ATTEMPTS), attempts)
-    prefixes = [
-        {"request": request, **_prefix(entry)}
-        for request, entry in zip(ids, entries, strict=True)
-        if entry.blocks
-    ]
-    if prefixes:
-        connection.execute(insert(PREFIXES), prefixes)
+    ids = _next_ids(connection, len(entries))
+    numbered = list(zip(ids, entries, strict=True))
+    _REQUEST_ROWS.add(connection, [((id, milliseconds(entry.ts)), entry) for id, entry in numbered])
+    _ATTEMPT_ROWS.add(
+        connection,
+        [
+            ((id, number, milliseconds(attempt.started)), attempt)
+            for id, entry in numbered
+            for number, attempt in enumerate(entry.attempt_rows, 1)
+        ],
+    )
+    _PREFIX_ROWS.add(
+        connection, [((id, milliseconds(entry.ts)), entry) for id, entry in numbered if entry.blocks]
+    )
+
+
+def _next_ids(connection: Connection, number: int) -> Sequence[int]:
+    """The ids of the requests that are added next, in order. SQLite has one writer: this transaction."""
+    ids = connection.scalars(_NEXT_IDS[connection.dialect.name], {"number": number}).all()
+    if connection.dialect.name == "sqlite":
+        last = ids[0] if ids else 0
+        return range(last + 1, last + number + 1)
+    return ids
 
 
 def milliseconds(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
 
 
-def _request(entry: Entry) -> dict[str, Any]:
-    row = {name: _writable(getattr(entry, name)) for name in (*RECORDED, *_ONLY_HERE)}
-    return row | {"ts": milliseconds(entry.ts)}
+_POSTGRESQL: Dialect = make_url("postgresql://").get_dialect()()
 
 
-def _attempt(attempt: AttemptRow) -> dict[str, Any]:
-    row = {name: _writable(value) for name, value in msgspec.structs.asdict(attempt).items()}
-    return row | {"started": milliseconds(attempt.started)}
+class _Rows:
+    """Adds rows to a table, whose columns are fields of what is recorded, but for the given ones.
+
+    The driver gets tuples: what SQLAlchemy does with each row takes longer than the request's other records.
+    """
+
+    def __init__(self, table: Table, *given: str) -> None:
+        names = [*given, *(column.key for column in table.columns if column.key not in given)]
+        self._values = attrgetter(*names[len(given) :])
+        into = f"INSERT INTO {table.name} ({', '.join(f'"{table.c[name].name}"' for name in names)})"
+        arrays = (f"%s::{table.c[name].type.compile(_POSTGRESQL)}[]" for name in names)
+        self._sqlite = f"{into} VALUES ({', '.join('?' * len(names))})"
+        self._postgresql = f"{into} SELECT * FROM unnest({', '.join(arrays)})"  # noqa: S608 (our names)
+
+    def add(
+        self, connection: Connection, found: Iterable[tuple[tuple[int, ...], Entry | AttemptRow]]
+    ) -> None:
+        """`found` has the given values of each row, and what is recorded."""
+        rows = [(*given, *map(_writable, self._values(recorded))) for given, recorded in found]
+        if rows and connection.dialect.name == "sqlite":
+            connection.exec_driver_sql(self._sqlite, rows)
+        elif rows:  # an array for each column: psycopg takes its time for each value and each statement
+            connection.exec_driver_sql(self._postgresql, tuple(map(list, zip(*rows, strict=True))))
 
 
-def _prefix(entry: Entry) -> dict[str, Any]:
-    names = ("session", "agent_id", "blocks", "sent_blocks", "cache_life")
-    return {name: _writable(getattr(entry, name)) for name in names} | {"ts": milliseconds(entry.ts)}
+_REQUEST_ROWS = _Rows(REQUESTS, "id", "ts")
+_ATTEMPT_ROWS = _Rows(ATTEMPTS, "request", "number", "started")
+_PREFIX_ROWS = _Rows(PREFIXES, "request", "ts")
 
 
-def _writable(value: object) -> object:
+def _writable(value: Any) -> Any:
     """The value; a text shortened, with `?` for lone surrogates, which come from bytes that are not UTF-8,
     and for NUL, which PostgreSQL does not take."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or (value.isascii() and len(value) <= LONGEST and "\0" not in value):
         return value
     return value[:LONGEST].replace("\0", "?").encode(errors="replace").decode()

@@ -42,7 +42,7 @@ class Timing(NamedTuple):
 
     lock_timeout: float = LOCK_TIMEOUT
     """For which a write waits for another router's."""
-    linger: float = 0.25
+    linger: float = 0.5
     """For which more entries are waited for, so that they share a transaction."""
     poll: float = 2.0
     """Between two looks at what other routers wrote, where there are budgets."""
