@@ -415,7 +415,8 @@ class App:
             stores.quota.quotas,
             stores.unsupported.all(),
         )
-        return health.page(stores.live, seen, setup.listeners(self.master), port, datetime.now(UTC))
+        listeners = [listener._asdict() for listener in setup.listeners(self.master)]
+        return health.page(stores.live, seen, listeners, port, datetime.now(UTC))
 
 
 async def keep_running(tasks: Mapping[str, Callable[[], Awaitable[None]]], retry: float = TASK_RETRY) -> None:

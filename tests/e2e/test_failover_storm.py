@@ -39,7 +39,7 @@ WARM_UP = 500
 AT_ONCE = 16
 SEED = 20261
 MODELS = 400
-"""Enough that an overloaded one, which rests for seconds, spares the others."""
+"""Enough that an overloaded one, which is in cooldown for seconds, spares the others."""
 PADDING = "x" * 30_000
 """In each request, so that one that is kept shows in the memory."""
 GROWTH = 20 * 1024

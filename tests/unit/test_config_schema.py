@@ -178,8 +178,8 @@ providers: {a: {url: https://h}}
 rules: [{match: x, to: a, failover: {wait: 5s, on: [timeout, 500]}}]
 """
     found = rules_of(text)
-    assert found.failover == Failover(frozenset({"429"}), 2, 0)
-    assert found.rules[0].failover == Failover(frozenset({"timeout", "500"}), 2, 5)
+    assert found.failover == Failover(on=frozenset({"429"}), retries=2, wait=0)
+    assert found.rules[0].failover == Failover(on=frozenset({"timeout", "500"}), retries=2, wait=5)
 
 
 def test_the_top_level_keys():

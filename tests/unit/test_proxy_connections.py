@@ -13,7 +13,13 @@ from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.proxy.mode_specs import ProxyMode
 
-from signalbox.proxy.connections import AT_ONCE, READ_IN_A_TURN, DirectConnectionHandler, ReadTurns, adopt
+from signalbox.proxy.connections import (
+    AT_ONCE,
+    READ_IN_A_TURN,
+    DirectConnectionHandler,
+    ReadTurns,
+    adopt_handler,
+)
 
 LIMIT = 5.0
 """Seconds."""
@@ -64,7 +70,7 @@ def serve(request) -> Callable[..., Any]:
             handler = ProxyConnectionHandler(master, reader, writer, options, mode)
             servers = SimpleNamespace(connections={handler.client.id: handler})
             if request.param == "ours":
-                adopt(master, handler.client, ReadTurns())
+                adopt_handler(master, handler.client, ReadTurns())
                 assert type(handler) is DirectConnectionHandler
             handler.layer = Played(handler)
             made.set_result(handler.layer)

@@ -127,7 +127,7 @@ def test_cooldown_event_has_its_cause():
         ("cooldown", "local", "provider", "for 30 s: 503"),
     ]
     assert health.refusal(KIMI, GLM, 1.5) == ("cooldown", "in cooldown for another 4 s: overloaded_error")
-    assert health.active_cooldowns(5) == [("local", "provider", "in cooldown for another 25 s: 503")]
+    assert health.refusal(LOCAL, GLM, 5) == ("cooldown", "in cooldown for another 25 s: 503")
 
 
 METERED = Outcome(
@@ -336,7 +336,7 @@ def test_replaced_key_has_no_cooldown():
 
 def test_no_key_appears_in_events_or_reprs():
     health = ProviderHealth()
-    told = [ask(health, ZAI, BAD_KEY, key=1), health.active_cooldowns(0), health.begin(ZAI, GLM, 1, 0)]
+    told = [ask(health, ZAI, BAD_KEY, key=1), health.refusal(ZAI, GLM, 0), health.begin(ZAI, GLM, 1, 0)]
     assert "zai-key" not in repr(told)
 
 
@@ -349,7 +349,7 @@ def test_removed_providers_and_keys_are_forgotten():
         ask(health, asked, outcome, key=0)
     health.forget({"kimi": provider("kimi", "kimi-key-new")})
     assert health.circuits(0) == {"kimi": "closed"}
-    assert [what for _, what, _ in health.active_cooldowns(0)] == ["provider"]
+    assert [block.scope for block in health.blocks(0)] == ["provider"]
     health.forget({"kimi": KIMI, "zai": ZAI})
     assert health.refusal(ZAI, GLM, 0) is None
 
@@ -432,9 +432,9 @@ class Herd(RuleBasedStateMachine):
             self.said[place] = max(self.said.get(place, 0.0), self.now + outcome.cooldown)
 
     @invariant()
-    def no_rest_is_longer_than_an_outcome_said(self) -> None:
-        for name, what, _ in self.health.active_cooldowns(self.now):
-            assert self.said[name, what.split()[0]] > self.now
+    def no_cooldown_is_longer_than_an_outcome_said(self) -> None:
+        for block in self.health.blocks(self.now):
+            assert block.scope == "circuit" or self.said[block.provider, block.scope] > self.now
 
     def teardown(self) -> None:
         """After enough time every provider is available again, whatever happened."""

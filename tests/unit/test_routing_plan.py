@@ -69,7 +69,7 @@ def model_to(receiver: Provider, asked: str, model: str | None = None) -> str | 
     return planned.candidates[0].model
 
 
-def resting(candidate: Candidate, facts: Facts) -> tuple[str, str]:
+def in_cooldown(candidate: Candidate, facts: Facts) -> tuple[str, str]:
     return "cooldown", "asked to wait"
 
 
@@ -150,7 +150,7 @@ def test_permanent_refusals_come_before_temporary_ones():
     rules = rules_of((ANTHROPIC, ZAI, keyless("kimi")), "kimi", "zai", "anthropic")
 
     def zai_rests(candidate: Candidate, facts: Facts) -> tuple[str, str] | None:
-        return resting(candidate, facts) if candidate.provider is not ANTHROPIC else None
+        return in_cooldown(candidate, facts) if candidate.provider is not ANTHROPIC else None
 
     planned = plan(rules, request(), refusals=[zai_rests])
     assert [(skip.provider, skip.reason) for skip in planned.skipped] == [
@@ -161,20 +161,20 @@ def test_permanent_refusals_come_before_temporary_ones():
 
 
 def test_last_target_is_asked_where_all_are_skipped():
-    planned = plan(rules_of((ANTHROPIC, ZAI), "zai", "anthropic"), request(), refusals=[resting])
+    planned = plan(rules_of((ANTHROPIC, ZAI), "zai", "anthropic"), request(), refusals=[in_cooldown])
     assert providers_of(planned) == ["anthropic"]
     assert [skip.provider for skip in planned.skipped] == ["zai"]
     assert (planned.reason, planned.is_first) == ("cooldown", False)
 
 
 def test_only_target_that_is_asked_anyway_is_still_the_first():
-    planned = plan(rules_of((ZAI,), "zai"), request(), refusals=[resting])
+    planned = plan(rules_of((ZAI,), "zai"), request(), refusals=[in_cooldown])
     assert (providers_of(planned), planned.skipped) == (["zai"], ())
     assert (planned.reason, planned.is_first) == ("rule:coding", True)
 
 
 def test_last_target_is_not_forced_without_a_key():
-    planned = plan(rules_of((ZAI, keyless("kimi")), "zai", "kimi"), request(), refusals=[resting])
+    planned = plan(rules_of((ZAI, keyless("kimi")), "zai", "kimi"), request(), refusals=[in_cooldown])
     assert (planned.candidates, planned.reject) == ((), None)
     assert [skip.reason for skip in planned.skipped] == ["cooldown", "no-key"]
     assert planned.reason == "cooldown"
@@ -182,7 +182,7 @@ def test_last_target_is_not_forced_without_a_key():
 
 def test_last_target_is_not_forced_where_the_list_ends_in_reject():
     reject = Reject(429, "come back later")
-    planned = plan(rules_of((ZAI,), "zai", reject=reject), request(), refusals=[resting])
+    planned = plan(rules_of((ZAI,), "zai", reject=reject), request(), refusals=[in_cooldown])
     assert (planned.candidates, planned.reject, planned.reason) == ((), reject, "cooldown")
 
 

@@ -260,7 +260,7 @@ def test_accounts_are_passed_over_each_by_itself():
     assert [bool(refusal) for refusal in refusals] == [True, False, False]
 
 
-def test_an_account_that_the_rules_name_no_more_rests_until_they_do():
+def test_an_account_that_the_rules_no_longer_name_is_left_alone_until_they_do():
     quotas = Quotas()
     quotas.observe("anthropic", "/work", told({"5h": 91.0}), NOW)
     assert quotas.settle(rules(("anthropic",), of=(HOME,)), NOW) == []

@@ -35,7 +35,7 @@ READ_IN_A_TURN = 512 * 1024
 the layers takes some milliseconds."""
 
 
-def adopt(master: Master, client: Client, reading: "ReadTurns | None") -> None:
+def adopt_handler(master: Master, client: Client, reading: "ReadTurns | None") -> None:
     """Make the handler of a client that has just connected ours; without `reading` as much like mitmproxy's
     as it can be."""
     handler = master.addons.get("proxyserver").connections.get(client.id)

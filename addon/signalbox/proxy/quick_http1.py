@@ -133,7 +133,7 @@ def _size(fields: list[tuple[bytes, bytes]]) -> int | None:
 # bodies
 
 
-class Body(Protocol):
+class BodyReader(Protocol):
     """Reads one body. What `feed` gives: bytes of it; and what follows it, None as long as it goes on.
 
     Raises h11.ProtocolError; `feed` does so before it gives what came before the fault, which is in `sound`.
@@ -268,7 +268,7 @@ class Chunked:
         ChunkedReader().read_eof()
 
 
-def body_of(size: int | None) -> Body:
+def body_of(size: int | None) -> BodyReader:
     """`size` as mitmproxy's `expected_http_body_size` has it."""
     return Chunked() if size is None else UntilClosed() if size == -1 else Sized(size)
 
@@ -279,7 +279,7 @@ def body_of(size: int | None) -> Body:
 class _Quick(Http1Connection):
     """What both kinds of connection share."""
 
-    body: Body | None = None
+    body: BodyReader | None = None
     """None where mitmproxy's reader was made, which has read nothing yet."""
     coding = ""
     """The transfer coding of the message that is sent."""
@@ -343,7 +343,7 @@ class _Quick(Http1Connection):
         return b"%x\r\n%b\r\n" % (len(data), data) if self.is_chunked else data
 
 
-def _body_in_place_of(reader: Any) -> Body:
+def _body_in_place_of(reader: Any) -> BodyReader:
     if isinstance(reader, ContentLengthReader):
         return Sized(reader._length)
     return Chunked() if isinstance(reader, ChunkedReader) else UntilClosed()

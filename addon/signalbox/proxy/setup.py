@@ -252,7 +252,7 @@ def refuse_replays(manager: AddonManager) -> None:
 
 def client_connected(app: "App", client: Client) -> None:
     """Use our connection handler, and refuse peers that may not connect."""
-    connections.adopt(app.master, client, None if app.is_plain else app.reading)
+    connections.adopt_handler(app.master, client, None if app.is_plain else app.reading)
     if not app.is_running:
         client.error = STARTING
     elif not app.admits(client.peername[0]):

@@ -315,14 +315,6 @@ class ProviderHealth:
         """The state of each provider that was ever asked; all others are closed."""
         return {name: breaker.state(now) for name, breaker in self._breakers.items()}
 
-    def active_cooldowns(self, now: float) -> list[tuple[str, str, str]]:
-        """(provider, `model glm-4.7`, `in cooldown for another 5 s: 429`) for each that is running."""
-        return [
-            (cooldown.key.provider, cooldown.what, cooldown.refusal(now)[1])
-            for cooldown in self._cooldowns.values()
-            if cooldown.remaining(now)
-        ]
-
     def blocks(self, now: float) -> list[SharedBlock]:
         """Returns the circuits that are open and the cooldowns that are running."""
         circuits = [

@@ -1,7 +1,7 @@
 """`GET /health`: state of the router and its providers, without secrets (the contract, section 3)."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
@@ -19,12 +19,6 @@ from signalbox.routing.rate_limit_headers import Window
 from signalbox.state.unsupported_store import Fact
 
 LOGINS = ("client", "claude-login")
-
-
-class Listener(Protocol):
-    """A listener as mitmproxy opened it: host, port, mode."""
-
-    def _asdict(self) -> dict[str, Any]: ...
 
 
 class InForce(Protocol):
@@ -53,15 +47,16 @@ class Seen(NamedTuple):
 
 
 def page(
-    live: InForce, seen: Seen, listeners: Iterable[Listener], port: int | None, now: datetime
+    live: InForce, seen: Seen, listeners: list[dict[str, Any]], port: int | None, now: datetime
 ) -> dict[str, Any]:
-    """The page. `tiers` shows how requests to the listener on `port` are routed; empty without one."""
+    """The page. `listeners` have host, port and mode of each that is open. `tiers` shows how requests to the
+    listener on `port` are routed; empty without one."""
     rules, moment = live.rules, time.monotonic()
     return {
         "status": _status(live, seen, moment),
         "version": __version__,
         "timestamp": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
-        "listeners": [listener._asdict() for listener in listeners],
+        "listeners": listeners,
         "client_validation": bool(rules.clients),
         "rules": {
             "file": str(rules.file),
