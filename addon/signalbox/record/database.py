@@ -1,5 +1,6 @@
 """The ledger's rows in its database, as one thread writes and reads them."""
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -38,6 +39,9 @@ AT_ONCE = 5000
 PREFIXES_KEPT = 7 * 86400
 """Seconds for which the digests of a request's blocks are kept."""
 
+TURNS_KEPT = 100
+"""Conversations whose last turn is kept in memory; the digests of one may take 50 KB."""
+
 FORGETTING = 0x5167_6E62
 """Key of the advisory lock of the router that deletes old rows."""
 
@@ -56,6 +60,7 @@ _NEXT_IDS = {
         "SELECT nextval(pg_get_serial_sequence('requests', 'id')) FROM generate_series(1, :number)"
     ),
 }
+_OTHERS = select(func.sum(SPOOLED.c.number)).where(SPOOLED.c.name != bindparam("spool"))
 _LAST_TURN = (
     select(PREFIXES, ATTEMPTS)
     .join(REQUESTS, REQUESTS.c.id == PREFIXES.c.request)
@@ -86,6 +91,10 @@ class LedgerDatabase:
         """`at_once` requests are deleted in one transaction."""
         self._database = Database(url, SCHEMA, lock_timeout=lock_timeout)
         self._at_once = at_once
+        self._turns: OrderedDict[prefixes.Conversation, prefixes.CacheTurn] = OrderedDict()
+        """The last turns of the conversations that were written last, while no other router has written."""
+        self._turns_of: tuple[str, int] | None = None
+        """The spool and the version that they are of."""
 
     @property
     def shown(self) -> str:
@@ -94,6 +103,7 @@ class LedgerDatabase:
 
     def close(self) -> None:
         """Disconnect; the next use connects again."""
+        self._turns.clear()
         self._database.close()
 
     def write(self, spool: str, entries: Sequence[tuple[int, Entry]], upto: int) -> list[Written]:
@@ -106,17 +116,39 @@ class LedgerDatabase:
 
         Raises UnwritableError where the database refuses a value.
         """
-        with self._database.begun() as connection:
-            before = entries[0][0] - 1 if entries else upto - 1
-            now = milliseconds(datetime.now(UTC))
-            note = {"spool": spool, "before": before, "upto": upto, "now": now}
-            if connection.execute(_NOTE, note).rowcount != 1:  # not the next ones, or the first of a spool
-                before = _claimed(connection, spool, now)
-                if upto > before:
-                    connection.execute(_NOTE, note | {"before": before})
-            missing = list(_with_misses(connection, [entry for number, entry in entries if number > before]))
-            _insert(connection, [one.entry for one in missing])
-        return missing
+        try:
+            with self._database.begun() as connection:
+                before = entries[0][0] - 1 if entries else upto - 1
+                now = milliseconds(datetime.now(UTC))
+                note = {"spool": spool, "before": before, "upto": upto, "now": now}
+                if connection.execute(_NOTE, note).rowcount != 1:  # not the next, or the first of a spool
+                    before = _claimed(connection, spool, now)
+                    if upto > before:
+                        connection.execute(_NOTE, note | {"before": before})
+                missing = [entry for number, entry in entries if number > before]
+                written = list(self._with_misses(connection, spool, missing))
+                _insert(connection, [one.entry for one in written])
+        except BaseException:
+            self._turns.clear()  # of entries that are not there
+            raise
+        return written
+
+    def _with_misses(self, connection: Connection, spool: str, entries: Sequence[Entry]) -> Iterator[Written]:
+        present = (spool, self._version(connection, spool)) if any(one.blocks for one in entries) else None
+        if present is not None and present != self._turns_of:
+            self._turns.clear()
+            self._turns_of = present
+        for entry in entries:
+            conversation, turn = prefixes.conversation_of(entry), prefixes.turn_of(entry)
+            if conversation is None or turn is None:
+                yield Written(entry)
+                continue
+            before = self._turns.pop(conversation, None) or _last_turn(connection, conversation)
+            missed = prefixes.miss(before, turn) if before is not None else None
+            self._turns[conversation] = turn
+            if len(self._turns) > TURNS_KEPT:
+                self._turns.popitem(last=False)
+            yield Written(replace(entry, cache_cause=missed.cause) if missed is not None else entry, missed)
 
     def used(self, since: Mapping[str, int]) -> dict[str, int]:
         """By provider, tokens of all four kinds, of the attempts that began at that moment or later."""
@@ -136,10 +168,12 @@ class LedgerDatabase:
     def version(self, spool: str) -> int:
         """A number that changes when another router than that of this spool has written."""
         with self._database.begun() as connection:
-            if self._database.is_sqlite:
-                return int(connection.exec_driver_sql("PRAGMA data_version").scalar_one())
-            others = select(func.sum(SPOOLED.c.number)).where(SPOOLED.c.name != spool)
-            return int(connection.scalar(others) or 0)
+            return self._version(connection, spool)
+
+    def _version(self, connection: Connection, spool: str) -> int:
+        if self._database.is_sqlite:
+            return int(connection.exec_driver_sql("PRAGMA data_version").scalar_one())
+        return int(connection.scalar(_OTHERS, {"spool": spool}) or 0)
 
     def forget(self, before: int, prefixes_before: int) -> None:
         """Delete requests that came before that moment, with their attempts, and the digests of those that
@@ -172,19 +206,6 @@ def _claimed(connection: Connection, spool: str, now: int) -> int:
     connection.execute(insert_into(SPOOLED).on_conflict_do_nothing(), [row])
     claim = update(SPOOLED).where(SPOOLED.c.name == spool).values(ts=now).returning(SPOOLED.c.number)
     return int(connection.scalar(claim) or 0)
-
-
-def _with_misses(connection: Connection, entries: Sequence[Entry]) -> Iterator[Written]:
-    turns: dict[prefixes.Conversation, prefixes.CacheTurn] = {}
-    for entry in entries:
-        conversation, turn = prefixes.conversation_of(entry), prefixes.turn_of(entry)
-        if conversation is None or turn is None:
-            yield Written(entry)
-            continue
-        before = turns.get(conversation) or _last_turn(connection, conversation)
-        missed = prefixes.miss(before, turn) if before is not None else None
-        turns[conversation] = turn
-        yield Written(replace(entry, cache_cause=missed.cause) if missed is not None else entry, missed)
 
 
 def _last_turn(connection: Connection, conversation: prefixes.Conversation) -> prefixes.CacheTurn | None:
