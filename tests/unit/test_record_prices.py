@@ -87,6 +87,11 @@ def test_cached_tokens_cost_what_others_do_where_the_table_has_no_price_for_them
     assert table.cost(provider(), "m-1", used(1, 0, 1, 1, 1), NOON) == 6
 
 
+def test_cached_tokens_cost_what_others_do_where_the_rules_have_no_price_for_them(table):
+    own = provider(prices=((parse_glob("*"), Price(input=2, output=3)),))
+    assert table.cost(own, "m-1", used(1, 0, 1, 1), NOON) == 6
+
+
 def test_a_cost_has_six_decimals(table):
     assert table.cost(provider(), "m-1", Usage(7, 3), NOON) == 0.000026
     assert table.cost(provider(), "m-1", Usage(0, 0, 0, 0), NOON) == 0

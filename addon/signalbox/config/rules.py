@@ -144,8 +144,10 @@ class Price(msgspec.Struct, frozen=True):
 
     input: Dollars = 0.0
     output: Dollars = 0.0
-    cache_read: Dollars = 0.0
-    cache_write: Dollars = 0.0
+    cache_read: Dollars | None = None
+    """None: a token from the cache costs what any other of the prompt does."""
+    cache_write: Dollars | None = None
+    """The same for what is written to the cache."""
 
 
 def unlisted(name: str) -> str:
