@@ -161,8 +161,8 @@ def _messages_event(answer: Assembled, body: dict[str, Any]) -> str:
     elif kind == "message_delta":
         delta = mapping(body.get("delta"))
         answer.stop = text_of(delta.get("stop_reason")) or answer.stop
-        told = mapping(body.get("usage"))
-        answer.usage.update({name: count for name, count in told.items() if count is not None})
+        counts = mapping(body.get("usage"))
+        answer.usage.update({name: count for name, count in counts.items() if count is not None})
     elif kind == "message_stop":
         answer.ended = True
     elif kind == "error":
@@ -203,11 +203,11 @@ def _messages_whole(answer: Assembled, body: dict[str, Any]) -> None:
 
 def _error(body: dict[str, Any]) -> str:
     error = body.get("error")
-    told = mapping(error)
-    if not told:
+    fields = mapping(error)
+    if not fields:
         return text_of(error) or as_json(body)
-    kind = text_of(told.get("type") or told.get("code"))
-    return ": ".join(filter(None, (kind, text_of(told.get("message"))))) or as_json(told)
+    kind = text_of(fields.get("type") or fields.get("code"))
+    return ": ".join(filter(None, (kind, text_of(fields.get("message"))))) or as_json(fields)
 
 
 # chat completions

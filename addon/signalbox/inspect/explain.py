@@ -210,15 +210,16 @@ def explained_request(
     return explained(rules, facts, Incoming(request.path, request.headers, body.raw, body), known, issuer)
 
 
-def paragraph(request: RecordedRequest, said: Explanation, recorded: str = "") -> Iterator[Line]:
+def paragraph(request: RecordedRequest, explanation: Explanation, recorded: str = "") -> Iterator[Line]:
     """`recorded` says what became of the request, where a router noted it."""
     when = request.received.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    session = f" session {said.facts.session}" if said.facts.session else ""
-    what = f"{said.facts.asked or 'no model'} {said.facts.path} {len(request.body):,} bytes{session}"
+    facts = explanation.facts
+    session = f" session {facts.session}" if facts.session else ""
+    what = f"{facts.asked or 'no model'} {facts.path} {len(request.body):,} bytes{session}"
     yield f"{when} {what}", "bold cyan"
     if recorded:
         yield f"recorded: {recorded}", "dim"
-    yield from said.lines(passed_over=False)
+    yield from explanation.lines(passed_over=False)
 
 
 # many requests under two sets of rules

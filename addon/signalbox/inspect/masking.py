@@ -79,8 +79,8 @@ def masked_text(text: str, exchange: Exchange) -> str:
     """A line about a request, without credentials where more than the console shows it."""
     if not exchange.is_shown:
         return text
-    said = text.encode(errors="surrogateescape")
-    return without_secrets(said, shown_secrets(exchange)).decode(errors="surrogateescape")
+    data = text.encode(errors="surrogateescape")
+    return without_secrets(data, shown_secrets(exchange)).decode(errors="surrogateescape")
 
 
 def masked(body: bytes, secrets: Iterable[str], encoding: str = "") -> bytes:
@@ -184,15 +184,15 @@ class MaskedBody:
                 self._tails[kind] = [_Piece(line, place, text)]
             return
         tail.append(_Piece(line, place, text))
-        told = _joined(tail)
+        joined = _joined(tail)
         for secret in self._secrets:
-            while (start := told.find(secret)) >= 0:
+            while (start := joined.find(secret)) >= 0:
                 tail[:] = _blank(self._lines, tail, start, start + len(secret))
-                told = _joined(tail)
-        if not self._is_open(told):
+                joined = _joined(tail)
+        if not self._is_open(joined):
             del self._tails[kind]
             return
-        more = len(told)
+        more = len(joined)
         while tail and (more := more - len(tail[0].text)) >= self._longest - 1:
             del tail[0]
 

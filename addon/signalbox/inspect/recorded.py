@@ -150,8 +150,8 @@ def usage_of(flow: http.HTTPFlow) -> Usage:
         return usage
     content = flow.response.raw_content or b""
     try:
-        said = decode(content, flow.response.headers.get("content-encoding", ""), MOST_DECODED)
-        usage.take(answer_of(said).usage)
+        body = decode(content, flow.response.headers.get("content-encoding", ""), MOST_DECODED)
+        usage.take(answer_of(body).usage)
     except ValueError:  # it is no answer of a model, or cannot be decoded
         pass
     return usage

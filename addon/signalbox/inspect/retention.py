@@ -88,11 +88,11 @@ class Retention:
             flow.request.data.content = shown
             flow.request.headers.pop("content-encoding", None)
 
-    def show_failed(self, flow: http.HTTPFlow, exchange: Exchange, said: bytes) -> None:
-        """`said` is what came, decoded, of the answer of an attempt that has failed."""
+    def show_failed(self, flow: http.HTTPFlow, exchange: Exchange, body: bytes) -> None:
+        """`body` is what came, decoded, of the answer of an attempt that has failed."""
         assert flow.response is not None
         flow.response.headers.pop("content-encoding", None)
-        flow.response.data.content = masked(said, shown_secrets(exchange)) if exchange.is_shown else b""
+        flow.response.data.content = masked(body, shown_secrets(exchange)) if exchange.is_shown else b""
 
     def store(self, flow: http.HTTPFlow, exchange: Exchange, part: Part = "response") -> "StoredBody | None":
         """Where this body of the flow is stored on its way; None where nothing shows it."""

@@ -50,7 +50,7 @@ class ConsoleCommands:
         live, rules = self._app.stores.live, self._app.rules
         loaded = f"{rules.file}, loaded at {live.loaded_at.astimezone():%H:%M:%S}"
         error = [f"not in force for an error: {live.error}"] if live.error else []
-        return _told([loaded, *error, *(_rule(rules, rule) for rule in rules.rules)])
+        return _logged([loaded, *error, *(_rule(rules, rule) for rule in rules.rules)])
 
     def providers(self) -> list[str]:
         """The providers as `/health` shows them, one a line."""
@@ -62,7 +62,7 @@ class ConsoleCommands:
             quota = [f"{window} {one['percent']:g}%" for window, one in windows.items()]
             state = "available" if known["available"] else f"unavailable: {known['reason']}"
             lines.append("; ".join((f"{name}: {known['url']}", state, f"circuit {known['circuit']}", *quota)))
-        return _told(lines or ["The rules have no providers."])
+        return _logged(lines or ["The rules have no providers."])
 
     def reload(self) -> list[str]:
         """Load the rules again now. The log says how it went."""
@@ -76,12 +76,12 @@ class ConsoleCommands:
         stores, rules = self._app.stores, self._app.rules
         known = _KnownNow(stores, Caller(request.headers, request.client))
         try:
-            said = explained_request(
+            explanation = explained_request(
                 rules, request, known, stores.provenance.issuer_of, port=found.client_conn.sockname[1]
             )
         except BodyError as why:
             raise CommandError(f"The request cannot be read: {why}") from None
-        return _told(text for text, _ in paragraph(request, said, recorded.outcome_of(found)))
+        return _logged(text for text, _ in paragraph(request, explanation, recorded.outcome_of(found)))
 
     def replay(self, shown: Flow, target: str) -> list[str]:
         """Send the request of a flow once more, to another target, as a flow of its own. Both answers are
@@ -106,7 +106,7 @@ class ConsoleCommands:
         noted = {**after.metadata.get(METADATA, {}), "replay_of": before.id, "compared": side_by_side(*both)}
         after.metadata[METADATA] = noted
         show(self._app.master, after)
-        _told(side_by_side(*both, texts=self._app.rules.log.prompts))
+        _logged(side_by_side(*both, texts=self._app.rules.log.prompts))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """Go on beside the command, whose result mitmweb waits for."""
@@ -157,8 +157,8 @@ def _rule(rules: Rules, rule: Rule) -> str:
     return f"{rules.file.name}:{rule.line} {rule.label}: {held} → {', '.join((*sets, *reject))}"
 
 
-def _told(lines: Iterable[str]) -> list[str]:
-    said = [escaped(line) for line in lines]
-    for line in said:
+def _logged(lines: Iterable[str]) -> list[str]:
+    written = [escaped(line) for line in lines]
+    for line in written:
         log.info("%s", line)
-    return said
+    return written

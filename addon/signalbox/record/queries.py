@@ -411,12 +411,12 @@ class LedgerReader:
         if row is None:
             return None
         sums = msgspec.structs.asdict(self.totals(which))
-        told = (*TOKEN_FIELDS, "cost", "list_cost", "saved", "cache_hit")
+        shown = (*TOKEN_FIELDS, "cost", "list_cost", "saved", "cache_hit")
         return {
             "session": session,
             "requests": sums["requests"],
             **{name: row[name] for name in ("provider", "model", "rule", "account")},
-            **{name: sums[name] for name in told},
+            **{name: sums[name] for name in shown},
         }
 
     # how
@@ -632,8 +632,8 @@ def added(parts: Iterable[Totals]) -> Totals:
 def rounded(totals: Totals) -> Totals:
     """With money to 6 decimals, as it is told."""
     money = {name: getattr(totals, name) for name in _MONEY}
-    told = {name: amount if amount is None else round(amount, 6) for name, amount in money.items()}
-    return msgspec.structs.replace(totals, **told)
+    amounts = {name: amount if amount is None else round(amount, 6) for name, amount in money.items()}
+    return msgspec.structs.replace(totals, **amounts)
 
 
 def _cache_hit(tokens: Mapping[str, int]) -> int | None:

@@ -66,14 +66,14 @@ def _lines(one: "HeldTurn") -> Iterator[str]:
     """The request as mitmweb's view shows it, and the answer to it."""
     try:
         body = msgspec.json.decode(one.request)
-        said = "\n".join(messages_request(body)) if isinstance(body, dict) else "(not a request)"
+        request = "\n".join(messages_request(body)) if isinstance(body, dict) else "(not a request)"
     except Exception:  # of broken data: the answer is shown all the same
-        said = "(the request cannot be read)"
+        request = "(the request cannot be read)"
     try:
         answer = "\n".join(answer_text(answer_of(one.answer)))
     except Exception:
         answer = "(the answer cannot be read)"
-    yield from said.splitlines()
+    yield from request.splitlines()
     yield from ("", "Answer")
     yield from answer.splitlines()
 

@@ -153,9 +153,9 @@ def _quota(quotas: Quotas, provider: Provider, now: datetime) -> dict[str, Any] 
     meters = quotas.of(provider)
     if not meters:
         return None
-    told = {account: _meter(meter, now.timestamp()) for account, meter in meters.items()}
-    others = {account: state for account, state in told.items() if account != DEFAULT}
-    return told.get(DEFAULT, {}) | ({"accounts": others} if others else {})
+    shown = {account: _meter(meter, now.timestamp()) for account, meter in meters.items()}
+    others = {account: state for account, state in shown.items() if account != DEFAULT}
+    return shown.get(DEFAULT, {}) | ({"accounts": others} if others else {})
 
 
 def _meter(meter: Meter, now: float) -> dict[str, Any]:

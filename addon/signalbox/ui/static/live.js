@@ -3,14 +3,14 @@
 (() => {
   "use strict";
   const EVERY = 5000;
-  const told = document.querySelector("[data-live-state]");
+  const label = document.querySelector("[data-live-state]");
   let timer = 0;
 
   const say = (text, state) => {
-    if (!told) return;
-    told.textContent = text;
-    told.parentElement.className = `pill ${state}`;
-    told.parentElement.hidden = false;
+    if (!label) return;
+    label.textContent = text;
+    label.parentElement.className = `pill ${state}`;
+    label.parentElement.hidden = false;
   };
 
   // Where somebody selects or types, nothing is moved.
