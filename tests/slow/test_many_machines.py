@@ -193,8 +193,33 @@ def test_an_edit_of_the_one_rules_file_applies_to_all(fleet):
         wait_for("spare:200", router, "moves")
 
 
+def test_while_the_database_is_away_each_router_goes_on_alone_and_loses_nothing(fleet, postgres):
+    for router in fleet.routers:
+        assert ask(router, "away-0")[0] == "zai:200"
+    count = "SELECT count(*) FROM requests WHERE model LIKE 'away-%%'"
+    wait_until(lambda: fleet.store.rows(count) == [3], 10, lambda: str(fleet.store.rows(count)))
+    postgres.stop("immediate")
+    try:
+        took = []
+        for number in range(1, 21):
+            for router in fleet.routers:
+                began = time.monotonic()
+                assert ask(router, f"away-{number}")[0] == "zai:200"
+                took.append(time.monotonic() - began)
+        for router in fleet.routers:
+            router.wait_log("requests wait to be recorded", 15)
+            router.wait_log("quota and cooldowns are not shared meanwhile", 15)
+        assert sorted(took)[len(took) // 2] < 1
+    finally:
+        postgres.start()
+    wait_until(lambda: fleet.store.rows(count) == [63], 20, lambda: str(fleet.store.rows(count)))
+    for router in fleet.routers:
+        router.wait_log("recorded again, 0 were lost", 15)
+        router.wait_log("quota and cooldowns are shared again", 15)
+
+
 def test_one_that_is_killed_under_load_loses_no_row_and_doubles_none(fleet, tmp_path):
-    """Behind HAProxy, with a budget that all count together."""
+    """Behind HAProxy, with a budget that all count together. The last test: one of them is gone."""
     if haproxy.program() is None:
         pytest.skip("HAProxy is not installed: just test-all does, where it is root on Debian")
     addresses = [f"127.0.0.1:{router.ports[0]}" for router in fleet.routers]
@@ -248,28 +273,3 @@ def test_one_that_is_killed_under_load_loses_no_row_and_doubles_none(fleet, tmp_
 def just_before(finished: dict[str, tuple[float, str]], moment: float) -> set[str]:
     """What ended less than a second before that: a row may not be in the spool yet."""
     return {model for model, (ended, _) in finished.items() if moment - 1 < ended <= moment + 0.1}
-
-
-def test_while_the_database_is_away_each_router_goes_on_alone_and_loses_nothing(fleet, postgres):
-    for router in fleet.routers:
-        assert ask(router, "away-0")[0] == "zai:200"
-    count = "SELECT count(*) FROM requests WHERE model LIKE 'away-%%'"
-    wait_until(lambda: fleet.store.rows(count) == [3], 10, lambda: str(fleet.store.rows(count)))
-    postgres.stop("immediate")
-    try:
-        took = []
-        for number in range(1, 21):
-            for router in fleet.routers:
-                began = time.monotonic()
-                assert ask(router, f"away-{number}")[0] == "zai:200"
-                took.append(time.monotonic() - began)
-        for router in fleet.routers:
-            router.wait_log("requests wait to be recorded", 15)
-            router.wait_log("quota and cooldowns are not shared meanwhile", 15)
-        assert sorted(took)[len(took) // 2] < 1
-    finally:
-        postgres.start()
-    wait_until(lambda: fleet.store.rows(count) == [63], 20, lambda: str(fleet.store.rows(count)))
-    for router in fleet.routers:
-        router.wait_log("recorded again, 0 were lost", 15)
-        router.wait_log("quota and cooldowns are shared again", 15)
