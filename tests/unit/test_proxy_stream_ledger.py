@@ -130,7 +130,7 @@ def test_the_cost_is_what_all_attempts_cost_and_the_list_cost_what_the_asked_mod
     play.ask("priced-claude-opus-5-5", stream=True)
     assert play.attempts == "cheap:stream_error anthropic:200"
     cheap, last = rows(play, "attempts", n=2)
-    assert cheap["cost"] == pytest.approx((120 * 1 + 1 * 2) / 1e6)
+    assert cheap["cost"] == pytest.approx(((120 + 500 + 30) * 1 + 1 * 2) / 1e6)
     assert last["cost"] == pytest.approx((120 * 2 + 17 * 10 + 30 * 2.5 + 500 * 0.1) / 1e6)
     (request,) = rows(play, "requests")
     assert request["cost"] == pytest.approx(cheap["cost"] + last["cost"])
@@ -143,7 +143,7 @@ def test_the_cost_is_what_all_attempts_cost_and_the_list_cost_what_the_asked_mod
 def test_a_request_whose_model_is_claudes_has_its_list_cost(play, zai):
     play.ask("claude-opus-5-5", stream=True)
     (request,) = rows(play, "requests")
-    assert request["cost"] == pytest.approx((120 * 1 + 17 * 2) / 1e6)
+    assert request["cost"] == pytest.approx(((120 + 500 + 30) * 1 + 17 * 2) / 1e6)
     assert request["list_cost"] == pytest.approx((120 * 4 + 17 * 20 + 30 * 5 + 500 * 0.2) / 1e6)
 
 

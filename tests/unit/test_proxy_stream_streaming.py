@@ -121,9 +121,9 @@ def test_a_request_is_recorded_and_told_on_the_console(play, zai, caplog):
         "zai:200",
         play.session,
     ]
-    assert recorded["cost"] == pytest.approx((120 + 17 * 2) / 1e6)
+    assert recorded["cost"] == pytest.approx((120 + 500 + 30 + 17 * 2) / 1e6)
     assert "hello" not in json.dumps(recorded)
-    assert '[haiku|zai] 650→17 0ms $0.0002 "Say hello to me"' in caplog.messages
+    assert '[haiku|zai] 650→17 0ms $0.0007 "Say hello to me"' in caplog.messages
 
 
 def test_a_client_that_leaves_is_told_on_the_console_with_what_was_used(play, zai, never, caplog):
