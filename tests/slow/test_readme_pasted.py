@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from mitmproxy import io
+from mitmproxy.test import tflow
 
 from tests.support.router_process import ROOT, free_ports, wait_until
 
@@ -111,7 +113,10 @@ def folder(tmp_path_factory) -> Iterator[Path]:
         page.write_text(
             re.sub(r"\b(\d{4})\b", lambda found: others.get(found[1], found[1]), page.read_text())
         )
-    shutil.copy(folder / "rules.yaml", folder / "my.yaml")
+    for name in ("my.yaml", "other.yaml"):
+        shutil.copy(folder / "rules.yaml", folder / name)
+    with (folder / "yesterday.flows").open("wb") as file:
+        io.FlowWriter(file).add(tflow.tflow(resp=True))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)  # its environment is large, and pytest keeps folders
 

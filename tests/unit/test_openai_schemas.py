@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import pytest
@@ -587,8 +587,8 @@ def test_a_readable_pattern_is_a_regular_expression(pattern):
 
 @pytest.mark.parametrize("piece", ["a", "(a|", "[a-", "[a-z]", "a{1,", r"\d", "(a)*", "^(a|b)+", "[", "(?:"])
 def test_any_pattern_is_looked_at_in_no_time(piece):
-    start = perf_counter()
+    start = process_time()
     for known in (PORTABLE, ANCHORED):
         for end in ("", "!\\"):
             is_readable("^" + piece * (1900 // len(piece)) + end, known)
-    assert perf_counter() - start < 1
+    assert process_time() - start < 1
