@@ -430,6 +430,20 @@ def test_a_cache_miss_has_a_price_where_one_is_known(tmp_path):
     assert "$0.40 more than with cache hits" in shown
 
 
+def test_a_request_of_another_class_in_between_hides_no_cache_miss(tmp_path):
+    turns = [
+        entry(3 * MINUTE, request_class="main", cache_creation_input_tokens=70_000,
+              cache_read_input_tokens=0),
+        entry(2 * MINUTE, request_class="auxiliary", input_tokens=500, cache_creation_input_tokens=0,
+              cache_read_input_tokens=0),
+        entry(MINUTE, request_class="main", cache_cause="system", cache_creation_input_tokens=70_000,
+              cache_read_input_tokens=0),
+    ]  # fmt: skip
+    record(tmp_path, turns)
+    with closing(Dashboard(tmp_path, shipped())) as dashboard:
+        assert "system the system text changed 70k" in Pages(dashboard).text("/ui/sessions/s-1")
+
+
 def test_an_unknown_session_is_not_found(pages):
     assert pages.answer("/ui/sessions/nobody").status == 404
     assert pages.answer("/ui/sessions/nobody.html").status == 404

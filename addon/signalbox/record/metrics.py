@@ -14,6 +14,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from signalbox import __version__
+from signalbox.config.rules import display_name
 from signalbox.record.entry import Entry
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -113,7 +114,7 @@ class Metrics:
             if entry.first_byte_ms is not None:
                 self._first_byte.labels(provider).observe(entry.first_byte_ms / 1000)
             for attempt in entry.attempt_rows:
-                asked, model = _label(attempt.provider), self._model(attempt.model)
+                asked, model = _label(display_name(attempt.provider)), self._model(attempt.model)
                 self._attempts.labels(asked, _label(attempt.outcome)).inc()
                 for kind, field in _KINDS.items():
                     if (tokens := getattr(attempt, field)) > 0:

@@ -168,7 +168,10 @@ class Cacheable(NamedTuple):
         asked = reader.read(self.asked)
         is_changed = self.sent is not None and self.sent != self.asked
         sent = reader.read(self.sent or b"", self.protocol).packed() if is_changed else b""
-        written = self.price(Usage(cache_creation_input_tokens=_PRICED))
+        lives_long = _PRICED if asked.life == LONG_LIFE else 0
+        written = self.price(
+            Usage(cache_creation_input_tokens=_PRICED, cache_creation_1h_input_tokens=lives_long)
+        )
         read = self.price(Usage(cache_read_input_tokens=_PRICED))
         price = None if written is None or read is None else (written - read) * (1e6 / _PRICED)
         return replace(

@@ -179,17 +179,18 @@ def _turns(
 ) -> list[dict[str, Any]]:
     names = agent_names(rows, agents)
     most = max((overview.all_tokens(row) for row in rows), default=0)
-    before: dict[str, Mapping[str, Any]] = {}
+    before: dict[tuple[str, str | None], Mapping[str, Any]] = {}
     turns = []
     for number, row in enumerate(rows, first):
         agent = names[row["id"]]
-        previous = before.get(agent)
+        conversation = (agent, row["class"])
+        previous = before.get(conversation)
         grew = _grew(blocks.get(previous["id"]) if previous else None, blocks.get(row["id"]))
         turn = request_page.row_view(row, most, state) | {"turn": number, "who": agent, "grew": grew}
         missed = _missed(row, previous)
         turn |= {"missed": missed, "miss_cost": _price(row, missed, state, prices)}
         if row["status"] == "success":
-            before[agent] = row
+            before[conversation] = row
         turns.append(turn)
     return turns
 
@@ -232,11 +233,12 @@ def agent_names(rows: Sequence[Mapping[str, Any]], agents: Mapping[Any, str | No
 
 
 def _missed(row: Mapping[str, Any], previous: Mapping[str, Any] | None) -> int:
-    """Tokens that the request before had left in the cache and this one did not read."""
+    """Tokens that the request before had left in the cache, that are in this one and that it did not read."""
     if not row["cache_cause"] or previous is None:
         return 0
-    left = previous["cache_read_input_tokens"] + previous["cache_creation_input_tokens"]
-    return int(max(left - row["cache_read_input_tokens"], 0))
+    read, written = "cache_read_input_tokens", "cache_creation_input_tokens"
+    total = row["input_tokens"] + row[read] + row[written]
+    return int(max(min(previous[read] + previous[written], total) - row[read], 0))
 
 
 def _price(row: Mapping[str, Any], missed: int, state: "State", prices: PriceTable) -> float | None:
