@@ -22,7 +22,7 @@ from signalbox.config.rules import Failover, Match, Provider, Rule, Rules, Targe
 from signalbox.inspect.explain import RecordedRequest
 from signalbox.proxy.headers import to_headers
 from signalbox.proxy.layer import take_over
-from signalbox.routing.credentials import is_secret
+from signalbox.routing.credentials import is_mask, is_secret, path_without_masks
 from signalbox.routing.facts import SESSION_HEADER
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def new_flow(recorded: http.HTTPFlow, request: RecordedRequest) -> http.HTTPFlow
     headers = [
         (name, value)
         for name, value in request.headers
-        if not is_secret(name, value) and name.lower() not in (*FRAMING, SESSION_HEADER)
+        if not (is_secret(name, value) or is_mask(value)) and name.lower() not in (*FRAMING, SESSION_HEADER)
     ]
     session = (SESSION_HEADER, f"{LABEL}-{flow.id}")
     flow.request = http.Request(
@@ -89,7 +89,7 @@ def new_flow(recorded: http.HTTPFlow, request: RecordedRequest) -> http.HTTPFlow
         method=b"POST",
         scheme=b"http",
         authority=b"",
-        path=request.path.encode(),
+        path=path_without_masks(request.path).encode(),
         http_version=b"HTTP/1.1",
         headers=to_headers([*headers, session, ("content-length", str(len(request.body)))]),
         content=request.body,

@@ -92,6 +92,7 @@ from signalbox.proxy.upstream import (
 )
 from signalbox.routing import outcome as outcomes
 from signalbox.routing.attempts import Attempt, Reject
+from signalbox.routing.credentials import masked_path
 from signalbox.routing.outcome import Outcome
 from signalbox.routing.work import Work, WorkRun, in_place, start
 
@@ -983,6 +984,7 @@ class RoutedStream(HttpStream):
             if not validate_request(self.mode, asked, validates):
                 return False
             mask_headers(asked.headers)
+            asked.path = masked_path(asked.path)
         return (yield from super().check_invalid(request))
 
     def handle_protocol_error(self, event: RequestProtocolError | ResponseProtocolError) -> Commands[None]:

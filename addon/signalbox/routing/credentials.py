@@ -281,7 +281,19 @@ def masked_secret(secret: str) -> str:
 
 def is_masked(name: str, value: str) -> bool:
     """Whether a header's value is what `masked_value` shows of a credential."""
-    return is_secret(name, value) and _MASKED.fullmatch(value.strip()) is not None
+    return is_secret(name, value) and is_mask(value)
+
+
+def is_mask(value: str) -> bool:
+    """Whether a value may be what is shown of a credential, under whatever name."""
+    return _MASKED.fullmatch(value.strip()) is not None
+
+
+def path_without_masks(path: str) -> str:
+    """A path without the parameters of its query whose values are masked."""
+    route, _, query = path.partition("?")
+    left = [part for part in query.split("&") if part and not is_mask(part.partition("=")[2])]
+    return f"{route}?{'&'.join(left)}" if left else route
 
 
 def masked_value(value: str) -> str:
