@@ -20,7 +20,7 @@ COUNTER = (
     "import pathlib, time; time.sleep(0.3); p = pathlib.Path('runs'); "
     "n = p.stat().st_size if p.exists() else 0; p.write_text('x' * (n + 1)); print('key-%08d' % (n + 1))"
 )
-"""Prints another key each time it is run."""
+"""Prints another key each time it is run; slowly, so that requests in parallel meet one run."""
 
 
 def rules(home: Upstream, up: Upstream) -> str:

@@ -5,7 +5,6 @@
 
 import os
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -296,6 +295,6 @@ def test_pictures_of_the_documentation(browser, seeded):
     }
     for name, (path, scheme) in shots.items():
         with opened(browser, seeded, path, color_scheme=scheme, viewport=PICTURE) as shown:
-            time.sleep(1)
+            shown.page.get_by_text("live", exact=True).first.wait_for()
             shown.page.screenshot(path=folder / name)
             assert (folder / name).stat().st_size < 200_000

@@ -136,7 +136,7 @@ def test_a_page_does_not_hold_up_a_running_stream(running, path):
     added = []
     with delays(router, provider) as seen:
         for turn in range(5):
-            time.sleep(1)
+            time.sleep(1)  # what the stream does meanwhile is what a page is compared with
             begun = time.monotonic()
             get(router, f"{path}{'&' if '?' in path else '?'}status=success&turn={turn}&until={turn}s")
             ended = time.monotonic()

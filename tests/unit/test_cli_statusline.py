@@ -187,7 +187,7 @@ def hang(connection: socket.socket) -> None:
 def drip(connection: socket.socket) -> None:
     connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
     while True:
-        time.sleep(0.02)
+        time.sleep(0.02)  # the pace of the server, which never ends
         connection.sendall(b" ")
 
 

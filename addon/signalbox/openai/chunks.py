@@ -152,8 +152,8 @@ class _PlainChunk(msgspec.Struct, gc=False):
     base_resp: None = None
     error_message: None = None
     error_msg: None = None
-    errorMessage: None = None  # noqa: N815
-    errorMsg: None = None  # noqa: N815
+    errorMessage: None = None  # noqa: N815  as providers spell it
+    errorMsg: None = None  # noqa: N815  likewise
 
 
 _plain_chunk = msgspec.json.Decoder(_PlainChunk)

@@ -53,7 +53,7 @@ class ReadTurns:
         self._read = 0
         """Bytes that came in this turn."""
         self._last = 0
-        """The id of the one on which much came last: nobody waits for a connection that is alone."""
+        """The id of the connection on which much came last. It needs no turns while it is the only one."""
         self._line: deque[Feed] = deque()
         self._is_due = False
         """Whether the next turn is asked for."""
@@ -289,7 +289,7 @@ class Feed(asyncio.Protocol):
 
     def take_over(self, reader: asyncio.StreamReader) -> None:
         """From mitmproxy's reader, with what that has read already."""
-        known: Any = reader  # which nobody else asks any more
+        known: Any = reader  # nothing else reads from it after this
         self._transport.set_protocol(self)
         if self._transport.get_write_buffer_size() > self._transport.get_write_buffer_limits()[1]:
             self.pause_writing()

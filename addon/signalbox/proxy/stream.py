@@ -194,6 +194,7 @@ class RoutedStream(HttpStream):
 
     # events
 
+    # mitmproxy types it as a generator; its callers, and ours, only go through what it gives
     def handle_event(self, event: events.Event) -> Iterable[commands.Command]:  # type: ignore[override]
         if self._routine is not None:
             return self._go_on(event)
@@ -224,7 +225,7 @@ class RoutedStream(HttpStream):
                 return
             self._awaited, reply = None, event.reply
         elif self._is_working:  # it came of what `run` is just sending
-            self._paused_event_queue.append(event)  # type: ignore[arg-type]
+            self._paused_event_queue.append(event)  # type: ignore[arg-type]  # likewise
             return
         self._is_working = True
         try:
@@ -731,7 +732,7 @@ class RoutedStream(HttpStream):
         return min(over_at, time.monotonic() + (LINGER if answer.reader.over else USAGE_WAIT))
 
     def _end(self, answer: PendingResponse) -> Commands[None]:
-        """The client gets the end first: what is recorded after it keeps nobody waiting."""
+        """Sends the end to the client first, then records: recording does not delay the answer."""
         self._ping_at = inf
         exchange, response = self.exchange, answer.response
         if exchange.outcome is None:

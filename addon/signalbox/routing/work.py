@@ -129,7 +129,8 @@ async def in_thread[T](work: Work[T]) -> T:
 
 class LoopTurns:
     """Spreads work that takes milliseconds over the turns of an event loop, one piece each, so that what else
-    is ready runs in between: fifty large requests that are complete at once hold nobody up for all of them.
+    is ready runs in between. Fifty large requests that are complete at once do not delay the others by the
+    sum of their work.
     """
 
     def __init__(self) -> None:
