@@ -129,7 +129,7 @@ def test_flow_whose_secrets_are_shown_is_replayed_by_mitmproxy(tmp_path, upstrea
         wait_until(lambda: web.flows()[0].get("response"), 5, web.log)
         assert second.requests[1].body == second.requests[0].body
         assert second.requests[1].header("authorization") == f"Bearer {KEY}"
-        assert len(web.records()) == 1
+        assert len(web.records(1)) == 1
 
 
 def test_saved_flows_load_in_mitmproxy_without_the_router(start_router, upstream, second):
