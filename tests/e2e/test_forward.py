@@ -59,12 +59,15 @@ def test_anthropics_host_is_routed_by_the_rules_and_all_else_passes_untouched(st
     assert len(upstream.requests) == 1
 
 
-def test_a_clients_secret_is_taken_out_of_every_request(start_router, tmp_path, upstream, second):
+def test_a_clients_secret_and_the_project_are_taken_out_of_every_request(
+    start_router, tmp_path, upstream, second
+):
     text = rules(f"http://127.0.0.1:{upstream.port}", second) + "clients: {ann: secret-of-a-client}\n"
     router = start_router(rules=text, options=("-w", str(tmp_path / "flows.mitm")))
     secret = {
         "X-Api-Key": "secret-of-a-client",
         "Proxy-Authorization": "Basic YW5uOnNlY3JldC1vZi1hLWNsaWVudA==",
+        "X-Signalbox-Project": "/home/ann/shop",
     }
     for url in (
         f"{upstream.url}/v1/messages",
@@ -81,6 +84,7 @@ def test_a_clients_secret_is_taken_out_of_every_request(start_router, tmp_path, 
         assert one.header("authorization") == LOGIN
         assert one.header("x-api-key") is None
         assert one.header("proxy-authorization") is None
+        assert one.header("x-signalbox-project") is None
     router.stop()
     assert b"secret-of-a-client" not in (tmp_path / "flows.mitm").read_bytes()
 

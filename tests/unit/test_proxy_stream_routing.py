@@ -30,6 +30,8 @@ rules:
   - {{match: "nobody", to: nokey}}
   - {{match: "never", to: [nokey, {{reject: 418, message: "not today"}}]}}
   - {{match: "leaky", to: {{provider: zai, headers: {{X-Note: "sk-ant-api03-fake-of-someone"}}}}}}
+  - {{match: {{class: [compaction, auxiliary]}}, to: zai/glm-4.5-flash}}
+  - {{match: {{project: "*/shop"}}, to: up/of-the-shop}}
   - {{match: "*opus*", to: anthropic}}
 """  # noqa: E501  as rules are written
 
@@ -153,6 +155,36 @@ def test_tokens_are_counted_here_or_not_where_the_rules_say_so(play, zai):
     refused = post(play, of("count-never"), COUNT)
     assert (refused.status, "usage" in refused.error["message"]) == (501, True)
     assert zai.requests == []
+
+
+def test_a_class_of_requests_goes_to_a_model_of_its_own(play, zai):
+    post(play, of("claude-opus-4-5"), X_Claude_Code_Request_Class="compaction")
+    assert zai.requests[-1].json["model"] == "glm-4.5-flash"
+
+
+def test_a_project_goes_to_an_account_of_its_own_which_is_not_told_which(play, up):
+    post(play, of("claude-opus-4-5"), X_Signalbox_Project="/home/ann/shop")
+    (sent,) = up.requests
+    assert sent.json["model"] == "of-the-shop"
+    assert "shop" not in str(sent.headers)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/messages", of("claude-haiku-4-5")),
+        ("/v1/messages", of("nobodys-model")),
+        ("/v1/messages", b"{}"),
+        ("/v1/messages/count_tokens", of("claude-opus-4-5")),
+        ("/v1/messages/batches", b"{}"),
+    ],
+    ids=["another provider", "no rule", "no model", "count_tokens", "pipe"],
+)
+def test_the_project_is_told_to_nobody(play, zai, home, upstream, path, body):
+    post(play, body, path, X_Signalbox_Project="/home/ann/work", X_Kept="1")
+    (sent,) = [*zai.requests, *home.requests, *upstream.requests]
+    assert sent.header("x-kept") == "1"
+    assert "x-signalbox-project" not in sent.headers
 
 
 def test_another_path_is_a_pipe_to_the_reverse_upstream(play, upstream):

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from signalbox.config.fields import Secret, Url
 from signalbox.config.rules import Provider
 from signalbox.routing.credentials import (
+    forwardable,
     forwarded,
     forwarded_query,
     identify,
     is_secret,
     leak,
-    less_clients,
     masked_path,
     masked_secret,
     masked_value,
@@ -202,7 +202,15 @@ CLIENTS = {"ann": "secret-of-ann", "bob": "s3"}
     ],
 )
 def test_a_clients_secret_goes_no_further_whatever_header_it_is_in(header):
-    assert less_clients((header, ("X-Kept", "s3-like text")), CLIENTS) == (("X-Kept", "s3-like text"),)
+    assert forwardable((header, ("X-Kept", "s3-like text")), CLIENTS) == (("X-Kept", "s3-like text"),)
+
+
+def test_the_project_is_known_to_rules_and_goes_no_further():
+    project = ("X-Signalbox-Project", "/home/ann/shop")
+    caller = identify((project, ("Accept", "*/*")), {})
+    assert caller is not None
+    assert caller.headers == (("Accept", "*/*"),)
+    assert project in caller.facts
 
 
 def test_a_clients_secret_goes_no_further_in_the_query():

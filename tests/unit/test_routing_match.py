@@ -28,7 +28,12 @@ def request(**changes: Any) -> Facts:
         "thinking": {"type": "adaptive"},
         "stream": True,
     } | changes
-    headers = {"x-team": "Blue", "x-claude-code-session-id": "s-1"}
+    headers = {
+        "x-team": "Blue",
+        "x-claude-code-session-id": "s-1",
+        "x-claude-code-request-class": "compaction",
+        "x-signalbox-project": "/home/j%C3%B6rg/Shop",
+    }
     body = Body.parse(json.dumps(fields).encode())
     return Facts(path="/v1/messages", port=8082, headers=headers, body=body, client="laptop")
 
@@ -44,6 +49,8 @@ HOLD = [
     Match(client=globs("lap*")),
     Match(header=(("x-team", globs("blue")), ("x-claude-code-session-id", globs("*")))),
     Match(agent="main"),
+    Match(request_class=("auxiliary", "compaction")),
+    Match(project=globs("/srv/*", "*/jörg/shop")),
     Match(thinking=True),
     Match(images=False),
     Match(stream=True),
@@ -66,6 +73,8 @@ FAIL = [
     (Match(header=(("x-team", globs("red")),)), 'header x-team "Blue" is not red'),
     (Match(header=(("x-team", globs("*")), ("x-absent", globs("*")))), "header x-absent none is not *"),
     (Match(agent="subagent"), "agent main is not subagent"),
+    (Match(request_class=("main", "subagent")), "class compaction is not main or subagent"),
+    (Match(project=globs("*/shop/*")), 'project "/home/jörg/Shop" is not */shop/*'),
     (Match(thinking=False), "thinking is not false"),
     (Match(images=True), "images is not true"),
     (Match(stream=False), "stream is not false"),
@@ -116,6 +125,8 @@ def test_what_the_request_lacks_matches_no_glob():
     assert why(Match(model=globs("*")), bare) == "model none is not *"
     assert why(Match(client=globs("*")), bare) == "client none is not *"
     assert why(Match(tier=("opus",)), bare) == "tier none is not opus"
+    assert why(Match(request_class=("main",)), bare) == "class none is not main"
+    assert why(Match(project=globs("*")), bare) == "project none is not *"
 
 
 def test_dear_facts_are_not_asked_for_where_a_cheap_condition_fails():

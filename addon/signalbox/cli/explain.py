@@ -109,7 +109,8 @@ def explain_command(
         header = {AGENT_HEADER: "explained", **header}
     body = example_body(model or "", stream=stream, thinking=thinking)
     facts = Facts(path=path, port=port, headers=header, body=body, client=client)
-    incoming = Incoming(path=path, headers=tuple(header.items()), wire=body.raw, body=body)
+    caller = Caller.of(tuple(header.items()), {}, client)
+    incoming = Incoming(path=path, headers=caller.headers, wire=body.raw, body=body)
     explanation = explained(rules, facts, incoming, KnownHere(rules, state))
     if as_json:
         click.echo(json.dumps(explanation.as_dict(), indent=2, ensure_ascii=False))

@@ -261,6 +261,8 @@ def _by_headers(
 _IMPLIES: dict[str, Callable[[Any, Any], bool]] = {
     "path": _by_globs,
     "client": _by_globs,
+    "project": _by_globs,
+    "request_class": lambda asked, given: set(given) <= set(asked),
     "tools": _by_globs,
     "header": _by_headers,
     "port": lambda asked, given: set(given) <= set(asked),

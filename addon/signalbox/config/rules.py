@@ -52,6 +52,7 @@ type Auth = Literal["key", "client", "claude-login", "none"]
 type KeyHeader = Literal["x-api-key", "authorization", "api-key"]
 type CountTokens = Literal["forward", "estimate", "reject"]
 type Level = Literal["debug", "info", "warn", "error", "silent"]
+type RequestClass = Literal["main", "subagent", "workflow", "compaction", "auxiliary"]
 type Tier = Literal["opus", "sonnet", "haiku", "fable"]
 type DialectName = Literal[
     "openai", "azure", "openrouter", "gemini", "kimi", "glm", "minimax", "deepseek", "mistral", "ollama",
@@ -248,6 +249,10 @@ class Match(msgspec.Struct, frozen=True):
     client: Annotated[Globs, "Globs on the client's name."] = ()
     header: Annotated[tuple[tuple[LowerHeaderName, Globs], ...], "Globs on headers, by name."] = ()
     agent: Annotated[Literal["main", "subagent"] | None, "Which agent sent the request."] = None
+    request_class: Annotated[
+        OneOrList[RequestClass], "What the request is for, as Claude Code says if it sends hint headers."
+    ] = msgspec.field(default=(), name="class")
+    project: Annotated[Globs, "Globs on the folder that signalbox claude was started in."] = ()
     thinking: Annotated[Flag | None, "Whether the request asks for thinking."] = None
     images: Annotated[Flag | None, "Whether the request contains images."] = None
     stream: Annotated[Flag | None, "Whether the request asks for a stream."] = None

@@ -197,7 +197,7 @@ def explained_request(
 ) -> Explanation:
     """`port` is the listener's where the request does not tell. Raises BodyError."""
     body = Body.parse(request.body)
-    caller = Caller(request.headers, request.client)
+    caller = Caller.of(request.headers, {}, request.client)
     facts = Facts(
         path=request.path.partition("?")[0],
         port=request.port or port,
@@ -207,7 +207,7 @@ def explained_request(
         received=request.received,
         has_login=caller.has_login or not rules.clients,
     )
-    return explained(rules, facts, Incoming(request.path, request.headers, body.raw, body), known, issuer)
+    return explained(rules, facts, Incoming(request.path, caller.headers, body.raw, body), known, issuer)
 
 
 def paragraph(request: RecordedRequest, explanation: Explanation, recorded: str = "") -> Iterator[Line]:

@@ -34,7 +34,7 @@ def kept_request(exchange: Exchange, secrets: list[str]) -> dict[str, Any] | Non
     if body is None or exchange.facts is None:
         return None
     hides, whole = exchange.rules.inspect.secrets == "mask", body.raw
-    headers = exchange.caller.headers
+    headers = exchange.caller.facts
     if hides:
         headers = tuple((name, masked_value(v) if is_secret(name, v) else v) for name, v in headers)
     return {

@@ -23,7 +23,7 @@ from signalbox.record import console
 from signalbox.record.console import request_line
 from signalbox.routing import local_pages
 from signalbox.routing.browsers import is_loopback
-from signalbox.routing.credentials import Caller, Headers, identify, less_clients
+from signalbox.routing.credentials import Caller, Headers, identify
 from signalbox.routing.local_pages import PageRefusal
 from signalbox.routing.work import LoopTurns, Work, in_place, in_thread
 
@@ -183,7 +183,7 @@ class Hooks:
         caller = identify(headers, rules.clients)
         kind = classify.kind(flow, rules)
         if caller is None and (kind == "own" or not classify.is_api(flow)):  # which ask for no secret
-            caller = Caller(less_clients(headers, rules.clients))
+            caller = Caller.of(headers, rules.clients)
         exchange = self._begin(flow, rules, kind, caller or Caller(()), headers)
         if not self.app.admits(
             flow.client_conn.peername[0]
@@ -204,13 +204,13 @@ class Hooks:
 
     def _receive_replay(self, flow: http.HTTPFlow, replay: Replay) -> None:
         headers = tuple(flow.request.headers.items(multi=True))
-        caller = Caller(headers, replay.client)
+        caller = Caller.of(headers, {}, replay.client)
         self._begin(flow, replay.rules, classify.kind(flow, replay.rules), caller, headers)
 
     def _begin(
         self, flow: http.HTTPFlow, rules: Rules, kind: RequestKind, caller: Caller, headers: Headers
     ) -> Exchange:
-        """`headers` are those that came; `caller` has them without clients' secrets."""
+        """`headers` are those that came; `caller` has them without what is for this router alone."""
         exchange = Exchange(
             rules,
             kind,

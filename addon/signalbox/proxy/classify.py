@@ -14,7 +14,7 @@ from signalbox.inspect.annotations import METADATA, noted
 from signalbox.proxy import local_responses
 from signalbox.proxy.headers import hide, to_headers
 from signalbox.routing import browsers, local_pages
-from signalbox.routing.credentials import Headers, is_masked, less_clients, path_less_clients
+from signalbox.routing.credentials import Headers, forwardable, is_masked, path_less_clients
 from signalbox.routing.local_pages import LocalPage
 
 ROUTED: dict[str, RequestKind] = {MESSAGES: "messages", COUNT_TOKENS: "count_tokens"}
@@ -149,15 +149,16 @@ def request_has_body(flow: http.HTTPFlow) -> bool:
 
 
 def mask(flow: http.HTTPFlow, exchange: Exchange, headers: Headers) -> None:
-    """Take the caller's secrets out of what is shown and saved, and a client's secret out altogether."""
+    """Take the caller's secrets out of what is shown and saved, and what is for this router alone out of the
+    request."""
     _keep(flow.request, headers, exchange.caller.headers, exchange.rules)
     hide(flow, exchange)
 
 
 def let_pass(request: http.Request, rules: Rules) -> None:
-    """A request that is not routed goes on as it came, less the secrets of clients of this router."""
+    """A request that is not routed goes on as it came, less what is for this router alone."""
     headers = tuple(request.headers.items(multi=True))
-    _keep(request, headers, less_clients(headers, rules.clients), rules)
+    _keep(request, headers, forwardable(headers, rules.clients), rules)
 
 
 def _keep(request: http.Request, came: Headers, kept: Headers, rules: Rules) -> None:

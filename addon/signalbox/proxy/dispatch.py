@@ -239,7 +239,7 @@ def route(flow: http.HTTPFlow, exchange: Exchange, services: Services, *, is_lon
     facts = Facts(
         path=flow.request.path.partition("?")[0],
         port=flow.client_conn.sockname[1],
-        headers=to_headers(caller.headers),
+        headers=to_headers(caller.facts),
         body=body,
         client=caller.client,
         received=exchange.ts,

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 
 from signalbox.config.rules import Provider
+from signalbox.routing.facts import PROJECT_HEADER
 
 type Headers = tuple[tuple[str, str], ...]
 
@@ -59,12 +60,25 @@ _MASKED = re.compile(r"(?:(?:bearer|basic) )?(?:\*\*\*|.{5}\.\.\..{5})", re.IGNO
 class Caller(msgspec.Struct, frozen=True):
     """Who sent a request.
 
-    `headers` are the caller's, in order, without the secrets of configured clients. `has_login` says whether
-    they hold credentials of the caller's own.
+    `headers` are the caller's, in order, without what is for this router alone: the secrets of configured
+    clients, and the project. `has_login` says whether they hold credentials of the caller's own.
     """
 
     headers: Headers
     client: str | None = None
+    project: Headers = ()
+    """The header `x-signalbox-project`, if the caller sent it."""
+
+    @classmethod
+    def of(cls, headers: Headers, clients: Mapping[str, str], client: str | None = None) -> "Caller":
+        """The one who sent these headers, and who is known to be this client."""
+        project = tuple(header for header in headers if header[0].lower() == PROJECT_HEADER)
+        return cls(forwardable(headers, clients), client, project)
+
+    @property
+    def facts(self) -> Headers:
+        """The headers that rules may ask about."""
+        return self.headers + self.project
 
     @property
     def has_login(self) -> bool:
@@ -132,16 +146,16 @@ def identify(headers: Headers, clients: Mapping[str, str]) -> Caller | None:
     """The caller; None if clients are configured and the request has none of their secrets."""
     proofs = (_client(bare(v), clients) for name, v in headers if name.lower() in (*LOGIN, CLIENT_HEADER))
     client = next((name for name in list(proofs) if name is not None), None)
-    return None if clients and client is None else Caller(less_clients(headers, clients), client)
+    return None if clients and client is None else Caller.of(headers, clients, client)
 
 
-def less_clients(headers: Headers, clients: Mapping[str, str]) -> Headers:
-    """The headers without those that hold a client's secret, whatever their names: such a secret is never
-    sent on."""
+def forwardable(headers: Headers, clients: Mapping[str, str]) -> Headers:
+    """The headers without those for this router alone, which are never sent on: those that hold a client's
+    secret, whatever their names, and the project's."""
     return tuple(
         (name, value)
         for name, value in headers
-        if name.lower() != CLIENT_HEADER and not _tells_client(value, clients)
+        if name.lower() not in (CLIENT_HEADER, PROJECT_HEADER) and not _tells_client(value, clients)
     )
 
 

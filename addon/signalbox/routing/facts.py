@@ -133,7 +133,8 @@ class Facts:
 
     @property
     def request_class(self) -> str | None:
-        """`main`, `subagent`, `workflow`, `compaction` or `auxiliary`, as Claude Code sends it."""
+        """A `config.rules.RequestClass`, or another word, as Claude Code sends it with
+        `CLAUDE_CODE_GATEWAY_HINT_HEADERS=1`."""
         return self.headers.get(REQUEST_CLASS_HEADER) or None
 
     @cached_property

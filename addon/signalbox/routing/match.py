@@ -35,6 +35,8 @@ def conditions(match: Match) -> list[str]:
         "client": _globs(match.client),
         **{f"header {name}": _globs(globs) for name, globs in match.header},
         "agent": match.agent or "",
+        "class": _or(match.request_class),
+        "project": _globs(match.project),
         **{
             name: str(wanted).lower()
             for name in ("thinking", "images", "stream")
@@ -77,6 +79,10 @@ def _of_the_request(match: Match, facts: Facts) -> Iterator[str]:
             yield f"header {name} {_quoted(facts.headers.get(name))} is not {_globs(globs)}"
     if match.agent and facts.agent != match.agent:
         yield f"agent {facts.agent} is not {match.agent}"
+    if match.request_class and facts.request_class not in match.request_class:
+        yield f"class {facts.request_class or 'none'} is not {_or(match.request_class)}"
+    if match.project and not _any(match.project, facts.project):
+        yield f"project {_quoted(facts.project)} is not {_globs(match.project)}"
 
 
 def _of_the_quota(match: Match, quota: QuotaUsage) -> Iterator[str]:
