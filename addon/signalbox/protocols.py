@@ -78,13 +78,14 @@ PROVIDER_APIS: Mapping[Api, ProviderApi] = {
 }
 
 
-def api_of(provider: Provider) -> ProviderApi:
-    return PROVIDER_APIS[provider.api]
+def api_of(candidate: Candidate) -> ProviderApi:
+    """The protocol in which a target is asked."""
+    return PROVIDER_APIS[candidate.api]
 
 
 def translation_refusal(candidate: Candidate, facts: Facts) -> tuple[str, str] | None:
     """A `routing.plan.RefusalCheck`: whether the target's protocol cannot express the request."""
     if facts.body is None:
         return None
-    why = api_of(candidate.provider).untranslatable(facts.body)
+    why = api_of(candidate).untranslatable(facts.body)
     return (UNTRANSLATABLE, why) if why else None

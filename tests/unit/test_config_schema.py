@@ -55,8 +55,29 @@ def rule_of(keys: str) -> Rule:
 )  # fmt: skip
 def test_defaults_of_a_provider(keys, auth, key_header, beta, count_tokens, unavailable):
     found = provider_of(keys)
-    assert (found.auth, found.key_header, found.beta) == (auth, key_header, beta)
-    assert (found.count_tokens, found.unavailable) == (count_tokens, unavailable)
+    api = found.api_for("any")
+    assert (found.auth, found.key_header_for(api), found.beta) == (auth, key_header, beta)
+    assert (found.count_tokens_for(api), found.unavailable) == (count_tokens, unavailable)
+
+
+def test_the_api_may_depend_on_the_model_sent_and_the_first_match_wins():
+    found = provider_of(", key: k, api: {'Claude-*': anthropic, 'gpt-*': openai}")
+    apis = {model: found.api_for(model) for model in ("claude-opus-4-5", "gpt-5.6-sol", "other", None)}
+    assert apis == {
+        "claude-opus-4-5": "anthropic",
+        "gpt-5.6-sol": "openai",
+        "other": "anthropic",
+        None: "anthropic",
+    }
+    assert (found.apis, found.list_api) == (("anthropic", "openai"), "openai")
+
+
+def test_defaults_of_key_header_and_count_tokens_follow_the_api_of_the_model():
+    found = provider_of(", key: k, api: {'claude-*': anthropic, '*': openai}")
+    assert [found.key_header_for(api) for api in found.apis] == ["x-api-key", "authorization"]
+    assert [found.count_tokens_for(api) for api in found.apis] == ["forward", "estimate"]
+    given = provider_of(", key: k, key_header: api-key, count_tokens: reject, api: {'*': openai}")
+    assert (given.key_header_for("openai"), given.count_tokens_for("openai")) == ("api-key", "reject")
 
 
 def test_first_available_key_is_the_key():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from signalbox.anthropic.json_edit import Body
-from signalbox.config.fields import Secret, Url
+from signalbox.config.fields import Secret, Url, parse_glob
 from signalbox.config.rules import Provider, Target
 from signalbox.protocols import api_of
 from signalbox.routing.facts import Facts
@@ -29,8 +29,9 @@ def prepare_body(api: str, body: Body, url: Url | None = None, path: str | None 
     header = "x-api-key" if api == "anthropic" else "authorization"
     keys = (Secret(f"key-of-{api}"),)
     provider = Provider(name=api, url=url, api=api, auth="key", key_header=header, keys=keys, path=path)
-    return api_of(provider).prepare(
-        Candidate(provider, Target(api), f"model-of-{api}"),
+    candidate = Candidate(provider, Target(api), f"model-of-{api}")
+    return api_of(candidate).prepare(
+        candidate,
         Facts(path="/v1/messages", port=1, headers={}, body=body),
         Incoming("/v1/messages?beta=true", (("Host", "127.0.0.1"), LOGIN), body.raw, body),
         key=provider.key,
@@ -60,6 +61,31 @@ def test_each_is_asked_in_the_protocol_it_speaks_at_its_own_url_with_its_own_key
     assert (body["model"], body["messages"][0]["content"]) == (f"model-of-{api}", content)
     assert int(headers["content-length"]) == len(outgoing.body)
     assert headers["accept-encoding"] == "identity"
+
+
+def test_a_provider_of_two_protocols_is_asked_in_that_of_the_model_sent():
+    globs = ((parse_glob("claude-*"), "anthropic"), (parse_glob("*"), "openai"))
+    provider = Provider(
+        name="both", url=Url("https", "both.example", 443), api=globs, keys=(Secret("key-of-both"),)
+    )
+    body = Body.parse(json.dumps({"model": "x", "max_tokens": 9, "messages": QUESTION}).encode())
+    asked = {}
+    for model in ("claude-opus-4-5", "gpt-5.6-sol"):
+        candidate = Candidate(provider, Target("both"), model)
+        outgoing = api_of(candidate).prepare(
+            candidate,
+            Facts(path="/v1/messages", port=1, headers={}, body=body),
+            Incoming("/v1/messages", (), body.raw, body),
+            key=provider.key,
+            constraints=ProviderConstraints(lambda _: None),
+            is_only_candidate=False,
+            seed="seed",
+        )
+        asked[outgoing.path] = [header for header in outgoing.headers if "key-of-both" in header[1]]
+    assert asked == {
+        "/v1/messages": [("x-api-key", "key-of-both")],
+        "/chat/completions": [("authorization", "Bearer key-of-both")],
+    }
 
 
 def test_what_has_no_words_in_a_protocol_is_refused_by_that_alone():

@@ -54,7 +54,7 @@ def test_another_provider_gets_nothing_that_tells_who_the_caller_is():
 )
 def test_the_providers_key_goes_in_the_header_it_wants(key_header, expected):
     provider = Provider(name="p", url=URL, auth="key", keys=(Secret(KEY),), key_header=key_header)
-    assert with_key([], provider, KEY) == [(key_header, expected)]
+    assert with_key([], provider, KEY, "anthropic") == [(key_header, expected)]
 
 
 def test_what_a_request_is_sent_with_is_known_by_its_names():
@@ -259,7 +259,7 @@ header_names = st.sampled_from(
 
 @given(st.lists(st.tuples(header_names, st.sampled_from(["plain", LOGIN, "sk-ant-api-fake", "a=sk-ant-x"]))))
 def test_no_anthropic_credential_survives_the_choice_of_headers(headers):
-    assert leak(THIRD, "/", with_key(forwarded(tuple(headers), THIRD), THIRD, KEY)) is None
+    assert leak(THIRD, "/", with_key(forwarded(tuple(headers), THIRD), THIRD, KEY, "anthropic")) is None
 
 
 # secrets as they are shown

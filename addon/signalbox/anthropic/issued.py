@@ -24,8 +24,8 @@ MARK = b'thinking"'
 """Occurs in every thinking block and every redacted one."""
 
 MADE_HERE = "signalbox"
-"""The first part of signatures made here, for thinking of providers that sign none; a dot and the provider
-follow (translation.md, 4)."""
+"""The first part of signatures made here, and of the data of redacted thinking; a dot and the provider follow
+(translation.md, 4)."""
 
 _REDACTED = "redacted_thinking"
 THINKING = ("thinking", _REDACTED)
@@ -87,7 +87,7 @@ def kept_by(provider: str, issuer: Issuer, *, is_anthropic: bool) -> ThinkingFil
     """
 
     def keeps(block: ThinkingBlock) -> bool:
-        known = issuer(block) or named_issuer(block.signature or "")
+        known = issuer(block) or named_issuer(block.signature or block.data or "")
         return is_anthropic and block.signed if known is None else known == provider
 
     return keeps

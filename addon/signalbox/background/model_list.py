@@ -20,7 +20,7 @@ from signalbox.anthropic.errors import refused_key
 from signalbox.anthropic.models import ModelEntry, ModelListPage
 from signalbox.config import files
 from signalbox.config.rules import Provider, Rules
-from signalbox.protocols import api_of
+from signalbox.protocols import PROVIDER_APIS
 from signalbox.routing.credentials import (
     HOP_BY_HOP,
     Caller,
@@ -145,7 +145,7 @@ class _Asking:
                 found.setdefault(entry["id"], entry)
             last = page.last
             is_news = before < len(found) < models.MOST
-            if last is None or not is_news or not api_of(self._provider).models_paged:
+            if last is None or not is_news or not PROVIDER_APIS[self._provider.list_api].models_paged:
                 return list(found.values())
 
     async def _get(self, after: str | None) -> ListResponse:
@@ -176,7 +176,7 @@ class _Asking:
 
 def _path(provider: Provider, query: str, after: str | None) -> str:
     """`{url}/v1/models` for Anthropic's protocol, `{url}/models` for OpenAI's."""
-    protocol = api_of(provider)
+    protocol = PROVIDER_APIS[provider.list_api]
     asked: dict[str, str] = {}
     if protocol.models_paged:
         asked = {"limit": str(PER_PAGE)} | ({"after_id": after} if after else {})
@@ -192,10 +192,10 @@ def _headers(provider: Provider, credential: Caller | str | None) -> httpx.Heade
         sent = [(name, value) for name, value in sent if name.lower() not in _OF_THE_CALLERS_CONNECTION]
     else:
         own = [("accept", "application/json"), ("user-agent", f"signalbox/{__version__}")]
-        own += api_of(provider).models_headers
+        own += PROVIDER_APIS[provider.list_api].models_headers
         if provider.auth == "claude-login":
             own.append((BETA, betas.OAUTH))
-        sent = with_key(own, provider, credential)
+        sent = with_key(own, provider, credential, provider.list_api)
     headers = httpx.Headers(encoded(sent))
     for name, value in provider.headers.items():
         headers.pop(name, None)

@@ -97,7 +97,7 @@ def _unserved(rules: Rules) -> Iterator[Finding]:
 def _is_unserved(target: Target, provider: Provider, model: str) -> bool:
     is_maker = dialect_of(None, provider.url.host, provider.url.port).name in MAKERS
     renamed = target.model is not None or any(glob.matches(model) for glob, _ in provider.rename)
-    return provider.api == "openai" and is_maker and not renamed
+    return provider.api_for(model) == "openai" and is_maker and not renamed
 
 
 def _logged_out(rules: Rules) -> Iterator[str]:

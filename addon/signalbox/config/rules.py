@@ -59,6 +59,8 @@ type DialectName = Literal[
     "vllm", "lmstudio", "composer", "generic",
 ]  # fmt: skip
 type Globs = OneOrMore[GlobText]
+type ApiByModel = tuple[tuple[Glob, Api], ...]
+"""The API for each model as sent; the first glob that matches wins."""
 
 TIERS: tuple[Tier, ...] = get_args(Tier.__value__)
 """In the order in which names are searched for them."""
@@ -166,10 +168,11 @@ class Provider(msgspec.Struct, frozen=True):
 
     name: str
     url: Url
-    api: Api = "anthropic"
+    api: Api | ApiByModel = "anthropic"
     auth: Auth = "none"
     keys: tuple[Secret, ...] = ()
-    key_header: KeyHeader = "x-api-key"
+    key_header: KeyHeader | None = None
+    """None: that of the API in which a model is asked; see `key_header_for`."""
     login: Path = Path("~/.claude")
     headers: Mapping[str, str] = {}
     path: str | None = None
@@ -177,7 +180,8 @@ class Provider(msgspec.Struct, frozen=True):
     body: BodyEdit = BodyEdit()
     rename: tuple[tuple[Glob, str], ...] = ()
     beta: Literal["forward", "learn", "drop"] | tuple[str, ...] = "learn"
-    count_tokens: CountTokens = "forward"
+    count_tokens: CountTokens | None = None
+    """None: by the API in which a model is asked; see `count_tokens_for`."""
     thinking: Literal["own", "keep", "strip"] = "own"
     models: Literal["list"] | tuple[str, ...] | None = None
     long_context: tuple[Glob, ...] = ()
@@ -194,6 +198,31 @@ class Provider(msgspec.Struct, frozen=True):
     @property
     def shown(self) -> str:
         return display_name(self.name)
+
+    def api_for(self, model: str | None) -> Api:
+        """The API in which a model, named as sent, is asked. A model that no glob matches is asked in the
+        Messages API."""
+        if isinstance(self.api, str):
+            return self.api
+        return next((api for glob, api in self.api if glob.matches(model or "")), "anthropic")
+
+    @property
+    def list_api(self) -> Api:
+        """The API whose model list it has: the last one, where it depends on the model."""
+        return self.apis[-1]
+
+    @property
+    def apis(self) -> tuple[Api, ...]:
+        """Every API that it is asked in."""
+        return (self.api,) if isinstance(self.api, str) else tuple(api for _, api in self.api)
+
+    def key_header_for(self, api: Api) -> KeyHeader:
+        """The header that carries the key of a request in this API."""
+        return self.key_header or ("x-api-key" if api == "anthropic" else "authorization")
+
+    def count_tokens_for(self, api: Api) -> CountTokens:
+        """Who counts the tokens of a request in this API."""
+        return self.count_tokens or ("forward" if api == "anthropic" else "estimate")
 
     @property
     def is_anthropic(self) -> bool:

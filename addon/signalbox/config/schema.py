@@ -144,7 +144,9 @@ class ProviderSpec(msgspec.Struct, frozen=True):
         "Base URL; its path is kept as prefix. For api: openai, /chat/completions is appended.",
     ]
     api: Annotated[
-        rules.Api | None, "anthropic (Messages) or openai (Chat Completions). Default anthropic."
+        rules.Api | tuple[tuple[GlobText, rules.Api], ...] | None,
+        "anthropic (Messages) or openai (Chat Completions), or by glob on the model sent; the first match "
+        "wins. Default anthropic.",
     ] = None
     key: Annotated[
         KeySpec | None, "The provider's key, often ${NAME}, or {file: PATH} or {command: [...]}."
@@ -210,19 +212,15 @@ class ProviderSpec(msgspec.Struct, frozen=True):
             raise ConflictError(f"auth: {self.auth} uses no key: remove the key", "auth")
         if self.auth == "key" and not own:
             raise ConflictError("auth: key needs a key", "auth")
-        if self.api == "openai":
-            self._check_chat()
+        self._check_api()
         if self.path is None:
             self._check_url()
 
     def in_force(self, name: str, folder: Path, fetch: Fetch) -> rules.Provider:
         written = self.keys if self.keys is not None else () if self.key is None else (self.key,)
         keys = tuple(_secret(key, fetch) for key in written)
-        api = self.api or "anthropic"
         auth = self.auth or ("key" if keys else "none")
         defaults = {
-            "key_header": "authorization" if api == "openai" else "x-api-key",
-            "count_tokens": "estimate" if api == "openai" else "forward",
             "beta": "forward" if auth in ("client", "claude-login") else "learn",
         }
         settings = defaults | {key: value for key, value in given(self).items() if key not in ("key", "keys")}
@@ -234,7 +232,6 @@ class ProviderSpec(msgspec.Struct, frozen=True):
             **settings
             | {
                 "name": name,
-                "api": api,
                 "auth": auth,
                 "keys": keys,
                 "login": folder / (self.login or fields.parse_location("~/.claude")),
@@ -242,14 +239,25 @@ class ProviderSpec(msgspec.Struct, frozen=True):
             }
         )
 
-    def _check_chat(self) -> None:
-        if self.auth in ("client", "claude-login"):
-            raise ConflictError(f"auth: {self.auth} is Anthropic's: api: openai takes a key or none", "auth")
-        if self.count_tokens == "forward":
-            raise ConflictError("api: openai cannot count tokens: write estimate or reject", "count_tokens")
+    def _apis(self) -> tuple[rules.Api, ...]:
+        """Every API that it is asked in."""
+        if isinstance(self.api, tuple):
+            return tuple(api for _, api in self.api)
+        return (self.api or "anthropic",)
+
+    def _check_api(self) -> None:
+        if self.api == ():
+            raise ConflictError("api by model names no model", "api")
+        for api in (api for api in self._apis() if api != "anthropic"):
+            if self.auth in ("client", "claude-login"):
+                message = f"auth: {self.auth} is Anthropic's: api: {api} takes a key or none"
+                raise ConflictError(message, "auth")
+            if self.count_tokens == "forward":
+                message = f"api: {api} cannot count tokens: write estimate or reject"
+                raise ConflictError(message, "count_tokens")
 
     def _check_url(self) -> None:
-        if self.api == "openai":
+        if "anthropic" not in self._apis():
             endings: tuple[str, ...] = ("/chat/completions",)
         elif self.url.path.endswith("/chat/completions"):
             raise ConflictError("this URL is for api: openai, with /chat/completions left off", "url")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from signalbox.anthropic.api import COUNT_TOKENS, TOKEN_FIELDS, Usage
 from signalbox.anthropic.issued import Issuer
 from signalbox.anthropic.json_edit import Body
-from signalbox.config.rules import Failover, Provider, Rules
+from signalbox.config.rules import Failover, Rules
 from signalbox.protocols import api_of, translation_refusal
 from signalbox.record.console import count, skip_line
 from signalbox.record.prices import PriceTable
@@ -81,7 +81,7 @@ class Explanation:
     def outgoing(self, candidate: Candidate) -> Outgoing:
         """What this target would be sent. Raises UntranslatableError."""
         provider = candidate.provider
-        return api_of(provider).prepare(
+        return api_of(candidate).prepare(
             candidate,
             self.facts,
             self.incoming,
@@ -155,12 +155,12 @@ class Explanation:
             return
         to = f"{provider.url.scheme}://{provider.url.authority}{outgoing.shown_path}"
         yield f"{number}. {provider.name}: POST {to}", "green"
-        if self.facts.path == COUNT_TOKENS and provider.count_tokens != "forward":
-            yield f"   not sent, count_tokens: {provider.count_tokens}", ""
-        if spelling := api_of(provider).spelling(provider):
+        if self.facts.path == COUNT_TOKENS and candidate.count_tokens != "forward":
+            yield f"   not sent, count_tokens: {candidate.count_tokens}", ""
+        if spelling := api_of(candidate).spelling(provider):
             yield f"   {spelling}", ""
         yield f"   model: {outgoing.model}", ""
-        yield f"   key: {_credential(provider)}", ""
+        yield f"   key: {_credential(candidate)}", ""
         yield f"   thinking: {THINKING[provider.thinking]}", ""
         for change in outgoing.changes or ("nothing",):
             yield f"   changed: {change}", ""
@@ -173,7 +173,8 @@ def _moves_on(failover: Failover) -> str:
     return (" ".join(sorted(failover.on)) or "nothing") + first
 
 
-def _credential(provider: Provider) -> str:
+def _credential(candidate: Candidate) -> str:
+    provider = candidate.provider
     match provider.auth:
         case "client":
             return "caller's own"
@@ -181,7 +182,7 @@ def _credential(provider: Provider) -> str:
             return f"login in {provider.login}"
         case "none":
             return "none"
-    return f"{masked_secret(provider.key or '')} ({provider.key_header})"
+    return f"{masked_secret(provider.key or '')} ({provider.key_header_for(candidate.api)})"
 
 
 def explained(

@@ -144,5 +144,5 @@ def _headers(
     ]
     if (header := dialect(provider).session_header) and session:
         headers.append((header, session))
-    headers, notes = with_configured_headers(with_key(headers, provider, key), candidate)
+    headers, notes = with_configured_headers(with_key(headers, provider, key, candidate.api), candidate)
     return headers, notes if key is None else [KEY_SWAPPED, *notes]

@@ -151,7 +151,7 @@ class Dispatch:
         if candidate.provider.auth == "claude-login":
             key = self._services.meters.token(candidate.provider)
         constraints, seed = self._repair.constraints(candidate), token_hex(8)
-        outgoing: Outgoing = yield lambda: api_of(candidate.provider).prepare(
+        outgoing: Outgoing = yield lambda: api_of(candidate).prepare(
             candidate,
             self._facts,
             self._incoming,
@@ -161,7 +161,7 @@ class Dispatch:
             seed=seed,
         )
         attempt.outgoing = outgoing
-        if self._is_long and (outgoing.estimates or candidate.provider.count_tokens == "estimate"):
+        if self._is_long and (outgoing.estimates or candidate.count_tokens == "estimate"):
             yield lambda: self._facts.measured
         return attempt
 
@@ -319,17 +319,17 @@ def _begin(
     assert chosen.rule is not None
     is_thread = facts.continues is not None
     candidates, chain = chosen.candidates, chosen.chain
-    exchange.provider = provider = candidates[0].provider
+    exchange.provider = candidates[0].provider
     is_warmup = incoming.body.get("max_tokens", int) == 0
     if exchange.kind == "count_tokens":
-        if is_thread and not counts_all(provider):
+        if is_thread and not counts_all(candidates[0]):
             flow.response = local_responses.error(400, ELSEWHERE, exchange)
             return
-        if provider.count_tokens != "forward":
+        if candidates[0].count_tokens != "forward":
             flow.response = yield from _counted_here(candidates[0], facts, exchange)
             return
         candidates = chain = candidates[:1]
-    elif is_warmup and not api_of(provider).fills_cache:  # it would cost a prompt
+    elif is_warmup and not api_of(candidates[0]).fills_cache:  # it would cost a prompt
         tokens: int = yield partial(facts.tokens_at, candidates[0].model)
         said, kind = warmed_up(facts.asked or "", tokens, seed=token_hex(8), stream=facts.stream)
         flow.response = local_responses.answer(200, said, {"content-type": kind})
@@ -366,7 +366,7 @@ def _begin(
 
 
 def _with_cache(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
-    return tuple(one for one in candidates if api_of(one.provider).fills_cache)
+    return tuple(one for one in candidates if api_of(one).fills_cache)
 
 
 def _none_available(chosen: Plan, exchange: Exchange) -> http.Response:
@@ -386,7 +386,7 @@ def _none_available(chosen: Plan, exchange: Exchange) -> http.Response:
 
 
 def _counted_here(candidate: Candidate, facts: Facts, exchange: Exchange) -> Work[http.Response]:
-    if candidate.provider.count_tokens == "reject":
+    if candidate.count_tokens == "reject":
         return local_responses.error(501, NO_COUNT.format(candidate.provider.name), exchange)
     tokens: int = yield partial(facts.tokens_at, candidate.model)
     return local_responses.answer(200, b'{"input_tokens":%d}' % tokens)

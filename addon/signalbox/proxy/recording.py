@@ -48,7 +48,8 @@ def remember(exchange: Exchange, sessions: Sessions) -> None:
     answer, facts, provider = exchange.answer, exchange.facts, exchange.provider
     if exchange.kind != "messages" or answer is None or facts is None or provider is None:
         return
-    wanted = facts.is_measured() or not provider.is_anthropic or provider.count_tokens == "estimate"
+    counts = provider.count_tokens_for(provider.api_for(exchange.model))
+    wanted = facts.is_measured() or not provider.is_anthropic or counts == "estimate"
     if wanted and facts.conversation and answer.began and answer.error is None:
         sessions.record_usage(facts.conversation, exchange.model, facts.measured, answer.usage.total_input)
 
@@ -116,7 +117,7 @@ def cacheable(exchange: Exchange, prices: PriceTable) -> Cacheable | None:
         key,
         asked=facts.body.readable,
         sent=outgoing.body if outgoing is not None else None,
-        protocol="messages" if provider.api == "anthropic" else "other",
+        protocol="messages" if provider.api_for(exchange.model) == "anthropic" else "other",
         price=partial(prices.cost, provider, exchange.model or "", at=exchange.ts),
     )
 

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from signalbox.config.rules import Provider
+from signalbox.config.rules import Api, Provider
 from signalbox.routing.facts import PROJECT_HEADER
 
 type Headers = tuple[tuple[str, str], ...]
@@ -194,13 +194,15 @@ def forwarded_query(query: str, provider: Provider) -> str:
     return "&".join(part for part in query.split("&") if not _is_secret_parameter(part))
 
 
-def with_key(headers: list[tuple[str, str]], provider: Provider, key: str | None) -> list[tuple[str, str]]:
-    """The headers with the provider's own key, or the token of its login, if it has one."""
+def with_key(
+    headers: list[tuple[str, str]], provider: Provider, key: str | None, api: Api
+) -> list[tuple[str, str]]:
+    """The headers of a request in this API with the provider's own key, or the token of its login, if it has
+    one."""
     if key is None:
         return headers
-    if provider.auth == "claude-login" or provider.key_header == "authorization":
-        return [*headers, ("authorization", f"Bearer {key}")]
-    return [*headers, (provider.key_header, key)]
+    header = "authorization" if provider.auth == "claude-login" else provider.key_header_for(api)
+    return [*headers, (header, f"Bearer {key}" if header == "authorization" else key)]
 
 
 def secrets_of(headers: Iterable[tuple[str, str]], path: str = "") -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from signalbox.config.rules import Provider, Reject, Rule, Rules, Target
+from signalbox.config.rules import Api, CountTokens, Provider, Reject, Rule, Rules, Target
 from signalbox.routing.facts import (
     ConversationId,
     Facts,
@@ -22,6 +22,16 @@ class Candidate(msgspec.Struct, frozen=True):
     provider: Provider
     target: Target
     model: str | None
+
+    @property
+    def api(self) -> Api:
+        """The API in which this model is asked."""
+        return self.provider.api_for(self.model)
+
+    @property
+    def count_tokens(self) -> CountTokens:
+        """Who counts tokens for this model."""
+        return self.provider.count_tokens_for(self.api)
 
 
 type RefusalCheck = Callable[[Candidate, Facts], tuple[str, str] | None]

@@ -169,7 +169,7 @@ def _headers(
     if kept != sent:
         notes = [f"beta {value} dropped" for value in sent if value not in kept]
         headers = with_header(headers, BETA, ",".join(kept)) if kept else without_headers(headers, BETA)
-    headers, configured = with_configured_headers(with_key(headers, provider, key), candidate)
+    headers, configured = with_configured_headers(with_key(headers, provider, key, candidate.api), candidate)
     if key is not None:
         notes.append(KEY_SWAPPED)
     return headers, [*notes, *configured, *(f"header {name} dropped" for name in sorted(gone))]

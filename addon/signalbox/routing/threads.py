@@ -9,9 +9,9 @@ from typing import NamedTuple
 import msgspec
 
 from signalbox.anthropic.json_edit import Body, BodyError
-from signalbox.config.rules import Failover, Provider
+from signalbox.config.rules import Failover
 from signalbox.routing.outgoing import Outgoing
-from signalbox.routing.plan import UNTRANSLATABLE, Plan
+from signalbox.routing.plan import UNTRANSLATABLE, Candidate, Plan
 
 ELSEWHERE = (
     "The provider that this request goes to now does not hold the turns before in its thread; send the whole"
@@ -43,7 +43,7 @@ def for_owner(chosen: Plan, owner: Owner | None) -> Plan | None:
         candidate for candidate in chosen.candidates if owner and candidate.provider.name == owner.provider
     )
     asked = next(known, None) if owner else next((c for c in first if c.provider.is_anthropic), None)
-    if asked is None or asked.provider.api != "anthropic":
+    if asked is None or asked.api != "anthropic":
         return None
     rule = msgspec.structs.replace(chosen.rule, failover=_ONCE)
     return msgspec.structs.replace(
@@ -55,9 +55,9 @@ def _is_untranslatable(chosen: Plan) -> bool:
     return any(skip.reason == UNTRANSLATABLE for skip in chosen.skipped)
 
 
-def counts_all(provider: Provider) -> bool:
-    """Whether this provider counts the turns that it stores when it counts tokens."""
-    return provider.count_tokens != "estimate"
+def counts_all(candidate: Candidate) -> bool:
+    """Whether this target counts the turns that its provider stores when it counts tokens."""
+    return candidate.count_tokens != "estimate"
 
 
 def names_thread(outgoing: Outgoing, wire: bytes) -> bool:

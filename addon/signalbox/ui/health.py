@@ -123,7 +123,7 @@ def _provider(provider: Provider, seen: Seen, moment: float, now: datetime) -> d
     reason = _unavailable(provider, None, seen.refused)
     return {
         "url": str(provider.url),
-        "api": provider.api,
+        "api": provider.api if isinstance(provider.api, str) else {g.text: api for g, api in provider.api},
         "available": not reason,
         "reason": reason or None,
         "circuit": seen.health.circuits(moment).get(provider.name, "closed"),
