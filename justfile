@@ -90,7 +90,11 @@ fmt: _env
 schema: _env
     {{bin}}signalbox schema --out {{schema}}
 
-# Update requirements.lock to the newest versions that pyproject.toml allows
+# Make the wheel in dist/, for pipx or uv tool install
+build: _env
+    @{{python}} .ci/environment.py build
+
+# Update requirements.lock and requirements-runtime.lock to the newest versions that pyproject.toml allows
 lock:
     @{{python}} .ci/environment.py lock
 

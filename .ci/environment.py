@@ -1,8 +1,10 @@
 """The virtual environment in .venv, by uv: made and filled where it is missing or no longer as asked.
 
 `python3 .ci/environment.py` takes what requirements.lock pins, and the project itself, editable.
-`python3 .ci/environment.py lock` renews requirements.lock. `python3 .ci/environment.py system` installs the
-programs of Debian that the slow tests use, where it may. Any Python 3 can run this file.
+`python3 .ci/environment.py lock` renews requirements.lock and, with the same versions of what the router
+itself needs, requirements-runtime.lock. `python3 .ci/environment.py build` makes the wheel in dist/.
+`python3 .ci/environment.py system` installs the programs of Debian that the slow tests use, where it may.
+Any Python 3 can run this file.
 """
 
 import hashlib
@@ -16,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 LOCK = ROOT / "requirements.lock"
+RUNTIME_LOCK = ROOT / "requirements-runtime.lock"
 STAMP = VENV / "installed"
 """Holds what .venv was filled from."""
 
@@ -26,7 +29,7 @@ PYTHONS = (
     ("--python", "3.13"),
 )
 # Names, versions and hashes alone: where they come from is the business of who installs.
-LOCKING = ("--generate-hashes", "--universal", "--python-version", "3.12", "--group", "dev", "--upgrade")
+LOCKING = ("--generate-hashes", "--universal", "--python-version", "3.12")
 TERSE = ("--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links")
 
 PROGRAMS = {"chromium": "chromium", "postgresql": "pg_ctl", "haproxy": "haproxy", "prometheus": "promtool"}
@@ -87,7 +90,16 @@ def ensure() -> bool:
 
 
 def lock() -> bool:
-    return uv("pip", "compile", "--quiet", *LOCKING, *TERSE, "pyproject.toml", "-o", str(LOCK))
+    pins = ("pip", "compile", "--quiet", "pyproject.toml", *LOCKING, *TERSE)
+    return uv(*pins, "--group", "dev", "--upgrade", "-o", str(LOCK)) and uv(
+        *pins, "--extra", "postgres", "--constraint", str(LOCK), "-o", str(RUNTIME_LOCK)
+    )
+
+
+def build() -> bool:
+    return uv(
+        "build", "--quiet", "--wheel", "--python", str(VENV), "--out-dir", str(ROOT / "dist"), str(ROOT)
+    )
 
 
 def has(program: str, elsewhere: tuple[Path, ...] = ELSEWHERE) -> bool:
@@ -124,7 +136,7 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr)  # noqa: T201  a person waits
 
 
-TASKS = {"": ensure, "lock": lock, "system": system}
+TASKS = {"": ensure, "lock": lock, "build": build, "system": system}
 
 if __name__ == "__main__":
     sys.exit(0 if TASKS[" ".join(sys.argv[1:])]() else 1)

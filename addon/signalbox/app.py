@@ -18,11 +18,12 @@ from weakref import WeakKeyDictionary
 
 import platformdirs
 
+from signalbox import places
 from signalbox.background.model_list import ListResponse
 from signalbox.background.model_publisher import ModelPublisher
 from signalbox.background.quota_tracker import QuotaTracker
 from signalbox.background.sharing import LimitsSharing
-from signalbox.config.load import PROJECT, RulesError
+from signalbox.config.load import RulesError
 from signalbox.config.rules import Level, Provider, Rules, display_name
 from signalbox.config.watch import Live
 from signalbox.database import shared_url
@@ -236,7 +237,7 @@ class App:
         """Starts with these files, or goes on if they are in force. Problems are logged as errors, which end
         the start of mitmproxy (mitmproxy.md, 3)."""
         files = (
-            Path(rules).expanduser() if rules else PROJECT / "rules.yaml",
+            Path(rules).expanduser() if rules else places.default_rules(),
             Path(state).expanduser() if state else Path(platformdirs.user_state_dir("signalbox")),
         )
         if files != self._files:

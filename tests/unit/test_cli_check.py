@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from signalbox.cli.check import check, check_command
-from signalbox.cli.options import PROJECT_RULES, default_rules
-from tests.support.router_process import free_ports
+from signalbox.cli.options import default_rules
+from tests.support.router_process import ROOT, free_ports
 
 PROVIDERS = "providers:\n  a: {url: https://h}\n"
 
@@ -123,7 +123,7 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path):
 
 def test_without_rules_here_those_of_the_project_are_checked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert default_rules() == PROJECT_RULES
+    assert default_rules() == ROOT / "rules.yaml"
     Path("rules.yaml").write_text("")
     assert default_rules() == Path("rules.yaml")
     assert CliRunner().invoke(check_command).stdout == "rules.yaml: ok, 0 providers, 0 rules\n"

@@ -3,16 +3,15 @@ parts.
 """
 
 import re
-from pathlib import Path
 from typing import Any
 
-import compose_spec
 import pytest
 import yaml
 
 from signalbox.cli.check import check
 from signalbox.config.load import load
 from signalbox.database import shared_url, shown_url
+from tests.support.compose import validate
 from tests.support.router_process import ROOT
 
 FILE = ROOT / "examples" / "compose.yaml"
@@ -27,13 +26,6 @@ ENVIRONMENT = {
     "TEAM_ZAI_KEY": "zai-key-for-tests",
     "LEDGER_URL": "postgresql+psycopg://signalbox:a-password-for-tests@postgres:5432/signalbox",
 }
-
-
-def validate(text: str) -> None:
-    """Raises ValueError where the Compose Specification does not allow it."""
-    options = compose_spec.PyOptions()
-    options.apply_merge = True
-    options.from_yaml(text).validate()
 
 
 def test_it_is_what_the_compose_specification_allows():
@@ -89,11 +81,3 @@ def test_the_proxy_and_prometheus_ask_all_routers():
     assert re.findall(r"^ *server \S+ (\S+)$", proxy, re.MULTILINE) == asked
     (scraped,) = yaml.safe_load((PARTS / "prometheus.yaml").read_text(encoding="utf-8"))["scrape_configs"]
     assert scraped["static_configs"] == [{"targets": asked}]
-
-
-def test_the_image_is_made_of_files_that_are_there():
-    lines = (PARTS / "Dockerfile").read_text(encoding="utf-8").splitlines()
-    copied = [Path(part) for line in lines if line.startswith("COPY ") for part in line.split()[1:-1]]
-    assert copied
-    for part in copied:
-        assert (ROOT / part).exists(), part

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import click
 
+from signalbox import places
 from signalbox.background import picker
 from signalbox.background.model_list import ModelLists
-from signalbox.cli.options import PORT, loaded, router_path, rules_option, state_option
+from signalbox.cli.options import PORT, loaded, rules_option, state_option
 from signalbox.cli.statusline import print_status_line
 from signalbox.config import jsonschema
 from signalbox.config.fields import Listen
@@ -29,10 +30,7 @@ learned_state = state_option("Folder of what was learned.")
 @click.command("addon-path")
 def addon_path_command() -> None:
     """Print the path of router.py, for `mitmdump -s "$(signalbox addon-path)"`."""
-    path = router_path()
-    if not path.is_file():
-        raise click.ClickException(f"{path} is not there: signalbox was not installed from its repository")
-    click.echo(path)
+    click.echo(places.ROUTER)
 
 
 @click.command("schema")

@@ -8,11 +8,10 @@ from typing import Any
 import click
 import platformdirs
 
-import signalbox
-from signalbox.config.load import PROJECT, RulesError, load
+from signalbox import places
+from signalbox.config.load import RulesError, load
 from signalbox.config.rules import Rules
 
-PROJECT_RULES = PROJECT / "rules.yaml"
 PORT = 8082
 """Port of the listener that `just run` opens."""
 
@@ -32,9 +31,9 @@ def state_option[F: Callable[..., Any]](what: str) -> Callable[[F], F]:
 
 
 def default_rules() -> Path:
-    """rules.yaml in the current folder, else the project's."""
+    """rules.yaml in the current folder, else `places.default_rules`."""
     here = Path("rules.yaml")
-    return here if here.exists() else PROJECT_RULES
+    return here if here.exists() else places.default_rules()
 
 
 def loaded(file: Path | None) -> Rules:
@@ -45,8 +44,3 @@ def loaded(file: Path | None) -> Rules:
     except RulesError as error:
         click.echo("\n".join(error.errors), err=True)
         raise SystemExit(1) from None
-
-
-def router_path() -> Path:
-    """The path of router.py, which is beside the package in the repository."""
-    return Path(signalbox.__file__).resolve().parent.parent / "router.py"

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from signalbox.places import HOME
+
 from . import document, files, schema
 from .decode import Decoder
 from .document import ConflictError, DocumentError, Finding
@@ -15,7 +17,6 @@ from .rules import Rules
 from .schema import Fetch
 from .secrets import Dotenv, Vault, from_dotenv, in_force, origins
 
-PROJECT = Path(__file__).parents[3]
 """The folder that holds `addon/`."""
 
 
@@ -29,15 +30,13 @@ class RulesError(Exception):
         """Other files whose change may remove the errors."""
 
 
-def dotenv_files(rules: Path, project: Path = PROJECT) -> tuple[Path, ...]:
-    """The `.env` files: beside the rules, and in the project's folder. The first one wins."""
+def dotenv_files(rules: Path, project: Path = HOME) -> tuple[Path, ...]:
+    """The `.env` files: beside the rules, and in the folder of the default rules. The first one wins."""
     beside, second = rules.parent / ".env", project / ".env"
     return (beside,) if beside.resolve() == second.resolve() else (beside, second)
 
 
-def load(
-    path: Path, environ: Mapping[str, str], *, may_be_empty: bool = True, project: Path = PROJECT
-) -> Rules:
+def load(path: Path, environ: Mapping[str, str], *, may_be_empty: bool = True, project: Path = HOME) -> Rules:
     """Reads the file at `path` and the files that it names, and runs its commands. Raises RulesError."""
     reads = dotenv_files(path, project)
     try:

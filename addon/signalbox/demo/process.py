@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from signalbox.cli.options import router_path
+from signalbox import places
 
 START = 15.0
 """Seconds that the start may take; it usually takes one or two."""
@@ -32,7 +32,7 @@ class RouterProcess:
         self._environment = {**_plain_environment(), **environment}
         self._command = [
             _mitmdump(),
-            *("-s", str(router_path())),
+            *("-s", str(places.ROUTER)),
             *("--mode", f"reverse:{upstream}@127.0.0.1:{self.port}"),
             *("--set", f"confdir={folder / 'mitmproxy'}"),
             *("--set", f"router_rules={self.rules}"),
