@@ -23,18 +23,9 @@ from signalbox.openai.chunks import (
     TextPiece,
     UsageReported,
 )
+from signalbox.openai.finish import fault_of, finish_meaning, is_known, stop_reason, stop_sequence
 from signalbox.openai.ids import payload_of
-from signalbox.openai.stream import (
-    ChatStream,
-    ThinkTags,
-    chat_usage,
-    estimated,
-    fault_of,
-    finish_meaning,
-    is_known,
-    stop_reason,
-    stop_sequence,
-)
+from signalbox.openai.stream import ChatStream, ThinkTags, chat_usage, estimated
 from tests.support.request_validator import check_events
 
 

@@ -129,3 +129,10 @@ def parse_event(block: bytes) -> Event:
         elif field == b"event":
             name = value.removeprefix(b" ")
     return Event(name.decode(errors="replace"), b"\n".join(data))
+
+
+def parse_bare_event(block: bytes) -> Event:
+    """The event; also JSON without `data:`, as some proxies write an error into a stream."""
+    event = parse_event(block)
+    bare = block.lstrip()
+    return Event(event.name, bare) if not event.data and bare.startswith(b"{") else event

@@ -70,6 +70,9 @@ class Writer:
         self._key = key
         self._events: list[MessagesEvent] = []
         self._ended = False
+        self._blank = ""
+        """White space that a text block would begin with; not written unless more text follows, since
+        Anthropic refuses blank texts (translation.md, 2)."""
         self._thought: list[str] = []
 
     def drain(self) -> list[MessagesEvent]:
@@ -98,8 +101,13 @@ class Writer:
 
     def text(self, text: str) -> None:
         if self.open != "text":
+            text = self._blank + text
+            if not text.strip():
+                self._blank = text
+                return
             self._start({"type": "text", "text": ""})
-        self._delta({"type": "text_delta", "text": text})
+        if text:
+            self._delta({"type": "text_delta", "text": text})
 
     def thinking(self, text: str) -> None:
         if self.open != "thinking":
@@ -119,6 +127,7 @@ class Writer:
 
     def close(self) -> None:
         """Ends the open block, if there is one."""
+        self._blank = ""
         if not self.open:
             return
         signature = ""

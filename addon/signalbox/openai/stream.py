@@ -1,10 +1,9 @@
 """Turns an answer of chat completions into events of the Messages API: steps in, events out, no I/O.
 
-Also: the meaning of each `finish_reason`, the counts of a `usage` object, and thinking inside the text.
+Also: the counts of a `usage` object, and thinking inside the text.
 """
 
 import logging
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -15,6 +14,7 @@ from signalbox.anthropic.answer_facts import AnswerFacts
 from signalbox.anthropic.api import token_count
 from signalbox.anthropic.json_edit import whole_characters
 from signalbox.anthropic.redaction import without_secrets
+from signalbox.anthropic.sse import parse_bare_event
 from signalbox.anthropic.writer import LARGEST, MessagesEvent, Writer
 from signalbox.openai.chunks import (
     ChoiceStarted,
@@ -30,8 +30,13 @@ from signalbox.openai.chunks import (
     Step,
     TextPiece,
     UsageReported,
+    chunk_steps,
+    parse_chunk,
+    parse_object,
+    plain_text,
 )
 from signalbox.openai.errors import anthropic_error
+from signalbox.openai.finish import fault_of, finish_meaning, is_cut, is_known, stop_reason, stop_sequence
 from signalbox.openai.ids import ReasoningDetails, sign
 from signalbox.openai.incoming import Object, as_object
 from signalbox.openai.tool_calls import CallError, SurrogateJoiner, ToolCalls
@@ -47,7 +52,7 @@ _EMPTY = b'{"error":{"type":"overloaded_error","message":"the answer is empty"}}
 
 
 class ChatStream:
-    """Call `take` with steps, then `end`; after each call `drain` gives the events for the client.
+    """An `anthropic.translated_reader.AnswerStream`. `take` takes steps.
 
     `names` maps tool names as sent to the client's names, `seed` is the random part of all ids, `stops` are
     the stop sequences of the request. Errors are noted in `facts` (`cut`, `provider_error`), what was written
@@ -100,8 +105,6 @@ class ChatStream:
         """All text of each kind so far, to recognise what a whole message repeats."""
         self._waiting: list[TextPiece | Reasoning] = []
         """Text and thinking that came while a call was in progress."""
-        self._blank = ""
-        """White space at the start of a text block; not written unless more text follows."""
         self._payload: Object = {}
         """The payload for the signature of the open thinking block."""
         self._details = ReasoningDetails()
@@ -130,13 +133,32 @@ class ChatStream:
     def drain(self) -> list[MessagesEvent]:
         return self._writer.drain()
 
+    def event(self, block: bytes) -> None:
+        """See `AnswerStream.event`."""
+        text = plain_text(block)
+        if text is None or not self.add_text(text):
+            self.take(parse_chunk(parse_bare_event(block)))
+
+    def last_event(self, block: bytes) -> None:
+        """See `AnswerStream.last_event`."""
+        self.take(step for step in parse_chunk(parse_bare_event(block)) if not isinstance(step, Malformed))
+
+    def whole(self, body: bytes) -> None:
+        """See `AnswerStream.whole`."""
+        value = parse_object(body)
+        if value is None:
+            self.facts.cut = "the answer is not JSON"
+        elif "choices" in value:
+            self.take((*chunk_steps(value, body), EndOfStream()))
+        else:
+            self.take([ErrorChunk(body)])
+
     def add_text(self, text: str) -> bool:
         """Adds a piece of text, without halves of surrogate pairs, to the open text block. Returns False, and
         does nothing, if `take` must decide what the piece is and to which block it belongs."""
         if (
             self._over
             or self._writer.open != "text"
-            or self._blank
             or not (self._calls.is_empty and self._tags.is_text)
             or self._halves[TextPiece].holds
         ):
@@ -282,24 +304,14 @@ class ChatStream:
             return
         for piece in pieces:
             if isinstance(piece, TextPiece):
-                self._write_text(piece.text)
+                self._writer.text(piece.text)
             elif self._shows_thinking:
                 self._write_thinking(piece)
-
-    def _write_text(self, text: str) -> None:
-        if not text:
-            return
-        if self._blank or self._writer.open != "text":
-            text = self._blank + text
-            self._blank = "" if text.strip() else text
-        if not self._blank:
-            self._writer.text(text)
 
     def _write_thinking(self, thought: Reasoning) -> None:
         if self._writer.open != "thinking":
             self._writer.close()
             self._payload, self._details = {"key": thought.key} if thought.key else {}, ReasoningDetails()
-        self._blank = ""
         self._details.add(thought.details)
         self._writer.thinking(thought.text)
 
@@ -314,7 +326,6 @@ class ChatStream:
 
     def _call(self, fragment: Fragment) -> None:
         self._write(self._held_back())
-        self._blank = ""
         self._calls.take(fragment)
         self._catch_up()
 
@@ -331,7 +342,6 @@ class ChatStream:
             self._fail(foreign)
             return
         self._write(self._held_back())
-        self._blank = ""
         self._calls.finish(is_cut=is_cut(self._finish))
         self._catch_up()
         self._carry_late()
@@ -349,84 +359,6 @@ class ChatStream:
             self._writer.close()
             self._payload, self._details = late, ReasoningDetails()
             self._writer.thinking("")
-
-
-# why it ended (translation.md, 5)
-
-_MEANINGS: Mapping[str, str] = {
-    word: finish_meaning
-    for finish_meaning, words in {
-        "end_turn": "stop end_turn end eos eos_token complete completed done stop_sequence tool_calls"
-        " tool_call tool_use function_call",
-        "max_tokens": "length max_tokens max_output_tokens",
-        "model_context_window_exceeded": "model_context_window_exceeded model_length",
-        "refusal": "content_filter sensitive refusal safety recitation blocklist prohibited_content spii"
-        " language",
-        "api_error": "error network_error aborted abort cancelled canceled malformed_function_call"
-        " malformed_response unexpected_tool_call too_many_tool_calls missing_thought_signature",
-        "overloaded_error": "insufficient_system_resource load_shed",
-        "timeout_error": "timeout",
-    }.items()
-    for word in words.split()
-} | {"": "end_turn"}
-"""What each `finish_reason` means: a stop reason, or the type of an error. Gemini writes its own in capitals;
-`model_length` is Mistral's, `load_shed` Fireworks'."""
-
-_RULES: Mapping[str, re.Pattern[str]] = {
-    finish_meaning: re.compile("|".join(parts.split()))
-    for finish_meaning, parts in {
-        "overloaded_error": "overload load.?shed capacity resource unavailable rate.?limit throttl",
-        "timeout_error": "time.?d?.?out deadline expired",
-        "refusal": "filter safety sensitiv policy prohibit block refus guardrail moderat toxic unsafe",
-        "api_error": "error abort cancel fail malform unexpected invalid interrupt disconnect crash killed"
-        " exception missing unload too_many preempt evict shut.?down restart memory quota balance",
-        "model_context_window_exceeded": "context",
-        "max_tokens": "length max limit trunc incomplete",
-    }.items()
-}
-"""The meaning of a word that is not in the table: that of the first pattern found in it."""
-
-_FAULTS = ("api_error", "overloaded_error", "timeout_error")
-
-
-def is_known(finish: str) -> bool:
-    return finish in _MEANINGS
-
-
-def finish_meaning(finish: str) -> str:
-    """The stop reason or error type that a `finish_reason` (in lower case) stands for; `end_turn` if it is
-    unknown."""
-    known = _MEANINGS.get(finish)
-    return known or next((meaning for meaning, rule in _RULES.items() if rule.search(finish)), "end_turn")
-
-
-def fault_of(finish: str) -> str:
-    """The error type that a `finish_reason` stands for; empty if it stands for a stop reason."""
-    meaning = finish_meaning(finish)
-    return meaning if meaning in _FAULTS else ""
-
-
-def is_cut(finish: str) -> bool:
-    """Whether the answer reached a limit, so that its last call or text may be incomplete."""
-    return finish_meaning(finish) in ("max_tokens", "model_context_window_exceeded")
-
-
-def stop_reason(finish: str, *, called: bool, refused: bool, stopped: bool = False) -> str:
-    """The stop reason of an answer. `called`: it has a tool call, which decides, since Gemini and others then
-    report `stop`; unless the answer reached a limit, where the last call is cut. `stopped`: a stop sequence
-    ended it."""
-    reason = "refusal" if refused else finish_meaning(finish)
-    if reason != "end_turn":
-        return reason
-    return "tool_use" if called else "stop_sequence" if stopped else reason
-
-
-def stop_sequence(finish: str, reported: str, asked: tuple[str, ...]) -> str:
-    """The stop sequence of `asked` that ended the answer; empty if none did or it is unknown. `reported` may
-    also be the token that ends a text, or a word of Anthropic's."""
-    if reported in asked:
-        return reported
-    return asked[0] if finish == "stop_sequence" and len(asked) == 1 else ""
 
 
 # what it cost (translation.md, 5; openai-chat.md, 4)
