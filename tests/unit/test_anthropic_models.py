@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.anthropic.models import LONGEST, UNKNOWN, ModelListPage, listed, merged, named, parse_page
+from signalbox.anthropic.models import LONGEST, UNKNOWN, ModelListPage, listed, merged, parse_page
 
 OWN = {
     "type": "model",
@@ -16,6 +16,10 @@ OWN = {
     "capabilities": {"thinking": {"supported": True, "types": {"new-one": {"supported": False}}}},
     "of_tomorrow": [1.50, None],
 }
+
+
+def named(ids: list[str]) -> list[dict]:
+    return [{"id": id} for id in ids]
 
 
 def never(_: str) -> bool:
@@ -54,6 +58,14 @@ def test_others_are_listed_so_that_claude_code_takes_them_with_their_real_name()
 def test_ids_that_speak_of_claude_or_anthropic_keep_them_and_their_names(id):
     (entry,) = merged([ModelListPage(parse_page(page({"id": id, "display_name": "Sonnet"})).entries, never)])
     assert (entry["id"], entry["display_name"]) == (listed(id), "Sonnet") == (id, "Sonnet")
+
+
+def test_a_label_and_a_description_of_the_rules_are_listed():
+    entry = {"id": "glm-4.5-air", "display_name": "GLM Air", "description": "quick"}
+    (found,) = merged([ModelListPage([entry], never, is_written=True)])
+    assert (found["id"], found["display_name"]) == ("claude-router-glm-4.5-air", "GLM Air")
+    assert found["description"] == "quick"
+    assert "description" not in merged([ModelListPage([entry], never)])[0]
 
 
 @pytest.mark.parametrize("id", ["Claude-x", "my-claude", "z-ai/glm"])

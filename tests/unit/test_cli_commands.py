@@ -149,3 +149,13 @@ def test_errors_in_the_rules_are_printed(home):
     result = run(home)
     assert result.exit_code == 1
     assert result.stderr.startswith("rules.yaml:1: ")
+
+
+def test_settings_are_printed_with_the_models_own_ids_and_nothing_is_written(home, upstream):
+    upstream.answer(GLM)
+    write_rules(home, upstream)
+    result = CliRunner().invoke(picker_command, ["--settings", "--state", str(home / "state")])
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout)["modelPicker"]["options"]
+    assert (row["model"], row["label"]) == ("glm-4.7", "glm-4.7 · zai")
+    assert [path.name for path in home.iterdir()] == ["rules.yaml"]

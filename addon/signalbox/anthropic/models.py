@@ -45,6 +45,8 @@ class ModelListPage(NamedTuple):
     """Whether the model with this id is also listed with `[1m]`."""
     is_own: bool = False
     """Whether the entries are from Anthropic; then all their fields stay."""
+    is_written: bool = False
+    """Whether the user wrote the entries; then a name and a description stay."""
 
 
 def parse_page(body: bytes) -> Page:
@@ -66,11 +68,6 @@ def parse_page(body: bytes) -> Page:
     return Page(entries, last if whole.get("has_more") is True else None)
 
 
-def named(ids: Iterable[str]) -> list[ModelEntry]:
-    """Entries for configured names."""
-    return [{"id": id} for id in ids]
-
-
 def merged(parts: Iterable[ModelListPage]) -> list[ModelEntry]:
     """One list in Anthropic's format, in the order of the parts; the first entry with an id wins."""
     found: dict[str, ModelEntry] = {}
@@ -81,6 +78,11 @@ def merged(parts: Iterable[ModelListPage]) -> list[ModelEntry]:
     return list(found.values())
 
 
+def is_claudes(id: str) -> bool:
+    """Whether Claude Code knows the model by this id: `claude-opus-5-5`, `anthropic/claude-sonnet-4.5`."""
+    return "claude" in id.lower()
+
+
 def listed(id: str) -> str:
     """The id under which a model is listed."""
     return id if id.startswith(_TAKEN_AS_THEY_ARE) else LISTED + id
@@ -88,12 +90,14 @@ def listed(id: str) -> str:
 
 def _offered(entry: ModelEntry, part: ModelListPage) -> Iterator[ModelEntry]:
     id = entry["id"]
-    title = entry.get("display_name") if listed(id) == id else id
+    title = entry.get("display_name") if part.is_written or listed(id) == id else id
     if not _is_name(title):
         title = id
     is_long = part.is_long(id) and not id.endswith(LONG_CONTEXT_SUFFIX)
     plain = f"{title} (200K)" if is_long and listed(id) == id else title
     base = entry if part.is_own else {"type": "model", "created_at": _created(entry)}
+    if part.is_written and entry.get("description"):
+        base |= {"description": entry["description"]}
     yield {**base, "id": listed(id), "display_name": plain}
     if is_long:
         long = {"id": listed(id) + LONG_CONTEXT_SUFFIX, "display_name": f"{title} (1M context)"}

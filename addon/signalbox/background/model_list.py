@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from functools import cache, partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from signalbox.anthropic.encoding import EncodingError, TooLarge, decode
 from signalbox.anthropic.errors import refused_key
 from signalbox.anthropic.models import ModelEntry, ModelListPage
 from signalbox.config import files
-from signalbox.config.rules import Provider, Rules
+from signalbox.config.rules import Model, Provider, Rules
 from signalbox.protocols import PROVIDER_APIS
 from signalbox.routing.credentials import (
     HOP_BY_HOP,
@@ -273,6 +273,28 @@ class ModelLists:
         parts = [_part(home, first or []), *_parts(others, lists)]
         return Gathered(models.merged(parts), tuple(missing))
 
+    async def offered(self, rules: Rules) -> dict[str, Sequence[Model]]:
+        """By provider with `models`, in file order, its models with their own ids; no caller is involved.
+
+        Without a key or a login of the router's own Anthropic's are those of its last list. A provider whose
+        list cannot be fetched is left out.
+        """
+        listing = [p for p in rules.providers.values() if p.models is not None and not _has_no_key(p)]
+        asked = [p for p in listing if p.models == "list" and self._can_be_asked(p, None, rules)]
+        fetched = await asyncio.gather(*(self._fetched(p, None, "", None) for p in asked))
+        lists = {p.name: one for p, one in zip(asked, fetched, strict=True) if isinstance(one, list)}
+        found: dict[str, Sequence[Model]] = {}
+        for provider in listing:
+            if isinstance(provider.models, tuple):
+                found[provider.name] = provider.models
+                continue
+            entries = lists.get(provider.name)
+            if entries is None and provider.is_anthropic:
+                entries = await self._last_seen()
+            if entries:
+                found[provider.name] = [Model(entry["id"]) for entry in entries]
+        return found
+
     async def _fetched(
         self, provider: Provider | None, caller: Caller | None, query: str, tls: ssl.SSLContext | None
     ) -> Fetched | None:
@@ -349,15 +371,18 @@ def _parts(providers: Sequence[Provider], lists: dict[str, Fetched | None]) -> I
     """The part of each provider: the ids in the rules, or the list that it gave."""
     for provider in providers:
         if isinstance(provider.models, tuple):
-            yield _part(provider, models.named(provider.models), is_own=False)
+            yield _part(provider, _written(provider.models), is_written=True)
         elif isinstance(found := lists.get(provider.name), list):
             yield _part(provider, found)
 
 
-def _part(provider: Provider | None, entries: Sequence[ModelEntry], *, is_own: bool = True) -> ModelListPage:
-    globs = provider.long_context if provider else ()
-    return ModelListPage(
-        entries,
-        lambda id: any(glob.matches(id) for glob in globs),
-        is_own and (provider is None or provider.is_anthropic),
-    )
+def _written(listed: Iterable[Model]) -> list[ModelEntry]:
+    return [{"id": m.id, "display_name": m.label, "description": m.description} for m in listed]
+
+
+def _part(
+    provider: Provider | None, entries: Sequence[ModelEntry], *, is_written: bool = False
+) -> ModelListPage:
+    is_own = not is_written and (provider is None or provider.is_anthropic)
+    is_long = provider.has_long_context if provider else lambda id: False
+    return ModelListPage(entries, is_long, is_own, is_written)

@@ -1,24 +1,32 @@
-"""Writes the file with which Claude Code fills its model picker until it has asked the gateway itself.
+"""Fills the model picker of Claude Code: with the file that it reads until it has asked the gateway itself,
+or with settings of one process.
 
 `<CLAUDE_CONFIG_DIR>/cache/gateway-models.json`, mode 0600: `{"baseUrl", "fetchedAt" in milliseconds,
 "models": [{"id", "display_name"}]}`. Claude Code reads it if `baseUrl` is the `ANTHROPIC_BASE_URL` in use
 (claude-code-observed.md, 1; claude-code-gateway.md, 5).
+
+`modelPicker` of its settings takes any id, needs no gateway and says what a model is like (2.1.243 and newer;
+claude-code-tried.md, 1).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from signalbox.anthropic.models import ModelEntry
+from signalbox.anthropic.models import LONG_CONTEXT_SUFFIX, ModelEntry, is_claudes
 from signalbox.background.model_list import Gathered
 from signalbox.config import files
-from signalbox.config.rules import Rules
+from signalbox.config.rules import Model, Provider, Rules
+from signalbox.record.prices import PriceTable
 from signalbox.state.atomic_file import replace
 
 FILE = Path("cache/gateway-models.json")
 BASE_URL = "ANTHROPIC_BASE_URL"
+USUAL = "claude-sonnet-4-6"
+"""What a model of another maker is taken for: a window of 200,000 tokens, adaptive thinking, effort."""
 
 
 _EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (hosts of listeners, not bound here)
@@ -53,6 +61,44 @@ class PickerResult(NamedTuple):
 def write(rules: Rules, gathered: Gathered, listener: str | None, *, now: float) -> list[PickerResult]:
     """Writes the file of every account. `now` is in Unix seconds, `listener` is the router's own URL."""
     return [_write(folder, rules, gathered, listener, now) for folder in folders(rules)]
+
+
+def settings(
+    rules: Rules, offered: Mapping[str, Sequence[Model]], prices: PriceTable, now: datetime
+) -> dict[str, Any]:
+    """Settings of Claude Code with a row for each model that the providers offer; empty if they offer none.
+
+    A model of several providers has one row: a row with the id of another is not shown.
+    """
+    rows: dict[str, dict[str, str]] = {}
+    for name, models in offered.items():
+        provider = rules.providers[name]
+        for model in models:
+            row = _row(provider, model, prices.per_million(provider, model.id, now))
+            rows.setdefault(row["model"], row)
+    return {"modelPicker": {"options": list(rows.values())}} if rows else {}
+
+
+def _row(provider: Provider, model: Model, price: tuple[float, float] | None) -> dict[str, str]:
+    id = model.id
+    is_long = provider.has_long_context(id) or id.lower().endswith(LONG_CONTEXT_SUFFIX)
+    if is_long and not id.lower().endswith(LONG_CONTEXT_SUFFIX):
+        id += LONG_CONTEXT_SUFFIX
+    row = {"model": id, "label": model.label or f"{model.id} · {provider.name}"}
+    if described := model.description or _priced(price):
+        row["description"] = described
+    if behaves_as := model.behaves_as or ("" if is_long or is_claudes(id) else USUAL):
+        row["behavesAs"] = behaves_as
+    return row
+
+
+def _priced(price: tuple[float, float] | None) -> str:
+    if price is None:
+        return ""
+    if not any(price):
+        return "no price per token"
+    read, written = (f"${dollars:.3f}".removesuffix("0") for dollars in price)
+    return f"{read} in, {written} out, per million tokens"
 
 
 def folders(rules: Rules) -> list[Path]:

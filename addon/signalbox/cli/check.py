@@ -114,10 +114,10 @@ def _routed_elsewhere(rules: Rules, root: document.Mapping) -> Iterator[Finding]
     Checks only models that the rules name: no provider is asked for its list.
     """
     for provider in rules.providers.values():
-        for place, id in enumerate(provider.models if isinstance(provider.models, tuple) else ()):
-            if to := _elsewhere(rules, provider, id):
+        for place, model in enumerate(provider.models if isinstance(provider.models, tuple) else ()):
+            if to := _elsewhere(rules, provider, model.id):
                 path = step(step(step("$.providers", provider.name), "models"), place)
-                message = f"model {quoted(id)} is listed for {provider.name} and routed to {to}"
+                message = f"model {quoted(model.id)} is listed for {provider.name} and routed to {to}"
                 yield Finding(_line(root, provider.name, place), message, path)
 
 

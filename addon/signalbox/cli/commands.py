@@ -1,10 +1,12 @@
 """The small commands: `addon-path`, `schema`, `picker`, `statusline`, `learned`."""
 
 import asyncio
+import json
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -17,6 +19,7 @@ from signalbox.cli.statusline import print_status_line
 from signalbox.config import jsonschema
 from signalbox.config.fields import Listen
 from signalbox.record.console import escaped
+from signalbox.record.prices import shipped
 from signalbox.state.learned_db import FILE
 from signalbox.state.logins import logins_of
 from signalbox.state.unsupported_store import WEEK, Fact, facts, forget
@@ -53,13 +56,24 @@ def schema_command(out: Path | None, check: Path | None) -> None:
 
 
 @click.command("picker")
+@click.option(
+    "--settings",
+    "prints_settings",
+    is_flag=True,
+    help="Only print settings for `claude --settings`, with the models' own ids.",
+)
 @rules_option
 @learned_state
-def picker_command(file: Path | None, state: Path) -> None:
+def picker_command(file: Path | None, state: Path, prints_settings: bool) -> None:
     """Write the picker file of Claude Code, for each account. Asks the providers for their lists."""
     rules = loaded(file)
     logins = logins_of(rules)
     lists = ModelLists(state, token_of=lambda provider: logins.of(provider.login, time.time()).token)
+    if prints_settings:
+        offered = asyncio.run(lists.offered(rules))
+        settings = picker.settings(rules, offered, shipped(), datetime.now(UTC))
+        click.echo(json.dumps(settings or {"modelPicker": {"options": []}}, indent=2, ensure_ascii=False))
+        return
     gathered = asyncio.run(lists.gather(rules))
     first = next(iter(rules.listen.values()), DEFAULT_LISTENER)
     written = picker.write(rules, gathered, picker.url_of(first.host, first.port), now=time.time())

@@ -31,6 +31,7 @@ DURATION = r"\d{1,9}(\.\d{1,9})?(ms|s|m|h|d)|0"
 SIZE = r"\d{1,9}(\.\d{1,9})?(B|KB|MB|GB)"
 COUNT = r"\d{1,15}(\.\d{1,9})?[kKmM]?"
 COMPARISON = r"(>=|<=|>|<)\s*(\d{1,9}(?:\.\d{1,9})?)"
+CLAUDE = r"claude-[a-z0-9-]*[0-9][a-z0-9-]*"
 WINDOW = rf"{NAME}\.[^\s]+"
 LISTEN = r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}"
 WEEKTIME = r"(monday|tuesday|wednesday|thursday|friday|saturday|sunday) ([01]\d|2[0-3]):[0-5]\d"
@@ -148,6 +149,12 @@ type Size = Annotated[int, Reads("a size such as 512KB, 10MB or 1GB", parse_size
 type Count = Annotated[int, Reads("a count such as 2000, 500k or 1.5M", parse_count, number_schema(COUNT))]
 type GlobText = Annotated[Glob, Reads("a glob", parse_glob, string_schema())]
 type ModelGlob = Annotated[Glob, Reads("a glob", parse_model_glob, string_schema())]
+type ClaudeModel = Annotated[
+    str,
+    Reads(
+        "the full id of a Claude model such as claude-sonnet-4-6", parse_claude_model, string_schema(CLAUDE)
+    ),
+]
 type RegexText = Annotated[Regex, Reads("a regular expression", parse_regex, string_schema())]
 type BaseUrl = Annotated[
     Url,
@@ -310,6 +317,10 @@ def parse_glob(written: str) -> Glob:
 def parse_model_glob(written: str) -> Glob:
     """A glob on the requested model. A final `[1m]` is dropped: as a glob it would mean `1` or `m`."""
     return parse_glob(written[:-4] if written.lower().endswith("[1m]") else written)
+
+
+def parse_claude_model(written: str) -> str:
+    return _full(CLAUDE, written)[0]
 
 
 def parse_regex(written: str) -> Regex:

@@ -15,6 +15,7 @@ import msgspec
 from .document import ConflictError
 from .fields import (
     AtLeastOne,
+    ClaudeModel,
     Command,
     Comparison,
     Count,
@@ -43,6 +44,7 @@ from .fields import (
     Url,
     WeekTime,
     Whole,
+    parse_text,
     string_schema,
 )
 from .typespec import OneOrList, OneOrMore, Reads, Refers
@@ -153,6 +155,23 @@ class Price(msgspec.Struct, frozen=True):
     """The same for what is written to the cache."""
 
 
+class Model(msgspec.Struct, frozen=True):
+    """A model that a provider adds to the model list and to Claude Code's picker."""
+
+    id: Annotated[Text, "The model's name, as it is sent."]
+    label: Annotated[Text | None, "Its name in the picker. Default: the id, and the provider's name."] = None
+    description: Annotated[Text | None, "The words beside it in the picker. Default: its price."] = None
+    behaves_as: Annotated[
+        ClaudeModel | None,
+        "Full id of the Claude model that Claude Code treats it as. Default claude-sonnet-4-6.",
+    ] = None
+
+
+type ModelText = Annotated[
+    Model, Reads("the id of a model", lambda written: Model(parse_text(written)), string_schema())
+]
+
+
 def unlisted(name: str) -> str:
     """The name of a provider outside the rules, which no provider in the rules can have: `(anthropic)`."""
     return f"({name})"
@@ -183,7 +202,7 @@ class Provider(msgspec.Struct, frozen=True):
     count_tokens: CountTokens | None = None
     """None: by the API in which a model is asked; see `count_tokens_for`."""
     thinking: Literal["own", "keep", "strip"] = "own"
-    models: Literal["list"] | tuple[str, ...] | None = None
+    models: Literal["list"] | tuple[Model, ...] | None = None
     long_context: tuple[Glob, ...] = ()
     timeout: Timeout = Timeout()
     circuit: Circuit = Circuit()
@@ -228,6 +247,10 @@ class Provider(msgspec.Struct, frozen=True):
     def is_anthropic(self) -> bool:
         """Whether this is "Anthropic itself" in the sense of the contract, section 5."""
         return self.auth in ("client", "claude-login") or self.url.host == ANTHROPIC_HOST
+
+    def has_long_context(self, model: str) -> bool:
+        """Whether the model is also offered with `[1m]`."""
+        return any(glob.matches(model) for glob in self.long_context)
 
     @property
     def key(self) -> str | None:

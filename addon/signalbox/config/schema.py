@@ -185,8 +185,8 @@ class ProviderSpec(msgspec.Struct, frozen=True):
         Literal["own", "keep", "strip"] | None, "Which thinking blocks stay in requests. Default own."
     ] = None
     models: Annotated[
-        Literal["list"] | tuple[Text, ...] | None,
-        "What it adds to GET /v1/models: list for its own list, or a list of ids.",
+        Literal["list"] | tuple[rules.ModelText | rules.Model, ...] | None,
+        "What it adds to GET /v1/models and the picker: list for its own list, or a list of models.",
     ] = None
     long_context: Annotated[tuple[GlobText, ...] | None, "Its models that are also listed with [1m]."] = None
     timeout: Annotated[Timeout | None, "How long to wait for it."] = None

@@ -218,6 +218,16 @@ class PriceTable:
             return 0.0
         return self._listed(ANTHROPIC_HOST if provider.is_anthropic else provider.url.host, model, usage, at)
 
+    def per_million(self, provider: Provider, model: str, at: datetime) -> tuple[float, float] | None:
+        """US dollars per million tokens read and written, in a short request without a cache; None where no
+        price is known."""
+        tokens = 100_000
+        costs = [
+            self.cost(provider, model, usage, at)
+            for usage in (Usage(input_tokens=tokens), Usage(output_tokens=tokens))
+        ]
+        return None if costs[0] is None or costs[1] is None else (costs[0] * 10, costs[1] * 10)
+
     def list_cost(self, asked: str, usage: Usage, at: datetime) -> float | None:
         """US dollars for the same tokens of the model that was asked for, at Anthropic's list prices; None
         where that model is not Claude's."""
