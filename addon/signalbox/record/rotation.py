@@ -87,7 +87,7 @@ def rotate(path: Path, now: datetime) -> None:
     with lock(path, exclusive=True), suppress(FileNotFoundError):  # another process may have done it
         day = _last_day(path, now.tzinfo)
         if day < now.date():
-            path.rename(_free_name(path, day))
+            path.rename(free_name(path, day))
 
 
 def rotated_files(path: Path) -> list[RotatedFile]:
@@ -96,6 +96,11 @@ def rotated_files(path: Path) -> list[RotatedFile]:
     for file in sorted(_dated(path.parent, _own_names(path))):
         found.setdefault((file.day, file.number), file)
     return list(found.values())
+
+
+def background_logs(folder: Path) -> list[RotatedFile]:
+    """The background logs in this folder that were turned over, oldest first."""
+    return sorted(_dated(folder, BACKGROUND_LOG))
 
 
 def compress_all(path: Path) -> None:
@@ -152,7 +157,7 @@ def tail(path: Path) -> bytes:
         return file.read()
 
 
-def _free_name(path: Path, day: date) -> Path:
+def free_name(path: Path, day: date) -> Path:
     number = 1
     while True:
         numbered = f".{number}" if number > 1 else ""

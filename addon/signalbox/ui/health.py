@@ -1,5 +1,6 @@
 """`GET /health`: state of the router and its providers, without secrets (the contract, section 3)."""
 
+import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
@@ -55,6 +56,7 @@ def page(
     return {
         "status": _status(live, seen, moment),
         "version": __version__,
+        "pid": os.getpid(),
         "timestamp": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
         "listeners": listeners,
         "client_validation": bool(rules.clients),

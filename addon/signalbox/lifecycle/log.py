@@ -1,0 +1,96 @@
+"""The log of a router in the background: its console as a file that is turned over.
+
+`signalbox.log` becomes `signalbox-2026-11-29.log`, then `signalbox-2026-11-29.2.log`; these are deleted with
+the old request logs, by `log.keep` (`record.rotation`).
+"""
+
+import io
+import os
+from collections.abc import Callable
+from datetime import date, datetime
+from pathlib import Path
+from typing import TextIO
+
+from signalbox.record import rotation
+
+MOST = 1_000_000
+"""Bytes after which the file is turned over."""
+START = 65_536
+"""Characters that also go to who started the router, for the errors of the start."""
+
+
+class LogFile(io.TextIOBase):
+    """Standard output and error of a router without a terminal. Mode 0600. One process writes to a file.
+
+    Turned over at MOST bytes and with the first line of another day. A full disk loses lines, nothing else.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        also: TextIO | None = None,
+        *,
+        today: Callable[[], date] = lambda: datetime.now().astimezone().date(),
+    ) -> None:
+        """The first START characters also go to `also`. Raises OSError where the file cannot be written."""
+        self._path = path
+        self._also = also
+        self._left = START
+        self._today = today
+        self._open()
+        if self._size:
+            self._day = date.fromtimestamp(path.stat().st_mtime)  # noqa: DTZ012  local, like `today`
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return "utf-8"
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return False
+
+    def write(self, text: str) -> int:
+        data = text.encode("utf-8", "backslashreplace")
+        self._tell(text)
+        try:
+            if self._is_due(len(data)):
+                self._turn_over()
+            self._size += os.write(self._file, data)
+        except OSError:
+            pass
+        return len(text)
+
+    def _tell(self, text: str) -> None:
+        if self._also is None:
+            return
+        try:
+            self._also.write(text[: self._left])
+            self._also.flush()
+        except (OSError, ValueError):  # whoever started the router has left
+            self._also = None
+        self._left -= len(text)
+        if self._left <= 0:
+            self._also = None
+
+    def _is_due(self, more: int) -> bool:
+        return bool(self._size) and (self._size + more > MOST or self._today() != self._day)
+
+    def _turn_over(self) -> None:
+        os.close(self._file)
+        try:
+            self._path.rename(rotation.free_name(self._path, self._day))
+        finally:
+            self._open()
+
+    def _open(self) -> None:
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._size = os.fstat(self._file).st_size
+        self._day = self._today()
+
+
+def files(state: Path) -> list[Path]:
+    """All background logs of a state folder, oldest first; the one in use is the last."""
+    older = [file.path for file in rotation.background_logs(state)]
+    return older + sorted(path for path in state.glob("signalbox*.log") if path not in older)

@@ -1,0 +1,104 @@
+"""The process of a router: `python -m signalbox.lifecycle.process SPEC` with a `RouterSpec` as JSON.
+
+mitmproxy runs in it; the lock of the state folder, the log and the ways in which it is told to end are set
+up before.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from importlib.metadata import entry_points
+
+from dotenv import dotenv_values
+
+import signalbox
+from signalbox.lifecycle import running, windows
+from signalbox.lifecycle.log import LogFile
+from signalbox.lifecycle.spec import RouterSpec, decode, environment, mitmproxy_arguments
+from signalbox.ports import is_free, taken
+
+
+class RefusedError(Exception):
+    """The router cannot be started. `lines` say why, for people."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+def serve(spec: RouterSpec) -> int:
+    """Runs the router in this process until it is told to end; gives the exit code. Raises RefusedError."""
+    with ExitStack() as held:
+        try:
+            if spec.registered:
+                held.enter_context(running.claim(spec.state, spec, signalbox.__version__))
+            if spec.log:
+                spec.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+                sys.stdout = sys.stderr = LogFile(spec.state / spec.log, sys.stdout)
+        except running.HeldError as error:
+            raise RefusedError(str(error)) from None
+        except OSError as error:
+            raise RefusedError(f"cannot use the state folder {spec.state}: {error.strerror}") from None
+        if lines := tuple(port_refusals(spec)):
+            raise RefusedError(*lines)
+        os.environ |= environment(spec, _variables(spec), os.environ)
+        windows.end_when_asked(os.getpid())
+        if spec.bound:
+            threading.Thread(target=_end_with_input, name="signalbox-bound", daemon=True).start()
+        return _run_mitmproxy(spec)
+
+
+def port_refusals(spec: RouterSpec) -> Iterator[str]:
+    """A line for each port that is taken."""
+    for listen in spec.listeners:
+        if not is_free(listen.port, listen.host):
+            yield taken(listen.port)
+    if (web := spec.web_listener) is not None and not is_free(web.port, web.host):
+        yield taken(web.port)
+
+
+def _variables(spec: RouterSpec) -> dict[str, str]:
+    if spec.env_file is None:
+        return {}
+    if not spec.env_file.is_file():
+        raise RefusedError(f"{spec.env_file} does not exist")
+    try:
+        found = dotenv_values(spec.env_file, interpolate=False)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RefusedError(f"{spec.env_file} cannot be read: {error}") from None
+    return {name: value for name, value in found.items() if value}
+
+
+def _run_mitmproxy(spec: RouterSpec) -> int:
+    """Runs what mitmproxy's own command of this name runs."""
+    (command,) = entry_points(group="console_scripts", name=spec.program)
+    arguments = mitmproxy_arguments(spec)
+    sys.argv = [spec.program, *arguments]
+    try:
+        command.load()(arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+def _end_with_input() -> None:
+    """Standard input ends when the process that holds its other end does, however that happened."""
+    while os.read(0, 1024):
+        pass
+    signal.raise_signal(signal.SIGTERM if os.name == "posix" else signal.SIGINT)
+
+
+def main() -> int:
+    try:
+        return serve(decode(sys.argv[1], RouterSpec))
+    except RefusedError as error:
+        for line in error.lines:
+            print(line, file=sys.stderr)  # noqa: T201  for who started it
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""The log of a router in the background: modes, turning over, what the starter reads."""
+
+import io
+import os
+from datetime import date
+
+import pytest
+
+from signalbox.lifecycle.log import MOST, START, LogFile, files
+
+TODAY = date(2026, 11, 29)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "signalbox.log"
+
+
+def log_file(path, also=None, today=TODAY):
+    return LogFile(path, also, today=lambda: today)
+
+
+def test_lines_are_appended_to_a_file_for_this_user_alone(path):
+    print("first", file=log_file(path))
+    print("second → \ud800", file=log_file(path))
+    assert path.read_text(encoding="utf-8") == "first\nsecond → \\ud800\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_of_a_megabyte_is_turned_over(path):
+    log = log_file(path)
+    log.write("a" * (MOST - 1) + "\n")
+    log.write("b\n")
+    log.write("c" * MOST)
+    log.write("d\n")
+    assert [file.name for file in files(path.parent)] == [
+        "signalbox-2026-11-29.log",
+        "signalbox-2026-11-29.2.log",
+        "signalbox-2026-11-29.3.log",
+        "signalbox.log",
+    ]
+    assert [file.read_bytes()[:1] for file in files(path.parent)] == [b"a", b"b", b"c", b"d"]
+    assert {file.stat().st_mode & 0o777 for file in files(path.parent)} == {0o600}
+
+
+def test_the_first_line_of_another_day_turns_it_over(path):
+    days = [date(2026, 11, 28)]
+    log = LogFile(path, today=lambda: days[-1])
+    log.write("yesterday\n")
+    days.append(TODAY)
+    log.write("today\n")
+    log.write("more\n")
+    assert path.read_text() == "today\nmore\n"
+    assert (path.parent / "signalbox-2026-11-28.log").read_text() == "yesterday\n"
+
+
+def test_a_file_of_an_earlier_day_is_turned_over_by_a_later_router(path):
+    path.write_text("old\n")
+    os.utime(path, (0, 0))
+    log_file(path).write("new\n")
+    assert path.read_text() == "new\n"
+    assert [file.read_text() for file in files(path.parent)] == ["old\n", "new\n"]
+
+
+def test_who_starts_the_router_gets_its_first_lines(path):
+    starter = io.StringIO()
+    log = log_file(path, starter)
+    log.write("rules.yaml:1: unknown key\n")
+    assert starter.getvalue() == "rules.yaml:1: unknown key\n"
+    for _ in range(3):
+        log.write("x" * (START // 2))
+    assert len(starter.getvalue()) == START
+
+
+def test_lines_are_written_after_the_starter_has_left(path):
+    starter = io.StringIO()
+    log = log_file(path, starter)
+    starter.close()
+    log.write("line\n")
+    assert path.read_text() == "line\n"
