@@ -55,6 +55,10 @@ test-all: _env
     @{{python}} .ci/environment.py system
     {{bin}}pytest {{parallel}}
 
+# The real Claude Code, from npm, through the router, where it can reach nothing but this machine
+test-claude *args: _env
+    {{bin}}python -m tests.support.claude_code {{bin}}pytest {{ if args == "" { "tests/claude" } else { args } }}
+
 # Time and processor time beside bare mitmdump and going there directly; with --short in about a minute
 bench *args: _env
     {{bin}}python -m tests.bench {{args}}

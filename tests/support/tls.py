@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.support.fake_provider import Upstream
 
 
-def certify(file: Path) -> Path:
-    """Key and certificate of a server on loopback, written to `file`."""
+def certify(file: Path, *hosts: str) -> Path:
+    """Key and certificate of a server on loopback, and of these hosts, written to `file`."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "server for tests")])
     now = datetime.datetime.now(datetime.UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names = [*map(x509.DNSName, ("localhost", *hosts)), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     signed = (
         x509.CertificateBuilder()
         .subject_name(name)
