@@ -11,7 +11,7 @@ from signalbox.anthropic.api import Usage
 from signalbox.anthropic.redaction import without_secrets
 from signalbox.config.rules import Provider, Rule, Rules, Timeout
 from signalbox.routing.attempts import Attempt
-from signalbox.routing.credentials import LOGIN, Caller, leak, masked_value, secrets_of
+from signalbox.routing.credentials import LOGIN, Caller, leak, masked_value, own_secrets, secrets_of
 from signalbox.routing.facts import Facts
 from signalbox.routing.outcome import CANCELLED, Outcome
 from signalbox.routing.outgoing import Outgoing
@@ -106,8 +106,12 @@ class Exchange:
         """Path and query of the client's request."""
         self.is_shown = False
         """Whether a person or a file gets to see its flow."""
+        self.login_tokens: tuple[str, ...] = ()
+        """Tokens of all logins that the rules name, as they were when the request came."""
         self.hidden_body: HiddenBody | None = None
         """The body of the flow's request, where it shows another: put back when the request is sent."""
+        self.shown_body: bytes | None = None
+        """The body of the flow's request once it was masked, the very object: any other may hold secrets."""
         self.close_after_response = False
         """Whether the client wants its connection closed after the answer."""
         self.answer: AnswerFacts | None = None
@@ -285,7 +289,9 @@ class Exchange:
         self.failed_notes = []
         for attempt in self.attempts:
             attempt.outgoing = attempt.health_token = None
-        self.hidden, self.path, self.hidden_body = {}, self.shown_path, None
+        self.hidden, self.path = {}, self.shown_path
+        self.hidden_body = self.shown_body = None
+        self.login_tokens = ()
         self.asked_path = ""
         self.caller = Caller(())
 
@@ -334,9 +340,17 @@ class Exchange:
             return self.outgoing.secrets
         return secrets_of(self.caller.headers, self.path)
 
+    @property
+    def known_secrets(self) -> tuple[str, ...]:
+        """All credentials that the request has to do with: the router's own, those that the caller sent, and
+        those that its provider gets."""
+        callers = secrets_of(self.caller.headers, self.asked_path)
+        sent = self.outgoing.secrets if self.outgoing is not None else ()
+        return tuple(dict.fromkeys((*own_secrets(self.rules), *self.login_tokens, *callers, *sent)))
+
     def redact(self, data: bytes) -> bytes:
-        """Text of the provider, with the credentials that it got replaced."""
-        return without_secrets(data, self.secrets)
+        """Text of a provider that is logged, recorded or told by the router, without credentials."""
+        return without_secrets(data, self.known_secrets)
 
     def redact_text(self, text: str) -> str:
         """The same of a text."""

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.config.load import load
 from signalbox.inspect.answers import answer_of, answer_text
-from signalbox.inspect.masking import MaskedBody, masked, own_secrets
+from signalbox.inspect.masking import MOST_DECODED, MaskedBody, masked
 from tests.support.answers import compressed, event, message_sse, tool_block
 
 KEY = "zai-key-for-tests-0001"
@@ -33,6 +32,30 @@ def test_key_is_masked_however_a_stream_cuts_it(cuts, before):
     pieces = [said[a:b] for a, b in pairwise(edges)]
     text = shown(*message_sse("glm", pieces).chunks)
     assert text.endswith("x" * before + "*** and no more")
+
+
+@pytest.mark.parametrize("kind", ["text", "thinking"])
+@pytest.mark.parametrize("space", [b"", b" "], ids=["Anthropic's spelling", "another"])
+def test_key_that_begins_in_the_start_of_a_block_is_masked(kind, space):
+    start = event("content_block_start", index=0, content_block={"type": kind, kind: f"It is {KEY[:9]}"})
+    delta = event("content_block_delta", index=0, delta={"type": f"{kind}_delta", kind: KEY[9:]})
+    told = (event("message_start", message={}), start, delta.replace(b"data: {", b"data: {" + space))
+    assert "It is ***" in shown(*told)
+
+
+def test_parts_of_a_responses_stream_are_followed_each_by_itself():
+    def delta(index: int, text: str) -> bytes:
+        told = {
+            "type": "response.output_text.delta",
+            "output_index": index,
+            "content_index": 0,
+            "delta": text,
+        }
+        return b"event: response.output_text.delta\ndata: %s\n\n" % json.dumps(told).encode()
+
+    told = masked(delta(0, KEY[:9]) + delta(1, "x" * 30) + delta(0, KEY[9:]), [KEY])
+    assert KEY[9:].encode() not in told
+    assert KEY[:9].encode() not in told
 
 
 def test_arguments_of_parallel_calls_are_followed_each_by_itself():
@@ -109,16 +132,17 @@ def test_body_without_a_key_stays_as_it_is():
         assert masked(body, [KEY]) == body
     packed = gzip.compress(events)
     assert masked(packed, [KEY], "gzip") == packed
-    assert masked(b"not gzip", [KEY], "gzip") == b"not gzip"
 
 
-def test_secrets_of_the_rules_are_keys_headers_queries_and_those_of_clients(tmp_path):
-    file = tmp_path / "rules.yaml"
-    file.write_text("""
-providers:
-  one: {url: "http://one", keys: [first-key-for-tests, second-key-for-tests], headers: {X-Title: no secret}}
-  two: {url: "http://two", headers: {X-Extra-Token: header-for-tests}, query: {key: query-for-tests}}
-clients: {me: client-for-tests}
-""")
-    found = ["first-key-for-tests", "second-key-for-tests", "header-for-tests", "query-for-tests"]
-    assert list(own_secrets(load(file, {}))) == [*found, "client-for-tests"]
+@pytest.mark.parametrize(
+    ("body", "coding"),
+    [
+        (b"not gzip", "gzip"),
+        (b"{}", "an-encoding-of-nobody"),
+        (gzip.compress(bytes(MOST_DECODED + 1)), "gzip"),
+    ],
+    ids=["corrupt", "not known", "too large"],
+)
+def test_nothing_is_shown_of_a_body_that_cannot_be_decoded(body, coding):
+    assert masked(body, [KEY], coding) == b""
+    assert masked(body, [], coding) == body  # where secrets are shown

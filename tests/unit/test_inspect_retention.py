@@ -1,11 +1,19 @@
 """Which finished flows stay, and how much of their bodies."""
 
+import gzip
+from datetime import UTC, datetime
+
+import pytest
 from mitmproxy.flow import Flow
 from mitmproxy.test import taddons, tflow
 
-from signalbox.config.rules import Inspect
+from signalbox.config.rules import Inspect, Rules
+from signalbox.exchange import Exchange
 from signalbox.inspect.annotations import METADATA
-from signalbox.inspect.retention import Retention, cut, surplus
+from signalbox.inspect.retention import MASKED_AT_ONCE, Retention, cut, surplus
+from signalbox.routing.credentials import Caller
+
+LOGIN = "fake-login-of-nobody-01"
 
 
 def flows(n: int) -> list[Flow]:
@@ -59,3 +67,40 @@ def test_mitmdump_stores_bodies_for_a_file_only():
         assert not retention.shows
         context.options.save_stream_file = "saved.flows"
         assert retention.shows
+
+
+def test_mitmdump_stores_bodies_where_it_prints_them():
+    with taddons.context() as context:
+        context.options.add_option("flow_detail", int, 1, "")
+        retention = Retention(context.master, lambda: Inspect())
+        assert not retention.shows
+        context.options.flow_detail = 3
+        assert retention.shows
+
+
+@pytest.mark.parametrize(
+    ("body", "coding", "shown"),
+    [
+        (b'{"key": "fake-login-of-nobody-01"}', "", b'{"key": "***"}'),
+        (gzip.compress(b'{"key": "fake-login-of-nobody-01"}'), "gzip", b'{"key": "***"}'),
+        (b"fake-login-of-nobody-01 is no gzip", "gzip", b""),
+        (LOGIN.encode() + bytes(MASKED_AT_ONCE), "", b""),
+    ],
+    ids=["plain", "compressed", "not to be decoded", "long"],
+)
+def test_body_of_a_request_that_ended_before_it_was_routed_is_masked(body, coding, shown):
+    """As where its client left while it waited for a login to be read."""
+    caller = Caller((("x-api-key", LOGIN),))
+    exchange = Exchange(Rules(), "messages", caller, id="x", started=0.0, ts=datetime.now(UTC))
+    exchange.is_shown = True
+    flow = tflow.tflow()
+    flow.request.data.content = body
+    flow.request.headers["content-encoding"] = coding
+    with taddons.context() as context:
+        retention = Retention(context.master, lambda: Inspect())
+        retention.mask_rest(flow, exchange)
+        assert flow.request.content == shown
+        once = flow.request.data.content
+        retention.mask_rest(flow, exchange)
+    assert flow.request.data.content is once
+    assert flow.metadata == ({} if shown else {METADATA: {"request_length": len(body)}})

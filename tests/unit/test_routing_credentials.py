@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.config.fields import Secret, Url
+from signalbox.config.load import load
 from signalbox.config.rules import Provider
 from signalbox.routing.credentials import (
     forwardable,
@@ -16,6 +17,7 @@ from signalbox.routing.credentials import (
     masked_path,
     masked_secret,
     masked_value,
+    own_secrets,
     path_less_clients,
     secrets_of,
     with_key,
@@ -300,3 +302,21 @@ def test_at_most_ten_characters_of_a_secret_are_shown(secret: str):
 def test_no_masked_header_value_contains_its_secret(secret: str):
     assert secret not in masked_value(f"Bearer {secret}")
     assert secret not in masked_value(secret)
+
+
+def test_secrets_of_the_rules_are_keys_headers_queries_and_those_of_clients_and_the_ledger(tmp_path):
+    file = tmp_path / "rules.yaml"
+    file.write_text("""
+providers:
+  one: {url: "http://one", keys: [first-key-for-tests, second-key-for-tests], headers: {X-Title: no secret}}
+  two: {url: "http://two", headers: {X-Extra-Token: header-for-tests}, query: {key: query-for-tests}}
+  plan: {url: "http://three", auth: client, quota: {probe_key: probe-for-tests}}
+rules:
+  - match: x
+    to: {provider: one, headers: {Authorization: Bearer target-for-tests, X-Note: nothing secret}}
+clients: {me: client-for-tests}
+ledger: postgresql+psycopg://router:password%2Dfor%2Dtests@db.invalid/router
+""")
+    found = ["first-key-for-tests", "second-key-for-tests", "header-for-tests", "query-for-tests"]
+    found += ["probe-for-tests", "target-for-tests", "client-for-tests", "password-for-tests"]
+    assert list(own_secrets(load(file, {}))) == found

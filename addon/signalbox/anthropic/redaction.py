@@ -178,7 +178,7 @@ def _blanked(text: bytes, secret: str, wanted: bytes, steps: tuple[_Step, ...]) 
         if plain == before:
             break
     is_escaped = secret[0] in "/\"'\\"
-    pieces, at = [], 0
+    pieces, at = list[bytes](), 0
     for start, end in _places(wanted, plain):
         for made in reversed(edits):
             start, end = _start_before(made, start, is_escaped=is_escaped), _end_before(made, end)

@@ -72,7 +72,9 @@ def annotate_failed(
 def annotate_answer(flow: http.HTTPFlow, exchange: Exchange, entry: Entry) -> None:
     """The request is over; its flow shows the last attempt. A comment or marker made by hand stays."""
     if METADATA not in flow.metadata or exchange.outgoing is None:
+        lengths = {name: value for name, value in noted(flow).items() if name.endswith("_length")}
         annotate_attempt(flow, exchange)
+        flow.metadata[METADATA] |= lengths
     _note_usage(flow, exchange, entry.attempt_rows[-1] if entry.attempt_rows else None)
     for failed in exchange.failed_notes:
         failed["attempts"] = len(exchange.attempts)

@@ -5,17 +5,14 @@ followed, each by its place, and what adds up to a credential is taken out of al
 text ends within a credential, as that of a stream in progress or of a body that was cut, the part is masked.
 """
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
 
 from signalbox.anthropic.encoding import ContentDecoder, EncodingError, TooLarge
-from signalbox.anthropic.redaction import without_secrets
-from signalbox.config.rules import Rules
+from signalbox.anthropic.redaction import signs_of, without_secrets
 from signalbox.exchange import Exchange
-from signalbox.routing.credentials import secrets_of
 
 MASK = "***"
 SHORTEST = 8
@@ -28,11 +25,10 @@ TEXTS = frozenset(
     )
 )
 """Members of an event whose texts go on in later events."""
+INDEXES = ("index", "output_index", "content_index", "summary_index")
+"""Members that say to which of several texts an event belongs."""
 MOST_DECODED = 64 * 1024 * 1024
 """Bytes of a decoded body beyond which it is not looked into."""
-
-ESCAPES = (b"%", b"&#", b"u00", b"\\/")
-"""What a credential that is not spelled as it is has in it."""
 
 DELTA = b'data: {"type":"content_block_delta"'
 """How most events of the Messages API begin, ours and Anthropic's."""
@@ -57,22 +53,10 @@ type Place = tuple[str | int, ...]
 """Where in an event's JSON a value stands: names and positions."""
 
 
-def own_secrets(rules: Rules) -> Iterator[str]:
-    """The credentials that the rules hold: of providers, and of clients."""
-    for provider in rules.providers.values():
-        yield from (key.value for key in provider.keys if key.value and len(key.value) >= SHORTEST)
-        yield from secrets_of((*provider.headers.items(), *provider.query.items()))
-    yield from (secret for secret in rules.clients.values() if len(secret) >= SHORTEST)
-
-
-def shown_secrets(exchange: Exchange) -> list[str]:
-    """The credentials that are masked where a request and its answer are shown: the router's own, those that
-    the caller sent, and those that its provider gets. None where the rules say that secrets are shown."""
-    if exchange.rules.inspect.secrets == "show":
-        return []
-    sent = exchange.outgoing.secrets if exchange.outgoing is not None else ()
-    callers = secrets_of(exchange.caller.headers, exchange.asked_path)
-    return list(dict.fromkeys((*own_secrets(exchange.rules), *callers, *sent)))
+def shown_secrets(exchange: Exchange) -> tuple[str, ...]:
+    """The credentials that are masked where a request and its answer are shown; none where the rules say that
+    secrets are shown."""
+    return () if exchange.rules.inspect.secrets == "show" else exchange.known_secrets
 
 
 def masked_text(text: str, exchange: Exchange) -> str:
@@ -83,15 +67,17 @@ def masked_text(text: str, exchange: Exchange) -> str:
     return without_secrets(data, shown_secrets(exchange)).decode(errors="surrogateescape")
 
 
-def masked(body: bytes, secrets: Iterable[str], encoding: str = "") -> bytes:
-    """A body without these. One that is compressed is decoded first and given decoded where it holds any; it
-    is given as it is where it cannot be decoded."""
+def masked(body: bytes, secrets: Collection[str], encoding: str = "") -> bytes:
+    """A body without these. One that is compressed is decoded first and given decoded where it holds any;
+    nothing of it is given where it cannot be decoded, or not within MOST_DECODED bytes."""
+    if not secrets:
+        return body
     plain = body
     if encoding:
         try:
             plain = ContentDecoder(encoding, MOST_DECODED).feed(body)
         except (EncodingError, TooLarge):
-            return body
+            return b""
     stream = MaskedBody(secrets)
     stream.add(plain)
     shown = stream.shown()
@@ -109,8 +95,7 @@ class MaskedBody:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = sorted(dict.fromkeys(secrets), key=len, reverse=True)
-        signs = (*(secret.encode(errors="surrogateescape") for secret in self._secrets), *ESCAPES)
-        self._sign = re.compile(b"|".join(map(re.escape, signs)))
+        self._sign = signs_of(self._secrets)
         self._longest = max(map(len, self._secrets), default=0)
         self._lines: list[bytes] = []
         """Lines that are complete, masked."""
@@ -168,7 +153,7 @@ class MaskedBody:
                 event = _DELTAS.decode(line[5:])
                 for name, text in zip(_DELTA_TEXTS, msgspec.structs.astuple(event.delta), strict=True):
                     if text:
-                        self._follow((event.index, "delta", name), number, ("delta", name), text)
+                        self._follow((event.index, name), number, ("delta", name), text)
                 return
             value = msgspec.json.decode(line[5:])
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -212,11 +197,10 @@ def _joined(tail: list[_Piece]) -> str:
 
 
 def _texts(value: Any, kind: Place, place: Place) -> Iterator[tuple[Place, Place, str]]:
-    """The texts of an event that go on in later ones: of which kind, where, and the text. Entries of a list
-    are told apart by their `index`."""
+    """The texts of an event that go on in later ones: of which kind, where, and the text. Blocks, and entries
+    of a list, are told apart by their indexes."""
     if isinstance(value, dict):
-        index = value.get("index")
-        kind = (*kind, index) if isinstance(index, int) else kind
+        kind = (*kind, *(at for name in INDEXES if isinstance(at := value.get(name), int)))
         for name, one in value.items():
             if isinstance(one, str):
                 if name in TEXTS:

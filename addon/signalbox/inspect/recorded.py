@@ -4,7 +4,7 @@ A routed flow shows what went to its provider. The request as it came stands in 
 credentials, so that it can be explained, and sent to another target, also from a saved file.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ REQUEST = "signalbox-request"
 """The key in `Flow.metadata` of the client's request."""
 
 
-def kept_request(exchange: Exchange, secrets: list[str]) -> dict[str, Any] | None:
+def kept_request(exchange: Exchange, secrets: Collection[str]) -> dict[str, Any] | None:
     """The client's request as plain values for its flow's metadata: path, headers and body, where that is
     short enough to be kept, listener and client. None where it could not be read."""
     body = exchange.facts.body if exchange.facts is not None else None

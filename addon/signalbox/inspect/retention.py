@@ -6,7 +6,7 @@ mitmproxy keeps every flow for ever, and of a streamed body nothing or all. Here
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, Literal
 from weakref import WeakKeyDictionary, WeakSet
@@ -17,6 +17,7 @@ from mitmproxy.master import Master
 
 from signalbox.anthropic.encoding import ContentDecoder, EncodingError, known, names
 from signalbox.config.rules import Inspect
+from signalbox.errors import log_error
 from signalbox.exchange import Exchange, HiddenBody
 from signalbox.inspect.annotations import METADATA, annotate_attempt, noted
 from signalbox.inspect.masking import MOST_DECODED, MaskedBody, masked, shown_secrets
@@ -29,6 +30,10 @@ SETTLE_AFTER = 0.1
 """Seconds from the hook of a flow's end until it is over."""
 LIVE_AGAIN = 1.0
 """Seconds until a flow is looked at again that is still live, such as one that was intercepted."""
+MASKED_AT_ONCE = 4 * 1024 * 1024
+"""Bytes of the longest body that is masked on the event loop."""
+PRINTED = 3
+"""The least `flow_detail` with which mitmdump prints bodies."""
 FILES = ("store_streamed_bodies", "save_stream_file", "hardump")
 """Options of mitmproxy that want whole bodies."""
 
@@ -63,7 +68,12 @@ class Retention:
     @property
     def shows(self) -> bool:
         """Whether a person or a file gets to see flows. Asked once a request: options are slow to read."""
-        return self._view is not None or self._saves
+        return self._view is not None or self._saves or self._prints
+
+    @property
+    def _prints(self) -> bool:
+        options = self._master.options
+        return "flow_detail" in options and options.flow_detail >= PRINTED
 
     @property
     def _saves(self) -> bool:
@@ -75,7 +85,7 @@ class Retention:
         request, and show its body without credentials. The exchange keeps the real one for the moment of
         sending."""
         annotate_attempt(flow, exchange)
-        exchange.hidden_body = None
+        exchange.hidden_body = exchange.shown_body = None
         if not exchange.is_shown:
             return
         secrets = shown_secrets(exchange)
@@ -83,10 +93,34 @@ class Retention:
             flow.metadata[REQUEST] = kept
         sent, encoding = flow.request.data.content or b"", flow.request.headers.get("content-encoding", "")
         shown: bytes = yield partial(masked, sent, secrets, encoding)
-        if shown != sent:
-            exchange.hidden_body = HiddenBody(shown, sent, encoding)
-            flow.request.data.content = shown
-            flow.request.headers.pop("content-encoding", None)
+        _put_masked(flow, exchange, shown)
+
+    def mask_rest(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """The flow is passed on without being routed, or is over: mask its request's body where
+        `show_attempt` did not come to that. Of one that would take long nothing is shown."""
+        content = flow.request.data.content
+        if not exchange.is_shown or not content or content is exchange.shown_body:
+            return
+        shown = b""
+        try:
+            secrets = shown_secrets(exchange)
+            if not secrets or len(content) <= MASKED_AT_ONCE:
+                shown = masked(content, secrets, flow.request.headers.get("content-encoding", ""))
+        except Exception as error:
+            log_error("the masking of a request", error)
+        _put_masked(flow, exchange, shown)
+
+    def mask_passing(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """A body that is not routed is whole, and mitmproxy may have stored it as it came."""
+        options = self._master.options
+        if "store_streamed_bodies" not in options or not options.store_streamed_bodies:
+            return
+        for stored in (passing := self._passing.get(flow, [])):
+            stored.put()
+        if not passing and exchange.rules.inspect.secrets == "mask":  # of another API: it may be a login
+            for message in filter(None, (flow.request, flow.response)):
+                if message.stream:
+                    message.data.content = None
 
     def show_failed(self, flow: http.HTTPFlow, exchange: Exchange, body: bytes) -> None:
         """`body` is what came, decoded, of the answer of an attempt that has failed."""
@@ -144,6 +178,18 @@ class Retention:
             self._settle_in(LIVE_AGAIN)
 
 
+def _put_masked(flow: http.HTTPFlow, exchange: Exchange, shown: bytes) -> None:
+    """Show this of the request's body. The exchange keeps the real one."""
+    sent = flow.request.data.content or b""
+    if shown != sent:
+        encoding = flow.request.headers.pop("content-encoding", "")
+        exchange.hidden_body = HiddenBody(shown, sent, encoding)
+        flow.request.data.content = shown
+        if not shown:
+            _note(flow, {"request_length": len(sent)})
+    exchange.shown_body = flow.request.data.content
+
+
 def surplus(flows: list[Flow], keep: int) -> list[Flow]:
     """The flows beyond `keep`, oldest first. Live flows and those marked by hand stay and do not count."""
     if len(flows) <= keep:
@@ -186,7 +232,7 @@ class StoredBody:
         self,
         flow: http.HTTPFlow,
         part: Part,
-        secrets: list[str],
+        secrets: Collection[str],
         *,
         limit: int | None,
         update: Callable[[list[Flow]], None] | None,
@@ -201,7 +247,10 @@ class StoredBody:
         self._length = 0
         """Bytes that came."""
         self._is_cut = False
-        self._decoder = _decoder(self._message) if secrets else None
+        encoding = self._message.headers.get("content-encoding", "") if self._message is not None else ""
+        self._decoder = ContentDecoder(encoding) if secrets and names(encoding) and known(encoding) else None
+        if secrets and not known(encoding):  # nobody can tell what is in it
+            self._is_cut, self._limit = True, 0
         self._shown_at = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -234,12 +283,14 @@ class StoredBody:
     def _show(self) -> None:
         self._timer = None
         self._shown_at = time.monotonic()
-        self._put()
+        self.put()
         if self._update is not None:
             self._update([self._flow])
 
-    def _put(self) -> None:
-        if (message := self._message) is not None:
+    def put(self) -> None:
+        """Show what has come. What did not come this way was set by another add-on."""
+        message = self._message
+        if message is not None and (self._length or message.data.content is None):
             message.data.content = self._body.shown()
             if self._decoder is not None:
                 message.headers.pop("content-encoding", None)
@@ -249,12 +300,6 @@ class StoredBody:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._put()
+        self.put()
         if self._is_cut:
             _note(self._flow, {f"{self._part}_length": self._length})
-
-
-def _decoder(message: http.Message | None) -> ContentDecoder | None:
-    """For a body that is compressed, in a way that is known."""
-    encoding = message.headers.get("content-encoding", "") if message is not None else ""
-    return ContentDecoder(encoding) if names(encoding) and known(encoding) else None

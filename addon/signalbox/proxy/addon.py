@@ -79,10 +79,13 @@ class Hooks:
             return self._list(flow, exchange)
         if exchange.kind == "own":
             return self._show_page(flow, exchange)
+        if exchange.kind == "pipe":
+            self.app.retention.mask_passing(flow, exchange)
         if not exchange.is_messages_request:
             return None
         try:
             if exchange.failed_open:
+                self.app.retention.mask_rest(flow, exchange)
                 return None
             is_long = takes_long(flow.request, exchange)
             routing = dispatch.route(flow, exchange, self.app.stores.services(exchange.kind), is_long=is_long)
@@ -222,6 +225,7 @@ class Hooks:
         )
         self.app.exchanges[flow] = exchange
         exchange.is_shown = self.app.retention.shows
+        exchange.login_tokens = self.app.stores.quota.logins.tokens(rules.login_folders)
         classify.mask(flow, exchange, headers)
         exchange.asked_path = exchange.path
         if exchange.is_messages_request or exchange.hidden:
@@ -307,12 +311,17 @@ class Hooks:
         exchange.fail_open()
         self.app.failed_open_at = time.monotonic()
         dispatch.pass_on(flow, exchange, "fail-open")
+        self.app.retention.mask_rest(flow, exchange)
 
     def _record(self, flow: http.HTTPFlow) -> None:
         exchange = self.app.exchanges.get(flow)
         if exchange is None or exchange.recorded or exchange.kind in ("own", "models"):
             return
         exchange.recorded = True
+        if exchange.kind == "pipe":
+            self.app.retention.mask_passing(flow, exchange)
+        else:
+            self.app.retention.mask_rest(flow, exchange)
         if not exchange.is_messages_request:
             self._record_passed(flow, exchange)
             exchange.release()

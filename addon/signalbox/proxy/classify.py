@@ -14,7 +14,13 @@ from signalbox.inspect.annotations import METADATA, noted
 from signalbox.proxy import local_responses
 from signalbox.proxy.headers import hide, to_headers
 from signalbox.routing import browsers, local_pages
-from signalbox.routing.credentials import Headers, forwardable, is_masked, path_less_clients
+from signalbox.routing.credentials import (
+    Headers,
+    forwardable,
+    is_masked,
+    path_less_clients,
+    path_without_masks,
+)
 from signalbox.routing.local_pages import LocalPage
 
 ROUTED: dict[str, RequestKind] = {MESSAGES: "messages", COUNT_TOKENS: "count_tokens"}
@@ -61,8 +67,9 @@ def is_refused_replay(flow: Flow) -> bool:
         return False
     values = noted(flow)
     is_ours = METADATA in flow.metadata and values.get("masked", True)
-    headers = flow.request.headers.items(multi=True)
-    return bool(is_ours or "request_length" in values or any(is_masked(*header) for header in headers))
+    headers, path = flow.request.headers.items(multi=True), flow.request.path
+    is_masked_now = path_without_masks(path) != path or any(is_masked(*header) for header in headers)
+    return bool(is_ours or "request_length" in values or is_masked_now)
 
 
 def kind(flow: http.HTTPFlow, rules: Rules) -> RequestKind:

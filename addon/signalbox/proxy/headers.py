@@ -1,6 +1,7 @@
 """Heads of requests and answers: masked in the flow, with the real credentials on the wire, framed."""
 
 from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 from mitmproxy import http
 from mitmproxy.master import Master
@@ -30,6 +31,14 @@ _BODILESS = (204, 304)
 
 type HiddenHeaders = dict[str, tuple[list[str], list[str]]]
 """Header to the values that are shown, and the real ones."""
+
+
+class HiddenHead(NamedTuple):
+    """What the head of an answer shows masked, for `with_hidden`."""
+
+    headers: HiddenHeaders
+    reason: tuple[bytes, bytes] | None = None
+    """The reason phrase that is shown, and the real one; None where they are the same."""
 
 
 class LeakError(Exception):
@@ -94,16 +103,18 @@ def mask_headers(headers: http.Headers) -> HiddenHeaders:
     return hidden
 
 
-def mask_repeated(headers: http.Headers, exchange: Exchange) -> None:
-    """Mask a key of the router's that its provider repeats in a header of its answer."""
+def mask_repeated(response: http.Response, exchange: Exchange) -> None:
+    """Mask a key of the router's that its provider repeats in the head of its answer."""
     if exchange.outgoing is None or exchange.outgoing.provider.auth == "client":
         return
-    fields = [(name, exchange.redact(value)) for name, value in headers.fields]
+    headers, secrets = response.headers, exchange.secrets
+    fields = [(name, without_secrets(value, secrets)) for name, value in headers.fields]
     if fields != list(headers.fields):
         headers.fields = tuple(fields)
+    response.data.reason = without_secrets(response.data.reason, secrets)
 
 
-def hide_in_head(response: http.Response, secrets: Collection[str]) -> HiddenHeaders:
+def hide_in_head(response: http.Response, secrets: Collection[str]) -> HiddenHead:
     """Mask the values of `Set-Cookie`, and these credentials wherever the head repeats them, where the answer
     is shown; gives what `with_hidden` puts back."""
     hidden = {}
@@ -113,7 +124,9 @@ def hide_in_head(response: http.Response, secrets: Collection[str]) -> HiddenHea
         if shown != values:
             hidden[name] = shown, values
             response.headers.set_all(name, shown)
-    return hidden
+    said = response.data.reason
+    response.data.reason = without_secrets(said, secrets)
+    return HiddenHead(hidden, None if response.data.reason == said else (response.data.reason, said))
 
 
 def _without(value: str, secrets: Collection[str]) -> str:
@@ -121,14 +134,18 @@ def _without(value: str, secrets: Collection[str]) -> str:
     return without_secrets(said, secrets).decode(errors="surrogateescape")
 
 
-def with_hidden(response: http.Response, hidden: HiddenHeaders) -> http.Response:
+def with_hidden(response: http.Response, hidden: HiddenHead) -> http.Response:
     """The head as the client gets it: `response`, or a copy with the values that it shows masked."""
-    put_back = [name for name, (shown, _) in hidden.items() if response.headers.get_all(name) == shown]
-    if not put_back:
+    headers, reason = hidden
+    put_back = [name for name, (shown, _) in headers.items() if response.headers.get_all(name) == shown]
+    is_other = reason is not None and response.data.reason == reason[0]
+    if not (put_back or is_other):
         return response
     real = copied(response)
     for name in put_back:
-        real.headers.set_all(name, hidden[name][1])
+        real.headers.set_all(name, headers[name][1])
+    if reason is not None and is_other:
+        real.data.reason = reason[1]
     return real
 
 

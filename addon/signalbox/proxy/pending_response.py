@@ -12,7 +12,7 @@ from mitmproxy import http
 from mitmproxy.net.http import status_codes
 
 from signalbox.anthropic.answer_facts import AnswerFacts
-from signalbox.anthropic.encoding import EncodingError, TooLarge, decode
+from signalbox.anthropic.encoding import ContentDecoder, EncodingError, TooLarge, decode
 from signalbox.anthropic.errors import HEAD, as_prompt_too_long, error_body, refused_key, with_request_id
 from signalbox.anthropic.identity import IdentityTranslator
 from signalbox.anthropic.reader import MessagesReader
@@ -236,6 +236,13 @@ class PendingResponse:
             return decode(raw, self._content_encoding, WHOLE)
         except (EncodingError, TooLarge):
             return raw
+
+    def decoded(self) -> bytes:
+        """As much of it as can be decoded."""
+        try:
+            return ContentDecoder(self._content_encoding, WHOLE).feed(bytes(self._raw))
+        except (EncodingError, TooLarge):
+            return b""
 
     def reported_error(self) -> bytes:
         """The error as a body, also where it came as an `event: error`."""

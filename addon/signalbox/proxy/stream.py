@@ -57,7 +57,7 @@ from signalbox.inspect.retention import StoredBody
 from signalbox.proxy.early_connection import is_incomplete
 from signalbox.proxy.fields import QuickHeaders
 from signalbox.proxy.headers import (
-    HiddenHeaders,
+    HiddenHead,
     LeakError,
     handed_on,
     hide_in_head,
@@ -173,8 +173,8 @@ class RoutedStream(HttpStream):
         """Of the attempt under way, as far as it has come."""
         self._sent: Literal["nothing", "early head", "answer"] = "nothing"
         """What was sent to the client."""
-        self._hidden: HiddenHeaders = {}
-        """Values that the flow shows masked: put back when the head is sent."""
+        self._hidden = HiddenHead({})
+        """What the flow shows masked: put back when the head is sent."""
         self._stored: StoredBody | None = None
         """Of the answer that is delivered, for views and files."""
         self._ping_at = inf
@@ -302,7 +302,7 @@ class RoutedStream(HttpStream):
         """The head of an answer as it is handed on, once the exchange has heard of it."""
         exchange = self._exchange
         if exchange is not None and event.response.status_code >= 200:
-            mask_repeated(event.response.headers, exchange)
+            mask_repeated(event.response, exchange)
             headers = plain_headers(event.response)
             exchange.on_response_head(event.response.status_code, headers, time.monotonic())
             self.app.stores.observe_head(exchange, event.response.status_code, headers)
@@ -496,7 +496,7 @@ class RoutedStream(HttpStream):
         yield from self._call.release()
         if answer is not None:
             self.flow.response = answer.response
-            self.app.retention.show_failed(self.flow, exchange, answer.body())
+            self.app.retention.show_failed(self.flow, exchange, answer.decoded())
         self._answer = None
         report_failover(self.app, self.flow, exchange, failed.outcome, following)
         # Not in place: mitmproxy's HTTP client is done with an answer only after it has told its end.
@@ -990,6 +990,8 @@ class RoutedStream(HttpStream):
 
     def handle_protocol_error(self, event: RequestProtocolError | ResponseProtocolError) -> Commands[None]:
         exchange = self._exchange
+        if exchange is not None:
+            event.message = exchange.redact_text(event.message)  # it may quote what came
         if exchange is not None and isinstance(event, RequestProtocolError):
             exchange.cancel()
         elif exchange is not None and exchange.ending != "cancelled":

@@ -6,11 +6,11 @@ from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
-from signalbox.config.rules import Api, Provider
+from signalbox.config.rules import Api, Provider, Rules
 from signalbox.routing.facts import PROJECT_HEADER
 
 type Headers = tuple[tuple[str, str], ...]
@@ -217,6 +217,19 @@ def secrets_of(headers: Iterable[tuple[str, str]], path: str = "") -> tuple[str,
     return tuple(dict.fromkeys(secret for secret in found if len(secret) >= _SHORTEST))
 
 
+def own_secrets(rules: Rules) -> Iterator[str]:
+    """The credentials that the rules hold: of providers and targets, of clients and of the ledger."""
+    for provider in rules.providers.values():
+        keys = (*provider.keys, *filter(None, (provider.quota.probe_key,)))
+        yield from (key.value for key in keys if key.value and len(key.value) >= _SHORTEST)
+        yield from secrets_of((*provider.headers.items(), *provider.query.items()))
+    for target in (target for rule in rules.rules for equals in rule.choices for target in equals):
+        yield from secrets_of(target.headers.items())
+    yield from (secret for secret in rules.clients.values() if len(secret) >= _SHORTEST)
+    if len(password := unquote(urlsplit(rules.ledger.url).password or "")) >= _SHORTEST:
+        yield password
+
+
 def leak(
     provider: Provider, path: str, headers: Iterable[tuple[str, str]], login: str | None = None
 ) -> str | None:
@@ -306,10 +319,11 @@ def is_mask(value: str) -> bool:
 
 
 def path_without_masks(path: str) -> str:
-    """A path without the parameters of its query whose values are masked."""
-    route, _, query = path.partition("?")
-    left = [part for part in query.split("&") if part and not is_mask(part.partition("=")[2])]
-    return f"{route}?{'&'.join(left)}" if left else route
+    """A path without the parameters of its query that are masked."""
+    route, mark, query = path.partition("?")
+    parts = query.split("&")
+    left = [part for part in parts if part != "***" and not is_mask(part.partition("=")[2])]
+    return path if left == parts else f"{route}{mark if left else ''}{'&'.join(left)}"
 
 
 def masked_value(value: str) -> str:

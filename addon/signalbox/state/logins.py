@@ -116,6 +116,10 @@ class Logins:
         """The login as last read, expired or not. Returns at once."""
         return self._logins.get(folder) or Login(None, f"the login in {folder} has not been read yet")
 
+    def tokens(self, folders: Iterable[Path]) -> tuple[str, ...]:
+        """Those of the logins of these folders, as last read. Returns at once."""
+        return tuple(token for folder in folders if (token := self.latest(folder).token) is not None)
+
     def _look(self, folder: Path) -> Login:
         stamp = _stamp(folder / FILE)
         if stamp is None:
