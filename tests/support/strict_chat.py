@@ -8,7 +8,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from signalbox.openai.dialects import DIALECTS, DialectName, matches_any
+from signalbox.config.rules import ChatDialect
+from signalbox.openai.dialects import DIALECTS, matches_any
 from tests.support import chat
 from tests.support.answers import Answer
 from tests.support.chat_validator import Chat, check_order, check_types, plain
@@ -27,7 +28,7 @@ class ChatProvider:
     a signature, and each first call of the history must have one, its own where it made the call.
     """
 
-    def __init__(self, name: str, dialect: DialectName) -> None:
+    def __init__(self, name: str, dialect: ChatDialect) -> None:
         self.name = name
         self.dialect = DIALECTS[dialect]
 

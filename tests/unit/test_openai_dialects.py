@@ -6,7 +6,8 @@ from typing import get_args
 
 import pytest
 
-from signalbox.openai.dialects import DIALECTS, DialectName, dialect_of, matches_any, sees
+from signalbox.config.rules import ChatDialect
+from signalbox.openai.dialects import DIALECTS, dialect_of, matches_any, sees
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_the_user_knows_better():
 
 
 def test_there_is_a_row_for_each_name():
-    assert set(DIALECTS) == set(get_args(DialectName.__value__))
+    assert set(DIALECTS) == set(get_args(ChatDialect.__value__))
 
 
 @pytest.mark.parametrize("row", DIALECTS.values(), ids=DIALECTS)
@@ -86,4 +87,4 @@ def test_globs_are_of_models_in_lower_case():
     ],
 )
 def test_a_model_sees_or_does_not_wherever_it_is_served(dialect, model, seeing):
-    assert sees(model, DIALECTS[dialect]) is seeing
+    assert sees(model, DIALECTS[dialect].images) is seeing

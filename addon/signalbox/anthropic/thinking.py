@@ -193,16 +193,23 @@ _REFUSED = re.compile(
     r"|thinking`? (?:or `?redacted_thinking`? )?blocks.{0,60}cannot be modified"
     r"|cannot contain `?thinking"
     r"|thinking block must contain thinking"
-    r"|thought[_ ]signature",
+    r"|thought[_ ]signature"
+    r"|invalid_encrypted_content"
+    r"|encrypted[ _]content\b.{0,200}(?:could not be (?:verified|decrypted|parsed)|was not issued)"
+    r"|of type .?reasoning.? was provided without|without its required .?reasoning",
     re.IGNORECASE | re.DOTALL,
 )
-"""reference/anthropic-messages.md, section 7. Bedrock omits the backticks; the last wording is Gemini's."""
+"""reference/anthropic-messages.md, section 7. Bedrock omits the backticks; `thought_signature` is Gemini's;
+the last lines are of the Responses API (openai-responses.md, 2)."""
 
 
 def is_refused(status: int, error: bytes) -> bool:
     """Whether an error refuses the thinking in the request: its signature, its order, or the conversation it
     is bound to."""
-    return status in (400, 422) and _matches(_REFUSED, error)
+    if status not in (400, 422):
+        return False
+    report = read_error(error)
+    return report.is_found and _REFUSED.search(" ".join((*report.types, report.text))) is not None
 
 
 _WANTED = re.compile(

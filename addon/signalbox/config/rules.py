@@ -56,9 +56,16 @@ type CountTokens = Literal["forward", "estimate", "reject"]
 type Level = Literal["debug", "info", "warn", "error", "silent"]
 type RequestClass = Literal["main", "subagent", "workflow", "compaction", "auxiliary"]
 type Tier = Literal["opus", "sonnet", "haiku", "fable"]
-type DialectName = Literal[
+type ChatDialect = Literal[
     "openai", "azure", "openrouter", "gemini", "kimi", "glm", "minimax", "deepseek", "mistral", "ollama",
     "vllm", "lmstudio", "composer", "generic",
+]  # fmt: skip
+type ResponsesDialect = Literal[
+    "openai", "azure", "openrouter", "xai", "codex", "copilot", "vllm", "lmstudio", "ollama", "generic",
+]  # fmt: skip
+type DialectName = Literal[
+    "openai", "azure", "openrouter", "gemini", "kimi", "glm", "minimax", "deepseek", "mistral", "xai",
+    "codex", "copilot", "ollama", "vllm", "lmstudio", "composer", "generic",
 ]  # fmt: skip
 type Globs = OneOrMore[GlobText]
 type ApiByModel = tuple[tuple[Glob, Api], ...]

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from signalbox.config.rules import DialectName
+from signalbox.config.rules import ChatDialect
 from signalbox.openai import schemas
 
 type ModelGlobs = tuple[str, ...]
@@ -49,7 +49,7 @@ _OPENAI_EFFORTS = (
     Efforts((*REASONERS, "*gpt-oss*"), ("low", "medium", "high")),
 )
 _TOOLS_WITHOUT_EFFORT: ModelGlobs = ("*gpt-5.[4-9]*", "*gpt-[6-9]*")
-_OPENAI_OUTPUT = (
+OPENAI_OUTPUT = (
     ("gpt-4o*", 16384),
     ("gpt-4.1*", 32768),
     ("gpt-4*", 4096),
@@ -67,7 +67,7 @@ _ALWAYS_THINKING: ModelGlobs = (
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """How one kind of provider spells requests and answers. The defaults should work with every server."""
 
-    name: DialectName
+    name: ChatDialect
     hosts: tuple[str, ...] = ()
     """Ends of host names (`api.openai.com`, `.openai.azure.com`), or a host with its usual port."""
 
@@ -173,7 +173,7 @@ DIALECTS: dict[str, Dialect] = {
             name="openai",
             hosts=("api.openai.com",),
             completion_tokens=ALL,
-            most_tokens=_OPENAI_OUTPUT,
+            most_tokens=OPENAI_OUTPUT,
             cache_key=True,
             json_schema=True,
             system_anywhere=True,
@@ -186,7 +186,7 @@ DIALECTS: dict[str, Dialect] = {
             name="azure",
             hosts=(".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"),
             completion_tokens=ALL,
-            most_tokens=_OPENAI_OUTPUT,
+            most_tokens=OPENAI_OUTPUT,
             json_schema=True,
             system_anywhere=True,
             parallel=True,
@@ -365,23 +365,24 @@ def matches_any(model: str, globs: ModelGlobs) -> bool:
     return any(fnmatchcase(model.lower(), glob) for glob in globs)
 
 
-def sees(model: str, dialect: Dialect) -> bool:
-    """Whether a model takes images. Any other model would refuse all later requests of a conversation that
-    holds an image (translation.md, 2)."""
-    maker = next((row for row in DIALECTS.values() if matches_any(model, row.own)), dialect)
-    return matches_any(model, maker.images)
+def sees(model: str, otherwise: ModelGlobs = ALL) -> bool:
+    """Whether a model takes images; `otherwise` decides where no row is its maker's. A model that takes none
+    would refuse all later requests of a conversation that holds an image (translation.md, 2)."""
+    made = (row.images for row in DIALECTS.values() if matches_any(model, row.own))
+    return matches_any(model, next(made, otherwise))
 
 
 def dialect_of(name: str | None, host: str, port: int) -> Dialect:
     """The row named by a provider's `dialect`, else that of its URL's host, else `generic`."""
-    if name is not None:
+    if name in DIALECTS:
         return DIALECTS[name]
-    where = (host.lower(), f"{host.lower()}:{port}")
     return next(
-        (row for row in DIALECTS.values() if any(_is_at(where, end) for end in row.hosts)),
+        (row for row in DIALECTS.values() if any(is_at(host, port, end) for end in row.hosts)),
         DIALECTS["generic"],
     )
 
 
-def _is_at(where: tuple[str, str], end: str) -> bool:
+def is_at(host: str, port: int, end: str) -> bool:
+    """Whether a host is one of those that a row's `hosts` means by `end`."""
+    where = (host.lower(), f"{host.lower()}:{port}")
     return any(w == end or w.endswith(end if end[0] == "." else f".{end}") for w in where)

@@ -5,140 +5,45 @@ operator comes after the last result (translation.md, 2). Each message depends o
 that the same history always gives the same first bytes, which prompt caches rely on.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from itertools import groupby
-from typing import Any, TypeGuard
+from typing import Any
 
 import msgspec
 
-from signalbox.openai.dialects import Dialect, matches_any, sees
+from signalbox.openai.content import (
+    ERROR,
+    NO_OUTPUT,
+    NO_RESULT,
+    NOTHING,
+    RESULT_WITHOUT_CALL,
+    ContentPart,
+    ContentReader,
+    HistoryCall,
+    as_reminder,
+    content_of,
+    is_call,
+    is_result,
+    result_text,
+    with_results,
+)
+from signalbox.openai.dialects import Dialect, matches_any
 from signalbox.openai.ids import RequestIds, payload_of, unpack
 from signalbox.openai.incoming import (
-    Content,
     ContentBlock,
     Message,
     Piece,
-    Source,
-    as_object,
     as_objects,
     as_text,
     has_text,
     join_texts,
     pieces,
-    text_in,
 )
 from signalbox.openai.tools import Names
 
-_MEDIA_TYPES = {"image/jpg": "image/jpeg"}
-
-
-class ContentPart(msgspec.Struct, frozen=True):
-    """One part of a message's content."""
-
-    text: str = ""
-    media: dict[str, Any] | None = None
-    """The part as sent, if it is not text."""
-    cache: dict[str, str] | None = None
-    """The `cache_control` to send with it."""
-
-    @property
-    def sent(self) -> dict[str, Any]:
-        part = self.media or {"type": "text", "text": self.text}
-        return part | {"cache_control": self.cache} if self.cache else part
-
-
-def content_of(parts: Sequence[ContentPart], by: str = "\n") -> str | list[dict[str, Any]]:
-    """One string if possible, which all servers understand (openai-chat.md, 1)."""
-    if len(parts) == 1 and not (parts[0].media or parts[0].cache):
-        return parts[0].text if has_text(parts[0].text) else ""
-    if any(part.media or part.cache for part in parts):
-        return [part.sent for part in parts]
-    return join_texts((part.text for part in parts), by)
-
-
-class ContentReader:
-    """Translates content for one provider and model: text, images and documents."""
-
-    def __init__(self, dialect: Dialect, model: str, notes: Counter[str]) -> None:
-        self._dialect = dialect
-        self._sees = sees(model, dialect)
-        self._caches = matches_any(model, dialect.cache_control)
-        self._notes = notes
-
-    def read(self, content: Content) -> list[ContentPart]:
-        return [part for piece in pieces(content) for part in self.of(piece)]
-
-    def of(self, piece: Piece) -> list[ContentPart]:
-        """The parts of one block, without blank ones. Its `cache_control` goes to the last part."""
-        if isinstance(piece, ContentBlock) and piece.type in ("image", "document"):
-            source = piece.source if isinstance(piece.source, Source) else Source()
-            found = [self._image(source)] if piece.type == "image" else self._document(piece, source)
-            parts = [part for part in found if part.media or has_text(part.text)]
-        else:
-            text = text_in(piece)
-            parts = [ContentPart(text)] if has_text(text) else []
-        if parts and (cache := self.cache(piece)):
-            parts[-1] = msgspec.structs.replace(parts[-1], cache=cache)
-        return parts
-
-    def cache(self, piece: Piece) -> dict[str, str] | None:
-        """The block's `cache_control`, for models that need it (openai-chat.md, 1)."""
-        if not self._caches or not isinstance(piece, ContentBlock):
-            return None
-        marker = as_object(piece.cache_control)
-        if marker.get("type") != "ephemeral":
-            return None
-        ttl = marker.get("ttl")
-        return {"type": "ephemeral", "ttl": ttl} if isinstance(ttl, str) else {"type": "ephemeral"}
-
-    def _image(self, source: Source) -> ContentPart:
-        url = _url(source) if self._sees else ""
-        if not url or not (self._dialect.image_urls or url.startswith("data:")):
-            self._notes["images omitted"] += 1
-            return ContentPart(join_texts(("[image omitted]", as_text(source.url))))
-        return ContentPart(media={"type": "image_url", "image_url": {"url": url}})
-
-    def _document(self, block: ContentBlock, source: Source) -> list[ContentPart]:
-        """Text and the images inside it; a PDF if the provider takes one (translation.md, 2)."""
-        title, context = as_text(block.title), as_text(block.context)
-        if source.type == "content":
-            return [ContentPart(title), ContentPart(context), *self.read(source.content)]
-        if source.type == "text":
-            return [ContentPart(text_in(block))]
-        return [ContentPart(context), self._file(title, source)]
-
-    def _file(self, title: str, source: Source) -> ContentPart:
-        url = _url(source)
-        is_pdf = url.startswith("data:application/pdf;")
-        if is_pdf and self._dialect.pdf == "file":
-            name = title or "document.pdf"
-            return ContentPart(media={"type": "file", "file": {"filename": name, "file_data": url}})
-        if is_pdf and self._dialect.pdf == "image_url":
-            return ContentPart(media={"type": "image_url", "image_url": {"url": url}})
-        self._notes["documents omitted"] += 1
-        return ContentPart(join_texts(("[document omitted]", title, as_text(source.url))))
-
-
-def _url(source: Source) -> str:
-    """The URL, or a data URL; empty for an uploaded file."""
-    media_type, data = as_text(source.media_type).lower(), as_text(source.data)
-    if media_type and data:
-        return f"data:{_MEDIA_TYPES.get(media_type, media_type)};base64,{data}"
-    return as_text(source.url)
-
-
 _UNSIGNED = "skip_thought_signature_validator"
 """The signature that Gemini takes for a call of another model (openai-chat.md, 6)."""
-
-
-class HistoryCall(msgspec.Struct, frozen=True):
-    """A call whose result must follow."""
-
-    asked: str
-    """The id in the client's history."""
-    sent: str
-    name: str
 
 
 class AssistantMessage(msgspec.Struct, frozen=True):
@@ -171,7 +76,7 @@ class AssistantWriter:
         carriers: list[ContentBlock] = []
         for turn in messages:
             for piece in pieces(turn.content):
-                if _is_call(piece):
+                if is_call(piece):
                     uses.append(piece)
                     carriers.append(piece)
                     continue
@@ -261,17 +166,10 @@ def _details(carried: Iterable[dict[str, Any]], renamed: dict[str, str]) -> dict
     return {"reasoning_details": details} if details else {}
 
 
-def _is_call(piece: Piece) -> TypeGuard[ContentBlock]:
-    return isinstance(piece, ContentBlock) and piece.type == "tool_use" and as_text(piece.name) != ""
-
-
 def _names_field(payload: dict[str, Any]) -> bool:
     return payload.get("key") in ("reasoning_content", "reasoning")
 
 
-_NO_RESULT = "[no result: cancelled]"
-_NO_OUTPUT = "(no output)"
-_NOTHING = "(no content)"
 _ELSEWHERE = "(see attached media)"
 _BRIDGE = {"role": "assistant", "content": "OK."}
 
@@ -331,25 +229,17 @@ class History:
                 sent.append(_BRIDGE)
             sent.append({"role": role, "content": content_of(parts)})
         if not sent or (opens and all(message["role"] == "system" for message in sent)):
-            sent.append({"role": "user", "content": _NOTHING})
+            sent.append({"role": "user", "content": NOTHING})
         return sent
 
     def _sorted(
         self, messages: Iterable[Message], calls: list[HistoryCall]
     ) -> tuple[dict[str, ContentBlock], list[tuple[str, list[ContentPart]]]]:
         """Results by the id of their call as sent; all other parts in order, with their role."""
-        waiting: defaultdict[str, list[HistoryCall]] = defaultdict(list)
-        for call in reversed(calls):
-            waiting[call.asked].append(call)
-        results: dict[str, ContentBlock] = {}
+        results, others = with_results(messages, calls)
         turns: list[tuple[str, list[ContentPart]]] = []
-        for message in messages:
-            parts: list[ContentPart] = []
-            for piece in pieces(message.content):
-                if _is_result(piece) and waiting.get(piece.tool_use_id):
-                    results[waiting[piece.tool_use_id].pop().sent] = piece
-                else:
-                    parts += self._parts_of(piece)
+        for message, left in others:
+            parts = [part for piece in left for part in self._parts_of(piece)]
             turns.append(self._operator(parts) if message.role == "system" else ("user", parts))
         return results, turns
 
@@ -359,15 +249,15 @@ class History:
         if self._dialect.system_anywhere or not texts:
             return "system", texts
         text = join_texts(part.text for part in texts)
-        return "user", [ContentPart(f"<system-reminder>\n{text}\n</system-reminder>", cache=texts[-1].cache)]
+        return "user", [ContentPart(as_reminder(text), cache=texts[-1].cache)]
 
     def _parts_of(self, piece: Piece) -> Iterator[ContentPart]:
         """The parts of a block. A result without its call becomes text, since providers refuse it."""
-        if not _is_result(piece):
+        if not is_result(piece):
             yield from self._parts.of(piece)
             return
         self._notes["results without a call"] += 1
-        yield ContentPart("[result of an earlier tool call]")
+        yield ContentPart(RESULT_WITHOUT_CALL)
         yield from self._parts.read(piece.inner)
 
     def _result(self, call: HistoryCall, block: ContentBlock | None, media: list[ContentPart]) -> Sent:
@@ -375,25 +265,17 @@ class History:
         is sent as the JSON in which it came."""
         if block is None:
             self._notes["missing results"] += 1
-            return {"role": "tool", "tool_call_id": call.sent, "content": _NO_RESULT}
+            return {"role": "tool", "tool_call_id": call.sent, "content": NO_RESULT}
         cache = self._parts.cache(block)
-        if block.holds_text and not cache:
-            raw = bytes(block.content)
-            sent = b'"Error: %b' % raw[1:] if block.is_error is True else raw
-            return {"role": "tool", "tool_call_id": call.sent, "content": msgspec.Raw(sent)}
+        if not cache and (sent := result_text(block)) is not None:
+            return {"role": "tool", "tool_call_id": call.sent, "content": sent}
         parts = self._parts.read(block.inner)
         shown = [part for part in parts if part.media]
         if shown:
             media += [ContentPart(f"[media returned by {call.name}]"), *shown]
-        text = join_texts(part.text for part in parts) or (_ELSEWHERE if shown else _NO_OUTPUT)
-        content = ContentPart(f"Error: {text}" if block.is_error is True else text, cache=cache)
+        text = join_texts(part.text for part in parts) or (_ELSEWHERE if shown else NO_OUTPUT)
+        content = ContentPart(ERROR + text if block.is_error is True else text, cache=cache)
         return {"role": "tool", "tool_call_id": call.sent, "content": content_of([content])}
-
-
-def _is_result(piece: Piece) -> TypeGuard[ContentBlock]:
-    return (
-        isinstance(piece, ContentBlock) and piece.type == "tool_result" and isinstance(piece.tool_use_id, str)
-    )
 
 
 def system_of(parts: list[ContentPart]) -> list[Sent]:

@@ -65,12 +65,21 @@ class Tool(msgspec.Struct):
     type: Any = None
     description: Any = None
     input_schema: msgspec.Raw = msgspec.Raw(b"null")
+    strict: Any = None
+    allowed_domains: Any = None
+    blocked_domains: Any = None
+    user_location: Any = None
 
     @property
     def is_function(self) -> bool:
         """Whether the client runs it and gives its schema; all others are Anthropic's server tools."""
         named = isinstance(self.name, str) and bool(self.name)
         return named and (self.type in (None, "custom") or bytes(self.input_schema).startswith(b"{"))
+
+    @property
+    def is_web_search(self) -> bool:
+        """Whether it is Anthropic's web search, of any version."""
+        return not self.is_function and as_text(self.type).startswith("web_search_")
 
     @property
     def shown(self) -> str:
@@ -92,6 +101,7 @@ class ContentBlock(msgspec.Struct, gc=False):
     text: Any = None
     thinking: Any = None
     signature: Any = None
+    data: Any = None
     source: Source | NotObject = None
     id: Any = None
     name: Any = None

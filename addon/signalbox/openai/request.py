@@ -11,8 +11,9 @@ import msgspec
 from signalbox.anthropic.json_edit import Body
 from signalbox.anthropic.privacy import BILLING
 from signalbox.anthropic.unsupported_fields import EFFORTS
+from signalbox.openai.content import ChatContent, ContentPart
 from signalbox.openai.dialects import Dialect, matches_any
-from signalbox.openai.history import AssistantWriter, ContentPart, ContentReader, History, system_of
+from signalbox.openai.history import AssistantWriter, History, system_of
 from signalbox.openai.incoming import (
     Content,
     ContentBlock,
@@ -33,7 +34,7 @@ from signalbox.routing.translator import UntranslatableError
 
 _ORDER = EFFORTS
 OFF = EFFORTS[0]
-_SHOWN = ("enabled", "adaptive")
+SHOWN = ("enabled", "adaptive")
 _LITTLE, _SOME = 4_000, 16_000
 """Thinking budgets in tokens: below the first the effort is low, below the second medium."""
 _BY_DEFAULT = "high"
@@ -56,15 +57,16 @@ def thinking_of(
 ) -> Thinking:
     """Reads `thinking` and `output_config` of a Messages body. `tools`: whether any are offered."""
     asked = as_object(thinking)
-    word = _asked_effort(asked, as_text(as_object(output_config).get("effort")))
+    word = asked_effort(asked, as_text(as_object(output_config).get("effort")))
     if tools and matches_any(model, dialect.tools_without_effort):
         word = OFF
     is_off = word == OFF and not matches_any(model, dialect.unstoppable)
-    return Thinking(_effort_fields(word, dialect, model), is_off, asked.get("type") in _SHOWN)
+    return Thinking(_effort_fields(word, dialect, model), is_off, asked.get("type") in SHOWN)
 
 
-def _asked_effort(thinking: Object, effort: str) -> str:
-    """One of `_ORDER`; empty if the client leaves the effort to the model."""
+def asked_effort(thinking: Object, effort: str, *, by_default: str = _BY_DEFAULT) -> str:
+    """One of `_ORDER`; empty if the client leaves the effort to the model. `by_default`: for thinking without
+    any."""
     kind = thinking.get("type")
     if kind in ("disabled", "between_tools"):
         return OFF
@@ -73,14 +75,14 @@ def _asked_effort(thinking: Object, effort: str) -> str:
     budget = thinking.get("budget_tokens")
     if kind == "enabled" and isinstance(budget, int | float):
         return "low" if budget < _LITTLE else "medium" if budget < _SOME else "high"
-    return _BY_DEFAULT if kind in _SHOWN else ""
+    return by_default if kind in SHOWN else ""
 
 
 def _effort_fields(word: str, dialect: Dialect, model: str) -> Object:
     if not word:
         return {}
     words = next((row.words for row in dialect.efforts if matches_any(model, row.models)), ())
-    spelled = _nearest(word, words)
+    spelled = nearest_effort(word, words)
     if dialect.switch and matches_any(model, dialect.switched):
         if word == OFF:
             return {} if matches_any(model, dialect.unstoppable) else {"thinking": {"type": "disabled"}}
@@ -90,7 +92,7 @@ def _effort_fields(word: str, dialect: Dialect, model: str) -> Object:
     return {dialect.effort_field: {"effort": spelled} if dialect.effort_field == "reasoning" else spelled}
 
 
-def _nearest(word: str, words: tuple[str, ...]) -> str:
+def nearest_effort(word: str, words: tuple[str, ...]) -> str:
     """The same effort if the model has it, else the next lower one, else the lowest. Never `none`, unless the
     client switches thinking off."""
     if word == OFF:
@@ -100,7 +102,7 @@ def _nearest(word: str, words: tuple[str, ...]) -> str:
     return lower[-1] if lower else known[0] if known else ""
 
 
-_SCHEMA = "Answer with one JSON value that follows this JSON Schema, and with nothing around it:\n{}"
+SCHEMA_PROMPT = "Answer with one JSON value that follows this JSON Schema, and with nothing around it:\n{}"
 
 
 class ChatRequest(msgspec.Struct, frozen=True):
@@ -152,17 +154,17 @@ class _Writing:
         self._dialect = dialect
         self._provider = provider
         self._notes: Counter[str] = Counter()
-        self._names = Names(dialect)
-        self._parts = ContentReader(dialect, model, self._notes)
+        self._names = Names(dialect.tool_name)
+        self._parts = ChatContent(dialect, model, self._notes)
 
     def request(self, session: str | None) -> ChatRequest:
         asked, dialect = self._asked, self._dialect
-        tools = self._tools()
+        tools = functions_of(asked)
         thinking = thinking_of(asked.thinking, asked.output_config, dialect, self._model, tools=bool(tools))
         sent_names = {name: self._names.sent(name) for name in tools}
         thinks = bool(dialect.switch) and not thinking.is_off
         choice = choose(asked.tool_choice, sent_names, dialect, thinks=thinks, called=self._has_calls())
-        schema = self._schema()
+        schema = answer_schema(asked)
         messages = self._messages(thinking, choice, schema)
         body: Object = {"model": self._model, "messages": messages}
         if choice.offers:
@@ -188,15 +190,6 @@ class _Writing:
             notes=self._all_notes(dropped_fields(self._came, asked, body)),
         )
 
-    def _tools(self) -> dict[str, Tool]:
-        added = [
-            defined_by(piece)
-            for message in self._asked.turns
-            for piece in pieces(message.content)
-            if isinstance(piece, ContentBlock) and piece.type == "tool_addition"
-        ]
-        return functions([*as_list(self._asked.tools), *added])
-
     def _has_calls(self) -> bool:
         return any(
             isinstance(piece, ContentBlock) and piece.type == "tool_use"
@@ -209,23 +202,15 @@ class _Writing:
             self._dialect, self._model, self._provider, self._parts, self._names, off=thinking.is_off
         )
         history = History(self._dialect, self._model, self._parts, assistant, self._notes)
-        system = self._parts.read(_without_billing(self._asked.system))
+        system = self._parts.read(without_billing(self._asked.system))
         if schema is not None and not self._dialect.json_schema:
-            system.append(ContentPart(_SCHEMA.format(msgspec.json.encode(schema).decode())))
+            system.append(ContentPart(SCHEMA_PROMPT.format(msgspec.json.encode(schema).decode())))
         return [*system_of(system), *history.of(self._asked.turns, choice.say)]
-
-    def _schema(self) -> Object | None:
-        """The JSON schema of the answer, from `output_config` or `output_format`."""
-        asked = self._asked
-        for wanted in map(as_object, (as_object(asked.output_config).get("format"), asked.output_format)):
-            if wanted.get("type") == "json_schema":
-                return wanted["schema"] if isinstance(wanted.get("schema"), dict) else None
-        return None
 
     def _limits(self) -> Object:
         asked, dialect, model = self._asked, self._dialect, self._model
         limits: Object = {}
-        if dialect.limits_output and _is_number(asked.max_tokens, int):
+        if dialect.limits_output and is_number(asked.max_tokens, int):
             most = next(
                 (most for glob, most in dialect.most_tokens if matches_any(model, (glob,))), asked.max_tokens
             )
@@ -244,7 +229,7 @@ class _Writing:
         fields = {} if fixed else {"temperature": asked.temperature, "top_p": asked.top_p}
         if self._dialect.top_k:
             fields["top_k"] = asked.top_k
-        return {name: value for name, value in fields.items() if _is_number(value, int | float)}
+        return {name: value for name, value in fields.items() if is_number(value, int | float)}
 
     def _streaming(self, *, offers: bool) -> Object:
         dialect = self._dialect
@@ -261,11 +246,30 @@ class _Writing:
         return (*([f"dropped: {gone}"] if gone else ()), *counted)
 
 
-def _is_number(value: object, kind: type | UnionType) -> bool:
+def functions_of(asked: MessagesRequest) -> dict[str, Tool]:
+    """The tools that the client runs, by name, with those that messages add."""
+    added = [
+        defined_by(piece)
+        for message in asked.turns
+        for piece in pieces(message.content)
+        if isinstance(piece, ContentBlock) and piece.type == "tool_addition"
+    ]
+    return functions([*as_list(asked.tools), *added])
+
+
+def answer_schema(asked: MessagesRequest) -> Object | None:
+    """The JSON schema of the answer, from `output_config` or `output_format`."""
+    for wanted in map(as_object, (as_object(asked.output_config).get("format"), asked.output_format)):
+        if wanted.get("type") == "json_schema":
+            return wanted["schema"] if isinstance(wanted.get("schema"), dict) else None
+    return None
+
+
+def is_number(value: object, kind: type | UnionType) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _without_billing(system: Content) -> Content:
+def without_billing(system: Content) -> Content:
     first, *others = pieces(system) or [None]
     is_billing = isinstance(first, ContentBlock) and str(first.text).startswith(BILLING)
     return others if is_billing else system
@@ -280,30 +284,38 @@ _IRRELEVANT = frozenset({"cache_control", "diagnostics", "metadata"})
 """Fields that do not change an answer. Claude Code sends them with every request."""
 _TRANSLATED = frozenset({*MessagesRequest.__struct_fields__, "model"} - {"thread", "compaction"})
 _RENAMED = {
-    "max_tokens": ("max_tokens", "max_completion_tokens"),
+    "max_tokens": ("max_tokens", "max_completion_tokens", "max_output_tokens"),
     "temperature": ("temperature",),
     "top_k": ("top_k",),
     "top_p": ("top_p",),
 }
-"""The names in the chat body of fields that some providers do not take."""
+"""The names in the translated body of fields that some providers do not take."""
 _EMPTY = (b"null", b"[]", b"{}", b'""')
 _PLAIN = re.compile(r"[\w.-]{1,40}")
 _MOST_NAMED = 8
 
 
-def dropped_fields(came: Body, asked: MessagesRequest, sent: Mapping[str, Any]) -> str:
-    """Fields and tools of the Messages body `came` that the chat body `sent` does not have, for the log,
-    separated by commas. `stop_sequences` are listed if some were dropped.
+def dropped_fields(
+    came: Body, asked: MessagesRequest, sent: Mapping[str, Any], *, searches: bool = False
+) -> str:
+    """Fields and tools of the Messages body `came` that the translated body `sent` does not have, for the
+    log, separated by commas. `stop_sequences` are listed if some were dropped. `searches`: the provider's web
+    search replaces Anthropic's.
 
     Not listed: empty values, fields that do not change an answer (`metadata`, `diagnostics`,
     `cache_control`), `thinking` and effort, which are adapted to each model, and fields inside messages.
     """
-    names = [name if _PLAIN.fullmatch(name) else "(odd name)" for name in _dropped_names(came, asked, sent)]
+    names = [
+        name if _PLAIN.fullmatch(name) else "(odd name)"
+        for name in _dropped_names(came, asked, sent, searches)
+    ]
     more = [f"{len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else []
     return ", ".join([*names[:_MOST_NAMED], *more])
 
 
-def _dropped_names(came: Body, asked: MessagesRequest, sent: Mapping[str, Any]) -> Iterator[str]:
+def _dropped_names(
+    came: Body, asked: MessagesRequest, sent: Mapping[str, Any], searches: bool
+) -> Iterator[str]:
     for name in came.names():
         if not _is_translated(name, asked, sent) and came.value(name) not in _EMPTY:
             yield name
@@ -311,7 +323,7 @@ def _dropped_names(came: Body, asked: MessagesRequest, sent: Mapping[str, Any]) 
     if once and "tools" in sent and "parallel_tool_calls" not in sent:
         yield "disable_parallel_tool_use"
     for tool in as_list(asked.tools):
-        if isinstance(tool, Tool) and not tool.is_function:
+        if isinstance(tool, Tool) and not (tool.is_function or (searches and tool.is_web_search)):
             yield f"tools.{tool.shown}"
 
 

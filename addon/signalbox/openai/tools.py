@@ -20,8 +20,9 @@ _LONGEST = 55
 class Names:
     """Tool names in the form that a provider takes; the same name gives the same result in every request."""
 
-    def __init__(self, dialect: Dialect) -> None:
-        self._legal = re.compile(dialect.tool_name)
+    def __init__(self, legal: str) -> None:
+        """`legal` is a pattern for the names that the provider takes."""
+        self._legal = re.compile(legal)
         self.changed: dict[str, str] = {}
         """Client's names by the names sent, where they differ."""
 
@@ -62,11 +63,16 @@ def offered(tools: Iterable[Tool], names: Names, rules: SchemaRules) -> list[dic
             "function": {
                 "name": names.sent(tool.name),
                 **({"description": tool.description} if isinstance(tool.description, str) else {}),
-                "parameters": _parameters(bytes(tool.input_schema), rules),
+                "parameters": parameters_sent(tool, rules),
             },
         }
         for tool in tools
     ]
+
+
+def parameters_sent(tool: Tool, rules: SchemaRules) -> msgspec.Raw:
+    """The schema of a tool as sent."""
+    return _parameters(bytes(tool.input_schema), rules)
 
 
 @lru_cache(512)
@@ -80,14 +86,16 @@ def _parameters(schema: bytes, rules: SchemaRules) -> msgspec.Raw:
     )
 
 
-def untranslatable_tools(asked: Offered) -> str:
-    """The reason why no provider of chat completions can serve the request, else empty."""
+def untranslatable_tools(asked: Offered, *, searches: bool = False) -> str:
+    """The reason why no provider of another protocol can serve the request, else empty. `searches`: the
+    provider has a web search of its own."""
     tools = [tool for tool in as_list(asked.tools) if isinstance(tool, Tool)]
-    servers = [tool.shown for tool in tools if not tool.is_function]
+    servers = [tool for tool in tools if not (tool.is_function or (searches and tool.is_web_search))]
+    shown = [tool.shown for tool in servers]
     if servers and len(servers) == len(tools):
-        return f"the request offers only tools that Anthropic itself defines ({', '.join(servers[:5])})"
+        return f"the request offers only tools that Anthropic itself defines ({', '.join(shown[:5])})"
     choice = as_object(asked.tool_choice)
-    if choice.get("name") in servers:
+    if choice.get("name") in shown:
         return f"the request's tool_choice names {choice['name']}, a tool that Anthropic itself defines"
     if as_object(asked.thread).get("type") == "continue":
         return "the request continues a thread that Anthropic itself keeps"
