@@ -31,6 +31,7 @@ from signalbox.errors import log_error
 from signalbox.exchange import Exchange, RequestKind
 from signalbox.inspect.recorded import held_turns
 from signalbox.inspect.retention import Retention
+from signalbox.lifecycle.spec import BACKGROUND, FAIL_OPEN
 from signalbox.proxy import setup
 from signalbox.proxy.connections import ReadTurns
 from signalbox.proxy.dispatch import Services
@@ -48,6 +49,7 @@ from signalbox.routing.browsers import is_loopback
 from signalbox.routing.health import ProviderHealth
 from signalbox.routing.local_pages import METRICS
 from signalbox.routing.sessions import Sessions
+from signalbox.state.good_rules import GoodRules
 from signalbox.state.provenance import ProvenanceStore
 from signalbox.state.unsupported_store import UnsupportedStore
 from signalbox.tls import client_ssl_context
@@ -70,11 +72,12 @@ class Stores:
 
     def __init__(self, app: "App", rules: Path, state: Path) -> None:
         self.live = Live(rules, app.environ, log=_log)
+        self.good_rules = GoodRules(state, rules)
         self.sessions = Sessions()
         self.provider_health = ProviderHealth()
         self.counting = ProviderHealth(metered=False)
         """The same for count_tokens, whose limits are separate and say nothing about messages."""
-        self.recorder = Recorder(state, app.metrics)
+        self.recorder = Recorder(state, app.metrics, shows_prompts=not app.is_background)
         self.quota = QuotaTracker(
             state, lambda: self.rules, self.recorder.ledger.used, tls=app.client_ssl_context
         )
@@ -93,13 +96,14 @@ class Stores:
         self.key_valid: dict[str, bool] = {}
         """By provider, whether it accepted the key of the last request."""
         self._state = state
+        self._fails_open = app.fails_open
 
     @property
     def rules(self) -> Rules:
         return self.live.rules
 
     def start(self) -> None:
-        """Load the rules and open the stores. Raises RulesError and OSError."""
+        """Load the rules and open the stores. Raises OSError, and RulesError unless the router fails open."""
         self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.live.on_change += [
             self.recorder.follow,
@@ -107,8 +111,14 @@ class Stores:
             lambda rules: self.provider_health.forget(rules.providers),
             lambda rules: self.counting.forget(rules.providers),
             self.quota.follow,
+            self._keep_good,
         ]
-        self.live.start()
+        try:
+            self.live.start()
+        except RulesError as error:
+            if not self._fails_open:
+                raise
+            self.live.start_despite(error, self.good_rules.read())
         self.quota.logins.read(self.rules.login_folders)
         self.recorder.ledger.ready()
         self.provenance = ProvenanceStore(self._state)
@@ -116,6 +126,10 @@ class Stores:
         self.live.on_change.append(self._share)
         self.provenance.ready()
         self.unsupported = UnsupportedStore(self._state)
+
+    def _keep_good(self, _rules: Rules) -> None:
+        if self.live.source == "file":
+            self.good_rules.keep(self.live.text)
 
     def _share(self, rules: Rules) -> None:
         """Routers with the same PostgreSQL share their state (the contract, section 11)."""
@@ -135,6 +149,7 @@ class Stores:
         self.provenance.close()
         self.quota.close()
         self.unsupported.close()
+        self.good_rules.close()
 
     def services(self, kind: RequestKind) -> Services:
         """The services that route a request of this kind."""
@@ -195,6 +210,10 @@ class App:
         self.reading = ReadTurns()
         self.is_plain = environ.get("SIGNALBOX_PLAIN", "") not in ("", "0")
         """Whether the router's shortcuts through mitmproxy are off; see docs/performance.md."""
+        self.fails_open = environ.get(FAIL_OPEN, "") not in ("", "0")
+        """Whether rules that are broken at the start do not end it, as `signalbox run` wants."""
+        self.is_background = environ.get(BACKGROUND, "") not in ("", "0")
+        """Whether the console is a file, which gets no words of a prompt."""
         self.exchanges: WeakKeyDictionary[Any, Exchange] = WeakKeyDictionary()
         """Flow to exchange: kept as long as the flow, never written to a flow file."""
         self.client_hosts: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
@@ -232,6 +251,11 @@ class App:
     @property
     def rules(self) -> Rules:
         return self.stores.rules
+
+    @property
+    def shows_prompts(self) -> bool:
+        """Whether the console may show words of a conversation."""
+        return self.rules.log.prompts and not self.is_background
 
     def open(self, rules: str, state: str) -> None:
         """Starts with these files, or goes on if they are in force. Problems are logged as errors, which end

@@ -15,7 +15,7 @@ from signalbox.routing.credentials import LOGIN, Caller, leak, masked_value, own
 from signalbox.routing.facts import Facts
 from signalbox.routing.outcome import CANCELLED, Outcome
 from signalbox.routing.outgoing import Outgoing
-from signalbox.routing.plan import PERMANENT, Plan, Skip
+from signalbox.routing.plan import FAIL_OPEN, PERMANENT, Plan, Skip, no_rule_label
 from signalbox.routing.repair import Provenance
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Exchange:
         self.facts: Facts | None = None
         self.provider: Provider | None = None
         """The provider that is asked, or for which the router answers itself. None until that is decided."""
-        self.label = "none"
+        self.label = no_rule_label(rules)
         """The rule's label, for the log and `x-signalbox-rule`."""
         self.reason = ""
         """Why the request goes to its provider, as in the log line `dispatch:`."""
@@ -148,7 +148,7 @@ class Exchange:
     def fail_open(self) -> None:
         """An error in the router: the request is passed on unchanged, see `pass_on`."""
         self.failed_open = True
-        self.label = "fail-open"
+        self.label = FAIL_OPEN
 
     def pass_on(self, provider: Provider, reason: str, now: float) -> None:
         """The request goes to `provider` unchanged, because no rule matches."""

@@ -95,7 +95,7 @@ ENTRIES = [
 HEALTH = {
     "status": "degraded",
     "timestamp": "2026-11-19T15:30:00Z",
-    "rules": {"file": "/x/rules.yaml", "loaded_at": "2026-11-19T10:00:00Z", "error": None},
+    "rules": {"file": "/x/rules.yaml", "loaded_at": "2026-11-19T10:00:00Z", "error": None, "source": "file"},
     "providers": {
         "zai": {
             "url": "https://api.z.ai/api/anthropic",

@@ -36,13 +36,38 @@ def dotenv_files(rules: Path, project: Path = HOME) -> tuple[Path, ...]:
     return (beside,) if beside.resolve() == second.resolve() else (beside, second)
 
 
-def load(path: Path, environ: Mapping[str, str], *, may_be_empty: bool = True, project: Path = HOME) -> Rules:
-    """Reads the file at `path` and the files that it names, and runs its commands. Raises RulesError."""
+def read_text(path: Path) -> str:
+    """The text of the rules file at `path`. Raises RulesError."""
+    try:
+        return document.decode_utf8(files.read_file(path))
+    except FileNotFoundError:
+        remedy = "create it (an empty one forwards everything), or name another with --set router_rules=PATH"
+        why = Finding(1, f"{path} does not exist: {remedy}")
+    except OSError as error:
+        why = Finding(1, f"{path} cannot be read: {error.strerror}")
+    except DocumentError as broken:
+        why = broken.finding
+    raise RulesError((why.within(path.name),), dotenv_files(path))
+
+
+def load(
+    path: Path,
+    environ: Mapping[str, str],
+    *,
+    text: str | None = None,
+    may_be_empty: bool = True,
+    project: Path = HOME,
+) -> Rules:
+    """Reads the file at `path` and the files that it names, and runs its commands. Raises RulesError.
+
+    `text` takes the place of what the file at `path` holds.
+    """
     reads = dotenv_files(path, project)
     try:
         dotenvs = [_dotenv(file) for file in reads]
         vault = Vault(path.parent, in_force(environ, *dotenvs))
-        text = _text(path)
+        if text is None:
+            text = read_text(path)
         if not may_be_empty and not document.read_yaml(text)[0].items:
             raise DocumentError(Finding(1, "the file is empty: the rules in force stay"))
         try:
@@ -93,16 +118,6 @@ def parse(
 
 def _error(findings: list[Finding], file: Path) -> RulesError:
     return RulesError(tuple(finding.within(file.name) for finding in sorted(set(findings))))
-
-
-def _text(path: Path) -> str:
-    try:
-        return document.decode_utf8(files.read_file(path))
-    except FileNotFoundError:
-        remedy = "create it (an empty one forwards everything), or name another with --set router_rules=PATH"
-        raise DocumentError(Finding(1, f"{path} does not exist: {remedy}")) from None
-    except OSError as error:
-        raise DocumentError(Finding(1, f"{path} cannot be read: {error.strerror}")) from None
 
 
 class DotenvError(Exception):

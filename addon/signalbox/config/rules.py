@@ -409,6 +409,8 @@ class Rules(msgspec.Struct, frozen=True):
     log: Log = Log()
     picker: bool = False
     fail: Literal["open", "closed"] = "open"
+    fails_open: bool = False
+    """Whether these stand in for rules that could not be loaded: every request is passed on unrouted."""
     inspect: Inspect = Inspect()
     ui: Ui = Ui()
     listen: Mapping[str, Listen] = {}

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from . import files
 from .fields import Command
-from .load import RulesError, dotenv_files, load
+from .load import RulesError, dotenv_files, load, read_text
 from .rules import Level, Rules
 from .secrets import commands_of, run, with_printed
 
@@ -23,6 +23,8 @@ AHEAD = 60.0
 """Seconds before the end of a command's `every` at which it is run again; a tenth of it if that is less."""
 AGAIN = 30.0
 """Seconds, but at most a tenth of `every`, after which a command that failed is run again."""
+
+type Source = Literal["file", "last-good", "fail-open"]
 
 type FileStamp = tuple[int, int, int, int]
 type FileStamps = dict[Path, FileStamp | None]
@@ -53,6 +55,11 @@ class Live:
         self.error = ""
         """The first error of the last edit; empty if it was loaded."""
         self.loaded_at = datetime.now(UTC)
+        self.source: Source = "file"
+        """Where the rules in force come from: the file; the text of the last good ones, or nowhere, since the
+        file had errors at the start."""
+        self.text = ""
+        """The text of the last good rules; empty before there were any."""
         self.on_change: list[Callable[[Rules], None]] = []
         """Called with new rules in the event loop, first with those of the start."""
         self._path = path
@@ -72,8 +79,32 @@ class Live:
         """Loads for the first time. Raises RulesError. An empty file routes nothing: everything is piped."""
         stamp = self._stamp()
         began = time.monotonic()
-        self._put_in_force(load(self._path, self._environ), stamp)
+        text = read_text(self._path)
+        self._put_in_force(load(self._path, self._environ, text=text), text, stamp)
         self._ran_all(began)
+
+    def start_despite(self, error: RulesError, last_good: str | None) -> None:
+        """Starts, after `start` has raised this error, with the text of the rules that were last good, or
+        passes every request on unrouted. The file is watched: once it is mended it is in force.
+
+        The errors are logged as warnings, since mitmproxy would end a start by an error."""
+        stamp = self._stamp()
+        for line in error.errors:
+            self._log("warn", line)
+        began = time.monotonic()
+        rules, self.source = Rules(file=self._path, fails_open=True), "fail-open"
+        instead = "there are no rules that were good before: requests pass to the upstream unrouted"
+        if last_good is not None:
+            try:
+                rules, self.source = load(self._path, self._environ, text=last_good), "last-good"
+                self.text, instead = last_good, "the rules that were last good are in force"
+            except RulesError as other:
+                instead = f"the rules that were last good have errors too ({other.errors[0]}): {instead[9:]}"
+        self.error, self._logged = error.errors[0], error.errors
+        self._announce(rules)
+        self._settle((*rules.reads, *error.reads), stamp)
+        self._ran_all(began)
+        self._log("warn", f"{instead} until {self._path.name} is fixed")
 
     async def watch(self) -> None:
         """Checks for changes until cancelled."""
@@ -152,29 +183,34 @@ class Live:
             return
         began = time.monotonic()
         try:
-            rules = await files.in_daemon_thread(self._load)
+            rules, text = await files.in_daemon_thread(self._load)
         except RulesError as error:
             self._complain(error, stamp)
         else:
-            self._replace(rules, stamp)
+            self._replace(rules, text, stamp)
             self._ran_all(began)
 
-    def _load(self) -> Rules:
+    def _load(self) -> tuple[Rules, str]:
         """A file that has become empty is an error: it is half saved, or a mistake."""
         held_nothing = not (self.rules.providers or self.rules.rules)
-        return load(self._path, self._environ, may_be_empty=held_nothing)
+        text = read_text(self._path)
+        return load(self._path, self._environ, text=text, may_be_empty=held_nothing), text
 
-    def _replace(self, rules: Rules, stamp: FileStamps) -> None:
+    def _replace(self, rules: Rules, text: str, stamp: FileStamps) -> None:
         if rules == self.rules and not self.error:
             self._settle(rules.reads, stamp)
             return
-        self._put_in_force(rules, stamp)
+        self._put_in_force(rules, text, stamp)
 
-    def _put_in_force(self, rules: Rules, stamp: FileStamps) -> None:
-        old, self.rules = self.rules, rules
+    def _put_in_force(self, rules: Rules, text: str, stamp: FileStamps) -> None:
         self.error, self._logged = "", ()
-        self.loaded_at = datetime.now(UTC)
+        self.text, self.source = text, "file"
         self._settle(rules.reads, stamp)
+        self._announce(rules)
+
+    def _announce(self, rules: Rules) -> None:
+        old, self.rules = self.rules, rules
+        self.loaded_at = datetime.now(UTC)
         for callback in self.on_change:
             self._call(callback)
         self._log("info", f"rules loaded: {counted(rules)}")
@@ -188,7 +224,9 @@ class Live:
             for line in error.errors:
                 self._log("error", line)
             since = self.loaded_at.astimezone()
-            self._log("error", f"the rules loaded at {since:%H:%M:%S} stay in force until the file is fixed")
+            kept = "the router stays without rules" if self.source == "fail-open" else ""
+            kept = kept or f"the rules loaded at {since:%H:%M:%S} stay in force"
+            self._log("error", f"{kept} until the file is fixed")
         self.error, self._logged = error.errors[0], error.errors
         self._settle((*self.rules.reads, *error.reads), stamp)
 

@@ -68,7 +68,8 @@ class RulesState(msgspec.Struct, frozen=True):
     loaded_at: str
     error: str | None = None
     source: str = "file"
-    """`file`; `last good` where the file has errors; `none` where there are none of these either."""
+    """`file`; `last-good`, the rules of an earlier start, where the file had errors at this one; `fail-open`
+    where there were none: requests pass unrouted."""
 
 
 class Health(msgspec.Struct, frozen=True):

@@ -75,7 +75,7 @@ def is_refused_replay(flow: Flow) -> bool:
 def kind(flow: http.HTTPFlow, rules: Rules) -> RequestKind:
     if local_page(flow) is not None and (is_reverse(flow) or _names_listener(flow)):
         return "own"
-    if flow.request.method == "POST" and rules.rules:
+    if flow.request.method == "POST" and (rules.rules or rules.fails_open):
         return ROUTED.get(path(flow), "pipe")
     if flow.request.method == "GET" and path(flow) == MODELS and rules.rules and rules.lists_models:
         return "models"

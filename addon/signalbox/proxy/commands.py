@@ -106,7 +106,7 @@ class ConsoleCommands:
         noted = {**after.metadata.get(METADATA, {}), "replay_of": before.id, "compared": side_by_side(*both)}
         after.metadata[METADATA] = noted
         show(self._app.master, after)
-        _logged(side_by_side(*both, texts=self._app.rules.log.prompts))
+        _logged(side_by_side(*both, texts=self._app.shows_prompts))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """Go on beside the command, whose result mitmweb waits for."""

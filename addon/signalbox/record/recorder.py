@@ -34,8 +34,9 @@ class Recorder:
     `follow` is called with the first rules and whenever they change.
     """
 
-    def __init__(self, folder: Path, metrics: Metrics) -> None:
-        self._prompts = True
+    def __init__(self, folder: Path, metrics: Metrics, *, shows_prompts: bool = True) -> None:
+        """`shows_prompts` False: the console is a file, which gets no words of a prompt."""
+        self._may_show_prompts = self._prompts = shows_prompts
         self._spool = Spool(folder)
         steady = RetentionClock(last_use(folder))
         self.ledger = Ledger(folder, clock=steady.now, spool=self._spool.name, restored=self._restore)
@@ -45,7 +46,7 @@ class Recorder:
 
     def follow(self, rules: Rules) -> None:
         set_level(rules.log.level)
-        self._prompts = rules.log.prompts
+        self._prompts = self._may_show_prompts and rules.log.prompts
         self._writer.follow(rules.log.file, rules.log.keep)
         self.ledger.follow(rules.ledger)
 

@@ -38,6 +38,8 @@ type RefusalCheck = Callable[[Candidate, Facts], tuple[str, str] | None]
 """Returns why a target cannot be used now, or None: a reason of the contract's section 8 (or one of
 `PERMANENT`), and the same for people, as in `no-key` and `ZAI_API_KEY is not set`."""
 
+FAIL_OPEN = "fail-open"
+"""Label and reason of requests that are passed on because the router itself failed, or has no rules."""
 UNTRANSLATABLE = "untranslatable"
 
 PERMANENT = frozenset({"no-key", "no-login", "not-yet", UNTRANSLATABLE})
@@ -64,7 +66,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     rule: Rule | None
     label: str
-    """The rule's label; `none` if no rule matches: the request goes to the reverse upstream unchanged."""
+    """The rule's label, or `no_rule_label`: the request goes to the reverse upstream unchanged."""
     reason: str
     """As in the log line `dispatch:` (contract, section 8)."""
     candidates: tuple[Candidate, ...] = ()
@@ -78,6 +80,11 @@ class Plan(msgspec.Struct, frozen=True):
     """Whether the rule's first target is used."""
 
 
+def no_rule_label(rules: Rules) -> str:
+    """The label of requests that no rule matches."""
+    return FAIL_OPEN if rules.fails_open else "none"
+
+
 def plan(
     rules: Rules, facts: Facts, *, quota: QuotaUsage = NOTHING_KNOWN, refusals: Sequence[RefusalCheck] = ()
 ) -> Plan:
@@ -85,9 +92,8 @@ def plan(
     protocol can express the request, and whether the target is available now."""
     rule = first_match(rules, facts, quota) if facts.asked else None
     if rule is None or facts.asked is None:
-        return Plan(
-            rule=None, label="none", reason="no-model" if rules.rules and not facts.asked else "no-rule"
-        )
+        reason = "no-model" if rules.rules and not facts.asked else "no-rule"
+        return Plan(rule=None, label=no_rule_label(rules), reason=FAIL_OPEN if rules.fails_open else reason)
     chain = _chain(rules, rule, facts, facts.asked)
     available, skipped = _partition(chain, facts, (*REFUSALS, *refusals))
     lasting = {id(candidate) for candidate, skip in skipped if skip.reason in PERMANENT}

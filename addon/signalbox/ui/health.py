@@ -12,6 +12,7 @@ from signalbox import __version__
 from signalbox.anthropic.api import MESSAGES
 from signalbox.anthropic.json_edit import Body
 from signalbox.config.rules import DEFAULT_MODELS, Provider, Rule, Rules
+from signalbox.config.watch import Source
 from signalbox.routing.facts import Facts
 from signalbox.routing.health import ProviderHealth
 from signalbox.routing.plan import Plan, plan
@@ -28,6 +29,7 @@ class InForce(Protocol):
     rules: Rules
     error: str
     loaded_at: datetime
+    source: Source
 
 
 type Refused = Callable[[Provider, str | None], tuple[str, str] | None]
@@ -64,6 +66,7 @@ def page(
             "file": str(rules.file),
             "loaded_at": live.loaded_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
             "error": live.error or None,
+            "source": live.source,
         },
         "providers": {
             name: _provider(p, seen, moment, now) | {"rejects": _rejects(name, seen.learned)}
