@@ -489,7 +489,7 @@ class PlayedRouter:
             asyncio.run(_finished(result))
 
     def transports(self, client: Client) -> dict[Connection, Any]:
-        handler = self._connections.setdefault(client.id, SimpleNamespace(transports={}))
+        handler = self._connections.setdefault(client.id, SimpleNamespace(transports={}, max_conns={}))
         found: dict[Connection, Any] = handler.transports
         return found
 

@@ -18,6 +18,7 @@ from signalbox.anthropic import betas, models
 from signalbox.anthropic.encoding import EncodingError, TooLarge, decode
 from signalbox.anthropic.errors import refused_key
 from signalbox.anthropic.models import ModelEntry, ModelListPage
+from signalbox.background.http_client import http_client
 from signalbox.config import files
 from signalbox.config.rules import Model, Provider, Rules
 from signalbox.protocols import PROVIDER_APIS
@@ -105,14 +106,17 @@ async def fetch_models(
     try:
         async with (
             asyncio.timeout(limit),
-            # One client per provider: it stores cookies, which do not depend on the port.
-            httpx.AsyncClient(verify=tls, trust_env=False) as client,
+            http_client(provider, tls, limit) as client,
         ):
             return await _Asking(client, provider, credential, query, observe).pages()
     except TimeoutError:
         raise FetchError(f"it took longer than {limit:g} s") from None
+    except httpx.ProxyError:
+        assert provider.proxy is not None
+        raise FetchError(f"the proxy {provider.proxy.address} refused to connect to it") from None
     except httpx.ConnectError:
-        raise FetchError("it could not be reached") from None
+        via = f" through the proxy {provider.proxy.address}" if provider.proxy is not None else ""
+        raise FetchError(f"it could not be reached{via}") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:  # their texts may contain a header
         raise FetchError(f"it could not be asked: {type(error).__name__}") from None
     except (ValueError, EncodingError, TooLarge) as error:

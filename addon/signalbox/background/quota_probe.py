@@ -12,13 +12,13 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
 
-import httpx
 import msgspec
 
 from signalbox import __version__
 from signalbox.anthropic import betas
 from signalbox.anthropic.api import COUNT_TOKENS
 from signalbox.anthropic.json_edit import Body
+from signalbox.background.http_client import http_client
 from signalbox.config.fields import Url
 from signalbox.config.rules import Provider, Rules, Target
 from signalbox.errors import log_error
@@ -197,10 +197,7 @@ class QuotaProber:
         outgoing = probe_request(provider, *credential)
         url = f"{provider.url.scheme}://{provider.url.authority}{outgoing.path}"
         async with (
-            # One client per account, since it stores cookies.
-            httpx.AsyncClient(
-                verify=tls, timeout=self._timeout, follow_redirects=False, trust_env=False
-            ) as client,
+            http_client(provider, tls, self._timeout) as client,
             client.stream("POST", url, headers=list(outgoing.headers), content=outgoing.body) as answer,
         ):
             log.debug("probe of %s: %s", provider.name, answer.status_code)

@@ -12,6 +12,7 @@ import operator
 import re
 import urllib.parse
 import zoneinfo
+from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -78,12 +79,35 @@ class Url(msgspec.Struct, frozen=True):
     @property
     def authority(self) -> str:
         """The host, and the port if it is not the scheme's default; IPv6 in brackets."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
         usual = 443 if self.scheme == "https" else 80
-        return host if self.port == usual else f"{host}:{self.port}"
+        return _bracketed(self.host) if self.port == usual else f"{_bracketed(self.host)}:{self.port}"
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}{self.path}"
+
+
+class Proxy(msgspec.Struct, frozen=True):
+    """An HTTP proxy on the way to a provider."""
+
+    host: str
+    port: int
+    user: str = ""
+    password: str = ""
+
+    @property
+    def address(self) -> str:
+        """`proxy.example.com:3128`, for people too: without the credentials."""
+        return f"{_bracketed(self.host)}:{self.port}"
+
+    @property
+    def authorization(self) -> str | None:
+        """The value of Proxy-Authorization (RFC 7617); None without credentials."""
+        if not (self.user or self.password):
+            return None
+        return f"Basic {b64encode(f'{self.user}:{self.password}'.encode()).decode()}"
+
+    def __repr__(self) -> str:
+        return f"Proxy({self.address!r})"
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -346,6 +370,24 @@ def parse_url(written: str) -> Url:
     return Url(scheme, _host(parts.hostname), _port(port), parts.path.rstrip("/"))
 
 
+def parse_proxy(written: str) -> Proxy | Literal["none"]:
+    if written == "none":
+        return "none"
+    if not re.fullmatch(r"[!-~]+", written):
+        raise ValueError("it holds a space or a character that URLs do not have")
+    parts = _url_parts(written)
+    if parts.scheme != "http":
+        raise ValueError("it must begin with http://")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("nothing follows its port, and in a password / ? # @ are written %2F %3F %23 %40")
+    if not parts.hostname:
+        raise ValueError("it has no host")
+    user, password = (urllib.parse.unquote(one or "") for one in (parts.username, parts.password))
+    if ":" in user or not all(map(_fits_header, (user, password))):
+        raise ValueError("its user name or password holds a character that cannot be sent")
+    return Proxy(_host(parts.hostname), _port(80 if parts.port is None else parts.port), user, password)
+
+
 def _url_parts(written: str) -> urllib.parse.SplitResult:
     try:
         parts = urllib.parse.urlsplit(written)
@@ -475,6 +517,10 @@ def _full(pattern: str, written: str) -> re.Match[str]:
     if found := re.fullmatch(pattern, written, re.ASCII):
         return found
     raise ValueError
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _port(port: int) -> int:

@@ -36,8 +36,10 @@ def warnings(
     """
     found = [*_log_level(root, variables, places), *_unreachable(rules)]
     found += [*_impossible(rules), *_twice(rules)]
+    found += [Finding(root.lines.get("providers", 1), fault, "$") for fault in rules.outbound.faults]
     for provider in rules.providers.values():
         found += [*_keys(provider, root, places), *_exposed(provider, root)]
+        found += _out_of_reach(provider, root)
     return tuple(finding.within(rules.file.name) for finding in sorted(found))
 
 
@@ -93,6 +95,26 @@ def _exposed(provider: Provider, root: document.Mapping) -> Iterator[Finding]:
         line, path, _ = _place(root, provider.name, "url")
         what = "the caller's own key or login" if callers else "the key"
         yield Finding(line, f"{what} goes to {host} unencrypted: write https://", path)
+
+
+def _out_of_reach(provider: Provider, root: document.Mapping) -> Iterator[Finding]:
+    """Providers on this machine that the environment has asked through another one's proxy."""
+    proxy, host = provider.proxy, provider.url.host
+    if proxy is None or not is_this_machine(host) or is_this_machine(proxy.host):
+        return
+    line, path, written = _place(root, provider.name, "proxy")
+    if written is None:
+        message = (
+            f"{host} is asked through the proxy {proxy.address}: write proxy: none, or add it to NO_PROXY"
+        )
+        yield Finding(line, message, path)
+
+
+def is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def is_anthropics(host: str) -> bool:

@@ -36,6 +36,7 @@ from .fields import (
     Port,
     ProviderName,
     ProviderWindow,
+    Proxy,
     RegexText,
     Secret,
     Size,
@@ -47,6 +48,7 @@ from .fields import (
     parse_text,
     string_schema,
 )
+from .outbound import Outbound
 from .typespec import OneOrList, OneOrMore, Reads, Refers
 
 type Api = Literal["anthropic", "openai"]
@@ -204,6 +206,8 @@ class Provider(msgspec.Struct, frozen=True):
     path: str | None = None
     query: Mapping[str, str] = {}
     body: BodyEdit = BodyEdit()
+    proxy: Proxy | None = None
+    """Through which it is asked; None if it is asked directly."""
     rename: tuple[tuple[Glob, str], ...] = ()
     beta: Literal["forward", "learn", "drop"] | tuple[str, ...] = "learn"
     count_tokens: CountTokens | None = None
@@ -414,6 +418,8 @@ class Rules(msgspec.Struct, frozen=True):
     inspect: Inspect = Inspect()
     ui: Ui = Ui()
     listen: Mapping[str, Listen] = {}
+    outbound: Outbound = Outbound()
+    """The proxies of the environment, for hosts that are no provider's."""
     file: Path = Path("rules.yaml")
     reads: tuple[Path, ...] = ()
     """Other files whose change causes a reload: `.env`, files with secrets."""

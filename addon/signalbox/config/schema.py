@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 import msgspec
 from msgspec.structs import replace
 
-from . import document, fields, rules
+from . import document, fields, outbound, rules
 from .document import ConflictError
 from .fields import (
     BaseUrl,
@@ -170,6 +170,11 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     path: Annotated[UrlPath | None, "Replaces the request's path."] = None
     query: Annotated[dict[Text, Loose] | None, "Query parameters to add."] = None
     body: Annotated[BodyEdit | None, "Changes to the outgoing body."] = None
+    proxy: Annotated[
+        outbound.ProxyText | None,
+        "Proxy on the way to it, http://[user:password@]host:port, or none. Default: HTTPS_PROXY or "
+        "HTTP_PROXY of the environment, less what NO_PROXY names.",
+    ] = None
     rename: Annotated[
         tuple[tuple[GlobText, Text], ...] | None,
         "Model to send if the target names none, by glob; the first match wins.",
@@ -216,7 +221,9 @@ class ProviderSpec(msgspec.Struct, frozen=True):
         if self.path is None:
             self._check_url()
 
-    def in_force(self, name: str, folder: Path, fetch: Fetch) -> rules.Provider:
+    def in_force(
+        self, name: str, folder: Path, environment: outbound.Outbound, fetch: Fetch
+    ) -> rules.Provider:
         written = self.keys if self.keys is not None else () if self.key is None else (self.key,)
         keys = tuple(_secret(key, fetch) for key in written)
         auth = self.auth or ("key" if keys else "none")
@@ -235,9 +242,14 @@ class ProviderSpec(msgspec.Struct, frozen=True):
                 "auth": auth,
                 "keys": keys,
                 "login": folder / (self.login or fields.parse_location("~/.claude")),
+                "proxy": environment.to(self.url) if self.proxy is None else self._own_proxy,
                 "unavailable": rules.unavailable(auth, keys),
             }
         )
+
+    @property
+    def _own_proxy(self) -> fields.Proxy | None:
+        return None if self.proxy == "none" else self.proxy
 
     def _apis(self) -> tuple[rules.Api, ...]:
         """Every API that it is asked in."""
@@ -385,10 +397,12 @@ class RulesFile(msgspec.Struct, frozen=True):
         limit = self.limits.body if self.limits else None
         log = self.log or Log()
         level = variables.get("LOG_LEVEL", "").lower()
+        environment = outbound.from_environment(variables)
         return Rules(
             **{key: settings[key] for key in ("week", "picker", "fail", "inspect", "ui") if key in settings},
             providers={
-                name: one.in_force(name, file.parent, fetch) for name, one in (self.providers or {}).items()
+                name: one.in_force(name, file.parent, environment, fetch)
+                for name, one in (self.providers or {}).items()
             },
             rules=tuple(
                 rule.in_force(number, line, failover, listen)
@@ -403,6 +417,7 @@ class RulesFile(msgspec.Struct, frozen=True):
             else self.ledger or LedgerSettings(),
             log=replace(log, level=level) if level in LEVELS else log,
             listen=listen,
+            outbound=environment,
             file=file,
             environment={name: variables[name] for name in NEEDED_LATER if name in variables},
         )

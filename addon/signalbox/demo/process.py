@@ -85,11 +85,14 @@ def _mitmdump() -> str:
 
 
 def _plain_environment() -> dict[str, str]:
-    """The environment without what would change the demo: keys, log level, settings of Claude Code."""
+    """The environment without what would change the demo: keys, log level, proxies, settings of Claude
+    Code."""
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.endswith("_API_KEY") and not name.startswith("ANTHROPIC_") and name != "LOG_LEVEL"
+        if not name.upper().endswith(("_API_KEY", "_PROXY"))
+        and not name.startswith("ANTHROPIC_")
+        and name != "LOG_LEVEL"
     }
 
 

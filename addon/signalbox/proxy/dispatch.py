@@ -298,7 +298,8 @@ def upstream(flow: http.HTTPFlow, rules: Rules) -> Provider:
     url = Url("https" if request.scheme == "https" else "http", request.host, request.port)
     known = (p for p in rules.providers.values() if p.auth == "client" and p.url == url)
     name = unlisted("anthropic" if request.host == ANTHROPIC_HOST else "upstream")
-    return next(known, Provider(name=name, url=url, auth="client", beta="forward"))
+    unlisted_one = Provider(name=name, url=url, auth="client", beta="forward", proxy=rules.outbound.to(url))
+    return next(known, unlisted_one)
 
 
 def _begin(

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mitmproxy import http
+from mitmproxy.net.server_spec import ServerSpec
 from mitmproxy.proxy.layers.http import GetHttpConnection
 
+from signalbox.config.fields import Proxy
 from signalbox.config.rules import Rules
 from signalbox.routing.facts import AGENT_HEADER, SESSION_HEADER, ConversationId
 
@@ -26,6 +28,8 @@ class Address(NamedTuple):
     host: str
     port: int
     scheme: str
+    proxy: Proxy | None = None
+    """Through which it is asked."""
 
 
 @dataclass(unsafe_hash=True)
@@ -34,8 +38,8 @@ class OpenEarly(GetHttpConnection):
 
     blocking = False
 
-    def __init__(self, to: Address) -> None:
-        super().__init__((to.host, to.port), to.scheme == "https", None, "tcp")
+    def __init__(self, to: Address, via: ServerSpec | None) -> None:
+        super().__init__((to.host, to.port), to.scheme == "https", via, "tcp")
 
 
 NO_SESSION: ConversationId = ("", "")
@@ -62,8 +66,8 @@ class LikelyProviders:
         headers = request.headers
         conversation = (headers.get(SESSION_HEADER, ""), headers.get(AGENT_HEADER, ""))
         to = self._last.get((port, conversation)) or self._last.get((port, NO_SESSION))
-        urls = (provider.url for provider in rules.providers.values())
-        return to if any(to == (url.host, url.port, url.scheme) for url in urls) else None
+        of_providers = ((p.url, p.proxy) for p in rules.providers.values())
+        return to if any(to == (url.host, url.port, url.scheme, by) for url, by in of_providers) else None
 
 
 def is_incomplete(request: http.Request, received: int) -> bool:

@@ -21,7 +21,7 @@ from mitmproxy.proxy.layers.http import (
 )
 
 from signalbox.errors import log_error
-from signalbox.proxy import http1, quick_http1, upstream
+from signalbox.proxy import http1, outbound, quick_http1, upstream
 from signalbox.proxy.early_connection import OpenEarly
 from signalbox.proxy.stream import RoutedStream, SendNow, Tick
 from signalbox.proxy.upstream import Commands
@@ -69,7 +69,7 @@ class RouterLayer(HttpLayer):
     """Seconds between two wake-ups at the most. Read once: an option is copied whenever it is asked for."""
     _activity: dict[Connection, float]
     """When something last came on each upstream connection, by the wall clock, which goes on while a machine
-    sleeps. Through another proxy bytes come on that one's connection, and nothing is kept here."""
+    sleeps. Of one through a proxy this is the connection to that proxy."""
 
     def prepare(self, app: "App") -> None:
         """Stands for `__init__`."""
@@ -84,8 +84,12 @@ class RouterLayer(HttpLayer):
 
     def get_connection(self, command: GetHttpConnection, *, reuse: bool = True) -> Commands[None]:
         yield from self._close_stale(self.command_sources.get(command))
-        if not isinstance(command, OpenEarly) or not self._may_answer(command):
-            yield from super().get_connection(command, reuse=reuse)
+        if isinstance(command, OpenEarly) and self._may_answer(command):
+            return
+        for opening in super().get_connection(command, reuse=reuse):
+            if isinstance(opening, commands.OpenConnection):
+                outbound.adopt(self.connections.get(opening.connection))
+            yield opening
 
     def _may_answer(self, command: GetHttpConnection) -> bool:
         """Whether there is a connection for it, or will be."""
@@ -100,24 +104,26 @@ class RouterLayer(HttpLayer):
         busy = {stream.context.server for stream in self.streams.values() if stream is not asker}
         for connection in self.connections.keys() - busy:
             if connection.connected and self._is_stale(connection):
-                yield commands.CloseConnection(connection)
+                yield commands.CloseConnection(outbound.carrier(self, connection))
 
     def _is_stale(self, connection: Connection) -> bool:
-        last = self._activity.get(connection)
+        if outbound.is_carrier(self, connection):
+            return False  # that is asked of the connection that it carries
+        last = self._activity.get(outbound.carrier(self, connection))
         return last is not None and time.time() - last >= self.app.keepalive_expiry
 
     def register_connection(self, command: RegisterHttpConnection) -> Commands[None]:
         """A connection was opened or has failed; its stream may be gone by then."""
         connection = command.connection
-        if isinstance(connection, Server) and connection.via is None:
-            self._activity[connection] = time.time()
+        if isinstance(connection, Server):
+            self._activity[outbound.carrier(self, connection)] = time.time()
         if (waiting := self.waiting_for_establishment.get(connection)) is not None:
             waiting[:] = [one for one in waiting if not isinstance(one, OpenEarly)]
         self._adopt(upstream.http_client(self, command.connection))
         if command.connection in self.waiting_for_establishment:
             yield from super().register_connection(command)
-        elif upstream.never_opened(command.connection):
-            self.connections.pop(command.connection, None)
+        elif upstream.never_opened(self, command.connection):
+            upstream.forget(self, command.connection)
 
     def handle_event(self, event: events.Event) -> Commands[None]:
         """No command of this layer itself waits for a reply, so that it is never paused."""
@@ -220,10 +226,11 @@ class RouterLayer(HttpLayer):
         for connection in [c for c in self._closed if not self._is_used(c)]:
             self._closed.discard(connection)
             self._activity.pop(connection, None)
-            self.connections.pop(connection, None)
+            upstream.forget(self, connection)
 
     def _is_used(self, connection: Connection) -> bool:
-        return any(stream.context.server is connection for stream in self.streams.values())
+        servers = (stream.context.server for stream in self.streams.values())
+        return any(outbound.carrier(self, server) is connection for server in servers)
 
 
 def _forked(context: Context) -> Context:

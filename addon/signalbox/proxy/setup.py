@@ -18,7 +18,8 @@ from mitmproxy.log import MitmFormatter
 from mitmproxy.master import Master
 from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.options import Options
-from mitmproxy.proxy.layer import NextLayer
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layer import Layer, NextLayer
 from mitmproxy.proxy.layers import TCPLayer
 from mitmproxy.proxy.layers.tls import parse_client_hello
 from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, ReverseMode, Socks5Mode, UpstreamMode
@@ -26,10 +27,11 @@ from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, ReverseMode, Sock
 from signalbox import ports
 from signalbox.background import picker
 from signalbox.config.document import nearest
-from signalbox.config.rules import ANTHROPIC_HOST
+from signalbox.config.fields import Url
+from signalbox.config.rules import ANTHROPIC_HOST, Rules
 from signalbox.exchange import Exchange
 from signalbox.inspect import views
-from signalbox.proxy import connections
+from signalbox.proxy import connections, outbound
 from signalbox.proxy.classify import LOOPBACK_ONLY, REPLAY_REFUSED, is_anthropic, is_refused_replay
 from signalbox.proxy.hook_dispatch import install as install_hook_dispatch
 from signalbox.proxy.layer import take_over
@@ -265,10 +267,22 @@ def next_layer(app: "App", nextlayer: NextLayer) -> None:
     than Anthropic's are passed undecrypted."""
     wanted = _tunnel_address(nextlayer)
     if wanted is not None and not is_anthropic(*wanted, app.rules):
-        nextlayer.layer = TCPLayer(nextlayer.context, ignore=True)
+        nextlayer.layer = undecrypted(nextlayer.context, app.rules)
         return
     app.master.addons.get("nextlayer").next_layer(nextlayer)
     take_over(nextlayer.layer, app)
+
+
+def undecrypted(context: Context, rules: Rules) -> Layer:
+    """A tunnel whose bytes pass as they are, by way of the environment's proxy, if there is one. In mode
+    `upstream` mitmproxy has made the way already."""
+    assert context.server.address is not None
+    host, port = context.server.address[:2]
+    tunnel = TCPLayer(context, ignore=True)
+    proxy = rules.outbound.to(Url("https", host, port))
+    if proxy is None or isinstance(context.client.proxy_mode, UpstreamMode):
+        return tunnel
+    return outbound.through(proxy, context, tunnel)
 
 
 def _tunnel_address(nextlayer: NextLayer) -> tuple[str, int] | None:

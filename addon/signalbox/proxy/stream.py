@@ -20,6 +20,7 @@ from math import inf
 from typing import TYPE_CHECKING, Literal
 
 from mitmproxy import http
+from mitmproxy.connection import Server
 from mitmproxy.flow import Error
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
@@ -50,10 +51,12 @@ from mitmproxy.proxy.layers.http._events import ErrorCode, HttpEvent
 
 from signalbox.anthropic.api import Usage
 from signalbox.anthropic.errors import error_event, error_type, read_error
+from signalbox.config.fields import Proxy
 from signalbox.errors import log_error, short_reason
 from signalbox.exchange import Exchange
 from signalbox.inspect.masking import shown_secrets
 from signalbox.inspect.retention import StoredBody
+from signalbox.proxy.dispatch import upstream
 from signalbox.proxy.early_connection import is_incomplete
 from signalbox.proxy.fields import QuickHeaders
 from signalbox.proxy.headers import (
@@ -80,6 +83,7 @@ from signalbox.proxy.hook_dispatch import (
     begin,
 )
 from signalbox.proxy.local_responses import error, protocol_failure, stream_head, too_large
+from signalbox.proxy.outbound import Via
 from signalbox.proxy.pending_response import REPAIRABLE, PendingResponse
 from signalbox.proxy.reporting import log_received, report_failover
 from signalbox.proxy.upstream import (
@@ -186,6 +190,14 @@ class RoutedStream(HttpStream):
     def exchange(self) -> Exchange:
         assert self._exchange is not None
         return self._exchange
+
+    @property
+    def proxy(self) -> Proxy | None:
+        """Through which the flow's request is sent."""
+        exchange = self._exchange
+        if exchange is not None and exchange.provider is not None:
+            return exchange.provider.proxy
+        return upstream(self.flow, exchange.rules if exchange is not None else self.app.rules).proxy
 
     @property
     def _is_ours(self) -> bool:
@@ -948,6 +960,8 @@ class RoutedStream(HttpStream):
         """Of a request that is not routed: with a limit on the time for it."""
         exchange = self._exchange
         if exchange is None:
+            if (proxy := self.proxy) is not None:
+                self.flow.server_conn = Server(address=self.flow.server_conn.address, via=Via(proxy))
             return (yield from super().make_server_connection())
         self._linear = True
         try:

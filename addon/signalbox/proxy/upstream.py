@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mitmproxy import http
 from mitmproxy.connection import Connection, Server
+from mitmproxy.net.server_spec import ServerSpec
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.layers.http import (
     GetHttpConnection,
@@ -35,12 +36,15 @@ from mitmproxy.proxy.layers.http import (
     SendHttp,
 )
 from mitmproxy.proxy.layers.http._events import ErrorCode
+from mitmproxy.proxy.tunnel import TunnelLayer
 
+from signalbox.config.fields import Proxy
 from signalbox.errors import is_exhausted, short_reason
 from signalbox.proxy.connections import DirectConnectionHandler
 from signalbox.proxy.early_connection import Address, OpenEarly
 from signalbox.proxy.headers import invalid_head, not_an_answer
 from signalbox.proxy.http1 import UpstreamHttp1
+from signalbox.proxy.outbound import MOST_CONNECTIONS, Via, carrier
 from signalbox.routing import outcome as outcomes
 from signalbox.routing.outcome import Outcome
 
@@ -132,11 +136,12 @@ class UpstreamCall:
         ClientLeft."""
         stream, flow = self._stream, self._stream.flow
         where, asked = f"at {flow.request.host}:{flow.request.port}", time.time()
+        proxy = stream.proxy
         forget_failed(self._layer, (flow.request.host, flow.request.port))
         command = GetHttpConnection(
             (flow.request.host, flow.request.port),
             flow.request.scheme == "https",
-            flow.server_conn.via,
+            self._via(proxy),
             flow.server_conn.transport_protocol,
         )
         command.blocking = stream  # type: ignore[assignment]  # its reply comes as an event, see `RoutedStream`
@@ -159,7 +164,7 @@ class UpstreamCall:
             failure = outcomes.CONNECT.because(short_reason(error or ""))
             raise AttemptFailed(failure, 502, f"could not be reached {where}: {failure.detail}")
         stream.context.server = flow.server_conn = self.server = connection
-        to = Address(flow.request.host, flow.request.port, flow.request.scheme)
+        to = Address(flow.request.host, flow.request.port, flow.request.scheme, proxy)
         if (exchange := stream.exchange).facts is not None:
             stream.app.likely.note(self._listener, exchange.facts.conversation, to)
         self.is_reused = (connection.timestamp_start or asked) < asked
@@ -168,8 +173,17 @@ class UpstreamCall:
         """Begin to connect to where the session's last request went; the body of this one still comes."""
         stream = self._stream
         likely = stream.app.likely.of(self._listener, stream.flow.request, stream.exchange.rules)
-        if likely is not None and stream.flow.server_conn.via is None:
-            yield OpenEarly(likely)
+        if likely is not None:
+            yield OpenEarly(likely, self._via(likely.proxy))
+
+    def _via(self, proxy: Proxy | None) -> ServerSpec | None:
+        """As mitmproxy has it; without a proxy of ours that of its mode `upstream`, if it has one."""
+        if proxy is None:
+            return self._layer.context.server.via
+        via = Via(proxy)
+        if (handler := self._handler) is not None:
+            handler.max_conns.setdefault(via[1], asyncio.Semaphore(MOST_CONNECTIONS))
+        return via
 
     @property
     def _listener(self) -> int:
@@ -262,7 +276,7 @@ class UpstreamCall:
         if (server := self._own_connection) is not None:
             handler = self._handler
             if isinstance(handler, DirectConnectionHandler):
-                handler.hold(server)
+                handler.hold(carrier(self._layer, server))
             elif (transport := self._open_transport(server)) is not None:
                 transport.pause_reading()
 
@@ -270,7 +284,7 @@ class UpstreamCall:
         if (server := self._own_connection) is not None:
             handler = self._handler
             if isinstance(handler, DirectConnectionHandler):
-                handler.go_on(server)
+                handler.go_on(carrier(self._layer, server))
             elif (transport := self._open_transport(server)) is not None:
                 transport.resume_reading()
 
@@ -292,7 +306,7 @@ class UpstreamCall:
     def _transport(self, peer: Connection) -> asyncio.WriteTransport | None:
         """Of a connection of this client, or of the client itself."""
         handler = self._handler
-        found = handler.transports.get(peer) if handler is not None else None
+        found = handler.transports.get(carrier(self._layer, peer)) if handler is not None else None
         return found.writer.transport if found is not None and found.writer is not None else None
 
     @property
@@ -362,20 +376,29 @@ def forget_failed(parent: HttpLayer, address: tuple[str, int]) -> None:
     """A connection that failed is not handed out again: the next request tries anew (mitmproxy.md, 24)."""
     failed = [c for c in parent.connections if isinstance(c, Server) and c.error and c.address == address]
     for server in failed:
-        if never_opened(server):
-            parent.connections.pop(server)
+        if never_opened(parent, server):
+            forget(parent, server)
         server.error = None
 
 
-def never_opened(server: Connection) -> bool:
+def never_opened(parent: HttpLayer, connection: Connection) -> bool:
     """Whether no end of this connection will be told, by which it would be forgotten."""
-    return isinstance(server, Server) and server.timestamp_tcp_setup is None
+    carried_by = carrier(parent, connection)
+    return isinstance(carried_by, Server) and carried_by.timestamp_tcp_setup is None
+
+
+def forget(parent: HttpLayer, connection: Connection) -> None:
+    """Of a connection through a proxy also the one to that proxy, and the other way round."""
+    gone = parent.connections.pop(connection, None)
+    if isinstance(gone, TunnelLayer):
+        for other in [c for c, top in parent.connections.items() if top is gone]:
+            del parent.connections[other]
 
 
 def is_queued(parent: HttpLayer, command: object) -> bool:
     """Whether what this command waits for has not begun: mitmproxy opens a few connections at a time."""
     server = _awaited(parent, command)
-    return server is not None and server.timestamp_start is None
+    return server is not None and carrier(parent, server).timestamp_start is None
 
 
 def withdraw(parent: HttpLayer, command: GetHttpConnection) -> Iterator[commands.Command]:
@@ -394,11 +417,12 @@ def withdraw(parent: HttpLayer, command: GetHttpConnection) -> Iterator[commands
     if others:
         return
     del parent.waiting_for_establishment[server]
-    if server.timestamp_start is None:
-        del parent.connections[server]
-        for source in [c for c in parent.command_sources if getattr(c, "connection", None) is server]:
+    opened = carrier(parent, server)
+    if opened.timestamp_start is None:
+        forget(parent, server)
+        for source in [c for c in parent.command_sources if getattr(c, "connection", None) is opened]:
             del parent.command_sources[source]
-    yield commands.CloseConnection(server)
+    yield commands.CloseConnection(opened)
 
 
 def _awaited(parent: HttpLayer, command: object) -> Connection | None:
