@@ -16,6 +16,7 @@ from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import Incoming, Outgoing, ProviderConstraints
 from signalbox.routing.plan import UNTRANSLATABLE, Candidate
 from signalbox.routing.prepare import prepare_messages
+from signalbox.routing.vertex import prepare_vertex
 
 
 class Prepare(Protocol):
@@ -50,7 +51,7 @@ class ProviderApi(NamedTuple):
     fills_cache: bool
     """Whether a request with `max_tokens: 0` fills the provider's prompt cache and costs no answer."""
     models_path: str
-    """Path of the model list below the provider's URL."""
+    """Path of the model list below the provider's URL; empty if there is none."""
     models_paged: bool
     """Whether that list comes in pages."""
     models_headers: tuple[tuple[str, str], ...] = ()
@@ -66,6 +67,14 @@ PROVIDER_APIS: Mapping[Api, ProviderApi] = {
         models_path=MODELS,
         models_paged=True,
         models_headers=(("anthropic-version", ANTHROPIC_VERSION),),
+    ),
+    "vertex": ProviderApi(
+        prepare=prepare_vertex,
+        untranslatable=lambda _: "",
+        spelling=lambda _: "Messages, as Vertex AI takes them",
+        fills_cache=True,
+        models_path="",
+        models_paged=False,
     ),
     "openai": ProviderApi(
         prepare=prepare_chat,

@@ -92,15 +92,15 @@ def test_a_block_with_nothing_in_it_is_known_by_nothing(block):
     [("anthropic", True, False), ("zai", False, True), ("kimi", False, False), (None, True, False)],
 )
 def test_own_blocks_stay_and_unknown_ones_with_anthropic(issuer, to_anthropic, to_zai):
-    assert kept_by("anthropic", lambda _: issuer, is_anthropic=True)(SIGNED) is to_anthropic
-    assert kept_by("zai", lambda _: issuer, is_anthropic=False)(SIGNED) is to_zai
+    assert kept_by("anthropic", lambda _: issuer, takes_unknown=True)(SIGNED) is to_anthropic
+    assert kept_by("zai", lambda _: issuer, takes_unknown=False)(SIGNED) is to_zai
 
 
 @pytest.mark.parametrize("rest", [".kimi.0123456789abcdef.e30", ".kimi", "."])
 def test_a_signature_made_here_is_never_anthropics_also_where_memory_is_lost(rest):
     made_here = ThinkingBlock("thinking", "Some text.", MADE_HERE + rest)
     keeps = {
-        name: kept_by(name, lambda _: None, is_anthropic=name == "anthropic")(made_here)
+        name: kept_by(name, lambda _: None, takes_unknown=name == "anthropic")(made_here)
         for name in ("anthropic", "zai", "kimi")
     }
     assert keeps == {"anthropic": False, "zai": False, "kimi": "kimi" in rest}
@@ -114,12 +114,28 @@ def test_signatures_of_others_name_nobody(signature):
 def test_what_is_remembered_comes_before_what_a_signature_names():
     """Another router behind this one may make such signatures too."""
     block = ThinkingBlock("thinking", "Some text.", f"{MADE_HERE}.kimi.0123456789abcdef.e30")
-    assert kept_by("remote", lambda _: "remote", is_anthropic=False)(block)
-    assert not kept_by("kimi", lambda _: "remote", is_anthropic=False)(block)
+    assert kept_by("remote", lambda _: "remote", takes_unknown=False)(block)
+    assert not kept_by("kimi", lambda _: "remote", takes_unknown=False)(block)
+
+
+@pytest.mark.parametrize(
+    ("block", "stays"),
+    [
+        (SIGNED, True),
+        (ThinkingBlock("redacted_thinking", data="c2VhbGVk"), True),
+        (ThinkingBlock("thinking", "unsigned"), False),
+        (ThinkingBlock("thinking", "Some text.", f"{MADE_HERE}.vertex.0123456789abcdef.e30"), False),
+    ],
+    ids=["signed", "redacted", "unsigned", "signed here"],
+)
+def test_signed_blocks_of_a_provider_of_the_same_group_stay(block, stays):
+    issuer = lambda _: "vertex"  # noqa: E731
+    assert kept_by("anthropic", issuer, takes_unknown=True, kin={"vertex", "bedrock"})(block) is stays
+    assert not kept_by("zai", issuer, takes_unknown=False)(block)
 
 
 def test_unknown_unsigned_blocks_stay_with_nobody():
-    assert not kept_by("anthropic", lambda _: None, is_anthropic=True)(ThinkingBlock("thinking", "text"))
+    assert not kept_by("anthropic", lambda _: None, takes_unknown=True)(ThinkingBlock("thinking", "text"))
 
 
 @given(st.lists(st.text()), st.lists(st.text(min_size=1), max_size=2))

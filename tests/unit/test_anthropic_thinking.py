@@ -86,7 +86,7 @@ def test_a_history_crosses(path):
     keeps = kept_by(
         expected["to"],
         lambda block: issuers.get(block.digest(KEY) or b""),
-        is_anthropic=expected["to"] == "anthropic",
+        takes_unknown=expected["to"] == "anthropic",
     )
     changed, result = _stripped(before, keeps)
     assert changed == after

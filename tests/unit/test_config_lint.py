@@ -37,8 +37,36 @@ def test_anthropic_key_for_another_host_is_a_warning_without_the_key(key):
     assert "fake" not in warning
 
 
-def test_anthropic_key_for_anthropic_is_fine():
-    assert warnings_of("providers: {a: {url: https://api.anthropic.com, key: sk-ant-fake-1}}") == ()
+@pytest.mark.parametrize(
+    "provider",
+    [
+        "url: https://api.anthropic.com",
+        "url: https://aws-external-anthropic.us-west-2.api.aws",
+        "url: https://claude.example, claude: true",
+    ],
+)
+def test_anthropic_key_for_who_serves_claude_is_fine(provider):
+    assert warnings_of(f"providers: {{a: {{{provider}, key: sk-ant-fake-1}}}}") == ()
+
+
+@pytest.mark.parametrize(
+    ("provider", "expected"),
+    [
+        (
+            "",
+            "needs a key: requests are not signed (SigV4), write an API key of Amazon's",
+        ),
+        (", key: bedrock-key-for-tests", None),
+        (", headers: {Authorization: Bearer key-for-tests}", None),
+    ],
+)
+@pytest.mark.parametrize(
+    "host", ["bedrock-mantle.us-east-1.api.aws", "bedrock-runtime.us-east-1.amazonaws.com"]
+)
+def test_amazon_without_a_key_is_a_warning(provider, expected, host):
+    found = warnings_of(f"providers: {{a: {{url: 'https://{host}'{provider}}}}}")
+    place = "(at $.providers.a.url)"
+    assert found == ((f"rules.yaml:1: {host} {expected} {place}",) if expected else ())
 
 
 @pytest.mark.parametrize("match", ['"*"', "{}", "{model: '**'}", "[x, '*']"])

@@ -1,5 +1,6 @@
 """The rules in examples/: each loads, and sends what it says to whom it says."""
 
+import os
 import re
 
 import pytest
@@ -13,6 +14,9 @@ from tests.support.router_process import ROOT
 EXAMPLES = {path.stem: path for path in sorted((ROOT / "examples").glob("*.yaml")) if path.stem != "compose"}
 SECRETS = {
     "ANTHROPIC_KEY_OF_SCRIPTS": "sk-ant-fake-scripts",
+    "ANTHROPIC_AWS_API_KEY": "sk-ant-fake-key-of-aws",
+    "ANTHROPIC_FOUNDRY_API_KEY": "foundry-key-for-tests",
+    "AWS_BEARER_TOKEN_BEDROCK": "bedrock-key-for-tests",
     "AZURE_OPENAI_API_KEY": "azure-key-for-tests",
     "CURSOR_API_KEY": "cursor-key-for-tests",
     "DEEPSEEK_API_KEY": "deepseek-key-for-tests",
@@ -35,10 +39,15 @@ HAIKU, SONNET, OPUS = "claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-5"
 EXPECTED = {
     ("azure", HAIKU): ["azure-classic/my-mini", "anthropic"],
     ("azure", SONNET): ["azure/my-deployment", "anthropic"],
+    ("bedrock", HAIKU): ["bedrock/anthropic.claude-haiku-4-5", "anthropic"],
+    ("bedrock", OPUS): ["bedrock/anthropic.claude-opus-5-5", "anthropic"],
+    ("claude-aws", SONNET): ["claude-aws", "anthropic"],
     ("composer", HAIKU): ["composer/composer-2.5-fast", "anthropic"],
     ("composer", SONNET): ["composer/composer-2.5", "anthropic"],
     ("deepseek", HAIKU): ["deepseek/deepseek-flash", "deepseek-chat/deepseek-flash", "anthropic"],
     ("deepseek", SONNET): ["deepseek/deepseek-v4-pro", "deepseek-chat/deepseek-v4-pro", "anthropic"],
+    ("foundry", HAIKU): ["foundry/my-haiku", "anthropic"],
+    ("foundry", OPUS): ["foundry/my-opus", "anthropic"],
     ("gemini", HAIKU): ["gemini/gemini-3.5-flash-lite", "anthropic"],
     ("gemini", SONNET): ["gemini/gemini-3.8-flash", "anthropic"],
     ("glm", HAIKU): ["glm/glm-4.5-air", "glm-chat/glm-4.5-air", "anthropic"],
@@ -78,6 +87,8 @@ EXPECTED = {
     ("team", HAIKU): ["zai/glm-4.5-air", "anthropic"],
     ("tiers", HAIKU): ["zai/glm-4.5-air", "anthropic"],
     ("tiers", SONNET): ["openrouter/z-ai/glm-4.7", "zai/glm-4.7", "anthropic"],
+    ("vertex", HAIKU): ["vertex/claude-haiku-4-5@20251001", "anthropic"],
+    ("vertex", SONNET): ["google", "vertex/claude-sonnet-5-5", "anthropic"],
     ("vllm", HAIKU): ["vllm/qwen3-coder", "anthropic"],
     ("vllm", SONNET, "--agent", "subagent"): ["vllm-messages/qwen3-coder", "anthropic"],
 }
@@ -86,11 +97,16 @@ EXPECTED = {
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """With every key set, in the environment and in the files that two examples read."""
+    """With every key set, in the environment, in the files that two examples read, and with the program that
+    prints Google's tokens."""
     (tmp_path / ".config/litellm").mkdir(parents=True)
     (tmp_path / ".config/litellm/key").write_text("litellm-key-for-tests\n")
     (tmp_path / ".claude").mkdir()
     (tmp_path / ".claude/.credentials.json").write_text('{"claudeAiOauth": {"accessToken": "sk-ant-fake"}}')
+    program = tmp_path / "gcloud"
+    program.write_text("#!/bin/sh\necho ya29.google-token-for-tests\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     for name, value in {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), **SECRETS}.items():
         monkeypatch.setenv(name, value)
 
@@ -114,7 +130,7 @@ def _explained(name: str, *arguments: str) -> tuple[list[str], list[str]]:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_there_is_nothing_to_say_against_it_but_what_comes_later(name):
-    errors, warnings = check(EXAMPLES[name], SECRETS)
+    errors, warnings = check(EXAMPLES[name], os.environ)
     assert errors == []
     later = {f"{pending.what} is not yet in effect" for pending in PENDING}
     said = [line.partition(": ")[2].partition(" (at ")[0] for line in warnings]
@@ -134,8 +150,11 @@ def test_it_sends_what_it_says_to_whom_it_says(case, targets):
     [
         ("azure", HAIKU, "https://my-resource.openai.azure.com/openai/deployments/my-mini/chat/completions"),
         ("azure", SONNET, "https://my-resource.openai.azure.com/openai/v1/chat/completions"),
+        ("bedrock", HAIKU, "https://bedrock-mantle.us-east-1.api.aws/anthropic/v1/messages"),
+        ("claude-aws", HAIKU, "https://aws-external-anthropic.us-west-2.api.aws/v1/messages"),
         ("composer", HAIKU, "http://127.0.0.1:8787/v1/chat/completions"),
         ("deepseek", HAIKU, "https://api.deepseek.com/anthropic/v1/messages"),
+        ("foundry", HAIKU, "https://my-resource.services.ai.azure.com/anthropic/v1/messages"),
         ("gemini", HAIKU, "https://generativelanguage.googleapis.com/v1beta/openai/chat/completions"),
         ("glm", HAIKU, "https://api.z.ai/api/anthropic/v1/messages"),
         ("kimi", HAIKU, "https://api.moonshot.ai/anthropic/v1/messages"),
@@ -152,7 +171,7 @@ def test_it_sends_what_it_says_to_whom_it_says(case, targets):
     ],
 )
 def test_it_asks_at_the_address_that_the_provider_documents(name, model, url):
-    """By providers.md, overview, and openai-chat.md, 6."""
+    """By providers.md, overview, openai-chat.md, 6, and clouds.md."""
     assert _explained(name, model)[1][0].partition("?")[0] == url
 
 

@@ -201,27 +201,36 @@ def test_spent_quota_is_in_cooldown_until_its_reset_and_the_log_says_which(play,
 # keys that a command prints
 
 
-def test_a_key_printed_anew_is_used_for_the_request_that_was_refused(tmp_path: Path):
-    """Claude Code's own habit with an apiKeyHelper: on a 401 it is run again."""
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("up.invalid", 401),
+        ("bedrock-mantle.eu-west-1.api.aws", 401),
+        ("bedrock-mantle.eu-west-1.api.aws", 403),
+    ],
+)
+def test_a_key_printed_anew_is_used_for_the_request_that_was_refused(tmp_path: Path, host, status):
+    """Claude Code's own habit with an apiKeyHelper: on a 401 it is run again. Amazon refuses an expired
+    short-term key by 403 (clouds.md, 3)."""
     printed = tmp_path / "key"
     printed.write_text("first-key-for-tests-01")
     rules = f"""
 providers:
-  renewed: {{url: "http://up.invalid", key: {{command: [cat, "{printed}"]}}}}
+  renewed: {{url: "http://{host}", key: {{command: [cat, "{printed}"]}}}}
 rules:
   - {{match: "*", to: renewed}}
 """
     (tmp_path / "router").mkdir()
     with played(tmp_path / "router", rules) as router:
-        up, play = router.provider("up"), router.connect()
+        up, play = router.provider(host.removesuffix(".invalid")), router.connect()
         assert play.ask("glm").status == 200
         printed.write_text("second-key-for-tests-1")
         up.answer(
             lambda asked: (
-                error_json(401, "authentication_error")
+                error_json(status, "authentication_error")
                 if asked.header("x-api-key") == "first-key-for-tests-01"
                 else message_sse("glm")
             )
         )
-        assert attempts(play, "glm", stream=True) == "renewed:401 renewed:200"
+        assert attempts(play, "glm", stream=True) == f"renewed:{status} renewed:200"
         assert keys(up) == ["first-key-for-tests-01"] * 2 + ["second-key-for-tests-1"]

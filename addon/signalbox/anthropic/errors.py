@@ -58,6 +58,12 @@ def error_event(type: str, message: str, request_id: str) -> bytes:
     return b"event: error\ndata: " + msgspec.json.encode(error) + b"\n\n"
 
 
+def is_anthropics(error: bytes) -> bool:
+    """Whether an error body is in Anthropic's format."""
+    value = _decoded(error[:HEAD].decode("utf-8", "replace"))
+    return isinstance(value, dict) and value.get("type") == "error" and isinstance(value.get("error"), dict)
+
+
 # reading
 
 HEAD = 64 * 1024

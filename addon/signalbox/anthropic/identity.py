@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from signalbox.anthropic.encoding import ContentDecoder, EncodingError
-from signalbox.anthropic.errors import error_in
+from signalbox.anthropic.errors import error_body, error_in, is_anthropics, read_error
 from signalbox.anthropic.json_edit import Body, BodyError, elements, members
 from signalbox.anthropic.reader import MessagesReader, Rewrites
 from signalbox.anthropic.sse import Form, Splitter, form_of, is_event_stream, parse_event
@@ -32,6 +32,8 @@ class IdentityTranslator(msgspec.Struct, frozen=True):
     provider: str = ""
     response_model: str | None = None
     """The model that the client asked for, if another one is sent; the answer names it."""
+    reshapes_errors: bool = False
+    """Whether errors in another shape than Anthropic's are put into it."""
     rewrites_errors: bool = False
     """Whether errors about a prompt that is too long get Anthropic's wording."""
 
@@ -64,8 +66,10 @@ class IdentityTranslator(msgspec.Struct, frozen=True):
         return ()
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
-        """See `Translator.error`."""
-        return status, body
+        """See `Translator.error`. An error in Anthropic's shape stays as it is."""
+        if not self.reshapes_errors or is_anthropics(body):
+            return status, body
+        return status, error_body(status, read_error(body).message or "The provider sent an empty error.")
 
 
 class ReshapingReader:

@@ -5,7 +5,7 @@ signature (DeepSeek, LiteLLM) by its text; a redacted block by its data. Only a 
 stored: https://docs.claude.com/en/docs/build-with-claude/extended-thinking
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from hashlib import blake2b
 
@@ -78,17 +78,22 @@ type ThinkingFilter = Callable[[ThinkingBlock], bool]
 """Decides whether a thinking block stays in the history."""
 
 
-def kept_by(provider: str, issuer: Issuer, *, is_anthropic: bool) -> ThinkingFilter:
+def kept_by(
+    provider: str, issuer: Issuer, *, takes_unknown: bool, kin: Collection[str] = frozenset()
+) -> ThinkingFilter:
     """The filter for one provider (the contract, section 5): its own thinking stays, that of others does not.
 
-    Anthropic itself also gets signed blocks of an unknown issuer, since a block may be older than the stored
-    provenance; signatures made here name their provider. Two providers that are both Anthropic itself count
-    as different ones: some models bind their thinking to the account (anthropic-messages.md, 7).
+    Of its `kin`, which serve Claude too, signed blocks stay. A provider that `takes_unknown` also gets signed
+    blocks of an unknown issuer, since a block may be older than the stored provenance. Signatures made here
+    name their provider, and are no kin's.
     """
 
     def keeps(block: ThinkingBlock) -> bool:
-        known = issuer(block) or named_issuer(block.signature or block.data or "")
-        return is_anthropic and block.signed if known is None else known == provider
+        maker = named_issuer(block.signature or block.data or "")
+        known = issuer(block) or maker
+        if known is None:
+            return takes_unknown and block.signed
+        return known == provider or (maker is None and block.signed and known in kin)
 
     return keeps
 

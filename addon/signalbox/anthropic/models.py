@@ -5,6 +5,7 @@ Anthropic's list comes in pages: `{data: [{id, display_name, created_at, ...}], 
 (https://platform.openai.com/docs/api-reference/models/list); some compatible servers send the bare array.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -29,6 +30,22 @@ MOST = 5000
 """Entries read of one list."""
 
 _TAKEN_AS_THEY_ARE = ("claude", "anthropic")
+
+
+_CLAUDE = re.compile(
+    r"claude-(?:(?P<tier>opus|sonnet|haiku)-)?(?P<major>\d)(?:[.-](?P<minor>\d)(?!\d))?",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def takes_system_turns(model: str) -> bool:
+    """Whether a model may take messages of the system within a conversation. False for those of Claude's that
+    are known to refuse them: Opus before 4.8, others before 5 (clouds.md, 1)."""
+    found = _CLAUDE.search(model)
+    if found is None:
+        return True
+    version = int(found["major"]), int(found["minor"] or 0)
+    return version >= ((4, 8) if (found["tier"] or "").lower() == "opus" else (5, 0))
 
 
 class Page(NamedTuple):

@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from . import document
+from .clouds import is_amazon
 from .document import Finding, Node, quoted, step
 from .fields import Glob
 from .regexes import LIMIT
@@ -24,6 +25,7 @@ from .secrets import set_in
 
 _LOCAL = (".localhost", ".local", ".lan", ".internal", ".home.arpa", ".intranet", ".test")
 """Suffixes of local host names, from private use or RFC 6761, 6762, 8375."""
+LOGIN_HEADERS = ("authorization", "x-api-key", "api-key")
 _TOKEN = re.compile(r"\[!?\]?[^\]]*\]|\*+|.", re.DOTALL)
 
 
@@ -39,6 +41,7 @@ def warnings(
     found += [Finding(root.lines.get("providers", 1), fault, "$") for fault in rules.outbound.faults]
     for provider in rules.providers.values():
         found += [*_keys(provider, root, places), *_exposed(provider, root)]
+        found += _unsigned(provider, root)
         found += _out_of_reach(provider, root)
     return tuple(finding.within(rules.file.name) for finding in sorted(found))
 
@@ -78,8 +81,19 @@ def _keys(provider: Provider, root: document.Mapping, places: Mapping[str, str])
             origin = set_in(written.text, places) if isinstance(written, document.Scalar) else ""
             gone = f': provider "{provider.name}" is unavailable' if provider.key is None else ""
             yield Finding(line, key.reason + origin + gone, path)
-        elif key.value.startswith("sk-ant-") and provider.url.host != ANTHROPIC_HOST:
+        elif key.value.startswith("sk-ant-") and provider.url.host != ANTHROPIC_HOST and not provider.claude:
             yield Finding(line, f"a key of Anthropic's is configured for {provider.url.host}", path)
+
+
+def _unsigned(provider: Provider, root: document.Mapping) -> Iterator[Finding]:
+    """An endpoint of Amazon's without an API key."""
+    sends_key = provider.keys or any(name.lower() in LOGIN_HEADERS for name in provider.headers)
+    if is_amazon(provider.url) and provider.auth != "client" and not sends_key:
+        line, path, _ = _place(root, provider.name, "url")
+        message = (
+            f"{provider.url.host} needs a key: requests are not signed (SigV4), write an API key of Amazon's"
+        )
+        yield Finding(line, message, path)
 
 
 def _exposed(provider: Provider, root: document.Mapping) -> Iterator[Finding]:

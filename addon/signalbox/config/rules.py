@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import msgspec
 
+from .clouds import CloudName, is_amazon
 from .document import ConflictError
 from .fields import (
     AtLeastOne,
@@ -51,7 +52,7 @@ from .fields import (
 from .outbound import Outbound
 from .typespec import OneOrList, OneOrMore, Reads, Refers
 
-type Api = Literal["anthropic", "openai"]
+type Api = Literal["anthropic", "openai", "vertex"]
 type Auth = Literal["key", "client", "claude-login", "none"]
 type KeyHeader = Literal["x-api-key", "authorization", "api-key"]
 type CountTokens = Literal["forward", "estimate", "reject"]
@@ -78,6 +79,8 @@ TIERS: tuple[Tier, ...] = get_args(Tier.__value__)
 DEFAULT_MODELS = {"haiku": "claude-haiku-4-5", "sonnet": "claude-sonnet-4-5", "opus": "claude-opus-4-5"}
 """The models that Claude Code asks for by default, by tier."""
 ANTHROPIC_HOST = "api.anthropic.com"
+CLAUDE_APIS = frozenset[Api]({"anthropic", "vertex"})
+"""The APIs in which thinking has the signatures of Claude itself."""
 
 
 def tier_of(model: str) -> Tier | None:
@@ -186,6 +189,10 @@ def unlisted(name: str) -> str:
     return f"({name})"
 
 
+UPSTREAMS = (unlisted("anthropic"), unlisted("upstream"))
+"""The names of the reverse upstream, which counts as Anthropic itself."""
+
+
 def display_name(name: str) -> str:
     """A provider's name in headers, console and request log: `anthropic` for `(anthropic)`."""
     return name.strip("()")
@@ -210,6 +217,10 @@ class Provider(msgspec.Struct, frozen=True):
     """Through which it is asked; None if it is asked directly."""
     rename: tuple[tuple[Glob, str], ...] = ()
     beta: Literal["forward", "learn", "drop"] | tuple[str, ...] = "learn"
+    claude: bool = False
+    """Whether it serves Claude itself, without being Anthropic itself."""
+    cloud: CloudName | None = None
+    """The cloud that it is, if it is one that serves Claude."""
     count_tokens: CountTokens | None = None
     """None: by the API in which a model is asked; see `count_tokens_for`."""
     thinking: Literal["own", "keep", "strip"] = "own"
@@ -252,7 +263,7 @@ class Provider(msgspec.Struct, frozen=True):
 
     def count_tokens_for(self, api: Api) -> CountTokens:
         """Who counts the tokens of a request in this API."""
-        return self.count_tokens or ("forward" if api == "anthropic" else "estimate")
+        return self.count_tokens or ("forward" if api in CLAUDE_APIS else "estimate")
 
     @property
     def is_anthropic(self) -> bool:
@@ -262,6 +273,16 @@ class Provider(msgspec.Struct, frozen=True):
     def has_long_context(self, model: str) -> bool:
         """Whether the model is also offered with `[1m]`."""
         return any(glob.matches(model) for glob in self.long_context)
+
+    @property
+    def serves_claude(self) -> bool:
+        """Whether it belongs to the group that takes each other's signed thinking; see `Rules.kin_of`."""
+        return self.claude or self.is_anthropic
+
+    @property
+    def expired_key_statuses(self) -> tuple[int, ...]:
+        """The statuses of an answer to a key that has expired. Amazon sends 403 for its short-term keys."""
+        return (401, 403) if is_amazon(self.url) else (401,)
 
     @property
     def key(self) -> str | None:
@@ -440,6 +461,18 @@ class Rules(msgspec.Struct, frozen=True):
         own = (provider.login for provider in providers if provider.auth == "claude-login")
         accounts = (folder for provider in providers for folder in provider.quota.accounts)
         return tuple(dict.fromkeys((*own, *accounts)))
+
+    def kin_of(self, provider: Provider) -> frozenset[str]:
+        """The names of the providers whose signed thinking this one takes besides its own.
+
+        All that serve Claude are one group, but two that are Anthropic itself count as two: some models bind
+        their thinking to the account.
+        """
+        if not provider.serves_claude:
+            return frozenset()
+        group = (one for one in self.providers.values() if one.serves_claude)
+        names = {one.name for one in group if not (one.is_anthropic and provider.is_anthropic)}
+        return frozenset(names if provider.is_anthropic else {*names, *UPSTREAMS})
 
     @property
     def lists_models(self) -> bool:

@@ -5,6 +5,7 @@ form. The string in each annotation describes the key in the JSON Schema. `in_fo
 depend on other keys, fetches secrets stored elsewhere, and resolves paths against the folder of the rules.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -13,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from . import document, fields, outbound, rules
+from .clouds import VERTEX, CloudName, cloud_of
 from .document import ConflictError
 from .fields import (
     BaseUrl,
@@ -58,6 +60,8 @@ from .rules import (
     Week,
 )
 from .typespec import OneOrMore
+
+_VERTEX_PATH = re.compile(r"/projects/[^/]+/locations/[^/]+$")
 
 type Fetch = Callable[[SecretSource], Secret]
 type NonEmpty[T] = Annotated[tuple[T, ...], msgspec.Meta(min_length=1)]
@@ -145,8 +149,8 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     ]
     api: Annotated[
         rules.Api | tuple[tuple[GlobText, rules.Api], ...] | None,
-        "anthropic (Messages) or openai (Chat Completions), or by glob on the model sent; the first match "
-        "wins. Default anthropic.",
+        "anthropic (Messages), openai (Chat Completions) or vertex (Claude on Vertex AI), or by glob on the "
+        "model sent; the first match wins. Default anthropic.",
     ] = None
     key: Annotated[
         KeySpec | None, "The provider's key, often ${NAME}, or {file: PATH} or {command: [...]}."
@@ -183,6 +187,11 @@ class ProviderSpec(msgspec.Struct, frozen=True):
         Literal["forward", "learn", "drop"] | tuple[Beta, ...] | None,
         "Which values of anthropic-beta are sent. Default forward for client and claude-login, else learn.",
     ] = None
+    claude: Annotated[
+        Flag | None,
+        "Whether it serves Claude itself: signed thinking and [1m] stay. Default true for the clouds' own "
+        "endpoints.",
+    ] = None
     count_tokens: Annotated[
         rules.CountTokens | None, "Who counts tokens. Default forward, for api: openai estimate."
     ] = None
@@ -218,6 +227,8 @@ class ProviderSpec(msgspec.Struct, frozen=True):
         if self.auth == "key" and not own:
             raise ConflictError("auth: key needs a key", "auth")
         self._check_api()
+        if "vertex" in self._apis():
+            self._check_vertex()
         if self.path is None:
             self._check_url()
 
@@ -227,7 +238,10 @@ class ProviderSpec(msgspec.Struct, frozen=True):
         written = self.keys if self.keys is not None else () if self.key is None else (self.key,)
         keys = tuple(_secret(key, fetch) for key in written)
         auth = self.auth or ("key" if keys else "none")
-        defaults = {
+        cloud = self._cloud()
+        defaults: dict[str, Any] = {
+            "claude": cloud is not None,
+            "cloud": cloud,
             "beta": "forward" if auth in ("client", "claude-login") else "learn",
         }
         settings = defaults | {key: value for key, value in given(self).items() if key not in ("key", "keys")}
@@ -257,18 +271,36 @@ class ProviderSpec(msgspec.Struct, frozen=True):
             return tuple(api for _, api in self.api)
         return (self.api or "anthropic",)
 
+    def _cloud(self) -> CloudName | None:
+        """The cloud that serves Claude at this URL."""
+        if "vertex" in self._apis():
+            return "vertex"
+        return cloud_of(self.url) if "anthropic" in self._apis() else None
+
     def _check_api(self) -> None:
         if self.api == ():
             raise ConflictError("api by model names no model", "api")
+        if self.claude and not rules.CLAUDE_APIS.intersection(self._apis()):
+            raise ConflictError("claude: true is for providers that speak the Messages API", "claude")
         for api in (api for api in self._apis() if api != "anthropic"):
             if self.auth in ("client", "claude-login"):
                 message = f"auth: {self.auth} is Anthropic's: api: {api} takes a key or none"
                 raise ConflictError(message, "auth")
-            if self.count_tokens == "forward":
+            if self.count_tokens == "forward" and api not in rules.CLAUDE_APIS:
                 message = f"api: {api} cannot count tokens: write estimate or reject"
                 raise ConflictError(message, "count_tokens")
 
+    def _check_vertex(self) -> None:
+        if self.models == "list":
+            raise ConflictError("Vertex AI has no list of models: name them", "models")
+        if self.path is None and not _VERTEX_PATH.search(self.url.path):
+            raise ConflictError("the url of api: vertex ends in /projects/PROJECT/locations/LOCATION", "url")
+
     def _check_url(self) -> None:
+        if "vertex" in self._apis():
+            return
+        if "anthropic" in self._apis() and VERTEX.fullmatch(self.url.host):
+            raise ConflictError("Claude on Vertex AI needs api: vertex", "url")
         if "anthropic" not in self._apis():
             endings: tuple[str, ...] = ("/chat/completions",)
         elif self.url.path.endswith("/chat/completions"):

@@ -86,7 +86,9 @@ class Explanation:
             self.facts,
             self.incoming,
             key=provider.key,
-            constraints=ProviderConstraints(self.issuer or (lambda _: provider.name)),
+            constraints=ProviderConstraints(
+                self.issuer or (lambda _: provider.name), kin=self.rules.kin_of(provider)
+            ),
             is_only_candidate=self.is_lone,
             seed="",
         )

@@ -92,6 +92,7 @@ class Dispatch:
         self._repair = RequestRepair(
             facts,
             incoming.body,
+            exchange.rules,
             services.provenance,
             services.unsupported,
             services.sessions,
@@ -169,6 +170,13 @@ class Dispatch:
     def key_command(self) -> Command | None:
         """The command that may print a better key than that of the attempt under way."""
         return self._sequence.key_command
+
+    def may_renew_key(self, failure: Outcome) -> bool:
+        """Whether the key of the attempt under way may have expired, and a command can print another."""
+        current = self._sequence.current
+        if current is None or self.key_command is None:
+            return False
+        return failure.status in current.provider.expired_key_statuses
 
     def could_follow(self, now: float) -> bool:
         """Whether anything could still take over from the attempt under way."""

@@ -255,13 +255,22 @@ class PendingResponse:
         """Put an error in another protocol into Anthropic's shape, with the status that belongs to it and
         `retry-after` (translation.md, 9). False if it is none."""
         response, status = self.response, self.response.status_code
-        is_identity = self.translator.is_identity
-        said = self.body() if self.is_error and not is_identity else self.facts.provider_error
-        if said is None:
+        is_inside = self.facts.provider_error is not None
+        came = (
+            self.exchange.redact(self.body())
+            if self.is_error and not is_inside
+            else self.facts.provider_error
+        )
+        if came is None:
             return False
-        if is_identity:  # an error in an answer of the other form than was asked for
+        if (
+            is_inside and self.translator.is_identity
+        ):  # an error in an answer of the other form than asked for
             status = told.status or 500
-        response.status_code, said = self.translator.error(status, said)
+        translated, said = self.translator.error(status, came)
+        if said is came and not is_inside:
+            return False
+        response.status_code = translated
         response.reason = status_codes.RESPONSES.get(response.status_code, "")
         wait = told.wait or limits(response.headers, now)
         if response.status_code in (429, 529) and wait is not None:

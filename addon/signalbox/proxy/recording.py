@@ -11,7 +11,7 @@ from mitmproxy import http
 from msgspec.structs import replace
 
 from signalbox.anthropic.errors import error_type, read_error
-from signalbox.config.rules import Provider, display_name
+from signalbox.config.rules import CLAUDE_APIS, Provider, display_name
 from signalbox.exchange import Exchange
 from signalbox.inspect.masking import masked_text
 from signalbox.record import console
@@ -117,7 +117,7 @@ def cacheable(exchange: Exchange, prices: PriceTable) -> Cacheable | None:
         key,
         asked=facts.body.readable,
         sent=outgoing.body if outgoing is not None else None,
-        protocol="messages" if provider.api_for(exchange.model) == "anthropic" else "other",
+        protocol="messages" if provider.api_for(exchange.model) in CLAUDE_APIS else "other",
         price=partial(prices.cost, provider, exchange.model or "", at=exchange.ts),
     )
 

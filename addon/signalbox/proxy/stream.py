@@ -470,7 +470,7 @@ class RoutedStream(HttpStream):
             )
             if repaired is not None:
                 return repaired
-        if failed.outcome.status == 401 and dispatch.key_command is not None:
+        if dispatch.may_renew_key(failed.outcome):
             yield SignalboxRenewHook(self.flow)
             self._raise_if_gone()
             renewed = yield from self._decide(dispatch.renewed(time.monotonic()))

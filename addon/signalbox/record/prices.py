@@ -25,8 +25,9 @@ from signalbox.config.typespec import OneOrMore, Reads
 
 SHIPPED = Path(__file__).with_name("prices.yaml")
 
-_PREFIXES = (LISTED, "anthropic/", "models/")
-"""What clients put before a model's name: the merged model list, other routers, Gemini's own SDK."""
+_PREFIXES = (LISTED, "anthropic/", "anthropic.", "models/")
+"""What stands before a model's name: in the merged model list, at other routers, at Bedrock, in Gemini's own
+SDK."""
 _SNAPSHOT = re.compile(r"[-@](\d{8}|\d{4}-\d{2}-\d{2})$")
 """The date of a model's version: `-20251001`, `@20251001`, `-2026-03-05`. All versions of a model have one
 price unless the table names one of them."""
@@ -209,14 +210,15 @@ class PriceTable:
         """US dollars for what `model`, as sent, used at this provider; None where no price is known.
 
         The provider's own `prices` come first, then plans, where it is 0, then the table by the URL's host.
-        Anthropic itself costs its list prices whatever the host.
+        Anthropic itself costs its list prices whatever the host, and so does Claude in a cloud.
         """
         own = next((price for glob, price in provider.prices if glob.matches(model)), None)
         if own is not None:
             return _dollars(_as_rates(own).cost(usage))
         if any(plan.covers(provider) for plan in self._plans):
             return 0.0
-        return self._listed(ANTHROPIC_HOST if provider.is_anthropic else provider.url.host, model, usage, at)
+        at_list_price = provider.is_anthropic or (provider.cloud and "claude" in model.lower())
+        return self._listed(ANTHROPIC_HOST if at_list_price else provider.url.host, model, usage, at)
 
     def per_million(self, provider: Provider, model: str, at: datetime) -> tuple[float, float] | None:
         """US dollars per million tokens read and written, in a short request without a cache; None where no

@@ -49,6 +49,8 @@ class ProviderConstraints(msgspec.Struct, frozen=True):
     """Digests, under `key`, of thinking blocks that it refused before."""
     key: bytes = b""
     """The key of the state folder, which user ids are hashed with too."""
+    kin: frozenset[str] = frozenset()
+    """The providers whose signed thinking it takes besides its own."""
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -90,13 +92,16 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return secrets_of(self.headers, self.path)
 
 
-def thinking_filter(provider: Provider, constraints: ProviderConstraints) -> ThinkingFilter | None:
-    """The filter for thinking blocks of the history; None if the provider gets all of them."""
+def thinking_filter(candidate: Candidate, constraints: ProviderConstraints) -> ThinkingFilter | None:
+    """The filter for thinking blocks of the history; None if the target gets all of them."""
+    provider = candidate.provider
     if constraints.refuses_thinking or provider.thinking == "strip":
         return nothing
     if provider.thinking == "keep":
         return None
-    keeps = kept_by(provider.name, constraints.issuer, is_anthropic=provider.is_anthropic)
+    in_group = candidate.serves_claude
+    kin = constraints.kin if in_group else frozenset[str]()
+    keeps = kept_by(provider.name, constraints.issuer, takes_unknown=in_group, kin=kin)
     if not constraints.refused:
         return keeps
     return lambda block: keeps(block) and block.digest(constraints.key) not in constraints.refused

@@ -1,10 +1,11 @@
 """Makes the plan for a request: the rule that matches, its targets in order, and those that are skipped."""
 
+import re
 from collections.abc import Callable, Sequence
 
 import msgspec
 
-from signalbox.config.rules import Api, CountTokens, Provider, Reject, Rule, Rules, Target
+from signalbox.config.rules import CLAUDE_APIS, Api, CountTokens, Provider, Reject, Rule, Rules, Target
 from signalbox.routing.facts import (
     ConversationId,
     Facts,
@@ -14,6 +15,8 @@ from signalbox.routing.facts import (
     without_long_context,
 )
 from signalbox.routing.match import NOTHING_KNOWN, QuotaUsage, first_match
+
+_DATE = re.compile(r"-(\d{8})$", re.ASCII)
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -27,6 +30,11 @@ class Candidate(msgspec.Struct, frozen=True):
     def api(self) -> Api:
         """The API in which this model is asked."""
         return self.provider.api_for(self.model)
+
+    @property
+    def serves_claude(self) -> bool:
+        """Whether this is Claude itself, in its own protocol."""
+        return self.provider.serves_claude and self.api in CLAUDE_APIS
 
     @property
     def count_tokens(self) -> CountTokens:
@@ -129,14 +137,21 @@ def _ordered(equals: tuple[Target, ...], conversation: ConversationId | None) ->
 
 
 def model_sent(provider: Provider, target: Target, asked: str) -> str:
-    """The model's name as this target gets it. Only Anthropic itself gets `[1m]`."""
+    """The model's name as this target gets it. Only who serves Claude gets `[1m]`, if it is in the body;
+    Vertex AI writes the date of a version after `@`."""
     matched = matched_name(asked)
-    requested = sent_name(asked) if provider.is_anthropic else matched
+    requested = sent_name(asked) if provider.serves_claude else matched
     if target.model is None:
         model = next((to for glob, to in provider.rename if glob.matches(matched)), requested)
     else:
         model = target.model.replace("{model}", requested)
-    return model if provider.is_anthropic else without_long_context(model)[0]
+    plain = without_long_context(model)[0]
+    match provider.api_for(plain):
+        case "vertex":
+            return _DATE.sub(r"@\1", plain)
+        case "anthropic" if provider.serves_claude:
+            return model
+    return plain
 
 
 def _partition(

@@ -10,9 +10,11 @@ import msgspec
 
 from signalbox.anthropic import betas
 from signalbox.anthropic.api import MESSAGES
+from signalbox.anthropic.field_paths import SYSTEM
 from signalbox.anthropic.history import made_valid
 from signalbox.anthropic.identity import IdentityTranslator
 from signalbox.anthropic.json_edit import Body, Edit
+from signalbox.anthropic.models import takes_system_turns
 from signalbox.anthropic.privacy import with_opaque_user, without_billing_block
 from signalbox.anthropic.thinking import switched_off, with_placeholders, without_thinking
 from signalbox.config.rules import Provider
@@ -52,11 +54,12 @@ def prepare_messages(
     """See `protocols.Prepare`. `seed` is not used, since the answer keeps its own ids."""
     provider = candidate.provider
     sent = betas.split(value for name, value in incoming.headers if name.lower() == BETA)
-    kept = _betas(provider, facts, sent, constraints)
+    refused = _refused(candidate, facts, sent, constraints)
+    kept = _betas(provider, facts, sent, refused)
     body, notes = _body(candidate, facts, incoming.body, constraints)
-    body, dropped = without_fields(body, constraints.rejected | betas.dropped_with(sent, kept))
+    body, dropped = without_fields(body, refused | betas.dropped_with(sent, kept))
     notes += dropped
-    if provider.is_anthropic:
+    if provider.serves_claude:
         body, changed = _valid(body, incoming.body)
         notes += changed
     elif constraints.wants_thinking:
@@ -91,6 +94,7 @@ def prepare_messages(
             stream=facts.stream if facts.path == MESSAGES else None,
             provider=provider.name,
             response_model=response_model,
+            reshapes_errors=provider.cloud is not None,
             rewrites_errors=not provider.is_anthropic,
         ),
     )
@@ -100,7 +104,7 @@ def _body(
     candidate: Candidate, facts: Facts, body: Body, constraints: ProviderConstraints
 ) -> tuple[bytes, list[str]]:
     provider = candidate.provider
-    keeps = thinking_filter(provider, constraints)
+    keeps = thinking_filter(candidate, constraints)
     edits: list[Edit] = []
     change: dict[str, bytes] = {}
     notes = []
@@ -109,7 +113,7 @@ def _body(
         edits += thinking.edits
         if thinking.count:
             notes.append(dropped_thinking(thinking.count))
-        disables = constraints.disables_thinking and not provider.is_anthropic
+        disables = constraints.disables_thinking and not provider.serves_claude
         modes = ("adaptive", "enabled") if disables else ("enabled",)
         repaired = (
             switched_off(body, modes) if constraints.refuses_thinking and not thinking.switched_off else []
@@ -166,28 +170,45 @@ def _headers(
     headers = with_header(headers, "host", provider.url.authority)
     headers = without_headers(headers, "expect")  # mitmproxy has answered it
     notes = []
-    if kept != sent:
+    named = betas.renamed(kept, provider.cloud) if provider.beta == "learn" else kept
+    if named != sent:
         notes = [f"beta {value} dropped" for value in sent if value not in kept]
-        headers = with_header(headers, BETA, ",".join(kept)) if kept else without_headers(headers, BETA)
+        notes += [f"beta {old} sent as {new}" for old, new in zip(kept, named, strict=False) if old != new]
+        headers = with_header(headers, BETA, ",".join(named)) if named else without_headers(headers, BETA)
     headers, configured = with_configured_headers(with_key(headers, provider, key, candidate.api), candidate)
     if key is not None:
         notes.append(KEY_SWAPPED)
     return headers, [*notes, *configured, *(f"header {name} dropped" for name in sorted(gone))]
 
 
-def _betas(provider: Provider, facts: Facts, sent: list[str], constraints: ProviderConstraints) -> list[str]:
-    """The values of `anthropic-beta` to send. The one for OAuth is sent only together with its credential."""
+def _refused(
+    candidate: Candidate, facts: Facts, sent: list[str], constraints: ProviderConstraints
+) -> frozenset[str]:
+    """The fields and the betas among those `sent` that the target refuses, as far as that is known."""
+    provider, model = candidate.provider, candidate.model
+    refused = constraints.rejected
+    if provider.beta == "learn":
+        refused = betas.refused_at(provider.cloud, sent, refused)
+    is_as_asked = provider.is_anthropic and model == facts.asked
+    if provider.serves_claude and not is_as_asked and not takes_system_turns(model or ""):
+        refused |= {SYSTEM}
+    return refused
+
+
+def _betas(provider: Provider, facts: Facts, sent: list[str], refused: frozenset[str]) -> list[str]:
+    """The values of `anthropic-beta` to send, by their usual names. The one for OAuth is sent only together
+    with its credential."""
     kept = sent
     if provider.beta == "drop":
         kept = []
     elif provider.beta == "learn":
-        home = set[str]() if provider.is_anthropic else {betas.LONG_CONTEXT}
-        kept = betas.betas_left(betas.without_betas(sent, home), constraints.rejected)
+        home = set[str]() if provider.serves_claude else {betas.LONG_CONTEXT}
+        kept = betas.betas_left(betas.without_betas(sent, home), refused)
     elif provider.beta != "forward":
         kept = [value for value in sent if value in provider.beta]
     if provider.beta != "forward":  # the OAuth beta belongs to the caller's login
         kept = [v for v in sent if (v in kept if v != betas.OAUTH else provider.auth == "client")]
-    if not provider.is_anthropic and without_long_context(facts.asked or "")[1]:
+    if not provider.serves_claude and without_long_context(facts.asked or "")[1]:
         kept = betas.without_betas(kept, {betas.LONG_CONTEXT})
     if provider.auth == "claude-login" and betas.OAUTH not in kept:  # without it the token gets a 401
         kept = [*kept, betas.OAUTH]

@@ -46,6 +46,7 @@ _NAMES: tuple[tuple[ErrorKind, int, str], ...] = (
         400,
         f"content_filter content_policy_violation 1300 1301 {NOT_IN_PLAN} minimax_1026 minimax_1027",
     ),
+    ("request", 400, "failed_precondition"),
     ("auth", 401, "1000 1001 1002 1003 1004 1110 1111 1112 1121 minimax_1004 minimax_2049"),
     ("client", 400, "1210 1213 1214 1261 minimax_2013"),
     ("client", 404, "1211"),
@@ -56,7 +57,7 @@ _NAMES: tuple[tuple[ErrorKind, int, str], ...] = (
 https://docs.z.ai/api-reference/api-code"""
 
 _GENERAL_NAMES: Mapping[int, str] = {
-    400: "invalid_request_error invalid_request invalid_prompt invalid_argument failed_precondition"
+    400: "invalid_request_error invalid_request invalid_prompt invalid_argument"
     " precondition_failed unprocessable context_length_exceeded max_tokens_exceeded token_limit_exceeded"
     " string_too_long refusal",
     401: "authentication_error authentication unauthenticated invalid_api_key",
@@ -98,6 +99,11 @@ class _Wording(NamedTuple):
 def _wording(statuses: Container[int], kind: ErrorKind, status: int | None, *texts: str) -> _Wording:
     return _Wording(statuses, kind, status, re.compile("|".join(texts), re.IGNORECASE))
 
+
+_THROTTLED = re.compile(
+    r"aiplatform\.googleapis\.com/\w*_per_minute|/vertex-ai/\S*error-code-429", re.IGNORECASE
+)
+"""Vertex AI's words for a limit per minute, which has the name of a quota that is used up (clouds.md, 2)."""
 
 _WORDINGS = (
     _wording(
@@ -145,6 +151,8 @@ _SEARCHED = 4000
 def meaning(report: ErrorReport, status: int | None) -> Meaning:
     """The meaning of an error that came with `status`; None if it came with a 200."""
     named = next((_MEANINGS[name] for name in report.names if name in _MEANINGS), None)
+    if named is not None and named.kind == "quota" and _THROTTLED.search(report.message[:_SEARCHED]):
+        return Meaning("throttle", 429)
     if named is not None:
         return named
     status = status or _named_status(report) or 500

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from signalbox.anthropic import betas
 from signalbox.anthropic.issued import ThinkingBlock
@@ -18,6 +18,7 @@ from signalbox.anthropic.thinking import (
     without_thinking,
 )
 from signalbox.anthropic.unsupported_fields import rejected_by
+from signalbox.config.rules import Provider, Rules
 from signalbox.routing.attempts import Attempt
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import ProviderConstraints
@@ -55,6 +56,7 @@ class RequestRepair:
         self,
         facts: Facts,
         body: Body,
+        rules: Rules,
         provenance: Provenance,
         unsupported: UnsupportedFields,
         sessions: Sessions,
@@ -65,12 +67,15 @@ class RequestRepair:
         nothing is learned from fields that are refused there."""
         self._conversation = facts.conversation
         self._body = body
+        self._rules = rules
         self._provenance = provenance
         self._unsupported = unsupported
         self._sessions = sessions
         self._counts = counts
         self._refusing: set[str] = set()
         """Providers that refused the thinking in the request."""
+        self._narrowed: dict[str, frozenset[str]] = {}
+        """By provider, those whose thinking it refused."""
         self._disabling: set[str] = set()
         """Providers among them whose refusal means that thinking must be disabled."""
         self._wanting: set[str] = set()
@@ -84,7 +89,10 @@ class RequestRepair:
         learns = provider.beta == "learn"
         return ProviderConstraints(
             provenance.issuer_of,
-            self._unsupported.rejected(provider.name, candidate.model or "") if learns else frozenset(),
+            kin=self._kin(provider),
+            rejected=self._unsupported.rejected(provider.name, candidate.model or "")
+            if learns
+            else frozenset(),
             refuses_thinking=provider.name in self._refusing,
             disables_thinking=provider.name in self._disabling,
             wants_thinking=self._wants_thinking(provider.name),
@@ -106,7 +114,7 @@ class RequestRepair:
     def _with_placeholders(self, attempt: Attempt) -> Work[bool]:
         """Adds placeholders for the thinking that answers of other providers lack."""
         name = attempt.provider.name
-        if attempt.provider.is_anthropic or name in self._wanting:
+        if attempt.provider.serves_claude or name in self._wanting:
             return False
         if not (yield lambda: with_placeholders(self._sent(attempt))):
             return False
@@ -120,19 +128,35 @@ class RequestRepair:
         except BodyError:  # compressed, as received
             return self._body
 
+    def _kin(self, provider: Provider) -> frozenset[str]:
+        """The providers whose signed thinking this one takes."""
+        refused = self._narrowed.get(provider.name, frozenset())
+        return (
+            self._rules.kin_of(provider)
+            - self._sessions.refused_kin(self._conversation, provider.name)
+            - refused
+        )
+
     def _without_thinking(self, attempt: Attempt, *, is_wrong: bool) -> Work[bool]:
-        """`is_wrong`: the thinking that was sent must not be sent to this provider again."""
+        """`is_wrong`: the thinking that was sent must not be sent to this provider again. If some of it was
+        issued by its kin, only that is left out at first."""
         name = attempt.provider.name
         sent: Body = yield partial(self._sent, attempt)
-        count, refused = yield partial(_thinking_in, sent, self._provenance.key)
-        disables = not (is_wrong or attempt.provider.is_anthropic)
-        if name in self._refusing or not (count or switched_off(sent) or (disables and not is_off(sent))):
+        thinking: _Thinking = yield partial(_thinking_in, sent, self._provenance)
+        kin = self._kin(attempt.provider) & thinking.issuers
+        if is_wrong and kin and attempt.provider.thinking == "own":
+            self._narrowed[name] = self._narrowed.get(name, frozenset()) | kin
+            self._sessions.refused_thinking_of(self._conversation, name, kin)
+            return True
+        disables = not (is_wrong or attempt.provider.serves_claude)
+        is_thinking = thinking.blocks or switched_off(sent) or (disables and not is_off(sent))
+        if name in self._refusing or not is_thinking:
             return False
         self._refusing.add(name)
         if disables:
             self._disabling.add(name)
         if is_wrong:
-            self._sessions.refused_thinking(self._conversation, name, refused)
+            self._sessions.refused_thinking(self._conversation, name, thinking.digests)
         return True
 
     def _without_fields(self, attempt: Attempt, status: int, error: bytes) -> Work[bool]:
@@ -150,15 +174,26 @@ class RequestRepair:
         return is_new
 
 
-def _thinking_in(sent: Body, key: bytes) -> tuple[int, frozenset[bytes]]:
-    """The number of thinking blocks sent, and their digests."""
+class _Thinking(NamedTuple):
+    """The thinking blocks of a request."""
+
+    blocks: int
+    digests: frozenset[bytes]
+    issuers: frozenset[str]
+
+
+def _thinking_in(sent: Body, provenance: Provenance) -> _Thinking:
     digests: set[bytes] = set()
+    issuers: set[str] = set()
 
     def note(block: ThinkingBlock) -> bool:
-        digests.add(block.digest(key) or b"")
+        digests.add(block.digest(provenance.key) or b"")
+        issuers.add(provenance.issuer_of(block) or "")
         return False
 
-    return without_thinking(sent, note).count, frozenset(digests) - {b""}
+    return _Thinking(
+        without_thinking(sent, note).count, frozenset(digests - {b""}), frozenset(issuers - {""})
+    )
 
 
 def _is_identity(attempt: Attempt) -> bool:

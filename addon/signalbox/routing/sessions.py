@@ -22,6 +22,7 @@ class Sessions:
         self._limit = limit
         self._calibrations: OrderedDict[ConversationId, Calibration] = OrderedDict()
         self._refused: OrderedDict[tuple[ConversationId, str], frozenset[bytes]] = OrderedDict()
+        self._refused_kin: OrderedDict[tuple[ConversationId, str], frozenset[str]] = OrderedDict()
         self._owners: OrderedDict[tuple[ConversationId | None, str], Owner] = OrderedDict()
         self._wanting: OrderedDict[tuple[ConversationId, str], None] = OrderedDict()
 
@@ -64,6 +65,21 @@ class Sessions:
     def refused(self, conversation: ConversationId | None, provider: str) -> frozenset[bytes]:
         """The digests of those blocks."""
         return self._refused.get((conversation, provider), frozenset()) if conversation else frozenset()
+
+    def refused_thinking_of(
+        self, conversation: ConversationId | None, provider: str, issuers: frozenset[str]
+    ) -> None:
+        """Stores that a provider refused the thinking of these other providers: none of theirs is sent there
+        again in this conversation."""
+        if conversation is not None:
+            known = self._refused_kin.pop((conversation, provider), frozenset())
+            self._refused_kin[conversation, provider] = known | issuers
+            if len(self._refused_kin) > self._limit:
+                self._refused_kin.popitem(last=False)
+
+    def refused_kin(self, conversation: ConversationId | None, provider: str) -> frozenset[str]:
+        """The names of those other providers."""
+        return self._refused_kin.get((conversation, provider), frozenset()) if conversation else frozenset()
 
     def answered_by(self, conversation: ConversationId | None, message: str, owner: Owner) -> None:
         """Stores which provider gave an answer, by the answer's id: a thread continues only there."""

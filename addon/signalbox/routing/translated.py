@@ -30,7 +30,7 @@ def messages_body(
     notes on both."""
     edits: Sequence[Edit] = ()
     notes = []
-    if keeps := thinking_filter(candidate.provider, constraints):
+    if keeps := thinking_filter(candidate, constraints):
         dropped = without_thinking(body, keeps, keeps_mode=True)
         edits = dropped.edits
         if dropped.count:
