@@ -88,7 +88,7 @@ class Stores:
             tls=app.client_ssl_context,
             base_url=lambda: setup.base_url(app.master),
         )
-        self.dashboard = dashboard.Dashboard(state, app.prices)
+        self.dashboard = dashboard.Dashboard(state)
         health = {"messages": self.provider_health, "count_tokens": self.counting}
         self.sharing = LimitsSharing(self.quota, health, lambda: self.rules)
         self.provenance: ProvenanceStore

@@ -47,6 +47,9 @@ STATEMENT_TIMEOUT = 20
 SILENCE = 10
 """Seconds without an acknowledgement after which a connection to PostgreSQL counts as lost."""
 
+ASIDE = 5
+"""Damaged SQLite files that are kept."""
+
 MIGRATING = 0x5167_6E61
 """Key of the advisory lock under which tables are made and changed."""
 
@@ -198,7 +201,7 @@ class Database:
 
     def _set_aside(self) -> str:
         """Rename the damaged file; only once, so that a disk that damages every file does not fill up."""
-        aside = self.file.with_name(f"{self.file.name}.broken")
+        aside = self._free_name()
         with suppress(FileNotFoundError):  # another router is doing the same
             if self._inode in (0, self._inode_of_file()):
                 for suffix in ("-shm", "-wal"):
@@ -207,6 +210,15 @@ class Database:
                 self.file.replace(aside)
                 return f": set aside as {aside.name} and begun anew"
         return ""
+
+    def _free_name(self) -> Path:
+        """`ledger.sqlite.broken`, `.broken-2`, ...: what was set aside earlier may still be wanted. The last
+        of ASIDE is used again."""
+        names = [
+            f"{self.file.name}.broken{f'-{number}' if number > 1 else ''}" for number in range(1, ASIDE + 1)
+        ]
+        paths = [self.file.with_name(name) for name in names]
+        return next((path for path in paths if not path.exists()), paths[-1])
 
 
 def reason(error: BaseException) -> str:

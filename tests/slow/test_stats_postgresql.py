@@ -2,6 +2,7 @@
 
 import json
 import urllib.error
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from signalbox.cli.stats import stats_command
+from signalbox.config.rules import LedgerSettings
+from signalbox.database import ledger_url
+from signalbox.record.database import LedgerDatabase
+from signalbox.record.queries import LedgerSource
+from signalbox.ui.session_summary import summary_page
 from tests.support.answers import USAGE
 from tests.support.fake_provider import Upstream
 from tests.support.metrics import samples
@@ -90,3 +96,13 @@ def test_a_database_that_is_away_is_a_clear_error_without_its_password(tmp_path)
     assert done.exit_code == 1
     assert done.stderr.startswith("Error: the ledger cannot be read: ")
     assert PASSWORD not in done.output
+
+
+def test_a_session_whose_name_no_row_can_have_is_not_found(postgres, tmp_path):
+    """PostgreSQL takes no NUL in a text."""
+    url = postgres.new_database()
+    source = LedgerSource(tmp_path, url)
+    with closing(LedgerDatabase(ledger_url(tmp_path, LedgerSettings(url=url)))) as database:
+        database.version("makes the tables")
+    with closing(source):
+        assert summary_page(source, "/signalbox/sessions/a%00b", {}).status == 404

@@ -175,6 +175,8 @@ def _turn(
         "request_id": f"req_{chance.randrange(1 << 64):016x}",
         "list_cost": _cost(tokens, LIST[tier]),
         "cache_cause": cause,
+        "missed_tokens": context if cause else None,
+        "missed_cost": _missed_cost(context, chosen.prices) if cause else None,
         **shared,
     }
     return row | {"attempt_rows": attempts}, latency / 1000
@@ -221,6 +223,10 @@ def _attempt(
 
 def _cost(tokens: tuple[int, ...], prices: tuple[float, ...]) -> float:
     return round(sum(count * price for count, price in zip(tokens, prices, strict=True)) / 1e6, 6)
+
+
+def _missed_cost(tokens: int, prices: tuple[float, ...]) -> float:
+    return _cost((0, 0, tokens, 0), prices) - _cost((0, 0, 0, tokens), prices)
 
 
 def seed(folder: Path, requests: int, now: datetime, days: int = 56) -> list[dict[str, Any]]:

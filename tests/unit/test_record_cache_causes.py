@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from signalbox.database import ledger_url
-from signalbox.record.database import LedgerDatabase, Written
+from signalbox.record.database import LedgerDatabase
 from signalbox.record.entry import Entry
 from signalbox.record.ledger import Timing, log_misses
-from signalbox.record.prefixes import Miss, PrefixReader
+from signalbox.record.prefixes import PrefixReader
 from tests.support.ledger import LedgerStore
 from tests.support.router_process import wait_until
 from tests.unit.test_record_ledger import NOON, attempt, entry
@@ -50,7 +50,7 @@ def turn(minute: float, said: str = "", *, read: int = 0, written: int = 0, **fi
 
 def causes(database: LedgerDatabase, *entries: Entry) -> list[str | None]:
     numbered = list(enumerate(entries, 1))
-    return [one.entry.cache_cause for one in database.write("this router", numbered, len(entries))]
+    return [one.cache_cause for one in database.write("this router", numbered, len(entries))]
 
 
 def test_a_session_that_reads_what_it_left_misses_nothing(database: LedgerDatabase) -> None:
@@ -64,13 +64,21 @@ def test_the_cause_is_in_the_row_of_the_request(database: LedgerDatabase, store:
     assert store.rows("SELECT cache_cause FROM requests ORDER BY id") == found
 
 
+def test_what_a_miss_cost_is_in_the_row_of_the_request(database: LedgerDatabase, store: LedgerStore) -> None:
+    """At the price that the request itself was charged, be it that of an hour in the cache."""
+    before, priced = turn(0, "ab", written=50_000), turn(1, "xb", written=60_000, cache_price=5.7)
+    causes(database, before, priced, turn(2, "yb", written=60_000))
+    assert store.rows("SELECT missed_tokens FROM requests ORDER BY id") == [None, 50_000, 60_000]
+    assert store.rows("SELECT missed_cost FROM requests ORDER BY id") == [None, 0.285, None]
+
+
 def test_a_router_that_starts_compares_with_what_the_last_one_wrote(
     database: LedgerDatabase, store: LedgerStore
 ) -> None:
     causes(database, turn(0, "ab", written=900))
     with closing(LedgerDatabase(ledger_url(store.folder, store.settings()))) as other:
         written = other.write("another router", [(1, turn(1, "ab", model="glm-4.6"))], 1)
-    assert written[0].missed == Miss("model", 1)
+    assert (written[0].cache_cause, written[0].missed_tokens) == ("model", 1)
 
 
 def test_each_agent_and_each_class_of_request_has_a_cache_of_its_own(database: LedgerDatabase) -> None:
@@ -88,14 +96,13 @@ def test_a_request_that_failed_leaves_nothing(database: LedgerDatabase) -> None:
 
 def test_a_miss_that_matters_is_told_with_its_price(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="signalbox")
-    priced = turn(0, cache_price=3.45)
     log_misses(
         [
-            Written(priced, Miss("tools", 82_000)),
-            Written(turn(0), Miss("message 7", 12_000)),
-            Written(turn(0), Miss("expired", 10_001)),
-            Written(turn(0), Miss("tools", 10_000)),
-            Written(turn(0), None),
+            turn(0, cache_cause="tools", missed_tokens=82_000, missed_cost=0.2829),
+            turn(0, cache_cause="message 7", missed_tokens=12_000),
+            turn(0, cache_cause="expired", missed_tokens=10_001),
+            turn(0, cache_cause="tools", missed_tokens=10_000),
+            turn(0),
         ]
     )
     assert caplog.messages == [

@@ -163,7 +163,7 @@ def test_what_a_database_has_already_is_not_written_again(store):
     numbered = [(number, entry(model=str(number))) for number in range(1, 6)]
     with closing(LedgerDatabase(ledger_url(store.folder, store.settings()))) as database:
         assert len(database.write("spool", numbered[:3], 3)) == 3
-        assert [one.entry.model for one in database.write("spool", numbered, 5)] == ["4", "5"]
+        assert [one.model for one in database.write("spool", numbered, 5)] == ["4", "5"]
         assert database.write("spool", numbered, 5) == []
     assert store.rows() == ["1", "2", "3", "4", "5"]
 

@@ -4,6 +4,7 @@ import re
 import shutil
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
@@ -13,10 +14,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from signalbox.database import FILE
+from signalbox.database import ASIDE, FILE
 from signalbox.record.entry import AttemptRow, Entry
 from signalbox.record.ledger import Ledger, Timing
-from signalbox.record.spool import Spool
+from signalbox.record.spool import Spool, orphans, spooled
 from tests.support.ledger import LedgerStore
 from tests.support.router_process import wait_until
 
@@ -69,6 +70,25 @@ def test_a_damaged_file_is_set_aside_and_a_new_one_begun(start, store, tmp_path,
     assert store.rows() == ["a"]
     assert (tmp_path / f"{FILE}.broken").read_bytes().startswith(b"no database")
     assert re.search(r"not a database: set aside as ledger.sqlite.broken and begun anew", caplog.messages[0])
+
+
+def test_a_second_damaged_file_does_not_take_the_place_of_the_first(start, store, tmp_path, caplog):
+    for said in (b"first", b"second"):
+        (tmp_path / FILE).write_bytes(said * 1000)
+        one = start(timing=QUICK)
+        one.enter(entry(model="a"))
+        one.close()
+    assert (tmp_path / f"{FILE}.broken").read_bytes().startswith(b"first")
+    assert (tmp_path / f"{FILE}.broken-2").read_bytes().startswith(b"second")
+
+
+def test_damaged_files_do_not_fill_the_disk(start, tmp_path):
+    for number in range(ASIDE + 2):
+        (tmp_path / FILE).write_bytes(b"%d is no database" % number * 1000)
+        one = start(timing=QUICK)
+        one.enter(entry(model="a"))
+        one.close()
+    assert len(list(tmp_path.glob(f"{FILE}.broken*"))) == ASIDE
 
 
 def test_a_file_that_was_deleted_is_begun_anew(start, store, tmp_path):
@@ -150,6 +170,21 @@ def test_a_file_of_before_there_were_migrations_is_brought_up_to_date(tmp_path):
     )
 
 
+def test_a_file_of_the_third_migration_gets_the_columns_of_the_fourth(tmp_path):
+    with closing(Ledger(tmp_path)) as one:
+        one.enter(entry(model="before"))
+    with closing(sqlite3.connect(tmp_path / FILE)) as file:
+        for column in ("missed_tokens", "missed_cost"):
+            file.execute(f"ALTER TABLE requests DROP COLUMN {column}")
+        file.execute("UPDATE schema_version SET number = 3")
+        file.commit()
+    with closing(Ledger(tmp_path)) as one:
+        one.enter(entry(model="after", missed_tokens=900, missed_cost=0.25))
+    query = "SELECT model, missed_tokens, missed_cost FROM requests ORDER BY id"
+    assert LedgerStore(tmp_path).rows(query) == [("before", None, None), ("after", 900, 0.25)]
+    assert LedgerStore(tmp_path).rows("SELECT number FROM schema_version") == [4]
+
+
 def test_many_routers_that_start_at_once_bring_it_up_to_date_together(start, store, tmp_path, caplog):
     with closing(sqlite3.connect(tmp_path / FILE)) as file:
         file.executescript(OF_NOVEMBER_2026)
@@ -211,6 +246,20 @@ def test_what_the_spool_lacks_too_is_told_as_lost(start, store, tmp_path, caplog
     one.close()
     assert store.rows() == ["a", "b", "d"]
     assert caplog.messages[-1].endswith("recorded again, 1 were lost")
+    spool.close(remove=True)
+
+
+def test_a_spool_that_another_router_takes_for_an_orphan_is_made_again(tmp_path):
+    """Between the moment it is opened and the moment it is locked."""
+    spool = Spool(tmp_path)
+    (tmp_path / f"spool-{spool.name}.jsonl").touch()
+    (taken,) = orphans(tmp_path)
+    writing = threading.Thread(target=spool.append, args=([(1, entry(model="a"))],))
+    writing.start()
+    writing.join(0.1)
+    taken.release(remove=True)
+    writing.join(5)
+    assert [one.model for _, one in spooled(tmp_path, spool.name, 0)] == ["a"]
     spool.close(remove=True)
 
 

@@ -27,6 +27,16 @@ def test_bars_stand_upon_each_other_and_fill_what_their_values_say():
     assert re.match(r"M[\d.]+ 0\.00", y.d)  # and the other one from the top to the middle
 
 
+def test_negative_bars_hang_below_the_line_at_zero():
+    series = [Series("x", "c0", [6, 2]), Series("y", "c1", [-2, 2])]
+    chart = bars("a", "A", "about", AXIS, series, whole)
+    x, y = chart.areas
+    assert (chart.top, chart.middle, chart.bottom, chart.zero) == ("6", "", "-2", 0.75)
+    assert re.findall(r" ([\d.]+)h[\d.]+v([\d.]+)", x.d) == [("0.00", "75.00"), ("50.00", "25.00")]
+    assert re.findall(r" ([\d.]+)h[\d.]+v([\d.]+)", y.d) == [("75.00", "25.00"), ("25.00", "25.00")]
+    assert chart.table.rows[0] == ["10:00", "6", "-2", "4"]
+
+
 def test_bars_stay_within_the_plot():
     chart = bars("a", "A", "about", AXIS, [Series("x", "c0", [7, 3])], whole)
     for x, width in re.findall(r"M([\d.]+) [\d.]+h([\d.]+)", chart.areas[0].d):

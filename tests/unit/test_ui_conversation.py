@@ -1,10 +1,13 @@
 """What was said in a session, and how two turns differ."""
 
+import gzip
 import json
 
 import pytest
+from mitmproxy.test import tflow
 
-from signalbox.inspect.recorded import HeldTurn
+from signalbox.inspect.annotations import METADATA
+from signalbox.inspect.recorded import REQUEST, HeldTurn, held_turns
 from signalbox.ui.conversation import MOST, MOST_LINES, difference, view
 from tests.support.answers import message_json, message_sse
 
@@ -84,3 +87,15 @@ def test_long_texts_are_compared_from_where_they_differ_on_in_bounded_time():
     assert [line.kind for line in told[1:4]] == ["same"] * 3
     assert sum(line.kind == "ins" for line in told) == MOST_LINES
     assert told[-1].text == "28,000 more lines, not compared"
+
+
+def test_an_answer_is_decoded_where_the_page_is_made():
+    flow = tflow.tflow(resp=True)
+    packed = gzip.compress(b"what was said")
+    flow.response.headers.update({"request-id": "r1", "content-encoding": "gzip"})
+    flow.response.data.content = packed
+    flow.metadata |= {METADATA: {"session": "s"}, REQUEST: {"body": b"{}"}}
+    (turn,) = held_turns([flow], "s")
+    assert turn.stored is packed
+    assert turn.answer == b"what was said"
+    assert turn._replace(stored=b"no gzip").answer == b""

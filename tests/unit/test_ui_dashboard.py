@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from signalbox.config.load import load
 from signalbox.config.rules import LedgerSettings, Rules, Week
 from signalbox.record.database import FILE
 from signalbox.record.entry import Entry
-from signalbox.record.prices import shipped
+from signalbox.record.prefixes import MESSAGES, CachedBlock, Prefix
 from signalbox.record.tables import REQUESTS
 from signalbox.ui.dashboard import Dashboard, State
 from signalbox.ui.pages import PageResponse
+from signalbox.ui.session_page import TURNS
 from tests.support.ledger import record
 
 NOW = datetime(2026, 11, 19, 15, 30, tzinfo=UTC)
@@ -68,6 +68,7 @@ ENTRIES = [
         attempts="zai:429 anthropic:200",
         reason="cooldown",
         cache_cause="tools",
+        missed_tokens=900,
         cache_creation_input_tokens=900,
         cache_read_input_tokens=0,
         cost=None,
@@ -143,7 +144,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def pages(folder) -> Iterator["Pages"]:
-    with closing(Dashboard(folder, shipped())) as dashboard:
+    with closing(Dashboard(folder)) as dashboard:
         yield Pages(dashboard)
 
 
@@ -229,7 +230,7 @@ def test_hours_are_told_by_model(pages):
 
 def test_weeks_begin_as_the_rules_say(folder):
     week = Week(starts=(2, 9, 0), timezone="Europe/Berlin")  # Wednesday 9:00
-    with closing(Dashboard(folder, shipped())) as dashboard:
+    with closing(Dashboard(folder)) as dashboard:
         found = Pages(dashboard, STATE._replace(rules=replace(RULES, week=week))).data()["weeks"]
     assert found[-1]["start"] == "2026-11-18T08:00:00Z"
     assert found[0]["start"] == "2026-09-30T07:00:00Z"  # before the clocks changed
@@ -266,7 +267,7 @@ def test_a_fault_in_the_rules_is_shown(pages):
 
 
 def test_an_empty_ledger_is_a_page_too(tmp_path):
-    with closing(Dashboard(tmp_path, shipped())) as dashboard:
+    with closing(Dashboard(tmp_path)) as dashboard:
         empty = Pages(dashboard)
         assert "No requests in this period" in empty.text("/ui")
         assert empty.data()["totals"]["cost"] is None
@@ -277,7 +278,7 @@ def test_an_empty_ledger_is_a_page_too(tmp_path):
 
 def test_a_ledger_that_cannot_be_read_hides_nothing_else(tmp_path):
     (tmp_path / FILE).write_bytes(b"this is no database" * 100)
-    with closing(Dashboard(tmp_path, shipped())) as dashboard:
+    with closing(Dashboard(tmp_path)) as dashboard:
         damaged = Pages(dashboard)
         assert "The ledger cannot be read" in damaged.text("/ui")
         assert "ZAI_API_KEY is not set" in damaged.text("/ui")
@@ -285,7 +286,7 @@ def test_a_ledger_that_cannot_be_read_hides_nothing_else(tmp_path):
 
 
 def test_the_ledger_that_the_rules_name_is_read(tmp_path, folder):
-    with closing(Dashboard(tmp_path, shipped())) as dashboard:
+    with closing(Dashboard(tmp_path)) as dashboard:
         dashboard.follow(replace(RULES, ledger=LedgerSettings(f"sqlite:///{folder / FILE}")))
         assert Pages(dashboard).data()["totals"]["requests"] == 5
 
@@ -335,7 +336,7 @@ def test_a_strange_query_is_refused(pages, query):
 def test_a_session_may_have_any_name(tmp_path):
     name = "a/b?c#d <e>.html"
     record(tmp_path, [entry(MINUTE, session=name)])
-    with closing(Dashboard(tmp_path, shipped())) as dashboard:
+    with closing(Dashboard(tmp_path)) as dashboard:
         named = Pages(dashboard)
         for page in ("/ui/requests", "/ui/sessions"):
             assert 'href="/ui/sessions/a%2Fb%3Fc%23d%20%3Ce%3E.html"' in named.html(page)
@@ -359,7 +360,7 @@ def test_requests_are_told_with_rule_attempts_reason_tokens_and_cost(pages):
 
 def test_pages_have_a_hundred_rows(tmp_path):
     record(tmp_path, [entry(number * MINUTE, request_id=f"req_{number}") for number in range(230)])
-    with closing(Dashboard(tmp_path, shipped())) as dashboard:
+    with closing(Dashboard(tmp_path)) as dashboard:
         many = Pages(dashboard)
         assert many.html("/ui/requests").count("<tr>") == 101
         assert many.html("/ui/requests?page=3").count("<tr>") == 31
@@ -379,13 +380,13 @@ def test_csv_has_the_columns_of_the_ledger_newest_first(pages):
 @pytest.mark.parametrize("name", ["=HYPERLINK(1)", "+1", "-1", "@x"])
 def test_no_cell_of_the_csv_is_a_formula(tmp_path, name):
     record(tmp_path, [entry(MINUTE, model=name)])
-    with closing(Dashboard(tmp_path, shipped())) as dashboard:
+    with closing(Dashboard(tmp_path)) as dashboard:
         assert Pages(dashboard).csv()[0]["model"] == f"'{name}"
 
 
 def test_a_request_leads_to_its_flow_where_mitmweb_shows_it(tmp_path):
     record(tmp_path, [entry(MINUTE, request_id="req_1"), entry(HOUR, request_id="req_2")])
-    with closing(Dashboard(tmp_path, shipped())) as dashboard:
+    with closing(Dashboard(tmp_path)) as dashboard:
         shown = STATE._replace(flows={"req_1": "http://127.0.0.1:8081/#/flows/1"})
         page = Pages(dashboard, shown).html("/ui/requests")
         assert page.count('href="http://127.0.0.1:8081/#/flows/1"') == 1
@@ -410,38 +411,42 @@ def test_a_session_is_told_turn_by_turn_with_its_subagents(pages):
 
 def test_a_cache_miss_is_told_with_cause_and_tokens(pages):
     shown = pages.text("/ui/sessions/s-1")
-    assert "tools the tools changed 900" in shown  # 250 written and 650 read before, none read now
+    assert "tools the tools changed 900" in shown
 
 
-def test_a_cache_miss_has_a_price_where_one_is_known(tmp_path):
-    rules = tmp_path / "rules.yaml"
-    rules.write_text(
-        'providers: {own: {url: "https://x.example", key: k, prices: '
-        '{"*": {input: 1, output: 2, cache_read: 1, cache_write: 5}}}}\nrules: [{match: "*", to: own}]\n'
-    )
-    turns = [
-        entry(HOUR, backend="own", cache_creation_input_tokens=100_000, cache_read_input_tokens=0),
-        entry(MINUTE, backend="own", cache_cause="system", cache_creation_input_tokens=100_000,
-              cache_read_input_tokens=0),
-    ]  # fmt: skip
+def test_a_cache_miss_has_the_price_that_was_recorded_with_it(tmp_path):
+    missed = {"cache_cause": "system", "missed_tokens": 100_000}
+    turns = [entry(HOUR), entry(2 * MINUTE, **missed, missed_cost=0.4), entry(MINUTE, **missed)]
     record(tmp_path, turns)
-    with closing(Dashboard(tmp_path, shipped())) as dashboard:
-        shown = Pages(dashboard, STATE._replace(rules=load(rules, {}))).text("/ui/sessions/s-1")
+    with closing(Dashboard(tmp_path)) as dashboard:
+        shown = Pages(dashboard).text("/ui/sessions/s-1")
     assert "$0.40 more than with cache hits" in shown
+    assert "system the system text changed 100k $0.40" in shown
+    assert "system the system text changed 100k —" in shown
 
 
-def test_a_request_of_another_class_in_between_hides_no_cache_miss(tmp_path):
+def test_the_first_turns_of_a_page_are_compared_with_the_one_before(tmp_path):
+    """What it missed was recorded with it; what it added is seen from the digests of both."""
+    blocks = [CachedBlock(bytes([number] * 8), 10, MESSAGES + number) for number in range(TURNS + 1)]
     turns = [
-        entry(3 * MINUTE, request_class="main", cache_creation_input_tokens=70_000,
-              cache_read_input_tokens=0),
-        entry(2 * MINUTE, request_class="auxiliary", input_tokens=500, cache_creation_input_tokens=0,
-              cache_read_input_tokens=0),
-        entry(MINUTE, request_class="main", cache_cause="system", cache_creation_input_tokens=70_000,
-              cache_read_input_tokens=0),
-    ]  # fmt: skip
-    record(tmp_path, turns)
-    with closing(Dashboard(tmp_path, shipped())) as dashboard:
-        assert "system the system text changed 70k" in Pages(dashboard).text("/ui/sessions/s-1")
+        entry((TURNS + 1 - number) * MINUTE, blocks=Prefix(tuple(blocks[: number + 1])).packed())
+        for number in range(TURNS)
+    ]
+    last = {"cache_cause": "tools", "missed_tokens": 900, "blocks": Prefix(tuple(blocks)).packed()}
+    record(tmp_path, [*turns, entry(MINUTE, **last)])
+    with closing(Dashboard(tmp_path)) as dashboard:
+        shown = Pages(dashboard).text("/ui/sessions/s-1?page=2")
+    assert "tools the tools changed 900" in shown
+    assert "1 message" in shown
+    assert f"{TURNS + 1}" in shown
+
+
+def test_days_that_cost_more_than_list_prices_are_below_the_line(tmp_path):
+    record(tmp_path, [entry(DAY, cost=1.0, list_cost=4.0), entry(2 * DAY, cost=5.0, list_cost=3.0)])
+    with closing(Dashboard(tmp_path)) as dashboard:
+        chart = Pages(dashboard).html("/ui").partition('id="money"')[2].partition("</figure>")[0]
+    assert "-$2.00" in chart
+    assert "saved <b>$1.00</b>" in chart
 
 
 def test_an_unknown_session_is_not_found(pages):

@@ -58,8 +58,18 @@ class HeldTurn(NamedTuple):
     """As the client knows it, and the ledger."""
     request: bytes
     """The client's own."""
-    answer: bytes
-    """The provider's, decoded."""
+    stored: bytes
+    """The provider's answer as it is stored."""
+    encoding: str = ""
+    """Of that."""
+
+    @property
+    def answer(self) -> bytes:
+        """The provider's answer, decoded, which takes its time; empty where it cannot be."""
+        try:
+            return decode(self.stored, self.encoding, MOST_DECODED)
+        except (EncodingError, TooLarge):
+            return b""
 
 
 def held_turns(flows: Iterable[Flow], session: str) -> list[HeldTurn]:
@@ -73,7 +83,8 @@ def _held_turn(flow: Flow, session: str) -> HeldTurn | None:
     kept, request_id = flow.metadata.get(REQUEST), flow.response.headers.get("request-id")
     if not isinstance(kept, Mapping) or kept.get("body") is None or request_id is None:
         return None
-    return HeldTurn(request_id, kept["body"], flow.response.get_content(strict=False) or b"")
+    encoding = flow.response.headers.get("content-encoding", "")
+    return HeldTurn(request_id, kept["body"], flow.response.data.content or b"", encoding)
 
 
 class NotWhole(ValueError):

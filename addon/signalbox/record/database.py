@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec.structs import replace
 from sqlalchemy import (
@@ -77,13 +77,6 @@ _LAST_TURN = (
 )
 
 
-class Written(NamedTuple):
-    """An entry as it stands in the ledger now."""
-
-    entry: Entry
-    missed: prefixes.Miss | None = None
-
-
 class LedgerDatabase:
     """For one thread. All methods but `close` raise DatabaseError."""
 
@@ -106,10 +99,10 @@ class LedgerDatabase:
         self._turns.clear()
         self._database.close()
 
-    def write(self, spool: str, entries: Sequence[tuple[int, Entry]], upto: int) -> list[Written]:
+    def write(self, spool: str, entries: Sequence[tuple[int, Entry]], upto: int) -> list[Entry]:
         """Write the entries of a router's spool that are missing here, and note that all are here up to that
-        number; returns those. All or none: an entry is never written twice, also where it is not known
-        whether the transaction before, whose connection was lost, has succeeded.
+        number; returns those, with what they missed. All or none: an entry is never written twice, also where
+        it is not known whether the transaction before, whose connection was lost, has succeeded.
 
         What each entry missed of the cache is found by the entry before it in its conversation, whichever
         router answered that.
@@ -127,13 +120,13 @@ class LedgerDatabase:
                         connection.execute(_NOTE, note | {"before": before})
                 missing = [entry for number, entry in entries if number > before]
                 written = list(self._with_misses(connection, spool, missing))
-                _insert(connection, [one.entry for one in written])
+                _insert(connection, written)
         except BaseException:
             self._turns.clear()  # of entries that are not there
             raise
         return written
 
-    def _with_misses(self, connection: Connection, spool: str, entries: Sequence[Entry]) -> Iterator[Written]:
+    def _with_misses(self, connection: Connection, spool: str, entries: Sequence[Entry]) -> Iterator[Entry]:
         present = (spool, self._version(connection, spool)) if any(one.blocks for one in entries) else None
         if present is not None and present != self._turns_of:
             self._turns.clear()
@@ -141,14 +134,14 @@ class LedgerDatabase:
         for entry in entries:
             conversation, turn = prefixes.conversation_of(entry), prefixes.turn_of(entry)
             if conversation is None or turn is None:
-                yield Written(entry)
+                yield entry
                 continue
             before = self._turns.pop(conversation, None) or _last_turn(connection, conversation)
             missed = prefixes.miss(before, turn) if before is not None else None
             self._turns[conversation] = turn
             if len(self._turns) > TURNS_KEPT:
                 self._turns.popitem(last=False)
-            yield Written(replace(entry, cache_cause=missed.cause) if missed is not None else entry, missed)
+            yield entry if missed is None else _with_miss(entry, missed)
 
     def used(self, since: Mapping[str, int]) -> dict[str, int]:
         """By provider, tokens of all four kinds, of the attempts that began at that moment or later."""
@@ -196,6 +189,11 @@ class LedgerDatabase:
         if self._database.is_sqlite:
             return True
         return bool(connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({FORGETTING})").scalar())
+
+
+def _with_miss(entry: Entry, missed: prefixes.Miss) -> Entry:
+    cost = None if entry.cache_price is None else round(missed.tokens * entry.cache_price / 1e6, 6)
+    return replace(entry, cache_cause=missed.cause, missed_tokens=missed.tokens, missed_cost=cost)
 
 
 def _claimed(connection: Connection, spool: str, now: int) -> int:

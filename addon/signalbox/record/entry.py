@@ -116,6 +116,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """The config folder whose login or quota was used; None for all credentials that belong to no folder."""
     cache_cause: str | None = None
     """Why less than what the session left in the cache was read from there; None where nothing was missed."""
+    missed_tokens: int | None = None
+    """That were left in the cache, are in this request and were not read from there."""
+    missed_cost: float | None = None
+    """USD for which they were written again instead; None where no price is known."""
     agent_id: str | None = None
     """Of the subagent that asked, in its session."""
     blocks: bytes = b""

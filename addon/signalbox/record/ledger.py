@@ -20,7 +20,7 @@ from signalbox.database import LOCK_TIMEOUT, DatabaseError, UnwritableError, led
 from signalbox.record import prefixes
 from signalbox.record.backlog import Backlog, UsageCounter, Waiting
 from signalbox.record.console import cache_miss_line
-from signalbox.record.database import AT_ONCE, PREFIXES_KEPT, LedgerDatabase, Written, milliseconds
+from signalbox.record.database import AT_ONCE, PREFIXES_KEPT, LedgerDatabase, milliseconds
 from signalbox.record.entry import Entry
 from signalbox.record.spool import Numbered, Orphan, orphans, spooled
 
@@ -267,7 +267,7 @@ class Ledger:
         while batch := list(islice(entries, BATCH)):
             missing = self._write_all(database, orphan.name, batch)
             number += len(missing)
-            self._restored([one.entry for one in missing])
+            self._restored(missing)
         return number
 
     def _write(self, database: LedgerDatabase) -> None:
@@ -316,7 +316,7 @@ class Ledger:
             self._backlog.written(upto)
             self.written = upto
 
-    def _write_all(self, database: LedgerDatabase, spool: str, batch: Sequence[Numbered]) -> list[Written]:
+    def _write_all(self, database: LedgerDatabase, spool: str, batch: Sequence[Numbered]) -> list[Entry]:
         """Write a batch of a spool; returns those that were missing. One that cannot be written takes no
         other with it. Raises DatabaseError where the database is away."""
         upto = batch[-1][0]
@@ -386,9 +386,8 @@ class Ledger:
         return True
 
 
-def log_misses(written: Sequence[Written]) -> None:
+def log_misses(written: Sequence[Entry]) -> None:
     """A console line for each miss that matters."""
-    for entry, missed in written:
-        if missed is not None and missed.tokens > prefixes.WORTH_A_LINE:
-            cost = None if entry.cache_price is None else missed.tokens * entry.cache_price / 1e6
-            log.info("%s", cache_miss_line(missed.tokens, missed.cause, cost))
+    for one in written:
+        if one.cache_cause is not None and (one.missed_tokens or 0) > prefixes.WORTH_A_LINE:
+            log.info("%s", cache_miss_line(one.missed_tokens or 0, one.cache_cause, one.missed_cost))

@@ -6,8 +6,10 @@ doubled. The next router that starts reads the files of routers that are gone (`
 missing.
 """
 
+import errno
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +28,9 @@ else:
 NAMES = "spool-*.jsonl"
 TRIMMED = 1024 * 1024
 """Bytes from which on the file is emptied once the ledger has all of it."""
+
+TAKEN = 5.0
+"""Seconds for which a router that starts may hold a spool that has just been made."""
 
 type Numbered = tuple[int, Entry]
 
@@ -47,8 +52,7 @@ class Spool:
     def append(self, entries: Sequence[Numbered]) -> None:
         if self._file is None:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            _lock(self._file)
+            self._file = _made(self._path)
         data = b"".join(_line(number, entry) for number, entry in entries)
         while data:
             written = os.write(self._file, data)
@@ -103,7 +107,7 @@ def orphans(folder: Path) -> Iterator[Orphan]:
             file = os.open(path, os.O_RDWR | getattr(os, "O_NONBLOCK", 0))
         except OSError:
             continue  # another router took it, or it is no file
-        if _lock(file):
+        if _lock(file) and _is_at(file, path):
             yield Orphan(path, file)
         else:
             os.close(file)
@@ -117,6 +121,28 @@ def spooled(folder: Path, name: str, after: int) -> Iterator[Numbered]:
 
 def _path(folder: Path, name: str) -> Path:
     return folder / f"spool-{name}.jsonl"
+
+
+def _made(path: Path) -> int:
+    """The file, opened and locked. Before it is locked a router that starts may take it for an orphan, which
+    it locks for a moment and removes: then another one is made. Raises OSError."""
+    ends = time.monotonic() + TAKEN
+    while True:
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        if _lock(file) and _is_at(file, path):
+            return file
+        os.close(file)
+        if time.monotonic() > ends:
+            raise TimeoutError(errno.ETIMEDOUT, "another router holds the spool")
+        time.sleep(0.01)
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether an open file is the one at this path."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _entries(file: int) -> Iterator[Numbered]:

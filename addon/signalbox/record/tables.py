@@ -51,6 +51,8 @@ REQUESTS = Table(
     Column("project", String),
     Column("account", String),
     Column("cache_cause", String),
+    Column("missed_tokens", BigInteger),
+    Column("missed_cost", Float),
     Index("requests_ts", "ts"),
     Index("requests_session", "session", "ts"),
     sqlite_autoincrement=True,
@@ -120,6 +122,7 @@ SCHEMA = Schema(
         ),
         2: tuple(REQUESTS.c[name] for name in ("request_class", "project", "account", "cache_cause")),
         3: (PREFIXES.c.sent_blocks, PREFIXES.c.cache_life, ATTEMPTS.c.cache_miss_reason),
+        4: (REQUESTS.c.missed_tokens, REQUESTS.c.missed_cost),
     },
 )
 """The first migration is for files of before there were any, which may lack some of these."""

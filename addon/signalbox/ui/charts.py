@@ -82,6 +82,11 @@ class Chart(NamedTuple):
     top: str
     """The value at the upper edge."""
     middle: str
+    """The value in the middle; empty where it is no round one, because values are negative."""
+    bottom: str
+    """The value at the lower edge, where it is not zero."""
+    zero: float
+    """The part of the height above the line at zero."""
     legend: Sequence[Key]
     table: Table
 
@@ -99,28 +104,33 @@ class Axis(NamedTuple):
 
 
 def bars(id: str, title: str, description: str, axis: Axis, series: Sequence[Series], unit: Unit) -> Chart:
-    """Bars, the values of one place upon each other."""
+    """Bars, the values of one place upon each other; negative ones below the line at zero."""
     places = len(axis.labels)
-    sums = [sum(one.values[place] or 0 for one in series) for place in range(places)]
-    top = nice(max(sums, default=0))
+    by_place = [[one.values[place] or 0 for one in series] for place in range(places)]
+    top = nice(max((sum(max(value, 0) for value in values) for values in by_place), default=0))
+    lowest = min((sum(min(value, 0) for value in values) for values in by_place), default=0)
+    bottom = -nice(-lowest) if lowest < 0 else 0.0
+    scale = HEIGHT / (top - bottom)
     step = WIDTH / max(places, 1)
     width = step * (1 - _GAP)
-    base = [0.0] * places
+    base = [[0.0, 0.0] for _ in by_place]
+    """Of each place, where its bars end above the line and below it."""
     areas = []
     for one in series:
         drawn = []
         for place, value in enumerate(one.values):
-            if not value or value < 0:
+            if not value:
                 continue
-            lower, upper = base[place], base[place] + value
-            base[place] = upper
-            y, height = HEIGHT - upper / top * HEIGHT, (upper - lower) / top * HEIGHT
+            begin = base[place][value < 0]
+            base[place][value < 0] = end = begin + value
+            y, height = (top - max(begin, end)) * scale, abs(value) * scale
             x = place * step + (step - width) / 2
             drawn.append(f"M{x:.1f} {y:.2f}h{width:.1f}v{height:.2f}h-{width:.1f}z")
         if drawn:
             areas.append(Path(one.style, "".join(drawn)))
     legend = [Key(one.name, one.style, unit(sum(v or 0 for v in one.values))) for one in series]
-    return _chart(id, title, description, axis, series, unit, top, areas, [], [], legend, sums)
+    sums = [sum(values) for values in by_place]
+    return _chart(id, title, description, axis, series, unit, (top, bottom), areas, [], [], legend, sums)
 
 
 def lines(
@@ -153,7 +163,7 @@ def lines(
             dots.append(Dot(one.style, last[0] / WIDTH * 100, last[1] / HEIGHT * 100))
         known = [value for value in one.values if value is not None]
         legend.append(Key(one.name, one.style, unit(known[-1] if known else None)))
-    return _chart(id, title, description, axis, series, unit, highest, [], paths, dots, legend, None)
+    return _chart(id, title, description, axis, series, unit, (highest, 0.0), [], paths, dots, legend, None)
 
 
 def _chart(
@@ -163,13 +173,14 @@ def _chart(
     axis: Axis,
     series: Sequence[Series],
     unit: Unit,
-    top: float,
+    edges: tuple[float, float],
     areas: Sequence[Path],
     drawn: Sequence[Path],
     dots: Sequence[Dot],
     legend: Sequence[Key],
     sums: Sequence[float] | None,
 ) -> Chart:
+    top, bottom = edges
     places = len(axis.labels)
     step = WIDTH / max(places, 1)
     hovers, rows = [], []
@@ -196,7 +207,9 @@ def _chart(
         hovers,
         ticks,
         unit(top),
-        unit(top / 2),
+        unit((top + bottom) / 2) if not bottom else "",
+        unit(bottom) if bottom else "",
+        round(top / (top - bottom), 3),
         legend,
         Table(head, rows),
     )

@@ -20,7 +20,6 @@ import msgspec
 from signalbox import __version__
 from signalbox.config.rules import LedgerSettings, Rules
 from signalbox.record.database import DatabaseError
-from signalbox.record.prices import PriceTable
 from signalbox.record.queries import Filter, LedgerSource, parse_moment
 from signalbox.ui import conversation, format, overview, request_page, session_page
 from signalbox.ui.pages import JSON, PageResponse
@@ -128,10 +127,9 @@ class Query(NamedTuple):
 class Dashboard:
     """The pages of one ledger; for several threads."""
 
-    def __init__(self, folder: Path, prices: PriceTable) -> None:
+    def __init__(self, folder: Path) -> None:
         """`folder` is that of the ledger, where it is a file."""
         self._folder = folder
-        self._prices = prices
         self._url = LedgerSettings().url
         self.ledger = LedgerSource(folder, self._url)
         self._figures: dict[tuple[tuple[str, str], ...], tuple[float, float, dict[str, Any]]] = {}
@@ -252,7 +250,7 @@ class Dashboard:
         if "\0" in session:
             raise _RefusedError(404, "No request of this session is recorded.")
         with self.ledger.open() as reader:
-            values = session_page.session(reader, session, query.page, state, self._prices, whole=alone)
+            values = session_page.session(reader, session, query.page, state, whole=alone)
         if values is None:
             raise _RefusedError(404, "No request of this session is recorded.")
         turn, against = (_number(query.others.get(name, "")) for name in ("turn", "against"))

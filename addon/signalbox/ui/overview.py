@@ -239,9 +239,12 @@ def _weeks(weeks: Sequence[Mapping[str, Any]], zone: tzinfo | None, now: datetim
 def _money(days: Sequence[Mapping[str, Any]]) -> Chart:
     series = [
         Series("cost", "cost", [day["cost"] for day in days]),
-        Series("saved", "saved", [max(day["saved"] or 0, 0) for day in days]),
+        Series("saved", "saved", [day["saved"] for day in days]),
     ]
-    description = "Cost of each of the last 30 days, and above it the savings against list prices."
+    description = (
+        "Cost of each of the last 30 days, and above it the savings against list prices; below the line what"
+        " it cost more than these."
+    )
     return bars("money", "Cost and savings, 30 days", description, _day_axis(days), series, format.usd)
 
 

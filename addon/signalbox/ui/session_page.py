@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from signalbox.anthropic.api import Usage
 from signalbox.record.prefixes import CachedBlock, growth
-from signalbox.record.prices import PriceTable
 from signalbox.record.queries import Filter, LedgerReader
 from signalbox.ui import format, overview, request_page
 from signalbox.ui.charts import bar_parts
@@ -34,6 +32,8 @@ SESSIONS = 50
 """On one page."""
 TURNS = 250
 """On one page."""
+LOOKED_BACK = 100
+"""Turns before a page that are looked at for those which its first ones continue."""
 ALONE = 2000
 """Turns in a file of its own."""
 PAUSE = 120_000
@@ -132,7 +132,7 @@ class TimeAxis:
 
 
 def session(
-    reader: LedgerReader, name: str, number: int, state: "State", prices: PriceTable, *, whole: bool
+    reader: LedgerReader, name: str, number: int, state: "State", *, whole: bool
 ) -> dict[str, Any] | None:
     """What session.html shows; None where nothing of the session is on record. `whole`: on one page."""
     which = Filter(session=name)
@@ -142,20 +142,23 @@ def session(
     limit = ALONE if whole else TURNS
     pages = max(-(-totals.requests // limit), 1)
     number = 1 if whole else min(number, pages)
-    found = reader.requests(which, limit=limit, offset=(number - 1) * limit, oldest=True)
+    offset = (number - 1) * limit
+    earlier = min(offset, LOOKED_BACK)
+    found = reader.requests(which, limit=limit + earlier, offset=offset - earlier, oldest=True)
     rows = [dict(row) for row in found]
     agents = reader.agents([row["id"] for row in rows])
     zone = overview.zone_of(state.rules.week)
     blocks = reader.blocks([row["id"] for row in rows])
-    turns = _turns(rows, agents, blocks, state, prices, (number - 1) * limit + 1)
+    turns = _turns(rows, agents, blocks, state, offset - earlier + 1)[earlier:]
+    rows = rows[earlier:]
     axis = TimeAxis([(row["ts"], row["ts"] + row["latency_ms"]) for row in rows])
-    costs = [turn["miss_cost"] for turn in turns if turn["miss_cost"] is not None]
+    costs = [turn["missed_cost"] for turn in turns if turn["missed_cost"] is not None]
     return {
         "totals": totals,
         "all_tokens": overview.all_tokens(msgspec.structs.asdict(totals)),
         "tiers": [tier for tier in TIERS if any(turn["style"] == tier for turn in turns)],
         "has_errors": any(turn["status"] == "error" for turn in turns),
-        "miss_cost": sum(costs) if costs else None,
+        "missed_cost": sum(costs) if costs else None,
         "causes": CAUSES,
         "turns": turns,
         "lanes": _lanes(turns, axis),
@@ -174,7 +177,6 @@ def _turns(
     agents: Mapping[Any, str | None],
     blocks: Mapping[Any, Sequence[CachedBlock]],
     state: "State",
-    prices: PriceTable,
     first: int,
 ) -> list[dict[str, Any]]:
     names = agent_names(rows, agents)
@@ -186,12 +188,9 @@ def _turns(
         conversation = (agent, row["class"])
         previous = before.get(conversation)
         grew = _grew(blocks.get(previous["id"]) if previous else None, blocks.get(row["id"]))
-        turn = request_page.row_view(row, most, state) | {"turn": number, "who": agent, "grew": grew}
-        missed = _missed(row, previous)
-        turn |= {"missed": missed, "miss_cost": _price(row, missed, state, prices)}
+        turns.append(request_page.row_view(row, most, state) | {"turn": number, "who": agent, "grew": grew})
         if row["status"] == "success":
             before[conversation] = row
-        turns.append(turn)
     return turns
 
 
@@ -230,26 +229,6 @@ def agent_names(rows: Sequence[Mapping[str, Any]], agents: Mapping[Any, str | No
         unnamed[free] = (end, unnamed[free][1])
         names[row["id"]] = unnamed[free][1]
     return names
-
-
-def _missed(row: Mapping[str, Any], previous: Mapping[str, Any] | None) -> int:
-    """Tokens that the request before had left in the cache, that are in this one and that it did not read."""
-    if not row["cache_cause"] or previous is None:
-        return 0
-    read, written = "cache_read_input_tokens", "cache_creation_input_tokens"
-    total = row["input_tokens"] + row[read] + row[written]
-    return int(max(min(previous[read] + previous[written], total) - row[read], 0))
-
-
-def _price(row: Mapping[str, Any], missed: int, state: "State", prices: PriceTable) -> float | None:
-    """What it cost to write these tokens again in place of reading them."""
-    provider = state.rules.providers.get(row["backend"])
-    if provider is None or not missed:
-        return None
-    at, model = format.of_ms(row["ts"]), row["upstream_model"]
-    written = prices.cost(provider, model, Usage(cache_creation_input_tokens=missed), at)
-    read = prices.cost(provider, model, Usage(cache_read_input_tokens=missed), at)
-    return None if written is None or read is None else written - read
 
 
 def _lanes(turns: Sequence[Mapping[str, Any]], axis: TimeAxis) -> list[Lane]:

@@ -19,7 +19,7 @@ def summary_page(ledger: LedgerSource, path: str, percents: Percents) -> PageRes
     session = unquote(path.removeprefix(SESSIONS))
     try:
         with ledger.open() as reader:
-            found = reader.session_summary(session)
+            found = None if "\0" in session else reader.session_summary(session)
     except DatabaseError as error:
         return json_page({"error": f"The ledger cannot be read: {error}"}, 503)
     if found is None:
