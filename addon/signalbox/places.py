@@ -14,9 +14,15 @@ HOME = _PACKAGE.parents[1] if IS_CHECKOUT else platformdirs.user_config_path("si
 configuration folder."""
 ROUTER = (_PACKAGE.parent if IS_CHECKOUT else _IN_WHEEL) / "router.py"
 """What mitmproxy loads with `-s`."""
+SCHEMA = ROUTER.with_name("rules.schema.json")
+"""The JSON Schema of rules.yaml."""
+EXAMPLES = (HOME if IS_CHECKOUT else _IN_WHEEL) / "examples"
+"""Rules and whole setups to begin with; the single files with rules are the presets of `signalbox init`."""
+FIRST_RULES = (HOME if IS_CHECKOUT else _IN_WHEEL) / "rules.yaml"
+"""The rules that come with the package."""
 
 
 def default_rules() -> Path:
     """`rules.yaml` in HOME; an installation whose user has none there takes the one in the wheel."""
     own = HOME / "rules.yaml"
-    return own if IS_CHECKOUT or own.exists() else _IN_WHEEL / "rules.yaml"
+    return own if IS_CHECKOUT or own.exists() else FIRST_RULES

@@ -43,6 +43,11 @@ url = os.environ.get("ANTHROPIC_BASE_URL")
 proxy = urllib.request.ProxyHandler({{}})
 url and urllib.request.build_opener(proxy).open(url + "/health", timeout=5).read()'
 """
+OLD = """{
+  "Providers": [{"name": "local", "api_base_url": "http://127.0.0.1:9/v1", "api_key": "k", "models": ["m"]}],
+  "Router": {"default": "local,m"}
+}"""
+"""What `signalbox init` finds of claude-code-router."""
 INSTALL, START = 300.0, 60.0
 
 
@@ -124,6 +129,8 @@ def folder(tmp_path_factory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def shell(folder, tmp_path_factory) -> Shell:
     home, programs = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("programs")
+    (home / ".claude-code-router").mkdir()
+    (home / ".claude-code-router/config.json").write_text(OLD)
     claude = programs / "claude"
     claude.write_text(CLAUDE.format(python=sys.executable))
     claude.chmod(claude.stat().st_mode | stat.S_IXUSR)

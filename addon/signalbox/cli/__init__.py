@@ -10,6 +10,7 @@ COMMANDS = {
     "check": "signalbox.cli.check:check_command",
     "demo": "signalbox.demo.command:demo_command",
     "explain": "signalbox.cli.explain:explain_command",
+    "init": "signalbox.cli.init:init_command",
     "learned": "signalbox.cli.commands:learned_command",
     "picker": "signalbox.cli.commands:picker_command",
     "schema": "signalbox.cli.commands:schema_command",

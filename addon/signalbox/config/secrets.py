@@ -66,14 +66,24 @@ def from_dotenv(text: str, file: str = ".env") -> Dotenv:
     values: dict[str, str] = {}
     lines: dict[str, int] = {}
     ignored = []
+    for line, name, value in dotenv_settings(text):
+        if name is None:
+            ignored.append(line)
+        else:
+            values[name], lines[name] = value, line
+    return Dotenv(file, {name: value for name, value in values.items() if value}, lines, tuple(ignored))
+
+
+def dotenv_settings(text: str) -> Iterator[tuple[int, str | None, str]]:
+    """(line from 1, name, literal value) of each setting in the text of an `.env` file, in its order. The
+    name is None where a line is neither a setting nor a comment."""
     for found in parser.parse_stream(io.StringIO(text)):
         written = found.original.string
         line = found.original.line + written[: len(written) - len(written.lstrip())].count("\n")
         if found.error:
-            ignored.append(line)
+            yield line, None, ""
         elif found.key is not None:
-            values[found.key], lines[found.key] = found.value or "", line
-    return Dotenv(file, {name: value for name, value in values.items() if value}, lines, tuple(ignored))
+            yield line, found.key, found.value or ""
 
 
 def in_force(environ: Mapping[str, str], *files: Dotenv) -> dict[str, str]:

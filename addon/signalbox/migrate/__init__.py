@@ -1,0 +1,1 @@
+"""Other routers' configurations, turned into rules.yaml and `.env`: one module for each family."""
