@@ -12,6 +12,7 @@ from signalbox.record.prefixes import (
     SHORT_LIFE,
     SYSTEM,
     TOOLS,
+    Cacheable,
     CacheTurn,
     Growth,
     Miss,
@@ -215,3 +216,22 @@ def test_growth_counts_the_blocks_that_were_added() -> None:
     now = READER.read(json.dumps({**LONGER, "tools": [*body()["tools"], {"name": "New"}]}).encode()).blocks
     assert growth(before, now) == Growth(tools=1, system=0, messages=2)
     assert growth(now, now) == Growth(0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_noted"),
+    [
+        ({}, False),
+        ({"model": "glm-4.7", "metadata": {"user_id": "hashed"}, "max_tokens": 9}, False),
+        ({"system": "shorter"}, True),
+        ({"tools": []}, True),
+        ({"messages": [user(text("changed"))]}, True),
+    ],
+)
+def test_digests_of_what_went_upstream_are_noted_where_something_cached_was_changed(changes, is_noted):
+    asked = body(model="claude-sonnet-4-6", system="be short", tools=[{"name": "Read"}])
+    sent = json.dumps(asked | changes).encode()
+    one = Cacheable(READER.key, json.dumps(asked).encode(), sent, "messages", price=lambda usage: None)
+    noted = one.noted_in(ENTRY, READER)
+    assert noted.blocks
+    assert noted.sent_blocks == (READER.read(sent).packed() if is_noted else b"")

@@ -16,6 +16,7 @@ from dotenv import dotenv_values
 
 import signalbox
 from signalbox.lifecycle import running, windows
+from signalbox.lifecycle.event_loop import use_uvloop
 from signalbox.lifecycle.log import LogFile
 from signalbox.lifecycle.spec import RouterSpec, decode, environment, mitmproxy_arguments
 from signalbox.ports import is_free, taken
@@ -77,6 +78,7 @@ def _run_mitmproxy(spec: RouterSpec) -> int:
     (command,) = entry_points(group="console_scripts", name=spec.program)
     arguments = mitmproxy_arguments(spec)
     sys.argv = [spec.program, *arguments]
+    use_uvloop()
     try:
         command.load()(arguments)
     except SystemExit as end:

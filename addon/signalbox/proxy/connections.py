@@ -12,7 +12,7 @@ import logging
 import time
 from collections import deque
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from mitmproxy.connection import Client, Connection, ConnectionState
 from mitmproxy.master import Master
@@ -278,13 +278,12 @@ class Feed(asyncio.Protocol):
     def __init__(
         self, handler: DirectConnectionHandler, connection: Connection, transport: asyncio.WriteTransport
     ) -> None:
-        assert isinstance(transport, asyncio.Transport)
         self.connection = connection
         self.is_in_line = False
         """Whether it waits for a turn of the event loop in which it may be read."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._handler = handler
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are like it, without being one
         self._before = transport.get_protocol()
 
     def take_over(self, reader: asyncio.StreamReader) -> None:
@@ -330,7 +329,7 @@ class Feed(asyncio.Protocol):
 
     def read(self, wanted: bool) -> None:
         """Read of this connection from now on, or not."""
-        if self._transport.is_closing():
+        if self._transport.is_closing() or self._transport.is_reading() is wanted:
             return
         if wanted:
             self._transport.resume_reading()

@@ -104,7 +104,7 @@ class PrefixReader:
         """The blocks of a request's body; none where it cannot be read. Of another protocol than the Messages
         API each tool and each message is one block."""
         try:
-            blocks = tuple(self._blocks(msgspec.json.decode(body, type=_Body), protocol))
+            blocks = tuple(self._blocks(_decoded(body), protocol))
         except (ValueError, RecursionError):
             return Prefix()
         has_long = b'"ttl"' in body and _LONG.search(body)
@@ -166,8 +166,9 @@ class Cacheable(NamedTuple):
 
     def noted_in(self, entry: Entry, reader: PrefixReader) -> Entry:
         asked = reader.read(self.asked)
-        is_changed = self.sent is not None and self.sent != self.asked
-        sent = reader.read(self.sent or b"", self.protocol).packed() if is_changed else b""
+        sent = b""
+        if self.sent is not None and not self._caches_alike(self.sent):
+            sent = reader.read(self.sent, self.protocol).packed()
         lives_long = _PRICED if asked.life == LONG_LIFE else 0
         written = self.price(
             Usage(cache_creation_input_tokens=_PRICED, cache_creation_1h_input_tokens=lives_long)
@@ -177,6 +178,20 @@ class Cacheable(NamedTuple):
         return replace(
             entry, blocks=asked.packed(), sent_blocks=sent, cache_life=asked.life, cache_price=price
         )
+
+    def _caches_alike(self, sent: bytes) -> bool:
+        """Whether nothing that a provider caches was changed: often only the model and the metadata were."""
+        if sent == self.asked:
+            return True
+        try:
+            return self.protocol == "messages" and _decoded(sent) == _decoded(self.asked)
+        except (ValueError, RecursionError):
+            return False
+
+
+def _decoded(body: bytes) -> _Body:
+    """Raises ValueError and RecursionError."""
+    return msgspec.json.decode(body, type=_Body)
 
 
 def _elements(raw: msgspec.Raw) -> list[msgspec.Raw]:
