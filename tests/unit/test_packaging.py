@@ -20,6 +20,7 @@ from tests.support.router_process import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCK = (ROOT / "requirements.lock").read_text()
+RUNTIME_LOCK = (ROOT / "requirements-runtime.lock").read_text()
 JUSTFILE = (ROOT / "justfile").read_text()
 EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.yaml") if path.stem != "compose")
 RULES = [ROOT / "rules.yaml", *EXAMPLES]
@@ -39,6 +40,15 @@ def test_the_lock_pins_what_the_project_asks_for(wanted):
     pinned = re.findall(rf"^{canonicalize_name(wanted.name)}==([^ ]+)", LOCK, re.MULTILINE)
     assert pinned
     assert all(wanted.specifier.contains(version) for version in pinned)
+
+
+def test_the_lock_of_the_router_alone_is_a_part_of_the_whole_one():
+    entry = re.compile(r"^\S+==.*(?:\n    .*)*", re.MULTILINE)
+    runtime = entry.findall(RUNTIME_LOCK)
+    assert set(runtime) <= set(entry.findall(LOCK))
+    named = {line.split("==")[0] for line in runtime}
+    needed = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["postgres"]]
+    assert {canonicalize_name(Requirement(line).name) for line in needed} <= named
 
 
 def test_the_python_we_develop_with_is_one_that_is_supported():

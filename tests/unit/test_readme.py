@@ -117,3 +117,9 @@ def test_its_first_screen_shows_rules_commands_and_a_picture():
     assert "```yaml" in first
     assert "```sh" in first
     assert "![" in first
+
+
+def test_every_test_that_the_page_on_security_names_is_there():
+    named = re.findall(r"`(tests/\S+\.py)`", PAGES["security.md"])
+    assert named
+    assert [name for name in named if not (ROOT / name).is_file()] == []
