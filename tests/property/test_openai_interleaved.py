@@ -11,7 +11,8 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from tests.support.chat import DONE, chunk
-from tests.support.chat_streams import Result, fed
+from tests.support.chat_streams import CHAT
+from tests.support.golden_streams import Result
 from tests.support.request_validator import check_events
 
 type Delta = dict[str, Any]
@@ -151,7 +152,7 @@ def unspaced(text: str) -> str:
 
 @given(answers(), st.lists(st.integers(0, 4000), max_size=12))
 def test_all_that_a_provider_says_is_told_in_whatever_order_it_comes(said, cuts):
-    result = fed(cut(said.wire, cuts))
+    result = CHAT.fed(cut(said.wire, cuts))
     events = result.events()
     assert not result.cut
     check_events(events)
@@ -173,7 +174,7 @@ def test_all_that_a_provider_says_is_told_in_whatever_order_it_comes(said, cuts)
 
 @given(answers(), st.lists(st.integers(0, 4000), max_size=12))
 def test_a_whole_message_says_what_the_stream_says(said, cuts):
-    streamed, whole = fed([said.wire]), fed(cut(said.wire, cuts), streams=False)
+    streamed, whole = CHAT.fed([said.wire]), CHAT.fed(cut(said.wire, cuts), streams=False)
     assert (whole.error, whole.cut) == (streamed.error, streamed.cut)
     if whole.error is None:
         content = whole.message()["content"]
@@ -215,7 +216,7 @@ DELTAS = st.fixed_dictionaries(
 @given(st.lists(ANYTHING | DELTAS, max_size=6), st.booleans())
 def test_no_field_of_any_type_is_a_fault_of_ours(values, streams):
     wire = [b"data: %b\n\n" % json.dumps(value).encode() for value in values]
-    result = fed([*wire, DONE], streams=streams)
+    result = CHAT.fed([*wire, DONE], streams=streams)
     assert "while it was translated" not in result.cut
     if streams:
         check_events(result.events(), is_cut=bool(result.cut))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.anthropic.writer import MessageBuilder, Writer, encode_events
-from tests.support.chat_streams import events_of
+from tests.support.golden_streams import events_of
 from tests.support.request_validator import check_events
 
 ACTS = st.sampled_from(

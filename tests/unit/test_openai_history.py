@@ -14,7 +14,7 @@ from signalbox.openai.request import to_chat, untranslatable
 from signalbox.openai.translator import ChatTranslator
 from signalbox.routing.translator import UntranslatableError
 from tests.support.chat_bodies import BODIES, CALL, FIELDS, MESSAGES, SAID, SYSTEM, USER
-from tests.support.chat_streams import sent
+from tests.support.chat_streams import CHAT
 from tests.support.chat_validator import check_order, check_types, plain
 
 ROWS = st.sampled_from(list(DIALECTS.values()))
@@ -231,7 +231,7 @@ def test_what_a_call_carries_is_sent_to_its_own_provider_only(dialect):
 @pytest.mark.parametrize("name", ["state_details_after_the_call", "state_signature_after_its_call"])
 def test_details_after_their_call_are_sent_back_too(name):
     answer = _request([], "generic", "m", thinks=False).reader("", "", request_id="req_fake")
-    raw = sent(name).partition(b"\n\n")[2]
+    raw = CHAT.case(name).sent
     content = json.loads(answer.feed(raw) + answer.end())["content"]
     (back,) = _sent([{"role": "assistant", "content": content}], "generic", "m")
     details = [{"type": "reasoning.encrypted", "data": "ZW5j", "id": "tool_0_Read"}]

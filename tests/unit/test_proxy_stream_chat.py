@@ -16,7 +16,7 @@ from tests.support.answers import (
     sse,
     text_block,
 )
-from tests.support.chat_streams import events_of
+from tests.support.golden_streams import events_of
 from tests.support.playbook import Playbook, Provider
 from tests.support.played_wire import Got, request
 from tests.support.raw_client import both

@@ -5,7 +5,7 @@ and `message_stop`. An `error` may come at any time. Nothing follows `message_st
 (anthropic-messages.md, 6).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -74,11 +74,17 @@ class Writer:
         """White space that a text block would begin with; not written unless more text follows, since
         Anthropic refuses blank texts (translation.md, 2)."""
         self._thought: list[str] = []
+        self._unseen: list[str] = []
+        """Signatures of thinking without text that comes before the next block."""
 
     def drain(self) -> list[MessagesEvent]:
         """The events written since the last call."""
         events, self._events = self._events, []
         return events
+
+    def named(self, model: str) -> None:
+        """Sets the model as the provider names it, for a message that is not begun."""
+        self._model = model
 
     def begin(self, model: str = "") -> None:
         if self.begun or self._ended:
@@ -116,6 +122,27 @@ class Writer:
             self._thought.append(text)
             self._delta({"type": "thinking_delta", "thinking": text})
 
+    def unseen_thinking(self, signature: str) -> None:
+        """Adds thinking without text before the next block; alone it would be no answer."""
+        self.close()
+        self._unseen.append(signature)
+
+    def cite(self, citation: MessagesEvent) -> None:
+        """Adds a citation to the open text."""
+        if self.open == "text":
+            self._delta({"type": "citations_delta", "citation": citation})
+
+    def search(self, id: str, input: Mapping[str, Any]) -> None:
+        """Writes the call of a web search that the provider runs itself."""
+        self._start({"type": "server_tool_use", "id": id, "name": "web_search", "input": {}})
+        self._delta({"type": "input_json_delta", "partial_json": _encoder.encode(input).decode()})
+        self.close()
+
+    def search_result(self, id: str, content: list[Any] | dict[str, Any]) -> None:
+        """Writes the results of that search, or its error."""
+        self._start({"type": "web_search_tool_result", "tool_use_id": id, "content": content})
+        self.close()
+
     def call(self, id: str, name: str) -> None:
         self.calls += 1
         self._start({"type": "tool_use", "id": id, "name": name, "input": {}})
@@ -130,17 +157,19 @@ class Writer:
         self._blank = ""
         if not self.open:
             return
-        signature = ""
-        if self.open == "thinking":
-            signature = self._sign("".join(self._thought))
+        signature = self._sign("".join(self._thought)) if self.open == "thinking" else ""
+        self._thought.clear()
+        self._sign_and_close(signature)
+
+    def _sign_and_close(self, signature: str) -> None:
+        if signature:
             self._delta({"type": "signature_delta", "signature": signature})
-            self._thought.clear()
         self.open = ""
         is_written = self._write({"type": "content_block_stop", "index": self.blocks - 1})
         if signature and is_written:
             self._note_issued(ThinkingBlock("thinking", signature=signature))
 
-    def stop(self, reason: str, usage: dict[str, int], sequence: str | None = None) -> None:
+    def stop(self, reason: str, usage: Mapping[str, Any], sequence: str | None = None) -> None:
         """Ends the message. `sequence` is the stop sequence that ended it."""
         self.close()
         delta = {"stop_reason": reason, "stop_sequence": sequence}
@@ -161,11 +190,18 @@ class Writer:
 
     def _start(self, block: MessagesEvent) -> None:
         self.close()
+        unseen, self._unseen = self._unseen, []
+        for signature in unseen:
+            self._open({"type": "thinking", "thinking": "", "signature": ""})
+            self._sign_and_close(signature)
+        self._open(block)
+
+    def _open(self, block: MessagesEvent) -> None:
         self.open = block["type"]
         is_written = self._write(
             {"type": "content_block_start", "index": self.blocks, "content_block": block}
         )
-        self._facts.began = self._facts.began or (is_written and self.open == "tool_use")
+        self._facts.began = self._facts.began or (is_written and self.open.endswith("tool_use"))
         self.blocks += 1
 
     def _delta(self, delta: MessagesEvent) -> None:

@@ -286,7 +286,7 @@ def _calls(delta: Object, *, is_whole: bool) -> Iterator[Step]:
             place if is_whole else index if type(index) is int else None,
             whole_characters(as_text(call.get("id"))),
             whole_characters(as_text(function.get("name"))),
-            _arguments(function.get("arguments")),
+            arguments_text(function.get("arguments")),
             _signature(call),
         )
     if function := as_object(delta.get("function_call")):
@@ -294,13 +294,13 @@ def _calls(delta: Object, *, is_whole: bool) -> Iterator[Step]:
             _FUNCTION_CALL,
             "",
             whole_characters(as_text(function.get("name"))),
-            _arguments(function.get("arguments")),
+            arguments_text(function.get("arguments")),
         )
     if signature := _signature(delta):
         yield Fragment(signature=signature)
 
 
-def _arguments(value: object) -> str:
+def arguments_text(value: object) -> str:
     """The arguments as text; some local servers send an object."""
     if value is None or isinstance(value, str):
         return value or ""

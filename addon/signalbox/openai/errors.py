@@ -1,4 +1,4 @@
-"""Translates errors of chat completions providers into Anthropic's format (translation.md, 9)."""
+"""Translates errors of other protocols into Anthropic's format (translation.md, 9)."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -27,15 +27,22 @@ class AnthropicError(NamedTuple):
     message: str
 
 
-def anthropic_error(status: int, body: bytes, provider: str, model: str) -> AnthropicError:
+EMPTY_ANSWER = b'{"error":{"type":"overloaded_error","message":"the answer is empty"}}'
+"""What the client gets for an answer without text, call or thinking. Most providers that send one are
+overloaded (translation.md, 8)."""
+
+
+def anthropic_error(
+    status: int, body: bytes, provider: str, model: str, *, expected: str = "chat completion"
+) -> AnthropicError:
     """The error that the client gets. `body` is decoded, in any format. A `status` below 300 means that the
-    error came inside an answer. Never raises."""
+    error came inside an answer, which should have been `expected`. Never raises."""
     report = read_error(body)
     message = report.message
     if too_long := prompt_too_long(message, report.names):
         return AnthropicError(400, error_type(400), too_long)
     shown = _status(status, report)
-    message = f"{provider}: {message or _without_message(status, report)}"
+    message = f"{provider}: {message or _without_message(status, report, expected)}"
     if shown == 404 and model not in message:
         is_model = not _MODELS.isdisjoint(report.names)
         wrong_path = f" (no model {model}, or the provider's url or path is wrong)"
@@ -50,9 +57,9 @@ def _status(status: int, report: ErrorReport) -> int:
     return _STATUSES.get(meant, meant)
 
 
-def _without_message(status: int, report: ErrorReport) -> str:
+def _without_message(status: int, report: ErrorReport, expected: str) -> str:
     if 300 <= status < 400:
         return "a redirect, which is not followed; look at the provider's url"
     if status < 300 and not report.is_error:
-        return "the answer is no chat completion; look at the provider's url and api"
+        return f"the answer is no {expected}; look at the provider's url and api"
     return "an error without a message"

@@ -35,7 +35,7 @@ from signalbox.openai.chunks import (
     parse_object,
     plain_text,
 )
-from signalbox.openai.errors import anthropic_error
+from signalbox.openai.errors import EMPTY_ANSWER, anthropic_error
 from signalbox.openai.finish import fault_of, finish_meaning, is_cut, is_known, stop_reason, stop_sequence
 from signalbox.openai.ids import ReasoningDetails, sign
 from signalbox.openai.incoming import Object, as_object
@@ -47,8 +47,6 @@ _EACH = 100
 """Characters that each piece counts for besides its own, so that many small ones reach the limit too."""
 _LONGEST = 64
 """Characters of a `finish_reason`."""
-_EMPTY = b'{"error":{"type":"overloaded_error","message":"the answer is empty"}}'
-"""What the client gets for an empty answer. Most providers that send one are overloaded."""
 
 
 class ChatStream:
@@ -337,7 +335,7 @@ class ChatStream:
 
     def _close(self) -> None:
         self._over = True
-        foreign = self._foreign.body if self._foreign else _EMPTY
+        foreign = self._foreign.body if self._foreign else EMPTY_ANSWER
         if self._foreign and self._foreign.has_message and not self._finish:
             self._fail(foreign)
             return
@@ -348,7 +346,7 @@ class ChatStream:
         stopped, called = bool(self._stop), self._writer.calls > 0
         reason = stop_reason(self._finish, called=called, refused=self._refused, stopped=stopped)
         if reason == "end_turn" and not self._writer.blocks:
-            self._fail(_EMPTY if self._writer.begun else foreign)
+            self._fail(EMPTY_ANSWER if self._writer.begun else foreign)
         else:
             stop = self._stop if reason == "stop_sequence" else None
             self._writer.stop(reason, self._usage or estimated(self._characters), stop)

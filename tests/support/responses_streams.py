@@ -1,0 +1,32 @@
+"""Answers of Responses and what becomes of them; `golden_streams` describes the files."""
+
+from signalbox.responses.reasoning import ReasoningOwner
+from signalbox.responses.translator import ResponsesTranslator
+from tests.support.golden_streams import GoldenStreams
+
+OWNER = ReasoningOwner("fake", "0123456789abcdef")
+
+
+def responses(
+    *,
+    model: str = "m-0",
+    streams: bool = True,
+    shows_thinking: bool = True,
+    names: dict[str, str] | None = None,
+    response_model: str | None = None,
+    secrets: tuple[str, ...] = (),
+) -> ResponsesTranslator:
+    return ResponsesTranslator(
+        names=names or {},
+        wants_stream=streams,
+        shows_thinking=shows_thinking,
+        owner=OWNER,
+        provider="fake",
+        model=model,
+        seed="Seed",
+        response_model=response_model,
+        secrets=secrets,
+    )
+
+
+RESPONSES = GoldenStreams("responses-streams", responses)
