@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 
@@ -10,7 +11,7 @@ from tests.support.answers import message_sse, sse
 from tests.support.fake_provider import Upstream
 from tests.support.mitmweb import Web
 from tests.support.raw_client import Caller
-from tests.support.router_process import wait_until
+from tests.support.router_process import OPENER, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -93,3 +94,16 @@ def test_bodies_of_requests_that_no_rule_routes_are_shown_and_masked_too(tmp_pat
         assert web.command("signalbox.explain", f"@{flow}")[1].endswith(
             "goes to the reverse upstream as it came"
         )
+
+
+def test_its_first_lines_say_where_the_pages_are_and_with_which_token(tmp_path, upstream, second):
+    """As `just web` starts it."""
+    with Web(tmp_path, upstream.url, rules=rules(second), password=None) as web:
+        (said,) = web.wait_log(r"Web server listening at (http://\S+)").groups()
+        assert said.startswith(f"http://127.0.0.1:{web.web}/?token=")
+        first = web.log()[: web.log().index(said)]
+        assert len(first.splitlines()) <= 6
+        with OPENER.open(said, timeout=10) as page:
+            assert page.status == 200
+        with pytest.raises(HTTPError, match="403"):
+            OPENER.open(said.partition("?")[0], timeout=10)

@@ -71,6 +71,29 @@ def test_a_flow_file_and_the_log_hold_masked_credentials_only(start_router, upst
     router.wait_log(r"→ anthropic POST /v1/messages Bearer sk-an\.\.\.obody")
 
 
+def test_mitmdump_prints_and_dumps_bodies_by_the_views_without_credentials(start_router, upstream, second):
+    options = ("--set", "flow_detail=4", "--set", "hardump=dumped.har")
+    router: Router = start_router(upstream.url, rules=rules(upstream, second), options=options)
+    with closing(HTTPConnection("127.0.0.1", router.ports[0], timeout=10)) as connection:
+        said = {"role": "user", "content": f"My key is {KEY}, my login {LOGIN}."}
+        body = json.dumps({"model": "claude-haiku-4-5", "stream": True, "messages": [said]})
+        connection.request("POST", "/v1/messages", body, {"Authorization": f"Bearer {LOGIN}"})
+        connection.getresponse().read()
+    router.records(1)
+    assert router.stop() == 0
+    har = (router.folder / "dumped.har").read_bytes()
+    for text in (router.log(), har.decode()):
+        assert "My key is ***, my login ***." in text
+        assert not [secret for secret in SECRETS if secret in text]
+    assert re.search(r"Model: glm\n(.*\n)*\s*1 user\n\s*My key is", router.log())
+    assert "stop reason: end_turn" in router.log()
+    with (router.folder / "dumped.har").open("rb") as file:
+        answers = [
+            flow.response.content for flow in FlowReader(file).stream() if flow.request.method == "POST"
+        ]
+    assert [b"message_start" in answer for answer in answers] == [True]
+
+
 def test_secrets_are_shown_where_the_rules_say_so(start_router, upstream, second):
     router: Router = start_router(
         upstream.url,

@@ -19,10 +19,12 @@ PATHS = ("/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions", "/
 
 
 class Web(Router):
-    def __init__(self, folder: Path, *upstreams: str, **settings: Any) -> None:
+    def __init__(self, folder: Path, *upstreams: str, password: str | None = TOKEN, **settings: Any) -> None:
+        """`password` None: mitmweb makes a token, and says it."""
         super().__init__(folder, *upstreams, **settings)
         self.web = free_ports(1)[0]
-        page = ("--web-port", str(self.web), "--no-web-open-browser", "--set", f"web_password={TOKEN}")
+        page = ["--web-port", str(self.web), "--no-web-open-browser"]
+        page += ["--set", f"web_password={password}"] if password is not None else []
         self._command = [str(MITMDUMP.with_name("mitmweb")), *self._arguments, *page]
 
     def get(self, path: str) -> bytes:

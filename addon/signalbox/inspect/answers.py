@@ -5,6 +5,7 @@ an answer is by its first event or by its members, since a client's answer may b
 request's that went upstream.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -58,6 +59,12 @@ def _tight(start: bytes) -> bytes:
     return start.replace(b'": ', b'":')
 
 
+_USUAL_EVENT = re.compile(rb"(?:event: ?[^\n]*\n)?data: ?([^\n]*)")
+"""All of nearly every event: its name and one line of data."""
+_GROWN = {f"{name}_delta": name for name in ("text", "thinking", "signature")}
+_decode = msgspec.json.Decoder().decode
+
+
 class AnswerBlock:
     """A block of content in the form of the Messages API, whose texts grow piece by piece."""
 
@@ -70,7 +77,9 @@ class AnswerBlock:
         return text_of(self.fields.get("type"))
 
     def grow(self, name: str, text: Any) -> None:
-        self._grown.setdefault(name, []).append(text_of(text))
+        if (grown := self._grown.get(name)) is None:
+            grown = self._grown[name] = []
+        grown.append(text if type(text) is str else text_of(text))
 
     def grown(self, name: str) -> str:
         return text_of(self.fields.get(name)) + "".join(self._grown.get(name, ()))
@@ -106,15 +115,16 @@ def answer_of(data: bytes) -> Assembled:
         WHOLE[protocol](answer, mapping(body))
         answer.ended = True
         return answer
-    splitter = Splitter()
+    splitter, take = Splitter(), STREAMED[protocol]
     blocks = splitter.feed(data)
     number = 0
     for number, block in enumerate(blocks, 1):
-        event = parse_event(block)
-        if event.data == b"[DONE]":
+        usual = _USUAL_EVENT.fullmatch(block)
+        said = usual[1] if usual is not None else parse_event(block).data
+        if said == b"[DONE]":
             answer.ended = True
-        elif event.data:
-            _take(answer, STREAMED[protocol], number, event.name, event.data)
+        elif said:
+            _take(answer, take, number, block, said)
     if splitter.pending:
         answer.odd.append(f"after event {number}: the body ends within an event")
     return answer
@@ -124,21 +134,21 @@ type Take = Callable[[Assembled, dict[str, Any]], str]
 """Adds an event; returns what is odd about it, or nothing."""
 
 
-def _take(answer: Assembled, take: Take, number: int, name: str, data: bytes) -> None:
+def _take(answer: Assembled, take: Take, number: int, block: bytes, data: bytes) -> None:
+    kind = ""
     try:
-        body = msgspec.json.decode(data)
+        body = _decode(data)
+        if isinstance(body, dict):
+            kind = body.get("type", "")
+            odd = take(answer, body)
+        else:
+            odd = f"not an object: {data[:80]!r}"
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        answer.odd.append(f"event {number} {name}: {error}: {data[:80]!r}")
-        return
-    if not isinstance(body, dict):
-        answer.odd.append(f"event {number} {name}: not an object: {data[:80]!r}")
-        return
-    try:
-        odd = take(answer, body)
+        odd = f"{error}: {data[:80]!r}"
     except (TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
         odd = f"{type(error).__name__}: {error}"
     if odd:
-        answer.odd.append(f"event {number} {name or text_of(body.get('type'))}: {odd}")
+        answer.odd.append(f"event {number} {parse_event(block).name or text_of(kind)}: {odd}")
 
 
 # the Messages API
@@ -146,6 +156,8 @@ def _take(answer: Assembled, take: Take, number: int, name: str, data: bytes) ->
 
 def _messages_event(answer: Assembled, body: dict[str, Any]) -> str:
     kind = text_of(body.get("type"))
+    if kind == "content_block_delta":
+        return _messages_delta(answer, body.get("index"), mapping(body.get("delta")))
     if kind == "message_start":
         message = mapping(body.get("message"))
         answer.head = {name: message[name] for name in ("model", "id") if name in message}
@@ -154,8 +166,6 @@ def _messages_event(answer: Assembled, body: dict[str, Any]) -> str:
         odd = "" if body.get("index") == len(answer.blocks) else f"index {body.get('index')} out of order"
         answer.blocks.append(AnswerBlock(mapping(body.get("content_block"))))
         return odd
-    elif kind == "content_block_delta":
-        return _messages_delta(answer, body.get("index"), mapping(body.get("delta")))
     elif kind == "content_block_stop":
         return "" if _block(answer, body.get("index")) is not None else "stops a block that was not begun"
     elif kind == "message_delta":
@@ -182,8 +192,7 @@ def _messages_delta(answer: Assembled, index: Any, delta: dict[str, Any]) -> str
     if block is None:
         return f"delta of block {as_json(index)}, which was not begun"
     kind = text_of(delta.get("type"))
-    if kind in ("text_delta", "thinking_delta", "signature_delta"):
-        name = kind.removesuffix("_delta")
+    if (name := _GROWN.get(kind)) is not None:
         block.grow(name, delta.get(name))
     elif kind == "input_json_delta":
         block.grow("partial", delta.get("partial_json"))

@@ -112,7 +112,8 @@ def _messages_tool(tool: dict[str, Any]) -> str:
 
 def _chat_tool(tool: dict[str, Any]) -> str:
     function = mapping(tool.get("function"))
-    return _signature(function.get("name"), function.get("parameters")) if function else as_json(tool)
+    shown = _signature(function.get("name"), function.get("parameters")) if function else as_json(tool)
+    return f"{shown}{_mark(tool) if function else ''}"
 
 
 def _responses_tool(tool: dict[str, Any]) -> str:
@@ -197,10 +198,13 @@ def _chat_message(message: dict[str, Any]) -> Lines:
 
 def _chat_part(part: Any) -> Lines:
     fields = mapping(part)
+    mark = _mark(fields)
     if fields.get("type") == "image_url":
-        yield from indented(f"image {data_url(text_of(mapping(fields.get('image_url')).get('url')))}")
+        yield from indented(f"image {data_url(text_of(mapping(fields.get('image_url')).get('url')))}{mark}")
     elif "text" in fields:
-        yield from indented(folded(text_of(fields["text"])))
+        if mark:
+            yield from indented(f"text{mark}")
+        yield from indented(folded(text_of(fields["text"])), 1 + bool(mark))
     else:
         yield from indented(folded(text_of(part)))
 
