@@ -71,10 +71,11 @@ budget: _env
 bench-caches *args: _env
     {{bin}}python -m tests.bench.caches {{args}}
 
-# All that is checked without running: format, lint, types, the schema
+# All that is checked without running: format, lint, types, the schema, the page of commands
 check: _env && lint typecheck
     {{bin}}ruff format --check
     {{bin}}signalbox schema --check {{schema}}
+    {{bin}}python .ci/commands.py --check
 
 # Lint, and which package may import which
 lint: _env
@@ -97,6 +98,10 @@ schema: _env
 # Make the wheel in dist/, for pipx or uv tool install
 build: _env
     @{{python}} .ci/environment.py build
+
+# Update docs/commands.md
+docs: _env
+    {{bin}}python .ci/commands.py
 
 # Update requirements.lock and requirements-runtime.lock to the newest versions that pyproject.toml allows
 lock:
