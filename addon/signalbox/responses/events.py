@@ -175,18 +175,24 @@ class _EndEvent(msgspec.Struct):
 _piece = msgspec.json.Decoder(Piece)
 _begun = msgspec.json.Decoder(_BegunEvent)
 _end = msgspec.json.Decoder(_EndEvent)
-_DATA = b"data: {"
-_DELTA_EVENT = re.compile(rb'(?:event: [\w.]+\n)?data: (?=\{"type": ?"response\.[a-z_]+\.delta")')
+_EVENT, _DELTA, _DATA = b"event: response.", b".delta", b"\ndata: {"
+_NAMELESS = re.compile(rb'data: (?=\{"type": ?"response\.[a-z_]+\.delta")')
 _NAMED_EVENT = re.compile(rb'(?:event: ?([\w.-]+)\n)?data: ?(?:\{\s*"type"\s*:\s*"([\w.-]+)")?')
 
 
 def piece_of(block: bytes) -> Piece | None:
     """The piece of a text that an event is, as most are; None if `step_of` must read it."""
-    found = _DELTA_EVENT.match(block)
-    if found is None:
+    at = block.find(_DATA)
+    if at >= 0 and block.startswith(_EVENT):
+        if not block.startswith(_DELTA, at - len(_DELTA)):
+            return None
+        at += len(_DATA) - 1
+    elif found := _NAMELESS.match(block):
+        at = found.end()
+    else:
         return None
     try:
-        return _piece.decode(memoryview(block)[found.end() :])
+        return _piece.decode(block[at:])
     except UNREADABLE:
         return None
 

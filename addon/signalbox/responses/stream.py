@@ -139,6 +139,8 @@ class ResponsesStream:
         """The encrypted reasoning for the signature of the open thinking block."""
         self._titles: dict[str, tuple[str, str]] = {}
         """URL and title of each source that the text cites."""
+        self._last: Piece | None = None
+        """The last piece, if it is of a text that is being written."""
         self._searches = 0
         self._refused = False
         self._is_last = False
@@ -163,9 +165,24 @@ class ResponsesStream:
         """See `AnswerStream.event`."""
         if self._over:
             return
-        step = piece_of(block) or step_of(block)
-        if step is not None:
+        piece = piece_of(block)
+        if piece is not None and self._goes_on(piece):
+            self._measure(piece.delta)
+            self._writer.text(piece.delta)
+        elif (step := piece or step_of(block)) is not None:
+            self._last = None
             self.take(step)
+
+    def _goes_on(self, piece: Piece) -> bool:
+        """Whether the piece goes on with the text that is being written, as most do. It holds no half of a
+        surrogate pair, since it was decoded strictly."""
+        last = self._last
+        return (
+            last is not None
+            and piece.output_index == last.output_index
+            and piece.content_index == last.content_index
+            and piece.type == last.type
+        )
 
     def last_event(self, block: bytes) -> None:
         """See `AnswerStream.last_event`."""
@@ -202,7 +219,9 @@ class ResponsesStream:
     def _take(self, step: Step) -> None:
         match step:
             case Piece(type=kind, output_index=key, delta=text):
-                self._text(kind, key, step.part, text)
+                item = self._text(kind, key, step.part, text)
+                if item is not None and item.kind == "message" and self._is_written(item):
+                    self._last = step
             case TextEnded(type=kind, key=key, part=part, text=text, name=name):
                 item = self._text(kind, key, part, text, is_whole=True)
                 if item is not None and name:
@@ -249,6 +268,11 @@ class ResponsesStream:
             item.waiting.append((of, part, text))
             self._advance()
         return item
+
+    def _is_written(self, item: _Item) -> bool:
+        """Whether the text of this item is being written."""
+        has_turn = bool(self._queue) and self._queue[0] is item
+        return has_turn and self._writer.open == "text" and not item.halves.holds
 
     def _new(self, key: Key, kind: ItemKind) -> _Item:
         if self._begun >= _MOST_ITEMS:
