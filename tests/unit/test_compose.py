@@ -81,3 +81,42 @@ def test_the_proxy_and_prometheus_ask_all_routers():
     assert re.findall(r"^ *server \S+ (\S+)$", proxy, re.MULTILINE) == asked
     (scraped,) = yaml.safe_load((PARTS / "prometheus.yaml").read_text(encoding="utf-8"))["scrape_configs"]
     assert scraped["static_configs"] == [{"targets": asked}]
+
+
+# the failover chain with its own database
+
+FAILOVER = ROOT / "examples" / "failover-postgres"
+FAILOVER_TEXT = (FAILOVER / "compose.yaml").read_text(encoding="utf-8")
+FAILOVER_SERVICES: dict[str, Any] = yaml.safe_load(FAILOVER_TEXT)["services"]
+
+
+def test_the_chain_with_a_database_is_what_the_compose_specification_allows():
+    validate(FAILOVER_TEXT)
+    assert FAILOVER_SERVICES.keys() == {"router", "postgres", "adminer"}
+
+
+def test_what_the_chain_mounts_is_there_and_its_ports_are_open_on_this_machine_alone():
+    for service in FAILOVER_SERVICES.values():
+        for source in (volume.split(":")[0] for volume in service.get("volumes", ())):
+            assert (FAILOVER / source).is_dir() or source in yaml.safe_load(FAILOVER_TEXT)["volumes"]
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+
+
+def test_every_variable_of_the_chain_is_in_its_file_of_variables():
+    lines = (FAILOVER / "env.example").read_text(encoding="utf-8").splitlines()
+    named = {line.rstrip("=") for line in lines if not line.startswith("#")}
+    assert named == set(re.findall(r"\$\{(\w+)", FAILOVER_TEXT))
+
+
+def test_the_rules_of_the_chain_are_without_fault_and_need_what_the_router_is_given():
+    file = FAILOVER / "rules" / "rules.yaml"
+    given = FAILOVER_SERVICES["router"]["environment"]
+    environment = dict.fromkeys(given, "text-for-tests") | {"LEDGER_URL": ENVIRONMENT["LEDGER_URL"]}
+    assert check(file, environment) == ([], [])
+    assert set(re.findall(r"\$\{(\w+)", file.read_text(encoding="utf-8"))) == set(given)
+
+
+def test_the_readme_of_the_chain_names_its_database_and_user():
+    text = (FAILOVER / "README.md").read_text(encoding="utf-8")
+    database = FAILOVER_SERVICES["postgres"]["environment"]
+    assert f"--username={database['POSTGRES_USER']} --dbname={database['POSTGRES_DB']}" in text

@@ -19,9 +19,11 @@ SECRETS = {
     "AWS_BEARER_TOKEN_BEDROCK": "bedrock-key-for-tests",
     "AZURE_OPENAI_API_KEY": "azure-key-for-tests",
     "CURSOR_API_KEY": "cursor-key-for-tests",
+    "CUSTOMER_ANTHROPIC_KEY": "sk-ant-fake-customer",
     "DEEPSEEK_API_KEY": "deepseek-key-for-tests",
     "GEMINI_API_KEY": "gemini-key-for-tests",
     "KIMI_API_KEY": "kimi-key-for-tests",
+    "LITELLM_API_KEY": "litellm-key-for-tests",
     "MINIMAX_API_KEY": "minimax-key-for-tests",
     "MOONSHOT_API_KEY": "moonshot-key-for-tests",
     "OPENAI_API_KEY": "openai-key-for-tests",
@@ -42,12 +44,15 @@ EXPECTED = {
     ("bedrock", HAIKU): ["bedrock/anthropic.claude-haiku-4-5", "anthropic"],
     ("bedrock", OPUS): ["bedrock/anthropic.claude-opus-5-5", "anthropic"],
     ("claude-aws", SONNET): ["claude-aws", "anthropic"],
+    ("classes", OPUS): ["anthropic"],
+    ("classes", OPUS, "--header", "x-claude-code-request-class=compaction"): ["zai/glm-5.3", "anthropic"],
     ("composer", HAIKU): ["composer/composer-2.5-fast", "anthropic"],
     ("composer", SONNET): ["composer/composer-2.5", "anthropic"],
     ("deepseek", HAIKU): ["deepseek/deepseek-flash", "deepseek-chat/deepseek-flash", "anthropic"],
     ("deepseek", SONNET): ["deepseek/deepseek-v4-pro", "deepseek-chat/deepseek-v4-pro", "anthropic"],
     ("foundry", HAIKU): ["foundry/my-haiku", "anthropic"],
     ("foundry", OPUS): ["foundry/my-opus", "anthropic"],
+    ("failover", HAIKU): ["anthropic", "zai/glm-4.5-air", "openrouter/z-ai/glm-4.5-air"],
     ("gemini", HAIKU): ["gemini/gemini-3.5-flash-lite", "anthropic"],
     ("gemini", SONNET): ["gemini/gemini-3.8-flash", "anthropic"],
     ("glm", HAIKU): ["glm/glm-4.5-air", "glm-chat/glm-4.5-air", "anthropic"],
@@ -76,10 +81,16 @@ EXPECTED = {
     ("ports", OPUS, "--port", "8085"): ["minimax/MiniMax-M3"],
     ("ports", OPUS, "--port", "8086"): ["gemini/gemini-3.8-flash"],
     ("ports-one-key", OPUS): ["anthropic"],
-    ("ports-one-key", OPUS, "--port", "8083"): ["openrouter/moonshotai/kimi-k3"],
-    ("ports-one-key", OPUS, "--port", "8084"): ["openrouter/z-ai/glm-5.3"],
-    ("ports-one-key", OPUS, "--port", "8085"): ["openrouter/minimax/minimax-m3"],
-    ("ports-one-key", OPUS, "--port", "8086"): ["openrouter/google/gemini-3.8-flash"],
+    ("ports-one-key", OPUS, "--port", "8083"): ["kimi/moonshotai/kimi-k3"],
+    ("ports-one-key", OPUS, "--port", "8084"): ["glm/z-ai/glm-5.3"],
+    ("ports-one-key", OPUS, "--port", "8085"): ["minimax/minimax/minimax-m3"],
+    ("ports-one-key", OPUS, "--port", "8086"): ["gemini/google/gemini-3.8-flash"],
+    ("projects", OPUS): ["anthropic"],
+    ("projects", OPUS, "--header", "x-signalbox-project=/home/me/work/site"): ["work"],
+    ("quota-litellm", SONNET): ["anthropic", "litellm/claude-sonnet-4-6"],
+    ("quota-litellm", "gemini-3.8-flash"): ["litellm"],
+    ("reasoning", OPUS): ["anthropic", "zai/glm-5.3"],
+    ("reasoning", SONNET): ["zai/glm-4.7", "anthropic"],
     ("requesty", HAIKU): ["requesty-chat/openai/gpt-6-luna", "anthropic"],
     ("requesty", SONNET): ["requesty/anthropic/claude-sonnet-4-5", "anthropic"],
     ("subscription", SONNET): ["anthropic", "zai/glm-4.7"],
@@ -101,8 +112,10 @@ def home(tmp_path, monkeypatch):
     prints Google's tokens."""
     (tmp_path / ".config/litellm").mkdir(parents=True)
     (tmp_path / ".config/litellm/key").write_text("litellm-key-for-tests\n")
-    (tmp_path / ".claude").mkdir()
-    (tmp_path / ".claude/.credentials.json").write_text('{"claudeAiOauth": {"accessToken": "sk-ant-fake"}}')
+    for folder in (".claude", ".claude-work"):
+        (tmp_path / folder).mkdir()
+        login = '{"claudeAiOauth": {"accessToken": "sk-ant-fake"}}'
+        (tmp_path / folder / ".credentials.json").write_text(login)
     program = tmp_path / "gcloud"
     program.write_text("#!/bin/sh\necho ya29.google-token-for-tests\n")
     program.chmod(0o755)
