@@ -9,12 +9,14 @@ from typing import NamedTuple, Protocol
 
 from signalbox.anthropic.api import ANTHROPIC_VERSION, MODELS
 from signalbox.anthropic.json_edit import Body
-from signalbox.config.rules import Api, Provider
-from signalbox.openai.prepare import dialect, prepare_chat
-from signalbox.openai.request import untranslatable
+from signalbox.config.rules import Api, Provider, Rules
+from signalbox.openai import prepare as chat
+from signalbox.openai.request import untranslatable as untranslatable_as_chat
+from signalbox.responses import prepare as responses
+from signalbox.responses.request import untranslatable as untranslatable_as_response
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import Incoming, Outgoing, ProviderConstraints
-from signalbox.routing.plan import UNTRANSLATABLE, Candidate
+from signalbox.routing.plan import UNTRANSLATABLE, Candidate, RefusalCheck
 from signalbox.routing.prepare import prepare_messages
 from signalbox.routing.vertex import prepare_vertex
 
@@ -44,8 +46,8 @@ class ProviderApi(NamedTuple):
     """One protocol."""
 
     prepare: Prepare
-    untranslatable: Callable[[Body], str]
-    """Why the protocol cannot express a Messages body, for people; empty if it can."""
+    untranslatable: Callable[[Provider, Body], str]
+    """Why a provider of the protocol cannot be sent a Messages body, for people; empty if it can."""
     spelling: Callable[[Provider], str]
     """The dialect in which a provider speaks the protocol, for people; empty for the Messages API."""
     fills_cache: bool
@@ -61,7 +63,7 @@ class ProviderApi(NamedTuple):
 PROVIDER_APIS: Mapping[Api, ProviderApi] = {
     "anthropic": ProviderApi(
         prepare=prepare_messages,
-        untranslatable=lambda _: "",
+        untranslatable=lambda *_: "",
         spelling=lambda _: "",
         fills_cache=True,
         models_path=MODELS,
@@ -70,16 +72,24 @@ PROVIDER_APIS: Mapping[Api, ProviderApi] = {
     ),
     "vertex": ProviderApi(
         prepare=prepare_vertex,
-        untranslatable=lambda _: "",
+        untranslatable=lambda *_: "",
         spelling=lambda _: "Messages, as Vertex AI takes them",
         fills_cache=True,
         models_path="",
         models_paged=False,
     ),
     "openai": ProviderApi(
-        prepare=prepare_chat,
-        untranslatable=untranslatable,
-        spelling=lambda provider: f"chat completions, as {dialect(provider).name} speaks them",
+        prepare=chat.prepare_chat,
+        untranslatable=lambda _, body: untranslatable_as_chat(body),
+        spelling=lambda provider: f"chat completions, as {chat.dialect(provider).name} speaks them",
+        fills_cache=False,
+        models_path="/models",
+        models_paged=False,
+    ),
+    "responses": ProviderApi(
+        prepare=responses.prepare_responses,
+        untranslatable=lambda provider, body: untranslatable_as_response(body, responses.dialect(provider)),
+        spelling=lambda provider: f"Responses, as {responses.dialect(provider).name} speaks it",
         fills_cache=False,
         models_path="/models",
         models_paged=False,
@@ -92,9 +102,29 @@ def api_of(candidate: Candidate) -> ProviderApi:
     return PROVIDER_APIS[candidate.api]
 
 
-def translation_refusal(candidate: Candidate, facts: Facts) -> tuple[str, str] | None:
-    """A `routing.plan.RefusalCheck`: whether the target's protocol cannot express the request."""
-    if facts.body is None:
-        return None
-    why = api_of(candidate).untranslatable(facts.body)
-    return (UNTRANSLATABLE, why) if why else None
+def translation_refusal(rules: Rules) -> RefusalCheck:
+    """Checks whether the target's protocol cannot express the request. The reason says which providers of the
+    rules could serve it."""
+
+    def refusal(candidate: Candidate, facts: Facts) -> tuple[str, str] | None:
+        if facts.body is None:
+            return None
+        why = api_of(candidate).untranslatable(candidate.provider, facts.body)
+        return (UNTRANSLATABLE, f"{why}; {_who_could(rules, facts.body)}") if why else None
+
+    return refusal
+
+
+def _who_could(rules: Rules, body: Body) -> str:
+    """`anthropic and openai could serve it`."""
+    able = [name for name, provider in rules.providers.items() if _could(provider, body)]
+    listed = " and ".join(filter(None, (", ".join(able[:-1]), *able[-1:])))
+    return f"{listed or 'no provider of the rules'} could serve it"
+
+
+def _could(provider: Provider, body: Body) -> bool:
+    """Of other providers of the Messages API it is not known what they can do of Anthropic's own."""
+    if provider.is_anthropic:
+        return True
+    others = (api for api in provider.apis if api != "anthropic")
+    return any(not PROVIDER_APIS[api].untranslatable(provider, body) for api in others)

@@ -86,6 +86,24 @@ def test_claude_model_for_a_maker_of_other_models_is_a_warning(rules, written, a
     assert check(rules(CHAT + f"rules: {written}\n"), {}) == ([], expected)
 
 
+@pytest.mark.parametrize(
+    ("provider", "to", "warned"),
+    [
+        ("api: openai", "chat/gpt-5.6-sol", "gpt-5.6-sol"),
+        ("api: openai, rename: {'*': gpt-6-sol}", "chat", "gpt-6-sol"),
+        ("api: {'gpt-6-*': responses, '*': openai}", "[chat/gpt-6-sol, chat/gpt-5.4-mini]", "gpt-5.4-mini"),
+        ("api: openai", "chat/gpt-5.1", ""),
+        ("api: responses", "chat/gpt-5.6-sol", ""),
+        ("api: openai, dialect: generic", "chat/gpt-5.6-sol", ""),
+    ],
+)
+def test_a_model_that_cannot_reason_over_chat_completions_is_a_warning(rules, provider, to, warned):
+    text = f'providers:\n  chat: {{url: "https://api.openai.com/v1", key: fake, {provider}}}\n'
+    found = check(rules(f"{text}rules: [{{match: '*', to: {to}}}]\n"), {})
+    message = f"{warned} takes tools here only without reasoning: write api: responses"
+    assert found == ([], [f"rules.yaml:2: {message} (at $.providers.chat.api)"] if warned else [])
+
+
 def test_without_rules_nothing_falls_through(rules):
     assert check(rules(""), {}) == ([], [])
 

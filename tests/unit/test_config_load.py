@@ -108,7 +108,10 @@ def errors_of(text: str, **environ: str) -> tuple[str, ...]:
         ),
         (
             "providers: {a: {url: https://h/x/v1/}}",
-            '1: leave "/v1" off: write https://h/x, or add api: openai (at $.providers.a.url)',
+            (
+                '1: leave "/v1" off: write https://h/x, or add api: openai or api: responses '
+                "(at $.providers.a.url)"
+            ),
         ),
         (
             "providers: {a: {url: https://h/v1/chat/completions, api: openai}}",
@@ -123,8 +126,39 @@ def errors_of(text: str, **environ: str) -> tuple[str, ...]:
             ("1: api: openai cannot count tokens: write estimate or reject (at $.providers.a.count_tokens)"),
         ),
         (
+            "providers: {a: {url: https://h, api: responses, count_tokens: forward}}",
+            "1: api: responses cannot count tokens: write estimate or reject (at $.providers.a.count_tokens)",
+        ),
+        (
+            "providers: {a: {url: https://h/v1/responses, api: responses}}",
+            '1: leave "/responses" off: write https://h/v1 (at $.providers.a.url)',
+        ),
+        (
+            "providers: {a: {url: https://h/v1/responses}}",
+            "1: this URL is for api: responses, with /responses left off (at $.providers.a.url)",
+        ),
+        (
+            "providers: {a: {url: https://h, api: {}}}",
+            "1: api by model names no model (at $.providers.a.api)",
+        ),
+        (
+            "providers: {a: {url: https://h, api: {'gpt-*': responses, '*': anthropic}, auth: client}}",
+            "1: auth: client is Anthropic's: api: responses takes a key or none (at $.providers.a.auth)",
+        ),
+        (
+            "providers: {a: {url: https://h, api: openai, dialect: codex}}",
+            (
+                "1: api: openai has no dialect codex: expected azure, composer, deepseek, gemini, generic, "
+                "glm, kimi, lmstudio, minimax, mistral, ollama, openai, openrouter, vllm "
+                "(at $.providers.a.dialect)"
+            ),
+        ),
+        (
             "providers: {a: {url: https://h, api: opnai}}",
-            '1: expected anthropic or openai, got "opnai", did you mean "openai"? (at $.providers.a.api)',
+            (
+                "1: expected anthropic, openai, responses or vertex, "
+                'got "opnai", did you mean "openai"? (at $.providers.a.api)'
+            ),
         ),
         (
             "providers: {a: {url: https://h, timeout: {idle: 5 minutes}}}",

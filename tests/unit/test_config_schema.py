@@ -48,6 +48,7 @@ def rule_of(keys: str) -> Rule:
         (", auth: client, beta: drop", "client", "x-api-key", "drop", "forward", ""),
         (", auth: claude-login", "claude-login", "x-api-key", "forward", "forward", ""),
         (", api: openai, key: k", "key", "authorization", "learn", "estimate", ""),
+        (", api: responses, key: k", "key", "authorization", "learn", "estimate", ""),
         (", key: '${K}'", "key", "x-api-key", "learn", "forward", "K is not set"),
         (", keys: ['${K}', k]", "key", "x-api-key", "learn", "forward", ""),
         (", keys: ['${K}', '${L}']", "key", "x-api-key", "learn", "forward", "K is not set"),
@@ -79,6 +80,12 @@ def test_defaults_of_key_header_and_count_tokens_follow_the_api_of_the_model():
     assert [found.count_tokens_for(api) for api in found.apis] == ["forward", "estimate"]
     given = provider_of(", key: k, key_header: api-key, count_tokens: reject, api: {'*': openai}")
     assert (given.key_header_for("openai"), given.count_tokens_for("openai")) == ("api-key", "reject")
+
+
+@pytest.mark.parametrize("host", ["api.openai.com", "eu.api.openai.com"])
+def test_openai_itself_counts_tokens(host):
+    text = f"providers: {{a: {{url: https://{host}/v1, api: responses, count_tokens: forward, key: k}}}}"
+    assert rules_of(text).providers["a"].count_tokens_for("responses") == "forward"
 
 
 def test_first_available_key_is_the_key():

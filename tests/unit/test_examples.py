@@ -30,6 +30,7 @@ SECRETS = {
     "OPENROUTER_API_KEY": "openrouter-key-for-tests",
     "REQUESTY_API_KEY": "requesty-key-for-tests",
     "VLLM_API_KEY": "vllm-key-for-tests",
+    "XAI_API_KEY": "xai-key-for-tests",
     "ZAI_API_KEY": "zai-key-for-tests",
     "TEAM_ANTHROPIC_KEY": "sk-ant-fake-team",
     "TEAM_ZAI_KEY": "zai-key-for-tests",
@@ -102,6 +103,8 @@ EXPECTED = {
     ("vertex", SONNET): ["google", "vertex/claude-sonnet-5-5", "anthropic"],
     ("vllm", HAIKU): ["vllm/qwen3-coder", "anthropic"],
     ("vllm", SONNET, "--agent", "subagent"): ["vllm-messages/qwen3-coder", "anthropic"],
+    ("xai", HAIKU): ["xai/grok-code-fast-1", "anthropic"],
+    ("xai", SONNET): ["xai/grok-4.7", "anthropic"],
 }
 """The targets in their order, by file, model asked for and further arguments of `signalbox explain`."""
 
@@ -162,7 +165,7 @@ def test_it_sends_what_it_says_to_whom_it_says(case, targets):
     ("name", "model", "url"),
     [
         ("azure", HAIKU, "https://my-resource.openai.azure.com/openai/deployments/my-mini/chat/completions"),
-        ("azure", SONNET, "https://my-resource.openai.azure.com/openai/v1/chat/completions"),
+        ("azure", SONNET, "https://my-resource.openai.azure.com/openai/v1/responses"),
         ("bedrock", HAIKU, "https://bedrock-mantle.us-east-1.api.aws/anthropic/v1/messages"),
         ("claude-aws", HAIKU, "https://aws-external-anthropic.us-west-2.api.aws/v1/messages"),
         ("composer", HAIKU, "http://127.0.0.1:8787/v1/chat/completions"),
@@ -175,7 +178,8 @@ def test_it_sends_what_it_says_to_whom_it_says(case, targets):
         ("lm-studio", HAIKU, "http://localhost:1234/v1/chat/completions"),
         ("minimax", HAIKU, "https://api.minimax.io/anthropic/v1/messages"),
         ("ollama", HAIKU, "http://localhost:11434/v1/chat/completions"),
-        ("openai", HAIKU, "https://api.openai.com/v1/chat/completions"),
+        ("openai", HAIKU, "https://api.openai.com/v1/responses"),
+        ("xai", HAIKU, "https://api.x.ai/v1/responses"),
         ("openrouter", HAIKU, "https://openrouter.ai/api/v1/chat/completions"),
         ("openrouter", SONNET, "https://openrouter.ai/api/v1/messages"),
         ("requesty", HAIKU, "https://router.requesty.ai/v1/chat/completions"),
@@ -193,7 +197,6 @@ def test_it_asks_at_the_address_that_the_provider_documents(name, model, url):
     [
         (name, name)
         for name in [
-            "openai",
             "azure",
             "openrouter",
             "gemini",
@@ -211,6 +214,11 @@ def test_it_asks_at_the_address_that_the_provider_documents(name, model, url):
 def test_its_chat_completions_are_spelled_as_the_provider_does(name, dialect):
     found = re.findall(r"chat completions, as (\w+) speaks them", _told(name, HAIKU) + _told(name, SONNET))
     assert set(found) == {dialect}
+
+
+@pytest.mark.parametrize("name", ["openai", "azure", "xai"])
+def test_its_responses_are_spelled_as_the_provider_does(name):
+    assert re.findall(r"Responses, as (\w+) speaks it", _told(name, SONNET)) == [name]
 
 
 def test_every_example_is_tried():

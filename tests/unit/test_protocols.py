@@ -49,6 +49,12 @@ QUESTION = [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]
     [
         ("anthropic", "/base/v1/messages?beta=true", "key-of-anthropic", QUESTION[0]["content"]),
         ("openai", "/base/chat/completions", "Bearer key-of-openai", "Hello"),
+        (
+            "responses",
+            "/base/responses",
+            "Bearer key-of-responses",
+            [{"type": "input_text", "text": "Hello"}],
+        ),
     ],
 )
 def test_each_is_asked_in_the_protocol_it_speaks_at_its_own_url_with_its_own_key(api, path, key, content):
@@ -58,7 +64,8 @@ def test_each_is_asked_in_the_protocol_it_speaks_at_its_own_url_with_its_own_key
     assert (outgoing.path, headers["host"]) == (path, f"{api}.example")
     assert [value for value in headers.values() if "key-of" in value] == [key]
     assert LOGIN[1] not in headers.values()
-    assert (body["model"], body["messages"][0]["content"]) == (f"model-of-{api}", content)
+    messages = body["input" if api == "responses" else "messages"]
+    assert (body["model"], messages[0]["content"]) == (f"model-of-{api}", content)
     assert int(headers["content-length"]) == len(outgoing.body)
     assert headers["accept-encoding"] == "identity"
 
@@ -90,8 +97,9 @@ def test_a_provider_of_two_protocols_is_asked_in_that_of_the_model_sent():
 
 def test_what_has_no_words_in_a_protocol_is_refused_by_that_alone():
     assert send("anthropic", messages=[], compaction={"type": "summarize"})
-    with pytest.raises(UntranslatableError):
-        send("openai", messages=[], compaction={"type": "summarize"})
+    for api in ("openai", "responses"):
+        with pytest.raises(UntranslatableError):
+            send(api, messages=[], compaction={"type": "summarize"})
 
 
 PREFILLED = [*QUESTION, {"role": "assistant", "content": "It is"}]
@@ -119,11 +127,11 @@ def test_any_body_is_prepared_or_refused_and_stays_as_it_is(fields: dict[str, An
     """Another target may need it yet."""
     raw = json.dumps(fields).encode()
     body = Body.parse(raw)
-    for api in ("anthropic", "openai"):
+    for api in ("anthropic", "openai", "responses"):
         try:
             outgoing = prepare_body(api, body)
         except UntranslatableError:
-            assert api == "openai"
+            assert api != "anthropic"
         else:
             assert ("content-length", str(len(outgoing.body))) in outgoing.headers
             assert isinstance(json.loads(outgoing.body), dict)

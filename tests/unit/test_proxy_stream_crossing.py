@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.support.strict_providers import (
     UnsignedProvider,
     uncached,
 )
+from tests.support.strict_responses import ResponsesProvider
 
 PROVIDERS = ("anthropic", "zai", "kimi", "deepseek")
 DIALECTS = {"moonshot": "kimi", "google": "gemini"}
@@ -27,6 +29,8 @@ MODELS = {
     "moonshot": "kimi-k2.6",
     "google": "gemini-3.5-flash",
 }
+RESPONDERS = {"gpt-5.6-sol": "openai", "gpt-6-sol": "openai"}
+"""Models of a provider that speaks Responses; what one of them thought the other does not take."""
 RULES = "\n".join(
     [
         "providers:",
@@ -36,7 +40,9 @@ RULES = "\n".join(
             f"  {name}: {{url: http://{name}.invalid, key: {name}-key, api: openai, dialect: {dialect}}}"
             for name, dialect in DIALECTS.items()
         ),
+        "  openai: {url: http://openai.invalid, key: openai-key, api: responses, dialect: openai}",
         "rules:",
+        *(f"  - {{match: '{model}', to: {name}}}" for model, name in RESPONDERS.items()),
         *(f"  - {{match: '{model}', to: {name}}}" for name, model in MODELS.items()),
         *(f"  - {{match: '{name}-*', to: {name}}}" for name in (*PROVIDERS, *DIALECTS)),
     ]
@@ -54,7 +60,7 @@ def play(tmp_path) -> Iterator[Playbook]:
 
 @pytest.fixture
 def upstreams(play: Playbook) -> dict[str, Provider]:
-    return {name: play.router.provider(name) for name in (*PROVIDERS, *DIALECTS)}
+    return {name: play.router.provider(name) for name in (*PROVIDERS, *DIALECTS, "openai")}
 
 
 def sender(play: Playbook) -> Callable[[bytes, dict[str, str]], tuple[int, bytes]]:
@@ -168,6 +174,31 @@ def test_thirty_turns_between_messages_and_chat_completions_without_one_error(
     attempts = {record["attempts"] for record in play.records(30)}
     repaired = {"anthropic:400 anthropic:200"} if thinking == "enabled" else set()
     assert attempts == {f"{name}:200" for name in MODELS} | repaired
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("thinking", ["adaptive", "enabled"])
+def test_thirty_turns_between_four_protocols_and_two_models_of_one_without_one_error(
+    play, upstreams, thinking, stream
+):
+    """Messages with and without bound thinking, Responses, and chat completions: each follows each."""
+    upstreams["anthropic"].answer(StrictAnthropic(bound=True, redacts=True))
+    upstreams["zai"].answer(LaxProvider("zai"))
+    upstreams["moonshot"].answer(ChatProvider("moonshot", "kimi"))
+    upstreams["openai"].answer(ResponsesProvider("openai"))
+    conversation = Conversation(sender(play), thinking=thinking, stream=stream)
+    models = [*RESPONDERS, MODELS["anthropic"], MODELS["moonshot"], MODELS["zai"]]
+    for turn in range(30):
+        conversation.turn(models[(turn * (1 + turn // 10) + turn // 15) % 5])
+    attempts = {record["attempts"] for record in play.records(30)}
+    repaired = {"anthropic:400 anthropic:200"} if thinking == "enabled" else set()
+    assert attempts - repaired == {f"{name}:200" for name in ("anthropic", "zai", "moonshot", "openai")}
+    for model in RESPONDERS:
+        asked = [one.json for one in upstreams["openai"].requests if one.json["model"] == model]
+        kinds = {item["type"] for one in asked for item in one["input"]}
+        assert kinds == {"reasoning", "function_call", "function_call_output", "message"}
+        for earlier, later in pairwise(asked):
+            assert later["input"][: len(earlier["input"])] == earlier["input"]
 
 
 def test_a_conversation_goes_on_where_the_state_folder_was_lost(tmp_path):

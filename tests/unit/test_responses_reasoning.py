@@ -47,7 +47,7 @@ def test_a_block_is_kept_for_its_provider_alone(block):
     """Also where the state folder does not know it, as on another machine."""
     thinking = ThinkingBlock("redacted_thinking" if "data" in block else "thinking", **block)
     keeps = {
-        name: kept_by(name, lambda _: None, is_anthropic=name == "anthropic")
+        name: kept_by(name, lambda _: None, takes_unknown=name == "anthropic")
         for name in ("anthropic", "openai")
     }
     assert (keeps["openai"](thinking), keeps["anthropic"](thinking)) == (True, False)

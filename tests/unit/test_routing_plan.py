@@ -118,22 +118,24 @@ SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 
 def test_chat_target_is_skipped_for_an_untranslatable_request():
     chat = keyed("openrouter", api="openai")
+    rules = rules_of((ANTHROPIC, chat), "openrouter/glm", "anthropic")
     planned = plan(
-        rules_of((ANTHROPIC, chat), "openrouter/glm", "anthropic"),
+        rules,
         request(tools=[SEARCH]),
-        refusals=(translation_refusal,),
+        refusals=(translation_refusal(rules),),
     )
     [skip] = planned.skipped
     assert (skip.provider, skip.reason) == ("openrouter", "untranslatable")
-    assert "web_search" in skip.detail
+    assert skip.detail.endswith("(web_search); anthropic could serve it")
     assert [candidate.provider.name for candidate in planned.candidates] == ["anthropic"]
 
 
 def test_chat_target_is_not_forced_for_an_untranslatable_request():
+    rules = rules_of((keyed("openrouter", api="openai"),), "openrouter/glm")
     planned = plan(
-        rules_of((keyed("openrouter", api="openai"),), "openrouter/glm"),
+        rules,
         request(tools=[SEARCH]),
-        refusals=(translation_refusal,),
+        refusals=(translation_refusal(rules),),
     )
     assert planned.candidates == ()
 

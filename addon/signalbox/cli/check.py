@@ -17,7 +17,7 @@ from signalbox.config.document import Finding, quoted, step
 from signalbox.config.load import RulesError, load
 from signalbox.config.rules import DEFAULT_MODELS, Match, Provider, Rules, Target
 from signalbox.config.watch import counted
-from signalbox.openai.dialects import dialect_of
+from signalbox.openai.dialects import dialect_of, matches_any
 from signalbox.ports import is_free
 from signalbox.routing.facts import Facts
 from signalbox.routing.match import first_match
@@ -59,6 +59,7 @@ def _checked(path: Path, environ: Mapping[str, str]) -> tuple[list[str], list[st
         *_routed_elsewhere(rules, root),
         *_without_listener(rules),
         *_unserved(rules),
+        *_without_reasoning(rules, root),
     ]
     lines = [finding.within(path.name) for finding in sorted(found)]
     return [], [*rules.warnings, *lines, *lint.falling_through(rules), *_logged_out(rules)], rules
@@ -97,7 +98,24 @@ def _unserved(rules: Rules) -> Iterator[Finding]:
 def _is_unserved(target: Target, provider: Provider, model: str) -> bool:
     is_maker = dialect_of(None, provider.url.host, provider.url.port).name in MAKERS
     renamed = target.model is not None or any(glob.matches(model) for glob, _ in provider.rename)
-    return provider.api_for(model) == "openai" and is_maker and not renamed
+    return provider.api_for(model) in ("openai", "responses") and is_maker and not renamed
+
+
+def _without_reasoning(rules: Rules, root: document.Mapping) -> Iterator[Finding]:
+    """Providers asked over chat completions for models that take tools there only without reasoning, though
+    their provider has another API (openai-chat.md, 1)."""
+    found: dict[str, Finding] = {}
+    targets = (target for rule in rules.rules for equals in rule.choices for target in equals)
+    for target in targets:
+        provider = rules.providers[target.provider]
+        named = (target.model,) if target.model is not None else (to for _, to in provider.rename)
+        for model in named:
+            row = dialect_of(provider.dialect, provider.url.host, provider.url.port)
+            if provider.api_for(model) == "openai" and matches_any(model, row.tools_without_effort):
+                line, path = _place(root, provider.name, "api")
+                message = f"{model} takes tools here only without reasoning: write api: responses"
+                found.setdefault(provider.name, Finding(line, message, path))
+    yield from found.values()
 
 
 def _logged_out(rules: Rules) -> Iterator[str]:
@@ -132,8 +150,19 @@ def _elsewhere(rules: Rules, provider: Provider, id: str) -> str:
     return "" if provider.name in names else " or ".join(names) or "no provider"
 
 
-def _line(root: document.Mapping, provider: str, place: int) -> int:
+def _place(root: document.Mapping, provider: str, key: str) -> tuple[int, str]:
+    """Line and path of a provider's key."""
+    written = _written(root, provider)
+    line = written.lines.get(key, written.line) if isinstance(written, document.Mapping) else written.line
+    return line, step(step("$.providers", provider), key)
+
+
+def _written(root: document.Mapping, provider: str) -> document.Node:
     providers = root.get("providers")
-    written = providers.items[provider] if isinstance(providers, document.Mapping) else root
+    return providers.items[provider] if isinstance(providers, document.Mapping) else root
+
+
+def _line(root: document.Mapping, provider: str, place: int) -> int:
+    written = _written(root, provider)
     models = written.get("models") if isinstance(written, document.Mapping) else None
     return models.items[place].line if isinstance(models, document.Sequence) else written.line

@@ -52,7 +52,7 @@ from .fields import (
 from .outbound import Outbound
 from .typespec import OneOrList, OneOrMore, Reads, Refers
 
-type Api = Literal["anthropic", "openai", "vertex"]
+type Api = Literal["anthropic", "openai", "responses", "vertex"]
 type Auth = Literal["key", "client", "claude-login", "none"]
 type KeyHeader = Literal["x-api-key", "authorization", "api-key"]
 type CountTokens = Literal["forward", "estimate", "reject"]
@@ -81,6 +81,9 @@ DEFAULT_MODELS = {"haiku": "claude-haiku-4-5", "sonnet": "claude-sonnet-4-5", "o
 ANTHROPIC_HOST = "api.anthropic.com"
 CLAUDE_APIS = frozenset[Api]({"anthropic", "vertex"})
 """The APIs in which thinking has the signatures of Claude itself."""
+OPENAI_HOST = "api.openai.com"
+CHAT_DIALECTS: tuple[ChatDialect, ...] = get_args(ChatDialect.__value__)
+RESPONSES_DIALECTS: tuple[ResponsesDialect, ...] = get_args(ResponsesDialect.__value__)
 
 
 def tier_of(model: str) -> Tier | None:

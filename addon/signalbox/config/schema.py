@@ -64,6 +64,11 @@ from .typespec import OneOrMore
 _VERTEX_PATH = re.compile(r"/projects/[^/]+/locations/[^/]+$")
 
 type Fetch = Callable[[SecretSource], Secret]
+_DIALECTS: Mapping[rules.Api, tuple[str, ...]] = {
+    "openai": rules.CHAT_DIALECTS,
+    "responses": rules.RESPONSES_DIALECTS,
+}
+_OPENAI = f".{rules.OPENAI_HOST}"
 type NonEmpty[T] = Annotated[tuple[T, ...], msgspec.Meta(min_length=1)]
 
 LEVELS = get_args(rules.Level.__value__)
@@ -145,12 +150,13 @@ class ProviderSpec(msgspec.Struct, frozen=True):
 
     url: Annotated[
         BaseUrl,
-        "Base URL; its path is kept as prefix. For api: openai, /chat/completions is appended.",
+        "Base URL; its path is kept as prefix. For api: openai /chat/completions is appended, for api: "
+        "responses /responses.",
     ]
     api: Annotated[
         rules.Api | tuple[tuple[GlobText, rules.Api], ...] | None,
-        "anthropic (Messages), openai (Chat Completions) or vertex (Claude on Vertex AI), or by glob on the "
-        "model sent; the first match wins. Default anthropic.",
+        "anthropic (Messages), openai (Chat Completions), responses (OpenAI Responses) or vertex (Claude on "
+        "Vertex AI), or by glob on the model sent; the first match wins. Default anthropic.",
     ] = None
     key: Annotated[
         KeySpec | None, "The provider's key, often ${NAME}, or {file: PATH} or {command: [...]}."
@@ -193,7 +199,8 @@ class ProviderSpec(msgspec.Struct, frozen=True):
         "endpoints.",
     ] = None
     count_tokens: Annotated[
-        rules.CountTokens | None, "Who counts tokens. Default forward, for api: openai estimate."
+        rules.CountTokens | None,
+        "Who counts tokens. Default forward, or estimate for api: openai and responses.",
     ] = None
     thinking: Annotated[
         Literal["own", "keep", "strip"] | None, "Which thinking blocks stay in requests. Default own."
@@ -211,7 +218,8 @@ class ProviderSpec(msgspec.Struct, frozen=True):
         tuple[tuple[GlobText, Price], ...] | None, "Dollars per million tokens, by glob on the model sent."
     ] = None
     dialect: Annotated[
-        rules.DialectName | None, "For api: openai, the variant of the protocol. Default by the URL's host."
+        rules.DialectName | None,
+        "For api: openai and responses, the variant of the protocol. Default by the URL's host.",
     ] = None
     max_tokens: Annotated[
         Count | tuple[tuple[GlobText, Count], ...] | None,
@@ -286,9 +294,20 @@ class ProviderSpec(msgspec.Struct, frozen=True):
             if self.auth in ("client", "claude-login"):
                 message = f"auth: {self.auth} is Anthropic's: api: {api} takes a key or none"
                 raise ConflictError(message, "auth")
-            if self.count_tokens == "forward" and api not in rules.CLAUDE_APIS:
+            if self.count_tokens == "forward" and not self._counts(api):
                 message = f"api: {api} cannot count tokens: write estimate or reject"
                 raise ConflictError(message, "count_tokens")
+        known = {name for api in self._apis() for name in _DIALECTS.get(api, ())}
+        if self.dialect is not None and known and self.dialect not in known:
+            message = f"api: {self._apis()[-1]} has no dialect {self.dialect}"
+            raise ConflictError(f"{message}: expected {', '.join(sorted(known))}", "dialect")
+
+    def _counts(self, api: rules.Api) -> bool:
+        """Whether a provider of this API has a counter: of those that speak Responses only OpenAI itself."""
+        if api in rules.CLAUDE_APIS:
+            return True
+        host = f".{self.url.host.lower()}"
+        return api == "responses" and (self.dialect or "openai") == "openai" and host.endswith(_OPENAI)
 
     def _check_vertex(self) -> None:
         if self.models == "list":
@@ -302,15 +321,17 @@ class ProviderSpec(msgspec.Struct, frozen=True):
         if "anthropic" in self._apis() and VERTEX.fullmatch(self.url.host):
             raise ConflictError("Claude on Vertex AI needs api: vertex", "url")
         if "anthropic" not in self._apis():
-            endings: tuple[str, ...] = ("/chat/completions",)
+            endings: tuple[str, ...] = ("/chat/completions", "/responses")
         elif self.url.path.endswith("/chat/completions"):
             raise ConflictError("this URL is for api: openai, with /chat/completions left off", "url")
+        elif self.url.path.endswith("/responses"):
+            raise ConflictError("this URL is for api: responses, with /responses left off", "url")
         else:
             endings = ("/v1/messages", "/v1/messages/count_tokens", "/v1")
         for ending in endings:
             if self.url.path.endswith(ending):
                 base = str(self.url).removesuffix(ending)
-                chat = ", or add api: openai" if ending == "/v1" else ""
+                chat = ", or add api: openai or api: responses" if ending == "/v1" else ""
                 raise ConflictError(f'leave "{ending}" off: write {base}{chat}', "url")
 
 

@@ -191,7 +191,7 @@ def explained(
     rules: Rules, facts: Facts, incoming: Incoming, known: Known, issuer: Issuer | None = None
 ) -> Explanation:
     used = known.used(rules, Caller(incoming.headers, facts.client))
-    planned = plan(rules, facts, quota=used, refusals=(translation_refusal, known.refusal))
+    planned = plan(rules, facts, quota=used, refusals=(translation_refusal(rules), known.refusal))
     return Explanation(rules, facts, incoming, used, planned, issuer)
 
 

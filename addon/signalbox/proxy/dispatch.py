@@ -263,7 +263,10 @@ def route(flow: http.HTTPFlow, exchange: Exchange, services: Services, *, is_lon
         exchange.rules,
         facts,
         quota=services.meters.used(exchange.rules, caller),
-        refusals=(translation_refusal, lambda candidate, _: availability.refusal(candidate, now)),
+        refusals=(
+            translation_refusal(exchange.rules),
+            lambda candidate, _: availability.refusal(candidate, now),
+        ),
     )
     owner = None
     if facts.continues is not None:
@@ -288,7 +291,7 @@ def route(flow: http.HTTPFlow, exchange: Exchange, services: Services, *, is_lon
 
 def _look_up(rules: Rules, facts: Facts, quota: QuotaUsage) -> None:
     """What the plan and the record ask of the facts, which keep what is found."""
-    plan(rules, facts, quota=quota, refusals=(translation_refusal,))
+    plan(rules, facts, quota=quota, refusals=(translation_refusal(rules),))
     if rules.log.prompts:
         _ = facts.snippet
 

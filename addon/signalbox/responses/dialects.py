@@ -240,7 +240,7 @@ DIALECTS: dict[str, Dialect] = {
 
 def dialect_of(name: str | None, host: str, port: int) -> Dialect:
     """The row named by a provider's `dialect`, else that of its URL's host, else `generic`."""
-    if name is not None:
+    if name in DIALECTS:
         return DIALECTS[name]
     return next(
         (row for row in DIALECTS.values() if any(is_at(host, port, end) for end in row.hosts)),

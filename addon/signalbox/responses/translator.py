@@ -12,6 +12,7 @@ from signalbox.anthropic.redaction import without_secrets
 from signalbox.anthropic.translated_reader import TranslatedReader
 from signalbox.openai.errors import anthropic_error
 from signalbox.responses.reasoning import ReasoningOwner
+from signalbox.responses.refusals import refusals
 from signalbox.responses.stream import EXPECTED, ResponsesStream
 
 
@@ -68,7 +69,7 @@ class ResponsesTranslator(msgspec.Struct, frozen=True):
 
     def refusals(self, status: int, error: bytes, request: Body) -> Iterable[str]:
         """See `Translator.refusals`."""
-        return ()
+        return refusals(status, error, request)
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
         """See `Translator.error`."""

@@ -29,6 +29,7 @@ from signalbox.routing.provider_errors import ErrorKind, meaning
 from signalbox.routing.retry_after import (
     BEIJING,
     in_text,
+    in_words,
     limits,
     next_day,
     next_month,
@@ -259,4 +260,4 @@ def _short_cooldown(usual: float, answer: _Answer) -> float:
 
 
 def _retry_delay(report: ErrorReport) -> float | None:
-    return parse_go_duration(report.retry_delay)
+    return parse_go_duration(report.retry_delay) or in_words(report.message)

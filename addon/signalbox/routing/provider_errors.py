@@ -36,10 +36,11 @@ _NAMES: tuple[tuple[ErrorKind, int, str], ...] = (
     ("quota", 402, f"billing_error organization_on_hold contract_spend_limit_reached {MONTHLY}"),
     ("quota", 429, f"resource_exhausted {DAILY} 1308 1310 minimax_2056"),
     ("throttle", 429, "1302 1303 1313 minimax_1002 minimax_1039"),
+    ("overload", 529, "server_is_overloaded"),
     (
         "overload",
         529,
-        "overloaded_error engine_overloaded engine_overloaded_error provider_overloaded 1305 1312",
+        "overloaded_error engine_overloaded engine_overloaded_error provider_overloaded 1305 1312 slow_down",
     ),
     (
         "request",
@@ -50,22 +51,29 @@ _NAMES: tuple[tuple[ErrorKind, int, str], ...] = (
     ("auth", 401, "1000 1001 1002 1003 1004 1110 1111 1112 1121 minimax_1004 minimax_2049"),
     ("client", 400, "1210 1213 1214 1261 minimax_2013"),
     ("client", 404, "1211"),
+    ("client", 400, "bio_policy cyber_policy misalignment_policy_violation"),
+    ("client", 400, "invalid_image invalid_image_format invalid_base64_image invalid_image_url"),
+    ("client", 400, "image_too_large image_too_small image_parse_error invalid_image_mode"),
+    ("client", 400, "image_content_policy_violation image_file_too_large unsupported_image_media_type"),
+    ("client", 400, "empty_image_file failed_to_download_image image_file_not_found"),
     ("server", 500, "1234"),
     ("timeout", 504, "minimax_1001"),
 )
 """Types and codes, in lower case, whose meaning does not depend on the status. Four digits are Z.ai's codes:
-https://docs.z.ai/api-reference/api-code"""
+https://docs.z.ai/api-reference/api-code. The last ones are of the Responses API (openai-responses.md, 6):
+what a request says or shows."""
 
 _GENERAL_NAMES: Mapping[int, str] = {
     400: "invalid_request_error invalid_request invalid_prompt invalid_argument"
     " precondition_failed unprocessable context_length_exceeded max_tokens_exceeded token_limit_exceeded"
-    " string_too_long refusal",
+    " string_too_long refusal string_above_max_length unsupported_parameter unsupported_value"
+    " unknown_parameter invalid_encrypted_content",
     401: "authentication_error authentication unauthenticated invalid_api_key",
     403: "permission_error permission_denied access_terminated_error",
     404: "not_found_error not_found model_not_found deploymentnotfound",
     409: "conflict_error",
     413: "request_too_large payload_too_large",
-    429: "rate_limit_error rate_limit_exceeded rate_limit_reached_error",
+    429: "rate_limit_error rate_limit_exceeded rate_limit_reached_error too_many_requests",
     500: "api_error server internal",
     503: "unavailable provider_unavailable",
     504: "timeout_error timeout deadline_exceeded",

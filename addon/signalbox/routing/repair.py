@@ -6,7 +6,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from signalbox.anthropic import betas
-from signalbox.anthropic.issued import ThinkingBlock
+from signalbox.anthropic.issued import ThinkingBlock, named_issuer
 from signalbox.anthropic.json_edit import Body, BodyError
 from signalbox.anthropic.thinking import (
     is_missing,
@@ -141,8 +141,12 @@ class RequestRepair:
         """`is_wrong`: the thinking that was sent must not be sent to this provider again. If some of it was
         issued by its kin, only that is left out at first."""
         name = attempt.provider.name
-        sent: Body = yield partial(self._sent, attempt)
-        thinking: _Thinking = yield partial(_thinking_in, sent, self._provenance)
+        sent, named = self._body, ""
+        if attempt.candidate.api == "responses":  # whose own body has no such blocks
+            named = name
+        else:
+            sent = yield partial(self._sent, attempt)
+        thinking: _Thinking = yield partial(_thinking_in, sent, self._provenance, named)
         kin = self._kin(attempt.provider) & thinking.issuers
         if is_wrong and kin and attempt.provider.thinking == "own":
             self._narrowed[name] = self._narrowed.get(name, frozenset()) | kin
@@ -182,11 +186,14 @@ class _Thinking(NamedTuple):
     issuers: frozenset[str]
 
 
-def _thinking_in(sent: Body, provenance: Provenance) -> _Thinking:
+def _thinking_in(sent: Body, provenance: Provenance, named: str) -> _Thinking:
+    """Of all blocks, or of those whose signature was made here and names the provider `named`."""
     digests: set[bytes] = set()
     issuers: set[str] = set()
 
     def note(block: ThinkingBlock) -> bool:
+        if named and named_issuer(block.signature or block.data or "") != named:
+            return True
         digests.add(block.digest(provenance.key) or b"")
         issuers.add(provenance.issuer_of(block) or "")
         return False

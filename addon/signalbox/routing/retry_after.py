@@ -15,6 +15,7 @@ _YEAR_2001 = 1e9
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])", re.ASCII)
+_TRY_AGAIN = re.compile(r"(?:try|retry) again in ((?:\d+(?:\.\d+)?(?:ms|[smhd]))+)(?![\w-])", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 _LIMIT_RESET = re.compile(r"x-ratelimit-reset(?:-[\w-]+)?|anthropic-ratelimit-(?!unified)[\w-]+-reset")
 _TEXT_MOMENT = re.compile(
@@ -58,6 +59,12 @@ def in_text(message: str, now: datetime, zone: tzinfo) -> float | None:
     except ValueError:
         return None
     return _until(moment if moment.tzinfo else moment.replace(tzinfo=zone), now)
+
+
+def in_words(message: str) -> float | None:
+    """Seconds in a message that says so: `Please try again in 11.054s.` (OpenAI)."""
+    found = _TRY_AGAIN.search(message)
+    return parse_go_duration(found[1]) if found else None
 
 
 def next_day(now: datetime, zone: tzinfo) -> float:

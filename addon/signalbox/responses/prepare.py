@@ -1,0 +1,116 @@
+"""Prepares a request to a target that speaks the Responses API."""
+
+import msgspec
+
+from signalbox.anthropic.api import COUNT_TOKENS
+from signalbox.anthropic.json_edit import UNREADABLE, Body
+from signalbox.config.rules import Provider
+from signalbox.responses import counting
+from signalbox.responses.dialects import Dialect, dialect_of
+from signalbox.responses.reasoning import reasoning_owner
+from signalbox.responses.refusals import taught
+from signalbox.responses.request import to_responses
+from signalbox.responses.translator import ResponsesTranslator
+from signalbox.routing.credentials import secrets_of
+from signalbox.routing.facts import Facts
+from signalbox.routing.outgoing import (
+    BodyChange,
+    Incoming,
+    Outgoing,
+    ProviderConstraints,
+    configured_edits,
+    paths,
+    without_fields,
+)
+from signalbox.routing.plan import Candidate
+from signalbox.routing.translated import messages_body, session_alias, translated_headers
+from signalbox.routing.translator import Translator
+
+PATH = "/responses"
+_MERGED = ("text", "reasoning")
+"""Fields whose members are set by the rules one by one."""
+
+
+def dialect(provider: Provider) -> Dialect:
+    """The dialect of the Responses API that this provider speaks."""
+    return dialect_of(provider.dialect, provider.url.host, provider.url.port)
+
+
+def prepare_responses(
+    candidate: Candidate,
+    facts: Facts,
+    incoming: Incoming,
+    *,
+    key: str | None,
+    constraints: ProviderConstraints,
+    is_only_candidate: bool = False,
+    seed: str,
+) -> Outgoing:
+    """See `protocols.Prepare`. `is_only_candidate` is not used, since an answer is always translated. Raises
+    UntranslatableError."""
+    provider, model = candidate.provider, candidate.model or facts.asked or ""
+    counts = facts.path == COUNT_TOKENS
+    row = taught(dialect(provider), model, constraints.rejected)
+    asked, notes = messages_body(candidate, incoming.body, constraints)
+    request = to_responses(
+        asked,
+        model=model,
+        dialect=row,
+        owner=reasoning_owner(provider.name, account=key or "", model=model, key=constraints.key),
+        session=session_alias(facts.session, constraints.key),
+        counts=counts,
+    )
+    edits = BodyChange() if counts else configured_edits(candidate)
+    body = _edited(request.body, edits)
+    body, dropped = without_fields(body, constraints.rejected)
+    headers, changed = translated_headers(candidate, incoming, body, key, stream=request.streams)
+    notes += [*request.notes, *edits.notes, *dropped, *changed]
+    path = counting.PATH if counts else PATH if provider.path is None else provider.path
+    sent_path, shown_path = paths(provider, path)
+    reads = ResponsesTranslator(
+        names=request.names,
+        wants_stream=request.stream,
+        shows_thinking=request.shows_thinking,
+        owner=request.owner,
+        provider=provider.name,
+        model=model,
+        seed=seed,
+        response_model=facts.asked,
+        secrets=secrets_of(tuple(headers), sent_path),
+    )
+    translator: Translator = counting.CountTranslator(reads) if counts else reads
+    return Outgoing(
+        provider=provider,
+        model=model,
+        path=sent_path,
+        shown_path=shown_path,
+        headers=tuple(headers),
+        body=body,
+        is_only_candidate=False,
+        estimates=True,
+        asked=facts.asked,
+        notes=tuple(notes),
+        translator=translator,
+    )
+
+
+def _edited(raw: bytes, edits: BodyChange) -> bytes:
+    """The body with what the rules set and drop."""
+    if not (edits.set or edits.drop):
+        return raw
+    body = Body.parse(raw)
+    change = dict(edits.set)
+    for name in change.keys() & set(_MERGED):
+        change[name] = _merged(body.value(name), change[name])
+    return body.edited(set=change, drop=edits.drop)
+
+
+def _merged(ours: bytes | memoryview | None, theirs: bytes) -> bytes:
+    """The object of the rules over ours; anything else replaces it."""
+    given = msgspec.json.decode(theirs)
+    try:
+        own = msgspec.json.decode(ours) if ours is not None else {}
+    except UNREADABLE:
+        own = {}
+    is_both = isinstance(given, dict) and isinstance(own, dict)
+    return msgspec.json.encode({**own, **given}) if is_both else theirs

@@ -1,0 +1,290 @@
+"""Requests to a provider of the Responses API: what it is sent, what it never sees, and what is repaired."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.support.answers import Answer, json_answer
+from tests.support.chat import error
+from tests.support.conversation import SESSION, Conversation, Send
+from tests.support.playbook import Playbook, Provider
+from tests.support.played_wire import Asked, Got, request
+from tests.support.strict_responses import ResponsesProvider, events, message, response
+
+RULES = """
+providers:
+  anthropic: {url: "http://home.invalid", auth: client}
+  up: {url: "http://up.invalid/v1", api: responses, dialect: openai, key: up-key-for-tests-0001}
+  openai:
+    url: "http://api.openai.com/v1"
+    api: responses
+    key: up-key-for-tests-0002
+    count_tokens: forward
+  set:
+    url: "http://up.invalid/v1"
+    api: responses
+    dialect: openai
+    body: {set: {text: {verbosity: low}, reasoning: {effort: minimal}, seed: 7}, drop: [include]}
+  local: {url: "http://up.invalid/v1", api: responses}
+  mixed:
+    url: "http://up.invalid"
+    api: {"claude-*": anthropic, "gpt-*": responses, "*": openai}
+    key: up-key-for-tests-0003
+rules:
+  - {match: "set-*", to: set/gpt-5.6-sol}
+  - {match: "count-*", to: openai/gpt-5.6-sol}
+  - {match: "local-*", to: [local/some-model, anthropic]}
+  - {match: "alone-*", to: local/some-model}
+  - {match: "gpt-5.6-*", to: up}
+  - {match: ["claude-opus-*", "gpt-*", "glm-*"], to: mixed}
+  - {match: "*", to: up/gpt-5.6-sol}
+"""
+SEARCH = {"type": "web_search_20250305", "name": "web_search", "max_uses": 8}
+ADAPTIVE = {"type": "adaptive"}
+
+
+def usual(asked: Asked) -> Answer:
+    output = [message("Hello there.")]
+    model = asked.json["model"]
+    if not asked.json.get("stream"):
+        return json_answer(response(model, output))
+    return Answer(200, (("Content-Type", "text/event-stream"),), tuple(events(model, output)), "chunked")
+
+
+@pytest.fixture
+def up(played_router) -> Provider:
+    provider = played_router.provider("up")
+    provider.answer(usual)
+    return provider
+
+
+def ask(play: Playbook, model: str = "claude-sonnet-4-6", **more: Any) -> Got:
+    got = play.ask(model, stream=True, **more)
+    assert got.status == 200, got.body
+    return got
+
+
+def send_in(play: Playbook) -> Send:
+    def send(body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        play.hears_anew()
+        play.client_sends(request(body, "/v1/messages?beta=true", **headers))
+        return play.got.status, play.got.body
+
+    return send
+
+
+def test_a_request_arrives_with_the_providers_own_key_and_nothing_of_the_callers(play, up):
+    ask(
+        play,
+        system="Be brief.",
+        metadata={"user_id": "user_x_session_y"},
+        headers={
+            "user-agent": "claude-cli/2",
+            "anthropic-beta": "x-1",
+            "cookie": "a=b",
+            "x-stainless-lang": "js",
+        },
+    )
+    (sent,) = up.requests
+    assert (sent.method, sent.path) == ("POST", "/v1/responses")
+    assert sent.header("authorization") == "Bearer up-key-for-tests-0001"
+    assert sent.header("user-agent") == "claude-cli/2"
+    prefixes = ("anthropic-", "x-claude", "x-stainless", "cookie", "x-api")
+    assert not [name for name in sent.headers if name.startswith(prefixes)]
+    asked = sent.json
+    assert (asked["instructions"], asked["store"], asked["stream"]) == ("Be brief.", False, True)
+    assert len(asked["prompt_cache_key"]) == 32
+    assert play.session not in str(asked)
+
+
+def test_objects_that_the_rules_give_for_text_and_reasoning_are_merged(play, up):
+    schema = {"type": "object", "properties": {}, "additionalProperties": False}
+    ask(
+        play,
+        "set-1",
+        thinking=ADAPTIVE,
+        output_config={"format": {"type": "json_schema", "schema": schema}, "effort": "high"},
+    )
+    (sent,) = up.requests
+    assert sent.json["text"] == {
+        "format": {"type": "json_schema", "name": "answer", "schema": schema, "strict": True},
+        "verbosity": "low",
+    }
+    assert sent.json["reasoning"] == {"effort": "minimal", "summary": "auto"}
+    assert (sent.json["seed"], "include" in sent.json) == (7, False)
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        ("claude-opus-4-6", "/v1/messages?beta=true"),
+        ("gpt-6-sol", "/responses"),
+        ("glm-5", "/chat/completions"),
+    ],
+)
+def test_one_provider_is_asked_in_the_api_of_the_model(play, up, model, path):
+    up.answer(json_answer({}, 500))
+    play.ask(model, path="/v1/messages?beta=true")
+    (sent,) = up.requests
+    assert sent.path == path
+    assert (sent.header("x-api-key") is None) is (path != "/v1/messages?beta=true")
+
+
+def test_health_shows_the_api_of_each_model(play):
+    shown = json.loads(play.fetch("GET /health").body)["providers"]
+    assert shown["up"]["api"] == "responses"
+    assert shown["mixed"]["api"] == {"claude-*": "anthropic", "gpt-*": "responses", "*": "openai"}
+
+
+def test_tokens_are_counted_by_openais_own_counter(play, played_router):
+    counter = played_router.provider("api.openai.com")
+    counter.answer(json_answer({"object": "response.input_tokens", "input_tokens": 4711}))
+    got = play.ask("count-1", path="/v1/messages/count_tokens", system="Be brief.")
+    assert (got.status, json.loads(got.body)) == (200, {"input_tokens": 4711})
+    (sent,) = counter.requests
+    assert sent.path == "/v1/responses/input_tokens"
+    assert sorted(sent.json) == ["input", "instructions", "model"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "told"),
+    [
+        (error(400, "Invalid input", type="invalid_request_error"), 400, "Invalid input"),
+        (json_answer({"object": "response.input_tokens"}), 502, "no count of tokens"),
+        (error(401, "Incorrect API key", code="invalid_api_key"), 403, "Incorrect API key"),
+    ],
+    ids=["an error", "no count", "a bad key"],
+)
+def test_errors_of_the_counter_are_told_in_anthropics_shape(play, played_router, answer, status, told):
+    played_router.provider("api.openai.com").answer(answer)
+    got = play.ask("count-1", path="/v1/messages/count_tokens")
+    assert got.status == status
+    said = json.loads(got.body)
+    assert said["type"] == "error"
+    assert told in said["error"]["message"]
+
+
+def test_where_there_is_no_counter_tokens_are_estimated(play, up):
+    got = play.ask("x", path="/v1/messages/count_tokens")
+    assert (got.status, b'"input_tokens":' in got.body) == (200, True)
+    assert up.requests == []
+
+
+def test_a_warm_up_is_answered_here(play, up):
+    got = play.ask("x", max_tokens=0)
+    assert (got.status, b'"content":[]' in got.body) == (200, True)
+    assert up.requests == []
+
+
+# what is refused and repaired
+
+
+def test_reasoning_that_the_provider_refuses_is_dropped_once_and_for_all(play, up):
+    """As after its key was replaced by one of another organization that has the same text."""
+    play.session = SESSION
+    conversation = Conversation(send_in(play))
+    up.answer(ResponsesProvider("up"))
+    conversation.turn("one-1")
+    up.answer(ResponsesProvider("another"))
+    for _ in range(3):
+        conversation.turn("one-1")
+    attempts = [record["attempts"] for record in play.records(4)]
+    assert attempts == ["up:200", "up:400 up:200", "up:200", "up:200"]
+    last = [
+        item["encrypted_content"] for item in up.requests[-1].json["input"] if item["type"] == "reasoning"
+    ]
+    assert last, "what it made itself since goes back"
+
+
+SUMMARY = error(
+    400,
+    "Your organization must be verified to generate reasoning summaries. Please go to: https://example.com",
+    type="invalid_request_error",
+    param="reasoning.summary",
+    code="unsupported_value",
+)
+
+
+def test_a_summary_that_is_refused_is_left_out_and_not_asked_for_again(play, up):
+    up.answer(lambda asked: SUMMARY if "summary" in asked.json.get("reasoning", {}) else usual(asked))
+    for _ in range(2):
+        ask(play, "gpt-5.6-terra", thinking=ADAPTIVE, output_config={"effort": "high"})
+    assert [record["attempts"] for record in play.records(2)] == ["up:400 up:200", "up:200"]
+    assert [one.json["reasoning"] for one in up.requests] == [
+        {"effort": "high", "summary": "auto"},
+        {"effort": "high"},
+        {"effort": "high"},
+    ]
+
+
+def test_an_effort_that_is_refused_becomes_the_nearest_that_the_error_names(play, up):
+    refused = error(
+        400,
+        "Unsupported value: 'reasoning_effort' does not support 'xhigh' with this model. Supported values "
+        "are: 'none', 'low', 'medium', and 'high'.",
+        param="reasoning.effort",
+        code="unsupported_value",
+    )
+    up.answer(lambda asked: refused if asked.json["reasoning"]["effort"] == "xhigh" else usual(asked))
+    for _ in range(2):
+        ask(play, "gpt-5.6-luna", thinking=ADAPTIVE, output_config={"effort": "max"})
+    assert [one.json["reasoning"]["effort"] for one in up.requests] == ["xhigh", "high", "high"]
+
+
+def test_encrypted_reasoning_that_a_model_does_not_give_is_not_asked_for_again(play, up):
+    refused = error(400, "Encrypted content is not supported with this model.", param="include")
+    up.answer(lambda asked: refused if "include" in asked.json else usual(asked))
+    for _ in range(2):
+        ask(play, "gpt-5.6-small")
+    assert ["include" in one.json for one in up.requests] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "kind", "told"),
+    [
+        (
+            error(
+                429, "You exceeded your current quota.", type="insufficient_quota", code="insufficient_quota"
+            ),
+            402,
+            "billing_error",
+            "You exceeded your current quota.",
+        ),
+        (
+            error(
+                400, "Your input exceeds the context window of this model.", code="context_length_exceeded"
+            ),
+            400,
+            "invalid_request_error",
+            "prompt is too long",
+        ),
+        (error(401, "Incorrect API key", code="invalid_api_key"), 403, "permission_error", "Incorrect"),
+        (error(503, "Busy", code="server_is_overloaded"), 529, "overloaded_error", "Busy"),
+        (error(404, "No such model", code="model_not_found"), 404, "not_found_error", "gpt-5.6-sol"),
+    ],
+    ids=["quota", "context", "key", "overload", "model"],
+)
+def test_errors_are_told_in_anthropics_words(play, up, answer, status, kind, told):
+    up.answer(answer)
+    got = play.ask("claude-sonnet-4-6", stream=True)
+    said = json.loads(got.body)["error"]
+    assert (got.status, said["type"]) == (status, kind)
+    assert told in said["message"]
+
+
+# searches
+
+
+def test_a_search_goes_to_a_provider_that_has_one(play, up):
+    ask(play, tools=[SEARCH], tool_choice={"type": "tool", "name": "web_search"})
+    (sent,) = up.requests
+    assert (sent.json["tools"], sent.json["tool_choice"]) == ([{"type": "web_search"}], "required")
+
+
+def test_a_search_passes_over_a_provider_without_one_and_the_reason_says_who_could(play, played_router, up):
+    got = play.ask("alone-1", tools=[SEARCH])
+    assert got.status == 400
+    said = json.loads(got.body)["error"]["message"]
+    assert said.endswith("itself defines (web_search); anthropic, up, openai and set could serve it")
+    assert up.requests == []
