@@ -142,6 +142,22 @@ def test_unencrypted_search_results_are_not_anthropics():
     assert messages(USER, answer(use, real), USER)[1]["content"] == [use, real]
 
 
+def test_a_text_loses_the_citations_of_unencrypted_search_results():
+    use = {"type": "server_tool_use", "id": "srvtoolu_01", "name": "web_search", "input": {"query": "q"}}
+    hit = {"type": "web_search_result", "title": "T", "url": "https://example.com", "encrypted_content": ""}
+    found = {"type": "web_search_tool_result", "tool_use_id": use["id"], "content": [hit]}
+    cited = {"type": "web_search_result_location", "url": hit["url"], "cited_text": "", "encrypted_index": ""}
+    own = cited | {"encrypted_index": "ZW5j"}
+    texts = [text("a") | {"citations": [cited]}, text("b") | {"citations": [own]}, text("c")]
+    (told,) = messages(answer(use, found, *texts))
+    assert told["content"] == [
+        text("T https://example.com"),
+        text("a") | {"citations": None},
+        text("b") | {"citations": [own]},
+        text("c"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("input", "sent"),
     [('{"a": 1}', {"a": 1}), ("no object", {}), (None, {}), ([1], {}), ({"a": 1}, {"a": 1})],

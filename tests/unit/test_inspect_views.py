@@ -13,7 +13,7 @@ from mitmproxy.test import taddons, tflow, tutils
 
 from signalbox.inspect import views
 from signalbox.inspect.annotations import METADATA
-from tests.support import chat
+from tests.support import chat, responses
 from tests.support.answers import message_json, message_sse, thinking_block, tool_block
 
 REQUEST = {
@@ -101,25 +101,6 @@ RESPONSES = {
     ],
     "tools": [{"type": "function", "name": "Read", "parameters": {"properties": {"path": {}}}}],
 }
-RESPONSES_STREAM = (
-    {"type": "response.created", "response": {"id": "resp_1", "model": "gpt-5.5", "status": "in_progress"}},
-    {"type": "response.reasoning_summary_text.delta", "output_index": 0, "delta": "Two files."},
-    {"type": "response.output_text.delta", "output_index": 1, "content_index": 0, "delta": "Reading."},
-    {
-        "type": "response.output_item.done",
-        "output_index": 2,
-        "item": {
-            "type": "function_call",
-            "call_id": "call_1",
-            "name": "Read",
-            "arguments": '{"path": "/a.py"}',
-        },
-    },
-    {
-        "type": "response.completed",
-        "response": {"status": "completed", "usage": {"input_tokens": 9, "output_tokens": 3}},
-    },
-)
 
 
 def shown(
@@ -300,21 +281,75 @@ def test_a_chat_stream_is_put_together():
         assert line in seen.text.splitlines()
 
 
+ANSWERED = [
+    responses.reasoning("Two files.", "Then one.", blob="gAAA"),
+    responses.web_search("foo bar", "https://a.example/one"),
+    responses.message("Reading."),
+    responses.function_call("Read", '{"path": "/a.py"}', call_id="call_1"),
+]
+ANSWER = """\
+model: up-1
+id: resp_fake
+stop reason: completed
+usage: input 620, output 17, total 637, cached 500, reasoning 5
+
+thinking, 4 characters encrypted
+    Two files.
+    Then one.
+
+web search foo bar
+    https://a.example/one
+
+Reading.
+
+call Read call_1
+    path: /a.py"""
+
+
 def test_a_responses_stream_is_put_together():
-    stream = b"".join(
-        b"event: %b\ndata: %b\n\n" % (str(told["type"]).encode(), json.dumps(told).encode())
-        for told in RESPONSES_STREAM
-    )
-    seen = shown(path="/v1/responses", response=stream)
+    seen = shown(path="/v1/responses", response=b"".join(responses.item_stream(*ANSWERED)))
     assert seen.view_name == "Responses answer"
-    for line in (
-        "stop reason: completed",
-        "Reading.",
-        "    Two files.",
-        "call Read call_1",
-        "    path: /a.py",
+    assert seen.text == ANSWER
+
+
+def test_a_whole_response_is_shown_as_a_streamed_one_is():
+    seen = shown(path="/v1/responses", response=responses.whole(*ANSWERED).body)
+    assert (seen.view_name, seen.text) == ("Responses answer", ANSWER)
+
+
+def test_items_of_a_response_that_are_in_progress_show_what_has_come():
+    call = responses.function_call("Read", call_id="call_1")
+    stream = [
+        responses.created(),
+        responses.event("response.reasoning_summary_text.delta", output_index=0, delta="Two"),
+        responses.item_added(call, 1),
+        responses.text_delta("Read", 2),
+        responses.arguments('{"path": ', 1),
+        responses.event("keepalive"),
+        responses.text_delta("ing.", 2),
+    ]
+    text = shown(path="/v1/responses", response=b"".join(stream)).text
+    assert text.endswith('(not over)\n\nthinking\n    Two\n\ncall Read call_1\n    {"path":\n\nReading.')
+
+
+def test_a_response_that_ended_early_says_why():
+    stream = [*responses.text_stream()[:-1]]
+    for last, line in (
+        (
+            responses.ended("incomplete", incomplete_details={"reason": "max_output_tokens"}),
+            "stop reason: incomplete: max_output_tokens",
+        ),
+        (
+            responses.ended("failed", error={"code": "server_error", "message": "it broke"}),
+            "Error: server_error: it broke",
+        ),
+        (
+            responses.event("error", code="server_error", message="it broke"),
+            "Error: server_error: it broke",
+        ),
     ):
-        assert line in seen.text.splitlines()
+        text = shown(path="/v1/responses", response=b"".join([*stream, last])).text
+        assert line in text.splitlines()
 
 
 def test_the_clients_answer_is_shown_by_its_own_protocol():

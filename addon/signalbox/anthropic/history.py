@@ -5,7 +5,8 @@ conversation fail with 400 (reference/anthropic-messages.md, section 3; translat
 
 - ids of tool calls match `^[a-zA-Z0-9_-]+$` (Kimi: `functions.Bash:0`) and are unique in the conversation;
 - ids of `server_tool_use` match `^srvtoolu_[a-zA-Z0-9_]+$`, and the results of a search are encrypted
-  (https://github.com/decolua/9router/issues/3685: GLM runs tools of its own under `call_...`);
+  (https://github.com/decolua/9router/issues/3685: GLM runs tools of its own under `call_...`), as are
+  the places in them that a text cites;
 - `tool_result` is in user messages only; `input` is an object;
 - text is not blank, and no message is empty.
 
@@ -47,7 +48,8 @@ class Valid(msgspec.Struct, frozen=True):
     blank: int = 0
     """Blank texts dropped or filled."""
     server: int = 0
-    """Blocks of another provider's server tools, dropped or written as text."""
+    """Blocks of another provider's server tools, dropped or written as text, and texts without their
+    citations."""
 
 
 class _Block(msgspec.Struct):
@@ -58,6 +60,8 @@ class _Block(msgspec.Struct):
     title: str | None = None
     url: str | None = None
     encrypted_content: str | None = None
+    encrypted_index: str | None = None
+    citations: msgspec.Raw = msgspec.Raw()
     input: msgspec.Raw = msgspec.Raw()
     content: msgspec.Raw = msgspec.Raw()
 
@@ -204,6 +208,10 @@ class _Walk:
             if block.is_blank:
                 gone.add(index)
                 self.blank += 1
+            elif block.type == "text" and _has_foreign_citations(block):
+                self.server += 1
+                cited = members(self._raw, at.value, at.end)["citations"]
+                edits.append(Edit(cited.value, cited.end, b"null"))
             elif block.type == "tool_use":
                 edits += self._call(at, block)
             elif role == "assistant" and {block.id, block.tool_use_id} & foreign:
@@ -261,9 +269,20 @@ def _foreign(blocks: list[_Block]) -> Iterator[str | None]:
             yield block.tool_use_id
 
 
+def _has_foreign_citations(block: _Block) -> bool:
+    """Whether a text cites results of a search that another provider made."""
+    cited = _decoded_parts(block.citations)
+    return any(one.type == "web_search_result_location" and not one.encrypted_index for one in cited)
+
+
 def _shown(block: _Block) -> list[_Block]:
+    return _decoded_parts(block.content)
+
+
+def _decoded_parts(raw: msgspec.Raw) -> list[_Block]:
+    """The objects of a list; empty for anything else."""
     try:
-        parts = _parts.decode(block.content)
+        parts = _parts.decode(raw)
     except UNREADABLE:
         return []
     return parts if isinstance(parts, list) else []

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from signalbox.anthropic.sse import Splitter, parse_event
-from signalbox.inspect.requests import messages_block
+from signalbox.inspect.requests import messages_block, responses_item
 from signalbox.inspect.text import (
     arguments,
     as_json,
@@ -35,8 +35,12 @@ COUNTS = {
     "output_tokens": "output",
     "cache_read_input_tokens": "cache read",
     "cache_creation_input_tokens": "cache write",
+    "cached_tokens": "cached",
+    "cache_write_tokens": "cache write",
+    "reasoning_tokens": "reasoning",
+    "total_tokens": "total",
 }
-"""What the Messages API's counts of tokens are called in a line."""
+"""What counts of tokens are called in a line."""
 ODD_SHOWN = 20
 """Odd events that are shown."""
 
@@ -95,6 +99,8 @@ class Assembled:
     head: dict[str, Any] = field(default_factory=dict)
     """Model, id and the like."""
     blocks: list[AnswerBlock] = field(default_factory=list)
+    by_index: dict[Any, AnswerBlock] = field(default_factory=dict)
+    """The items of Responses by their `output_index`."""
     stop: str = ""
     usage: dict[str, Any] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
@@ -269,51 +275,86 @@ def _chat_whole(answer: Assembled, body: dict[str, Any]) -> None:
 # Responses
 
 
+_PIECES = {
+    "response.output_text.delta": "message",
+    "response.refusal.delta": "message",
+    "response.reasoning_summary_text.delta": "reasoning",
+    "response.reasoning_text.delta": "reasoning",
+    "response.function_call_arguments.delta": "function_call",
+    "response.custom_tool_call_input.delta": "custom_tool_call",
+}
+"""The type of the item to which a piece belongs."""
+_RESPONSES_OTHERS = ("keepalive", "codex.rate_limits")
+"""Events that tell nothing of the answer."""
+
+
 def _responses_event(answer: Assembled, body: dict[str, Any]) -> str:
     kind = text_of(body.get("type"))
+    if (of := _PIECES.get(kind)) is not None:
+        _responses_block(answer, body.get("output_index"), {"type": of}).grow("said", body.get("delta"))
+        return ""
     response = mapping(body.get("response"))
     if kind in ("response.created", "response.in_progress", "response.queued"):
         answer.head = {name: response[name] for name in ("model", "id") if name in response} or answer.head
-    elif kind == "response.output_text.delta":
-        _more(answer, "text", "text", text_of(body.get("delta")))
-    elif kind in ("response.reasoning_summary_text.delta", "response.reasoning_text.delta"):
-        _more(answer, "thinking", "thinking", text_of(body.get("delta")))
-    elif kind == "response.output_item.done":
-        _responses_item(answer, mapping(body.get("item")))
+    elif kind == "response.reasoning_summary_part.added" and body.get("summary_index"):
+        _responses_block(answer, body.get("output_index"), {"type": "reasoning"}).grow("said", "\n\n")
+    elif kind in ("response.output_item.added", "response.output_item.done"):
+        item = mapping(body.get("item"))
+        _responses_block(answer, body.get("output_index"), item).fields |= item
     elif kind in ("response.completed", "response.incomplete", "response.failed"):
-        answer.usage = mapping(response.get("usage"))
-        answer.stop = text_of(response.get("status")) or kind.removeprefix("response.")
-        answer.ended = True
-        if response.get("error"):
-            answer.errors.append(_error(response))
+        _responses_end(answer, response, kind)
     elif kind == "error":
-        answer.errors.append(_error(body) if "error" in body else text_of(body.get("message")))
-    elif not kind.startswith("response."):
+        answer.errors.append(_error(body if "error" in body else {"error": body | {"type": None}}))
+    elif not kind.startswith("response.") and kind not in _RESPONSES_OTHERS:
         return f"unknown: {folded(as_json(body))}"
     return ""
 
 
-def _responses_item(answer: Assembled, item: dict[str, Any]) -> None:
-    """A finished item, of which the text was told before."""
-    if item.get("type") == "function_call":
-        call = {"type": "tool_use", "name": item.get("name"), "id": item.get("call_id")}
-        answer.blocks.append(AnswerBlock({**call, "partial": text_of(item.get("arguments"))}))
-    elif item.get("type") not in ("message", "reasoning"):
-        answer.blocks.append(AnswerBlock(item))
+def _responses_block(answer: Assembled, index: Any, item: dict[str, Any]) -> AnswerBlock:
+    """The item with this index, which may also be the first that is told of it."""
+    key = index if isinstance(index, int) else as_json(index)
+    block = answer.by_index.get(key)
+    if block is None or block.kind != item.get("type"):
+        block = answer.by_index[key] = AnswerBlock({"type": text_of(item.get("type"))})
+        answer.blocks.append(block)
+    return block
+
+
+def _responses_end(answer: Assembled, response: dict[str, Any], kind: str = "") -> None:
+    """What the last event tells, or a whole answer."""
+    usage = mapping(response.get("usage"))
+    for name in ("input_tokens_details", "output_tokens_details"):
+        usage = usage | mapping(usage.get(name))
+    answer.usage = usage
+    reason = text_of(mapping(response.get("incomplete_details")).get("reason"))
+    status = text_of(response.get("status")) or kind.removeprefix("response.")
+    answer.stop = ": ".join(filter(None, (status, reason)))
+    answer.ended = True
+    if response.get("error"):
+        answer.errors.append(_error(response))
+    for index, entry in enumerate(items(response.get("output"))):
+        item = mapping(entry)
+        if index not in answer.by_index:
+            _responses_block(answer, index, item).fields |= item
 
 
 def _responses_whole(answer: Assembled, body: dict[str, Any]) -> None:
-    if body.get("error"):
-        answer.errors.append(_error(body))
     answer.head = {name: body[name] for name in ("model", "id") if name in body}
-    for entry in items(body.get("output")):
-        item = mapping(entry)
-        for part in items(item.get("content")):
-            _more(answer, "text", "text", text_of(mapping(part).get("text")))
-        for part in items(item.get("summary")):
-            _more(answer, "thinking", "thinking", text_of(mapping(part).get("text")))
-        _responses_item(answer, item)
-    answer.stop, answer.usage = text_of(body.get("status")), mapping(body.get("usage"))
+    _responses_end(answer, body)
+
+
+_SAID = {"message": "content", "reasoning": "summary"}
+"""Where the text of an item is."""
+
+
+def _responses_text(block: AnswerBlock) -> Lines:
+    """An item; while it is in progress, what came of it."""
+    item, said = block.fields, block.grown("said")
+    if said and (name := _SAID.get(block.kind)) is not None:
+        item = item if items(item.get(name)) else item | {name: [{"text": said}]}
+    elif said:
+        item = {"arguments": said} | {name: one for name, one in item.items() if one}
+    return responses_item(item, 0)
 
 
 STREAMED: dict[Protocol, Take] = {
@@ -346,7 +387,7 @@ def answer_text(answer: Assembled, cost: float | None = None) -> Lines:
         yield f"cost: ${cost:.4f}"
     for block in answer.blocks:
         yield ""
-        yield from _block_text(block)
+        yield from _block_text(block, is_item=bool(answer.by_index))
     more = len(answer.odd) - ODD_SHOWN
     lines = answer.odd[:ODD_SHOWN] + ([f"and {more:,} more"] if more > 0 else [])
     yield from section("Odd events", (line for text in lines for line in indented(text)))
@@ -358,9 +399,11 @@ def _usage(usage: dict[str, Any]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
 
 
-def _block_text(block: AnswerBlock) -> Lines:
+def _block_text(block: AnswerBlock, *, is_item: bool) -> Lines:
     partial = block.grown("partial")
-    if partial and block.kind.endswith("tool_use"):
+    if is_item:
+        yield from _responses_text(block)
+    elif partial and block.kind.endswith("tool_use"):
         yield from indented(f"call {block.grown('name')} {text_of(block.fields.get('id'))}", 0)
         yield from arguments(partial, 1)
     else:

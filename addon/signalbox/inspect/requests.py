@@ -226,38 +226,52 @@ def _responses_items(entries: list[Any]) -> Lines:
         yield from responses_item(item) if item else _plain(entry)
 
 
-def responses_item(item: dict[str, Any]) -> Lines:
+def responses_item(item: dict[str, Any], depth: int = 1) -> Lines:
     """What is in one item of an input or an output."""
     kind = text_of(item.get("type")) or "message"
     if kind == "message":
         content = item.get("content")
         for part in content if isinstance(content, list) else [content]:
-            yield from _responses_part(part)
-    elif kind == "function_call":
-        yield from indented(f"call {text_of(item.get('name'))} {text_of(item.get('call_id'))}")
-        yield from arguments(item.get("arguments"), 2)
-    elif kind == "function_call_output":
-        yield from indented(f"result {text_of(item.get('call_id'))}")
+            yield from _responses_part(part, depth)
+    elif kind in ("function_call", "custom_tool_call"):
+        yield from indented(f"call {text_of(item.get('name'))} {text_of(item.get('call_id'))}", depth)
+        yield from arguments(item.get("arguments") or item.get("input"), depth + 1)
+    elif kind in ("function_call_output", "custom_tool_call_output"):
+        yield from indented(f"result {text_of(item.get('call_id'))}", depth)
         output = item.get("output")
         for part in output if isinstance(output, list) else [output]:
-            yield from _responses_part(part)
+            yield from _responses_part(part, depth)
     elif kind == "reasoning":
         encrypted = text_of(item.get("encrypted_content"))
-        yield from indented(f"thinking, {len(encrypted):,} characters encrypted" if encrypted else "thinking")
-        for part in items(item.get("summary")):
-            yield from indented(folded(text_of(mapping(part).get("text"))), 2)
+        shown = f"thinking, {len(encrypted):,} characters encrypted" if encrypted else "thinking"
+        yield from indented(shown, depth)
+        for part in items(item.get("summary")) or items(item.get("content")):
+            yield from indented(folded(text_of(mapping(part).get("text"))), depth + 1)
+    elif kind == "web_search_call":
+        yield from _web_search(item, depth)
     else:
-        yield from indented(folded(as_json({name: one for name, one in item.items() if name != "type"})))
+        rest = {name: one for name, one in item.items() if name != "type"}
+        yield from indented(folded(as_json(rest)), depth)
 
 
-def _responses_part(part: Any) -> Lines:
+def _web_search(item: dict[str, Any], depth: int) -> Lines:
+    """What was searched or opened, and the addresses found."""
+    action = mapping(item.get("action"))
+    asked = action.get("query") or ", ".join(map(text_of, items(action.get("queries")))) or action.get("url")
+    status = "" if item.get("status") == "completed" else f" ({text_of(item.get('status')) or 'no status'})"
+    yield from indented(f"web {text_of(action.get('type')) or 'search'} {text_of(asked)}{status}", depth)
+    for source in items(action.get("sources")):
+        yield from indented(text_of(mapping(source).get("url") or source), depth + 1)
+
+
+def _responses_part(part: Any, depth: int) -> Lines:
     fields = mapping(part)
     if fields.get("type") == "input_image":
-        yield from indented(f"image {data_url(text_of(fields.get('image_url')))}")
+        yield from indented(f"image {data_url(text_of(fields.get('image_url')))}", depth)
     elif fields.get("type") == "input_file":
         shown = data_url(text_of(fields.get("file_data") or fields.get("file_url")))
-        yield from indented(f"file {text_of(fields.get('filename'))} {shown}")
+        yield from indented(f"file {text_of(fields.get('filename'))} {shown}", depth)
     elif "text" in fields or "refusal" in fields:
-        yield from indented(folded(text_of(fields.get("text") or fields.get("refusal"))))
+        yield from indented(folded(text_of(fields.get("text") or fields.get("refusal"))), depth)
     elif part is not None:
-        yield from indented(folded(text_of(part)))
+        yield from indented(folded(text_of(part)), depth)
