@@ -24,7 +24,7 @@ from typing import Any
 from tests.support import loopback_only
 from tests.support.answers import Answer, error_json, message_sse, tool_block
 from tests.support.fake_provider import Received, Upstream, usual
-from tests.support.router_process import ROOT, clean_environment
+from tests.support.router_process import ROOT, clean_environment, free_ports
 from tests.support.tls import certify, serving
 
 VERSION = "2.1.328"
@@ -34,6 +34,7 @@ FOLDER = ROOT / ".claude-code"
 INSTALL = 300
 """Seconds for npm."""
 KEY = "sk-ant-api03-fake-key-for-tests"
+SIGNALBOX = str(Path(sys.executable).with_name("signalbox"))
 HOST = "api.anthropic.com"
 
 
@@ -115,9 +116,21 @@ class Claude:
         self.home = folder / "home"
         self.project = folder / "project"
         self.settings = self.home / ".claude" / "settings.json"
-        for one in (self.home, self.project):
+        self.state = folder / "state"
+        """The state folder of routers."""
+        programs = folder / "bin"
+        for one in (self.home, self.project, programs):
             one.mkdir(parents=True, exist_ok=True)
+        (programs / "claude").symlink_to(program())
+        self._path = os.pathsep.join([str(programs), os.environ["PATH"]])
         self._trusted = {"NODE_EXTRA_CA_CERTS": str(trusted)} if trusted else {}
+
+    def through_signalbox(self, rules: str, *options: str) -> list[str]:
+        """The command that runs it through a router of its own with these rules, on a port of its own."""
+        (port,) = free_ports(1)
+        file = self.project / "rules.yaml"
+        file.write_text(f"{rules}\nlisten: {{here: 127.0.0.1:{port}}}\n")
+        return [SIGNALBOX, "claude", "--rules", str(file), "--state", str(self.state), *options]
 
     def environment(self, **extra: str) -> dict[str, str]:
         """No setting, key or proxy of who runs the tests. A value that is empty takes the variable out."""
@@ -126,6 +139,7 @@ class Claude:
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "DISABLE_AUTOUPDATER": "1",
             "CLAUDE_CODE_MAX_RETRIES": "2",
+            "PATH": self._path,
             "TERM": "xterm-256color",
         }
         made = clean_environment(self.home, {**usual, **self._trusted, **extra})
@@ -144,7 +158,7 @@ class Claude:
         in place of the program itself."""
         given = {"ANTHROPIC_BASE_URL": base_url, **(environment or {})}
         done = subprocess.run(
-            [*(command or [str(program())]), *arguments, "-p", prompt, "--output-format", "json"],
+            [*(command or ["claude"]), *arguments, "-p", prompt, "--output-format", "json"],
             cwd=self.project,
             env=self.environment(**given),
             stdin=subprocess.DEVNULL,

@@ -9,19 +9,22 @@ or with settings of one process.
 claude-code-tried.md, 1).
 """
 
+import asyncio
+import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from signalbox.anthropic.models import LONG_CONTEXT_SUFFIX, ModelEntry, is_claudes
-from signalbox.background.model_list import Gathered
+from signalbox.background.model_list import Gathered, ModelLists
 from signalbox.config import files
 from signalbox.config.rules import Model, Provider, Rules
-from signalbox.record.prices import PriceTable
+from signalbox.record.prices import PriceTable, shipped
 from signalbox.state.atomic_file import replace
+from signalbox.state.logins import logins_of
 
 FILE = Path("cache/gateway-models.json")
 BASE_URL = "ANTHROPIC_BASE_URL"
@@ -77,6 +80,13 @@ def settings(
             row = _row(provider, model, prices.per_million(provider, model.id, now))
             rows.setdefault(row["model"], row)
     return {"modelPicker": {"options": list(rows.values())}} if rows else {}
+
+
+def current_settings(rules: Rules, state: Path) -> dict[str, Any]:
+    """`settings` as of now. Asks the providers that have a list; `state` has the last one of Anthropic."""
+    logins = logins_of(rules)
+    lists = ModelLists(state, token_of=lambda provider: logins.of(provider.login, time.time()).token)
+    return settings(rules, asyncio.run(lists.offered(rules)), shipped(), datetime.now(UTC))
 
 
 def _row(provider: Provider, model: Model, price: tuple[float, float] | None) -> dict[str, str]:

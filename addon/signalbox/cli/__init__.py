@@ -8,6 +8,7 @@ import sys
 
 COMMANDS = {
     "check": "signalbox.cli.check:check_command",
+    "claude": "signalbox.cli.claude:claude_command",
     "demo": "signalbox.demo.command:demo_command",
     "explain": "signalbox.cli.explain:explain_command",
     "init": "signalbox.cli.init:init_command",

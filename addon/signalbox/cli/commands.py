@@ -6,7 +6,6 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -19,7 +18,6 @@ from signalbox.cli.statusline import print_status_line
 from signalbox.config import jsonschema
 from signalbox.config.fields import Listen
 from signalbox.record.console import escaped
-from signalbox.record.prices import shipped
 from signalbox.state.learned_db import FILE
 from signalbox.state.logins import logins_of
 from signalbox.state.unsupported_store import WEEK, Fact, facts, forget
@@ -67,13 +65,12 @@ def schema_command(out: Path | None, check: Path | None) -> None:
 def picker_command(file: Path | None, state: Path, prints_settings: bool) -> None:
     """Write the picker file of Claude Code, for each account. Asks the providers for their lists."""
     rules = loaded(file)
-    logins = logins_of(rules)
-    lists = ModelLists(state, token_of=lambda provider: logins.of(provider.login, time.time()).token)
     if prints_settings:
-        offered = asyncio.run(lists.offered(rules))
-        settings = picker.settings(rules, offered, shipped(), datetime.now(UTC))
+        settings = picker.current_settings(rules, state)
         click.echo(json.dumps(settings or {"modelPicker": {"options": []}}, indent=2, ensure_ascii=False))
         return
+    logins = logins_of(rules)
+    lists = ModelLists(state, token_of=lambda provider: logins.of(provider.login, time.time()).token)
     gathered = asyncio.run(lists.gather(rules))
     first = next(iter(rules.listen.values()), DEFAULT_LISTENER)
     written = picker.write(rules, gathered, picker.url_of(first.host, first.port), now=time.time())

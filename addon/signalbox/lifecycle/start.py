@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import IO, NamedTuple
 
@@ -49,15 +50,15 @@ class StartedRouter(NamedTuple):
         return ended
 
 
-def start(spec: RouterSpec, within: float = READY) -> StartedRouter:
+def start(spec: RouterSpec, within: float = READY, environ: Mapping[str, str] | None = None) -> StartedRouter:
     """Starts a router that lives on without this process and its terminal, unless the spec is `bound`.
 
     Returns when it answers on its first listener. Raises StartError. `spec.log` must be set: there is no
-    terminal for its console.
+    terminal for its console. `environ` is its environment; by default that of this process.
     """
     assert spec.log
     with tempfile.TemporaryFile() as said:
-        process = _popen(spec, said)
+        process = _popen(spec, said, environ)
         try:
             health = _when_ready(process, spec, within)
             identity = ProcessIdentity.of(process.pid)
@@ -76,13 +77,14 @@ def start(spec: RouterSpec, within: float = READY) -> StartedRouter:
             raise
 
 
-def _popen(spec: RouterSpec, said: IO[bytes]) -> subprocess.Popen[bytes]:
+def _popen(spec: RouterSpec, said: IO[bytes], environ: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
     how = detached(sys.platform)
     return subprocess.Popen(  # noqa: S603  our own module, without a shell
         [sys.executable, "-m", "signalbox.lifecycle.process", encode(spec).decode()],
         stdin=subprocess.PIPE if spec.bound else subprocess.DEVNULL,
         stdout=said,
         stderr=said,
+        env=environ,
         start_new_session=how.start_new_session,
         creationflags=how.creationflags,
     )

@@ -1,0 +1,75 @@
+"""`signalbox claude`: Claude Code, with the router as long as it runs."""
+
+import io
+import os
+import sys
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from signalbox.claude.environment import Via
+from signalbox.claude.router import REACHED
+from signalbox.claude.session import Session, run_session
+from signalbox.cli.options import PORT, loaded, rules_option, state_option
+from signalbox.config.fields import Listen
+from signalbox.lifecycle.start import StartError
+
+_OPTIONS = ("--via", "--rules", "--state")
+"""Those with a value."""
+
+
+class OwnOptionsFirst(click.Command):
+    """Only what comes first is ours: from the first other argument on all belongs to Claude Code."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = 0
+        while own < len(args) and args[own].startswith("-") and args[own] != "--":
+            name, equals, _ = args[own].partition("=")
+            if name not in (*_OPTIONS, "--plain", "-h", "--help"):
+                break
+            own += 2 if name in _OPTIONS and not equals else 1
+        rest = args[own + 1 :] if args[own : own + 1] == ["--"] else args[own:]
+        return super().parse_args(ctx, [*args[:own], "--", *rest])
+
+
+@click.command("claude", cls=OwnOptionsFirst)
+@click.option(
+    "--via",
+    type=click.Choice(get_args(Via.__value__)),
+    help="intercept: the router is Claude Code's proxy; all its features stay. base-url: it is its base URL. "
+    "Default: intercept, unless a proxy of yours prevents that.",
+)
+@rules_option
+@click.option("--plain", is_flag=True, help="Leave the model picker and the status line as they are.")
+@state_option("Folder for records and learned facts, as the router's.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[CLAUDE_ARGUMENTS]...")
+def claude_command(
+    via: Via | None, file: Path | None, plain: bool, state: Path, arguments: tuple[str, ...]
+) -> None:
+    """Run Claude Code through the router, which is started and ends with it unless one runs already.
+
+    Further arguments are Claude Code's own. Nothing of your settings is changed.
+    """
+    if isinstance(sys.stderr, io.TextIOWrapper):  # a console of Windows may have no ✓
+        sys.stderr.reconfigure(errors="replace")
+    rules = loaded(file)
+    first = next(iter(rules.listen.values()), Listen("127.0.0.1", PORT))
+    listen = Listen(REACHED.get(first.host, first.host), first.port)
+    session = Session(arguments, rules, state.absolute(), listen, via, plain)
+    try:
+        code = run_session(session, os.environ, say)
+    except StartError as error:
+        for line in error.lines:
+            say(line)
+        raise SystemExit(1) from None
+    except OSError as error:
+        say(f"Claude Code cannot be started: {error}")
+        raise SystemExit(126) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    raise SystemExit(code)
+
+
+def say(line: str) -> None:
+    click.echo(f"signalbox: {line}", err=True)
