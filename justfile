@@ -1,14 +1,13 @@
 set windows-shell := ["powershell.exe", "-NoLogo", "-Command"]
 
 # Other ports: just port=8090 web_port=8091 web
-port := "8082"
-web_port := "8081"
+port := ""
+web_port := ""
 
 bin := if os_family() == "windows" { ".venv\\Scripts\\" } else { ".venv/bin/" }
 python := if os_family() == "windows" { "python" } else { "python3" }
-start := bin + "python -m signalbox.cli.start " + bin
-router := "-s addon/router.py --mode reverse:https://api.anthropic.com@127.0.0.1:" + port
-columns := "--set web_columns=icon --set web_columns=path --set web_columns=comment --set web_columns=status --set web_columns=time"
+listen := if port == "" { "" } else { "--listen 127.0.0.1:" + port }
+web_listen := if web_port == "" { "" } else { "--web-port " + web_port }
 schema := "addon/rules.schema.json"
 parallel := "-n auto --dist loadfile --no-loadscope-reorder"
 
@@ -19,17 +18,17 @@ _default:
 # Start the router on 127.0.0.1:8082, upstream Anthropic: just run, just run my.yaml, just port=8090 run
 [no-exit-message]
 run *args: _env
-    @{{start}}mitmdump {{router}} {{args}}
+    @{{bin}}signalbox run {{listen}} {{args}}
 
 # The same in mitmweb, with its pages on 127.0.0.1:8081
 [no-exit-message]
 web *args: _env
-    @{{start}}mitmweb {{router}} --web-port {{web_port}} {{columns}} {{args}}
+    @{{bin}}signalbox run --web {{listen}} {{web_listen}} {{args}}
 
 # The same as run, restarted when the code changes
 [no-exit-message]
 dev *args: _env
-    @{{bin}}watchfiles --filter python "{{start}}mitmdump {{router}} {{args}}" addon
+    @{{bin}}watchfiles --filter python "{{bin}}signalbox run {{listen}} {{args}}" addon
 
 # A few requests through the router to fake providers: needs no key and no network
 [no-exit-message]

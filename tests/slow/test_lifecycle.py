@@ -1,5 +1,11 @@
 """Routers in processes of their own: started, found and ended."""
 
+import json
+import signal
+import subprocess
+import sys
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
@@ -7,9 +13,16 @@ from signalbox.config.fields import Listen
 from signalbox.lifecycle.running import identity_at, registered, running
 from signalbox.lifecycle.spec import LOG, RouterSpec, regular, reverse
 from signalbox.lifecycle.start import StartError, start
-from tests.support.router_process import ROOT, authority_folder, free_ports, wait_until
+from tests.support.router_process import (
+    ROOT,
+    START,
+    authority_folder,
+    clean_environment,
+    free_ports,
+    wait_until,
+)
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
@@ -63,3 +76,112 @@ def test_errors_of_the_rules_come_back_to_who_started_it(spec):
     with pytest.raises(StartError) as refused:
         start(replace(spec, fail="closed"))
     assert refused.value.lines == ('rules.yaml:1: unknown key "rulez", did you mean "rules"? (at $)',)
+
+
+class Commands:
+    """The commands of `signalbox` with a HOME of their own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.environment = clean_environment(folder, {"XDG_STATE_HOME": str(folder / "xdg")})
+
+    def __call__(self, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "signalbox.cli", *map(str, arguments)]
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**self.environment, **variables},
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+
+    def status(self) -> dict[str, Any]:
+        done = self("status", "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture
+def signalbox(tmp_path):
+    commands = Commands(tmp_path)
+    yield commands
+    commands("stop")
+
+
+CONFDIR = ("--set", f"confdir={authority_folder()}")
+
+
+def listen(port: int, more: str = "") -> str:
+    return f"listen: {{work: '127.0.0.1:{port}'}}\n{more}"
+
+
+def test_the_life_of_a_router_in_the_background(signalbox, tmp_path):
+    first, second = free_ports(2)
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(listen(first))
+    begun = signalbox("run", "--detach", *CONFDIR)
+    assert begun.returncode == 0, begun.stderr
+    status = signalbox.status()
+    assert status["rules"]["file"] == str(rules)
+    assert [one["port"] for one in status["listeners"]] == [first]
+    assert f"the router runs in the background: process {status['pid']}" in begun.stdout
+    assert f"ANTHROPIC_BASE_URL=http://127.0.0.1:{first} claude" in begun.stdout
+
+    again = signalbox("run", "--detach", "--listen", f"127.0.0.1:{second}", *CONFDIR)
+    assert again.returncode == 1
+    assert f"runs already: process {status['pid']} on 127.0.0.1:{first}: --replace" in again.stderr
+
+    rules.write_text(listen(second))
+    assert signalbox("restart").returncode == 0
+    restarted = signalbox.status()
+    assert restarted["pid"] != status["pid"]
+    assert [one["port"] for one in restarted["listeners"]] == [second]
+
+    logs = signalbox("logs")
+    assert logs.stdout.count("rules loaded: ") >= 2
+    state = tmp_path / "xdg" / "signalbox"
+    assert [path.name for path in state.iterdir() if path.stat().st_mode & 0o077] == []
+
+    assert signalbox("stop").returncode == 0
+    assert running("127.0.0.1", second) is None
+    gone = signalbox("status")
+    assert (gone.returncode, gone.stdout) == (1, "")
+
+
+def test_broken_rules_let_a_start_in_the_background_go_on_or_end_it(signalbox, tmp_path):
+    (port,) = free_ports(1)
+    (tmp_path / "rules.yaml").write_text(listen(port, "rulez: []\n"))
+    error = 'rules.yaml:2: unknown key "rulez", did you mean "rules"? (at $)'
+    closed = signalbox("run", "--detach", "--fail", "closed", *CONFDIR)
+    assert (closed.returncode, closed.stdout, closed.stderr) == (1, "", f"{error}\n")
+    begun = signalbox("run", "--detach", *CONFDIR)
+    assert begun.returncode == 0
+    assert error in begun.stdout.splitlines()
+    assert signalbox.status()["rules"] | {"loaded_at": ""} == {
+        "file": str(tmp_path / "rules.yaml"), "loaded_at": "", "error": error, "source": "fail-open",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "--replace"])
+def test_a_router_in_a_terminal_ends_cleanly_by_a_signal_and_for_another(signalbox, tmp_path, how):
+    (port,) = free_ports(1)
+    (tmp_path / "rules.yaml").write_text(listen(port))
+    command = [sys.executable, "-m", "signalbox.cli", "run", *CONFDIR]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=signalbox.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        try:
+            wait_until(lambda: running("127.0.0.1", port), START, lambda: "the router to answer")
+            assert signalbox.status()["pid"] == process.pid
+            if how == "--replace":
+                begun = signalbox("run", "--detach", "--replace", *CONFDIR)
+                assert begun.returncode == 0, begun.stderr
+                assert begun.stderr == f"the router has ended: process {process.pid}\n"
+            else:
+                process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=30)[0].decode()
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert "Traceback" not in said

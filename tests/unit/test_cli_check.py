@@ -37,13 +37,12 @@ def test_errors_are_those_of_the_loader(rules):
     )
 
 
-def test_warnings_are_those_of_the_rules_and_what_is_not_yet_in_effect(rules):
+def test_warnings_are_those_of_the_rules(rules):
     path = rules("providers:\n  a:\n    url: https://h\n    key: ${A}\nlisten: {}\n")
     assert check(path, {})[1] == [
         'rules.yaml:4: A is not set: provider "a" is unavailable (at $.providers.a.key)',
-        "rules.yaml:5: listen is not yet in effect (at $.listen)",
     ]
-    assert len(check(path, {"A": "key-for-tests"})[1]) == 1
+    assert check(path, {"A": "key-for-tests"})[1] == []
 
 
 @pytest.mark.parametrize(
@@ -115,12 +114,12 @@ def test_good_rules_print_ok_and_the_exit_code_is_0(rules):
 
 
 def test_warnings_are_printed_and_the_exit_code_is_0(rules):
-    path = rules("listen: {}\n")
+    path = rules("providers: {a: {url: https://h, key: '${UNSET_KEY}'}}\n")
     result = CliRunner().invoke(check_command, [str(path)])
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
-        "rules.yaml:1: listen is not yet in effect (at $.listen)",
-        "rules.yaml: ok, 0 providers, 0 rules",
+        'rules.yaml:1: UNSET_KEY is not set: provider "a" is unavailable (at $.providers.a.key)',
+        "rules.yaml: ok, 1 provider, 0 rules",
     ]
 
 
@@ -207,7 +206,7 @@ def test_port_without_listener_is_a_warning_with_its_line(rules):
         text = "rules:\n  - {match: {port: [8082, USED]}, to: a}\n  - {match: {port: FREE}, to: a}\n"
         text = text.replace("USED", str(used)).replace("FREE", str(port))
         lines = check(rules(PROVIDERS + text + "  - {match: '*', to: a}\n"), {})[1]
-    message = f"nothing listens on port {port} now: it takes a --mode ...@127.0.0.1:{port} at start"
+    message = f"nothing listens on port {port} now: it takes `listen: {{NAME: '127.0.0.1:{port}'}}`"
     assert lines == [f"rules.yaml:5: {message} (at $.rules[1].match.port)"]
 
 

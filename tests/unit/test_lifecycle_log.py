@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from signalbox.lifecycle.log import MOST, START, LogFile, files
+from signalbox.lifecycle.log import MOST, START, LogFile, files, follow
 
 TODAY = date(2026, 11, 29)
 
@@ -78,3 +78,28 @@ def test_lines_are_written_after_the_starter_has_left(path):
     starter.close()
     log.write("line\n")
     assert path.read_text() == "line\n"
+
+
+def test_a_log_that_is_followed_tells_what_comes_also_when_it_is_turned_over(path):
+    log = log_file(path)
+    log.write("before\n")
+    writes = [
+        lambda: log.write("one\n"),
+        lambda: log.write("two → "),
+        lambda: (log.write("three\n"), log.write("x" * MOST), log.write("after\n")),
+        lambda: path.write_text(""),
+        lambda: log.write("emptied\n"),
+    ]
+    followed = follow(path, pause=lambda: writes.pop(0)())
+    told = ""
+    while "emptied\n" not in told:
+        told += next(followed)
+    followed.close()
+    assert told.replace("x", "") == "one\ntwo → three\nafter\nemptied\n"
+
+
+def test_a_log_can_be_followed_before_there_is_one(path):
+    writes = [lambda: None, lambda: log_file(path).write("first\n")]
+    followed = follow(path, pause=lambda: writes.pop(0)())
+    assert next(followed) == "first\n"
+    followed.close()

@@ -6,7 +6,6 @@ import pytest
 
 from signalbox.cli import COMMANDS
 from signalbox.config import schema
-from signalbox.config.lint import PENDING
 from signalbox.config.load import parse
 from tests.support.router_process import ROOT
 
@@ -36,12 +35,6 @@ def keys(name: str) -> set[str]:
 def recipes_in(text: str) -> set[str]:
     """The recipes that `just NAME` names, also after variables: `just port=8090 run`."""
     return set(re.findall(r"\bjust (?:\w+=\S+ )*([a-z]+)\b(?!=)", text))
-
-
-def pending_keys(parent: str) -> set[str]:
-    """Keys below `parent` that have no effect yet, whatever they are set to."""
-    whole = [pending.path for pending in PENDING if pending.path.endswith(pending.what)]
-    return {path.removeprefix(parent) for path in whole if re.fullmatch(re.escape(parent) + r"\w+", path)}
 
 
 KEYS = dict.fromkeys(re.findall(r"\$\{(\w+_(?:KEY|SECRET))\b", TEXT), "key-for-tests")
@@ -81,15 +74,7 @@ def test_its_commands_are_those_that_exist():
 )
 def test_its_tables_hold_the_keys_that_are_in_effect(struct, parent):
     written = set(struct.__struct_encode_fields__)
-    assert keys(getattr(struct, "schema_name", struct.__name__)) == written - pending_keys(parent)
-
-
-def test_it_says_what_is_not_yet_in_effect():
-    later = table("later")
-    plain = later.replace("`", "")
-    assert [pending.what for pending in PENDING if pending.what not in plain] == []
-    said = set(re.findall(r"`([^`]+)`", later))
-    assert said == {pending.what for pending in PENDING}
+    assert keys(getattr(struct, "schema_name", struct.__name__)) == written
 
 
 def test_ci_runs_the_line_for_the_tests_with_the_checks_and_the_slow_tests():

@@ -13,10 +13,15 @@ COMMANDS = {
     "explain": "signalbox.cli.explain:explain_command",
     "init": "signalbox.cli.init:init_command",
     "learned": "signalbox.cli.commands:learned_command",
+    "logs": "signalbox.cli.run:logs_command",
     "picker": "signalbox.cli.commands:picker_command",
+    "restart": "signalbox.cli.run:restart_command_",
+    "run": "signalbox.cli.run:run_command",
     "schema": "signalbox.cli.commands:schema_command",
     "stats": "signalbox.cli.stats:stats_command",
+    "status": "signalbox.cli.run:status_command",
     "statusline": "signalbox.cli.commands:statusline_command",
+    "stop": "signalbox.cli.run:stop_command",
     "addon-path": "signalbox.cli.commands:addon_path_command",
 }
 

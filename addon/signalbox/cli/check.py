@@ -55,7 +55,7 @@ def _checked(path: Path, environ: Mapping[str, str]) -> tuple[list[str], list[st
         return list(error.errors), [], None
     root, _ = document.read_yaml(document.decode_utf8(path.read_bytes()))
     found = [
-        *lint.findings(rules, root),
+        *lint.findings(rules),
         *_routed_elsewhere(rules, root),
         *_without_listener(rules),
         *_unserved(rules),
@@ -72,9 +72,8 @@ def _without_listener(rules: Rules) -> Iterator[Finding]:
         for port in sorted({port for port in rule.match.port if isinstance(port, int)} - listening):
             listening.add(port)  # reported once
             if is_free(port):
-                message = (
-                    f"nothing listens on port {port} now: it takes a --mode ...@127.0.0.1:{port} at start"
-                )
+                remedy = f"`listen: {{NAME: '127.0.0.1:{port}'}}`"
+                message = f"nothing listens on port {port} now: it takes {remedy}"
                 yield Finding(rule.line, message, f"$.rules[{i}].match.port")
 
 

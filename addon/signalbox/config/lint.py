@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from . import document
@@ -165,9 +164,9 @@ def _twice(rules: Rules) -> Iterator[Finding]:
             yield Finding(rule.line, message, f"$.rules[{i}].name")
 
 
-def findings(rules: Rules, root: document.Mapping) -> list[Finding]:
+def findings(rules: Rules) -> list[Finding]:
     """The findings of `check` besides `warnings`. `root` is the document of the rules."""
-    return sorted([*not_yet(root), *never_reached(rules.rules), *_slow(rules)])
+    return sorted([*never_reached(rules.rules), *_slow(rules)])
 
 
 def _slow(rules: Rules) -> Iterator[Finding]:
@@ -319,29 +318,6 @@ def _repeated(rule: Rule, path: str) -> Iterator[Finding]:
     texts = [glob.text.lower() for glob in rule.match.model]
     for text in dict.fromkeys(text for text in texts if texts.count(text) > 1):
         yield Finding(rule.line, f"{quoted(text)} stands in this rule twice", f"{path}.match")
-
-
-class Pending(msgspec.Struct, frozen=True):
-    """A key that is accepted and has no effect yet."""
-
-    path: str
-    what: str
-
-
-PENDING = (Pending("listen", "listen"),)
-
-
-def not_yet(root: document.Mapping) -> Iterator[Finding]:
-    """`KEY is not yet in effect` for each such key in the document."""
-    for pending in PENDING:
-        *above, key = pending.path.split(".")
-        node: Node | None = root
-        for name in above:
-            node = node.get(name) if isinstance(node, document.Mapping) else None
-        if not isinstance(node, document.Mapping):
-            continue
-        if node.get(key) is not None:
-            yield Finding(node.lines[key], f"{pending.what} is not yet in effect", f"$.{pending.path}")
 
 
 def _has(root: document.Mapping, provider: str, key: str) -> bool:

@@ -11,7 +11,7 @@ from signalbox.places import HOME
 from . import document, files, schema
 from .decode import Decoder
 from .document import ConflictError, DocumentError, Finding
-from .fields import Secret
+from .fields import Listen, ListenAddress, NewName, Secret
 from .lint import warnings
 from .rules import Rules
 from .schema import Fetch
@@ -114,6 +114,24 @@ def parse(
         for line in one.ignored
     ]
     return replace(found, warnings=(*warnings(found, root, variables, places), *odd))
+
+
+def listeners(text: str, file: Path, environ: Mapping[str, str]) -> Mapping[str, Listen]:
+    """What `listen` says in the text of the rules at `file`, whatever faults they have elsewhere. Reads no
+    file but `.env`. Raises RulesError where that cannot be said."""
+    try:
+        root, _ = document.read_yaml(text)
+        dotenvs = [_dotenv(one) for one in dotenv_files(file)]
+    except DocumentError as broken:
+        raise RulesError((broken.finding.within(file.name),)) from None
+    except DotenvError as error:
+        raise RulesError((str(error),)) from None
+    decoder = Decoder(root, in_force(environ, *dotenvs), origins(environ, *dotenvs))
+    node = root.get("listen")
+    found = decoder.decode(dict[NewName, ListenAddress], node, "$.listen") if node is not None else {}
+    if decoder.findings:
+        raise _error(decoder.findings, file)
+    return found
 
 
 def _error(findings: list[Finding], file: Path) -> RulesError:

@@ -4,13 +4,15 @@
 the old request logs, by `log.keep` (`record.rotation`).
 """
 
+import codecs
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
+from signalbox.lifecycle.spec import LOG
 from signalbox.record import rotation
 
 MOST = 1_000_000
@@ -91,6 +93,63 @@ class LogFile(io.TextIOBase):
 
 
 def files(state: Path) -> list[Path]:
-    """All background logs of a state folder, oldest first; the one in use is the last."""
-    older = [file.path for file in rotation.background_logs(state)]
-    return older + sorted(path for path in state.glob("signalbox*.log") if path not in older)
+    """The logs of the router in the background of this state folder, oldest first."""
+    current = state / LOG
+    return [file.path for file in rotation.rotated_files(current)] + [current] * current.exists()
+
+
+def clean(state: Path, *, in_use: bool) -> list[Path]:
+    """Deletes the logs, of `signalbox claude` too; gives what was deleted. The one of a router that runs is
+    emptied."""
+    current = state / LOG
+    gone = [file.path for file in rotation.background_logs(state)]
+    gone += [path for path in sorted(state.glob("signalbox*.log")) if path not in gone]
+    for path in gone:
+        if path == current and in_use:
+            os.truncate(path, 0)
+        else:
+            path.unlink(missing_ok=True)
+    return gone
+
+
+def follow(path: Path, pause: Callable[[], None]) -> Iterator[str]:
+    """What is added to the log from now on, without end. `pause` is called when there is no more yet. Also
+    when the log is turned over, or made later, nothing is lost."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    file = _opened(path)
+    if file is not None:
+        file.seek(0, os.SEEK_END)
+    try:
+        while True:
+            if file is not None and (data := file.read()):
+                yield decoder.decode(data)
+                continue
+            if file is None or not _is_same(file, path):
+                newer = _opened(path)
+                if newer is not None:
+                    if file is not None:
+                        if rest := file.read():  # written between the last read and the rename
+                            yield decoder.decode(rest)
+                        file.close()
+                    file = newer
+                    continue
+            pause()
+    finally:
+        if file is not None:
+            file.close()
+
+
+def _opened(path: Path) -> BinaryIO | None:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        return None
+
+
+def _is_same(file: BinaryIO, path: Path) -> bool:
+    """Whether `path` is still this file, and not shorter than what was read of it."""
+    try:
+        now, ours = path.stat(), os.fstat(file.fileno())
+    except FileNotFoundError:
+        return True  # it is being turned over
+    return (now.st_ino, now.st_dev) == (ours.st_ino, ours.st_dev) and now.st_size >= file.tell()

@@ -15,11 +15,14 @@ from importlib.metadata import entry_points
 from dotenv import dotenv_values
 
 import signalbox
+from signalbox.config.fields import Listen
 from signalbox.lifecycle import running, windows
 from signalbox.lifecycle.event_loop import use_uvloop
 from signalbox.lifecycle.log import LogFile
 from signalbox.lifecycle.spec import RouterSpec, decode, environment, mitmproxy_arguments
 from signalbox.ports import is_free, taken
+
+ENDS_IT = "--replace takes its place"
 
 
 class RefusedError(Exception):
@@ -34,17 +37,15 @@ def serve(spec: RouterSpec) -> int:
     """Runs the router in this process until it is told to end; gives the exit code. Raises RefusedError."""
     with ExitStack() as held:
         try:
+            if lines := tuple(port_refusals(spec)):
+                raise RefusedError(*lines)
             if spec.registered:
-                held.enter_context(running.claim(spec.state, spec, signalbox.__version__))
+                _claim(spec, held)
             if spec.log:
                 spec.state.mkdir(mode=0o700, parents=True, exist_ok=True)
                 sys.stdout = sys.stderr = LogFile(spec.state / spec.log, sys.stdout)
-        except running.HeldError as error:
-            raise RefusedError(str(error)) from None
         except OSError as error:
             raise RefusedError(f"cannot use the state folder {spec.state}: {error.strerror}") from None
-        if lines := tuple(port_refusals(spec)):
-            raise RefusedError(*lines)
         os.environ |= environment(spec, _variables(spec), os.environ)
         windows.end_when_asked(os.getpid())
         if spec.bound:
@@ -52,13 +53,42 @@ def serve(spec: RouterSpec) -> int:
         return _run_mitmproxy(spec)
 
 
+def _claim(spec: RouterSpec, held: ExitStack) -> None:
+    """Routers may share a state folder, but `status` and `stop` are about one of them: the first. Another may
+    run in a terminal only, which ends it."""
+    try:
+        held.enter_context(running.claim(spec.state, spec, signalbox.__version__))
+    except running.HeldError as error:
+        if spec.log:
+            raise RefusedError(f"{error}: {ENDS_IT}, another --state leaves it alone") from None
+
+
 def port_refusals(spec: RouterSpec) -> Iterator[str]:
-    """A line for each port that is taken."""
+    """A line for each port that is taken, with the remedy."""
     for listen in spec.listeners:
-        if not is_free(listen.port, listen.host):
-            yield taken(listen.port)
+        if is_free(listen.port, listen.host):
+            continue
+        health = running.running(listen.host, listen.port)
+        if health is not None:
+            of = f"a router of {health.rules.file}, process {health.pid}"
+            yield f"port {listen.port} is taken by {of}: {ENDS_IT}, {_other_port(listen)}"
+        else:
+            yield f"{taken(listen.port)}: end that, or {_other_port(listen)}"
     if (web := spec.web_listener) is not None and not is_free(web.port, web.host):
-        yield taken(web.port)
+        number = _free_after(web)
+        remedy = f"take another: --web-port {number}, or just web_port={number} web"
+        yield f"{taken(web.port)}: end that, or {remedy}"
+
+
+def _other_port(listen: Listen) -> str:
+    number = _free_after(listen)
+    host = f"[{listen.host}]" if ":" in listen.host else listen.host
+    return f"take another: --listen {host}:{number}, or just port={number} run"
+
+
+def _free_after(listen: Listen) -> int:
+    ports = range(listen.port + 1, 65536)
+    return next((port for port in ports if is_free(port, listen.host)), listen.port)
 
 
 def _variables(spec: RouterSpec) -> dict[str, str]:
@@ -75,7 +105,7 @@ def _variables(spec: RouterSpec) -> dict[str, str]:
 
 def _run_mitmproxy(spec: RouterSpec) -> int:
     """Runs what mitmproxy's own command of this name runs."""
-    (command,) = entry_points(group="console_scripts", name=spec.program)
+    command = next(iter(entry_points(group="console_scripts", name=spec.program)))
     arguments = mitmproxy_arguments(spec)
     sys.argv = [spec.program, *arguments]
     use_uvloop()

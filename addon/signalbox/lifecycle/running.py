@@ -33,6 +33,7 @@ ASK = 2.0
 """Seconds for one `/health`."""
 END = 15.0
 """Seconds that a router gets to end by itself."""
+POLL = 0.05
 LARGEST = 4 * 1024 * 1024
 """Bytes of `/health` that are read."""
 _LOCKED_BYTE = 1 << 30
@@ -101,7 +102,10 @@ class HeldError(Exception):
     """Another router holds the state folder. The text is one line for people."""
 
     def __init__(self, record: Record | None, state: Path) -> None:
-        holder = f"process {record.process.pid}" if record is not None else "another process"
+        holder = "another process"
+        if record is not None:
+            ports = ", ".join(f"{one.host}:{one.port}" for one in record.spec.listeners)
+            holder = f"process {record.process.pid} on {ports}"
         super().__init__(f"a router of {state} runs already: {holder}")
         self.record = record
 
@@ -221,12 +225,26 @@ def end(process: ProcessIdentity, within: float = END) -> Ended | None:
             return None
         if not windows.ask_to_end(process.pid):
             found.terminate()
-        try:
-            found.wait(within)
-        except psutil.TimeoutExpired:
+        gently = _has_ended(found, within)
+        if not gently:
             found.kill()
-            found.wait(within)
-            return Ended(process.pid, gently=False)
+            _has_ended(found, within)
     except psutil.NoSuchProcess:
         return None
-    return Ended(process.pid, gently=True)
+    return Ended(process.pid, gently)
+
+
+def _has_ended(process: psutil.Process, within: float) -> bool:
+    """Whether it ends in this time. A zombie has ended, though who started it has not asked yet."""
+    ends = time.monotonic() + within
+    while True:
+        try:
+            process.wait(POLL)
+        except psutil.TimeoutExpired:
+            if time.monotonic() > ends:
+                return False
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True

@@ -38,19 +38,24 @@ class RouterSpec(msgspec.Struct, frozen=True):
     """Further ones of mitmproxy."""
     env_file: Path | None = None
     """Sets variables that the environment lacks."""
+    listens_by_rules: bool = False
+    """Whether the first modes are the listeners of `listen` in the rules, which a restart reads again."""
     fail: Literal["open", "closed"] = "open"
     """Whether rules that are broken at the start do not end it."""
     log: str = ""
     """File in the state folder that its console goes to; empty: standard output."""
     registered: bool = True
     """Whether `status`, `stop` and `restart` are about it. A state folder has one such router at a time."""
+    service: bool = False
+    """Whether the system keeps it running."""
     bound: bool = False
     """Whether it ends when its standard input does, and so with the process that started it."""
 
     @property
     def listeners(self) -> tuple[Listen, ...]:
-        """Where it listens, as far as its modes say."""
-        return tuple(listen for mode in self.modes if (listen := listen_of(mode)) is not None)
+        """Where it listens, as far as its modes say, those in `arguments` too."""
+        further = (*values(self.arguments, "--mode"), *values(self.arguments, "-m"))
+        return tuple(listen for mode in (*self.modes, *further) if (listen := listen_of(mode)) is not None)
 
     @property
     def web_listener(self) -> Listen | None:

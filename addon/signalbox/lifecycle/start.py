@@ -12,7 +12,7 @@ from typing import IO, NamedTuple
 from signalbox.lifecycle.running import Ended, Health, ProcessIdentity, end, running
 from signalbox.lifecycle.spec import RouterSpec, detached, encode
 
-READY = 40.0
+READY = 60.0
 """Seconds that a start may take; it usually takes one or two."""
 POLL = 0.05
 _CLOCK = re.compile(r"^\[\d\d:\d\d:\d\d\.\d{3}\] ")
