@@ -71,7 +71,7 @@ class Stores:
     """Everything that belongs to one rules file and one state folder."""
 
     def __init__(self, app: "App", rules: Path, state: Path) -> None:
-        self.live = Live(rules, app.environ, log=_log)
+        self.live = Live(rules, app.environ, log=_log, given=app.given)
         self.good_rules = GoodRules(state, rules)
         self.sessions = Sessions()
         self.provider_health = ProviderHealth()
@@ -204,8 +204,12 @@ class App:
     stores: Stores
     """The stores of the files in force; before a successful start, those of the files that failed."""
 
-    def __init__(self, master: "Master", environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, master: "Master", environ: Mapping[str, str] = os.environ, *, given: Rules | None = None
+    ) -> None:
+        """`given` are rules to use in the place of a file's; nothing runs in the background then."""
         self.master = master
+        self.given = given
         self.environ = environ
         self.reading = ReadTurns()
         self.is_plain = environ.get("SIGNALBOX_PLAIN", "") not in ("", "0")
@@ -303,7 +307,7 @@ class App:
     def run(self) -> None:
         """Starts the background tasks. mitmproxy accepts connections now."""
         self._is_running = True
-        if self._tasks is None and self._files is not None:
+        if self._tasks is None and self._files is not None and self.given is None:
             self._tasks = asyncio.get_running_loop().create_task(self.stores.run_tasks())
             setup.warn_of_upstreams(self.master)
             for line in setup.client_commands(self.master):

@@ -35,6 +35,13 @@ def is_free(port: int, host: str = "") -> bool:
     return True
 
 
+def free_port() -> int:
+    """A port of this machine's loopback address that was free just now."""
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port: int = one.getsockname()[1]
+        return port
+
+
 def owner(port: int) -> Owner | None:
     """The process that listens on the port; None if that cannot be found out, or nothing does."""
     for pid in _listening(port):

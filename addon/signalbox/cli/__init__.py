@@ -22,6 +22,7 @@ COMMANDS = {
     "status": "signalbox.cli.run:status_command",
     "statusline": "signalbox.cli.commands:statusline_command",
     "stop": "signalbox.cli.run:stop_command",
+    "test": "signalbox.cli.test:test_command",
     "addon-path": "signalbox.cli.commands:addon_path_command",
 }
 

@@ -57,10 +57,12 @@ def load(
     text: str | None = None,
     may_be_empty: bool = True,
     project: Path = HOME,
+    fetch: Fetch | None = None,
 ) -> Rules:
     """Reads the file at `path` and the files that it names, and runs its commands. Raises RulesError.
 
-    `text` takes the place of what the file at `path` holds.
+    `text` takes the place of what the file at `path` holds, `fetch` that of reading files with secrets and
+    running commands.
     """
     reads = dotenv_files(path, project)
     try:
@@ -71,7 +73,7 @@ def load(
         if not may_be_empty and not document.read_yaml(text)[0].items:
             raise DocumentError(Finding(1, "the file is empty: the rules in force stay"))
         try:
-            found = parse(text, file=path, environ=environ, dotenvs=dotenvs, fetch=vault.fetch)
+            found = parse(text, file=path, environ=environ, dotenvs=dotenvs, fetch=fetch or vault.fetch)
         finally:
             reads += tuple(vault.reads)
     except DotenvError as error:

@@ -49,8 +49,15 @@ class Live:
     """
 
     def __init__(
-        self, path: Path, environ: Mapping[str, str], *, log: Callable[[Level, str], None], poll: float = POLL
+        self,
+        path: Path,
+        environ: Mapping[str, str],
+        *,
+        log: Callable[[Level, str], None],
+        poll: float = POLL,
+        given: Rules | None = None,
     ) -> None:
+        """`given` are the rules in force, whatever the file says."""
         self.rules = Rules(file=path)
         self.error = ""
         """The first error of the last edit; empty if it was loaded."""
@@ -62,6 +69,7 @@ class Live:
         """The text of the last good rules; empty before there were any."""
         self.on_change: list[Callable[[Rules], None]] = []
         """Called with new rules in the event loop, first with those of the start."""
+        self._given = given
         self._path = path
         self._environ = environ
         self._log = log
@@ -77,6 +85,9 @@ class Live:
 
     def start(self) -> None:
         """Loads for the first time. Raises RulesError. An empty file routes nothing: everything is piped."""
+        if self._given is not None:
+            self._announce(self._given)
+            return
         stamp = self._stamp()
         began = time.monotonic()
         text = read_text(self._path)

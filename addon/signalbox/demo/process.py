@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from signalbox import places
+from signalbox.ports import free_port
 
 START = 15.0
 """Seconds that the start may take; it usually takes one or two."""
@@ -26,7 +26,7 @@ class RouterProcess:
     def __init__(self, folder: Path, upstream: str, environment: Mapping[str, str]) -> None:
         self.rules = folder / "rules.yaml"
         self.state = folder / "state"
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = folder / "mitmdump.log"
         self._environment = {**_plain_environment(), **environment}
@@ -94,9 +94,3 @@ def _plain_environment() -> dict[str, str]:
         and not name.startswith("ANTHROPIC_")
         and name != "LOG_LEVEL"
     }
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        port: int = one.getsockname()[1]
-        return port

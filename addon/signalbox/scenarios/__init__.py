@@ -1,0 +1,1 @@
+"""Situations of providers, played through rules against fakes on this machine; `signalbox test`."""
