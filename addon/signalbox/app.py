@@ -119,7 +119,7 @@ class Stores:
             if not self._fails_open:
                 raise
             self.live.start_despite(error, self.good_rules.read())
-        self.quota.logins.read(self.rules.login_folders)
+        self.quota.logins.read(self.rules)
         self.recorder.ledger.ready()
         self.provenance = ProvenanceStore(self._state)
         self._share(self.rules)
@@ -180,7 +180,7 @@ class Stores:
     def refresh(self, rules: Rules) -> Awaitable[None] | None:
         """Reads what the next request depends on, if it may have changed: the logins, and the provenance of
         thinking blocks. None if there is nothing to wait for."""
-        if not rules.login_folders:
+        if not (rules.login_folders or rules.codex_folders):
             return None if self.provenance.is_current else self.provenance.refreshed()
         return self._refresh(rules)
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.config.lint import covers, findings, never_reached
+from signalbox.config import document
+from signalbox.config.lint import covers, findings, never_reached, on_a_plan
 from signalbox.config.load import parse
 
 PROVIDER = "providers:\n  a: {url: https://h}\n"
@@ -140,6 +141,20 @@ def test_login_sent_to_another_host_than_anthropic_is_a_warning(auth, url):
     assert warning.startswith("rules.yaml:4: ")
     assert f"goes to {url[8:]}, which is not Anthropic's" in warning
     assert warning.endswith("(at $.providers.a.auth)")
+
+
+@pytest.mark.parametrize(("host", "warned"), [("chatgpt.com", False), ("codex.example", True)])
+def test_codex_login_sent_to_another_host_is_a_warning(host, warned):
+    written = f"providers: {{a: {{url: 'https://{host}/x', api: responses, auth: codex-login}}}}"
+    message = "rules.yaml:1: a login of Codex goes to codex.example, which is not chatgpt.com"
+    assert warnings_of(written) == ((f"{message} (at $.providers.a.auth)",) if warned else ())
+
+
+def test_a_plan_of_chatgpt_is_a_finding():
+    text = "providers:\n  a:\n    url: https://chatgpt.com/x\n    api: responses\n    auth: codex-login\n"
+    (found,) = on_a_plan(parse(text, file=Path("rules.yaml"), environ={}), document.read_yaml(text)[0])
+    assert (found.line, found.path) == (5, "$.providers.a.auth")
+    assert found.message == "the terms of the ChatGPT plan are yours to keep: one user, this machine"
 
 
 def test_a_login_for_anthropic_is_fine():

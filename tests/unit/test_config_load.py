@@ -148,10 +148,45 @@ def errors_of(text: str, **environ: str) -> tuple[str, ...]:
         (
             "providers: {a: {url: https://h, api: openai, dialect: codex}}",
             (
-                "1: api: openai has no dialect codex: expected azure, composer, deepseek, gemini, generic, "
-                "glm, kimi, lmstudio, minimax, mistral, ollama, openai, openrouter, vllm "
+                "1: api: openai has no dialect codex: expected azure, composer, copilot, deepseek, gemini, "
+                "generic, glm, kimi, lmstudio, minimax, mistral, ollama, openai, openrouter, vllm "
                 "(at $.providers.a.dialect)"
             ),
+        ),
+        (
+            "providers: {a: {url: https://h, auth: codex-login}}",
+            "1: auth: codex-login is for api: responses (at $.providers.a.auth)",
+        ),
+        (
+            "providers: {a: {url: https://h, api: responses, auth: codex-login, key: k}}",
+            "1: auth: codex-login uses no key: remove the key (at $.providers.a.auth)",
+        ),
+        (
+            "providers: {a: {url: https://h, api: responses, auth: codex-login, dialect: openai}}",
+            "1: auth: codex-login goes with dialect: codex (at $.providers.a.dialect)",
+        ),
+        (
+            "providers: {a: {url: https://h, api: responses, auth: codex-login, models: list}}",
+            (
+                "1: Codex's backend lists models for its own program alone: name them "
+                "(at $.providers.a.models)"
+            ),
+        ),
+        (
+            "providers: {a: {url: https://h/v1, api: vertex}}",
+            "1: the url of api: vertex ends in /projects/PROJECT/locations/LOCATION (at $.providers.a.url)",
+        ),
+        (
+            "providers: {a: {url: https://h/v1/projects/p/locations/l, api: vertex, models: list}}",
+            "1: Vertex AI has no list of models: name them (at $.providers.a.models)",
+        ),
+        (
+            "providers: {a: {url: https://us-east5-aiplatform.googleapis.com}}",
+            "1: Claude on Vertex AI needs api: vertex (at $.providers.a.url)",
+        ),
+        (
+            "providers: {a: {url: https://h, api: openai, claude: true}}",
+            "1: claude: true is for providers that speak the Messages API (at $.providers.a.claude)",
         ),
         (
             "providers: {a: {url: https://h, api: opnai}}",

@@ -256,3 +256,39 @@ def test_log_level_in_the_environment_wins():
 def test_only_the_names_that_others_need_are_taken_from_the_environment():
     environ = {"ANTHROPIC_DEFAULT_OPUS_MODEL": "glm-5", "HOME_SECRET": "x", "CLAUDE_CONFIG_DIR": ""}
     assert rules_of("", **environ).environment == {"ANTHROPIC_DEFAULT_OPUS_MODEL": "glm-5"}
+
+
+CLOUDS = [
+    ("api: vertex, url: https://h/v1/projects/p/locations/l", True, "vertex"),
+    ("url: https://claude.googleapis.com/v1/x", True, "google"),
+    ("url: https://bedrock-mantle.us-east-1.api.aws/anthropic", True, "bedrock"),
+    ("url: https://aws-external-anthropic.us-west-2.api.aws", True, "aws"),
+    ("url: https://my-res.services.ai.azure.com/anthropic", True, "foundry"),
+    ("url: https://my-res.services.ai.azure.com/openai/v1, api: openai", False, None),
+    ("url: https://bedrock-mantle.us-east-1.api.aws/openai, api: responses", False, None),
+    ("url: https://api.githubcopilot.com", False, "copilot"),
+    ("url: https://api.business.githubcopilot.com", False, "copilot"),
+    ("url: https://copilot-api.example.ghe.com, dialect: copilot", False, "copilot"),
+    ("url: https://api.anthropic.com", False, None),
+    ("url: https://bedrock-mantle.us-east-1.api.aws.example", False, None),
+    ("url: https://h, claude: true", True, None),
+    ("url: https://claude.googleapis.com/v1/x, claude: false", False, "google"),
+]
+
+
+@pytest.mark.parametrize(("keys", "claude", "cloud"), CLOUDS)
+def test_a_cloud_is_known_by_its_host(keys, claude, cloud):
+    found = rules_of(f"providers: {{a: {{{keys}}}}}").providers["a"]
+    assert (found.claude, found.cloud) == (claude, cloud)
+
+
+def test_vertex_takes_a_bearer_and_counts():
+    found = rules_of(f"providers: {{a: {{{CLOUDS[0][0]}, key: k}}}}").providers["a"]
+    assert (found.key_header_for("vertex"), found.count_tokens_for("vertex")) == ("authorization", "forward")
+
+
+def test_a_codex_login_is_in_codexs_folder_and_speaks_its_dialect(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/fake")
+    found = provider_of(", api: responses, auth: codex-login, quota: {redirect_at: {5h: 90}}")
+    assert (found.login, found.dialect) == (Path("/home/fake/.codex"), "codex")
+    assert found.quota.status_file == Path("/home/fake/.codex/usage-status.md")

@@ -1,6 +1,7 @@
 """Logins as Claude Code keeps them, and whose a credential is."""
 
 import asyncio
+import base64
 import json
 import os
 import threading
@@ -10,8 +11,18 @@ from typing import Any
 import pytest
 
 from signalbox.config.fields import Url
-from signalbox.config.rules import Provider
-from signalbox.state.logins import EVERY, LARGEST, REMEMBERED, Accounts, Login, Logins, MacKeychain, services
+from signalbox.config.rules import Provider, Rules
+from signalbox.state.login_files import CODEX, Login
+from signalbox.state.logins import (
+    EVERY,
+    LARGEST,
+    REMEMBERED,
+    Accounts,
+    Logins,
+    MacKeychain,
+    ProviderLogins,
+    services,
+)
 
 TOKEN = "sk-ant-oat01-fake-login-of-nobody"
 OTHER = "sk-ant-oat01-fake-login-for-work"
@@ -99,17 +110,110 @@ def test_a_change_is_seen_at_the_next_use(tmp_path):
     assert logins.of(tmp_path, NOW).token is None
 
 
-def test_only_a_provider_with_a_login_of_its_own_is_refused_for_want_of_it(tmp_path):
-    url = Url("https", "api.anthropic.com", 443)
-    own = Provider(name="own", url=url, auth="claude-login", login=tmp_path)
-    assert ReadLogins().refusal(own, NOW) == ("no-login", f"there is no login in {tmp_path}")
-    assert ReadLogins().refusal(Provider(name="home", url=url, auth="client", login=tmp_path), NOW) is None
-    write(tmp_path, kept())
-    assert ReadLogins().refusal(own, NOW) is None
+@pytest.mark.parametrize(
+    ("auth", "file", "reason"),
+    [
+        ("claude-login", ".credentials.json", "there is no login in {}"),
+        (
+            "codex-login",
+            "auth.json",
+            "there is no auth.json in {}: run codex login (a login in the system's keyring cannot be read)",
+        ),
+    ],
+)
+def test_only_a_provider_with_a_login_of_its_own_is_refused_for_want_of_it(tmp_path, auth, file, reason):
+    url = Url("https", "provider.example", 443)
+    own = Provider(name="own", url=url, auth=auth, login=tmp_path)
+    home = Provider(name="home", url=url, auth="client", login=tmp_path)
+    rules, logins = Rules(providers={"own": own, "home": home}), ProviderLogins()
+    logins.read(rules)
+    assert logins.refusal(own, NOW) == ("no-login", reason.format(tmp_path))
+    assert logins.refusal(home, NOW) is None
+    (tmp_path / file).write_text(kept() if auth == "claude-login" else codex())
+    asyncio.run(logins.read_soon(rules))
+    assert logins.refusal(own, NOW) is None
+    assert logins.tokens(rules) == (logins.of(own, NOW).token,)
 
 
 def test_a_login_is_not_shown_by_accident(tmp_path):
     assert TOKEN not in repr(ReadLogins().of(write(tmp_path, kept()), NOW))
+
+
+# Codex
+
+
+def jwt(**claims: Any) -> str:
+    parts = ({"alg": "none"}, claims)
+    return ".".join(
+        [*(base64.urlsafe_b64encode(json.dumps(one).encode()).decode().rstrip("=") for one in parts), "fake"]
+    )
+
+
+ACCESS = jwt(exp=NOW + 60, **{"https://api.openai.com/auth": {"chatgpt_account_id": "account-of-the-token"}})
+
+
+def codex(**fields: Any) -> str:
+    tokens = {
+        "id_token": jwt(),
+        "access_token": ACCESS,
+        "refresh_token": "fake",
+        "account_id": "account-fake",
+    }
+    auth = {"auth_mode": "chatgpt", "OPENAI_API_KEY": None, "tokens": tokens, "last_refresh": "2026-11-20"}
+    return json.dumps(auth | fields)
+
+
+def codex_login(folder: Path, text: str, now: float = NOW) -> Login:
+    (folder / "auth.json").write_text(text)
+    logins = Logins(form=CODEX)
+    logins.read([folder])
+    return logins.of(folder, now)
+
+
+def tokens(**fields: Any) -> dict[str, Any]:
+    return {"access_token": ACCESS, "account_id": "account-fake"} | fields
+
+
+@pytest.mark.parametrize(
+    ("text", "token", "account"),
+    [
+        (codex(), ACCESS, "account-fake"),
+        (codex(tokens=tokens(account_id=None)), ACCESS, "account-of-the-token"),
+        (codex(auth_mode=None), ACCESS, "account-fake"),
+        (codex(tokens=tokens(id_token={"email": "fake@example"})), ACCESS, "account-fake"),
+        (codex(tokens=tokens(access_token="opaque")), "opaque", "account-fake"),
+        (codex(tokens=tokens(access_token="a.b.c", account_id=None)), "a.b.c", ""),
+        (
+            codex(
+                tokens={
+                    "access_token": jwt(exp=NOW + 1),
+                    "id_token": jwt(**{"https://api.openai.com/auth": {"chatgpt_account_id": "of-the-id"}}),
+                }
+            ),
+            jwt(exp=NOW + 1),
+            "of-the-id",
+        ),
+    ],
+)
+def test_a_codex_login_is_its_access_token_and_its_account(tmp_path, text, token, account):
+    login = codex_login(tmp_path, text)
+    assert (login.token, login.account) == (token, account)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (codex(auth_mode="apikey", OPENAI_API_KEY="sk-fake"), "is an API key and no plan's: run codex login"),
+        (codex(tokens=None, OPENAI_API_KEY="sk-fake"), "is an API key and no plan's: run codex login"),
+        (codex(tokens=None), "is no plan's: run codex login"),
+        ("{", "cannot be read: it is not the JSON that is expected"),
+        ("[]", "cannot be read: it is not the JSON that is expected"),
+        (codex(tokens=tokens(access_token=jwt(exp=NOW))), "has expired: run codex login"),
+    ],
+)
+def test_a_codex_login_that_cannot_be_used_says_what_to_do(tmp_path, text, reason):
+    login = codex_login(tmp_path, text)
+    assert (login.token, login.reason) == (None, f"the login in {tmp_path} {reason}")
 
 
 # the Keychain

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from signalbox.config.fields import Url
-from signalbox.config.rules import Provider
+from signalbox.config.rules import Provider, Rules
 from signalbox.state.learned_db import FILE
-from signalbox.state.logins import Logins
+from signalbox.state.logins import Logins, ProviderLogins
 from signalbox.state.provenance import ProvenanceStore
 from signalbox.state.quota_files import QUOTA_FILE, read_quotas
 from signalbox.state.unsupported_store import UnsupportedStore
@@ -42,8 +42,8 @@ def test_a_pipe_in_the_place_of_each_file_is_nothing(tmp_path: Path):
 def test_a_provider_without_a_login_says_why(tmp_path: Path):
     os.mkfifo(tmp_path / ".credentials.json")
     provider = Provider("a", Url("https", "api.anthropic.com", 443), auth="claude-login", login=tmp_path)
-    logins = Logins()
-    logins.read([tmp_path])
+    logins = ProviderLogins()
+    logins.read(Rules(providers={"a": provider}))
     refusal = logins.refusal(provider, 0.0)
     assert refusal is not None
     assert "it is no file" in refusal[1]

@@ -79,6 +79,7 @@ PLATFORMS: Mapping[str | None, Platform] = {
         frozenset({"tools.eager_input_streaming"}),
     ),
     "foundry": Platform(("advisor-tool", "prompt-caching-scope")),
+    "copilot": Platform(fields=frozenset({"tools.eager_input_streaming"})),
 }
 """By cloud, as `config.clouds` names them (clouds.md, 1). What is missing here is learned from refusals.
 Anthropic's own platforms at Google and Amazon take all values."""

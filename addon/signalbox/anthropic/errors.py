@@ -73,6 +73,8 @@ _LONGEST = 4000
 _LONGEST_PLAIN = 300
 """Characters of a text that is not JSON."""
 _DEEPEST = 5
+_LATEST = 1e11
+"""Unix seconds that are still a date."""
 _NESTED = 100
 _MOST = 10
 """Entries of a list of validation errors, and parts of a field's path, that are shown."""
@@ -102,6 +104,8 @@ class ErrorReport(msgspec.Struct, frozen=True):
     """The message as sent: a text, or a list or an object of validation errors."""
     retry_delay: str = ""
     """Google's `RetryInfo`, as `37s`."""
+    resets_at: float | None = None
+    """When the quota resets that is used up, in unix seconds (Codex)."""
     param: str = ""
     """The field that OpenAI blames."""
     is_found: bool = True
@@ -251,6 +255,7 @@ def _report(value: Mapping[str, Any], error: Mapping[str, Any] | None) -> ErrorR
         tuple(_types(source)),
         value if error is None else "" if error["message"] is None else error["message"],
         _retry_delay(source.get("details")),
+        _unix_seconds(source.get("resets_at")),
         param if isinstance(param, str) else "",
         error is not None,
         shows_error(value),
@@ -269,6 +274,12 @@ def _retry_delay(details: object) -> str:
     rows = details if isinstance(details, list) else []
     delays = (row.get("retryDelay") for row in rows if isinstance(row, dict))
     return next((delay for delay in delays if isinstance(delay, str)), "")
+
+
+def _unix_seconds(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 < value < _LATEST else None
 
 
 def _decoded(text: str) -> object:

@@ -322,7 +322,7 @@ class ModelLists:
     def _credential(self, provider: Provider, caller: Caller | None) -> Caller | str | None:
         if provider.auth == "client":
             return caller
-        return self._token_of(provider) if provider.auth == "claude-login" else provider.key
+        return self._token_of(provider) if provider.uses_login else provider.key
 
     def _can_be_asked(self, provider: Provider, caller: Caller | None, rules: Rules) -> bool:
         """Whether there is a credential for the provider, or it needs none."""

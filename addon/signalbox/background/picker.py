@@ -85,7 +85,7 @@ def settings(
 def current_settings(rules: Rules, state: Path) -> dict[str, Any]:
     """`settings` as of now. Asks the providers that have a list; `state` has the last one of Anthropic."""
     logins = logins_of(rules)
-    lists = ModelLists(state, token_of=lambda provider: logins.of(provider.login, time.time()).token)
+    lists = ModelLists(state, token_of=lambda provider: logins.of(provider, time.time()).token)
     return settings(rules, asyncio.run(lists.offered(rules)), shipped(), datetime.now(UTC))
 
 

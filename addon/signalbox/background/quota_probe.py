@@ -176,7 +176,7 @@ class QuotaProber:
         if provider.auth == "client":
             last = self._last.get(Account(provider.name, account))
             return None if last is None or last.url != provider.url else (((last.name, last.value),), None)
-        token = self._tracker.token(provider) if provider.auth == "claude-login" else provider.key
+        token = self._tracker.token(provider) if provider.uses_login else provider.key
         return None if token is None and provider.auth != "none" else ((), token)
 
     async def _probe(self, provider: Provider, who: Account, tls: ssl.SSLContext) -> None:
@@ -205,9 +205,10 @@ class QuotaProber:
 
 
 def _may_be_probed(provider: Provider) -> bool:
-    """Anthropic itself, and providers for which the user set `quota`, such as gateways that report
-    windows."""
-    return provider.is_anthropic or provider.quota.status_file is not None
+    """Anthropic itself, and providers for which the user set `quota`, such as gateways that report windows.
+    Codex's backend counts no tokens: its windows come back when they reset."""
+    reports = provider.is_anthropic or provider.quota.status_file is not None
+    return reports and provider.auth != "codex-login"
 
 
 def _as_header(key: str) -> Headers:

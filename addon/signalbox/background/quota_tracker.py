@@ -12,13 +12,15 @@ from signalbox.config.rules import Provider, Rules
 from signalbox.errors import log_error
 from signalbox.record import console
 from signalbox.routing.budget import Budgets, Used
+from signalbox.routing.codex_limits import parse_windows
 from signalbox.routing.credentials import Caller, bare
 from signalbox.routing.match import NOTHING_KNOWN, QuotaUsage
 from signalbox.routing.plan import Plan
 from signalbox.routing.quota import DEFAULT, QuotaChange, SharedWindow, following
-from signalbox.routing.rate_limit_headers import RateLimitHeaders, parse_rate_limits
+from signalbox.routing.rate_limit_headers import RateLimitHeaders
 from signalbox.state.atomic_file import FileWriter
-from signalbox.state.logins import Accounts, Logins, keychain
+from signalbox.state.login_files import Login
+from signalbox.state.logins import Accounts, ProviderLogins, keychain
 from signalbox.state.quota_files import QUOTA_FILE, read_quotas, status_brief, status_file, status_line
 
 log = logging.getLogger("signalbox")
@@ -36,8 +38,8 @@ class QuotaTracker:
         self._tls = tls
         self.quotas = read_quotas(state)
         self.budgets = Budgets(used)
-        self.logins = Logins(keychain())
-        self._accounts = Accounts(self.logins)
+        self.logins = ProviderLogins(keychain())
+        self._accounts = Accounts(self.logins.claude)
         self._files = FileWriter()
         self.prober = QuotaProber(self)
 
@@ -50,11 +52,15 @@ class QuotaTracker:
 
     async def read_logins(self, rules: Rules) -> None:
         """Reads the logins that have changed. Called before they decide about a request."""
-        await self.logins.read_soon(rules.login_folders)
+        await self.logins.read_soon(rules)
 
     def token(self, provider: Provider) -> str | None:
         """The token of the provider's own login, while it is valid."""
-        return self.logins.of(provider.login, time.time()).token
+        return self.login(provider).token
+
+    def login(self, provider: Provider) -> Login:
+        """The provider's own login, without a token if it is not valid now."""
+        return self.logins.of(provider, time.time())
 
     def account(self, provider: Provider, caller: Caller) -> str:
         """The account that a request of this caller uses at a provider."""
@@ -63,14 +69,14 @@ class QuotaTracker:
         if provider.auth == "client":
             secret = bare(caller.login[1]) if caller.login is not None else None
         else:
-            secret = self.token(provider) if provider.auth == "claude-login" else provider.key
+            secret = self.token(provider) if provider.uses_login else provider.key
         return self.account_of(provider, secret)
 
     def account_name(self, provider: Provider | None, caller: Caller) -> str | None:
         """The account that is recorded: a config folder; None where the credential belongs to none."""
         if provider is None:
             return None
-        own = str(provider.login) if provider.auth == "claude-login" else None
+        own = str(provider.login) if provider.uses_login else None
         return self.account(provider, caller) or own
 
     def account_of(self, provider: Provider, secret: str | None) -> str:
@@ -118,7 +124,7 @@ class QuotaTracker:
         self, provider: Provider, account: str, status: int, headers: Mapping[str, str]
     ) -> bool:
         """Takes the answer to a probe of an account. Returns whether it reported any quota."""
-        reported = parse_rate_limits(headers, time.time())
+        reported = parse_windows(headers, time.time())
         if reported is not None:
             self._update(provider, account, status, reported, provider.quota.probe_model)
         return reported is not None
@@ -134,7 +140,7 @@ class QuotaTracker:
         """Takes the head of an answer, whose headers may report quota. `model` is the requested model. Never
         raises, so that invalid headers cannot harm the answer."""
         try:
-            reported = parse_rate_limits(headers, time.time())
+            reported = parse_windows(headers, time.time())
             if reported is not None:
                 account = self.account(provider, caller or Caller(()))
                 self._update(provider, account, status, reported, model)

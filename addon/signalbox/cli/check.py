@@ -56,6 +56,7 @@ def _checked(path: Path, environ: Mapping[str, str]) -> tuple[list[str], list[st
     root, _ = document.read_yaml(document.decode_utf8(path.read_bytes()))
     found = [
         *lint.findings(rules),
+        *lint.on_a_plan(rules, root),
         *_routed_elsewhere(rules, root),
         *_without_listener(rules),
         *_unserved(rules),

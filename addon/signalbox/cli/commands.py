@@ -70,7 +70,7 @@ def picker_command(file: Path | None, state: Path, prints_settings: bool) -> Non
         click.echo(json.dumps(settings or {"modelPicker": {"options": []}}, indent=2, ensure_ascii=False))
         return
     logins = logins_of(rules)
-    lists = ModelLists(state, token_of=lambda provider: logins.of(provider.login, time.time()).token)
+    lists = ModelLists(state, token_of=lambda provider: logins.of(provider, time.time()).token)
     gathered = asyncio.run(lists.gather(rules))
     first = next(iter(rules.listen.values()), DEFAULT_LISTENER)
     written = picker.write(rules, gathered, picker.url_of(first.host, first.port), now=time.time())

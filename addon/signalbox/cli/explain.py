@@ -40,7 +40,7 @@ from signalbox.routing.outgoing import Incoming
 from signalbox.routing.plan import Candidate
 from signalbox.routing.quota import DEFAULT, Quotas
 from signalbox.state.learned_db import FILE as LEARNED
-from signalbox.state.logins import Logins, logins_of
+from signalbox.state.logins import ProviderLogins, logins_of
 from signalbox.state.provenance import ProvenanceStore
 from signalbox.state.quota_files import read_quotas
 
@@ -141,7 +141,7 @@ class KnownHere:
     def __init__(self, rules: Rules, state: Path) -> None:
         self._rules = rules
         self._quotas: Quotas = read_quotas(state)
-        self._logins: Logins = logins_of(rules)
+        self._logins: ProviderLogins = logins_of(rules)
         self._budgets = Budgets(used_by(state, rules.ledger))
         self._now = time.time()
 

@@ -1,4 +1,4 @@
-"""Clouds that serve Claude at endpoints of their own, known by the URL's host.
+"""Clouds that serve Claude at endpoints of their own, and GitHub Copilot, known by the URL's host.
 
 What each of them refuses is in `anthropic.betas`.
 """
@@ -8,8 +8,9 @@ from typing import Literal
 
 from .fields import Url
 
-type CloudName = Literal["vertex", "google", "bedrock", "aws", "foundry"]
-"""Google's Vertex AI and its Claude Platform, Amazon's Bedrock and its Claude Platform, Microsoft Foundry."""
+type CloudName = Literal["vertex", "google", "bedrock", "aws", "foundry", "copilot"]
+"""Google's Vertex AI and its Claude Platform, Amazon's Bedrock and its Claude Platform, Microsoft Foundry,
+GitHub Copilot."""
 
 VERTEX = re.compile(
     r"(?:[a-z0-9-]+-)?aiplatform\.googleapis\.com|aiplatform\.[a-z0-9-]+\.rep\.googleapis\.com"
@@ -23,6 +24,9 @@ _MESSAGES: tuple[tuple[CloudName, re.Pattern[str]], ...] = (
     ("foundry", re.compile(r"[a-z0-9-]+\.services\.ai\.azure\.com")),
 )
 """Hosts that speak the Messages API."""
+
+COPILOT = re.compile(r"api(?:\.[a-z0-9-]+)?\.githubcopilot\.com")
+"""Hosts of GitHub Copilot."""
 
 _AMAZON = (".api.aws", ".amazonaws.com")
 

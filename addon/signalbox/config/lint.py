@@ -24,6 +24,7 @@ from .secrets import set_in
 
 _LOCAL = (".localhost", ".local", ".lan", ".internal", ".home.arpa", ".intranet", ".test")
 """Suffixes of local host names, from private use or RFC 6761, 6762, 8375."""
+CODEX_HOST = "chatgpt.com"
 LOGIN_HEADERS = ("authorization", "x-api-key", "api-key")
 _TOKEN = re.compile(r"\[!?\]?[^\]]*\]|\*+|.", re.DOTALL)
 
@@ -97,8 +98,11 @@ def _unsigned(provider: Provider, root: document.Mapping) -> Iterator[Finding]:
 
 def _exposed(provider: Provider, root: document.Mapping) -> Iterator[Finding]:
     """Credentials that are sent unencrypted to a public host, or to a host that they do not belong to."""
-    host, callers = provider.url.host, provider.auth in ("client", "claude-login")
-    if callers and not is_anthropics(host):
+    host, callers = provider.url.host, provider.auth == "client" or provider.uses_login
+    if provider.auth == "codex-login" and host != CODEX_HOST:
+        line, path, _ = _place(root, provider.name, "auth")
+        yield Finding(line, f"a login of Codex goes to {host}, which is not {CODEX_HOST}", path)
+    elif callers and provider.auth != "codex-login" and not is_anthropics(host):
         line, path, _ = _place(root, provider.name, "auth")
         whose = "the caller's own key or login" if provider.auth == "client" else "a login of Claude Code"
         yield Finding(
@@ -165,8 +169,17 @@ def _twice(rules: Rules) -> Iterator[Finding]:
 
 
 def findings(rules: Rules) -> list[Finding]:
-    """The findings of `check` besides `warnings`. `root` is the document of the rules."""
+    """The findings of `check` besides `warnings`."""
     return sorted([*never_reached(rules.rules), *_slow(rules)])
+
+
+def on_a_plan(rules: Rules, root: document.Mapping) -> Iterator[Finding]:
+    """Providers that are asked by a person's plan. `root` is the document of the rules."""
+    for provider in rules.providers.values():
+        if provider.auth == "codex-login":
+            line, path, _ = _place(root, provider.name, "auth")
+            message = "the terms of the ChatGPT plan are yours to keep: one user, this machine"
+            yield Finding(line, message, path)
 
 
 def _slow(rules: Rules) -> Iterator[Finding]:

@@ -53,7 +53,7 @@ from .outbound import Outbound
 from .typespec import OneOrList, OneOrMore, Reads, Refers
 
 type Api = Literal["anthropic", "openai", "responses", "vertex"]
-type Auth = Literal["key", "client", "claude-login", "none"]
+type Auth = Literal["key", "client", "claude-login", "codex-login", "none"]
 type KeyHeader = Literal["x-api-key", "authorization", "api-key"]
 type CountTokens = Literal["forward", "estimate", "reject"]
 type Level = Literal["debug", "info", "warn", "error", "silent"]
@@ -61,7 +61,7 @@ type RequestClass = Literal["main", "subagent", "workflow", "compaction", "auxil
 type Tier = Literal["opus", "sonnet", "haiku", "fable"]
 type ChatDialect = Literal[
     "openai", "azure", "openrouter", "gemini", "kimi", "glm", "minimax", "deepseek", "mistral", "ollama",
-    "vllm", "lmstudio", "composer", "generic",
+    "vllm", "lmstudio", "composer", "copilot", "generic",
 ]  # fmt: skip
 type ResponsesDialect = Literal[
     "openai", "azure", "openrouter", "xai", "codex", "copilot", "vllm", "lmstudio", "ollama", "generic",
@@ -223,7 +223,7 @@ class Provider(msgspec.Struct, frozen=True):
     claude: bool = False
     """Whether it serves Claude itself, without being Anthropic itself."""
     cloud: CloudName | None = None
-    """The cloud that it is, if it is one that serves Claude."""
+    """The cloud that it is, if it is one."""
     count_tokens: CountTokens | None = None
     """None: by the API in which a model is asked; see `count_tokens_for`."""
     thinking: Literal["own", "keep", "strip"] = "own"
@@ -272,6 +272,11 @@ class Provider(msgspec.Struct, frozen=True):
     def is_anthropic(self) -> bool:
         """Whether this is "Anthropic itself" in the sense of the contract, section 5."""
         return self.auth in ("client", "claude-login") or self.url.host == ANTHROPIC_HOST
+
+    @property
+    def uses_login(self) -> bool:
+        """Whether it is asked with the token of a login in `login`."""
+        return self.auth in ("claude-login", "codex-login")
 
     def has_long_context(self, model: str) -> bool:
         """Whether the model is also offered with `[1m]`."""
@@ -464,6 +469,12 @@ class Rules(msgspec.Struct, frozen=True):
         own = (provider.login for provider in providers if provider.auth == "claude-login")
         accounts = (folder for provider in providers for folder in provider.quota.accounts)
         return tuple(dict.fromkeys((*own, *accounts)))
+
+    @property
+    def codex_folders(self) -> tuple[Path, ...]:
+        """The same of `auth: codex-login`."""
+        providers = self.providers.values()
+        return tuple(dict.fromkeys(one.login for one in providers if one.auth == "codex-login"))
 
     def kin_of(self, provider: Provider) -> frozenset[str]:
         """The names of the providers whose signed thinking this one takes besides its own.

@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from . import document, fields, outbound, rules
-from .clouds import VERTEX, CloudName, cloud_of
+from .clouds import COPILOT, VERTEX, CloudName, cloud_of
 from .document import ConflictError
 from .fields import (
     BaseUrl,
@@ -134,11 +134,12 @@ class QuotaSpec(msgspec.Struct, frozen=True):
         tuple[Location, ...] | None, "Config folders; each is an account with its own quota."
     ] = None
 
-    def in_force(self, folder: Path, fetch: Fetch) -> rules.Quota:
+    def in_force(self, folder: Path, default: Path, fetch: Fetch) -> rules.Quota:
+        """`default` is the status file, if none is given."""
         settings = given(self)
         if self.probe_key is not None:
             settings["probe_key"] = _secret(self.probe_key, fetch)
-        status_file = self.status_file or fields.parse_location("~/.claude/usage-status.md")
+        status_file = self.status_file or default
         accounts = tuple(folder / account for account in self.accounts or ())
         return rules.Quota(**settings | {"status_file": folder / status_file, "accounts": accounts})
 
@@ -170,10 +171,13 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     ] = None
     auth: Annotated[
         rules.Auth | None,
-        "key: the key above. client: the caller's own credentials. claude-login: the login in login. "
-        "none: no credential. Default key if a key is given, else none.",
+        "key: the key above. client: the caller's own credentials. claude-login, codex-login: the login in "
+        "login. none: no credential. Default key if a key is given, else none.",
     ] = None
-    login: Annotated[Location | None, "Folder of the login for auth: claude-login. Default ~/.claude."] = None
+    login: Annotated[
+        Location | None,
+        "Folder of the login for auth: claude-login (default ~/.claude) or codex-login (default ~/.codex).",
+    ] = None
     headers: Annotated[
         dict[HeaderName, HeaderValue] | None, "Set on each request; an empty value removes the header."
     ] = None
@@ -230,11 +234,13 @@ class ProviderSpec(msgspec.Struct, frozen=True):
         if self.key is not None and self.keys is not None:
             raise ConflictError("give either key or keys", "keys")
         own = self.key is not None or self.keys is not None
-        if own and self.auth in ("client", "claude-login"):
+        if own and self.auth in ("client", "claude-login", "codex-login"):
             raise ConflictError(f"auth: {self.auth} uses no key: remove the key", "auth")
         if self.auth == "key" and not own:
             raise ConflictError("auth: key needs a key", "auth")
         self._check_api()
+        if self.auth == "codex-login":
+            self._check_codex()
         if "vertex" in self._apis():
             self._check_vertex()
         if self.path is None:
@@ -248,22 +254,27 @@ class ProviderSpec(msgspec.Struct, frozen=True):
         auth = self.auth or ("key" if keys else "none")
         cloud = self._cloud()
         defaults: dict[str, Any] = {
-            "claude": cloud is not None,
+            "claude": cloud not in (None, "copilot"),
             "cloud": cloud,
             "beta": "forward" if auth in ("client", "claude-login") else "learn",
         }
         settings = defaults | {key: value for key, value in given(self).items() if key not in ("key", "keys")}
         if isinstance(self.max_tokens, int):
             settings["max_tokens"] = ((fields.parse_glob("*"), self.max_tokens),)
+        is_codex = auth == "codex-login"
+        login = self.login or fields.parse_location("~/.codex" if is_codex else "~/.claude")
+        if is_codex:
+            settings["dialect"] = "codex"
         if self.quota is not None:
-            settings["quota"] = self.quota.in_force(folder, fetch)
+            status = (login if is_codex else fields.parse_location("~/.claude")) / "usage-status.md"
+            settings["quota"] = self.quota.in_force(folder, status, fetch)
         return rules.Provider(
             **settings
             | {
                 "name": name,
                 "auth": auth,
                 "keys": keys,
-                "login": folder / (self.login or fields.parse_location("~/.claude")),
+                "login": folder / login,
                 "proxy": environment.to(self.url) if self.proxy is None else self._own_proxy,
                 "unavailable": rules.unavailable(auth, keys),
             }
@@ -280,7 +291,9 @@ class ProviderSpec(msgspec.Struct, frozen=True):
         return (self.api or "anthropic",)
 
     def _cloud(self) -> CloudName | None:
-        """The cloud that serves Claude at this URL."""
+        """The cloud at this URL."""
+        if self.dialect == "copilot" or COPILOT.fullmatch(self.url.host.lower()):
+            return "copilot"
         if "vertex" in self._apis():
             return "vertex"
         return cloud_of(self.url) if "anthropic" in self._apis() else None
@@ -308,6 +321,14 @@ class ProviderSpec(msgspec.Struct, frozen=True):
             return True
         host = f".{self.url.host.lower()}"
         return api == "responses" and (self.dialect or "openai") == "openai" and host.endswith(_OPENAI)
+
+    def _check_codex(self) -> None:
+        if self._apis() != ("responses",):
+            raise ConflictError("auth: codex-login is for api: responses", "auth")
+        if self.dialect not in (None, "codex"):
+            raise ConflictError("auth: codex-login goes with dialect: codex", "dialect")
+        if self.models == "list":
+            raise ConflictError("Codex's backend lists models for its own program alone: name them", "models")
 
     def _check_vertex(self) -> None:
         if self.models == "list":

@@ -180,7 +180,7 @@ def _credential(candidate: Candidate) -> str:
     match provider.auth:
         case "client":
             return "caller's own"
-        case "claude-login":
+        case "claude-login" | "codex-login":
             return f"login in {provider.login}"
         case "none":
             return "none"

@@ -356,6 +356,13 @@ DIALECTS: dict[str, Dialect] = {
             replay="never",
             efforts=(),
         ),
+        Dialect(
+            name="copilot",  # clouds.md, 6; what it refuses besides is learned
+            hosts=("githubcopilot.com",),
+            json_schema=True,
+            image_urls=False,
+            parallel=True,
+        ),
     )
 }  # fmt: skip
 

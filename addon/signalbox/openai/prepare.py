@@ -8,6 +8,7 @@ from signalbox.openai.dialects import Dialect, dialect_of
 from signalbox.openai.refusals import taught
 from signalbox.openai.request import to_chat
 from signalbox.openai.translator import ChatTranslator
+from signalbox.routing.copilot import copilot_headers
 from signalbox.routing.credentials import secrets_of
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import (
@@ -53,6 +54,8 @@ def prepare_chat(
     body, dropped = without_fields(body, constraints.rejected)
     request = replace(request, body=body)
     named = [(row.session_header, session)] if row.session_header and session else []
+    if row.name == "copilot":
+        named += copilot_headers(facts)
     headers, changed = translated_headers(
         candidate, incoming, request.body, key, stream=request.stream, more=named
     )

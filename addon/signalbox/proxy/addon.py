@@ -225,7 +225,7 @@ class Hooks:
         )
         self.app.exchanges[flow] = exchange
         exchange.is_shown = self.app.retention.shows
-        exchange.login_tokens = self.app.stores.quota.logins.tokens(rules.login_folders)
+        exchange.login_tokens = self.app.stores.quota.logins.tokens(rules)
         classify.mask(flow, exchange, headers)
         exchange.asked_path = exchange.path
         if exchange.is_messages_request or exchange.hidden:

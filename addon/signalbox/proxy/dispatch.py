@@ -36,6 +36,7 @@ from signalbox.routing.sessions import Sessions
 from signalbox.routing.threads import ELSEWHERE, Owner, counts_all, for_owner, names_thread
 from signalbox.routing.translator import UntranslatableError
 from signalbox.routing.work import Work
+from signalbox.state.login_files import Login
 
 log = logging.getLogger("signalbox")
 
@@ -48,7 +49,7 @@ NO_COUNT = (
 class Meters(AccountLimits, Protocol):
     """What accounts allow and whether logins are there; `quota_tracker.QuotaTracker`."""
 
-    def token(self, provider: Provider) -> str | None: ...
+    def login(self, provider: Provider) -> Login: ...
     def used(self, rules: Rules, caller: Caller) -> QuotaUsage: ...
     def remember_credential(self, rules: Rules, chosen: Plan, caller: Caller) -> None: ...
 
@@ -149,9 +150,11 @@ class Dispatch:
     def _prepared(self, attempt: Attempt) -> Work[Attempt]:
         """The attempt with what is to be sent. Raises UntranslatableError."""
         candidate, key = attempt.candidate, attempt.key
-        if candidate.provider.auth == "claude-login":
-            key = self._services.meters.token(candidate.provider)
         constraints, seed = self._repair.constraints(candidate), token_hex(8)
+        if candidate.provider.uses_login:
+            login = self._services.meters.login(candidate.provider)
+            key = login.token
+            constraints = msgspec.structs.replace(constraints, account=login.account)
         outgoing: Outgoing = yield lambda: api_of(candidate).prepare(
             candidate,
             self._facts,

@@ -409,7 +409,8 @@ class RoutedStream(HttpStream):
                 yield from self._refuse()
                 return
             knows_issuers = self.app.stores.provenance.is_current or not may_hold_thinking(self.flow.request)
-            if self.exchange.rules.login_folders or not knows_issuers:
+            rules = self.exchange.rules
+            if rules.login_folders or rules.codex_folders or not knows_issuers:
                 yield from self.hook(SignalboxRefreshHook)
             yield from self.hook(HttpRequestHook)
             if self.flow.response is not None:

@@ -217,7 +217,8 @@ class PriceTable:
             return _dollars(_as_rates(own).cost(usage))
         if any(plan.covers(provider) for plan in self._plans):
             return 0.0
-        at_list_price = provider.is_anthropic or (provider.cloud and "claude" in model.lower())
+        is_in_cloud = provider.cloud is not None and provider.claude and "claude" in model.lower()
+        at_list_price = provider.is_anthropic or is_in_cloud
         return self._listed(ANTHROPIC_HOST if at_list_price else provider.url.host, model, usage, at)
 
     def per_million(self, provider: Provider, model: str, at: datetime) -> tuple[float, float] | None:

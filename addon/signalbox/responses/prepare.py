@@ -2,6 +2,7 @@
 
 import msgspec
 
+from signalbox import __version__
 from signalbox.anthropic.api import COUNT_TOKENS
 from signalbox.anthropic.json_edit import UNREADABLE, Body
 from signalbox.config.rules import Provider
@@ -11,6 +12,7 @@ from signalbox.responses.reasoning import reasoning_owner
 from signalbox.responses.refusals import taught
 from signalbox.responses.request import to_responses
 from signalbox.responses.translator import ResponsesTranslator
+from signalbox.routing.copilot import copilot_headers
 from signalbox.routing.credentials import secrets_of
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import (
@@ -52,18 +54,22 @@ def prepare_responses(
     counts = facts.path == COUNT_TOKENS
     row = taught(dialect(provider), model, constraints.rejected)
     asked, notes = messages_body(candidate, incoming.body, constraints)
+    session = session_alias(facts.session, constraints.key)
     request = to_responses(
         asked,
         model=model,
         dialect=row,
-        owner=reasoning_owner(provider.name, account=key or "", model=model, key=constraints.key),
-        session=session_alias(facts.session, constraints.key),
+        owner=reasoning_owner(
+            provider.name, account=constraints.account or key or "", model=model, key=constraints.key
+        ),
+        session=session,
         counts=counts,
     )
     edits = BodyChange() if counts else configured_edits(candidate)
     body = _edited(request.body, edits)
     body, dropped = without_fields(body, constraints.rejected)
-    headers, changed = translated_headers(candidate, incoming, body, key, stream=request.streams)
+    more = _own_headers(row, facts, session, constraints.account)
+    headers, changed = translated_headers(candidate, incoming, body, key, stream=request.streams, more=more)
     notes += [*request.notes, *edits.notes, *dropped, *changed]
     path = counting.PATH if counts else PATH if provider.path is None else provider.path
     sent_path, shown_path = paths(provider, path)
@@ -92,6 +98,18 @@ def prepare_responses(
         notes=tuple(notes),
         translator=translator,
     )
+
+
+def _own_headers(row: Dialect, facts: Facts, session: str | None, account: str) -> list[tuple[str, str]]:
+    """The headers that only this kind of provider gets. Codex's backend is told who asks, and that it is not
+    Codex (openai-responses.md, 9)."""
+    if row.name == "copilot":
+        return copilot_headers(facts)
+    if row.name != "codex":
+        return []
+    headers = [("user-agent", f"signalbox/{__version__}"), ("originator", "signalbox")]
+    headers += [("chatgpt-account-id", account)] if account else []
+    return [*headers, ("session-id", session)] if session else headers
 
 
 def _edited(raw: bytes, edits: BodyChange) -> bytes:

@@ -201,7 +201,7 @@ def with_key(
     one."""
     if key is None:
         return headers
-    header = "authorization" if provider.auth == "claude-login" else provider.key_header_for(api)
+    header = "authorization" if provider.uses_login else provider.key_header_for(api)
     return [*headers, (header, f"Bearer {key}" if header == "authorization" else key)]
 
 

@@ -25,6 +25,7 @@ from signalbox.anthropic.errors import ErrorReport, read_error
 from signalbox.anthropic.redaction import one_line
 from signalbox.config.rules import Failover
 from signalbox.routing import provider_errors, rate_limit_headers
+from signalbox.routing.codex_limits import parse_windows
 from signalbox.routing.provider_errors import ErrorKind, meaning
 from signalbox.routing.retry_after import (
     BEIJING,
@@ -232,7 +233,7 @@ def _cooldown(kind: ErrorKind, answer: _Answer) -> tuple[float | None, Scope]:
 
 def _spent(answer: _Answer) -> rate_limit_headers.RateLimitHeaders | None:
     """The rate-limit headers, if a window of the plan is used up."""
-    windows = rate_limit_headers.parse_rate_limits(answer.headers, answer.now.timestamp())
+    windows = parse_windows(answer.headers, answer.now.timestamp())
     return windows if windows is not None and windows.exhausted else None
 
 
@@ -244,6 +245,8 @@ def _named_reset(answer: _Answer) -> float | None:
     if provider_errors.DAILY in report.names:
         return next_day(now, BEIJING)
     is_zai = report.is_zai or f".{answer.provider}".endswith(_ZAI_HOSTS)
+    if report.resets_at is not None and (left := report.resets_at - now.timestamp()) > 0:
+        return left
     return (
         in_text(report.message, now, BEIJING if is_zai else UTC)
         or _retry_delay(report)

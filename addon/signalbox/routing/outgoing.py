@@ -49,6 +49,8 @@ class ProviderConstraints(msgspec.Struct, frozen=True):
     """Digests, under `key`, of thinking blocks that it refused before."""
     key: bytes = b""
     """The key of the state folder, which user ids are hashed with too."""
+    account: str = ""
+    """The account of the provider's login, if it wants that named."""
     kin: frozenset[str] = frozenset()
     """The providers whose signed thinking it takes besides its own."""
 

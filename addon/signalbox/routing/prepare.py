@@ -18,6 +18,7 @@ from signalbox.anthropic.models import takes_system_turns
 from signalbox.anthropic.privacy import with_opaque_user, without_billing_block
 from signalbox.anthropic.thinking import switched_off, with_placeholders, without_thinking
 from signalbox.config.rules import Provider
+from signalbox.routing.copilot import copilot_headers
 from signalbox.routing.credentials import forwarded, with_key
 from signalbox.routing.facts import Facts, without_long_context
 from signalbox.routing.outgoing import (
@@ -66,7 +67,7 @@ def prepare_messages(
         body, changed = _with_placeholders(body)
         notes += changed
     response_model = facts.asked if candidate.model != facts.asked else None
-    headers, changed = _headers(candidate, incoming, key, sent, kept)
+    headers, changed = _headers(candidate, facts, incoming, key, sent, kept)
     notes += changed
     untouched = body is incoming.body.raw and provider.is_anthropic
     if untouched:
@@ -159,6 +160,7 @@ def _valid(raw: bytes, came: Body) -> tuple[bytes, list[str]]:
 
 def _headers(
     candidate: Candidate,
+    facts: Facts,
     incoming: Incoming,
     key: str | None,
     sent: list[str],
@@ -175,6 +177,8 @@ def _headers(
         notes = [f"beta {value} dropped" for value in sent if value not in kept]
         notes += [f"beta {old} sent as {new}" for old, new in zip(kept, named, strict=False) if old != new]
         headers = with_header(headers, BETA, ",".join(named)) if named else without_headers(headers, BETA)
+    for name, value in copilot_headers(facts) if provider.cloud == "copilot" else ():
+        headers = with_header(headers, name, value)
     headers, configured = with_configured_headers(with_key(headers, provider, key, candidate.api), candidate)
     if key is not None:
         notes.append(KEY_SWAPPED)

@@ -32,9 +32,9 @@ class Meaning(NamedTuple):
 
 _NAMES: tuple[tuple[ErrorKind, int, str], ...] = (
     ("quota", 402, "insufficient_quota exceeded_current_quota_error payment_required budget_exceeded"),
-    ("quota", 402, "insufficient_balance 1113 1309 minimax_1008"),
+    ("quota", 402, "quota_exceeded insufficient_balance 1113 1309 minimax_1008"),
     ("quota", 402, f"billing_error organization_on_hold contract_spend_limit_reached {MONTHLY}"),
-    ("quota", 429, f"resource_exhausted {DAILY} 1308 1310 minimax_2056"),
+    ("quota", 429, f"resource_exhausted usage_limit_reached {DAILY} 1308 1310 minimax_2056"),
     ("throttle", 429, "1302 1303 1313 minimax_1002 minimax_1039"),
     ("overload", 529, "server_is_overloaded"),
     (
@@ -47,7 +47,7 @@ _NAMES: tuple[tuple[ErrorKind, int, str], ...] = (
         400,
         f"content_filter content_policy_violation 1300 1301 {NOT_IN_PLAN} minimax_1026 minimax_1027",
     ),
-    ("request", 400, "failed_precondition"),
+    ("request", 400, "failed_precondition usage_not_included model_not_supported unsupported_api_for_model"),
     ("auth", 401, "1000 1001 1002 1003 1004 1110 1111 1112 1121 minimax_1004 minimax_2049"),
     ("client", 400, "1210 1213 1214 1261 minimax_2013"),
     ("client", 404, "1211"),

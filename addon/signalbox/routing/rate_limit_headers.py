@@ -38,8 +38,9 @@ _PREFIX = "anthropic-ratelimit-unified-"
 _OF_A_WINDOW = re.compile(rf"{_PREFIX}(?:(\w{{1,{LONGEST}}})-)?(status|reset|utilization)", re.ASCII)
 _WORD = re.compile(rf"[a-z_]{{1,{LONGEST}}}", re.ASCII)
 _FRACTION = re.compile(r"\d{1,3}(\.\d{0,30})?(e-\d{1,2})?", re.ASCII | re.IGNORECASE)
-_FAMILY = re.compile(r"\d+[hd]_(\w+)", re.ASCII)
-_LENGTH = re.compile(r"(\d{1,3}[hd])(?:_\w+)?", re.ASCII)
+_FAMILY = re.compile(r"\d+[hdm]_(\w+)", re.ASCII)
+_LENGTH = re.compile(r"(\d{1,3}[hd]|\d{1,6}m)(?:_\w+)?", re.ASCII)
+_NOT_IN_NAME = re.compile(r"\W+", re.ASCII)
 _REJECTED = frozenset({"rejected", "rate_limited", "blocked"})
 _MODELS = {"oi": ("fable", "mythos")}
 """Families whose window has another name than their models."""
@@ -146,7 +147,8 @@ def family(window: str) -> str | None:
 
 
 def is_of_family(model: str, name: str) -> bool:
-    return any(part in model.lower() for part in _MODELS.get(name, (name,)))
+    plain = _NOT_IN_NAME.sub("_", model.lower())
+    return any(part in plain for part in _MODELS.get(name, (name,)))
 
 
 class Window(msgspec.Struct, frozen=True):

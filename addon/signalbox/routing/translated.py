@@ -57,16 +57,17 @@ def translated_headers(
     more: Sequence[tuple[str, str]] = (),
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """The headers of the request, and notes. `stream`: the body asks for one. `more` are the protocol's
-    own, which the rules may override."""
-    agent = next((value for name, value in incoming.headers if name.lower() == "user-agent"), "")
+    own, with names in lower case, which the rules may override."""
+    caller = next((value for name, value in incoming.headers if name.lower() == "user-agent"), "")
+    agent = dict(more).get("user-agent") or caller or f"signalbox/{__version__}"
     headers = [
         ("host", candidate.provider.url.authority),
         ("content-type", "application/json"),
         ("content-length", str(len(body))),
         ("accept", "text/event-stream" if stream else "application/json"),
         ("accept-encoding", "identity"),
-        ("user-agent", agent or f"signalbox/{__version__}"),
-        *more,
+        ("user-agent", agent),
+        *(header for header in more if header[0] != "user-agent"),
     ]
     headers, notes = with_configured_headers(
         with_key(headers, candidate.provider, key, candidate.api), candidate

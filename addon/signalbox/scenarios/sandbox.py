@@ -38,7 +38,7 @@ from signalbox.openai.dialects import dialect_of
 from signalbox.proxy import setup
 from signalbox.scenarios.fakes import Fakes
 from signalbox.scenarios.format import ScenarioError
-from signalbox.state.logins import FILE as LOGIN_FILE
+from signalbox.state.login_files import CLAUDE
 
 UPSTREAM = unlisted("anthropic")
 """Who gets what no rule decides about, where no provider of the rules is the same."""
@@ -138,7 +138,7 @@ class Sandbox:
         login = self._folder / "login"
         login.mkdir(mode=0o700)
         token = {"accessToken": "sk-ant-oat01-fake-login-of-the-router", "expiresAt": FAR_FUTURE}
-        (login / LOGIN_FILE).write_text(json.dumps({"claudeAiOauth": token}), encoding="utf-8")
+        (login / CLAUDE.file).write_text(json.dumps({"claudeAiOauth": token}), encoding="utf-8")
         there = self._urls[self._upstream.name]
         modes = [f"reverse:{replace(there, path='')}@127.0.0.1:{port}" for port in self.ports.values()]
         options = Options(confdir=str(self._folder / "mitmproxy"), mode=modes)

@@ -1,7 +1,6 @@
-"""Reads the logins that Claude Code keeps in its config folders. They are never refreshed or written.
+"""Reads the logins that Claude Code and Codex keep in their config folders (`login_files` has their form).
 
-`.credentials.json` holds `{"claudeAiOauth": {"accessToken", "expiresAt" in milliseconds, ...}}`
-(claude-code-gateway.md, 6). On macOS, if there is no such file, the Keychain holds the same text.
+On macOS, if there is no file of Claude Code's, the Keychain holds the same text.
 """
 
 import asyncio
@@ -17,13 +16,11 @@ from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
-
-from signalbox.config import fields, files
+from signalbox.config import files
 from signalbox.config.rules import Provider, Rules
 from signalbox.routing.quota import DEFAULT
+from signalbox.state.login_files import CLAUDE, CODEX, Login, LoginFormat
 
-FILE = ".credentials.json"
 LARGEST = 1024 * 1024
 """Bytes of the largest file that is read."""
 
@@ -38,35 +35,15 @@ class Keychain(Protocol):
         """
 
 
-class Login(msgspec.Struct, frozen=True):
-    """`token` is None if the folder has no usable login; `reason` then says why."""
-
-    token: str | None = None
-    reason: str = ""
-    expires: float = float("inf")
-    """Unix seconds."""
-
-    def __repr__(self) -> str:
-        return "Login(***)" if self.token else f"Login(reason={self.reason!r})"
-
-
-class _OAuth(msgspec.Struct):
-    access: str = msgspec.field(default="", name="accessToken")
-    expires: float | None = msgspec.field(default=None, name="expiresAt")
-
-
-class _Credentials(msgspec.Struct):
-    login: _OAuth | None = msgspec.field(default=None, name="claudeAiOauth")
-
-
 class Logins:
     """The logins of config folders, as last read.
 
     `read` and `read_soon` read the files that have changed.
     """
 
-    def __init__(self, keychain: Keychain | None = None) -> None:
+    def __init__(self, keychain: Keychain | None = None, form: LoginFormat = CLAUDE) -> None:
         self._keychain = keychain
+        self._form = form
         self._parsed: dict[Path, tuple[LoginStamp, Login]] = {}
         """The last content of each folder's file."""
         self._logins: dict[Path, Login] = {}
@@ -75,7 +52,7 @@ class Logins:
         """Reads the files that have changed; waits at most `files.SOON` seconds for each."""
         for folder in folders:
             try:
-                login = files.within(folder / FILE, partial(self._look, folder), files.SOON)
+                login = files.within(folder / self._form.file, partial(self._look, folder), files.SOON)
             except TimeoutError as error:
                 self._missed(folder, error)
             else:
@@ -87,7 +64,9 @@ class Logins:
 
     async def _read_soon(self, folder: Path) -> None:
         try:
-            login = await files.within_async(folder / FILE, partial(self._look, folder), files.SOON)
+            login = await files.within_async(
+                folder / self._form.file, partial(self._look, folder), files.SOON
+            )
         except TimeoutError as error:
             self._missed(folder, error)
         else:
@@ -102,15 +81,8 @@ class Logins:
         """The login to use at `now`, unix seconds."""
         login = self.latest(folder)
         if login.token is not None and login.expires <= now:
-            return Login(None, f"the login in {folder} has expired: use Claude Code there to renew it")
+            return Login(None, self._form.expired.format(folder))
         return login
-
-    def refusal(self, provider: Provider, now: float) -> tuple[str, str] | None:
-        """Why a provider with `auth: claude-login` is skipped, as in `plan.RefusalCheck`."""
-        if provider.auth != "claude-login":
-            return None
-        login = self.of(provider.login, now)
-        return None if login.token is not None else ("no-login", login.reason)
 
     def latest(self, folder: Path) -> Login:
         """The login as last read, expired or not. Returns at once."""
@@ -121,35 +93,60 @@ class Logins:
         return tuple(token for folder in folders if (token := self.latest(folder).token) is not None)
 
     def _look(self, folder: Path) -> Login:
-        stamp = _stamp(folder / FILE)
+        file = folder / self._form.file
+        stamp = _stamp(file)
         if stamp is None:
             text = self._keychain.read(folder) if self._keychain is not None else None
-            return parsed(text, folder) if text else Login(None, f"there is no login in {folder}")
+            return self._form.parse(text, folder) if text else Login(None, self._form.missing.format(folder))
         last = self._parsed.get(folder)
         if last is None or last[0] != stamp:
-            last = self._parsed[folder] = (stamp, _in_file(folder))
+            last = self._parsed[folder] = (stamp, self._in_file(file))
         return last[1]
 
-
-def parsed(text: str | bytes, folder: Path) -> Login:
-    try:
-        login = msgspec.json.decode(text, type=_Credentials).login
-    except (msgspec.DecodeError, RecursionError):
-        return Login(None, f"the login in {folder} cannot be read: it is not the JSON that is expected")
-    token = fields.parse_secret(login.access).value if login is not None else None
-    if login is None or token is None:
-        return Login(None, f"there is no login in {folder}")
-    return Login(token) if login.expires is None else Login(token, expires=login.expires / 1000)
+    def _in_file(self, file: Path) -> Login:
+        folder = file.parent
+        try:
+            if not file.is_file() or file.stat().st_size > LARGEST:
+                return Login(None, f"the login in {folder} cannot be read: it is no file, or too large")
+            return self._form.parse(file.read_bytes(), folder)
+        except OSError as error:
+            return Login(None, f"the login in {folder} cannot be read: {error.strerror}")
 
 
-def _in_file(folder: Path) -> Login:
-    file = folder / FILE
-    try:
-        if not file.is_file() or file.stat().st_size > LARGEST:
-            return Login(None, f"the login in {folder} cannot be read: it is no file, or too large")
-        return parsed(file.read_bytes(), folder)
-    except OSError as error:
-        return Login(None, f"the login in {folder} cannot be read: {error.strerror}")
+class ProviderLogins:
+    """The logins of all providers with `auth: claude-login` or `codex-login`, and of accounts."""
+
+    def __init__(self, claude: Keychain | None = None) -> None:
+        """`claude` is where Claude Code keeps its logins besides its folders."""
+        self.claude = Logins(claude)
+        self._codex = Logins(form=CODEX)
+
+    def read(self, rules: Rules) -> None:
+        """Reads the files that have changed; see `Logins.read`."""
+        self.claude.read(rules.login_folders)
+        self._codex.read(rules.codex_folders)
+
+    async def read_soon(self, rules: Rules) -> None:
+        """The same for a coroutine; does not block the event loop."""
+        await asyncio.gather(
+            self.claude.read_soon(rules.login_folders), self._codex.read_soon(rules.codex_folders)
+        )
+
+    def of(self, provider: Provider, now: float) -> Login:
+        """The login of a provider at `now`, unix seconds."""
+        logins = self._codex if provider.auth == "codex-login" else self.claude
+        return logins.of(provider.login, now)
+
+    def refusal(self, provider: Provider, now: float) -> tuple[str, str] | None:
+        """Why a provider with a login of its own is skipped, as in `plan.RefusalCheck`."""
+        if not provider.uses_login:
+            return None
+        login = self.of(provider, now)
+        return None if login.token is not None else ("no-login", login.reason)
+
+    def tokens(self, rules: Rules) -> tuple[str, ...]:
+        """Those of all logins, as last read. Returns at once."""
+        return (*self.claude.tokens(rules.login_folders), *self._codex.tokens(rules.codex_folders))
 
 
 def _stamp(file: Path) -> LoginStamp:
@@ -228,16 +225,15 @@ def keychain() -> Keychain | None:
     return MacKeychain(security) if sys.platform == "darwin" else None
 
 
-def logins_of(rules: Rules) -> Logins:
+def logins_of(rules: Rules) -> ProviderLogins:
     """The logins that the rules name, already read. For commands, which may wait for the Keychain."""
-    folders = rules.login_folders
     asked = MacKeychain(security) if sys.platform == "darwin" else None
     if asked is not None:
-        for folder in folders:
+        for folder in rules.login_folders:
             asked.read(folder)
         asked.settle(LIMIT)
-    logins = Logins(asked)
-    logins.read(folders)
+    logins = ProviderLogins(asked)
+    logins.read(rules)
     return logins
 
 

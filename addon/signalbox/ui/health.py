@@ -20,7 +20,7 @@ from signalbox.routing.quota import DEFAULT, Meter, Quotas
 from signalbox.routing.rate_limit_headers import Window
 from signalbox.state.unsupported_store import Fact
 
-LOGINS = ("client", "claude-login")
+LOGINS = ("client", "claude-login", "codex-login")
 
 
 class InForce(Protocol):
