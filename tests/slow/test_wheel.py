@@ -6,6 +6,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 
@@ -67,6 +69,23 @@ def environment(tmp_path: Path, installed: Path) -> dict[str, str]:
 def test_without_rules_of_ones_own_those_of_the_wheel_are_checked(installed, environment, tmp_path):
     said = run(installed / "signalbox", "check", folder=tmp_path, environment=environment)
     assert "ZAI_API_KEY is not set" in said
+
+
+def test_presets_of_the_wheel_become_rules(installed, environment, tmp_path):
+    command = (installed / "signalbox", "init", "--preset", "tiers", "--out", tmp_path / "new")
+    run(*command, folder=tmp_path, environment=environment)
+    schema = (tmp_path / "new/rules.yaml").read_text().splitlines()[0].partition("$schema=")[2]
+    assert (
+        json.loads(Path(url2pathname(urlsplit(schema).path)).read_text())["title"] == "Signalbox rules.yaml"
+    )
+    said = run(
+        installed / "signalbox",
+        "check",
+        tmp_path / "new/rules.yaml",
+        folder=tmp_path,
+        environment=environment,
+    )
+    assert "OPENROUTER_API_KEY is not set" in said
 
 
 def test_rules_in_the_configuration_folder_are_found(installed, environment, tmp_path):

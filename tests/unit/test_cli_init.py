@@ -107,6 +107,16 @@ def test_editors_find_the_schema_from_the_new_file(tmp_path):
     assert first.endswith("/rules.schema.json")
 
 
+def test_faults_of_the_rules_that_it_makes_are_told_and_exit_with_1(tmp_path):
+    (tmp_path / "config.json").write_text(
+        '{"Providers": [{"name": "a", "api_base_url": "http://h", "extraHeaders": {"Host ": "x"}}]}'
+    )
+    told = init("--from", tmp_path / "config.json", "--out", tmp_path / "new")
+    assert told.exit_code == 1
+    assert "rules.yaml:" in told.stderr
+    assert (tmp_path / "new/rules.yaml").exists()
+
+
 def test_what_the_environment_has_need_not_be_set(tmp_path, monkeypatch):
     monkeypatch.setenv("ZAI_API_KEY", "key-for-tests")
     assert "Set in" not in init("--out", tmp_path).stdout

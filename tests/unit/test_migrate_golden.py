@@ -1,12 +1,14 @@
 """Each configuration of another router in tests/golden/migrations becomes these rules and this `.env`.
 
-The sections of a file are the input (`--- from NAME`), `--- rules.yaml`, `--- .env`, and `--- explain`:
-what `signalbox explain` says of some models. REGENERATE=1 writes them anew.
+The sections of a file are the input (`--- from NAME`, in SQL where that is a database), `--- rules.yaml`,
+`--- .env`, and `--- explain`: what `signalbox explain` says of some models. REGENERATE=1 writes them anew.
 """
 
 import json
 import os
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -51,7 +53,11 @@ def made_of(path: Path, tmp_path: Path):
     section, text = next(iter(given.items()))
     name = section.removeprefix("from ")
     (tmp_path / "old").mkdir()
-    (tmp_path / "old" / name).write_text(text, encoding="utf-8")
+    if Path(name).suffix in (".db", ".sqlite"):
+        with closing(sqlite3.connect(tmp_path / "old" / name)) as database, database:
+            database.executescript(text)
+    else:
+        (tmp_path / "old" / name).write_text(text, encoding="utf-8")
     out = tmp_path / "new"
     told = CliRunner().invoke(init_command, ["--from", str(tmp_path / "old" / name), "--out", str(out)])
     assert told.exit_code == 0, told.output

@@ -12,6 +12,7 @@ import msgspec
 import yaml
 
 from signalbox import places
+from signalbox.config.load import RulesError, parse
 from signalbox.migrate import source, writer
 from signalbox.migrate.form import SourceError
 
@@ -103,11 +104,16 @@ def init_command(preset: str | None, origin: Path | None, out: Path) -> None:
         rules, variables = _migrated(origin, out)
     else:
         rules, variables = _from_preset(_chosen(preset), out)
+    faults = _faults(rules, variables) if origin is not None else ()
     _write(out, rules, writer.dotenv_text(variables))
     click.echo(f"Wrote {out / RULES} and {out / DOTENV}.")
     if unset := [name for name, value in variables.items() if not value and not os.environ.get(name)]:
         click.echo(f"Set in {out / DOTENV}: {', '.join(unset)}")
+    for fault in faults:
+        click.echo(fault, err=True)
     click.echo(f"Then: signalbox check {out / RULES}")
+    if faults:
+        raise SystemExit(1)
 
 
 def list_presets() -> None:
@@ -156,6 +162,17 @@ def _migrated(origin: Path, out: Path) -> tuple[str, dict[str, str]]:
     for note in migration.notes:
         click.echo(writer.one_line(note), err=True)
     return writer.rules_text(migration, _schema(out)), migration.variables
+
+
+def _faults(rules: str, variables: dict[str, str]) -> tuple[str, ...]:
+    """Errors in rules that were made of another configuration, with every variable set: what that
+    configuration has and these rules do not take."""
+    environ = {name: value or "unset" for name, value in variables.items()}
+    try:
+        parse(rules, file=Path(RULES), environ=environ)
+    except RulesError as error:
+        return error.errors
+    return ()
 
 
 def _schema(out: Path) -> str:

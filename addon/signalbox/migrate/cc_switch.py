@@ -44,13 +44,13 @@ def migrate(tree: dict[str, Any]) -> Migration:
     whole = Tree(tree)
     if "env" in tree and "claude" not in tree:
         entry = Tree({"settingsConfig": {"env": tree["env"]}})
-        return _migrated([entry], "", Tree({}))
+        return _migrated([entry], "", Tree({}), "the settings.json of Claude Code")
     claude = whole.tree("claude") if "claude" in tree else whole
     providers = claude.tree("providers")
     entries = []
     for id in providers.names:
         entry = providers.tree(id)
-        entries.append(Tree({"id": id, **providers.take(id)}, entry.place))
+        entries.append(Tree({"id": id} | {name: entry.take(name) for name in entry.names}, entry.place))
     entries.sort(key=lambda entry: entry.number("sortIndex") or 0)
     return _migrated(entries, claude.text("current"), Tree({}))
 
@@ -78,8 +78,8 @@ def migrate_database(database: sqlite3.Connection) -> Migration:
     return _migrated(entries, current, Tree(proxy, "proxy_config"))
 
 
-def _migrated(entries: list[Tree], current: str, proxy: Tree) -> Migration:
-    migration = Migration(_ORIGIN)
+def _migrated(entries: list[Tree], current: str, proxy: Tree, origin: str = _ORIGIN) -> Migration:
+    migration = Migration(origin)
     names: dict[str, str] = {}
     queue = []
     for entry in entries:

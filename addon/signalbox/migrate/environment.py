@@ -224,6 +224,7 @@ def _week(env: Environment, migration: Migration) -> None:
         known = [one for one in _DAYS if len(first) >= 2 and one.startswith(first)]
         if first.isdigit() and int(first) <= 7:
             known = [_DAYS[(int(first) - 1) % 7]]
+            migration.note(f"{name}: {first} is taken for {known[0]} (0 and 7 are Sunday)")
         if len(known) != 1:
             raise SourceError(f"{name} should be a day of the week", env.line(name))
         day = known[0]

@@ -1,4 +1,7 @@
-"""Failover proxies: a chain of providers, records in PostgreSQL, a quota of tokens a week."""
+"""Failover proxies: a chain of providers, in an `.env` or as a list in JSON or YAML.
+
+Some have their records in PostgreSQL, and a quota of tokens a week.
+"""
 
 import re
 from typing import Any
@@ -8,6 +11,7 @@ from signalbox.migrate.environment import (
     default_models,
     general,
     leftovers,
+    listen,
     tier_models,
     times,
     tokens,
@@ -18,9 +22,12 @@ from signalbox.migrate.form import (
     SourceError,
     base_url,
     chat_provider,
+    duration,
     messages_provider,
     named_by,
+    variable_name,
 )
+from signalbox.migrate.tree import Tree
 
 _DATABASE = "POSTGRES_.*|PG(HOST|USER|PASSWORD|DATABASE)|DATABASE_URL|ADMINER_.*"
 _NUMBERED = r"(?:PROVIDER|UPSTREAM|BACKEND)_?(\d+)_[A-Z_]+"
@@ -45,6 +52,8 @@ _KNOWN = {
     "OPENAI": "https://api.openai.com/v1",
 }
 """Addresses of providers that a file names by their key alone."""
+_LISTS = ("providers", "backends", "upstreams")
+_ADDRESSES = {"base_url", "url", "endpoint"}
 _OURS = {"POSTGRES", "PG", "DATABASE", "PROXY", "CLIENT", "ACCESS", "ADMINER", "WEBHOOK"}
 """What a name that ends like a key or URL may begin with without being a provider."""
 
@@ -73,6 +82,73 @@ def migrate(env: Environment) -> Migration:
     general(env, migration)
     leftovers(env, migration)
     return migration
+
+
+def recognises_tree(tree: dict[str, Any]) -> bool:
+    """By the spelling of addresses and keys: claude-code-router has a list of providers too."""
+    listed: list[Any] = next((tree[name] for name in _LISTS if isinstance(tree.get(name), list)), [])
+    return any(isinstance(one, dict) and not _ADDRESSES.isdisjoint(one) for one in listed)
+
+
+def migrate_tree(tree: dict[str, Any]) -> Migration:
+    """Raises SourceError."""
+    migration = Migration("the configuration of a failover proxy")
+    whole = Tree(tree)
+    entries = whole.trees(*_LISTS)
+    order = {entry.place: entry.number("priority", "order") or 0 for entry in entries}
+    entries.sort(key=lambda entry: order[entry.place])
+    chain = [name for entry in entries if (name := _add_listed(migration, entry))]
+    if not chain:
+        raise SourceError("no provider of the list can be asked", "$")
+    if secret := whole.text("access_token", "auth_token", "api_key", "password"):
+        migration.client(secret)
+    breaker = [whole, whole.tree("circuit_breaker"), whole.tree("failover").tree("circuit_breaker")]
+    circuit: dict[str, Any] = {}
+    for one in breaker:
+        if failures := one.number("failure_threshold", "max_failures"):
+            circuit["open_after"] = int(failures)
+        if seconds := one.number("reset_timeout", "open_timeout_seconds", "recovery_timeout", "cooldown"):
+            circuit["cooldown"] = duration(seconds)
+    timeout = whole.number("timeout", "request_timeout")
+    for name in chain:
+        migration.providers[name] |= {"circuit": circuit} if circuit else {}
+        migration.providers[name] |= {"timeout": {"first_byte": duration(timeout)}} if timeout else {}
+    if retries := whole.number("max_retries", "retries"):
+        migration.settings["failover"] = {"retries": int(min(retries, 10))}
+    if port := whole.number("port"):
+        listen(migration, whole.text("host", "bind"), int(port))
+    migration.rules.append({"name": "chain", "match": "*", "to": list(dict.fromkeys(chain))})
+    for name in whole.left:
+        migration.note(f"{name} has no counterpart")
+    return migration
+
+
+def _add_listed(migration: Migration, entry: Tree) -> str | None:
+    label = entry.text("name", "id") or named_by(entry.text("base_url", "url"), "provider")
+    if entry.flag("enabled") is False or entry.flag("disabled"):
+        migration.note(f"{label}: is switched off and left out")
+        return None
+    url, place = entry.text("base_url", "url", "endpoint"), entry.at("base_url")
+    if not url:
+        migration.note(f"{label}: left out, it has no address")
+        return None
+    keys = entry.texts("tokens", "api_keys", "keys") or [entry.text("token", "auth_token", "api_key", "key")]
+    references = [migration.secret(f"{variable_name(label)}_API_KEY", key) for key in keys if key]
+    first = references[0] if references else None
+    kind = entry.text("platform", "type", "format", "protocol").lower()
+    if kind.startswith("openai") or url.rstrip("/").endswith("/chat/completions"):
+        settings = chat_provider(base_url(url, "openai", place), first)
+    else:
+        bearer = "token" in entry or "tokens" in entry or "auth_token" in entry
+        settings = messages_provider(base_url(url, "anthropic", place), first, bearer=bearer)
+    if len(references) > 1:
+        settings["keys"] = references
+        del settings["key"]
+    if model := entry.text("model"):
+        settings["rename"] = {"*": model}
+    for name in entry.left:
+        migration.note(f"{label}: {name} has no counterpart")
+    return migration.provider(label, settings)
 
 
 def _prefixes(env: Environment) -> list[str]:

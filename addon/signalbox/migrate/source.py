@@ -66,13 +66,14 @@ def _migrated(path: Path) -> Migration:
     if text.startswith("-- CC Switch"):
         raise SourceError("this is an export of cc-switch: give its database, ~/.cc-switch/cc-switch.db", 1)
     if text.lstrip()[0] in "{[" or path.suffix == ".json":
-        return _of_tree(read_json(text))
+        return of_tree(read_json(text))
     if path.suffix in (".yaml", ".yml") or not _SETTING.search(text):
-        return _of_tree(_read_yaml(text))
-    return _of_environment(Environment(text))
+        return of_tree(_read_yaml(text))
+    return of_environment(Environment(text))
 
 
-def _of_environment(env: Environment) -> Migration:
+def of_environment(env: Environment) -> Migration:
+    """Raises SourceError."""
     for family in ENVIRONMENTS:
         if family.recognises(env):
             found: Migration = family.migrate(env)
@@ -80,8 +81,11 @@ def _of_environment(env: Environment) -> Migration:
     raise SourceError("no router is known whose .env has these settings (docs/migrating.md lists them)", 1)
 
 
-def _of_tree(tree: Any) -> Migration:
+def of_tree(tree: Any) -> Migration:
+    """Of JSON or YAML. Raises SourceError."""
     if isinstance(tree, dict):
+        if failover_proxy.recognises_tree(tree):
+            return failover_proxy.migrate_tree(tree)
         for family in TREES:
             if family.recognises(tree):
                 migration: Migration = family.migrate(tree)

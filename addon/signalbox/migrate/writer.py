@@ -36,7 +36,7 @@ def dotenv_text(variables: dict[str, str]) -> str:
         "# The secrets that rules.yaml names. A variable of the real environment wins over its line here.",
         "",
     ]
-    return "\n".join([*lines, *(f"{name}={_quoted(value)}" for name, value in variables.items()), ""])
+    return "\n".join([*lines, *(f"{name}={quoted(value)}" for name, value in variables.items()), ""])
 
 
 def one_line(text: str) -> str:
@@ -65,7 +65,8 @@ def _ordered(rule: dict[str, Any]) -> dict[str, Any]:
     return rule
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
+    """A value as an `.env` file has it."""
     if _PLAIN.fullmatch(value):
         return value
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")

@@ -21,6 +21,14 @@ _URLS = (
 )
 _KEYS = ("ZAI_API_KEY", "ZAI_KEY", "ZAI_TOKEN", "ZAI_AUTH_TOKEN", "Z_AI_API_KEY", "GLM_API_KEY")
 _MODELS = ("ZAI_MODEL", "ZAI_TARGET_MODEL", "ZAI_DEFAULT_MODEL", "GLM_MODEL")
+_ANTHROPIC = {
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_AUTH_TOKEN",
+    "ANTHROPIC_BASE_URL",
+    "ANTHROPIC_API_URL",
+    "ANTHROPIC_URL",
+}
+"""Settings of which each means that Anthropic is asked too."""
 _DEFAULT_URL = "https://api.z.ai/api/anthropic"
 
 
@@ -33,15 +41,21 @@ def migrate(env: Environment) -> Migration:
     migration = Migration("the .env of a Z.ai proxy")
     default = default_models(env, migration)
     zai = add_zai(env, migration)
-    is_named = any(name.startswith("ANTHROPIC_") for name in env.left)
+    is_named = not _ANTHROPIC.isdisjoint(env.left)
     anthropic = add_anthropic(env, migration) if is_named or zai is None else None
     models = tier_models(env, "ZAI_{}_MODEL", "GLM_{}_MODEL")
-    every = env.take(*_MODELS)
+    every = env.take(*_MODELS) or ("" if anthropic else env.take("ANTHROPIC_MODEL"))
+    if zai and not anthropic:  # what Claude Code's own variables would ask for
+        small = env.take("ANTHROPIC_SMALL_FAST_MODEL")
+        models = ({"haiku": small} if small else {}) | default | models
     if secret := env.take("PROXY_API_KEY", "ACCESS_TOKEN", "AUTH_TOKEN"):
         migration.client(secret)
     rest = anthropic or zai
-    if zai:
+    if zai and zai != "zai":
+        migration.origin = "the .env of Claude Code"
+    elif zai:
         migration.rules.append({"name": "glm", "match": "glm-*", "to": zai})
+    if zai:
         for tier in TIERS:
             if tier in models:
                 migration.rules.append({"name": tier, "match": f"*{tier}*", "to": f"{zai}/{models[tier]}"})
@@ -52,7 +66,7 @@ def migrate(env: Environment) -> Migration:
             migration.note(f"requests without thinking go to {every}, those with thinking to Anthropic")
         elif not anthropic and every:
             rest = f"{zai}/{every}"
-        elif not anthropic and not models and not default:
+        elif not anthropic and not models:
             migration.note("no model is named: Z.ai chooses one by the name of Claude's; write zai/MODEL")
     migration.rules.append({"match": "*", "to": rest})
     times(env, migration, [zai] if zai else [])
