@@ -31,7 +31,7 @@ SIZES = {"2 KB": 2_048, "150 KB": 150_000, "1.5 MB": 1_500_000}
 BURST = 5_000
 """Events that come at once."""
 BASE = "bare mitmdump"
-ROUTED = ("pass", "swap", "chat")
+ROUTED = ("pass", "swap", "chat", "responses")
 WARMING = 100
 """Requests to each target before anything is measured."""
 TRIES = 3

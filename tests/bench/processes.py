@@ -21,11 +21,13 @@ providers:
   pass: {{url: "{url}", auth: client}}
   swap: {{url: "{url}", key: fake-key-of-the-benchmark}}
   chat: {{url: "{url}/v1", api: openai, dialect: generic, key: fake-key-of-the-benchmark}}
+  responses: {{url: "{url}/v1", api: responses, dialect: generic, key: fake-key-of-the-benchmark}}
   dead: {{url: "{dead}", key: fake-key-of-the-benchmark}}
 rules:
   - {{match: {{model: bench-pass}}, to: pass}}
   - {{match: {{model: bench-swap}}, to: swap/glm-4.7}}
   - {{match: {{model: bench-chat}}, to: chat/glm-4.7}}
+  - {{match: {{model: bench-responses}}, to: responses/glm-4.7}}
   - {{match: {{model: bench-failover}}, to: [dead/glm-4.7, swap/glm-4.7], failover: {{on: [connect]}}}}
 """
 

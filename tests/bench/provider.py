@@ -2,8 +2,9 @@
 
 `BENCH:events=5000,gap=0.01;` anywhere in a body: so many text events, so many seconds apart (0: all at once).
 Each event says when it left (`time.monotonic_ns`, in hex) and its number, as `T<time>_<number>Z`. Answers are
-those of the Messages API, or chat completions where such a path is asked; one JSON body where the request
-does not want a stream. Run as `python -m tests.bench.provider PORT`; ends with its standard input.
+those of the Messages API, or chat completions or Responses where such a path is asked; one JSON body where
+the request does not want a stream. Run as `python -m tests.bench.provider PORT`; ends with its standard
+input.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from functools import cache
 DIRECTIVE = re.compile(rb"BENCH:events=(\d+),gap=([\d.]+);")
 WHOLE = re.compile(rb'"stream": ?false')
 CHAT = b"/chat/completions"
+RESPONSES = b"/responses"
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
 )
@@ -100,11 +102,57 @@ Chat.end = (
 )
 
 
+class Responses:
+    """Events of Responses, as OpenAI sends them without obfuscation."""
+
+    start = b""
+    end = b""
+
+    @staticmethod
+    def response(status: str, **more: object) -> dict[str, object]:
+        told = {"id": "resp_bench", "object": "response", "created_at": 1, "model": "bench", "error": None}
+        return told | {"status": status, "output": [], "usage": None} | more
+
+    @staticmethod
+    def item(text: str) -> dict[str, object]:
+        content = [{"type": "output_text", "text": text, "annotations": []}] if text else []
+        return {"id": "msg_bench", "type": "message", "role": "assistant", "content": content}
+
+    @staticmethod
+    def text(number: int, at: int) -> bytes:
+        return event(
+            "response.output_text.delta",
+            sequence_number=number,
+            item_id="msg_bench",
+            output_index=0,
+            content_index=0,
+            delta=stamp(number, at),
+            logprobs=[],
+        )
+
+    @staticmethod
+    def whole() -> bytes:
+        usage = {"input_tokens": 9, "output_tokens": 3, "total_tokens": 12}
+        said = Responses.item(stamp(0, time.monotonic_ns()))
+        return json.dumps(Responses.response("completed", output=[said], usage=usage)).encode()
+
+
+Responses.start = (
+    event("response.created", response=Responses.response("in_progress"))
+    + event("response.in_progress", response=Responses.response("in_progress"))
+    + event("response.output_item.added", output_index=0, item=Responses.item(""))
+)
+Responses.end = event("response.output_item.done", output_index=0, item=Responses.item("as above")) + event(
+    "response.completed",
+    response=Responses.response("completed", usage={"input_tokens": 9, "output_tokens": 3}),
+)
+
+
 def framed(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-type Api = type[Messages] | type[Chat]
+type Api = type[Messages] | type[Chat] | type[Responses]
 
 
 @cache
@@ -138,7 +186,8 @@ class Connection(asyncio.Protocol):
             self.answer(request)
 
     def answer(self, request: bytes) -> None:
-        api = Chat if CHAT in request[: request.index(b"\r\n")] else Messages
+        line = request[: request.index(b"\r\n")]
+        api = Chat if CHAT in line else Responses if RESPONSES in line else Messages
         asked = DIRECTIVE.search(request)
         events, gap = (int(asked[1]), float(asked[2])) if asked else (1, 0.0)
         if WHOLE.search(request):
