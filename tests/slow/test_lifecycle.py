@@ -2,8 +2,10 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from msgspec.structs import replace
 from signalbox.config.fields import Listen
 from signalbox.lifecycle.running import identity_at, registered, running
 from signalbox.lifecycle.spec import LOG, RouterSpec, regular, reverse
-from signalbox.lifecycle.start import StartError, start
+from signalbox.lifecycle.start import StartError, keep_running, start, wait_for
 from tests.support.router_process import (
     ROOT,
     START,
@@ -185,3 +187,88 @@ def test_a_router_in_a_terminal_ends_cleanly_by_a_signal_and_for_another(signalb
             process.kill()
     assert process.returncode == 0
     assert "Traceback" not in said
+
+
+SYSTEMCTL = """#!{python}
+# As much of `systemctl --user` as an installation needs.
+import os, shlex, signal, subprocess, sys, time
+from pathlib import Path
+home = Path(os.environ["HOME"])
+unit, pid = home / ".config/systemd/user/signalbox.service", home.parent / "service.pid"
+verb = sys.argv[2]
+if verb in ("restart", "disable") and pid.exists():
+    os.kill(int(pid.read_text()), signal.SIGTERM)
+    while Path(f"/proc/{{pid.read_text()}}").exists():
+        time.sleep(0.05)
+    pid.unlink()
+if verb == "restart":
+    lines = dict(line.split("=", 1) for line in unit.read_text().splitlines() if "=" in line)
+    started = subprocess.Popen(
+        shlex.split(lines["ExecStart"]), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True, cwd="/",
+        env={{"HOME": str(home), **dict([shlex.split(lines["Environment"])[0].split("=", 1)])}},
+    )
+    pid.write_text(str(started.pid))
+sys.exit(verb == "is-active" and not pid.exists())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="the service manager is played by means of /proc")
+def test_a_service_is_installed_used_and_removed_without_a_trace(tmp_path):
+    home = tmp_path / "home"
+    (home / ".claude").mkdir(parents=True)
+    settings, own = home / ".claude" / "settings.json", '{\n  "model": "opus"\n}\n'
+    settings.write_text(own)
+    (port,) = free_ports(1)
+    (home / "rules.yaml").write_text(
+        listen(port, "providers: {zai: {url: 'https://h', key: '${ZAI_KEY}'}}\n")
+    )
+    systemctl = tmp_path / "bin" / "systemctl"
+    systemctl.parent.mkdir()
+    systemctl.write_text(SYSTEMCTL.format(python=sys.executable))
+    systemctl.chmod(0o755)
+    signalbox = Commands(home)
+    signalbox.environment["PATH"] = f"{systemctl.parent}:{signalbox.environment['PATH']}"
+    before = sorted(path.relative_to(home) for path in home.rglob("*"))
+    state = ("--state", tmp_path / "state")
+
+    begun = signalbox("service", "install", "--set-base-url", *state, ZAI_KEY="zai-key-for-tests")
+    try:
+        assert begun.returncode == 0, begun.stderr
+        assert begun.stderr == f"ZAI_KEY is set in this shell only: write it into {home / '.env'} too\n"
+        url = f"http://127.0.0.1:{port}"
+        assert json.loads(settings.read_text())["env"] == {"ANTHROPIC_BASE_URL": url}
+        first = running("127.0.0.1", port)
+        assert first is not None
+        assert f"it runs: process {first.pid}" in signalbox("service", "status", *state).stdout
+        assert json.loads(signalbox("status", "--json", *state).stdout)["service"] is True
+
+        assert signalbox("restart", *state).returncode == 0
+        second = wait_for(Listen("127.0.0.1", port), START)
+        assert second is not None
+        assert second.pid != first.pid
+    finally:
+        removed = signalbox("service", "uninstall", *state)
+    assert removed.returncode == 0, removed.stderr
+    assert running("127.0.0.1", port) is None
+    assert settings.read_text() == own
+    mitmproxys = home / ".mitmproxy"
+    left = [path for path in home.rglob("*") if mitmproxys not in (path, *path.parents)]
+    assert sorted(path.relative_to(home) for path in left) == before
+    assert signalbox("service", "status", *state).returncode == 1
+
+
+def test_a_service_of_windows_starts_a_router_again_that_crashed(spec):
+    paused = []
+
+    def pause(seconds: float) -> None:
+        paused.append(seconds)
+        if len(paused) == 2:
+            raise TimeoutError
+
+    with (
+        socket.create_server(("127.0.0.1", spec.listeners[0].port)),
+        pytest.raises(TimeoutError),
+    ):
+        keep_running(spec, pause)  # its port is taken: it ends with exit code 1
+    assert paused == [5, 5]

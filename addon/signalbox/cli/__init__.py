@@ -19,6 +19,7 @@ COMMANDS = {
     "run": "signalbox.cli.run:run_command",
     "schema": "signalbox.cli.commands:schema_command",
     "stats": "signalbox.cli.stats:stats_command",
+    "service": "signalbox.cli.service:service_command",
     "status": "signalbox.cli.run:status_command",
     "statusline": "signalbox.cli.commands:statusline_command",
     "stop": "signalbox.cli.run:stop_command",

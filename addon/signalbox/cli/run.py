@@ -22,7 +22,7 @@ from signalbox.lifecycle.arguments import ArgumentError, further, modes
 from signalbox.lifecycle.process import RefusedError, serve
 from signalbox.lifecycle.running import Health, Record
 from signalbox.lifecycle.spec import LOG, RouterSpec
-from signalbox.lifecycle.start import StartedRouter, StartError, start
+from signalbox.lifecycle.start import StartedRouter, StartError, keep_running, start
 from signalbox.ports import is_free
 
 FREED = 5.0
@@ -104,7 +104,7 @@ def run_command(
         try:
             read_text(rules)
         except RulesError as error:
-            _fail(*error.errors)
+            refuse(*error.errors)
     spec = RouterSpec(
         modes=modes(listen, rules, state, os.environ),
         rules=rules,
@@ -123,17 +123,20 @@ def run_command(
     if detach:
         _tell(_started(spec))
         return
+    if is_service and sys.platform == "win32":
+        keep_running(spec)
+        return
     try:
         raise SystemExit(serve(spec))
     except RefusedError as error:
-        _fail(*error.lines)
+        refuse(*error.lines)
 
 
 def _started(spec: RouterSpec) -> StartedRouter:
     try:
         return start(spec)
     except StartError as error:
-        _fail(*error.lines)
+        refuse(*error.lines)
 
 
 def _tell(router: StartedRouter) -> None:
@@ -147,21 +150,21 @@ def _make_room(spec: RouterSpec) -> None:
     try:
         found = [running.identity_at(listen.host, listen.port) for listen in spec.listeners]
     except running.NotOursError as error:
-        _fail(f"{error}: --replace ends routers of ours only")
+        refuse(f"{error}: --replace ends routers of ours only")
     if spec.log and (record := running.registered(spec.state)) is not None:
         found.append(record.process)
     for process in {one for one in found if one is not None}:
-        _end(process)
+        end_router(process)
     ends = time.monotonic() + FREED
     while time.monotonic() < ends and not all(is_free(one.port, one.host) for one in spec.listeners):
         time.sleep(POLL / 4)
 
 
-def _end(process: running.ProcessIdentity) -> None:
+def end_router(process: running.ProcessIdentity) -> None:
     try:
         ended = running.end(process)
     except psutil.AccessDenied:
-        _fail(f"process {process.pid} belongs to another user")
+        refuse(f"process {process.pid} belongs to another user")
     if ended is not None and ended.gently:
         click.echo(f"the router has ended: process {process.pid}", err=True)
     elif ended is not None:
@@ -182,7 +185,7 @@ def status_command(as_json: bool, state: Path) -> None:
     shown = _shown(record, running.running(listen.host, listen.port))
     click.echo(json.dumps(shown, indent=2) if as_json else "\n".join(_status_lines(shown)))
     if shown["status"] is None:
-        _fail(f"the router does not answer on {_url(listen)}")
+        refuse(f"the router does not answer on {_url(listen)}")
 
 
 def _shown(record: Record, health: Health | None) -> dict[str, Any]:
@@ -269,7 +272,7 @@ def stop_command(state: Path) -> None:
     if record is None:
         click.echo(f"No router runs on {state}.", err=True)
         return
-    _end(record.process)
+    end_router(record.process)
 
 
 @click.command("restart")
@@ -280,17 +283,20 @@ def restart_command_(state: Path) -> None:
     spec = record.spec
     if spec.service:
         try:
-            service.run(service.service_of(sys.platform, service.this_user(())).restart)
+            its_service = service.service_of(sys.platform, service.this_user(()))
+            if not its_service.ends_router:
+                end_router(record.process)
+            service.run(its_service.restart)
         except service.ServiceError as error:
-            _fail(str(error))
+            refuse(str(error))
         click.echo("the service was restarted")
         return
     if not spec.log:
-        _fail(f"process {record.process.pid} runs in the foreground of a terminal: end it there")
+        refuse(f"process {record.process.pid} runs in the foreground of a terminal: end it there")
     if spec.listens_by_rules:
         by_rules = modes((), spec.rules, spec.state, os.environ)
         spec = replace(spec, modes=by_rules)
-    _end(record.process)
+    end_router(record.process)
     _tell(_started(spec))
 
 
@@ -306,7 +312,7 @@ def logs_command(follows: bool, clean: bool, state: Path) -> None:
         return
     found = log.files(state)
     if not found and not follows:
-        _fail(f"No router has run in the background on {state}.")
+        refuse(f"No router has run in the background on {state}.")
     for path in found:
         click.echo(path.read_bytes().decode("utf-8", "replace"), nl=False)
     if follows:
@@ -317,7 +323,7 @@ def logs_command(follows: bool, clean: bool, state: Path) -> None:
 def _registered(state: Path) -> Record:
     record = running.registered(state)
     if record is None:
-        _fail(f"No router runs on {state}. signalbox run --detach starts one.")
+        refuse(f"No router runs on {state}. signalbox run --detach starts one.")
     return record
 
 
@@ -325,7 +331,7 @@ def _url(listen: Listen) -> str:
     return f"http://{f'[{listen.host}]' if ':' in listen.host else listen.host}:{listen.port}"
 
 
-def _fail(*lines: str) -> NoReturn:
+def refuse(*lines: str) -> NoReturn:
     for line in lines:
         click.echo(line, err=True)
     raise SystemExit(1)

@@ -15,20 +15,22 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+from signalbox.lifecycle.start import RESTART
 from signalbox.state import atomic_file
 
 NAME = "signalbox"
 LABEL = "signalbox.router"
 """Name of the job on macOS, which wants one with a dot."""
 DESCRIPTION = "Signalbox, the router of Claude Code"
-RESTART = 5
-"""Seconds before a router that crashed is started again; a minute on Windows, which has no shorter time."""
 END = 20
 """Seconds that the system waits for the router to end."""
 INSTEAD = "signalbox run --detach starts a router in the background, until the machine restarts"
 LIMIT = 60.0
 """Seconds for one command of the system."""
 TASK = "http://schemas.microsoft.com/windows/2004/02/mit/task"
+
+VARIABLES = ("PATH", "PYTHONPATH")
+"""What the service gets of the environment of the user who installs it."""
 
 type Command = tuple[str, ...]
 
@@ -44,8 +46,9 @@ class Program(NamedTuple):
     """Program and arguments; the program is a Python."""
     home: Path
     user: str
-    path: str
-    """`PATH` of the user, for commands in the rules."""
+    r"""On Windows `DOMAIN\NAME`."""
+    variables: Mapping[str, str]
+    """Of its environment, where the system can set any: `PATH`, for commands in the rules."""
 
 
 class Service(NamedTuple):
@@ -60,13 +63,19 @@ class Service(NamedTuple):
     restart: tuple[Command, ...]
     status: Command
     """Exits with 0 where the service runs."""
+    ends_router: bool = True
+    """Whether the system tells the router to end, at a restart and when it is uninstalled. Otherwise it would
+    be killed, and is told before."""
     reload: Command | None = None
     """Run after the file was deleted."""
 
 
 def this_user(command: Iterable[str], environ: Mapping[str, str] = os.environ) -> Program:
     """The command as a service of the user who calls."""
-    return Program(tuple(command), Path.home(), getpass.getuser(), environ.get("PATH", os.defpath))
+    variables = {name: environ[name] for name in VARIABLES if environ.get(name)}
+    domain = environ.get("USERDOMAIN")
+    user = rf"{domain}\{getpass.getuser()}" if domain else getpass.getuser()
+    return Program(tuple(command), Path.home(), user, variables)
 
 
 def service_of(system: str, program: Program, environ: Mapping[str, str] = os.environ) -> Service:
@@ -87,7 +96,7 @@ def service_of(system: str, program: Program, environ: Mapping[str, str] = os.en
 
 def systemd(program: Program, config: Path) -> Service:
     """A user unit (systemd.service(5)); `config` is the user's configuration folder."""
-    unit = f"{NAME}.service"
+    unit, variables = f"{NAME}.service", program.variables.items()
     lines = (
         "[Unit]",
         f"Description={DESCRIPTION}",
@@ -95,7 +104,7 @@ def systemd(program: Program, config: Path) -> Service:
         "",
         "[Service]",
         f"ExecStart={' '.join(map(_for_systemd, program.command))}",
-        f"Environment={_for_systemd(f'PATH={program.path}', runs=False)}",
+        *(f"Environment={_for_systemd(f'{name}={value}', runs=False)}" for name, value in variables),
         "Restart=on-failure",
         f"RestartSec={RESTART}",
         f"TimeoutStopSec={END}",
@@ -133,7 +142,7 @@ def launchd(program: Program, uid: int) -> Service:
     content = {
         "Label": LABEL,
         "ProgramArguments": list(program.command),
-        "EnvironmentVariables": {"PATH": program.path},
+        "EnvironmentVariables": dict(program.variables),
         "RunAtLoad": True,
         "KeepAlive": {"SuccessfulExit": False},
         "ThrottleInterval": RESTART,
@@ -159,10 +168,11 @@ def launchd(program: Program, uid: int) -> Service:
 def task(program: Program, folder: Path) -> Service:
     """A task of the scheduler (its XML schema, namespace `TASK`); the file in `folder` is only for schtasks.
 
-    It runs `pythonw`, which has no console window, where that is beside `python`.
+    It runs `pythonw`, which has no console window. `RestartOnFailure` starts again what could not be started,
+    not what ended; `start.keep_running` does that. Its count is a byte.
     """
     python, *arguments = program.command
-    if python.lower().endswith("python.exe"):
+    if python.lower().endswith("\\python.exe"):
         python = f"{python[: -len('python.exe')]}pythonw.exe"
     ElementTree.register_namespace("", TASK)
     root = ElementTree.Element(f"{{{TASK}}}Task", version="1.2")
@@ -179,7 +189,7 @@ def task(program: Program, folder: Path) -> Service:
             "DisallowStartIfOnBatteries": "false",
             "StopIfGoingOnBatteries": "false",
             "StartWhenAvailable": "true",
-            "RestartOnFailure": {"Interval": "PT1M", "Count": "999"},
+            "RestartOnFailure": {"Interval": "PT1M", "Count": "255"},
             "ExecutionTimeLimit": "PT0S",
         },
         "Actions": {
@@ -199,7 +209,8 @@ def task(program: Program, folder: Path) -> Service:
         is_kept=False,
         install=(("schtasks", "/Create", *named, "/XML", str(file), "/F"), ("schtasks", "/Run", *named)),
         uninstall=(("schtasks", "/Delete", *named, "/F"),),
-        restart=(("schtasks", "/End", *named), ("schtasks", "/Run", *named)),
+        restart=(("schtasks", "/Run", *named),),
+        ends_router=False,
         status=("schtasks", "/Query", *named),
     )
 

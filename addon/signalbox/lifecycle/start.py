@@ -5,15 +5,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import IO, NamedTuple
 
+from msgspec.structs import replace
+
+from signalbox.config.fields import Listen
 from signalbox.lifecycle.running import Ended, Health, ProcessIdentity, end, running
 from signalbox.lifecycle.spec import RouterSpec, detached, encode
 
 READY = 60.0
 """Seconds that a start may take; it usually takes one or two."""
+RESTART = 5
+"""Seconds before a router that crashed is started again by a service."""
 POLL = 0.05
 _CLOCK = re.compile(r"^\[\d\d:\d\d:\d\d\.\d{3}\] ")
 _MITMPROXYS = re.compile(
@@ -77,13 +82,37 @@ def start(spec: RouterSpec, within: float = READY, environ: Mapping[str, str] | 
             raise
 
 
-def _popen(spec: RouterSpec, said: IO[bytes], environ: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
+def keep_running(spec: RouterSpec, pause: Callable[[float], None] = time.sleep) -> None:
+    """Starts the router, and again whenever it ends with another exit code than 0: for a service whose system
+    does not. The router ends with this process."""
+    spec = replace(spec, bound=True)
+    while True:
+        process = _popen(spec, None, None)
+        code = process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+        if code == 0:
+            return
+        pause(RESTART)
+
+
+def wait_for(listen: Listen, within: float) -> Health | None:
+    """What the router that someone else starts says there; None if none answers in time."""
+    ends = time.monotonic() + within
+    while (health := running(listen.host, listen.port)) is None and time.monotonic() < ends:
+        time.sleep(POLL)
+    return health
+
+
+def _popen(
+    spec: RouterSpec, said: IO[bytes] | None, environ: Mapping[str, str] | None
+) -> subprocess.Popen[bytes]:
     how = detached(sys.platform)
     return subprocess.Popen(  # noqa: S603  our own module, without a shell
         [sys.executable, "-m", "signalbox.lifecycle.process", encode(spec).decode()],
         stdin=subprocess.PIPE if spec.bound else subprocess.DEVNULL,
-        stdout=said,
-        stderr=said,
+        stdout=said or subprocess.DEVNULL,
+        stderr=said or subprocess.DEVNULL,
         env=environ,
         start_new_session=how.start_new_session,
         creationflags=how.creationflags,
