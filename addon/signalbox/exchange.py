@@ -31,9 +31,13 @@ type Ending = Literal["done", "error", "cancelled"]
 LONGEST = 500
 """Characters of the longest name in a header; a client's model may be of any length."""
 
-_IDS = ("request-id", "x-request-id", "apim-request-id", "x-generation-id")
-"""Headers with a provider's id of a request: Anthropic's, OpenAI's and most others', Azure's, OpenRouter's
-(anthropic-messages.md, 9; openai-chat.md, 5 and 6; providers.md)."""
+_IDS = (
+    "request-id", "x-request-id", "apim-request-id", "x-generation-id", "x-amzn-requestid",
+    "x-oai-request-id", "x-github-request-id",
+)  # fmt: skip
+"""Headers with a provider's id of a request: Anthropic's, OpenAI's and most others', Azure's, OpenRouter's,
+Amazon's, the Codex backend's, GitHub's (anthropic-messages.md, 9; openai-chat.md, 5 and 6; providers.md;
+clouds.md, 7)."""
 _ID = re.compile(r"[\w.:/=+-]{1,200}", re.ASCII)
 
 PLAIN = " !#$&'()*+,/:;=?@[]^`{|}~"

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from signalbox.anthropic.api import ANTHROPIC_VERSION, MODELS
 from signalbox.anthropic.json_edit import Body
+from signalbox.anthropic.platforms import without_server_tools
 from signalbox.config.rules import Api, Provider, Rules
 from signalbox.openai import prepare as chat
 from signalbox.openai.request import untranslatable as untranslatable_as_chat
@@ -63,7 +64,7 @@ class ProviderApi(NamedTuple):
 PROVIDER_APIS: Mapping[Api, ProviderApi] = {
     "anthropic": ProviderApi(
         prepare=prepare_messages,
-        untranslatable=lambda *_: "",
+        untranslatable=lambda provider, body: without_server_tools(provider.cloud, body),
         spelling=lambda _: "",
         fills_cache=True,
         models_path=MODELS,
@@ -72,7 +73,7 @@ PROVIDER_APIS: Mapping[Api, ProviderApi] = {
     ),
     "vertex": ProviderApi(
         prepare=prepare_vertex,
-        untranslatable=lambda *_: "",
+        untranslatable=lambda provider, body: without_server_tools(provider.cloud, body),
         spelling=lambda _: "Messages, as Vertex AI takes them",
         fills_cache=True,
         models_path="",
@@ -126,5 +127,5 @@ def _could(provider: Provider, body: Body) -> bool:
     """Of other providers of the Messages API it is not known what they can do of Anthropic's own."""
     if provider.is_anthropic:
         return True
-    others = (api for api in provider.apis if api != "anthropic")
-    return any(not PROVIDER_APIS[api].untranslatable(provider, body) for api in others)
+    known = (api for api in provider.apis if api != "anthropic" or provider.cloud is not None)
+    return any(not PROVIDER_APIS[api].untranslatable(provider, body) for api in known)

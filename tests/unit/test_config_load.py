@@ -166,6 +166,10 @@ def errors_of(text: str, **environ: str) -> tuple[str, ...]:
             "1: auth: codex-login goes with dialect: codex (at $.providers.a.dialect)",
         ),
         (
+            "providers: {a: {url: https://h, api: responses, auth: codex-login, quota: {accounts: [b]}}}",
+            "1: accounts are config folders of Claude Code (at $.providers.a.quota.accounts)",
+        ),
+        (
             "providers: {a: {url: https://h, api: responses, auth: codex-login, models: list}}",
             (
                 "1: Codex's backend lists models for its own program alone: name them "

@@ -222,6 +222,33 @@ def test_a_deployment_that_is_not_there_is_told_in_anthropics_shape(folder, toke
         assert got.error["message"] == "The API deployment for this resource does not exist."
 
 
+SEARCH = {"type": "web_search_20250305", "name": "web_search", "max_uses": 8}
+
+
+def test_a_search_goes_to_the_next_target_where_a_cloud_has_none(folder, token):
+    with example(folder, "bedrock") as router:
+        bedrock = router.provider(BEDROCK)
+        bedrock.answer(Bedrock())
+        router.provider("api.anthropic.com").answer(message_json("claude-opus-5"))
+        play = router.connect()
+        assert play.ask(OPUS, tools=[SEARCH]).headers["x-signalbox-attempts"] == "anthropic:200"
+        assert play.ask(OPUS, tools=[TOOLS[0]]).headers["x-signalbox-attempts"] == "bedrock:200"
+        assert len(bedrock.requests) == 1
+
+
+def test_a_search_stays_with_vertex(folder, token):
+    with example(folder, "vertex") as router:
+        router.provider(VERTEX).answer(message_json("claude-opus-5"))
+        got = router.connect().ask(OPUS, tools=[SEARCH])
+        assert got.headers["x-signalbox-attempts"] == "vertex:200"
+
+
+def test_a_search_that_nobody_in_the_rule_can_make_says_who_could(group):
+    got = group.connect().ask("bedrock-x", tools=[SEARCH])
+    assert got.status == 400
+    assert got.error["message"].endswith("; anthropic and second could serve it")
+
+
 # one group
 
 GROUP = """

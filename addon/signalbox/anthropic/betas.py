@@ -4,11 +4,7 @@ Most values allow fields of the body. A field without its beta is refused
 (https://docs.claude.com/en/docs/claude-code/llm-gateway); a beta without its field has no effect.
 """
 
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import NamedTuple
-
-_DATE = re.compile(r"-\d{4}-\d\d-\d\d$", re.ASCII)
 
 OAUTH = "oauth-2025-04-20"
 LONG_CONTEXT = "context-1m-2025-08-07"
@@ -54,36 +50,6 @@ PAIRS: Mapping[str, tuple[str, ...]] = {
 }
 """The fields that each value allows, as `field_paths` names them. Other values allow none."""
 
-
-class Platform(NamedTuple):
-    """What one cloud makes of betas."""
-
-    refused: tuple[str, ...] = ()
-    """Values that it refuses, without their dates."""
-    names: Mapping[str, str] = {}
-    """Values that have another name there."""
-    fields: frozenset[str] = frozenset()
-    """Further fields that it refuses."""
-
-
-_TOOL_SEARCH = {"advanced-tool-use-2025-11-20": "tool-search-tool-2025-10-19"}
-_NO_SERVER_TOOLS = ("advisor-tool", "code-execution", "files-api", "mcp-client", "skills", "web-fetch")
-
-PLATFORMS: Mapping[str | None, Platform] = {
-    "vertex": Platform(
-        (*_NO_SERVER_TOOLS, "fast-mode", "message-threads", "prompt-caching-scope"), _TOOL_SEARCH
-    ),
-    "bedrock": Platform(
-        (*_NO_SERVER_TOOLS, "fast-mode", "message-threads", "prompt-caching-scope"),
-        _TOOL_SEARCH,
-        frozenset({"tools.eager_input_streaming"}),
-    ),
-    "foundry": Platform(("advisor-tool", "prompt-caching-scope")),
-    "copilot": Platform(fields=frozenset({"tools.eager_input_streaming"})),
-}
-"""By cloud, as `config.clouds` names them (clouds.md, 1). What is missing here is learned from refusals.
-Anthropic's own platforms at Google and Amazon take all values."""
-
 FIELDS = frozenset(field for fields in PAIRS.values() for field in fields)
 
 
@@ -108,27 +74,6 @@ def betas_left(sent: Iterable[str], rejected: Collection[str]) -> list[str]:
         for beta in split(sent)
         if beta not in rejected and not any(_lies_in(field, rejected) for field in PAIRS.get(beta, ()))
     ]
-
-
-def renamed(values: Iterable[str], cloud: str | None) -> list[str]:
-    """The values by the names that they have at a cloud."""
-    names = PLATFORMS[cloud].names if cloud in PLATFORMS else {}
-    return split(names.get(value, value) for value in values)
-
-
-def refused_at(cloud: str | None, sent: Iterable[str], rejected: Collection[str]) -> frozenset[str]:
-    """What is refused at a cloud of the values `sent`, and of fields: what is known of it, and `rejected`,
-    which it has named by the names that values have there."""
-    if cloud not in PLATFORMS:
-        return frozenset(rejected)
-    row = PLATFORMS[cloud]
-    known = {value for value in split(sent) if _undated(value) in row.refused}
-    known |= {value for value, name in row.names.items() if name in rejected}
-    return row.fields.union(rejected, known)
-
-
-def _undated(value: str) -> str:
-    return _DATE.sub("", value)
 
 
 def dropped_with(sent: Iterable[str], kept: Collection[str]) -> frozenset[str]:

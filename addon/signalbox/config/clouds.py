@@ -1,6 +1,6 @@
 """Clouds that serve Claude at endpoints of their own, and GitHub Copilot, known by the URL's host.
 
-What each of them refuses is in `anthropic.betas`.
+What each of them refuses is in `anthropic.platforms`.
 """
 
 import re

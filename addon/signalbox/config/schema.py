@@ -327,6 +327,8 @@ class ProviderSpec(msgspec.Struct, frozen=True):
             raise ConflictError("auth: codex-login is for api: responses", "auth")
         if self.dialect not in (None, "codex"):
             raise ConflictError("auth: codex-login goes with dialect: codex", "dialect")
+        if self.quota is not None and self.quota.accounts:
+            raise ConflictError("accounts are config folders of Claude Code", "quota", "accounts")
         if self.models == "list":
             raise ConflictError("Codex's backend lists models for its own program alone: name them", "models")
 

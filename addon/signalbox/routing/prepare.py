@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from signalbox.anthropic import betas
+from signalbox.anthropic import betas, platforms
 from signalbox.anthropic.api import MESSAGES
 from signalbox.anthropic.field_paths import SYSTEM
 from signalbox.anthropic.history import made_valid
@@ -172,7 +172,7 @@ def _headers(
     headers = with_header(headers, "host", provider.url.authority)
     headers = without_headers(headers, "expect")  # mitmproxy has answered it
     notes = []
-    named = betas.renamed(kept, provider.cloud) if provider.beta == "learn" else kept
+    named = platforms.renamed(kept, provider.cloud) if provider.beta == "learn" else kept
     if named != sent:
         notes = [f"beta {value} dropped" for value in sent if value not in kept]
         notes += [f"beta {old} sent as {new}" for old, new in zip(kept, named, strict=False) if old != new]
@@ -192,7 +192,7 @@ def _refused(
     provider, model = candidate.provider, candidate.model
     refused = constraints.rejected
     if provider.beta == "learn":
-        refused = betas.refused_at(provider.cloud, sent, refused)
+        refused = platforms.refused_at(provider.cloud, sent, refused)
     is_as_asked = provider.is_anthropic and model == facts.asked
     if provider.serves_claude and not is_as_asked and not takes_system_turns(model or ""):
         refused |= {SYSTEM}
