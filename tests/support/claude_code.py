@@ -7,24 +7,31 @@ api.anthropic.com, where `tests.support.loopback_only` has made that this machin
 else can be reached: `just test-claude` runs pytest so.
 """
 
+import fcntl
 import json
 import os
 import platform
+import pty
+import re
+import select
 import shutil
+import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.support import loopback_only
 from tests.support.answers import Answer, error_json, message_sse, tool_block
 from tests.support.fake_provider import Received, Upstream, usual
-from tests.support.router_process import ROOT, clean_environment, free_ports
+from tests.support.router_process import ROOT, clean_environment, free_ports, wait_until
 from tests.support.tls import certify, serving
 
 VERSION = "2.1.328"
@@ -36,6 +43,8 @@ INSTALL = 300
 KEY = "sk-ant-api03-fake-key-for-tests"
 SIGNALBOX = str(Path(sys.executable).with_name("signalbox"))
 HOST = "api.anthropic.com"
+CONTROL = re.compile(r"\x1b\[[0-9;?<>=]*[a-zA-Z]|\x1b[()][A-Z0-9]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
+"""What moves a terminal's cursor or colours."""
 
 
 class UnavailableError(Exception):
@@ -118,6 +127,8 @@ class Claude:
         self.settings = self.home / ".claude" / "settings.json"
         self.state = folder / "state"
         """The state folder of routers."""
+        self.port = 0
+        """Where `through_signalbox` has the router listen."""
         programs = folder / "bin"
         for one in (self.home, self.project, programs):
             one.mkdir(parents=True, exist_ok=True)
@@ -125,11 +136,25 @@ class Claude:
         self._path = os.pathsep.join([str(programs), os.environ["PATH"]])
         self._trusted = {"NODE_EXTRA_CA_CERTS": str(trusted)} if trusted else {}
 
+    def skip_questions(self) -> None:
+        """Answer what an interactive Claude Code asks at its first start."""
+        answers = {
+            "hasCompletedOnboarding": True,
+            "customApiKeyResponses": {"approved": [KEY[-20:]], "rejected": []},
+            "projects": {str(self.project): {"hasTrustDialogAccepted": True}},
+        }
+        (self.home / ".claude.json").write_text(json.dumps(answers))
+
+    def files(self) -> set[str]:
+        """What is in the home, less what Claude Code names after a session or a time."""
+        found = (str(path.relative_to(self.home)) for path in self.home.rglob("*"))
+        return {re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|\d{5,}", "ID", path) for path in found}
+
     def through_signalbox(self, rules: str, *options: str) -> list[str]:
         """The command that runs it through a router of its own with these rules, on a port of its own."""
-        (port,) = free_ports(1)
+        (self.port,) = free_ports(1)
         file = self.project / "rules.yaml"
-        file.write_text(f"{rules}\nlisten: {{here: 127.0.0.1:{port}}}\n")
+        file.write_text(f"{rules}\nlisten: {{here: 127.0.0.1:{self.port}}}\n")
         return [SIGNALBOX, "claude", "--rules", str(file), "--state", str(self.state), *options]
 
     def environment(self, **extra: str) -> dict[str, str]:
@@ -145,29 +170,88 @@ class Claude:
         made = clean_environment(self.home, {**usual, **self._trusted, **extra})
         return {name: value for name, value in made.items() if value}
 
-    def ask(
+    def ask(self, prompt: str, *arguments: str, timeout: float = 90, **how: Any) -> Said:
+        """One prompt, answered as JSON. `arguments` are Claude Code's, `how` is as in `start`."""
+        process = self.start(prompt, *arguments, **how)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        finally:
+            process.kill()
+        return Said(process.returncode, out, err)
+
+    def start(
         self,
         prompt: str,
         *arguments: str,
         base_url: str = "",
-        command: Sequence[str] = (),
+        command: Sequence[str] = ("claude",),
         environment: Mapping[str, str] | None = None,
-        timeout: float = 60,
-    ) -> Said:
-        """One prompt, answered as JSON. `arguments` are further ones of Claude Code; `command` is what runs
-        in place of the program itself."""
-        given = {"ANTHROPIC_BASE_URL": base_url, **(environment or {})}
-        done = subprocess.run(
-            [*(command or ["claude"]), *arguments, "-p", prompt, "--output-format", "json"],
+    ) -> subprocess.Popen[str]:
+        """The process that answers it. `command` is what runs in place of the program itself."""
+        given = self.environment(ANTHROPIC_BASE_URL=base_url, **(environment or {}))
+        return subprocess.Popen(
+            [*command, *arguments, "-p", prompt, "--output-format", "json"],
             cwd=self.project,
-            env=self.environment(**given),
+            env=given,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=timeout,
-            check=False,
         )
-        return Said(done.returncode, done.stdout, done.stderr)
+
+
+class Screen:
+    """Claude Code on a terminal. It draws over what it drew before, often only what has changed: what is seen
+    is compared without spaces."""
+
+    def __init__(self, claude: Claude, command: Sequence[str]) -> None:
+        claude.skip_questions()
+        self._pid, self._file = pty.fork()
+        if self._pid == 0:
+            os.chdir(claude.project)
+            os.execvpe(command[0], command, claude.environment())
+        fcntl.ioctl(self._file, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
+        self._drawn = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.kill(self._pid, signal.SIGTERM)
+        try:
+            wait_until(self._has_ended, 30, lambda: f"the end of Claude Code; it drew {self._text()!r}")
+        except TimeoutError:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            raise
+        finally:
+            os.close(self._file)
+
+    def type(self, text: str) -> None:
+        os.write(self._file, text.encode())
+
+    def see(self, text: str, timeout: float = 60) -> None:
+        """Wait until it is drawn, after what was seen before."""
+        wanted = "".join(text.split())
+
+        def is_there() -> bool:
+            self._read()
+            return wanted in self._text()
+
+        wait_until(is_there, timeout, lambda: f"{text!r} on the screen, which is {self._text()!r}")
+        self._drawn = ""
+
+    def _has_ended(self) -> bool:
+        self._read()  # a program that cannot draw does not end
+        return os.waitpid(self._pid, os.WNOHANG)[0] != 0
+
+    def _read(self) -> None:
+        if select.select([self._file], [], [], 0.05)[0]:
+            with suppress(OSError):  # of its end
+                self._drawn += os.read(self._file, 65536).decode(errors="replace")
+
+    def _text(self) -> str:
+        return "".join(CONTROL.sub("", self._drawn).split())
 
 
 def said_last(received: Received) -> str:
