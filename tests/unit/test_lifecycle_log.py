@@ -2,6 +2,7 @@
 
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
 import pytest
@@ -31,7 +32,7 @@ def test_a_file_of_a_megabyte_is_turned_over(path):
     log = log_file(path)
     log.write("a" * (MOST - 1) + "\n")
     log.write("b\n")
-    log.write("c" * MOST)
+    log.write("c" * MOST + "\n")
     log.write("d\n")
     assert [file.name for file in files(path.parent)] == [
         "signalbox-2026-11-29.log",
@@ -41,6 +42,24 @@ def test_a_file_of_a_megabyte_is_turned_over(path):
     ]
     assert [file.read_bytes()[:1] for file in files(path.parent)] == [b"a", b"b", b"c", b"d"]
     assert {file.stat().st_mode & 0o777 for file in files(path.parent)} == {0o600}
+
+
+def test_a_line_in_pieces_is_not_torn(path):
+    log = log_file(path)
+    log.write("a" * MOST)
+    log.write("\n")
+    log.write("b\n")
+    assert path.read_bytes() == b"b\n"
+
+
+def test_threads_lose_no_line(path):
+    log = log_file(path)
+    lines = [f"{'x' * 1000} {number}\n" for number in range(4000)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(log.write, lines))
+    assert len(files(path.parent)) > 3
+    written = "".join(file.read_text() for file in files(path.parent)).splitlines(keepends=True)
+    assert sorted(written) == sorted(lines)
 
 
 def test_the_first_line_of_another_day_turns_it_over(path):
@@ -86,7 +105,7 @@ def test_a_log_that_is_followed_tells_what_comes_also_when_it_is_turned_over(pat
     writes = [
         lambda: log.write("one\n"),
         lambda: log.write("two → "),
-        lambda: (log.write("three\n"), log.write("x" * MOST), log.write("after\n")),
+        lambda: (log.write("three\n"), log.write("x" * (MOST - 10) + "\n"), log.write("after\n")),
         lambda: path.write_text(""),
         lambda: log.write("emptied\n"),
     ]
@@ -95,7 +114,7 @@ def test_a_log_that_is_followed_tells_what_comes_also_when_it_is_turned_over(pat
     while "emptied\n" not in told:
         told += next(followed)
     followed.close()
-    assert told.replace("x", "") == "one\ntwo → three\nafter\nemptied\n"
+    assert told.replace("x", "") == "one\ntwo → three\n\nafter\nemptied\n"
 
 
 def test_a_log_can_be_followed_before_there_is_one(path):

@@ -7,7 +7,9 @@ the old request logs, by `log.keep` (`record.rotation`).
 import codecs
 import io
 import os
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -24,7 +26,8 @@ START = 65_536
 class LogFile(io.TextIOBase):
     """Standard output and error of a router without a terminal. Mode 0600. One process writes to a file.
 
-    Turned over at MOST bytes and with the first line of another day. A full disk loses lines, nothing else.
+    Turned over at MOST bytes and with the first line of another day; not while someone reads it on Windows. A
+    full disk loses lines, nothing else. Any thread may write.
     """
 
     def __init__(
@@ -39,6 +42,8 @@ class LogFile(io.TextIOBase):
         self._also = also
         self._left = START
         self._today = today
+        self._lock = threading.Lock()
+        self._is_within_line = False
         self._open()
         if self._size:
             self._day = date.fromtimestamp(path.stat().st_mtime)  # noqa: DTZ012  local, like `today`
@@ -55,13 +60,13 @@ class LogFile(io.TextIOBase):
 
     def write(self, text: str) -> int:
         data = text.encode("utf-8", "backslashreplace")
-        self._tell(text)
-        try:
-            if self._is_due(len(data)):
-                self._turn_over()
-            self._size += os.write(self._file, data)
-        except OSError:
-            pass
+        with self._lock:
+            self._tell(text)
+            with suppress(OSError):
+                if self._is_due(len(data)):
+                    self._turn_over()
+                self._size += os.write(self._file, data)
+            self._is_within_line = not text.endswith("\n")
         return len(text)
 
     def _tell(self, text: str) -> None:
@@ -77,14 +82,15 @@ class LogFile(io.TextIOBase):
             self._also = None
 
     def _is_due(self, more: int) -> bool:
-        return bool(self._size) and (self._size + more > MOST or self._today() != self._day)
+        if not self._size or self._is_within_line:
+            return False
+        return self._size + more > MOST or self._today() != self._day
 
     def _turn_over(self) -> None:
         os.close(self._file)
-        try:
+        with suppress(OSError):
             self._path.rename(rotation.free_name(self._path, self._day))
-        finally:
-            self._open()
+        self._open()
 
     def _open(self) -> None:
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -113,8 +119,8 @@ def clean(state: Path, *, in_use: bool) -> list[Path]:
 
 
 def follow(path: Path, pause: Callable[[], None]) -> Iterator[str]:
-    """What is added to the log from now on, without end. `pause` is called when there is no more yet. Also
-    when the log is turned over, or made later, nothing is lost."""
+    """What is added to the log from now on, without end. `pause` is called when there is no more yet; the log
+    may be turned over meanwhile, or made."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     file = _opened(path)
     if file is not None:
