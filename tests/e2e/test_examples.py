@@ -142,8 +142,8 @@ def test_four_ports_lead_to_four_providers_of_chat_completions_with_one_key(tmp_
     upstream.answer(by_path)
     router = Router(tmp_path, *[upstream.url] * 5, rules=None, environment=KEYS)
     rules = rules_of("ports-one-key.yaml", upstream)
-    for written, port in zip(range(8083, 8087), router.ports[1:], strict=True):
-        rules = rules.replace(f"port: {written}", f"port: {port}")
+    for written, port in zip(range(8082, 8087), router.ports, strict=True):
+        rules = rules.replace(f"127.0.0.1:{written}", f"127.0.0.1:{port}")
     router.rules_file.write_text(rules, encoding="utf-8")
     with router:
         providers = [ask(router, SONNET, port=port).provider for port in router.ports]

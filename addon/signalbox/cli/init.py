@@ -112,6 +112,7 @@ def init_command(preset: str | None, origin: Path | None, out: Path) -> None:
     for fault in faults:
         click.echo(fault, err=True)
     click.echo(f"Then: signalbox check {out / RULES}")
+    click.echo(f"      signalbox claude --rules {out / RULES}")
     if faults:
         raise SystemExit(1)
 
