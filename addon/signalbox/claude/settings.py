@@ -72,16 +72,21 @@ def read_settings(
 ) -> ClaudeSettings:
     """Those for Claude Code in the folder `project`. A file that is broken counts as empty, as it does with
     `claude -p`; interactively Claude Code names it."""
-    folder = config_folder(environ, home)
-    managed = Path(_MANAGED.get(platform, _MANAGED_ELSEWHERE))
-    paths = [
-        folder / "settings.json",
+    *others, managed = settings_paths(environ, project, home, platform)
+    found = ((path, _values(path)) for path in dict.fromkeys((*others, managed)))
+    return ClaudeSettings(SettingsFile(path, values, path == managed) for path, values in found if values)
+
+
+def settings_paths(
+    environ: Mapping[str, str], project: Path, home: Path, platform: str = sys.platform
+) -> tuple[Path, ...]:
+    """Where the files are, if they are there; the administrator's is the last."""
+    return (
+        config_folder(environ, home) / "settings.json",
         project / ".claude" / "settings.json",
         project / ".claude" / "settings.local.json",
-        managed,
-    ]
-    found = ((path, _values(path)) for path in dict.fromkeys(paths))
-    return ClaudeSettings(SettingsFile(path, values, path == managed) for path, values in found if values)
+        Path(_MANAGED.get(platform, _MANAGED_ELSEWHERE)),
+    )
 
 
 def config_folder(environ: Mapping[str, str], home: Path) -> Path:

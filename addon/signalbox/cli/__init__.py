@@ -10,6 +10,7 @@ COMMANDS = {
     "check": "signalbox.cli.check:check_command",
     "claude": "signalbox.cli.claude:claude_command",
     "demo": "signalbox.demo.command:demo_command",
+    "doctor": "signalbox.cli.doctor:doctor_command",
     "explain": "signalbox.cli.explain:explain_command",
     "init": "signalbox.cli.init:init_command",
     "learned": "signalbox.cli.commands:learned_command",
