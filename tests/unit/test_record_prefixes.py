@@ -145,12 +145,12 @@ def test_a_message_of_another_protocol_is_one_block() -> None:
 def turn(
     request: dict[str, Any] | None = None, sent: dict[str, Any] | None = None, **fields: Any
 ) -> CacheTurn:
-    def read(asked: dict[str, Any]) -> Any:
-        return READER.read(json.dumps(asked).encode()).blocks
+    def read(asked: dict[str, Any]) -> bytes:
+        return READER.read(json.dumps(asked).encode()).packed()
 
     made = CacheTurn(
         provider="anthropic", model="claude-sonnet-4-6", key=None, asked=read(request or body()),
-        sent=read(sent) if sent else (), life=SHORT_LIFE, at=0, read=0, written=80_000, fresh=5,
+        sent=read(sent) if sent else b"", life=SHORT_LIFE, at=0, read=0, written=80_000, fresh=5,
     )  # fmt: skip
     return made._replace(**fields)
 
@@ -205,7 +205,7 @@ def test_a_turn_is_what_the_provider_that_answered_did() -> None:
     made = entry(failed, attempt(provider="second"), blocks=prefix.packed(), session="s")
     found = turn_of(made)
     assert found is not None
-    assert (found.provider, found.asked, found.left) == ("second", prefix.blocks, 4300)
+    assert (found.provider, found.asked, found.left) == ("second", prefix.packed(), 4300)
     assert turn_of(struct_replace(made, status="error")) is None
     assert turn_of(entry(failed, blocks=prefix.packed(), session="s")) is None
     assert conversation_of(ENTRY) is None

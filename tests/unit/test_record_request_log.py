@@ -285,6 +285,28 @@ def test_nobody_sets_a_file_aside_while_a_line_is_written(tmp_path, open_log, cl
     assert len(refused) == len(models(tmp_path / "requests.jsonl")) == 1
 
 
+def test_what_comes_after_another_process_set_the_file_aside_goes_to_a_new_one(tmp_path, open_log, clock):
+    log = open_log()
+    log.write(entry(clock(), "before"))
+    (tmp_path / FILE).rename(tmp_path / "aside.jsonl")
+    log.write(entry(clock(), "after"))
+    (tmp_path / FILE).unlink()
+    (tmp_path / f".{FILE}.lock").unlink()
+    log.write(entry(clock(), "anew"))
+    assert models(tmp_path / "aside.jsonl") == ["before"]
+    assert models(tmp_path / FILE) == ["anew"]
+
+
+def test_a_log_that_is_written_does_not_keep_others_from_setting_it_aside(tmp_path, open_log, clock):
+    """Its file and its lock stay open between two writes, but the lock is not held."""
+    log = open_log()
+    log.write(entry(clock(), "before"))
+    clock.now += timedelta(days=1)
+    open_log().rotate_if_due()
+    log.write(entry(clock(), "after"))
+    assert models(tmp_path / FILE) == ["after"]
+
+
 APPEND = """
 import sys
 from datetime import UTC, datetime, timedelta

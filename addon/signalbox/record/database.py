@@ -4,8 +4,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 from sqlalchemy import (
     URL,
@@ -54,12 +55,16 @@ _NOTE = (
     .where(SPOOLED.c.name == bindparam("spool"), SPOOLED.c.number == bindparam("before"))
     .values(number=bindparam("upto"), ts=bindparam("now"))
 )
-_NEXT_IDS = {
-    "sqlite": text("SELECT seq FROM sqlite_sequence WHERE name = 'requests'"),
-    "postgresql": text(
-        "SELECT nextval(pg_get_serial_sequence('requests', 'id')) FROM generate_series(1, :number)"
-    ),
-}
+_LAST_ID = text("SELECT seq FROM sqlite_sequence WHERE name = 'requests'")
+_OPEN = """
+WITH noted AS (UPDATE spooled SET number = %(upto)s, ts = %(now)s
+    WHERE name = %(spool)s AND number = %(before)s RETURNING 1)
+SELECT (SELECT count(*) FROM noted),
+    (SELECT coalesce(sum(number), 0) FROM spooled WHERE name <> %(spool)s),
+    ARRAY(SELECT nextval(pg_get_serial_sequence('requests', 'id')) FROM generate_series(1, %(rows)s))
+"""
+"""`_NOTE`, `_OTHERS` and the ids of the requests that are added next, in one way to the server and back: each
+takes longer than what is done there."""
 _OTHERS = select(func.sum(SPOOLED.c.number)).where(SPOOLED.c.name != bindparam("spool"))
 _LAST_TURN = (
     select(PREFIXES, ATTEMPTS)
@@ -75,6 +80,16 @@ _LAST_TURN = (
     .order_by(PREFIXES.c.ts.desc(), PREFIXES.c.request.desc(), ATTEMPTS.c.number.desc())
     .limit(1)
 )
+
+
+class _Opened(NamedTuple):
+    """How a transaction begins."""
+
+    is_noted: bool
+    """Whether the spool was written up to the entry before, as expected, and is noted up to the last one."""
+    version: int
+    ids: Sequence[int]
+    """Of the requests that are added next, in order."""
 
 
 class LedgerDatabase:
@@ -114,21 +129,31 @@ class LedgerDatabase:
                 before = entries[0][0] - 1 if entries else upto - 1
                 now = milliseconds(datetime.now(UTC))
                 note = {"spool": spool, "before": before, "upto": upto, "now": now}
-                if connection.execute(_NOTE, note).rowcount != 1:  # not the next, or the first of a spool
+                opened = self._open(connection, note, len(entries))
+                if not opened.is_noted:  # not the next, or the first of a spool
                     before = _claimed(connection, spool, now)
                     if upto > before:
                         connection.execute(_NOTE, note | {"before": before})
                 missing = [entry for number, entry in entries if number > before]
-                written = list(self._with_misses(connection, spool, missing))
-                _insert(connection, written)
+                written = list(self._with_misses(connection, (spool, opened.version), missing))
+                _insert(connection, opened.ids, written)
         except BaseException:
             self._turns.clear()  # of entries that are not there
             raise
         return written
 
-    def _with_misses(self, connection: Connection, spool: str, entries: Sequence[Entry]) -> Iterator[Entry]:
-        present = (spool, self._version(connection, spool)) if any(one.blocks for one in entries) else None
-        if present is not None and present != self._turns_of:
+    def _open(self, connection: Connection, note: Mapping[str, Any], rows: int) -> "_Opened":
+        if not self._database.is_sqlite:
+            noted, others, ids = connection.exec_driver_sql(_OPEN, {**note, "rows": rows}).one()
+            return _Opened(noted == 1, int(others), ids)
+        is_noted = connection.execute(_NOTE, note).rowcount == 1
+        last = connection.scalar(_LAST_ID) or 0  # there is one writer: this transaction
+        return _Opened(is_noted, self._version(connection, ""), range(last + 1, last + rows + 1))
+
+    def _with_misses(
+        self, connection: Connection, present: tuple[str, int], entries: Sequence[Entry]
+    ) -> Iterator[Entry]:
+        if present != self._turns_of:
             self._turns.clear()
             self._turns_of = present
         for entry in entries:
@@ -215,8 +240,8 @@ def _last_turn(connection: Connection, conversation: prefixes.Conversation) -> p
         provider=found.provider,
         model=found.model,
         key=found.key,
-        asked=prefixes.unpacked(found.blocks),
-        sent=prefixes.unpacked(found.sent_blocks or b""),
+        asked=found.blocks,
+        sent=found.sent_blocks or b"",
         life=found.cache_life or prefixes.SHORT_LIFE,
         at=found.ts,
         read=found.cache_read_input_tokens,
@@ -225,32 +250,31 @@ def _last_turn(connection: Connection, conversation: prefixes.Conversation) -> p
     )
 
 
-def _insert(connection: Connection, entries: Sequence[Entry]) -> None:
+def _insert(connection: Connection, ids: Sequence[int], entries: Sequence[Entry]) -> None:
+    """`ids` are those of new requests, of which there may be more than entries."""
     if not entries:
         return
-    ids = _next_ids(connection, len(entries))
-    numbered = list(zip(ids, entries, strict=True))
-    _REQUEST_ROWS.add(connection, [((id, milliseconds(entry.ts)), entry) for id, entry in numbered])
-    _ATTEMPT_ROWS.add(
-        connection,
-        [
+    numbered = list(zip(ids, entries, strict=False))
+    rows = (
+        _REQUEST_ROWS.of(((id, milliseconds(entry.ts)), entry) for id, entry in numbered),
+        _ATTEMPT_ROWS.of(
             ((id, number, milliseconds(attempt.started)), attempt)
             for id, entry in numbered
             for number, attempt in enumerate(entry.attempt_rows, 1)
-        ],
+        ),
+        _PREFIX_ROWS.of(((id, milliseconds(entry.ts)), entry) for id, entry in numbered if entry.blocks),
     )
-    _PREFIX_ROWS.add(
-        connection, [((id, milliseconds(entry.ts)), entry) for id, entry in numbered if entry.blocks]
-    )
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(_ADD_ALL, tuple(map(_encoded, rows)))
+        return
+    for table, of_table in zip(_ALL_ROWS, rows, strict=True):
+        if of_table:
+            connection.exec_driver_sql(table.sqlite, [tuple(row.values()) for row in of_table])
 
 
-def _next_ids(connection: Connection, number: int) -> Sequence[int]:
-    """The ids of the requests that are added next, in order. SQLite has one writer: this transaction."""
-    ids = connection.scalars(_NEXT_IDS[connection.dialect.name], {"number": number}).all()
-    if connection.dialect.name == "sqlite":
-        last = ids[0] if ids else 0
-        return range(last + 1, last + number + 1)
-    return ids
+def _encoded(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Bytes as base64."""
+    return msgspec.json.encode(rows).decode()
 
 
 def milliseconds(moment: datetime) -> int:
@@ -261,33 +285,49 @@ _POSTGRESQL: Dialect = make_url("postgresql://").get_dialect()()
 
 
 class _Rows:
-    """Adds rows to a table, whose columns are fields of what is recorded, but for the given ones.
+    """The rows of a table, whose columns are fields of what is recorded, but for the given ones.
 
-    The driver gets tuples: what SQLAlchemy does with each row takes longer than the request's other records.
+    The driver gets tuples, or one text in JSON: what SQLAlchemy and psycopg do with each value takes longer
+    than the request's other records.
     """
 
     def __init__(self, table: Table, *given: str) -> None:
-        names = [*given, *(column.key for column in table.columns if column.key not in given)]
-        self._values = attrgetter(*names[len(given) :])
-        into = f"INSERT INTO {table.name} ({', '.join(f'"{table.c[name].name}"' for name in names)})"
-        arrays = (f"%s::{table.c[name].type.compile(_POSTGRESQL)}[]" for name in names)
-        self._sqlite = f"{into} VALUES ({', '.join('?' * len(names))})"
-        self._postgresql = f"{into} SELECT * FROM unnest({', '.join(arrays)})"  # noqa: S608 (our names)
+        columns = [table.c[name] for name in given]
+        columns += [column for column in table.columns if column.key not in given]
+        self._names = [column.name for column in columns]
+        self._values = attrgetter(*(column.key for column in columns[len(given) :]))
+        into = f"INSERT INTO {table.name} ({', '.join(f'"{name}"' for name in self._names)})"
+        self.sqlite = f"{into} VALUES ({', '.join('?' * len(columns))})"
+        """With a `?` for each value."""
+        types = [column.type.compile(_POSTGRESQL) for column in columns]
+        read = (
+            f"decode(\"{name}\", 'base64')" if of == "BYTEA" else f'"{name}"'
+            for name, of in zip(self._names, types, strict=True)
+        )
+        told = (
+            f'"{name}" {"TEXT" if of == "BYTEA" else of}' for name, of in zip(self._names, types, strict=True)
+        )
+        source = f"json_to_recordset(%s::json) AS told({', '.join(told)})"
+        self.postgresql = f"{into} SELECT {', '.join(read)} FROM {source}"  # noqa: S608 (our names)
+        """With one `%s` for all rows, as `_encoded` gives them."""
 
-    def add(
-        self, connection: Connection, found: Iterable[tuple[tuple[int, ...], Entry | AttemptRow]]
-    ) -> None:
+    def of(self, found: Iterable[tuple[tuple[int, ...], Entry | AttemptRow]]) -> list[dict[str, Any]]:
         """`found` has the given values of each row, and what is recorded."""
-        rows = [(*given, *map(_writable, self._values(recorded))) for given, recorded in found]
-        if rows and connection.dialect.name == "sqlite":
-            connection.exec_driver_sql(self._sqlite, rows)
-        elif rows:  # an array for each column: psycopg takes its time for each value and each statement
-            connection.exec_driver_sql(self._postgresql, tuple(map(list, zip(*rows, strict=True))))
+        return [
+            dict(zip(self._names, (*given, *map(_writable, self._values(recorded))), strict=True))
+            for given, recorded in found
+        ]
 
 
 _REQUEST_ROWS = _Rows(REQUESTS, "id", "ts")
 _ATTEMPT_ROWS = _Rows(ATTEMPTS, "request", "number", "started")
 _PREFIX_ROWS = _Rows(PREFIXES, "request", "ts")
+_ALL_ROWS = (_REQUEST_ROWS, _ATTEMPT_ROWS, _PREFIX_ROWS)
+_ADD_ALL = (
+    f"WITH requested AS ({_REQUEST_ROWS.postgresql}), attempted AS ({_ATTEMPT_ROWS.postgresql})"
+    f" {_PREFIX_ROWS.postgresql}"
+)
+"""The rows of all three tables in one statement. Foreign keys are looked at when it ends."""
 
 
 def _writable(value: Any) -> Any:

@@ -43,7 +43,8 @@ class Timing(NamedTuple):
     lock_timeout: float = LOCK_TIMEOUT
     """For which a write waits for another router's."""
     linger: float = 0.5
-    """For which more entries are waited for, so that they share a transaction."""
+    """For which more entries are waited for, so that they share a transaction, which costs as much as some
+    twenty of them."""
     poll: float = 2.0
     """Between two looks at what other routers wrote, where there are budgets."""
     retry: float = 1.0

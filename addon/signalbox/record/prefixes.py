@@ -234,10 +234,10 @@ class CacheTurn(NamedTuple):
     model: str
     """As sent."""
     key: int | None
-    asked: Sequence[CachedBlock]
-    """Of the client's body."""
-    sent: Sequence[CachedBlock]
-    """Of the body that went upstream; empty where that was the client's."""
+    asked: bytes
+    """The blocks of the client's body, as `Prefix.packed` gives them."""
+    sent: bytes
+    """Those of the body that went upstream; empty where that was the client's."""
     life: int
     """Seconds for which what it left stays in the cache."""
     at: int
@@ -274,8 +274,8 @@ def turn_of(entry: Entry) -> CacheTurn | None:
         provider=answered.provider,
         model=answered.model,
         key=answered.key,
-        asked=unpacked(entry.blocks),
-        sent=unpacked(entry.sent_blocks),
+        asked=entry.blocks,
+        sent=entry.sent_blocks,
         life=entry.cache_life,
         at=int(entry.ts.timestamp() * 1000),
         read=answered.cache_read_input_tokens,
@@ -305,9 +305,9 @@ def _cause(before: CacheTurn, now: CacheTurn) -> Cause:
         return "provider"
     if before.key != now.key:
         return "key"
-    if changed := _change(before.asked, now.asked):
+    if changed := _change(unpacked(before.asked), unpacked(now.asked)):
         return changed
-    if _change(before.sent or before.asked, now.sent or now.asked):
+    if _change(unpacked(before.sent or before.asked), unpacked(now.sent or now.asked)):
         return "router"
     return "expired" if now.at - before.at > before.life * 1000 else "unknown"
 

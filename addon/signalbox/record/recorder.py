@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -77,9 +78,11 @@ class Recorder:
 
 MOST = 10_000
 """Entries that may wait for the log's lock; more are not logged."""
-GATHER = 0.02
+GATHER, GATHER_BUSY = 0.02, 0.2
 """Seconds for which more entries are waited for, so that they share a write: the thread works while the next
-requests are served, and each turn of it costs as much as several entries."""
+requests are served, and each turn of it costs as much as several entries. The second where BUSY entries came
+within a second."""
+BUSY = 10
 AGAIN = 0.5
 """Seconds until the log is tried again."""
 LAST = 3.0
@@ -129,6 +132,8 @@ class LogWriter:
         """Of the last entry in the spool."""
         self._failing = False
         self._reader: PrefixReader | None = None
+        self._latest: deque[float] = deque(maxlen=BUSY)
+        """When the last entries were taken, on the monotonic clock."""
 
     def follow(self, file: str, keep: float) -> None:
         """Write to this file of the folder from now on, and keep rotated ones for `keep` seconds."""
@@ -182,6 +187,7 @@ class LogWriter:
             entries: list[Numbered] = []
             for job in self._present():
                 if isinstance(job, _Recorded):
+                    self._latest.append(time.monotonic())
                     entries.append((job.number, self._digested(job)))
                 else:
                     self._write(entries)
@@ -201,10 +207,14 @@ class LogWriter:
         with suppress(Empty):
             jobs.append(self._jobs.get(timeout=AGAIN if self._waiting else None))
             if isinstance(jobs[0], tuple):
-                self._closing.wait(GATHER)
+                self._closing.wait(self._gather_for(time.monotonic()))
             while True:
                 jobs.append(self._jobs.get_nowait())
         return jobs
+
+    def _gather_for(self, now: float) -> float:
+        is_busy = len(self._latest) == BUSY and now - self._latest[0] < 1
+        return GATHER_BUSY if is_busy else GATHER
 
     def _digested(self, job: _Recorded) -> Entry:
         """The entry with the digests of what it asked its provider to cache."""

@@ -4,6 +4,7 @@ import errno
 import gzip
 import logging
 import os
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -47,9 +48,13 @@ class RequestLog:
         self._now = now
         self._tidying: Thread | None = None
         self._failing = False
+        self._file: int | None = None
+        """Stays open, where others may rename it nevertheless."""
+        self._lock: rotation.SharedLock | None = None
         self.reconfigure(file, keep)
 
     def reconfigure(self, file: str, keep: float) -> None:
+        self._release()
         self._path = self._folder / file
         self._keep = keep
         self._day: date | None = None
@@ -65,6 +70,7 @@ class RequestLog:
         try:
             self._append(b"".join(map(json_line, entries)))
         except OSError as error:
+            self._release()
             if not self._failing:
                 log.error(f"requests are not recorded: {self._path}: {error.strerror or error}")
             self._failing = True
@@ -104,22 +110,40 @@ class RequestLog:
             log.warning(f"the request log could not be rotated: {error}")
 
     def close(self, timeout: float = 10.0) -> None:
-        """Wait at most `timeout` seconds for the thread that compresses. A crash loses nothing either."""
+        """Close the file, and wait at most `timeout` seconds for the thread that compresses. A crash loses
+        nothing either. What is written after that opens it again."""
+        self._release()
         if self._tidying:
             self._tidying.join(timeout)
 
     def _append(self, line: bytes) -> None:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         data = b"\n" + line if self._torn else line
-        with rotation.lock(self._path, exclusive=False):
-            file = os.open(self._path, _APPEND, 0o600)
-            try:
-                written = os.write(file, data)
-            finally:
-                os.close(file)
+        if self._lock is None:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = rotation.SharedLock(self._path)
+        with self._lock:
+            if self._file is not None and not rotation.is_at(self._file, self._path):
+                self._close_file()  # another process has set it aside
+            if self._file is None:
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._file = os.open(self._path, _APPEND, 0o600)
+            written = os.write(self._file, data)
+        if sys.platform == "win32":
+            self._close_file()  # a file that is open cannot be renamed there
         self._torn = written < len(data)
         if self._torn:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _release(self) -> None:
+        self._close_file()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
     def _tidy(self, now: datetime) -> None:
         before, path, folder, keep = self._tidying, self._path, self._folder, self._keep

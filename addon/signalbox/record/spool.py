@@ -18,6 +18,7 @@ from secrets import token_hex
 import msgspec
 
 from signalbox.record.entry import Entry, encodable
+from signalbox.record.rotation import is_at
 
 if sys.platform != "win32":
     import fcntl
@@ -107,7 +108,7 @@ def orphans(folder: Path) -> Iterator[Orphan]:
             file = os.open(path, os.O_RDWR | getattr(os, "O_NONBLOCK", 0))
         except OSError:
             continue  # another router took it, or it is no file
-        if _lock(file) and _is_at(file, path):
+        if _lock(file) and is_at(file, path):
             yield Orphan(path, file)
         else:
             os.close(file)
@@ -129,20 +130,12 @@ def _made(path: Path) -> int:
     ends = time.monotonic() + TAKEN
     while True:
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        if _lock(file) and _is_at(file, path):
+        if _lock(file) and is_at(file, path):
             return file
         os.close(file)
         if time.monotonic() > ends:
             raise TimeoutError(errno.ETIMEDOUT, "another router holds the spool")
         time.sleep(0.01)
-
-
-def _is_at(file: int, path: Path) -> bool:
-    """Whether an open file is the one at this path."""
-    try:
-        return os.path.samestat(os.fstat(file), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _entries(file: int) -> Iterator[Numbered]:
