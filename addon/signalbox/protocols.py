@@ -81,7 +81,7 @@ PROVIDER_APIS: Mapping[Api, ProviderApi] = {
     ),
     "openai": ProviderApi(
         prepare=chat.prepare_chat,
-        untranslatable=lambda _, body: untranslatable_as_chat(body),
+        untranslatable=lambda provider, body: untranslatable_as_chat(body, chat.dialect(provider)),
         spelling=lambda provider: f"chat completions, as {chat.dialect(provider).name} speaks them",
         fills_cache=False,
         models_path="/models",

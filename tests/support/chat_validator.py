@@ -114,9 +114,10 @@ def _check_content(message: Chat, *, caches: bool) -> None:
 
 
 def _check_tools(chat: Chat, dialect: Dialect) -> None:
-    tools = [tool["function"] for tool in chat.get("tools", [])]
+    tools = [tool["function"] for tool in chat.get("tools", []) if tool["type"] == "function"]
+    assert {tool["type"] for tool in chat.get("tools", [])} <= {"function", dialect.web_search}
     assert len({tool["name"] for tool in tools}) == len(tools)
-    assert "tools" not in chat or tools, "an empty list of tools"
+    assert chat.get("tools") != [], "an empty list of tools"
     assert tools or not {"tool_choice", "parallel_tool_calls"} & chat.keys()
     for tool in tools:
         assert re.fullmatch(dialect.tool_name, tool["name"])
@@ -127,6 +128,9 @@ def _check_tools(chat: Chat, dialect: Dialect) -> None:
 def plain(chat: Chat) -> Chat:
     """Without what a dialect spells in its own words, so that OpenAI's types can read the rest."""
     rest = deepcopy(chat)
+    rest["tools"] = [tool for tool in rest.get("tools", []) if tool["type"] == "function"]
+    if not rest["tools"]:
+        del rest["tools"]
     if rest.get("tool_choice") == "any":
         rest["tool_choice"] = "required"
     return rest

@@ -34,6 +34,7 @@ def _told(sent: ChatRequest) -> dict[str, Any]:
         "stream": sent.stream,
         "shows_thinking": sent.shows_thinking,
         "names": sent.names,
+        "searched": sent.searched,
         "notes": list(sent.notes),
     }
     return {name: value for name, value in told.items() if value}
@@ -126,7 +127,7 @@ UNTRANSLATABLE = [
 @pytest.mark.parametrize(("body", "why"), UNTRANSLATABLE, ids=lambda value: str(value)[:40])
 def test_some_requests_only_anthropic_can_serve(body, why):
     raw = json.dumps({"messages": [], **body}).encode()
-    assert untranslatable(Body.parse(raw)).startswith(why)
+    assert untranslatable(Body.parse(raw), DIALECTS["generic"]).startswith(why)
     with pytest.raises(UntranslatableError, match=re.escape(why)):
         _chat(body)
 
@@ -144,7 +145,7 @@ def test_some_requests_only_anthropic_can_serve(body, why):
     ids=str,
 )
 def test_all_others_can_be_translated(body):
-    assert untranslatable(Body.parse(json.dumps(body).encode())) == ""
+    assert untranslatable(Body.parse(json.dumps(body).encode()), DIALECTS["generic"]) == ""
 
 
 @pytest.mark.parametrize(

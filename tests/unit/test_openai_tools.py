@@ -15,22 +15,22 @@ ONE = {"Read": "Read"}
 
 @given(st.lists(st.text(min_size=1), unique=True), st.sampled_from(list(DIALECTS.values())))
 def test_any_name_becomes_a_legal_one_and_comes_back(asked, dialect):
-    names = Names(dialect)
+    names = Names(dialect.tool_name)
     sent = [names.sent(name) for name in asked]
     assert all(re.fullmatch(dialect.tool_name, name) for name in sent)
     assert len(set(sent)) == len(sent)
     assert [names.changed.get(name, name) for name in sent] == asked
-    assert sent == [Names(dialect).sent(name) for name in asked]
+    assert sent == [Names(dialect.tool_name).sent(name) for name in asked]
 
 
 def test_a_legal_name_stays():
-    names = Names(DIALECTS["gemini"])
+    names = Names(DIALECTS["gemini"].tool_name)
     assert names.sent("mcp__server__tool-1") == "mcp__server__tool-1"
     assert names.changed == {}
 
 
 def test_names_that_differ_only_at_their_ends_stay_apart():
-    names = Names(DIALECTS["openai"])
+    names = Names(DIALECTS["openai"].tool_name)
     first, second = names.sent("x" * 64 + "a"), names.sent("x" * 64 + "b")
     assert first != second
     assert first == f"{'x' * 55}_{first[-8:]}"

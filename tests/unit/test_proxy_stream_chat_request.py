@@ -1,10 +1,12 @@
 """Requests to a provider that speaks chat completions: what it is sent, and what it never sees."""
 
+import json
 from typing import Any
 
 import pytest
 
 from tests.support import chat
+from tests.support.conversation import read_stream
 from tests.support.playbook import Playbook, Provider
 from tests.support.played_wire import Asked, Got, user
 
@@ -22,7 +24,9 @@ providers:
     query: {api-version: "2024-10-21"}
   set: {url: "http://up.invalid/v1", api: openai, body: {set: {seed: 7}, drop: [stream_options]}}
   composer: {url: "http://up.invalid/v1", api: openai, dialect: composer}
+  openrouter: {url: "http://up.invalid/v1", api: openai, dialect: openrouter}
 rules:
+  - {match: "search-*", to: openrouter/gpt}
   - {match: "azure-*", to: azure/gpt}
   - {match: "set-*", to: set/gpt}
   - {match: "composer-*", to: composer}
@@ -117,6 +121,38 @@ THINKING = chat.stream([chat.chunk({"reasoning_content": "Let me see."}), *chat.
 def test_thinking_that_nobody_asked_for_is_not_shown(play, up):
     up.answer(THINKING)
     assert b"thinking" not in ask(play, "deep-1").body
+
+
+SEARCH = {"type": "web_search_20250305", "name": "web_search", "allowed_domains": ["mitmproxy.org"]}
+PAGES = [("https://mitmproxy.org/", "mitmproxy"), ("https://docs.mitmproxy.org/addons", "")]
+ANNOTATIONS = [{"type": "url_citation", "url_citation": {"url": url, "title": name}} for url, name in PAGES]
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_a_search_is_the_providers_own_and_what_it_found_comes_back(play, up, stream):
+    cited = chat.chunk({"content": "", "annotations": ANNOTATIONS})
+    *said, finish, usage, done = chat.text_stream("It is ", "a proxy.")
+    up.answer(
+        chat.stream([*said, cited, finish, usage, done])
+        if stream
+        else chat.completion("It is a proxy.", annotations=ANNOTATIONS)
+    )
+    asked = [{"role": "user", "content": "Perform a web search for the query: mitmproxy"}]
+    got = play.ask("search-1", stream=stream, messages=asked, tools=[SEARCH])
+    blocks = read_stream(got.body) if stream else json.loads(got.body)["content"]
+    (sent,) = up.requests
+    assert sent.json["tools"] == [
+        {"type": "openrouter:web_search", "parameters": {"allowed_domains": ["mitmproxy.org"]}}
+    ]
+    text, search, result = blocks
+    assert text["text"] == "It is a proxy."
+    assert (search["type"], search["input"]) == ("server_tool_use", {"query": "mitmproxy"})
+    assert result["tool_use_id"] == search["id"]
+    assert [(one["url"], one["title"]) for one in result["content"]] == [
+        PAGES[0],
+        (PAGES[1][0], "docs.mitmproxy.org"),
+    ]
+    assert b'"web_search_requests":1' in got.body
 
 
 def test_usage_is_recorded_as_the_provider_tells_it(play, up):

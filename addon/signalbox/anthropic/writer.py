@@ -36,6 +36,13 @@ def encode_events(events: list[MessagesEvent]) -> bytes:
     )
 
 
+def web_search_result(url: str, title: str) -> MessagesEvent:
+    """One result of a search. Claude Code reads its title and URL only (claude-code-tried.md, 5)."""
+    title = title or url.partition("://")[2].partition("/")[0] or url
+    found = {"title": title, "url": url, "page_age": None, "encrypted_content": ""}
+    return {"type": "web_search_result", **found}
+
+
 class Writer:
     """Writes a legal stream, whatever the order of calls, and fills `facts` like a reader of that stream."""
 

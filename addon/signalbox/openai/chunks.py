@@ -41,6 +41,13 @@ class Reasoning(msgspec.Struct, frozen=True):
     """OpenRouter's `reasoning_details`."""
 
 
+class Citation(msgspec.Struct, frozen=True):
+    """A page that a hosted search found and the text cites."""
+
+    url: str
+    title: str = ""
+
+
 class Fragment(msgspec.Struct, frozen=True):
     """The part of a tool call that this chunk has."""
 
@@ -97,6 +104,7 @@ type Step = (
     | TextPiece
     | Refusal
     | Reasoning
+    | Citation
     | Fragment
     | FullMessage
     | Finish
@@ -125,6 +133,7 @@ class _PlainDelta(msgspec.Struct, gc=False):
     reasoning: None = None
     thinking: None = None
     refusal: None = None
+    annotations: tuple[()] | None = None
     tool_calls: tuple[()] | None = None
     function_call: None = None
     extra_content: None = None
@@ -252,6 +261,10 @@ def _content(delta: Object) -> Iterator[Step]:
         yield TextPiece(text)
     if refusal := as_text(delta.get("refusal")):
         yield Refusal(refusal)
+    for annotation in as_objects(delta.get("annotations")):
+        cited = as_object(annotation.get("url_citation"))
+        if url := as_text(cited.get("url")):
+            yield Citation(whole_characters(url), whole_characters(as_text(cited.get("title"))))
 
 
 def _reasoning(delta: Object) -> Reasoning | None:

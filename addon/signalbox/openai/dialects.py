@@ -134,6 +134,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it takes `tool_choice: none`."""
     parallel: bool = False
     """Whether it takes `parallel_tool_calls`."""
+    web_search: str = ""
+    """The type of its own web search among the tools; empty if it has none."""
     rules: schemas.SchemaRules = schemas.PLAIN
     call_id: str = r"[!-~]{1,40}"
     """A pattern for the ids it takes, with their greatest length (openai-chat.md, 1)."""
@@ -211,6 +213,7 @@ DIALECTS: dict[str, Dialect] = {
                 Efforts(ALL, ("none", "minimal", "low", "medium", "high", "xhigh")),
             ),
             effort_field="reasoning",
+            web_search="openrouter:web_search",
         ),
         Dialect(
             name="gemini",

@@ -19,6 +19,7 @@ from signalbox.openai.incoming import (
     ContentBlock,
     MessagesRequest,
     Object,
+    Offered,
     Tool,
     as_list,
     as_object,
@@ -26,10 +27,20 @@ from signalbox.openai.incoming import (
     decode_offered,
     decode_request,
     defined_by,
+    has_text,
     pieces,
+    text_in,
 )
 from signalbox.openai.schemas import cleaned, is_strict
-from signalbox.openai.tools import Names, ToolChoice, choose, functions, offered, untranslatable_tools
+from signalbox.openai.tools import (
+    Names,
+    ToolChoice,
+    choose,
+    functions,
+    hosted_search,
+    offered,
+    untranslatable_tools,
+)
 from signalbox.routing.translator import UntranslatableError
 
 _ORDER = EFFORTS
@@ -121,13 +132,15 @@ class ChatRequest(msgspec.Struct, frozen=True):
     """The stop sequences that are sent."""
     continues: bool = False
     """Whether the last message is the assistant's, so that the model continues it."""
+    searched: str = ""
+    """The query, if the provider is asked to search the web."""
 
 
-def untranslatable(body: Body) -> str:
-    """The reason for people why no provider of chat completions can serve a request, else empty. Decodes
+def untranslatable(body: Body, dialect: Dialect) -> str:
+    """The reason for people why this dialect of chat completions cannot serve a request, else empty. Decodes
     the tools and a few small fields only."""
     try:
-        return untranslatable_tools(decode_offered(body))
+        return _untranslatable(decode_offered(body), dialect)
     except UntranslatableError as error:
         return str(error)
 
@@ -137,11 +150,15 @@ def to_chat(body: Body, *, model: str, dialect: Dialect, provider: str, session:
     conversation, for the provider's prompt cache. Raises only UntranslatableError."""
     try:
         asked = decode_request(body.readable)
-        if why := untranslatable_tools(asked):
+        if why := _untranslatable(asked, dialect):
             raise UntranslatableError(why)
         return _Writing(body, asked, model, dialect, provider).request(session)
     except RecursionError:
         raise UntranslatableError("the request is nested too deeply") from None
+
+
+def _untranslatable(asked: Offered, dialect: Dialect) -> str:
+    return untranslatable_tools(asked, searches=bool(dialect.web_search))
 
 
 class _Writing:
@@ -167,8 +184,10 @@ class _Writing:
         schema = answer_schema(asked)
         messages = self._messages(thinking, choice, schema)
         body: Object = {"model": self._model, "messages": messages}
-        if choice.offers:
-            body["tools"] = offered(tools.values(), self._names, dialect.rules)
+        searches = hosted_search(asked, dialect.web_search)
+        if choice.offers or searches:
+            given = offered(tools.values(), self._names, dialect.rules) if choice.offers else []
+            body["tools"] = [*given, *searches]
         body |= choice.fields | self._limits() | self._sampling() | thinking.fields
         if schema is not None and dialect.json_schema:
             body["response_format"] = _response_format(cleaned(schema, dialect.rules))
@@ -187,7 +206,8 @@ class _Writing:
             shows_thinking=thinking.is_shown,
             stops=tuple(body.get("stop", ())),
             continues=continues,
-            notes=self._all_notes(dropped_fields(self._came, asked, body)),
+            searched=query_of(asked) if searches else "",
+            notes=self._all_notes(dropped_fields(self._came, asked, body, searches=bool(searches))),
         )
 
     def _has_calls(self) -> bool:
@@ -263,6 +283,18 @@ def answer_schema(asked: MessagesRequest) -> Object | None:
         if wanted.get("type") == "json_schema":
             return wanted["schema"] if isinstance(wanted.get("schema"), dict) else None
     return None
+
+
+_ASKS_TO_SEARCH = re.compile(r"Perform a web search for the query:\s*")
+_LONGEST_QUERY = 500
+
+
+def query_of(asked: MessagesRequest) -> str:
+    """What a request wants to be searched: the last text of the user, as Claude Code's WebSearch writes it
+    (claude-code-tried.md, 5)."""
+    texts = [text_in(piece) for turn in asked.turns if turn.role == "user" for piece in pieces(turn.content)]
+    last = next((text for text in reversed(texts) if has_text(text)), "")
+    return _ASKS_TO_SEARCH.sub("", last, count=1).strip()[:_LONGEST_QUERY]
 
 
 def is_number(value: object, kind: type | UnionType) -> bool:

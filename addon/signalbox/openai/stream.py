@@ -15,9 +15,10 @@ from signalbox.anthropic.api import token_count
 from signalbox.anthropic.json_edit import whole_characters
 from signalbox.anthropic.redaction import without_secrets
 from signalbox.anthropic.sse import parse_bare_event
-from signalbox.anthropic.writer import LARGEST, MessagesEvent, Writer
+from signalbox.anthropic.writer import LARGEST, MessagesEvent, Writer, web_search_result
 from signalbox.openai.chunks import (
     ChoiceStarted,
+    Citation,
     EndOfStream,
     ErrorChunk,
     Finish,
@@ -53,8 +54,9 @@ class ChatStream:
     """An `anthropic.translated_reader.AnswerStream`. `take` takes steps.
 
     `names` maps tool names as sent to the client's names, `seed` is the random part of all ids, `stops` are
-    the stop sequences of the request. Errors are noted in `facts` (`cut`, `provider_error`), what was written
-    in `writes`. An empty answer is an error, unless its `finish_reason` explains it (translation.md, 8).
+    the stop sequences of the request, `searched` is the query if the provider was asked to search the web.
+    Errors are noted in `facts` (`cut`, `provider_error`), what was written in `writes`. An empty answer is
+    an error, unless its `finish_reason` explains it (translation.md, 8).
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class ChatStream:
         seed: str,
         request_id: str,
         stops: tuple[str, ...] = (),
+        searched: str = "",
         secrets: tuple[str, ...] = (),
         writes: AnswerFacts | None = None,
         key: bytes | None = None,
@@ -83,6 +86,10 @@ class ChatStream:
         self._model = model
         self._request_id = request_id
         self._stops = stops
+        self._searched = searched
+        self._seed = seed
+        self._found: dict[str, str] = {}
+        """Titles of the pages that the search found, by URL."""
         self._largest = largest
         self._secrets = secrets
         self._shows_thinking = shows_thinking
@@ -114,6 +121,7 @@ class ChatStream:
         """True if nothing has come since the `finish_reason`."""
         self._refused = False
         self._usage: dict[str, int] = {}
+        self._search_count = 0
         self._characters = 0
         self._size = 0
         self._over = False
@@ -215,6 +223,9 @@ class ChatStream:
                     self._write([Reasoning(self._halves[Reasoning].feed(text), key, details)])
                 else:
                     self._calls.carry(details)
+            case Citation(url, title):
+                self._size += len(url) + len(title) + _EACH
+                self._found[url] = self._found.get(url) or title
             case Fragment():
                 self._measure(step, step.arguments)
                 self._call(step)
@@ -225,6 +236,8 @@ class ChatStream:
                 self._end(step)
             case UsageReported(usage):
                 self._usage = chat_usage(usage) or self._usage
+                searches = _count(as_object(usage.get("server_tool_use")), "web_search_requests")
+                self._search_count = searches or self._search_count
             case ErrorChunk(body):
                 self._fail(body)
             case Foreign():
@@ -349,7 +362,18 @@ class ChatStream:
             self._fail(EMPTY_ANSWER if self._writer.begun else foreign)
         else:
             stop = self._stop if reason == "stop_sequence" else None
-            self._writer.stop(reason, self._usage or estimated(self._characters), stop)
+            usage = self._usage or estimated(self._characters)
+            self._writer.stop(reason, usage | self._searches(), stop)
+
+    def _searches(self) -> Object:
+        """Writes the search and what it found, as far as the answer names it; counts for the usage."""
+        if not (self._searched and self._found):
+            return {}
+        id = f"srvtoolu_{self._seed}"
+        results = [web_search_result(url, title) for url, title in self._found.items()]
+        self._writer.search(id, {"query": self._searched})
+        self._writer.search_result(id, results)
+        return {"server_tool_use": {"web_search_requests": self._search_count or 1}}
 
     def _carry_late(self) -> None:
         """Writes an empty thinking block for a signature that came after the ids of all calls were sent."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from signalbox.openai.dialects import Dialect
-from signalbox.openai.incoming import Offered, Tool, as_list, as_object
+from signalbox.openai.incoming import Offered, Tool, as_list, as_object, as_text
 from signalbox.openai.schemas import SchemaRules, parameters
 
 _ODD = re.compile(r"[^a-zA-Z0-9_-]")
@@ -102,6 +102,40 @@ def untranslatable_tools(asked: Offered, *, searches: bool = False) -> str:
     if isinstance(asked.compaction, dict):
         return "the request asks for a compaction, which only Anthropic itself makes"
     return ""
+
+
+def web_searches(asked: Offered) -> list[Tool]:
+    """Anthropic's web search among the tools."""
+    return [tool for tool in as_list(asked.tools) if isinstance(tool, Tool) and tool.is_web_search]
+
+
+def domains(listed: object) -> list[str]:
+    """The domains in a field of a web search."""
+    return [one for one in as_list(listed) if as_text(one)]
+
+
+def search_location(given: object) -> dict[str, Any]:
+    """The user's place for a web search, whose fields all providers name alike; empty without any."""
+    place = as_object(given)
+    named = {
+        name: place[name] for name in ("city", "region", "country", "timezone") if as_text(place.get(name))
+    }
+    return {"type": "approximate", **named} if named else {}
+
+
+def hosted_search(asked: Offered, kind: str) -> list[dict[str, Any]]:
+    """The entry in `tools` for a provider's own web search of this type, if the client offers Anthropic's
+    (OpenRouter: https://openrouter.ai/docs/guides/features/server-tools/web-search)."""
+    offered = web_searches(asked)
+    if not (offered and kind):
+        return []
+    told = {
+        "allowed_domains": domains(offered[0].allowed_domains),
+        "excluded_domains": domains(offered[0].blocked_domains),
+        "user_location": search_location(offered[0].user_location),
+    }
+    given = {name: value for name, value in told.items() if value}
+    return [{"type": kind, **({"parameters": given} if given else {})}]
 
 
 def choose(

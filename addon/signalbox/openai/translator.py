@@ -56,6 +56,7 @@ class ChatTranslator(msgspec.Struct, frozen=True):
             seed=self.seed,
             request_id=request_id,
             stops=self.request.stops,
+            searched=self.request.searched,
             secrets=self.secrets,
             writes=facts if streams else AnswerFacts(),
             key=key,

@@ -12,7 +12,6 @@ from signalbox.openai.incoming import (
     MessagesRequest,
     Object,
     Tool,
-    as_list,
     as_object,
     as_text,
     decode_offered,
@@ -32,7 +31,14 @@ from signalbox.openai.request import (
     without_billing,
 )
 from signalbox.openai.schemas import cleaned, is_strict
-from signalbox.openai.tools import Names, parameters_sent, untranslatable_tools
+from signalbox.openai.tools import (
+    Names,
+    domains,
+    parameters_sent,
+    search_location,
+    untranslatable_tools,
+    web_searches,
+)
 from signalbox.responses.dialects import Dialect
 from signalbox.responses.items import ItemWriter, ResponsesContent
 from signalbox.responses.reasoning import ReasoningOwner
@@ -170,21 +176,19 @@ class _Writing:
     def _web_search(self) -> list[Object]:
         """The provider's own search, if the client offers Anthropic's; empty otherwise."""
         dialect = self._dialect
-        offered = [
-            tool for tool in as_list(self._asked.tools) if isinstance(tool, Tool) and tool.is_web_search
-        ]
+        offered = web_searches(self._asked)
         if not offered or not dialect.web_search:
             return []
         tool = offered[0]
         sent: Object = {"type": "web_search"}
-        filters = {"allowed_domains": _domains(tool.allowed_domains)}
+        filters = {"allowed_domains": domains(tool.allowed_domains)}
         if dialect.excluded_domains:
-            filters["excluded_domains"] = _domains(tool.blocked_domains)
-        elif _domains(tool.blocked_domains):
-            self._notes["domains that would be searched"] = len(_domains(tool.blocked_domains))
+            filters["excluded_domains"] = domains(tool.blocked_domains)
+        elif domains(tool.blocked_domains):
+            self._notes["domains that would be searched"] = len(domains(tool.blocked_domains))
         if filters := {name: listed[: dialect.most_domains] for name, listed in filters.items() if listed}:
             sent["filters"] = filters
-        if dialect.user_location and (place := _location(tool.user_location)):
+        if dialect.user_location and (place := search_location(tool.user_location)):
             sent["user_location"] = place
         return [sent]
 
@@ -271,16 +275,3 @@ class _Writing:
 
 def _format(schema: Object) -> Object:
     return {"type": "json_schema", "name": "answer", "schema": schema, "strict": is_strict(schema)}
-
-
-def _domains(value: object) -> list[str]:
-    return [one for one in as_list(value) if as_text(one)]
-
-
-def _location(value: object) -> Object:
-    """Where the user is; the fields are the same in both APIs."""
-    given = as_object(value)
-    place = {
-        name: given[name] for name in ("city", "region", "country", "timezone") if as_text(given.get(name))
-    }
-    return {"type": "approximate", **place} if place else {}

@@ -9,7 +9,6 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -17,7 +16,7 @@ from signalbox.anthropic.answer_facts import AnswerFacts
 from signalbox.anthropic.api import token_count
 from signalbox.anthropic.json_edit import whole_characters
 from signalbox.anthropic.redaction import without_secrets
-from signalbox.anthropic.writer import LARGEST, MessagesEvent, Writer
+from signalbox.anthropic.writer import LARGEST, MessagesEvent, Writer, web_search_result
 from signalbox.openai.chunks import Fragment, arguments_text, parse_object
 from signalbox.openai.errors import EMPTY_ANSWER, anthropic_error
 from signalbox.openai.finish import fault_of, is_cut, stop_reason
@@ -466,9 +465,7 @@ class ResponsesStream:
         )
 
     def _result(self, url: str, title: str) -> Object:
-        title = title or self._titles.get(_plain(url), ("", ""))[1] or urlsplit(url).netloc or url
-        shown = {"title": title, "url": url, "page_age": None, "encrypted_content": ""}
-        return {"type": "web_search_result", **shown}
+        return web_search_result(url, title or self._titles.get(_plain(url), ("", ""))[1])
 
     # the end
 
