@@ -102,7 +102,7 @@ def test_no_tool_becomes_text_or_no_tools_are_offered():
 def test_one_call_at_a_time_is_asked_where_that_is_known(dialect):
     asked = {"type": "auto", "disable_parallel_tool_use": True}
     fields = choose(asked, TWO, DIALECTS[dialect], thinks=False, called=False).fields
-    known = dialect in ("openai", "azure", "openrouter", "mistral", "vllm")
+    known = dialect in ("openai", "azure", "openrouter", "mistral", "vllm", "copilot")
     assert fields == ({"parallel_tool_calls": False} if known else {})
 
 

@@ -50,7 +50,7 @@ EXPECTED = "response of the Responses API"
 
 _EACH = 100
 """Characters that each piece counts for besides its own, so that many small ones reach the limit too."""
-_MOST_ITEMS = 10_000
+_MOST_ITEMS = 1000
 _OF_PIECE = {f"{name}.delta": part for name, part in PARTS.items()}
 _STOPS = ("max_messages", "steered")
 """Reasons of incomplete answers that end a turn as usual (openai-responses.md, 5)."""
