@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 from signalbox.cli.explain import explain_command
 from signalbox.routing.quota import Quotas
 from signalbox.routing.rate_limit_headers import RateLimitHeaders
+from tests.support.router_process import free_ports
 
 RULES = """\
 providers:
@@ -213,3 +214,17 @@ def test_a_header_needs_a_name_and_a_value(file, header):
     result = explain(file, "claude-haiku-4-5", "--header", header)
     assert result.exit_code == 2
     assert "write NAME=VALUE" in result.stderr
+
+
+def test_without_the_ledgers_database_budgets_count_as_unused_and_that_is_said_once(file):
+    (port,) = free_ports(1)
+    budget = "budget: {tokens: 1M, per: week}"
+    text = RULES.replace("count_tokens: reject", f"count_tokens: reject\n    {budget}")
+    text = text.replace("    thinking: strip", f"    thinking: strip\n    {budget}")
+    text = text.replace("to: zai/glm-4.5-air", "to: [zai/glm-4.5-air, local]")
+    file.write_text(f"{text}ledger: postgresql+psycopg://me:password-for-tests@127.0.0.1:{port}/usage\n")
+    result = explain(file, "claude-haiku-4-5")
+    assert result.exit_code == 0
+    assert "1. zai: POST" in result.stdout
+    assert result.stderr.count("budgets count as unused here") == 1
+    assert "password-for-tests" not in result.output

@@ -164,18 +164,23 @@ class KnownHere:
 
 def used_by(state: Path, settings: LedgerSettings) -> Used:
     """Gives the tokens used by a provider, from the ledger in the rules. `state` is the state folder. Each
-    sum is read once."""
+    sum is read once. A ledger that cannot be read is reported once, and then all sums are 0."""
     known: dict[tuple[str, datetime], int] = {}
+    is_readable = True
 
     def used(provider: str, since: datetime) -> int:
+        nonlocal is_readable
         if (provider, since) not in known:
-            known[provider, since] = _used(state, settings, provider, since)
+            found = _used(state, settings, provider, since) if is_readable else None
+            is_readable = found is not None
+            known[provider, since] = found or 0
         return known[provider, since]
 
     return used
 
 
-def _used(state: Path, settings: LedgerSettings, provider: str, since: datetime) -> int:
+def _used(state: Path, settings: LedgerSettings, provider: str, since: datetime) -> int | None:
+    """None if the ledger cannot be read, after a line that says so."""
     from signalbox.database import DatabaseError, ledger_url  # slow to import
     from signalbox.record.database import LedgerDatabase, milliseconds
 
@@ -186,7 +191,8 @@ def _used(state: Path, settings: LedgerSettings, provider: str, since: datetime)
         try:
             return database.used({provider: milliseconds(since)})[provider]
         except DatabaseError as fault:
-            raise click.ClickException(f"{database.shown}: {fault}") from fault
+            click.echo(f"{database.shown}: {fault}: budgets count as unused here", err=True)
+            return None
 
 
 # requests in a file of flows

@@ -77,6 +77,7 @@ def migrate(env: Environment) -> Migration:
     _weekly_quota(env, migration, chain)
     if secret := env.take("PROXY_API_KEY", "ACCESS_TOKEN", "CLIENT_SECRET", "CLIENT_API_KEY", "AUTH_TOKEN"):
         migration.client(secret)
+    migration.own_models()
     migration.rules.append({"name": "chain", "match": "*", "to": list(dict.fromkeys(chain.values()))})
     times(env, migration, list(chain.values()))
     general(env, migration)

@@ -41,6 +41,8 @@ _NAMES = {
     "openai.azure.com": "azure",
     "googleapis.com": "gemini",
 }
+_OWN_MODELS = {"zai": "glm-*", "kimi": "kimi-*", "minimax": "minimax-*", "deepseek": "deepseek-*"}
+"""Models of makers, by the name of the provider."""
 ANTHROPIC = "https://api.anthropic.com"
 
 
@@ -103,6 +105,13 @@ class Migration(msgspec.Struct):
     def anthropic(self) -> str:
         """The provider that passes the caller's own login on."""
         return self.provider("anthropic", {"url": ANTHROPIC, "auth": "client"})
+
+    def own_models(self) -> None:
+        """Rules that send the models of a maker to itself: Claude Code may ask for them, since variables
+        outside the migrated file may name them."""
+        for name in self.providers:
+            if own := _OWN_MODELS.get(name):
+                self.rules.append({"match": own, "to": name})
 
     def through(self, proxy: str) -> None:
         """Asks all providers but those on this machine through an outbound proxy."""

@@ -12,8 +12,6 @@ from signalbox.migrate.environment import (
 from signalbox.migrate.form import Migration, base_url, glob, messages_provider, named_by
 
 _SETTINGS = "(HAIKU|SONNET|OPUS)_PROVIDER_(API_KEY|BASE_URL)"
-_OWN = {"zai": "glm-*", "kimi": "kimi-*", "minimax": "minimax-*", "deepseek": "deepseek-*"}
-"""Models that only their maker is asked for: Claude Code sends them where its own variables name them."""
 
 
 def recognises(env: Environment) -> bool:
@@ -30,7 +28,7 @@ def migrate(env: Environment) -> Migration:
         migration.client(secret)
     for tier in TIERS:
         _add_tier(env, migration, tier, default.get(tier, ""), models.get(tier) or everywhere)
-    _add_own_models(migration)
+    migration.own_models()
     times(env, migration, list(migration.providers))
     migration.rules.append({"match": "*", "to": migration.anthropic()})
     env.take("ANTHROPIC_BASE_URL")
@@ -72,10 +70,3 @@ def _add_tier(env: Environment, migration: Migration, tier: str, default: str, r
 
 def _has_key(migration: Migration, provider: dict[str, str], key: str) -> bool:
     return migration.variables.get(provider.get("key", "").strip("${}"), "") == key
-
-
-def _add_own_models(migration: Migration) -> None:
-    """What Claude Code's variables outside this file may name goes to the maker of the model."""
-    for name in list(migration.providers):
-        if own := _OWN.get(name):
-            migration.rules.append({"match": own, "to": name})
