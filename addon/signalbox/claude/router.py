@@ -69,6 +69,12 @@ def found_at(listen: Listen) -> FoundRouter | None:
     return FoundRouter(health)
 
 
+def confdir_of(found: FoundRouter, home: Path) -> Path:
+    """mitmproxy's folder of a router, which has its certificates."""
+    given = next(values(list(found.arguments), "--set", "confdir="), None)
+    return Path(given).expanduser() if given else home / ".mitmproxy"
+
+
 def listener_for(wish: Wish, found: FoundRouter) -> Listener | None:
     """The listener of a router that can be used: one of its rules, version and state folder, which does not
     end with another session."""

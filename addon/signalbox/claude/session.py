@@ -31,6 +31,7 @@ from signalbox.claude.router import (
     FoundRouter,
     SessionRouter,
     Wish,
+    confdir_of,
     difference,
     found_at,
     listener_for,
@@ -48,7 +49,6 @@ from signalbox.claude.settings import (
 )
 from signalbox.config.fields import Listen
 from signalbox.config.rules import ANTHROPIC_HOST, Rules
-from signalbox.lifecycle.spec import values
 from signalbox.lifecycle.start import StartError
 from signalbox.state.atomic_file import replace
 
@@ -204,8 +204,7 @@ class _Opening:
         url = url_of(listener.host, listener.port)
         if self.via == "base-url":
             return Endpoint(url, None, "the router that runs at")
-        folder = next(values(list(found.arguments), "--set", "confdir="), str(self._home / ".mitmproxy"))
-        ca = Path(folder).expanduser() / certificates.CA
+        ca = confdir_of(found, self._home) / certificates.CA
         if not vouches(ca, listener.host, listener.port):
             self._notes(f"the router at {url} does not sign with {ca}: this session gets its own")
             return None

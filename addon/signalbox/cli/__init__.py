@@ -11,6 +11,7 @@ COMMANDS = {
     "claude": "signalbox.cli.claude:claude_command",
     "demo": "signalbox.demo.command:demo_command",
     "doctor": "signalbox.cli.doctor:doctor_command",
+    "env": "signalbox.cli.env:env_command",
     "explain": "signalbox.cli.explain:explain_command",
     "init": "signalbox.cli.init:init_command",
     "learned": "signalbox.cli.commands:learned_command",

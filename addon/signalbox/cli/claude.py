@@ -13,6 +13,7 @@ from signalbox.claude.router import REACHED
 from signalbox.claude.session import Session, run_session
 from signalbox.cli.options import PORT, loaded, rules_option, state_option
 from signalbox.config.fields import Listen
+from signalbox.config.rules import Rules
 from signalbox.lifecycle.start import StartError
 
 _OPTIONS = ("--via", "--rules", "--state")
@@ -54,9 +55,7 @@ def claude_command(
     if isinstance(sys.stderr, io.TextIOWrapper):  # a console of Windows may have no ✓
         sys.stderr.reconfigure(errors="replace")
     rules = loaded(file)
-    first = next(iter(rules.listen.values()), Listen("127.0.0.1", PORT))
-    listen = Listen(REACHED.get(first.host, first.host), first.port)
-    session = Session(arguments, rules, state.absolute(), listen, via, plain)
+    session = Session(arguments, rules, state.absolute(), first_listener(rules), via, plain)
     try:
         code = run_session(session, os.environ, say)
     except StartError as error:
@@ -71,5 +70,12 @@ def claude_command(
     raise SystemExit(code)
 
 
+def first_listener(rules: Rules) -> Listen:
+    """Where the router is looked for, as this machine reaches it."""
+    first = next(iter(rules.listen.values()), Listen("127.0.0.1", PORT))
+    return Listen(REACHED.get(first.host, first.host), first.port)
+
+
 def say(line: str) -> None:
+    """Prints a line for people."""
     click.echo(f"signalbox: {line}", err=True)
