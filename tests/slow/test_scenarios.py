@@ -79,7 +79,7 @@ def test_an_outage_leads_to_the_next_target(played):
 
 def test_where_nobody_answers_the_exit_code_says_so(played):
     (rest,) = of(played, "overloaded", "rest")
-    assert (rest["is_well"], rest["answered_by"]) == (False, None)
+    assert (rest["ok"], rest["answered_by"]) == (False, None)
     assert rest["seen"]["error"] == "overloaded_error: Overloaded"
     assert played[1] == 1
 
@@ -110,7 +110,7 @@ def test_a_client_asks_again_after_a_cut(played):
 
 def test_an_error_may_be_what_the_client_is_to_get(played):
     (fast,) = of(played, "prompt-too-long", "fast")
-    assert fast["is_well"]
+    assert fast["ok"]
     assert "prompt is too long" in fast["seen"]["error"]
 
 

@@ -362,6 +362,19 @@ def test_gates_of_interception(situation, tmp_path):
     )
 
 
+def test_a_bundle_without_the_routers_certificate_is_told(situation, tmp_path):
+    files = {
+        "home/.mitmproxy/mitmproxy-ca-cert.pem": certificate(400),
+        "home/.mitmproxy/mitmproxy-ca.pem": "fake key",
+        "other.pem": certificate(400),
+    }
+    environ = {"HTTPS_PROXY": "http://127.0.0.1:8082", "NODE_EXTRA_CA_CERTS": str(tmp_path / "other.pem")}
+    here = situation(files=files, **environ)
+    assert "does not hold" in told(claude_code.gates(here))[1]
+    own = (tmp_path / "home/.mitmproxy/mitmproxy-ca-cert.pem").read_text()
+    assert len(told(claude_code.gates(situation(files={"other.pem": f"another one\n{own}"}, **environ)))) == 1
+
+
 def test_gates_without_a_way_to_the_router_say_what_signalbox_claude_would_do(situation):
     assert "`signalbox claude` does (intercept: " in only(claude_code.gates(situation()))
     asks = RULES.replace('match: "*haiku*"', "match: {class: compaction}")

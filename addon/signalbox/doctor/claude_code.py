@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from signalbox import ports
+from signalbox.claude.certificates import CA, authority_folder
 from signalbox.claude.environment import (
     BASE_URL,
     BEHIND_BASE_URL,
@@ -274,6 +275,17 @@ def _of_interception(situation: Situation, given: dict[str, str], proxy: Address
     elif not Path(bundle).is_file():
         message = f"{CA_FILE} {situation.where(CA_FILE)} names {bundle}, which is not there"
         yield Finding("gates", "fail", message, situation.taken_out(CA_FILE))
+    elif not _holds(Path(bundle), own := authority_folder(situation.home, situation.state) / CA):
+        message = f"{bundle}, which {CA_FILE} names, does not hold {own}: Claude Code trusts no router"
+        yield Finding("gates", "warn", message, f"set {CA_FILE}={own}, or add that to {bundle}")
+
+
+def _holds(bundle: Path, certificate: Path) -> bool:
+    """Whether a certificate stands in the file; true where there is none yet, or it cannot be read."""
+    try:
+        return certificate.read_bytes().strip() in bundle.read_bytes()
+    except OSError:
+        return True
 
 
 def _of_base_url(situation: Situation, given: dict[str, str], base: Address) -> Iterator[Finding]:

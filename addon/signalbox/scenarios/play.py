@@ -108,12 +108,20 @@ class _Player(NamedTuple):
             model=model,
             rule=seen.headers.get("x-signalbox-rule", ""),
             is_well=came if named.scenario.wants == "answer" else not came and not seen.is_cut,
-            answered_by=f"{tried[-1].provider}/{tried[-1].model}" if came and tried else None,
+            answered_by=_answering(tried) if came else None,
             attempts=tried,
             skipped=[Passed(*one) for one in _skipped(exchange)],
             seen=seen,
             repeats=repeats,
         )
+
+
+def _answering(tried: Sequence[Tried]) -> str:
+    """Without rules nothing is tried: all passes to the upstream."""
+    if not tried:
+        return "the upstream"
+    last = tried[-1]
+    return f"{last.provider}/{last.model}" if last.model else last.provider
 
 
 def _attempts(exchange: Exchange | None, began: float) -> Iterator[Tried]:

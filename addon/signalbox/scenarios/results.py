@@ -51,7 +51,7 @@ class Played(msgspec.Struct):
     model: str
     """Asked for."""
     rule: str
-    is_well: bool
+    is_well: bool = msgspec.field(name="ok")
     """Whether the client got what the scenario wants, which mostly is an answer."""
     answered_by: str | None
     """`provider/model`."""
