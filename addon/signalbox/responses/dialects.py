@@ -22,9 +22,15 @@ _OPENAI_EFFORTS = (
         ("low", "medium", "high", "xhigh", "max"),
     ),
     Efforts(("*gpt-[6-9]*",), ("none", "low", "medium", "high", "xhigh", "max")),
-    Efforts((*REASONERS, "*gpt-oss*"), ("low", "medium", "high")),
+    Efforts((*REASONERS, "*gpt-oss*", "*daybreak*"), ("low", "medium", "high")),
 )
 """openai-responses.md, 7. A wrong one is learned from the refusal."""
+_ANY_EFFORTS = (
+    *_OPENAI_EFFORTS,
+    Efforts(("*gpt-[34]*",), ()),
+    Efforts(ALL, ("low", "medium", "high")),
+)
+"""The same where a model may have any name, and most likely reasons."""
 
 _PHASED: ModelGlobs = ("*gpt-5.[3-9]*", "*gpt-[6-9]*")
 
@@ -138,8 +144,9 @@ DIALECTS: dict[str, Dialect] = {
             parallel=True,
             web_search=True,
             sources=True,
+            efforts=_ANY_EFFORTS,  # `model` is the name of a deployment
             summary=True,
-            encrypted=ALL,  # `model` is the name of a deployment
+            encrypted=ALL,
         ),
         Dialect(
             name="openrouter",
@@ -192,6 +199,7 @@ DIALECTS: dict[str, Dialect] = {
             parallel=True,
             web_search=True,
             sources=True,
+            efforts=_ANY_EFFORTS,
             summary=True,
             encrypted=ALL,
         ),

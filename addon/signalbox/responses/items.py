@@ -9,7 +9,7 @@ and on its own, so that the same history always gives the same first bytes, whic
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import msgspec
@@ -46,6 +46,8 @@ from signalbox.responses.dialects import Dialect
 from signalbox.responses.reasoning import ReasoningOwner
 
 type Item = dict[str, Any]
+
+_END: Item = {"type": ""}
 
 
 class ResponsesContent(ContentReader):
@@ -114,32 +116,35 @@ class ItemWriter:
         a text or a call."""
         items: list[Item] = []
         calls: list[HistoryCall] = []
-        texts: list[str] = []
-        reasoning: Item | None = None
-        blocks = pieces(message.content)
-        last_call = max((n for n, piece in enumerate(blocks) if is_call(piece)), default=-1)
-        for n, piece in enumerate(blocks):
-            if found := self._reasoning(piece):
-                items += self._said(texts, is_commentary=n < last_call)
-                texts = []
-                self._notes["reasoning without what followed it"] += reasoning is not None
-                reasoning = found
-                continue
-            said = [] if is_call(piece) else self._texts(piece)
-            if not said and not is_call(piece):
-                continue
-            if reasoning is not None:
-                items.append(reasoning)
-                reasoning = None
+        for piece in pieces(message.content):
             if is_call(piece):
-                items += self._said(texts, is_commentary=True)
-                texts = []
                 call, item = self._call(piece)
                 calls.append(call)
                 items.append(item)
-            texts += said
-        self._notes["reasoning without what followed it"] += reasoning is not None
-        return [*items, *self._said(texts, is_commentary=False)], calls
+            elif (reasoning := self._reasoning(piece)) is not None:
+                items.append(reasoning)
+            elif text := "\n".join(self._texts(piece)):
+                if items and items[-1]["type"] == "message":
+                    items[-1]["content"] += f"\n{text}"
+                else:
+                    items.append({"type": "message", "role": "assistant", "content": text})
+        followed = [
+            item
+            for item, following in pairwise([*items, _END])
+            if item["type"] != "reasoning" or following["type"] in ("message", "function_call")
+        ]
+        self._notes["reasoning without what followed it"] += len(items) - len(followed)
+        if self._has_phases:
+            self._add_phases(followed)
+        return followed, calls
+
+    def _add_phases(self, items: list[Item]) -> None:
+        """Says of each text whether calls follow it in the same message."""
+        is_before_call = False
+        for item in reversed(items):
+            is_before_call = is_before_call or item["type"] == "function_call"
+            if item["type"] == "message":
+                item["phase"] = "commentary" if is_before_call else "final_answer"
 
     def _reasoning(self, piece: Piece) -> Item | None:
         """The reasoning item that a block carries, if this very model made it."""
@@ -155,15 +160,6 @@ class ItemWriter:
     def _texts(self, piece: Piece) -> list[str]:
         """The texts of a block; media are replaced by text, since an assistant message holds none."""
         return [part.text if not part.media else "[media omitted]" for part in self._content.of(piece)]
-
-    def _said(self, texts: list[str], *, is_commentary: bool) -> list[Item]:
-        """An assistant message; `is_commentary`: calls follow in the same message."""
-        if not texts:
-            return []
-        item: Item = {"type": "message", "role": "assistant", "content": "\n".join(texts)}
-        if self._has_phases:
-            item["phase"] = "commentary" if is_commentary else "final_answer"
-        return [item]
 
     def _call(self, block: ContentBlock) -> tuple[HistoryCall, Item]:
         asked = as_text(block.id)
