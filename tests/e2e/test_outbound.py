@@ -70,14 +70,18 @@ def is_copy_of_rules(file: Path) -> bool:
     return file.name.startswith("good-rules-")
 
 
+@pytest.mark.parametrize("plain", ["", "1"], ids=["quick", "plain"])
 @pytest.mark.parametrize("kind", ["http", "https"])
 def test_a_provider_is_asked_through_a_tunnel_of_its_proxy(
-    start_router: Start, upstream: Upstream, secure: TlsUpstream, proxy: HttpProxy, kind: str
+    start_router: Start, upstream: Upstream, secure: TlsUpstream, proxy: HttpProxy, kind: str, plain: str
 ) -> None:
+    """Also where the router's shortcuts through mitmproxy are off."""
     provider = upstream if kind == "http" else secure
     provider.answer(message_sse("glm-4.7"))
     text = rules(far=(provider.url, f', proxy: "{proxy.url}"'))
-    answer = ask(start_router(upstream.url, rules=text, options=OPTIONS), "far-1")
+    environment = {"SIGNALBOX_PLAIN": plain}
+    router = start_router(upstream.url, rules=text, options=OPTIONS, environment=environment)
+    answer = ask(router, "far-1")
     assert (answer.status, answer.headers["x-signalbox-attempts"]) == (200, "far:200")
     assert proxy.tunnels == [f"127.0.0.1:{provider.port}"]
     (sent,) = provider.requests

@@ -70,3 +70,11 @@ def test_the_head_of_the_proxys_answer_may_come_in_pieces(play: Playbook, tunnel
 def test_a_client_that_leaves_while_the_tunnel_is_made_ends_it(play: Playbook, tunnel) -> None:
     play.client_leaves()
     assert tunnel in play.closed
+
+
+def test_what_comes_right_after_the_proxys_answer_is_the_providers(play: Playbook, tunnel) -> None:
+    answer = message_json("glm")
+    play.sends(tunnel, b"HTTP/1.1 200 OK\r\n\r\n" + answer.head()[:20])
+    assert play.sent_to(tunnel).startswith(b"POST /v1/messages HTTP/1.1\r\n")
+    play.sends(tunnel, answer.head()[20:] + b"".join(map(answer.frame, answer.chunks)))
+    assert play.got.status == 200

@@ -29,7 +29,7 @@ MAKERS = {"openai", "gemini", "kimi", "glm", "minimax", "deepseek", "mistral"}
 
 def check(path: Path, environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Errors and warnings, each one line."""
-    errors, warnings, _ = _checked(path, environ)
+    errors, warnings, _ = checked(path, environ)
     return errors, warnings
 
 
@@ -38,7 +38,7 @@ def check(path: Path, environ: Mapping[str, str]) -> tuple[list[str], list[str]]
 def check_command(rules: Path | None) -> None:
     """Check RULES (default: rules.yaml here, else the project's)."""
     path = rules or default_rules()
-    errors, warnings, found = _checked(path, os.environ)
+    errors, warnings, found = checked(path, os.environ)
     for line in errors:
         click.secho(line, fg="red", err=True)
     for line in warnings:
@@ -48,7 +48,8 @@ def check_command(rules: Path | None) -> None:
     click.secho(f"{path.name}: ok, {counted(found)}", fg="green")
 
 
-def _checked(path: Path, environ: Mapping[str, str]) -> tuple[list[str], list[str], Rules | None]:
+def checked(path: Path, environ: Mapping[str, str]) -> tuple[list[str], list[str], Rules | None]:
+    """Errors and warnings, each one line, and the rules unless they have errors."""
     try:
         rules = load(path, environ)
     except RulesError as error:

@@ -11,10 +11,9 @@ import click
 import msgspec
 
 from signalbox.claude.settings import home_folder, read_settings
-from signalbox.cli.check import check
+from signalbox.cli.check import checked
 from signalbox.cli.options import PORT, default_rules, rules_option, state_option
 from signalbox.config.fields import Listen
-from signalbox.config.load import RulesError, load
 from signalbox.config.rules import Rules
 from signalbox.doctor import claude_code, machine, providers
 from signalbox.doctor.findings import Check, Finding, Situation
@@ -54,8 +53,8 @@ def doctor_command(online: bool, as_json: bool, file: Path | None, state: Path) 
 
 
 def findings(rules_file: Path, state: Path, *, online: bool) -> Iterator[Finding]:
-    errors, warnings = check(rules_file, os.environ)
-    rules = Rules(file=rules_file) if errors else _loaded(rules_file)
+    errors, warnings, loaded = checked(rules_file, os.environ)
+    rules = loaded or Rules(file=rules_file)
     situation = _situation(rules, rules_file, state)
     yield from _guarded("port", machine.port, situation)
     yield from _guarded("ca", machine.ca, situation)
@@ -74,13 +73,6 @@ def findings(rules_file: Path, state: Path, *, online: bool) -> Iterator[Finding
     yield from _guarded("clock", machine.clock, situation)
     yield from _guarded("disk", machine.disk, situation)
     yield from _guarded("permissions", machine.permissions, situation)
-
-
-def _loaded(rules_file: Path) -> Rules:
-    try:
-        return load(rules_file, os.environ)
-    except RulesError:  # it was edited just now
-        return Rules(file=rules_file)
 
 
 def _situation(rules: Rules, rules_file: Path, state: Path) -> Situation:

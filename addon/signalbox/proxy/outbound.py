@@ -8,6 +8,7 @@ and its `carrier`, the one to the proxy.
 
 from typing import Any
 
+from h11._receivebuffer import ReceiveBuffer
 from mitmproxy.connection import Connection
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events, layer
@@ -79,6 +80,12 @@ class ProxyTunnel(HttpUpstreamProxy):
         if not 200 <= status < 300:
             return False, f"refused to connect ({status})"
         return True, None
+
+    def _handshake_finished(self, err: str | None) -> layer.CommandGenerator[None]:
+        yield from super()._handshake_finished(err)
+        if err is None and (early := bytes(self.buf)):  # the server spoke first
+            self.buf = ReceiveBuffer()
+            yield from self.receive_data(early)
 
     def event_to_child(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.OpenConnectionCompleted) and event.command.connection is self.conn:
