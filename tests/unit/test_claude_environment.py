@@ -10,6 +10,7 @@ from signalbox.claude.environment import (
     default_via,
     encoded_path,
     features,
+    names_client,
     router_environment,
     trusted_files,
     with_project,
@@ -214,6 +215,14 @@ def test_another_cloud_is_named(value):
 def test_features_are_one_line():
     assert features("intercept", {}) == "Remote Control ✓  tool search ✓  1M ✓  quota ✓"
     assert features("base-url", {"ENABLE_TOOL_SEARCH": "false"}).startswith("Remote Control ✗  tool search ✗")
+
+
+def test_router_with_clients_is_told_one_by_the_user():
+    clients = {"ann": "secret-of-ann"}
+    assert not names_client(clients, {"ANTHROPIC_API_KEY": "other"})
+    assert names_client(clients, {"ANTHROPIC_AUTH_TOKEN": "secret-of-ann"})
+    assert names_client(clients, {"ANTHROPIC_CUSTOM_HEADERS": "a: b\nx-signalbox-client: secret-of-ann"})
+    assert names_client({}, {})
 
 
 def test_certificates_that_claude_code_trusts_are_those_of_shell_and_settings():

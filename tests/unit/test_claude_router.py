@@ -54,7 +54,7 @@ def test_router_of_a_session_is_bound_to_it_and_its_log_is_deleted_with_the_old_
     wish = WISH._replace(via="intercept")
     spec = spec_for(wish, WISH.listen, Path("/router.py"), ["--set", "confdir=/x"], date(2026, 11, 29))
     assert spec.modes == ("regular@127.0.0.1:8082",)
-    assert (spec.bound, spec.registered, spec.fail) == (True, False, "closed")
+    assert (spec.bound, spec.registered, spec.fail) == (True, False, "open")
     assert spec.log == "signalbox-claude-8082-2026-11-29.log"
 
 

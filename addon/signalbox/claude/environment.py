@@ -19,6 +19,7 @@ Anthropic; or it is Claude Code's base URL."""
 
 BASE_URL = "ANTHROPIC_BASE_URL"
 CUSTOM_HEADERS = "ANTHROPIC_CUSTOM_HEADERS"
+_CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 CA_FILE = "NODE_EXTRA_CA_CERTS"
 HINTS = {"CLAUDE_CODE_GATEWAY_HINT_HEADERS": "1"}
 """Has Claude Code say what a request is for, which `match: {class: ...}` asks."""
@@ -95,6 +96,12 @@ def features(via: Via, given: Mapping[str, str]) -> str:
         "quota": True,
     }
     return "  ".join(f"{name} {'✓' if there else '✗'}" for name, there in has.items())
+
+
+def names_client(clients: Mapping[str, str], given: Mapping[str, str]) -> bool:
+    """Whether Claude Code presents a client's secret, which a router with clients asks for."""
+    presented = "\n".join(given.get(name, "") for name in (*_CREDENTIALS, CUSTOM_HEADERS))
+    return not clients or any(secret in presented for secret in clients.values())
 
 
 def with_project(headers: str, project: Path) -> str:

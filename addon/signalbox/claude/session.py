@@ -19,11 +19,13 @@ from signalbox import places, ports
 from signalbox.claude import certificates, child
 from signalbox.claude.environment import (
     BASE_URL,
+    CUSTOM_HEADERS,
     HTTPS_PROXY,
     Via,
     child_environment,
     default_via,
     features,
+    names_client,
     router_environment,
     trusted_files,
 )
@@ -112,6 +114,8 @@ def run_session(session: Session, environ: Mapping[str, str], say: Say) -> int:
         say(f"{opened.via}, rules {session.rules.file.absolute()}, {endpoint.origin} {endpoint.url}")
         say(features(opened.via, {**environ, **settings.env}))
         say(f"dashboard {endpoint.url}/ui")
+        if not names_client(session.rules.clients, {**environ, **settings.env}):
+            say(f"the rules have clients: name one with {CUSTOM_HEADERS}='x-signalbox-client: SECRET'")
         for line in (*environment.remarks, *opened.ineffective(environment.overrides, given)):
             say(line)
         command = [program, *_settings_argument(given, session.state, held), *session.arguments]
