@@ -197,7 +197,7 @@ def works(row: Row, folder: Path) -> Row:
         searched = asked[before:]
         counted = play.ask("claude-opus-5", path="/v1/messages/count_tokens", messages=[user("Hi.")])
         counts = asked[before + len(searched) :]
-    has_tool = row.protocol == "Responses" or row.provider in OWN_SEARCH
+    has_tool = row.protocol != "Messages" or row.provider in OWN_SEARCH
     return Row(
         row.example,
         row.provider,

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.anthropic.models import LONGEST, UNKNOWN, ModelListPage, listed, merged, parse_page
+from signalbox.anthropic.models import (
+    LONGEST,
+    UNKNOWN,
+    ModelListPage,
+    listed,
+    merged,
+    parse_page,
+    takes_system_turns,
+)
 
 OWN = {
     "type": "model",
@@ -205,3 +213,26 @@ def test_every_entry_has_the_fields_that_claude_code_reads(data):
     for entry in entries:
         assert entry["id"].startswith(("claude", "anthropic"))
         assert entry["display_name"].isprintable()
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("claude-opus-4-8", True),
+        ("anthropic.claude-opus-4-7", False),
+        ("claude-opus-4-20250514", False),
+        ("claude-sonnet-4-5@20250929", False),
+        ("us.anthropic.claude-haiku-4-5-20251001-v1:0", False),
+        ("claude-3-5-sonnet-20241022", False),
+        ("claude-sonnet-4.6", False),
+        ("claude-haiku-5-5", True),
+        ("claude-sonnet-5-5", True),
+        ("claude-opus-5.5", True),
+        ("claude-fable-5-1", True),
+        ("my-deployment", True),
+        ("", True),
+    ],
+)
+def test_claudes_that_take_messages_of_the_system_within_a_conversation(model, expected):
+    """By clouds.md, 1. What is not known is asked, and learned from the refusal."""
+    assert takes_system_turns(model) is expected

@@ -109,6 +109,25 @@ def test_vertex_counts_tokens_of_a_model_without_its_date(folder, token):
         assert (got.status, json.loads(got.body)) == (200, {"input_tokens": 42})
 
 
+def test_vertex_gets_the_beta_for_long_contexts_and_no_suffix_in_its_path(folder, token):
+    with example(folder, "vertex") as router:
+        vertex = router.provider(VERTEX)
+        vertex.answer(message_json("claude-fable-5"))
+        router.connect().ask("claude-fable-5[1m]", headers={"anthropic-beta": "context-1m-2025-08-07"})
+        assert vertex.requests[0].path == f"{MODELS}/claude-fable-5:rawPredict"
+        assert vertex.requests[0].header("anthropic-beta") == "context-1m-2025-08-07"
+
+
+def test_the_older_name_of_an_answers_format_is_moved_for_vertex(folder, token):
+    form = {"type": "json_schema", "schema": {"type": "object"}}
+    with example(folder, "vertex") as router:
+        vertex = router.provider(VERTEX)
+        vertex.answer(message_json("claude-opus-5"))
+        router.connect().ask(OPUS, output_format=form, output_config={"effort": "low"})
+        assert "output_format" not in vertex.requests[0].json
+        assert vertex.requests[0].json["output_config"] == {"effort": "low", "format": form}
+
+
 def test_a_google_token_that_has_expired_is_printed_anew_for_the_same_request(folder, token):
     with example(folder, "vertex") as router:
         vertex = Vertex("ya29.next-token-for-tests")
@@ -325,6 +344,18 @@ def test_thinking_that_one_of_the_group_refuses_is_left_out_there_and_its_own_st
     ]
     for host, own in (("gateway", 1), ("api.anthropic.com", 2)):
         assert signatures(group.providers[host].requests[-1]) == own
+
+
+def test_signed_thinking_of_unknown_issue_stays_until_it_is_refused(group):
+    unknown = [
+        user("Go."),
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "t", "signature": "c2lnbmVk"}]},
+        user("On."),
+    ]
+    play = group.connect()
+    got = play.ask("bedrock-x", messages=unknown, thinking={"type": "adaptive"}, max_tokens=32000)
+    assert got.headers["x-signalbox-attempts"] == "bedrock:400 bedrock:200"
+    assert [signatures(asked) for asked in group.providers[BEDROCK].requests] == [1, 0]
 
 
 @pytest.mark.parametrize(("model", "sent"), [("gateway", True), ("plain", False)])
