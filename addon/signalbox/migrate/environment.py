@@ -12,6 +12,7 @@ LEVELS = {
     "trace": "debug", "debug": "debug", "verbose": "debug", "info": "info", "warn": "warn", "warning": "warn",
     "error": "error", "critical": "error", "fatal": "error", "silent": "silent", "off": "silent",
 }  # fmt: skip
+_LOG_FILES = ("LOG_FILE", "LOG_PATH", "LOG_DIR", "LOG_FILE_PATH", "CLAUDE_PROXY_LOG_FILE")
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _TOKENS = re.compile(r"([\d_,]+(?:\.\d+)?)\s*([kmb]?)(?:illion)?(?: *tokens)?", re.IGNORECASE)
@@ -193,22 +194,11 @@ def _log(env: Environment, migration: Migration) -> None:
         log["prompts"] = prompts.lower() in ("1", "true", "yes", "on")
     if log:
         migration.settings["log"] = log
-    for name in env.matching("LOG_.*|CLAUDE_PROXY_LOG_FILE"):
-        if env.take(name) and name in (
-            "LOG_FILE",
-            "LOG_PATH",
-            "LOG_DIR",
-            "LOG_FILE_PATH",
-            "CLAUDE_PROXY_LOG_FILE",
-        ):
+    for name in _LOG_FILES:
+        if env.take(name):
             migration.note(
                 f"{name}: the request log is requests.jsonl in the state folder (log: {{file: NAME}})"
             )
-        elif name not in (
-            "LOG_LEVEL", "LOG_PROMPTS", "LOG_RETENTION_DAYS", "LOG_KEEP_DAYS", "LOG_MAX_DAYS", "LOG_DAYS",
-            "LOG_RETENTION",
-        ):  # fmt: skip
-            migration.note(f"{name} has no counterpart")
 
 
 def _week(env: Environment, migration: Migration) -> None:

@@ -94,6 +94,10 @@ class _Reader:
         model = params.text("model")
         if not name or not model:
             raise SourceError("expected model_name, and model in litellm_params", entry.place)
+        mode = entry.tree("model_info").text("mode")
+        if mode not in ("", "chat", "responses") or model.endswith("/"):
+            self.migration.note(f"{name}: left out, it is not for messages")
+            return
         kind, _, rest = model.partition("/")
         if not rest:
             kind, rest = ("anthropic" if model.startswith("claude") else "openai"), model
@@ -101,6 +105,8 @@ class _Reader:
         if found is None:
             return
         provider, sent = found
+        if "*" in sent and name.endswith("/*") and kind != "anthropic":
+            self.migration.note(f"{name}: {name.removesuffix('*')} is sent on as part of the model's name")
         self._prices(provider, sent, entry.tree("model_info"))
         target: Any = provider if "*" in sent else f"{provider}/{sent}"
         if changes := {key: value for key in _SAMPLING if (value := params.take(key)) is not None}:

@@ -38,7 +38,7 @@ def migrate(env: Environment) -> Migration:
 
 
 def _add_tier(env: Environment, migration: Migration, tier: str, default: str, renamed: str) -> None:
-    """`default` is the model that Claude Code asks for, `renamed` the one that the proxy sends."""
+    """`default` is the model that Claude Code asks for, `renamed` the one that is asked of Z.ai."""
     url_name, key_name = f"{tier.upper()}_PROVIDER_BASE_URL", f"{tier.upper()}_PROVIDER_API_KEY"
     url, key = env.take(url_name), env.take(key_name)
     if not url:
@@ -58,7 +58,7 @@ def _add_tier(env: Environment, migration: Migration, tier: str, default: str, r
     name = same or migration.provider(named_by(url, tier), messages_provider(url, reference, bearer=True))
     taken = [one for rule in migration.rules for one in rule["match"]]
     globs = [f"*{tier}*"] + ([glob(default)] if default and tier not in default.lower() else [])
-    model = renamed or default
+    model = (renamed if name.startswith("zai") else "") or default
     migration.rules.append(
         {
             "name": tier,
