@@ -2,12 +2,11 @@ set windows-shell := ["powershell.exe", "-NoLogo", "-Command"]
 
 # Other ports: just port=8090 web_port=8091 web
 port := ""
-web_port := ""
+web_port := "8081"
 
 bin := if os_family() == "windows" { ".venv\\Scripts\\" } else { ".venv/bin/" }
 python := if os_family() == "windows" { "python" } else { "python3" }
 listen := if port == "" { "" } else { "--listen 127.0.0.1:" + port }
-web_listen := if web_port == "" { "" } else { "--web-port " + web_port }
 schema := "addon/rules.schema.json"
 parallel := "-n auto --dist loadfile --no-loadscope-reorder"
 
@@ -23,7 +22,7 @@ run *args: _env
 # The same in mitmweb, with its pages on 127.0.0.1:8081
 [no-exit-message]
 web *args: _env
-    @{{bin}}signalbox run --web {{listen}} {{web_listen}} {{args}}
+    @{{bin}}signalbox run --web {{listen}} --web-port {{web_port}} {{args}}
 
 # The same as run, restarted when the code changes
 [no-exit-message]

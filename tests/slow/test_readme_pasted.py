@@ -113,7 +113,8 @@ def folder(tmp_path_factory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("fresh") / "signalbox"
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
     others = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
-    pages = [folder / "justfile", folder / "README.md", *(folder / "docs").glob("*.md")]
+    code = folder / "addon" / "signalbox" / "lifecycle" / "spec.py"
+    pages = [folder / "justfile", code, folder / "README.md", *(folder / "docs").glob("*.md")]
     for page in pages:
         page.write_text(
             re.sub(r"\b(\d{4})\b", lambda found: others.get(found[1], found[1]), page.read_text())
@@ -198,6 +199,7 @@ def test_the_files_are_where_readme_says_that_they_are(shell, folder):
     written = {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()}
     told = (".local/state/signalbox/", ".mitmproxy/", ".cache/uv/", ".cache/pip/", ".local/share/uv/")
     told += (".rustup/",)  # of a Rust on this machine, whose version pip asks for
+    told += (".claude-code-router/",)  # which the test has put there
     assert {path for path in written if not path.startswith(told)} == set()
     assert any(path.startswith(".mitmproxy/") for path in written)
     assert (folder / ".venv").is_dir()

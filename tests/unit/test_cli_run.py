@@ -109,6 +109,14 @@ def test_rules_that_are_not_there_are_an_error(tmp_path):
     assert not (tmp_path / "state").exists()
 
 
+def test_a_file_of_variables_counts_for_the_listeners_too(rules, tmp_path, taken):
+    rules.write_text("listen: {work: '127.0.0.1:${WORK_PORT}'}\n")
+    (tmp_path / "variables").write_text(f"WORK_PORT={taken}\n")
+    result = run("run", rules, "--env", tmp_path / "variables", "--state", tmp_path / "state")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"port {taken} is taken by ")
+
+
 @pytest.fixture
 def taken():
     with socket.create_server(("127.0.0.1", 0)) as server:

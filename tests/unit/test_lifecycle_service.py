@@ -34,6 +34,7 @@ PROGRAM = Program(
         '/home/me/50%/$a"b\\c.yaml',
     ),
     home=Path("/home/me"),
+    uid=501,
     user="me",
     variables={"PATH": "/usr/bin:/home/me/50% $HOME"},
 )
@@ -68,7 +69,7 @@ def test_the_unit_of_systemd():
 
 
 def test_the_agent_of_launchd():
-    service = launchd(PROGRAM, 501)
+    service = launchd(PROGRAM)
     assert service.file == Path("/home/me/Library/LaunchAgents/signalbox.router.plist")
     content = plistlib.loads(service.content)
     assert content["ProgramArguments"] == list(PROGRAM.command)
@@ -82,7 +83,9 @@ def test_the_agent_of_launchd():
 
 def test_the_task_of_windows():
     python = r"C:\Program Files\Python\python.exe"
-    program = Program((python, "-m", "signalbox.cli", r"C:\My <Rules>\a.yaml"), Path(r"C:\me"), r"PC\me", {})
+    program = Program(
+        (python, "-m", "signalbox.cli", r"C:\My <Rules>\a.yaml"), Path(r"C:\me"), 0, r"PC\me", {}
+    )
     service = task(program, Path("local"))
     assert service.content.startswith(b"\xff\xfe")  # UTF-16, which schtasks wants
     root = ElementTree.fromstring(service.content.decode("utf-16"))
@@ -189,6 +192,19 @@ def test_what_was_there_before_stays(home, system):
     install(unit(home))
     uninstall(unit(home))
     assert list(other.parent.iterdir()) == [other]
+
+
+@posix
+@pytest.mark.parametrize("is_active", [False, True])
+def test_a_service_that_was_unloaded_by_hand_is_removed_all_the_same(home, system, is_active):
+    system(f'case "$2" in disable) exit 1;; is-active) exit {int(not is_active)};; esac')
+    install(unit(home))
+    if is_active:
+        with pytest.raises(ServiceError, match=r"disable --now .* failed: exit code 1"):
+            uninstall(unit(home))
+    else:
+        assert uninstall(unit(home))
+    assert (list(home.iterdir()) == []) is not is_active
 
 
 @posix

@@ -11,9 +11,10 @@ import click
 from signalbox.claude.environment import Via
 from signalbox.claude.router import REACHED
 from signalbox.claude.session import Session, run_session
-from signalbox.cli.options import PORT, loaded, rules_option, state_option
+from signalbox.cli.options import loaded, rules_option, state_option
 from signalbox.config.fields import Listen
 from signalbox.config.rules import Rules
+from signalbox.lifecycle.spec import DEFAULT_LISTENER
 from signalbox.lifecycle.start import StartError
 
 _OPTIONS = ("--via", "--rules", "--state")
@@ -72,7 +73,7 @@ def claude_command(
 
 def first_listener(rules: Rules) -> Listen:
     """Where the router is looked for, as this machine reaches it."""
-    first = next(iter(rules.listen.values()), Listen("127.0.0.1", PORT))
+    first = next(iter(rules.listen.values()), DEFAULT_LISTENER)
     return Listen(REACHED.get(first.host, first.host), first.port)
 
 

@@ -13,17 +13,16 @@ import click
 from signalbox import places
 from signalbox.background import picker
 from signalbox.background.model_list import ModelLists
-from signalbox.cli.options import PORT, loaded, rules_option, state_option
+from signalbox.cli.options import loaded, rules_option, state_option
 from signalbox.cli.statusline import print_status_line
 from signalbox.config import jsonschema
-from signalbox.config.fields import Listen
+from signalbox.lifecycle.spec import DEFAULT_LISTENER
 from signalbox.record.console import escaped
 from signalbox.state.learned_db import FILE
 from signalbox.state.logins import logins_of
 from signalbox.state.unsupported_store import WEEK, Fact, facts, forget
 
 HOUR = 3600.0
-DEFAULT_LISTENER = Listen("127.0.0.1", PORT)
 
 learned_state = state_option("Folder of what was learned.")
 

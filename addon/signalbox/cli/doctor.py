@@ -12,16 +12,15 @@ import msgspec
 
 from signalbox.claude.settings import home_folder, read_settings
 from signalbox.cli.check import checked
-from signalbox.cli.options import PORT, default_rules, rules_option, state_option
-from signalbox.config.fields import Listen
+from signalbox.cli.options import default_rules, rules_option, state_option
 from signalbox.config.rules import Rules
 from signalbox.doctor import claude_code, machine, providers
 from signalbox.doctor.findings import Check, Finding, Situation
 from signalbox.errors import location
 from signalbox.lifecycle.running import running
+from signalbox.lifecycle.spec import DEFAULT_LISTENER
 from signalbox.record.console import escaped
 
-DEFAULT_LISTENER = Listen("127.0.0.1", PORT)
 ASK = 1.0
 """Seconds for a router that may run."""
 COLORS = {"ok": "green", "warn": "yellow", "fail": "red"}

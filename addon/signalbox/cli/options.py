@@ -11,9 +11,9 @@ import platformdirs
 from signalbox import places
 from signalbox.config.load import RulesError, load
 from signalbox.config.rules import Rules
+from signalbox.lifecycle.spec import DEFAULT_LISTENER
 
-PORT = 8082
-"""Port of the listener that `just run` opens."""
+PORT = DEFAULT_LISTENER.port
 
 rules_option = click.option(
     "--rules", "file", type=click.Path(path_type=Path), help="Default: as for `check`."

@@ -19,7 +19,7 @@ from signalbox.config.fields import Listen, parse_listen
 from signalbox.config.load import RulesError, read_text
 from signalbox.lifecycle import log, running, service
 from signalbox.lifecycle.arguments import ArgumentError, further, modes
-from signalbox.lifecycle.process import RefusedError, serve
+from signalbox.lifecycle.process import RefusedError, serve, variables
 from signalbox.lifecycle.running import Health, Record
 from signalbox.lifecycle.spec import LOG, RouterSpec
 from signalbox.lifecycle.start import StartedRouter, StartError, keep_running, start
@@ -106,7 +106,7 @@ def run_command(
         except RulesError as error:
             refuse(*error.errors)
     spec = RouterSpec(
-        modes=modes(listen, rules, state, os.environ),
+        modes=modes(listen, rules, state, environ_with(env_file)),
         rules=rules,
         state=state,
         script=places.ROUTER,
@@ -128,6 +128,14 @@ def run_command(
         return
     try:
         raise SystemExit(serve(spec))
+    except RefusedError as error:
+        refuse(*error.lines)
+
+
+def environ_with(env_file: Path | None) -> dict[str, str]:
+    """The environment, with the variables of a file that it lacks."""
+    try:
+        return {**variables(env_file), **os.environ}
     except RefusedError as error:
         refuse(*error.lines)
 
@@ -294,7 +302,7 @@ def restart_command_(state: Path) -> None:
     if not spec.log:
         refuse(f"process {record.process.pid} runs in the foreground of a terminal: end it there")
     if spec.listens_by_rules:
-        by_rules = modes((), spec.rules, spec.state, os.environ)
+        by_rules = modes((), spec.rules, spec.state, environ_with(spec.env_file))
         spec = replace(spec, modes=by_rules)
     end_router(record.process)
     _tell(_started(spec))

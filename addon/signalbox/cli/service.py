@@ -15,7 +15,7 @@ from signalbox.background.picker import url_of
 from signalbox.claude.base_url import SettingsError, set_base_url, unset_base_url
 from signalbox.claude.settings import config_folder
 from signalbox.cli.options import default_rules, rules_option, state_option
-from signalbox.cli.run import ListenType, end_router, refuse
+from signalbox.cli.run import ListenType, end_router, environ_with, refuse
 from signalbox.config.fields import Listen
 from signalbox.config.load import RulesError, dotenv_files, read_text
 from signalbox.lifecycle import running
@@ -79,7 +79,7 @@ def install_command(
     """Install the service and start it."""
     rules, state = (file or default_rules()).absolute(), state.absolute()
     spec = RouterSpec(
-        modes=modes(listen, rules, state, os.environ),
+        modes=modes(listen, rules, state, environ_with(env_file)),
         rules=rules,
         state=state,
         script=places.ROUTER,

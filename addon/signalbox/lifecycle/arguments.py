@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 from signalbox.config.fields import Listen
 from signalbox.config.load import RulesError, listeners, read_text
-from signalbox.lifecycle.spec import reverse
+from signalbox.lifecycle.spec import DEFAULT_LISTENER, reverse
 from signalbox.state.good_rules import GoodRules
 
-DEFAULT_LISTENER = Listen("127.0.0.1", 8082)
 _RULES = re.compile(r"[^-=][^=]*\.ya?ml", re.IGNORECASE)
 _JUST = re.compile(r"(port|web_port)=(\d*)|(\d+)")
 _ALIKE = 0.85

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from dotenv import dotenv_values
 
@@ -46,7 +47,7 @@ def serve(spec: RouterSpec) -> int:
                 sys.stdout = sys.stderr = LogFile(spec.state / spec.log, sys.stdout)
         except OSError as error:
             raise RefusedError(f"cannot use the state folder {spec.state}: {error.strerror}") from None
-        os.environ |= environment(spec, _variables(spec), os.environ)
+        os.environ |= environment(spec, variables(spec.env_file), os.environ)
         windows.end_when_asked(os.getpid())
         if spec.bound:
             threading.Thread(target=_end_with_input, name="signalbox-bound", daemon=True).start()
@@ -91,15 +92,16 @@ def _free_after(listen: Listen) -> int:
     return next((port for port in ports if is_free(port, listen.host)), listen.port)
 
 
-def _variables(spec: RouterSpec) -> dict[str, str]:
-    if spec.env_file is None:
+def variables(env_file: Path | None) -> dict[str, str]:
+    """The variables that a file sets. Raises RefusedError."""
+    if env_file is None:
         return {}
-    if not spec.env_file.is_file():
-        raise RefusedError(f"{spec.env_file} does not exist")
+    if not env_file.is_file():
+        raise RefusedError(f"{env_file} does not exist")
     try:
-        found = dotenv_values(spec.env_file, interpolate=False)
+        found = dotenv_values(env_file, interpolate=False)
     except (OSError, UnicodeDecodeError) as error:
-        raise RefusedError(f"{spec.env_file} cannot be read: {error}") from None
+        raise RefusedError(f"{env_file} cannot be read: {error}") from None
     return {name: value for name, value in found.items() if value}
 
 

@@ -9,6 +9,7 @@ import os
 import plistlib
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -45,6 +46,8 @@ class Program(NamedTuple):
     command: Command
     """Program and arguments; the program is a Python."""
     home: Path
+    uid: int
+    """0 on Windows, which has none."""
     user: str
     r"""On Windows `DOMAIN\NAME`."""
     variables: Mapping[str, str]
@@ -75,7 +78,8 @@ def this_user(command: Iterable[str], environ: Mapping[str, str] = os.environ) -
     variables = {name: environ[name] for name in VARIABLES if environ.get(name)}
     domain = environ.get("USERDOMAIN")
     user = rf"{domain}\{getpass.getuser()}" if domain else getpass.getuser()
-    return Program(tuple(command), Path.home(), user, variables)
+    uid = os.getuid() if sys.platform != "win32" else 0
+    return Program(tuple(command), Path.home(), uid, user, variables)
 
 
 def service_of(system: str, program: Program, environ: Mapping[str, str] = os.environ) -> Service:
@@ -84,7 +88,7 @@ def service_of(system: str, program: Program, environ: Mapping[str, str] = os.en
         local = environ.get("LOCALAPPDATA") or program.home / "AppData" / "Local"
         return task(program, Path(local) / NAME)
     if system == "darwin":
-        return launchd(program, os.getuid())
+        return launchd(program)
     if system.startswith("linux"):
         config = environ.get("XDG_CONFIG_HOME") or program.home / ".config"
         return systemd(program, Path(config))
@@ -136,7 +140,7 @@ def _for_systemd(word: str, *, runs: bool = True) -> str:
 # launchd
 
 
-def launchd(program: Program, uid: int) -> Service:
+def launchd(program: Program) -> Service:
     """An agent of the user (launchd.plist(5), launchctl(1))."""
     file = program.home / "Library" / "LaunchAgents" / f"{LABEL}.plist"
     content = {
@@ -149,7 +153,7 @@ def launchd(program: Program, uid: int) -> Service:
         "ExitTimeOut": END,
         "Umask": 0o077,
     }
-    domain = f"gui/{uid}"
+    domain = f"gui/{program.uid}"
     job = f"{domain}/{LABEL}"
     return Service(
         file=file,
@@ -250,7 +254,11 @@ def uninstall(service: Service) -> bool:
     there = service.file.exists() if service.is_kept else is_running(service)
     if not there:
         return False
-    run(service.uninstall)
+    try:
+        run(service.uninstall)
+    except ServiceError:  # it may have been unloaded by hand
+        if is_running(service):
+            raise
     _delete(service.file)
     if service.reload is not None:
         run([service.reload])

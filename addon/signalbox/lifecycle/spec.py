@@ -11,6 +11,8 @@ from signalbox.config.fields import Listen
 
 ANTHROPIC = "https://api.anthropic.com"
 """Upstream of reverse listeners."""
+DEFAULT_LISTENER = Listen("127.0.0.1", 8082)
+"""Where a router listens if neither the rules nor its arguments say it."""
 WEB_PORT = 8081
 """Default port of mitmweb's pages."""
 FAIL_OPEN = "SIGNALBOX_FAIL_OPEN"
