@@ -201,6 +201,13 @@ def test_a_provider_on_this_machine_that_does_not_run_is_told(situation):
     assert lines[1] == f"warn: zai is at http://127.0.0.1:{port}, and nothing listens at 127.0.0.1:{port}"
 
 
+def test_what_a_router_that_runs_knows_of_providers_is_told(situation):
+    seen = {"zai": {"circuit": "open", "key_valid": False}, "gone": {"circuit": "open"}}
+    here = situation(running={HERE: health(providers=seen)}, ZAI_API_KEY="fake")
+    assert told(providers.keys(here))[0] == "fail: zai has refused its key, as the router that runs saw"
+    assert told(providers.providers(here))[-1].startswith("warn: zai has failed so often")
+
+
 def test_online_each_provider_is_asked_with_its_own_key(situation):
     with Upstream() as home, Upstream() as zai:
         home.answer(error_json(401, "authentication_error"))

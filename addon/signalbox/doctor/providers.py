@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from signalbox import ports
 from signalbox.background.model_list import FetchError, FetchRefusedError, fetch_models
@@ -34,6 +34,10 @@ def keys(situation: Situation) -> Iterator[Finding]:
         if dead and name not in refused:
             message = f"{name}: {len(dead)} of {len(provider.keys)} keys cannot be used: {dead[0]}"
             yield Finding("keys", "warn", message, _remedy(rules, name, dead[0]))
+    for name, shown in _seen_by_routers(situation):
+        if shown.get("key_valid") is False:
+            message = f"{name} has refused its key, as the router that runs saw"
+            yield Finding("keys", "fail", message, f"get another key for {name}")
     if not refused:
         with_keys = [name for name, one in rules.providers.items() if one.key is not None]
         message = f"every key is there ({', '.join(with_keys)})" if with_keys else "no key is needed"
@@ -73,6 +77,18 @@ def providers(situation: Situation) -> Iterator[Finding]:
             yield Finding("providers", "warn", f"{where}, and nothing listens at {here}", f"start {what}")
         else:
             yield Finding("providers", "ok", where)
+    for name, shown in _seen_by_routers(situation):
+        if (circuit := shown.get("circuit")) in ("open", "half-open"):
+            message = f"{name} has failed so often that the router leaves it alone (circuit {circuit})"
+            yield Finding("providers", "warn", message, "signalbox logs, or its console, says why")
+
+
+def _seen_by_routers(situation: Situation) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What the routers that run know of the providers of these rules, by name."""
+    for health in situation.running.values():
+        for name in situation.rules.providers.keys() & health.providers.keys():
+            if isinstance(shown := health.providers[name], dict):
+                yield name, shown
 
 
 class Asked(NamedTuple):
