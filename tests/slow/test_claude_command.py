@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from signalbox.lifecycle.running import running
 from tests.support.answers import Answer
 from tests.support.fake_provider import Upstream
 from tests.support.router_process import ROOT, Router, clean_environment, free_ports, wait_until
+from tests.support.tls import certify
 
 pytestmark = [
     pytest.mark.slow,
@@ -105,8 +107,9 @@ def settings_in(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_router_lives_as_long_as_claude_code_and_leaves_nothing_behind(machine):
+    trusted = certify(machine.state.with_name("company.pem"))
     before = machine.files()
-    code, out, err = machine.run("print", "-p", "a prompt")
+    code, out, err = machine.run("print", "-p", "a prompt", environ={"NODE_EXTRA_CA_CERTS": str(trusted)})
     assert code == 0
     given = json.loads(out)
     assert given["arguments"][0] == "--settings"
@@ -115,7 +118,11 @@ def test_router_lives_as_long_as_claude_code_and_leaves_nothing_behind(machine):
     assert [row["model"] for row in settings["modelPicker"]["options"]] == ["glm-4.7"]
     assert settings["statusLine"]["command"].endswith("signalbox statusline")
     assert given["environment"]["HTTPS_PROXY"] == machine.url
-    assert Path(given["environment"]["NODE_EXTRA_CA_CERTS"]).is_relative_to(machine.state)
+    certificates = Path(given["environment"]["NODE_EXTRA_CA_CERTS"])
+    assert certificates.is_relative_to(machine.state)
+    assert trusted.read_bytes().rstrip() in certificates.read_bytes()
+    assert certificates.read_bytes().count(b"BEGIN CERTIFICATE") == 2
+    assert stat.S_IMODE(machine.state.stat().st_mode) == 0o700
     assert err == [
         f"signalbox: intercept, rules {machine.project}/rules.yaml, a router of its own at {machine.url}",
         "signalbox: Remote Control ✓  tool search ✓  1M ✓  quota ✓",

@@ -172,6 +172,7 @@ class _Opening:
         self._home = home
         self._notes = notes
         self._held = held
+        session.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = session.state / "claude"
         self._trusted, faults = certificates.readable(trusted_files(environ, settings))
         for line in faults:
