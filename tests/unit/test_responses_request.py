@@ -39,7 +39,7 @@ def _told(sent: ResponsesRequest) -> dict[str, Any]:
         "stream": sent.stream,
         "streams": sent.streams,
         "shows_thinking": sent.shows_thinking,
-        "searches": sent.searches,
+        "only_searches": sent.only_searches,
         "names": sent.names,
         "notes": list(sent.notes),
     }

@@ -103,6 +103,13 @@ def test_a_search_is_told_before_the_text_that_names_its_results():
     assert said.index(b"web_search_tool_result") < said.index(b"Foo.")
 
 
+def test_text_streams_after_a_search_beside_other_tools():
+    reader = RESPONSES.reader(only_searches=False)
+    found = reader.feed(created() + item_done(web_search("foo", "https://a.example/one")))
+    assert b'"title":"a.example"' in found
+    assert b"Foo." in reader.feed(text_delta("Foo.", 1))
+
+
 def test_text_streams_after_a_search_whose_results_have_titles():
     search = web_search("foo") | {"results": [{"url": "https://a.example", "title": "A"}]}
     reader = RESPONSES.reader()
@@ -246,6 +253,7 @@ def test_memory_is_bounded(piece):
         AnswerFacts(),
         names={},
         shows_thinking=True,
+        awaits_titles=True,
         sign=OWNER.signature,
         provider="fake",
         model="m",

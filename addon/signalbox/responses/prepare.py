@@ -77,6 +77,7 @@ def prepare_responses(
         names=request.names,
         wants_stream=request.stream,
         shows_thinking=request.shows_thinking,
+        only_searches=request.only_searches,
         owner=request.owner,
         provider=provider.name,
         model=model,

@@ -69,8 +69,8 @@ class ResponsesRequest(msgspec.Struct, frozen=True):
     """Whether the client asked for thinking."""
     owner: ReasoningOwner
     """Whose reasoning the answer holds."""
-    searches: bool
-    """Whether the provider may search the web for this request."""
+    only_searches: bool
+    """Whether the provider's web search is the only tool, as in the requests of Claude Code's WebSearch."""
     notes: tuple[str, ...]
     """For the debug log: names and counts, never values."""
 
@@ -149,7 +149,7 @@ class _Writing:
             streams=body.get("stream", False),
             shows_thinking=as_object(asked.thinking).get("type") in SHOWN,
             owner=self._owner,
-            searches=bool(searches),
+            only_searches=bool(searches) and not tools,
             notes=self._all_notes(
                 dropped_fields(self._came, asked, body, searches=bool(searches)) if not counts else ""
             ),

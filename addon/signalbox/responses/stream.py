@@ -83,8 +83,9 @@ class ResponsesStream:
     """An `anthropic.translated_reader.AnswerStream`.
 
     `names` maps tool names as sent to the client's names, `seed` is the random part of all ids, `sign` makes
-    the signature of a thinking block of encrypted reasoning. Errors are noted in `facts` (`cut`,
-    `provider_error`), what was written in `writes`.
+    the signature of a thinking block of encrypted reasoning. With `awaits_titles` the results of a search
+    wait for their titles. Errors are noted in `facts` (`cut`, `provider_error`), what was written in
+    `writes`.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class ResponsesStream:
         *,
         names: Mapping[str, str],
         shows_thinking: bool,
+        awaits_titles: bool,
         sign: Callable[[str], str],
         provider: str,
         model: str,
@@ -109,6 +111,7 @@ class ResponsesStream:
         characters is cut."""
         self.facts = facts
         self._shows_thinking = shows_thinking
+        self._awaits_titles = awaits_titles
         self._sign = sign
         self._provider = provider
         self._model = model
@@ -457,8 +460,9 @@ class ResponsesStream:
 
     def _knows_titles(self, sources: Mapping[str, str]) -> bool:
         """OpenAI names the titles of sources only where the text cites them, so the results wait for the end
-        of the text that follows."""
-        if sources and all(title or _plain(url) in self._titles for url, title in sources.items()):
+        of the text that follows, and the text for them."""
+        has_all = sources and all(title or _plain(url) in self._titles for url, title in sources.items())
+        if has_all or not self._awaits_titles:
             return True
         return self._is_last or any(
             one.is_done if one.kind == "message" else "call" in one.kind for one in self._others()

@@ -26,6 +26,8 @@ class ResponsesTranslator(msgspec.Struct, frozen=True):
     """Whether the client asked for a stream; some providers only stream."""
     shows_thinking: bool
     """Whether the client asked for thinking."""
+    only_searches: bool
+    """Whether web search is the only tool: what is found then matters more than that text comes at once."""
     owner: ReasoningOwner
     """Whose reasoning the answer holds."""
     provider: str
@@ -54,6 +56,7 @@ class ResponsesTranslator(msgspec.Struct, frozen=True):
             facts,
             names=self.names,
             shows_thinking=self.shows_thinking,
+            awaits_titles=self.only_searches or not streams,
             sign=self.owner.signature,
             provider=self.provider,
             model=self.model,
