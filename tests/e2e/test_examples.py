@@ -79,6 +79,13 @@ def ask(
         return Answered(answer.status, answer.getheader("x-signalbox-provider", ""), json.load(answer))
 
 
+def listed(router: RouterFiles) -> set[str]:
+    """Ids of the models that the picker shows."""
+    with closing(HTTPConnection("127.0.0.1", router.ports[0], timeout=10)) as connection:
+        connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {LOGIN}"})
+        return {model["id"] for model in json.load(connection.getresponse())["data"]}
+
+
 def asked(upstream: Upstream) -> list[Asked]:
     """Who was asked what since the last time."""
     found = []
@@ -133,7 +140,7 @@ def test_a_chain_fails_over_and_passes_a_spent_weekly_quota_over(run, upstream, 
     secret = {"x_signalbox_client": KEYS["CLIENT_SECRET"]}
     assert ask(router, HAIKU, **secret).provider == "zai"
     assert [one.model for one in asked(upstream)] == [HAIKU, "glm-4.5-air"]
-    wait_until(lambda: ask(router, OPUS, **secret).provider == "openrouter", 10, router.log)
+    wait_until(lambda: ask(router, OPUS, **secret).provider == "openrouter", 20, router.log)
     last = asked(upstream)[-1]
     assert last == Asked("openrouter.ai", "/api/v1/messages", "z-ai/glm-4.7", KEYS["OPENROUTER_API_KEY"])
 
@@ -159,10 +166,8 @@ def test_a_plan_that_is_used_up_leads_to_litellm_and_the_picker_has_its_models(r
     router = run("quota-litellm.yaml")
     assert ask(router, "gemini-3.8-flash").provider == "litellm"
     assert ask(router, SONNET).provider == "anthropic"
-    picker = Path.home() / ".claude" / "cache" / "gateway-models.json"
-    wait_until(
-        lambda: picker.exists() and "claude-router-gemini-3.8-flash[1m]" in picker.read_text(), 10, router.log
-    )
+    wait_until(lambda: "claude-router-gemini-3.8-flash[1m]" in listed(router), 20, router.log)
+    wait_until((Path.home() / ".claude" / "cache" / "gateway-models.json").exists, 10, router.log)
     window = "anthropic-ratelimit-unified-5h-"
     full = (
         (f"{window}utilization", "0.91"),
