@@ -63,10 +63,12 @@ def login(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def router(tmp_path: Path, login: Path) -> Iterator[PlayedRouter]:
+def router(tmp_path: Path, login: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlayedRouter]:
+    """Its key is not in the rules, of which a copy is kept."""
+    monkeypatch.setenv("KEY_OF_NOBODY", API_KEY)
     rules = f"""
 providers:
-  api: {{url: "http://anthropic.invalid", key: {API_KEY}}}
+  api: {{url: "http://anthropic.invalid", key: "${{KEY_OF_NOBODY}}"}}
   subscription: {{url: "http://anthropic.invalid", auth: claude-login, login: "{login}"}}
   zai: {{url: "http://zai.invalid", key: {ZAI}}}
 rules:
