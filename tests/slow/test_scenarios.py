@@ -10,6 +10,10 @@ import pytest
 
 from tests.support.router_process import ROOT, clean_environment
 
+LIMIT = 170
+"""Seconds for a run, which takes five of them on an idle machine."""
+pytestmark = pytest.mark.timeout(LIMIT + 10)
+
 RULES = """
 providers:
   anthropic: {url: "https://api.anthropic.com", auth: client, quota: {status_file: STATUS}}
@@ -40,7 +44,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         cwd=folder,
         env={**clean_environment(folder, {}), "PYTHONPATH": str(ROOT / "addon")},
         capture_output=True,
-        timeout=55,
+        timeout=LIMIT,
         check=False,
     )
 

@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Self
 
 from signalbox.config.rules import Api, Provider
@@ -67,7 +68,8 @@ class Fakes:
 
     async def __aenter__(self) -> Self:
         for name, provider in self._providers.items():
-            server = await asyncio.start_server(self._serving(provider), "127.0.0.1", 0, limit=HEAD)
+            serve = partial(self._serve, provider)
+            server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=HEAD)
             self._servers.append(server)
             self.ports[name] = server.sockets[0].getsockname()[1]
         return self
@@ -79,20 +81,19 @@ class Fakes:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
 
-    def _serving(self, provider: Provider):  # type: ignore[no-untyped-def]  # typed by `start_server`
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            self._connections.add(task)
-            try:
-                with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                    while await self._answer_one(provider, reader, writer):
-                        pass
-            finally:
-                self._connections.discard(task)
-                writer.transport.abort()
-
-        return serve
+    async def _serve(
+        self, provider: Provider, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                while await self._answer_one(provider, reader, writer):
+                    pass
+        finally:
+            self._connections.discard(task)
+            writer.transport.abort()
 
     async def _answer_one(
         self, provider: Provider, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -103,7 +104,7 @@ class Fakes:
         headers = {name.lower(): value.strip() for name, _, value in (one.partition(":") for one in fields)}
         body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
         path = line.split(" ")[1].partition("?")[0]
-        model = str(body.get("model", ""))
+        model = str(body.get("model") or path.rpartition("/models/")[2].partition(":")[0])
         if path.endswith(("count_tokens", "count-tokens:rawPredict", "input_tokens")):
             counted = json.dumps({"input_tokens": COUNTED}).encode()
             await _send(writer, 200, {"content-type": "application/json"}, counted)
@@ -114,9 +115,10 @@ class Fakes:
 
 
 def answer_of(api: Api, model: str) -> FakeAnswer:
+    """Vertex has Anthropic's answers, with the model in the path of the request."""
     if api == "openai":
         return ChatAnswer(model)
-    return ResponsesAnswer(model) if str(api) == "responses" else MessagesAnswer(model)
+    return ResponsesAnswer(model) if api == "responses" else MessagesAnswer(model)
 
 
 async def _play(reply: Reply, answer: FakeAnswer, writer: asyncio.StreamWriter, *, is_streamed: bool) -> bool:
@@ -124,8 +126,8 @@ async def _play(reply: Reply, answer: FakeAnswer, writer: asyncio.StreamWriter, 
         await asyncio.Event().wait()
     step = reply if isinstance(reply, Step) else Step()
     await asyncio.sleep(step.after)
-    headers = {"content-type": "application/json", "request-id": "req_fake"}
-    headers |= {name.lower(): with_times(value) for name, value in step.headers.items()}
+    given = {name.lower(): with_times(value) for name, value in step.headers.items()}
+    headers = {"content-type": "application/json", "request-id": "req_fake"} | given
     if step.error is not None:
         await _send(writer, step.status or 500, headers, answer.refusal(*_said(step.error)))
         return True
@@ -135,9 +137,9 @@ async def _play(reply: Reply, answer: FakeAnswer, writer: asyncio.StreamWriter, 
     if step.stream is None and (reply == "whole" or not is_streamed):
         await _send(writer, step.status or 200, headers, answer.whole(f"{SAID[0]}{SAID[1]}"))
         return True
-    headers["content-type"] = step.headers.get("content-type", "text/event-stream")
     pieces = USUAL if step.stream is None else step.stream
-    return await _stream(writer, step.status or 200, headers, pieces, answer)
+    events = headers | {"content-type": "text/event-stream"} | given
+    return await _stream(writer, step.status or 200, events, pieces, answer)
 
 
 SAID = ("It works", " as it should.")

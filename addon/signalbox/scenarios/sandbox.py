@@ -27,6 +27,7 @@ from signalbox.config.outbound import Outbound
 from signalbox.config.rules import (
     ANTHROPIC_HOST,
     LedgerSettings,
+    Log,
     Match,
     Provider,
     Quota,
@@ -34,7 +35,6 @@ from signalbox.config.rules import (
     unlisted,
 )
 from signalbox.exchange import Exchange
-from signalbox.openai.dialects import dialect_of
 from signalbox.proxy import setup
 from signalbox.scenarios.fakes import Fakes
 from signalbox.scenarios.format import ScenarioError
@@ -57,6 +57,7 @@ def with_fakes(rules: Rules, folder: Path) -> Rules:
         clients={name: f"fake-secret-of-{name}" for name in rules.clients},
         client_commands={},
         ledger=LedgerSettings(),
+        log=replace(rules.log, file=Log().file),
         picker=False,
         outbound=Outbound(),
         reads=(),
@@ -75,7 +76,6 @@ def _faked(provider: Provider, folder: Path) -> Provider:
         if auth == "key"
         else (),
         login=folder / "login",
-        dialect=provider.dialect or dialect_of(None, provider.url.host, provider.url.port).name,
         proxy=None,
         quota=Quota(quota.redirect_at, quota.hysteresis, probe=0.0, status_file=status_file),
         unavailable="",
