@@ -30,6 +30,7 @@ from signalbox.claude.environment import (
     trusted_files,
 )
 from signalbox.claude.router import (
+    REACHED,
     FoundRouter,
     SessionRouter,
     Wish,
@@ -50,6 +51,7 @@ from signalbox.claude.settings import (
     read_settings,
 )
 from signalbox.config.fields import Listen
+from signalbox.config.lint import is_this_machine
 from signalbox.config.rules import ANTHROPIC_HOST, Rules
 from signalbox.lifecycle.start import StartError
 from signalbox.state.atomic_file import replace
@@ -192,15 +194,17 @@ class _Opening:
             return endpoint
         if found is not None and (other := difference(wish, found)):
             self._notes(f"the router at {url} {other}: this session gets its own")
-        is_free = found is None and ports.is_free(session.listen.port, session.listen.host)
+        host = session.listen.host if is_this_machine(session.listen.host) else "127.0.0.1"
+        own = Listen(host, session.listen.port)
+        is_free = found is None and ports.is_free(own.port, own.host)
         if found is None and not is_free:
-            self._notes(f"{ports.taken(session.listen.port)}: this session's router gets another port")
+            self._notes(f"{ports.taken(own.port)}: this session's router gets another port")
         try:
-            return self._started(wish, session.listen if is_free else free_listen(session.listen.host))
+            return self._started(wish, own if is_free else free_listen(own.host))
         except StartError:
-            if not is_free or ports.is_free(session.listen.port, session.listen.host):
+            if not is_free or ports.is_free(own.port, own.host):
                 raise
-            return self._started(wish, free_listen(session.listen.host))  # somebody was quicker
+            return self._started(wish, free_listen(own.host))  # somebody was quicker
 
     def _running(self, wish: Wish, found: FoundRouter) -> Endpoint | None:
         listener = listener_for(wish, found)
@@ -210,7 +214,7 @@ class _Opening:
         if self.via == "base-url":
             return Endpoint(url, None, "the router that runs at")
         ca = confdir_of(found, self._home) / certificates.CA
-        if not vouches(ca, listener.host, listener.port):
+        if not vouches(ca, REACHED.get(listener.host, listener.host), listener.port):
             self._notes(f"the router at {url} does not sign with {ca}: this session gets its own")
             return None
         return Endpoint(url, ca, "the router that runs at")
