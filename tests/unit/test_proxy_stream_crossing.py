@@ -41,7 +41,11 @@ RULES = "\n".join(
             for name, dialect in DIALECTS.items()
         ),
         "  openai: {url: http://openai.invalid, key: openai-key, api: responses, dialect: openai}",
+        "  both: {url: http://both.invalid, key: both-key, claude: true, dialect: openai,",
+        "    api: {'claude-*': anthropic, '*': responses}}",
         "rules:",
+        "  - {match: both-claude, to: both/claude-opus-5}",
+        "  - {match: both-gpt, to: both/gpt-6-sol}",
         *(f"  - {{match: '{model}', to: {name}}}" for model, name in RESPONDERS.items()),
         *(f"  - {{match: '{model}', to: {name}}}" for name, model in MODELS.items()),
         *(f"  - {{match: '{name}-*', to: {name}}}" for name in (*PROVIDERS, *DIALECTS)),
@@ -60,7 +64,7 @@ def play(tmp_path) -> Iterator[Playbook]:
 
 @pytest.fixture
 def upstreams(play: Playbook) -> dict[str, Provider]:
-    return {name: play.router.provider(name) for name in (*PROVIDERS, *DIALECTS, "openai")}
+    return {name: play.router.provider(name) for name in (*PROVIDERS, *DIALECTS, "openai", "both")}
 
 
 def sender(play: Playbook) -> Callable[[bytes, dict[str, str]], tuple[int, bytes]]:
@@ -199,6 +203,16 @@ def test_thirty_turns_between_four_protocols_and_two_models_of_one_without_one_e
         assert kinds == {"reasoning", "function_call", "function_call_output", "message"}
         for earlier, later in pairwise(asked):
             assert later["input"][: len(earlier["input"])] == earlier["input"]
+
+
+def test_models_of_one_provider_that_speak_two_protocols_get_their_own_thinking_only(play, upstreams):
+    """As at GitHub Copilot, which serves Claude and OpenAI's models."""
+    claude, gpt = StrictAnthropic("both", bound=True), ResponsesProvider("both")
+    upstreams["both"].answer(lambda asked: (gpt if asked.path == "/responses" else claude)(asked))
+    conversation = Conversation(sender(play))
+    for turn in range(12):
+        conversation.turn("both-gpt" if turn % 3 else "both-claude")
+    assert {record["attempts"] for record in play.records(12)} == {"both:200"}
 
 
 def test_a_conversation_goes_on_where_the_state_folder_was_lost(tmp_path):

@@ -51,6 +51,11 @@ class ThinkingBlock(msgspec.Struct, frozen=True):
         return self.type in THINKING
 
     @property
+    def is_translated(self) -> bool:
+        """Whether its signature was made here, for thinking of another protocol."""
+        return named_issuer(self.signature or self.data or "") is not None
+
+    @property
     def signed(self) -> bool:
         """Whether its issuer can recognise it."""
         return bool(self.signature or self.data)

@@ -11,7 +11,7 @@ from signalbox.anthropic.identity import IdentityTranslator
 from signalbox.anthropic.issued import Issuer, ThinkingFilter, kept_by
 from signalbox.anthropic.json_edit import Body
 from signalbox.anthropic.thinking import nothing
-from signalbox.config.rules import Provider
+from signalbox.config.rules import CLAUDE_APIS, Provider
 from signalbox.routing.credentials import Headers, forwarded_query, masked_path, secrets_of
 from signalbox.routing.plan import Candidate
 from signalbox.routing.translator import Translator
@@ -104,9 +104,13 @@ def thinking_filter(candidate: Candidate, constraints: ProviderConstraints) -> T
     in_group = candidate.serves_claude
     kin = constraints.kin if in_group else frozenset[str]()
     keeps = kept_by(provider.name, constraints.issuer, takes_unknown=in_group, kin=kin)
-    if not constraints.refused:
-        return keeps
-    return lambda block: keeps(block) and block.digest(constraints.key) not in constraints.refused
+    is_claudes = candidate.api in CLAUDE_APIS  # which takes none of another protocol, even of this provider
+    refused, key = constraints.refused, constraints.key
+    return lambda block: (
+        not (is_claudes and block.is_translated)
+        and keeps(block)
+        and not (refused and block.digest(key) in refused)
+    )
 
 
 def dropped_thinking(count: int) -> str:
