@@ -100,11 +100,13 @@ class _Call:
             self.future.set_result(result)
 
 
-class _Worker:
+class Worker:
     """Calls functions one after the other in a thread, which starts with the first and ends when idle."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_told: bool = True) -> None:
+        """`path` is the file that is used; `is_told`: a line says where its disk does not answer."""
         self._path = path
+        self._is_told = is_told
         self._lock = threading.Lock()
         self._calls: SimpleQueue[_Call] = SimpleQueue()
         self._running = False
@@ -157,7 +159,8 @@ class _Worker:
                 raise self._late()
 
     def _late(self) -> TimeoutError:
-        if not self._logged and self._hangs is not None and time.monotonic() - self._hangs >= LIMIT:
+        is_told = self._is_told and not self._logged
+        if is_told and self._hangs is not None and time.monotonic() - self._hangs >= LIMIT:
             self._logged = True
             log.warning("%s: the disk does not answer; it is left out until it does", self._path)
         return TimeoutError(errno.ETIMEDOUT, "the disk does not answer", str(self._path))
@@ -182,11 +185,11 @@ class _Worker:
                         log.info("%s: the disk answers again", self._path)
 
 
-_workers: dict[Path, _Worker] = {}
+_workers: dict[Path, Worker] = {}
 
 
-def _worker(path: Path) -> _Worker:
-    return _workers.setdefault(path, _Worker(path))
+def _worker(path: Path) -> Worker:
+    return _workers.setdefault(path, Worker(path))
 
 
 def _read(path: Path, most: int) -> bytes:
