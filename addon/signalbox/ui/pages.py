@@ -1,8 +1,10 @@
 """What a page of the router's own is answered with."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import msgspec
@@ -31,12 +33,15 @@ def not_found(what: str) -> PageResponse:
 
 
 class PageThreads:
-    """Makes pages on threads of its own: no request waits for one, and a database that hangs keeps no other
-    part of the process waiting."""
+    """Makes pages on threads of its own: no request waits for one, a database that hangs keeps no other part
+    of the process waiting, and the process ends without waiting for a page (as an executor would)."""
 
     def __init__(self, name: str, threads: int = 2, most: int = 50) -> None:
         """`threads` pages are made at a time, `most` may be asked for."""
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"signalbox-{name}")
+        self._name = f"signalbox-{name}"
+        self._free = threads
+        """Threads that may still be started."""
+        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._most = most
         self._pending = 0
 
@@ -45,10 +50,27 @@ class PageThreads:
         if self._pending >= self._most:
             return PageResponse(503, b"Too many pages are asked for at a time.\n")
         self._pending += 1
+        made: Future[PageResponse] = Future()
+
+        def job() -> None:
+            if made.set_running_or_notify_cancel():
+                try:
+                    made.set_result(_made(page, *arguments))
+                except BaseException as error:
+                    made.set_exception(error)
+
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, _made, page, *arguments)
+            if self._free:
+                self._free -= 1
+                threading.Thread(target=self._run, name=self._name, daemon=True).start()
+            self._jobs.put(job)
+            return await asyncio.wrap_future(made)
         finally:
             self._pending -= 1
+
+    def _run(self) -> None:
+        while True:
+            self._jobs.get()()
 
 
 def _made(page: Callable[..., PageResponse], *arguments: Any) -> PageResponse:
