@@ -12,7 +12,7 @@ from tests.support.router_process import ROOT, clean_environment
 
 LIMIT = 170
 """Seconds for a run, which takes five of them on an idle machine."""
-pytestmark = pytest.mark.timeout(LIMIT + 10)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(LIMIT + 10)]
 
 RULES = """
 providers:
