@@ -16,6 +16,7 @@ def chat(
     shows_thinking: bool = True,
     names: dict[str, str] | None = None,
     stops: Iterable[str] = (),
+    searched: str = "",
     response_model: str | None = None,
 ) -> ChatTranslator:
     request = ChatRequest(
@@ -25,6 +26,7 @@ def chat(
         shows_thinking=shows_thinking,
         notes=(),
         stops=tuple(stops),
+        searched=searched,
     )
     return ChatTranslator(
         request=request,

@@ -367,7 +367,7 @@ class ChatStream:
 
     def _searches(self) -> Object:
         """Writes the search and what it found, as far as the answer names it; counts for the usage."""
-        if not (self._searched and self._found):
+        if not self._searched or not (self._found or self._search_count):
             return {}
         id = f"srvtoolu_{self._seed}"
         results = [web_search_result(url, title) for url, title in self._found.items()]
