@@ -1,6 +1,8 @@
 """The windows of a Codex plan, as its answers report them."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from signalbox.config.rules import Quota
 from signalbox.routing.codex_limits import parse_windows
@@ -92,6 +94,7 @@ def test_windows_of_the_plan_pass_the_provider_over_at_their_marks():
         windows(primary_used_percent=5),
         windows(primary_used_percent="many", primary_window_minutes=300),
         windows(primary_used_percent=5, primary_window_minutes=0),
+        windows(primary_used_percent=5, primary_window_minutes=10**9),
     ],
 )
 def test_what_reports_no_window_is_ignored(headers):
@@ -105,3 +108,20 @@ def test_a_reset_that_cannot_be_is_left_out(reset):
     )
     assert found is not None
     assert found.reset == {}
+
+
+NAMES = st.sampled_from(["primary", "secondary", "spark-primary", "-primary", "a-b-secondary"])
+FIELDS = st.sampled_from(["used-percent", "window-minutes", "reset-at", "reset-after-seconds", "limit-name"])
+HEADERS = st.dictionaries(
+    st.builds("x-codex-{}-{}".format, NAMES, FIELDS), st.one_of(st.text(), st.integers().map(str))
+)
+
+
+@given(HEADERS)
+def test_any_headers_give_windows_that_a_meter_takes(headers):
+    found = parse_windows(headers, NOW)
+    if found is not None:
+        meter = Meter()
+        meter.observe(found, NOW, "gpt-5.6-sol")
+        assert all(window.percent >= 0 for window in meter.shown(NOW).values())
+        meter.refusal(Quota(redirect_at={"5h": 90}), "gpt-5.6-sol", NOW)

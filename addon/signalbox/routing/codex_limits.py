@@ -23,6 +23,8 @@ _NOT_IN_NAME = re.compile(r"\W+", re.ASCII)
 _LENGTHS = (("5h", 240, 360), ("7d", 8640, 11520))
 """Name of a window, and the lengths in minutes that count as it: 299 was seen."""
 _FULL = 100.0
+_LONGEST = 366 * 24 * 60
+"""Minutes of the longest window that is believed."""
 
 
 def parse_windows(headers: Mapping[str, str], now: float) -> RateLimitHeaders | None:
@@ -43,7 +45,7 @@ def parse_codex_limits(headers: Mapping[str, str], now: float) -> RateLimitHeade
     reset: dict[str, float] = {}
     for (family, _), fields in slots.items():
         used, minutes = _number(fields.get("used-percent")), _number(fields.get("window-minutes"))
-        if used is None or not minutes:
+        if used is None or not minutes or minutes > _LONGEST:
             continue
         name = _named(minutes, value.get(f"x-codex-{family}-limit-name") or family)
         percent[name] = used
