@@ -41,7 +41,9 @@ class Machine:
     """An empty home, a project with rules, a free port for the router, and a stub as `claude` on the PATH."""
 
     def __init__(self, folder: Path) -> None:
-        self.home, self.project, self.state = folder / "home", folder / "project", folder / "state"
+        self.home, self.project = folder / "home", folder / "project"
+        states = "Library/Application Support" if sys.platform == "darwin" else ".local/state"
+        self.state = self.home / states / "signalbox"
         programs = folder / "bin"
         for one in (self.home, self.project, programs):
             one.mkdir()
@@ -54,7 +56,7 @@ class Machine:
 
     def popen(self, *arguments: str, environ: dict[str, str] | None = None) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [SIGNALBOX, "claude", "--state", self.state, *arguments],
+            [SIGNALBOX, "claude", *arguments],
             cwd=self.project,
             env=clean_environment(self.home, {"PATH": self.path, **(environ or {})}),
             stdin=subprocess.PIPE,
@@ -82,8 +84,9 @@ class Machine:
                 process.kill()
 
     def files(self) -> list[str]:
-        """What is in the home and the project."""
-        return [str(path) for folder in (self.home, self.project) for path in sorted(folder.rglob("*"))]
+        """The files in the home and the project that are not in the state folder."""
+        found = (path for folder in (self.home, self.project) for path in sorted(folder.rglob("*")))
+        return [str(path) for path in found if path.is_file() and not path.is_relative_to(self.state)]
 
     def write_settings(self, settings: object) -> None:
         """The user's own of Claude Code."""
@@ -107,7 +110,7 @@ def settings_in(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_router_lives_as_long_as_claude_code_and_leaves_nothing_behind(machine):
-    trusted = certify(machine.state.with_name("company.pem"))
+    trusted = certify(machine.project / "company.pem")
     before = machine.files()
     code, out, err = machine.run("print", "-p", "a prompt", environ={"NODE_EXTRA_CA_CERTS": str(trusted)})
     assert code == 0
