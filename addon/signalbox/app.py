@@ -128,7 +128,7 @@ class Stores:
         self.unsupported = UnsupportedStore(self._state)
 
     def _keep_good(self, _rules: Rules) -> None:
-        if self.live.source == "file":
+        if self._fails_open and self.live.source == "file":
             self.good_rules.keep(self.live.text)
 
     def _share(self, rules: Rules) -> None:

@@ -129,8 +129,7 @@ def test_the_story_of_a_plan_that_fills_up_and_comes_back(start, plan, status):
 def test_a_probe_is_the_cheapest_request_and_goes_with_the_callers_credential_to_that_provider_only(
     start, plan, second
 ):
-    proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), second.url)
-    router = start(f"{MARKS}, probe: 50ms, probe_model: claude-haiku-4-5", environment=proxies)
+    router = start(f"{MARKS}, probe: 50ms, probe_model: claude-haiku-4-5")
     plan.stands(LOGIN, w7d=0.95)
     ask(router)
     wait_until(plan.probes, 5, lambda: "a probe")
