@@ -62,7 +62,8 @@ def written(state: Path) -> dict[str, bytes]:
 
 
 def test_no_word_of_a_request_or_an_answer_is_in_a_file(start_router, upstream: Upstream, second: Upstream):
-    router = start_router(upstream.url, rules=rules(upstream, second))
+    in_background = {"SIGNALBOX_BACKGROUND": "1"}  # where the console is a file too
+    router = start_router(upstream.url, rules=rules(upstream, second), environment=in_background)
     said = message_sse(texts=[f"Words {WORD}"], before=[thinking_block(f"More {WORD}")])
     upstream.answer(said)
     assert answered(router, "claude-opus-4-6") == 200
@@ -77,4 +78,6 @@ def test_no_word_of_a_request_or_an_answer_is_in_a_file(start_router, upstream: 
         files = written(router.state)
         assert any(name.startswith("spool-") for name in files)
     assert {"ledger.sqlite", "requests.jsonl"} <= files.keys()
+    files["signalbox.log"] = router.log().encode()
+    assert b"[opus|anthropic]" in files["signalbox.log"]
     assert not [name for name, data in files.items() if WORD.encode() in data]

@@ -73,6 +73,19 @@ def test_the_first_line_of_another_day_turns_it_over(path):
     assert (path.parent / "signalbox-2026-11-28.log").read_text() == "yesterday\n"
 
 
+def test_a_log_to_which_nobody_writes_is_turned_over_with_its_day_too(path):
+    days = [date(2026, 11, 28)]
+    log = LogFile(path, today=lambda: days[-1])
+    log.write("yesterday\n")
+    log.turn_over_if_due()
+    assert files(path.parent) == [path]
+    days.append(TODAY)
+    log.turn_over_if_due()
+    assert [file.name for file in files(path.parent)] == ["signalbox-2026-11-28.log", "signalbox.log"]
+    log.turn_over_if_due()
+    assert path.read_text() == ""
+
+
 def test_a_file_of_an_earlier_day_is_turned_over_by_a_later_router(path):
     path.write_text("old\n")
     os.utime(path, (0, 0))

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from importlib.metadata import entry_points
@@ -23,6 +24,8 @@ from signalbox.lifecycle.log import LogFile
 from signalbox.lifecycle.spec import RouterSpec, decode, environment, mitmproxy_arguments
 from signalbox.ports import is_free, taken
 
+TICK = 60.0
+"""Seconds between two looks at the date of the log."""
 ENDS_IT = "--replace takes its place"
 
 
@@ -44,7 +47,8 @@ def serve(spec: RouterSpec) -> int:
                 _claim(spec, held)
             if spec.log:
                 spec.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-                sys.stdout = sys.stderr = LogFile(spec.state / spec.log, sys.stdout)
+                sys.stdout = sys.stderr = log = LogFile(spec.state / spec.log, sys.stdout)
+                threading.Thread(target=_watch, args=(log,), name="signalbox-log", daemon=True).start()
         except OSError as error:
             raise RefusedError(f"cannot use the state folder {spec.state}: {error.strerror}") from None
         os.environ |= environment(spec, variables(spec.env_file), os.environ)
@@ -116,6 +120,12 @@ def _run_mitmproxy(spec: RouterSpec) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
+
+
+def _watch(log: LogFile) -> None:
+    while True:
+        time.sleep(TICK)
+        log.turn_over_if_due()
 
 
 def _end_with_input() -> None:
