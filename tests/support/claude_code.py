@@ -179,6 +179,24 @@ class Claude:
             process.kill()
         return Said(process.returncode, out, err)
 
+    def stream(
+        self, told: Sequence[dict[str, Any]], *arguments: str, base_url: str = "", timeout: float = 90
+    ) -> list[dict[str, Any]]:
+        """What it prints for these messages of the user, both as lines of JSON: it then shows its thinking
+        as in a terminal."""
+        both = ("--input-format", "stream-json", "--output-format", "stream-json")
+        done = subprocess.run(
+            ["claude", *arguments, "-p", "--verbose", *both],
+            cwd=self.project,
+            env=self.environment(ANTHROPIC_BASE_URL=base_url),
+            input="".join(json.dumps(one) + "\n" for one in told),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=True,
+        )
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
     def start(
         self,
         prompt: str,
@@ -252,24 +270,6 @@ class Screen:
 
     def _text(self) -> str:
         return "".join(CONTROL.sub("", self._drawn).split())
-
-    def stream(
-        self, told: Sequence[dict[str, Any]], *arguments: str, base_url: str = "", timeout: float = 60
-    ) -> list[dict[str, Any]]:
-        """What it prints for these messages of the user, both as lines of JSON: it then shows its thinking
-        as in a terminal."""
-        both = ("--input-format", "stream-json", "--output-format", "stream-json")
-        done = subprocess.run(
-            ["claude", *arguments, "-p", "--verbose", *both],
-            cwd=self.project,
-            env=self.environment(ANTHROPIC_BASE_URL=base_url),
-            input="".join(json.dumps(one) + "\n" for one in told),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=True,
-        )
-        return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def said_last(received: Received) -> str:
