@@ -24,6 +24,8 @@ from tests.support.played_wire import Asked, Got, user
 from tests.support.router_process import ROOT
 from tests.unit.test_examples import EXAMPLES, SECRETS
 
+pytestmark = pytest.mark.slow
+
 DOC = ROOT / "docs" / "providers.md"
 SETUPS = {
     "classes", "failover", "ports", "ports-one-key", "projects", "quota-litellm", "reasoning", "subscription",
