@@ -6,7 +6,7 @@ import subprocess
 import psycopg
 import pytest
 
-from tests.e2e.test_examples import HAIKU, KEYS, ask, asked, by_path, rules_of
+from tests.slow.test_examples import HAIKU, KEYS, ask, asked, by_path, rules_of
 from tests.support.postgres import Postgres, programs
 from tests.support.router_process import ROOT, wait_until
 

@@ -21,6 +21,8 @@ from tests.support.fake_provider import Received, Upstream, usual
 from tests.support.router import Router
 from tests.support.router_process import ROOT, RouterFiles, wait_until
 
+pytestmark = pytest.mark.slow
+
 LOGIN = "sk-ant-oat01-fake-login-of-nobody"
 KEYS = {
     name: f"{name.lower().replace('_', '-')}-for-tests"

@@ -18,6 +18,8 @@ from tests.support.raw_client import LOGIN, Caller
 from tests.support.router_process import RouterFiles, wait_until
 from tests.support.tls import TlsUpstream, certify, trusting
 
+pytestmark = pytest.mark.slow
+
 USER, PASSWORD = "ann", "fake-password-of-the-proxy"
 BASIC = f"Basic {b64encode(f'{USER}:{PASSWORD}'.encode()).decode()}"
 OPTIONS = ("--set", "ssl_insecure=true")
