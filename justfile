@@ -55,7 +55,7 @@ test-all: _env
 
 # The real Claude Code, from npm, through the router, where it can reach nothing but this machine
 test-claude *args: _env
-    {{bin}}python -m tests.support.claude_code {{bin}}pytest --timeout 240 {{ if args == "" { "tests/claude" } else { args } }}
+    {{bin}}python -m tests.support.claude_code {{bin}}pytest --timeout 240 tests/claude {{args}}
 
 # Time and processor time beside bare mitmdump and going there directly; with --short in about a minute
 bench *args: _env
