@@ -20,8 +20,6 @@ EXPOSE 8082
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8082/health', timeout=2)"]
-ENTRYPOINT ["mitmdump", "-s", "/opt/signalbox/addon/router.py", \
-    "--mode", "reverse:https://api.anthropic.com@0.0.0.0:8082", \
-    "--set", "router_rules=/etc/signalbox/rules.yaml", \
-    "--set", "router_state=/var/lib/signalbox", \
-    "--set", "confdir=/var/lib/signalbox/mitmproxy"]
+ENTRYPOINT ["python", "-m", "signalbox.cli", "run", "--fail", "closed", "--listen", "0.0.0.0:8082", \
+    "--rules", "/etc/signalbox/rules.yaml", "--state", "/var/lib/signalbox", \
+    "--", "--set", "confdir=/var/lib/signalbox/mitmproxy"]

@@ -134,10 +134,18 @@ def bare(folder: Path, upstream: int) -> Iterator[Process]:
 
 
 def router(folder: Path, upstream: int, *, name: str = "router") -> Iterator[Process]:
-    rules = folder / f"{name}.yaml"
+    """As `signalbox run` starts it. All models that are asked for are in its rules."""
+    rules, port, confdir = folder / f"{name}.yaml", free_port(), folder / f"{name}-conf"
     url = f"http://127.0.0.1:{upstream}"
     rules.write_text(RULES.format(url=url, dead=f"http://127.0.0.1:{free_port()}"))
-    options = ["-s", str(PROJECT / "addon" / "router.py")]
-    for option, value in (("router_rules", rules), ("router_state", folder / f"{name}-state")):
-        options += ["--set", f"{option}={value}"]
-    return mitmdump(folder, name, upstream, *options)
+    confdir.mkdir()
+    options = {"--rules": rules, "--state": folder / f"{name}-state", "--listen": f"127.0.0.1:{port}"}
+    command = [
+        str(Path(sys.executable).with_name("signalbox")),
+        "run",
+        *(str(part) for option in options.items() for part in option),
+        "--",
+        "--set",
+        f"confdir={confdir}",
+    ]
+    return process(command, port, folder / f"{name}.log", "/health")
