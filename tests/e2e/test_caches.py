@@ -5,6 +5,8 @@ import sqlite3
 from collections import Counter, defaultdict
 from contextlib import closing
 
+import pytest
+
 from tests.bench.caches import LOGIN, compare, run, units
 from tests.conftest import Shared
 from tests.support.answers import Answer, error_json, message_sse
@@ -27,6 +29,7 @@ rules:
 """
 
 
+@pytest.mark.slow
 def test_no_byte_of_a_session_changes_that_need_not(shared: Shared) -> None:
     """Forty turns with tools, thinking and a cache mark that moves."""
     for way in ("pass", "swap", "chat"):

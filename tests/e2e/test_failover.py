@@ -226,6 +226,7 @@ def serve(reader: socket.socket) -> Iterator[Callable[[float], None]]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_a_long_request_to_a_slow_provider_is_not_taken_for_silence(caller, serve):
     """The time for an answer counts from when the request is sent."""
     serve(0.004)
@@ -235,6 +236,7 @@ def test_a_long_request_to_a_slow_provider_is_not_taken_for_silence(caller, serv
     assert time.monotonic() - began > 1
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_slowly_is_no_silent_provider(shared, caller, named):
     pad = b": " + b"x" * 65536 + b"\n\n"
     shared.second.answer(sse(EARLY, REST[:-60], *[pad] * 150, REST[-60:]))

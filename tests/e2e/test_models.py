@@ -132,6 +132,7 @@ def test_what_anthropic_refuses_reaches_the_client_as_it_is(shared):
     assert shared.second.requests[0].header("x-api-key") is None
 
 
+@pytest.mark.slow
 def test_a_list_that_hangs_holds_nobody_up_and_a_client_that_leaves_costs_nothing(shared):
     shared.upstream.answer(Answer(wait=threading.Event()))
     shared.second.answer(OPENAI)

@@ -180,6 +180,7 @@ def _response(result: Result) -> httpx2.Response:
     return httpx2.Response(200, headers={"content-type": kind}, content=result.out)
 
 
+@pytest.mark.slow
 def test_the_official_asynchronous_client_reads_every_answer():
     asyncio.run(_read_all())
 

@@ -200,6 +200,7 @@ def test_one_that_refuses_connections_is_told():
         asked(provider(f"http://127.0.0.1:{free_ports(1)[0]}"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["silent", "trickle", "endless pages"])
 def test_a_slow_one_is_left_after_the_limit(upstream, script):
     number = iter(range(10**6))
@@ -219,6 +220,7 @@ def test_a_slow_one_is_left_after_the_limit(upstream, script):
     assert time.monotonic() - begun > LIMIT - 0.1
 
 
+@pytest.mark.slow
 def test_one_that_takes_no_connection_is_left_after_the_limit():
     with black_hole() as port, pytest.raises(FetchError, match="it took longer than 2 s"):
         asked(provider(f"http://127.0.0.1:{port}"), limit=LIMIT)

@@ -114,6 +114,7 @@ def test_what_anthropic_refuses_is_the_answer(tmp_path, upstream, second, status
     assert json.loads(gathered.refusal.body)["error"]["type"] == "of_anthropic"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failing", ["upstream", "second"])
 def test_one_that_hangs_is_left_out_in_time(tmp_path, upstream, second, failing, caplog):
     upstream.answer(of("claude-a"))

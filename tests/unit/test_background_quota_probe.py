@@ -223,9 +223,10 @@ def test_after_failures_it_asks_half_as_often_each_time(upstream: Upstream):
     router.run(lambda: len(upstream.requests) >= FAILURES + 3)
     times = [request.time for request in upstream.requests]
     gaps = [later - before for before, later in pairwise(times)]
-    assert gaps[FAILURES - 1] >= 0.07
-    assert gaps[FAILURES] >= 0.15
-    assert gaps[FAILURES + 1] >= 0.3
+    # Of 0.1, 0.2 and 0.4 s, less what the question before was late in coming.
+    assert gaps[FAILURES - 1] >= 0.05
+    assert gaps[FAILURES] >= 0.1
+    assert gaps[FAILURES + 1] >= 0.2
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ def test_rules_that_are_not_there_are_an_error(tmp_path):
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.slow
 def test_a_file_of_variables_counts_for_the_listeners_too(rules, tmp_path, taken):
     rules.write_text("listen: {work: '127.0.0.1:${WORK_PORT}'}\n")
     (tmp_path / "variables").write_text(f"WORK_PORT={taken}\n")
@@ -131,6 +132,7 @@ def test_a_taken_port_is_named_with_its_process(rules, tmp_path, taken, detach):
     assert f"(process {os.getpid()})" in result.stderr
 
 
+@pytest.mark.slow
 def test_another_port_is_offered_for_a_taken_one(rules, tmp_path, taken):
     result = run("run", "--listen", f"127.0.0.1:{taken}", rules, "--state", tmp_path / "state")
     assert "end that, or take another: --listen 127.0.0.1:" in result.stderr

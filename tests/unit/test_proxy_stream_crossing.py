@@ -53,6 +53,15 @@ RULES = "\n".join(
 )
 
 
+KINDS = [
+    pytest.param("adaptive", True, id="adaptive-stream"),
+    pytest.param("enabled", False, id="enabled-whole"),
+    pytest.param("adaptive", False, id="adaptive-whole", marks=pytest.mark.slow),
+    pytest.param("enabled", True, id="enabled-stream", marks=pytest.mark.slow),
+]
+"""Of thinking, and of answers."""
+
+
 @pytest.fixture
 def play(tmp_path) -> Iterator[Playbook]:
     """With a router of its own, which knows of no conversation yet."""
@@ -76,8 +85,7 @@ def sender(play: Playbook) -> Callable[[bytes, dict[str, str]], tuple[int, bytes
     return send
 
 
-@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-@pytest.mark.parametrize("thinking", ["adaptive", "enabled"])
+@pytest.mark.parametrize(("thinking", "stream"), KINDS)
 def test_thirty_turns_switch_provider_at_every_turn_without_one_error(play, upstreams, thinking, stream):
     modes = ("adaptive", "enabled")
     upstreams["anthropic"].answer(StrictAnthropic("anthropic", modes=modes, bound=True, redacts=True))
@@ -160,8 +168,7 @@ def test_thinking_bound_to_another_conversation_is_repaired_by_one_more_try(play
     assert attempts == ["anthropic:200", "anthropic:400 anthropic:200", "anthropic:200", "anthropic:200"]
 
 
-@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-@pytest.mark.parametrize("thinking", ["adaptive", "enabled"])
+@pytest.mark.parametrize(("thinking", "stream"), KINDS)
 def test_thirty_turns_between_messages_and_chat_completions_without_one_error(
     play, upstreams, thinking, stream
 ):
@@ -180,8 +187,7 @@ def test_thirty_turns_between_messages_and_chat_completions_without_one_error(
     assert attempts == {f"{name}:200" for name in MODELS} | repaired
 
 
-@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-@pytest.mark.parametrize("thinking", ["adaptive", "enabled"])
+@pytest.mark.parametrize(("thinking", "stream"), KINDS)
 def test_thirty_turns_between_four_protocols_and_two_models_of_one_without_one_error(
     play, upstreams, thinking, stream
 ):
