@@ -74,6 +74,19 @@ def test_the_api_may_depend_on_the_model_sent_and_the_first_match_wins():
     assert (found.apis, found.list_api) == (("anthropic", "openai"), "openai")
 
 
+@pytest.mark.parametrize(
+    ("host", "header"),
+    [
+        ("api.githubcopilot.com", "authorization"),
+        ("claude.googleapis.com", "authorization"),
+        ("aws-external-anthropic.us-west-2.api.aws", "x-api-key"),
+    ],
+)
+def test_clouds_that_serve_claude_get_their_key_in_their_own_header(host, header):
+    provider = rules_of(f"providers: {{c: {{url: 'https://{host}', key: k}}}}").providers["c"]
+    assert provider.key_header_for("anthropic") == header
+
+
 def test_defaults_of_key_header_and_count_tokens_follow_the_api_of_the_model():
     found = provider_of(", key: k, api: {'claude-*': anthropic, '*': openai}")
     assert [found.key_header_for(api) for api in found.apis] == ["x-api-key", "authorization"]

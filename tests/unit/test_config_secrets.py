@@ -88,7 +88,19 @@ def program(folder: Path, script: str) -> Command:
 
 def test_a_file_beside_the_rules_is_read_and_stripped(vault, tmp_path):
     (tmp_path / "key").write_text("\ufeff key-for-tests \n", encoding="utf-8")
-    assert vault.fetch(SecretSource(file=Path("key"))) == Secret("key-for-tests")
+    assert vault.fetch(SecretSource(file=Path("key"))) == Secret("key-for-tests", file=tmp_path / "key")
+
+
+def test_an_account_is_named_by_where_its_secret_comes_from(tmp_path):
+    """So that it stays the same when the secret is renewed."""
+    sources = [SecretSource(file=Path("key")), SecretSource(command=("cat", str(tmp_path / "key")))]
+    named = []
+    for written in ("key-for-tests-1", "key-for-tests-2"):
+        (tmp_path / "key").write_text(written)
+        vault = Vault(tmp_path, dict(os.environ))
+        named.append([vault.fetch(source).account for source in sources])
+    assert named[0] == named[1]
+    assert len({*named[0], Secret("a").account, Secret("b").account}) == 4
     assert vault.reads == [tmp_path / "key"]
 
 

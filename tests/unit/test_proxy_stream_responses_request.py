@@ -1,6 +1,7 @@
 """Requests to a provider of the Responses API: what it is sent, what it never sees, and what is repaired."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +9,9 @@ import pytest
 from tests.support.answers import Answer, json_answer
 from tests.support.chat import error
 from tests.support.conversation import SESSION, Conversation, Send
-from tests.support.playbook import Playbook, Provider
+from tests.support.playbook import Playbook, Provider, played
 from tests.support.played_wire import Asked, Got, request
-from tests.support.strict_responses import ResponsesProvider, events, message, response
+from tests.support.strict_responses import ResponsesProvider, events, message, reasoning, response
 
 RULES = """
 providers:
@@ -27,6 +28,7 @@ providers:
     dialect: openai
     body: {set: {text: {verbosity: low}, reasoning: {effort: minimal}, seed: 7}, drop: [include]}
   local: {url: "http://up.invalid/v1", api: responses}
+  bare: {url: "http://up.invalid/v1", api: responses, dialect: openai, beta: drop}
   mixed:
     url: "http://up.invalid"
     api: {"claude-*": anthropic, "gpt-*": responses, "*": openai}
@@ -35,6 +37,7 @@ rules:
   - {match: "set-*", to: set/gpt-5.6-sol}
   - {match: "count-*", to: openai/gpt-5.6-sol}
   - {match: "local-*", to: [local/some-model, anthropic]}
+  - {match: "bare-*", to: bare/gpt-5.6-terra}
   - {match: "alone-*", to: local/some-model}
   - {match: "gpt-5.6-*", to: up}
   - {match: ["claude-opus-*", "gpt-*", "glm-*"], to: mixed}
@@ -206,11 +209,13 @@ SUMMARY = error(
 )
 
 
-def test_a_summary_that_is_refused_is_left_out_and_not_asked_for_again(play, up):
+@pytest.mark.parametrize(("model", "name"), [("gpt-5.6-terra", "up"), ("bare-terra", "bare")])
+def test_a_summary_that_is_refused_is_left_out_and_not_asked_for_again(play, up, model, name):
+    """Also where the rules drop Anthropic's betas, which this API does not know."""
     up.answer(lambda asked: SUMMARY if "summary" in asked.json.get("reasoning", {}) else usual(asked))
     for _ in range(2):
-        ask(play, "gpt-5.6-terra", thinking=ADAPTIVE, output_config={"effort": "high"})
-    assert [record["attempts"] for record in play.records(2)] == ["up:400 up:200", "up:200"]
+        ask(play, model, thinking=ADAPTIVE, output_config={"effort": "high"})
+    assert [record["attempts"] for record in play.records(2)] == [f"{name}:400 {name}:200", f"{name}:200"]
     assert [one.json["reasoning"] for one in up.requests] == [
         {"effort": "high", "summary": "auto"},
         {"effort": "high"},
@@ -238,6 +243,51 @@ def test_encrypted_reasoning_that_a_model_does_not_give_is_not_asked_for_again(p
     for _ in range(2):
         ask(play, "gpt-5.6-small")
     assert ["include" in one.json for one in up.requests] == [True, False, False]
+
+
+def test_phases_that_a_server_does_not_know_are_left_out_from_then_on(play, up):
+    refused = error(400, "Unknown parameter: 'input[1].phase'.", param="input[1].phase")
+    phased = lambda asked: any("phase" in item for item in asked.json["input"])  # noqa: E731
+    up.answer(lambda asked: refused if phased(asked) else usual(asked))
+    said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    for _ in range(2):
+        ask(play, "gpt-5.6-phased", messages=[*said, {"role": "user", "content": "c"}])
+    assert list(map(phased, up.requests)) == [True, False, False]
+
+
+def test_reasoning_outlives_the_key_that_a_command_prints(tmp_path: Path):
+    """Keys of Entra are valid for an hour (clouds.md, 5)."""
+    printed = tmp_path / "key"
+    printed.write_text("first-key-for-tests-01")
+    rules = f"""
+providers:
+  renewed: {{url: "http://up.invalid", api: responses, dialect: azure, key: {{command: [cat, "{printed}"]}}}}
+rules:
+  - {{match: "*", to: renewed/gpt-5.6-sol}}
+"""
+    output = [reasoning("hm", "gAAAA-fake"), message("Hello.")]
+    (tmp_path / "router").mkdir()
+    with played(tmp_path / "router", rules) as router:
+        up, play = router.provider("up"), router.connect()
+
+        def answer(asked: Asked) -> Answer:
+            if asked.header("authorization") != f"Bearer {printed.read_text()}":
+                return error(401, "expired")
+            return json_answer(response(asked.json["model"], output))
+
+        up.answer(answer)
+        first = play.ask("opus", thinking=ADAPTIVE)
+        printed.write_text("second-key-for-tests-1")
+        history = [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": json.loads(first.body)["content"]},
+            {"role": "user", "content": "b"},
+        ]
+        assert play.ask("opus", thinking=ADAPTIVE, messages=history).status == 200
+        assert [item["type"] for item in up.requests[-1].json["input"]] == [
+            "message", "reasoning", "message", "message",
+        ]  # fmt: skip
+        assert up.requests[-1].header("authorization") == "Bearer second-key-for-tests-1"
 
 
 @pytest.mark.parametrize(
@@ -286,5 +336,5 @@ def test_a_search_passes_over_a_provider_without_one_and_the_reason_says_who_cou
     got = play.ask("alone-1", tools=[SEARCH])
     assert got.status == 400
     said = json.loads(got.body)["error"]["message"]
-    assert said.endswith("itself defines (web_search); anthropic, up, openai and set could serve it")
+    assert said.endswith("itself defines (web_search); anthropic, up, openai, set and bare could serve it")
     assert up.requests == []

@@ -311,3 +311,13 @@ def test_only_the_models_bytes_change(fields, model):
     before, _, after = raw.rpartition(b'"asked-by-the-client"')
     assert sent.startswith(before)
     assert sent.endswith(after)
+
+
+@pytest.mark.parametrize("provider", ["p", "other"])
+def test_encrypted_reasoning_of_another_protocol_goes_though_all_thinking_is_kept(provider):
+    signed = [f"signalbox.{provider}.responses-0011223344556677.gAAAA-fake", "of-glm"]
+    content = [{"type": "thinking", "thinking": "hm", "signature": signature} for signature in signed]
+    messages = [{"role": "assistant", "content": content}, {"role": "user", "content": "c"}]
+    raw = json.dumps({"model": "glm-5", "messages": messages}).encode()
+    sent = json.loads(send(ZAI | {"thinking": "keep"}, raw).body)
+    assert sent["messages"][0]["content"] == content[1:]

@@ -51,9 +51,14 @@ class ThinkingBlock(msgspec.Struct, frozen=True):
         return self.type in THINKING
 
     @property
+    def translated_from(self) -> str | None:
+        """The provider that its signature names, if that was made here, for thinking of another protocol."""
+        return named_issuer(self.signature or self.data or "")
+
+    @property
     def is_translated(self) -> bool:
-        """Whether its signature was made here, for thinking of another protocol."""
-        return named_issuer(self.signature or self.data or "") is not None
+        """Whether its signature was made here."""
+        return self.translated_from is not None
 
     @property
     def signed(self) -> bool:
@@ -94,7 +99,7 @@ def kept_by(
     """
 
     def keeps(block: ThinkingBlock) -> bool:
-        maker = named_issuer(block.signature or block.data or "")
+        maker = block.translated_from
         known = issuer(block) or maker
         if known is None:
             return takes_unknown and block.signed

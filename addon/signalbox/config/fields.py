@@ -130,6 +130,16 @@ class Secret(msgspec.Struct, frozen=True):
     reason: str = ""
     command: Command | None = None
     """The command that printed it, if one did."""
+    file: Path | None = None
+    """The file that holds it, if one does."""
+
+    @property
+    def account(self) -> str:
+        """Names the account that it belongs to: its source, which stays the same when it is renewed, else
+        the secret itself. Never shown or sent."""
+        if self.command is not None:
+            return "\0".join(("command", *self.command.argv))
+        return f"file\0{self.file}" if self.file is not None else self.value or ""
 
     def __repr__(self) -> str:
         return "Secret(***)" if self.value else f"Secret(reason={self.reason!r})"

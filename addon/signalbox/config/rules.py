@@ -261,8 +261,9 @@ class Provider(msgspec.Struct, frozen=True):
         return (self.api,) if isinstance(self.api, str) else tuple(api for _, api in self.api)
 
     def key_header_for(self, api: Api) -> KeyHeader:
-        """The header that carries the key of a request in this API."""
-        return self.key_header or ("x-api-key" if api == "anthropic" else "authorization")
+        """The header that carries the key of a request in this API (clouds.md, 7)."""
+        is_claudes_own = api == "anthropic" and self.cloud not in ("google", "copilot")
+        return self.key_header or ("x-api-key" if is_claudes_own else "authorization")
 
     def count_tokens_for(self, api: Api) -> CountTokens:
         """Who counts the tokens of a request in this API."""
@@ -296,6 +297,13 @@ class Provider(msgspec.Struct, frozen=True):
     def key(self) -> str | None:
         """The first available key."""
         return next((secret.value for secret in self.keys if secret.value), None)
+
+    def account_of(self, key: str | None) -> str:
+        """Names the account of a key or a login's token, the same after it is renewed; see `Secret.account`.
+        Empty without either."""
+        if self.uses_login:
+            return f"login\0{self.login}"
+        return next((secret.account for secret in self.keys if key and secret.value == key), "")
 
 
 class Target(msgspec.Struct, frozen=True):

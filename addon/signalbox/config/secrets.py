@@ -125,7 +125,8 @@ class Vault:
     def _from_file(self, path: Path) -> Secret:
         self.reads.append(path)
         try:
-            return fields.parse_secret(files.read_file(path, most=LARGEST).decode("utf-8-sig"))
+            text = files.read_file(path, most=LARGEST).decode("utf-8-sig")
+            return replace(fields.parse_secret(text), file=path)
         except OSError as error:
             return Secret(None, f"key file {path} cannot be read: {error.strerror}")
         except UnicodeDecodeError:

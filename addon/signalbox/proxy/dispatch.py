@@ -221,7 +221,7 @@ def _is_messages(attempt: Attempt) -> bool:
 
 def owner_of(attempt: Attempt, caller: Caller, key: bytes) -> Owner:
     """The provider that this attempt asks, and its account: a key, or the caller's login."""
-    provider, secret = attempt.provider, attempt.key or ""
+    provider, secret = attempt.provider, attempt.provider.account_of(attempt.key)
     if provider.auth == "client":
         secret = bare(caller.login[1]) if caller.login is not None else ""
     told = secret.encode(errors="surrogateescape")

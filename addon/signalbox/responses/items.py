@@ -1,6 +1,6 @@
 """Writes the messages of a conversation as input items of the Responses API (openai-responses.md, 2).
 
-An assistant message becomes several items, in the order of its blocks. The outputs of all calls follow the
+A turn of the assistant becomes several items, in the order of its blocks. The outputs of all calls follow the
 calls, before other text of the user and the operator: some servers turn items into chat completions, which
 require that order. No item has an `id` or a `status`: with `store: false` an id is not found again, and
 providers pair reasoning with what followed it by ids alone. Each item depends only on the messages before it
@@ -98,9 +98,8 @@ class ItemWriter:
         is_assistants = False
         for is_assistants, turn in groupby(messages, lambda message: message.role == "assistant"):
             if is_assistants:
-                written = [self._assistant(message) for message in turn]
-                items += [item for some, _ in written for item in some]
-                calls = [call for _, made in written for call in made]
+                written, calls = self._assistant(turn)
+                items += written
             else:
                 items += self._between(turn, calls)
                 calls = []
@@ -111,12 +110,12 @@ class ItemWriter:
 
     # the assistant's
 
-    def _assistant(self, message: Message) -> tuple[list[Item], list[HistoryCall]]:
-        """The items of one assistant message, and the calls among them. Reasoning stays only directly before
-        a text or a call."""
+    def _assistant(self, messages: Iterable[Message]) -> tuple[list[Item], list[HistoryCall]]:
+        """The items of one turn, which clients may send as several messages, and the calls among them.
+        Reasoning stays only directly before a text or a call."""
         items: list[Item] = []
         calls: list[HistoryCall] = []
-        for piece in pieces(message.content):
+        for piece in (piece for message in messages for piece in pieces(message.content)):
             if is_call(piece):
                 call, item = self._call(piece)
                 calls.append(call)
@@ -139,7 +138,7 @@ class ItemWriter:
         return followed, calls
 
     def _add_phases(self, items: list[Item]) -> None:
-        """Says of each text whether calls follow it in the same message."""
+        """Says of each text whether calls follow it in the same turn."""
         is_before_call = False
         for item in reversed(items):
             is_before_call = is_before_call or item["type"] == "function_call"

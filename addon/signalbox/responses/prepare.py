@@ -60,7 +60,10 @@ def prepare_responses(
         model=model,
         dialect=row,
         owner=reasoning_owner(
-            provider.name, account=constraints.account or key or "", model=model, key=constraints.key
+            provider.name,
+            account=constraints.account or provider.account_of(key),
+            model=model,
+            key=constraints.key,
         ),
         session=session,
         counts=counts,

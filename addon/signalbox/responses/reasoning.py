@@ -35,8 +35,8 @@ class ReasoningOwner(msgspec.Struct, frozen=True):
 
 
 def reasoning_owner(provider: str, *, account: str, model: str, key: bytes) -> ReasoningOwner:
-    """The owner of what `model`, named as sent, makes at `provider` for `account`: the key that is sent, or
-    the id of the login's account, which does not change when its token does. `key` is that of the state
-    folder, so that the signature tells nothing about the account."""
+    """The owner of what `model`, named as sent, makes at `provider` for `account`: the id of the login's
+    account, else `Provider.account_of`, neither of which changes when a key or token is renewed. `key` is
+    that of the state folder, so that the signature tells nothing about the account."""
     text = f"{model}\0{account}".encode(errors="surrogatepass")
     return ReasoningOwner(provider, blake2b(text, key=key, digest_size=8).hexdigest())

@@ -15,6 +15,7 @@ SUMMARY = "reasoning.summary"
 _INCLUDE = "include"
 _TOOL_CHOICE = "tool_choice"
 _DEVELOPER = "input.role=developer"
+_PHASE = "input.phase"
 
 _SIGNS = (
     # an organization that is not verified, or a model without summaries (openai-responses.md, 3)
@@ -38,6 +39,7 @@ _SIGNS = (
         "input",
         _DEVELOPER,
     ),
+    (re.compile(r"\binput\W+\d+\W+phase\b", re.IGNORECASE), "input", _PHASE),  # input[2].phase
 )
 """A wording, or a parameter that is blamed; the field that the request must have; the name that is stored."""
 
@@ -68,4 +70,6 @@ def taught(dialect: Dialect, model: str, refused: Collection[str]) -> Dialect:
         changed = replace(changed, forced=False)
     if _DEVELOPER in refused:
         changed = replace(changed, developer=False)
+    if _PHASE in refused:
+        changed = replace(changed, phases=())
     return changed

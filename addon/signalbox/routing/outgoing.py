@@ -94,17 +94,19 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return secrets_of(self.headers, self.path)
 
 
-def thinking_filter(candidate: Candidate, constraints: ProviderConstraints) -> ThinkingFilter | None:
-    """The filter for thinking blocks of the history; None if the target gets all of them."""
+def thinking_filter(candidate: Candidate, constraints: ProviderConstraints) -> ThinkingFilter:
+    """The filter for thinking blocks of the history. Thinking of another protocol stays with the provider
+    that it came from, and with none of the Claude APIs, whatever the rules say."""
     provider = candidate.provider
+    is_claudes = candidate.api in CLAUDE_APIS
     if constraints.refuses_thinking or provider.thinking == "strip":
         return nothing
     if provider.thinking == "keep":
-        return None
+        takes = None if is_claudes else provider.name
+        return lambda block: block.translated_from in (None, takes)
     in_group = candidate.serves_claude
     kin = constraints.kin if in_group else frozenset[str]()
     keeps = kept_by(provider.name, constraints.issuer, takes_unknown=in_group, kin=kin)
-    is_claudes = candidate.api in CLAUDE_APIS  # which takes none of another protocol, even of this provider
     refused, key = constraints.refused, constraints.key
     return lambda block: (
         not (is_claudes and block.is_translated)

@@ -105,25 +105,20 @@ def _body(
     candidate: Candidate, facts: Facts, body: Body, constraints: ProviderConstraints
 ) -> tuple[bytes, list[str]]:
     provider = candidate.provider
-    keeps = thinking_filter(candidate, constraints)
-    edits: list[Edit] = []
+    thinking = without_thinking(
+        body, thinking_filter(candidate, constraints), keeps_mode=constraints.wants_thinking
+    )
+    edits: list[Edit] = [*thinking.edits]
     change: dict[str, bytes] = {}
-    notes = []
-    if keeps is not None:
-        thinking = without_thinking(body, keeps, keeps_mode=constraints.wants_thinking)
-        edits += thinking.edits
-        if thinking.count:
-            notes.append(dropped_thinking(thinking.count))
-        disables = constraints.disables_thinking and not provider.serves_claude
-        modes = ("adaptive", "enabled") if disables else ("enabled",)
-        repaired = (
-            switched_off(body, modes) if constraints.refuses_thinking and not thinking.switched_off else []
-        )
-        edits += repaired
-        if disables:  # without the field it would think
-            change["thinking"] = _DISABLED
-        if thinking.switched_off or repaired or disables:
-            notes.append("switched thinking off")
+    notes = [dropped_thinking(thinking.count)] if thinking.count else []
+    disables = constraints.disables_thinking and not provider.serves_claude
+    modes = ("adaptive", "enabled") if disables else ("enabled",)
+    repaired = switched_off(body, modes) if constraints.refuses_thinking and not thinking.switched_off else []
+    edits += repaired
+    if disables:  # without the field it would think
+        change["thinking"] = _DISABLED
+    if thinking.switched_off or repaired or disables:
+        notes.append("switched thinking off")
     if not provider.is_anthropic:
         edits += without_billing_block(body)
         if users := with_opaque_user(body, constraints.key):

@@ -18,7 +18,7 @@ from signalbox.anthropic.thinking import (
     without_thinking,
 )
 from signalbox.anthropic.unsupported_fields import rejected_by
-from signalbox.config.rules import Provider, Rules
+from signalbox.config.rules import CLAUDE_APIS, Provider, Rules
 from signalbox.routing.attempts import Attempt
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import ProviderConstraints
@@ -86,12 +86,11 @@ class RequestRepair:
     def constraints(self, candidate: Candidate) -> ProviderConstraints:
         """What is known about what this target accepts."""
         provider, provenance = candidate.provider, self._provenance
-        learns = provider.beta == "learn"
         return ProviderConstraints(
             provenance.issuer_of,
             kin=self._kin(provider),
             rejected=self._unsupported.rejected(provider.name, candidate.model or "")
-            if learns
+            if _learns(candidate)
             else frozenset(),
             refuses_thinking=provider.name in self._refusing,
             disables_thinking=provider.name in self._disabling,
@@ -167,7 +166,7 @@ class RequestRepair:
         """Learns the fields and betas of the attempt that the refusal names."""
         provider, model, learned = attempt.provider, attempt.candidate.model or "", self._unsupported
         named: frozenset[str] = frozenset()
-        if provider.beta == "learn":
+        if _learns(attempt.candidate):
             named = yield partial(_rejected, attempt, status, error)
         if new := named - learned.rejected(provider.name, model):
             learned.learn(provider.name, model, new)
@@ -176,6 +175,11 @@ class RequestRepair:
         is_new = not refused <= self._named
         self._named |= refused
         return is_new
+
+
+def _learns(candidate: Candidate) -> bool:
+    """Whether refused fields are left out. `beta` is about the fields of Claude's APIs alone."""
+    return candidate.provider.beta == "learn" or candidate.api not in CLAUDE_APIS
 
 
 class _Thinking(NamedTuple):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from signalbox import __version__
-from signalbox.anthropic.json_edit import Body, Edit
+from signalbox.anthropic.json_edit import Body
 from signalbox.anthropic.thinking import without_thinking
 from signalbox.routing.credentials import with_key
 from signalbox.routing.outgoing import (
@@ -28,15 +28,10 @@ def messages_body(
 ) -> tuple[Body, list[str]]:
     """The Messages body to translate: without thinking of other providers, with `max_tokens` bounded; and
     notes on both."""
-    edits: Sequence[Edit] = ()
-    notes = []
-    if keeps := thinking_filter(candidate, constraints):
-        dropped = without_thinking(body, keeps, keeps_mode=True)
-        edits = dropped.edits
-        if dropped.count:
-            notes.append(dropped_thinking(dropped.count))
+    dropped = without_thinking(body, thinking_filter(candidate, constraints), keeps_mode=True)
+    notes = [dropped_thinking(dropped.count)] if dropped.count else []
     bounded = lowered_max_tokens(candidate, body)
-    raw = body.edited(set=bounded.set, edits=edits)
+    raw = body.edited(set=bounded.set, edits=dropped.edits)
     return body if raw is body.raw else Body.parse(raw), [*notes, *bounded.notes]
 
 
