@@ -16,6 +16,7 @@ def responses(
     names: dict[str, str] | None = None,
     response_model: str | None = None,
     secrets: tuple[str, ...] = (),
+    remedy: str = "",
 ) -> ResponsesTranslator:
     return ResponsesTranslator(
         names=names or {},
@@ -28,6 +29,7 @@ def responses(
         seed="Seed",
         response_model=response_model,
         secrets=secrets,
+        remedy=remedy,
     )
 
 

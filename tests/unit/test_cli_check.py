@@ -85,6 +85,34 @@ def test_claude_model_for_a_maker_of_other_models_is_a_warning(rules, written, a
     assert check(rules(CHAT + f"rules: {written}\n"), {}) == ([], expected)
 
 
+@pytest.mark.parametrize("url", ["https://chatgpt.com/backend-api/codex", "https://api.x.ai/v1"])
+def test_a_claude_model_for_a_maker_is_a_warning_in_the_responses_api_too(rules, url):
+    text = (
+        f"providers: {{up: {{url: '{url}', api: responses, key: fake}}}}\nrules: [{{match: '*', to: up}}]\n"
+    )
+    message = "up is asked for claude-haiku-4-5, which it does not have: write up/MODEL (at $.rules[0].to)"
+    assert check(rules(text), {})[1] == [f"rules.yaml:2: {message}"]
+
+
+@pytest.mark.parametrize(
+    ("match", "to", "model"),
+    [
+        ("'*'", "mixed/o3", "o3"),
+        ("'*'", "mixed", "claude-haiku-4-5"),
+        ("'*opus*'", "'mixed/x-{model}'", "x-claude-opus-4-5"),
+        ("'*'", "mixed/gpt-6-sol", ""),
+        ("'gpt-*'", "mixed", ""),
+    ],
+)
+def test_a_model_that_no_glob_of_its_providers_api_matches_is_a_warning(rules, match, to, model):
+    """It would be asked in the Messages API, which is seldom meant."""
+    text = "providers: {mixed: {url: 'https://h', api: {'gpt-*': responses}, key: fake}}\n"
+    path = rules(f"{text}rules: [{{match: {match}, to: {to}}}]\n")
+    message = f"no glob in the api of mixed matches {model}, so it is asked as anthropic"
+    found = [line for line in check(path, {})[1] if "glob" in line]
+    assert found == ([f"rules.yaml:2: {message} (at $.rules[0].to)"] if model else [])
+
+
 @pytest.mark.parametrize(
     ("provider", "to", "warned"),
     [

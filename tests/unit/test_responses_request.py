@@ -155,3 +155,17 @@ def test_a_search_is_served_where_the_provider_has_one():
     raw = Body.parse(json.dumps({"messages": [], "tools": [SEARCH]}).encode())
     served = {name for name, row in DIALECTS.items() if not untranslatable(raw, row)}
     assert served == {"openai", "azure", "openrouter", "xai", "codex"}
+
+
+def test_text_of_ours_names_tools_as_they_are_sent():
+    """A name that is too long is shortened; the model knows no other."""
+    name = "mcp__server__" + "tool." * 15
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+    messages = [
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": name, "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [image]}]},
+    ]
+    tools, choice = [READ | {"name": name}], {"type": "tool", "name": name}
+    sent = sent_for({"messages": messages, "tools": tools, "tool_choice": choice}, "ollama").body.decode()
+    assert name not in sent
+    assert sent.count(json.loads(sent)["tools"][0]["name"]) == 4, "offered, called, shown, asked for"

@@ -94,6 +94,18 @@ def test_an_event_leaves_as_soon_as_its_bytes_are_in():
     assert reader.end() == b""
 
 
+@pytest.mark.parametrize("shows", [True, False])
+def test_text_streams_after_reasoning_that_does_not_end(shows):
+    """As some servers send it (openai-responses.md, 8)."""
+    reader = RESPONSES.reader(shows_thinking=shows)
+    reader.feed(created() + SHOWN[2])
+    told = reader.feed(text_delta("Hi", 1))
+    assert (b"content_block_stop" in told, b'"text":"Hi"' in told) == (shows, True)
+    assert b'"text":"!"' in reader.feed(text_delta("!", 1))
+    rest = reader.feed(item_done(reasoning("Hm.", blob="gAAA-fake")) + ended())
+    assert b'thinking"' not in rest, "what ends late is not told at another place"
+
+
 def test_a_search_is_told_before_the_text_that_names_its_results():
     reader = RESPONSES.reader()
     told = reader.feed(created() + item_done(web_search("foo", "https://a.example")))
@@ -295,6 +307,13 @@ def test_errors_are_told_in_anthropics_shape():
     status, body = responses().error(503, b'{"error":{"message":"busy"}}')
     assert status == 529
     assert json.loads(body)["error"] == {"type": "overloaded_error", "message": "fake: busy"}
+
+
+def test_an_error_without_a_message_is_told_by_its_code_and_a_refused_login_with_its_remedy():
+    """openai-responses.md, 9: a workspace that is closed, a token that was withdrawn."""
+    codex = responses(remedy="run codex login")
+    assert b": deactivated_workspace" in codex.error(402, b'{"detail":{"code":"deactivated_workspace"}}')[1]
+    assert b": Unauthorized: run codex login" in codex.error(401, b'{"detail":"Unauthorized"}')[1]
 
 
 def test_the_id_of_a_call_leads_back_to_the_providers():

@@ -206,8 +206,8 @@ def test_a_codex_login_is_its_access_token_and_its_account(tmp_path, text, token
         (codex(auth_mode="apikey", OPENAI_API_KEY="sk-fake"), "is an API key and no plan's: run codex login"),
         (codex(tokens=None, OPENAI_API_KEY="sk-fake"), "is an API key and no plan's: run codex login"),
         (codex(tokens=None), "is no plan's: run codex login"),
-        ("{", "cannot be read: it is not the JSON that is expected"),
-        ("[]", "cannot be read: it is not the JSON that is expected"),
+        ("{", "cannot be read: it is not the JSON that is expected: run codex login"),
+        ("[]", "cannot be read: it is not the JSON that is expected: run codex login"),
         (codex(tokens=tokens(access_token=jwt(exp=NOW))), "has expired: run codex login"),
     ],
 )

@@ -74,7 +74,7 @@ _LONGEST_PLAIN = 300
 """Characters of a text that is not JSON."""
 _DEEPEST = 5
 _LATEST = 1e11
-"""Unix seconds that are still a date."""
+"""Unix seconds that are still a date; more are believed of no duration either."""
 _NESTED = 100
 _MOST = 10
 """Entries of a list of validation errors, and parts of a field's path, that are shown."""
@@ -106,6 +106,8 @@ class ErrorReport(msgspec.Struct, frozen=True):
     """Google's `RetryInfo`, as `37s`."""
     resets_at: float | None = None
     """When the quota resets that is used up, in unix seconds (Codex)."""
+    resets_in: float | None = None
+    """The seconds until then."""
     param: str = ""
     """The field that OpenAI blames."""
     is_found: bool = True
@@ -189,13 +191,16 @@ def error_of(value: Mapping[str, Any]) -> dict[str, Any] | None:
     none.
 
     Known formats are `{"error": {"type", "message"}}` (Anthropic, OpenAI, Gemini with `status`), `{"error":
-    "text"}`, `{"errors": [...]}`, OpenRouter's `error` in a choice, MiniMax's `base_resp`, and flat
-    `{"message"}`, `{"detail"}`, `{"code", "msg"}`, `{"error_message"}` (openai-chat.md, 5).
+    "text"}`, `{"errors": [...]}`, OpenRouter's `error` in a choice, Codex's `{"detail": {"code"}}`, MiniMax's
+    `base_resp`, and flat `{"message"}`, `{"detail"}`, `{"code", "msg"}`, `{"error_message"}` (openai-chat.md,
+    5).
     """
     base = value.get("base_resp")
     if isinstance(base, dict) and base.get("status_code"):
         return {"code": f"minimax_{base['status_code']}", "message": base.get("status_msg")}
-    for nested in (value.get("error"), value.get("errors"), _error_of_choice(value)):
+    detail = value.get("detail")
+    inner = detail if isinstance(detail, dict) else None
+    for nested in (value.get("error"), value.get("errors"), _error_of_choice(value), inner):
         first = next(iter(nested), None) if isinstance(nested, list) else nested
         if isinstance(first, str) and first:
             return {"code": _code(value), "message": first}
@@ -255,7 +260,8 @@ def _report(value: Mapping[str, Any], error: Mapping[str, Any] | None) -> ErrorR
         tuple(_types(source)),
         value if error is None else "" if error["message"] is None else error["message"],
         _retry_delay(source.get("details")),
-        _unix_seconds(source.get("resets_at")),
+        _seconds(source.get("resets_at")),
+        _seconds(source.get("resets_in_seconds")),
         param if isinstance(param, str) else "",
         error is not None,
         shows_error(value),
@@ -276,7 +282,7 @@ def _retry_delay(details: object) -> str:
     return next((delay for delay in delays if isinstance(delay, str)), "")
 
 
-def _unix_seconds(value: object) -> float | None:
+def _seconds(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if 0 < value < _LATEST else None

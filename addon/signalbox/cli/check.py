@@ -15,15 +15,17 @@ from signalbox.cli.options import PORT, default_rules
 from signalbox.config import document, lint
 from signalbox.config.document import Finding, quoted, step
 from signalbox.config.load import RulesError, load
-from signalbox.config.rules import DEFAULT_MODELS, Match, Provider, Rules, Target
+from signalbox.config.rules import DEFAULT_MODELS, Match, Provider, Rule, Rules, Target
 from signalbox.config.watch import counted
 from signalbox.openai.dialects import dialect_of, matches_any
 from signalbox.ports import is_free
+from signalbox.responses.dialects import dialect_of as responses_dialect_of
 from signalbox.routing.facts import Facts
 from signalbox.routing.match import first_match
+from signalbox.routing.plan import model_sent
 from signalbox.state.logins import logins_of
 
-MAKERS = {"openai", "gemini", "kimi", "glm", "minimax", "deepseek", "mistral"}
+MAKERS = {"openai", "gemini", "kimi", "glm", "minimax", "deepseek", "mistral", "xai", "codex"}
 """Dialects of providers that serve no models but their own."""
 
 
@@ -61,6 +63,7 @@ def checked(path: Path, environ: Mapping[str, str]) -> tuple[list[str], list[str
         *_routed_elsewhere(rules, root),
         *_without_listener(rules),
         *_unserved(rules),
+        *_without_api(rules),
         *_without_reasoning(rules, root),
     ]
     lines = [finding.within(path.name) for finding in sorted(found)]
@@ -79,35 +82,69 @@ def _without_listener(rules: Rules) -> Iterator[Finding]:
                 yield Finding(rule.line, message, f"$.rules[{i}].match.port")
 
 
+def _reached(rules: Rules) -> Iterator[tuple[int, Rule, str]]:
+    """The rules to which requests for the models of the tiers may come: index, rule and model asked."""
+    for tier, model in DEFAULT_MODELS.items():
+        for i, rule in enumerate(rules.rules):
+            if lint.by_model_alone(Match(model=rule.match.model, tier=rule.match.tier), tier, model):
+                yield i, rule, model
+            if lint.by_model_alone(rule.match, tier, model):
+                break
+
+
+def _targets(rule: Rule) -> Iterator[Target]:
+    return (target for equals in rule.choices for target in equals)
+
+
 def _unserved(rules: Rules) -> Iterator[Finding]:
     """Targets that would be asked for a Claude model, although their provider serves only its own models."""
     found: dict[tuple[int, str], Finding] = {}
-    for tier, model in DEFAULT_MODELS.items():
-        for i, rule in enumerate(rules.rules):
-            if not lint.by_model_alone(Match(model=rule.match.model, tier=rule.match.tier), tier, model):
-                continue
-            for target in (target for equals in rule.choices for target in equals):
-                name = target.provider
-                if _is_unserved(target, rules.providers[name], model):
-                    message = f"{name} is asked for {model}, which it does not have: write {name}/MODEL"
-                    found.setdefault((i, name), Finding(rule.line, message, f"$.rules[{i}].to"))
-            if lint.by_model_alone(rule.match, tier, model):
-                break
+    for i, rule, model in _reached(rules):
+        for target in _targets(rule):
+            name = target.provider
+            if _is_unserved(target, rules.providers[name], model):
+                message = f"{name} is asked for {model}, which it does not have: write {name}/MODEL"
+                found.setdefault((i, name), Finding(rule.line, message, f"$.rules[{i}].to"))
     yield from found.values()
 
 
 def _is_unserved(target: Target, provider: Provider, model: str) -> bool:
-    is_maker = dialect_of(None, provider.url.host, provider.url.port).name in MAKERS
+    host = (None, provider.url.host, provider.url.port)
+    match provider.api_for(model):
+        case "openai":
+            maker: str = dialect_of(*host).name
+        case "responses":
+            maker = responses_dialect_of(*host).name
+        case _:
+            return False
     renamed = target.model is not None or any(glob.matches(model) for glob, _ in provider.rename)
-    return provider.api_for(model) in ("openai", "responses") and is_maker and not renamed
+    return maker in MAKERS and not renamed
+
+
+def _without_api(rules: Rules) -> Iterator[Finding]:
+    """Targets whose model no glob of their provider's `api` matches."""
+    named = [
+        (i, rule, target, target.model)
+        for i, rule in enumerate(rules.rules)
+        for target in _targets(rule)
+        if target.model is not None and "{model}" not in target.model
+    ]
+    passed = [(i, rule, target, asked) for i, rule, asked in _reached(rules) for target in _targets(rule)]
+    found: dict[tuple[int, str], Finding] = {}
+    for i, rule, target, asked in (*named, *passed):
+        provider = rules.providers[target.provider]
+        model = model_sent(provider, target, asked)
+        if not provider.has_api_for(model):
+            message = f"no glob in the api of {provider.name} matches {model}, so it is asked as anthropic"
+            found.setdefault((i, provider.name), Finding(rule.line, message, f"$.rules[{i}].to"))
+    yield from found.values()
 
 
 def _without_reasoning(rules: Rules, root: document.Mapping) -> Iterator[Finding]:
     """Providers asked over chat completions for models that take tools there only without reasoning, though
     their provider has another API (openai-chat.md, 1)."""
     found: dict[str, Finding] = {}
-    targets = (target for rule in rules.rules for equals in rule.choices for target in equals)
-    for target in targets:
+    for target in (target for rule in rules.rules for target in _targets(rule)):
         provider = rules.providers[target.provider]
         named = (target.model,) if target.model is not None else (to for _, to in provider.rename)
         for model in named:

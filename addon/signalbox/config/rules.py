@@ -250,6 +250,10 @@ class Provider(msgspec.Struct, frozen=True):
             return self.api
         return next((api for glob, api in self.api if glob.matches(model or "")), "anthropic")
 
+    def has_api_for(self, model: str) -> bool:
+        """Whether the rules say in which API a model, named as sent, is asked."""
+        return isinstance(self.api, str) or any(glob.matches(model) for glob, _ in self.api)
+
     @property
     def list_api(self) -> Api:
         """The API whose model list it has: the last one, where it depends on the model."""

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from signalbox.config import fields
+from signalbox.config.rules import OPENAI_HOST
 
 _REFERENCE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 _ENDINGS = {
@@ -169,11 +170,13 @@ def messages_provider(url: str, key: str | None, *, bearer: bool = False) -> dic
 
 
 def chat_provider(url: str, key: str | None) -> dict[str, Any]:
-    """A provider with chat completions."""
-    settings: dict[str, Any] = {"url": url, "api": "openai"}
+    """A provider with chat completions. OpenAI itself is asked in the Responses API, since its models take
+    tools together with reasoning there alone."""
+    host = (urlsplit(url).hostname or "").lower()
+    settings: dict[str, Any] = {"url": url, "api": "responses" if host == OPENAI_HOST else "openai"}
     if key:
         settings["key"] = key
-        if (urlsplit(url).hostname or "").lower().endswith(".openai.azure.com"):
+        if host.endswith(".openai.azure.com"):
             settings["key_header"] = "api-key"
     return settings
 

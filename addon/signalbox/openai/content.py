@@ -176,6 +176,7 @@ class HistoryCall(msgspec.Struct, frozen=True):
     """The id in the client's history."""
     sent: str
     name: str
+    """The tool's name as sent."""
 
 
 def with_results(

@@ -1,5 +1,6 @@
 """Translates errors of other protocols into Anthropic's format (translation.md, 9)."""
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -19,6 +20,10 @@ Code renews the user's own login or asks for it, although that login is not at f
 
 _MODELS = frozenset({"model_not_found", "deploymentnotfound"})
 """Error names that blame the model. Any other 404 may mean that the path is wrong."""
+
+
+_WORDS = re.compile(r"[a-z]+(?:_[a-z]+)*", re.IGNORECASE)
+"""A code that says something to people, as numbers do not."""
 
 
 class AnthropicError(NamedTuple):
@@ -62,4 +67,5 @@ def _without_message(status: int, report: ErrorReport, expected: str) -> str:
         return "a redirect, which is not followed; look at the provider's url"
     if status < 300 and not report.is_error:
         return f"the answer is no {expected}; look at the provider's url and api"
-    return "an error without a message"
+    named = (name for name in reversed(report.types) if _WORDS.fullmatch(name))
+    return next(named, "an error without a message")

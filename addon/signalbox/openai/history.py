@@ -119,7 +119,7 @@ class AssistantWriter:
                 self._names.sent(block.name),
             )
             renamed[own] = sent
-            calls.append(HistoryCall(asked, sent, block.name))
+            calls.append(HistoryCall(asked, sent, name))
             call: dict[str, Any] = {
                 "id": sent,
                 "type": "function",

@@ -164,13 +164,14 @@ class ItemWriter:
         asked = as_text(block.id)
         own, extra = unpack(asked)
         sent = self._ids.sent(own, is_its=extra.get("by") == self._owner.provider)
+        name = self._names.sent(block.name)
         item = {
             "type": "function_call",
             "call_id": sent,
-            "name": self._names.sent(block.name),
+            "name": name,
             "arguments": block.arguments,
         }
-        return HistoryCall(asked, sent, block.name), item
+        return HistoryCall(asked, sent, name), item
 
     # the user's
 

@@ -87,6 +87,7 @@ def prepare_responses(
         seed=seed,
         response_model=facts.asked,
         secrets=secrets_of(tuple(headers), sent_path),
+        remedy="run codex login" if provider.auth == "codex-login" else "",
     )
     translator: Translator = counting.CountTranslator(reads) if counts else reads
     return Outgoing(

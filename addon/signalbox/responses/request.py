@@ -206,7 +206,7 @@ class _Writing:
         if kind == "tool" and name in functions:
             if self._dialect.forced:
                 return fields | {"tool_choice": {"type": "function", "name": self._names.sent(name)}}, ""
-            return fields, f"Call the tool {name} now."
+            return fields, f"Call the tool {self._names.sent(name)} now."
         if kind == "tool" and searches and functions:  # there is no choice that names a search
             return fields, "Search the web now."
         if kind == "any" or (kind == "tool" and searches):

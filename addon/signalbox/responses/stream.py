@@ -73,6 +73,8 @@ class _Item:
         self.halves = SurrogateJoiner()
         self.shown: tuple[PartKind, int] | None = None
         """The part of the thinking that was written last."""
+        self.was_left = False
+        """Whether thinking of it was ended because other items went on."""
         self.input = ""
         """The input of a custom tool."""
         self.search_id = ""
@@ -331,11 +333,24 @@ class ResponsesStream:
             if item.is_done:
                 if not self._finish(item):
                     return
-            elif item.kind == "message" and any(one.waiting or one.is_done for one in self._others()):
-                self._queue.append(item)  # text may go on after what comes between
+            elif self._may_be_left(item) and any(one.waiting or one.is_done for one in self._others()):
+                self._leave(item)
+                self._queue.append(item)  # it may go on after what comes between
             else:
                 return
             self._queue.popleft()
+
+    def _may_be_left(self, item: _Item) -> bool:
+        """Whether other items may be written before this one has ended: some servers end no reasoning."""
+        is_shown = item.shown is not None or not self._shows_thinking
+        return item.kind == "message" or (item.kind == "reasoning" and is_shown)
+
+    def _leave(self, item: _Item) -> None:
+        if item.kind == "reasoning" and item.shown is not None:
+            self._encrypted = ""
+            self._writer.thinking(item.halves.end())
+            self._writer.close()
+            item.shown, item.was_left = None, True
 
     def _others(self) -> Iterator[_Item]:
         """The items after the one whose turn it is."""
@@ -396,6 +411,8 @@ class ResponsesStream:
         for part, content in enumerate(as_list(item.item.get("content"))):
             self._write_rest(item, "reasoning", part, as_text(as_object(content).get("text")))
         self._encrypted = whole_characters(as_text(item.item.get("encrypted_content")))
+        if item.was_left:
+            self._encrypted = ""  # which would be sent back at a place that is not its own
         if item.shown is not None:
             self._writer.thinking(item.halves.end())
             self._writer.close()

@@ -39,6 +39,8 @@ class ResponsesTranslator(msgspec.Struct, frozen=True):
     """The model that the client asked for. If set, the answer names it, whatever the provider reports."""
     secrets: tuple[str, ...] = ()
     """Removed from the provider's errors."""
+    remedy: str = ""
+    """What the user can do where the provider refuses the credential."""
 
     def reader(
         self,
@@ -78,4 +80,5 @@ class ResponsesTranslator(msgspec.Struct, frozen=True):
         """See `Translator.error`."""
         said = without_secrets(body, self.secrets)
         shown = anthropic_error(status, said, self.provider, self.model, expected=EXPECTED)
-        return shown.status, error_body(shown.status, shown.message, shown.type)
+        remedy = f": {self.remedy}" if status == 401 and self.remedy else ""
+        return shown.status, error_body(shown.status, shown.message + remedy, shown.type)

@@ -178,6 +178,8 @@ def _within_an_answer(answer: _Answer) -> Outcome:
 def _kind(status: int, answer: _Answer) -> ErrorKind:
     if status in _LOGIN_STATUSES and not answer.own_key:
         return "client"
+    if status == 403 and answer.headers.get("content-type", "").lower().startswith("text/html"):
+        return "request"  # a page of what stands before the provider, such as Cloudflare: not about the key
     return _corrected(meaning(answer.report, status).kind, answer)
 
 
@@ -247,6 +249,8 @@ def _named_reset(answer: _Answer) -> float | None:
     is_zai = report.is_zai or f".{answer.provider}".endswith(_ZAI_HOSTS)
     if report.resets_at is not None and (left := report.resets_at - now.timestamp()) > 0:
         return left
+    if report.resets_in is not None:
+        return report.resets_in
     return (
         in_text(report.message, now, BEIJING if is_zai else UTC)
         or _retry_delay(report)

@@ -58,7 +58,7 @@ def parsed_codex(text: str | bytes, folder: Path) -> Login:
     try:
         auth = msgspec.json.decode(text, type=_CodexAuth)
     except _UNREADABLE:
-        return _unreadable(folder)
+        return _unreadable(folder, ": run codex login")
     tokens = auth.tokens or _CodexTokens()
     token = fields.parse_secret(tokens.access_token or "").value
     if token is None or auth.auth_mode == "apikey":
@@ -133,5 +133,5 @@ def _claims(token: object) -> _Claims:
     return _Claims()
 
 
-def _unreadable(folder: Path) -> Login:
-    return Login(None, f"the login in {folder} cannot be read: it is not the JSON that is expected")
+def _unreadable(folder: Path, remedy: str = "") -> Login:
+    return Login(None, f"the login in {folder} cannot be read: it is not the JSON that is expected{remedy}")
