@@ -104,8 +104,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def settings_in(given: dict[str, Any]) -> dict[str, Any]:
-    arguments = given["arguments"]
-    found: dict[str, Any] = json.loads(arguments[arguments.index("--settings") + 1])
+    found: dict[str, Any] = given["settings"]["values"]
     return found
 
 
@@ -120,6 +119,8 @@ def test_router_lives_as_long_as_claude_code_and_leaves_nothing_behind(machine):
     settings = settings_in(given)
     assert [row["model"] for row in settings["modelPicker"]["options"]] == ["glm-4.7"]
     assert settings["statusLine"]["command"].endswith("signalbox statusline")
+    assert given["settings"]["mode"] == 0o600
+    assert not Path(given["arguments"][1]).exists()
     assert given["environment"]["HTTPS_PROXY"] == machine.url
     certificates = Path(given["environment"]["NODE_EXTRA_CA_CERTS"])
     assert certificates.is_relative_to(machine.state)

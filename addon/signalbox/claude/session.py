@@ -10,7 +10,7 @@ import ssl
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,8 +61,6 @@ NOT_FOUND = 127
 INSTALL = "Claude Code is not on the PATH. This installs it: npm install -g @anthropic-ai/claude-code"
 REFRESH = 10
 """Seconds after which Claude Code asks for the status line again while nothing happens."""
-LONGEST = 60_000
-"""Characters of settings that are an argument; longer ones, and any on Windows, are a file."""
 HANDSHAKE = 3.0
 """Seconds for a TLS handshake with a router of this machine."""
 
@@ -120,7 +118,7 @@ def run_session(session: Session, environ: Mapping[str, str], say: Say) -> int:
             say(f"the rules have clients: name one with {CUSTOM_HEADERS}='x-signalbox-client: SECRET'")
         for line in (*environment.remarks, *opened.ineffective(environment.overrides, given)):
             say(line)
-        command = [program, *_settings_argument(given, session.state, held), *session.arguments]
+        command = [program, *settings_argument(given, session.state, held), *session.arguments]
         notes.hold(sys.stderr.isatty())
         code = child.run(command, environment.over(environ))
         notes.hold(False)
@@ -174,8 +172,10 @@ class _Opening:
         self._home = home
         self._notes = notes
         self._held = held
-        session.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = session.state / "claude"
+        with _using(session.state):
+            session.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, exist_ok=True)
         self._trusted, faults = certificates.readable(trusted_files(environ, settings))
         for line in faults:
             notes(line)
@@ -315,13 +315,22 @@ def vouches(ca: Path, host: str, port: int) -> bool:
     return True
 
 
-def _settings_argument(given: Mapping[str, Any], state: Path, held: ExitStack) -> list[str]:
+def settings_argument(given: Mapping[str, Any], state: Path, held: ExitStack) -> list[str]:
+    """`--settings` with a file that only this user can read and that `held` removes: others see arguments,
+    and `env` may hold secrets. Raises StartError."""
     if not given:
         return []
-    text = json.dumps(given, ensure_ascii=False)
-    if os.name != "nt" and len(text) < LONGEST:
-        return ["--settings", text]
     file = state / "claude" / f"settings-{os.getpid()}.json"
-    replace(file, text.encode())
+    with _using(state):
+        replace(file, json.dumps(given, ensure_ascii=False).encode())
     held.callback(file.unlink, missing_ok=True)
     return ["--settings", str(file)]
+
+
+@contextmanager
+def _using(state: Path) -> Iterator[None]:
+    """Turns OSError into StartError."""
+    try:
+        yield
+    except OSError as error:
+        raise StartError(f"cannot use the state folder {state}: {error.strerror or error}") from None

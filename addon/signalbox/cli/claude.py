@@ -30,7 +30,10 @@ class OwnOptionsFirst(click.Command):
             name, equals, _ = args[own].partition("=")
             if name not in (*_OPTIONS, "--plain", "-h", "--help"):
                 break
-            own += 2 if name in _OPTIONS and not equals else 1
+            takes_next = name in _OPTIONS and not equals
+            if takes_next and (own + 1 == len(args) or args[own + 1] == "--"):
+                raise click.BadOptionUsage(name, f"Option '{name}' requires an argument.", ctx)
+            own += 2 if takes_next else 1
         rest = args[own + 1 :] if args[own : own + 1] == ["--"] else args[own:]
         return super().parse_args(ctx, [*args[:own], "--", *rest])
 

@@ -230,7 +230,8 @@ class Live:
         self.loaded_at = datetime.now(UTC)
         for callback in self.on_change:
             self._call(callback)
-        self._log("info", f"rules loaded: {counted(rules)}")
+        if not rules.fails_open:
+            self._log("info", f"rules loaded: {counted(rules)}")
         for warning in rules.warnings:
             if warning not in old.warnings:
                 self._log("warn", warning)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Stands for Claude Code where only its start and end matter. Prints its arguments and environment as JSON.
+"""Stands for Claude Code where only its start and end matter. Prints its arguments, its environment and the
+file of `--settings` as JSON.
 
 The first argument that is no option says what it does: `exit N`; `model M` makes M the default model, as
 Enter in Claude Code's picker does; `count` says `ready`, names each signal that it gets, and tells their
@@ -9,6 +10,7 @@ number when a line or the end of standard input comes; `die` ends by SIGKILL.
 import json
 import os
 import signal
+import stat
 import sys
 from pathlib import Path
 
@@ -31,6 +33,14 @@ def count():
     print(json.dumps({name: n for name, n in counts.items() if n}), flush=True)
 
 
+def settings():
+    """What the file of `--settings` holds, and its mode."""
+    file = Path(sys.argv[sys.argv.index("--settings") + 1]) if "--settings" in sys.argv else None
+    if file is None or not file.is_file():
+        return None
+    return {"mode": stat.S_IMODE(file.stat().st_mode), "values": json.loads(file.read_text())}
+
+
 own = sys.argv[1:]
 while own and own[0].startswith("--"):
     del own[:2]
@@ -40,7 +50,8 @@ if what == "count":
 elif what == "die":
     os.kill(os.getpid(), signal.SIGKILL)
 else:
-    print(json.dumps({"arguments": sys.argv[1:], "environment": dict(os.environ)}))
+    given = {"arguments": sys.argv[1:], "environment": dict(os.environ), "settings": settings()}
+    print(json.dumps(given))
 if what == "exit":
     sys.exit(int(rest[0]))
 if what == "model":
