@@ -151,6 +151,18 @@ def test_the_life_of_a_router_in_the_background(signalbox, tmp_path):
     assert (gone.returncode, gone.stdout) == (1, "")
 
 
+def test_a_router_that_does_not_start_anew_runs_again_as_before(signalbox, tmp_path):
+    (port,) = free_ports(1)
+    (tmp_path / "rules.yaml").write_text(listen(port))
+    assert signalbox("run", "--detach", *CONFDIR).returncode == 0
+    (tmp_path / "rules.yaml").write_text("listen: {work: '192.0.2.1:8082'}\n")  # no address of this machine
+    refused = signalbox("restart")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    pid = signalbox.status()["pid"]
+    assert refused.stderr.endswith(f"the router that ran before was started again: process {pid}\n")
+    assert running("127.0.0.1", port) is not None
+
+
 def test_broken_rules_let_a_start_in_the_background_go_on_or_end_it(signalbox, tmp_path):
     (port,) = free_ports(1)
     (tmp_path / "rules.yaml").write_text(listen(port, "rulez: []\n"))

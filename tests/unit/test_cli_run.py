@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import subprocess
 import sys
 import threading
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from signalbox.cli.group import signalbox_command
 from signalbox.lifecycle.running import claim
-from signalbox.lifecycle.spec import LOG, RouterSpec
+from signalbox.lifecycle.spec import LOG, RouterSpec, encode
 from tests.support.router_process import free_ports
 
 
@@ -226,6 +227,61 @@ def test_a_router_in_a_terminal_is_not_restarted_from_another(play_router, tmp_p
         result = run("restart", "--state", tmp_path / "state")
     assert result.exit_code == 1
     assert result.stderr == f"process {os.getpid()} runs in the foreground of a terminal: end it there\n"
+
+
+# what would not start ends nothing
+
+
+@pytest.fixture
+def old_router(rules, tmp_path):
+    """The process of a router in the background of this state folder, which is only played."""
+    (port,) = free_ports(1)
+    spec = RouterSpec(
+        modes=(f"reverse:https://api.anthropic.com@127.0.0.1:{port}",),
+        rules=rules,
+        state=tmp_path / "state",
+        script=rules.with_name("router.py"),
+        listens_by_rules=True,
+        fail="closed",
+        log=LOG,
+    )
+    code = (
+        "import sys; from signalbox.lifecycle import running, spec\n"
+        "one = spec.decode(sys.argv[1], spec.RouterSpec)\n"
+        "with running.claim(one.state, one, '0.0.9'): print('ready', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, encode(spec).decode()]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        process.kill()
+
+
+def test_a_restart_onto_a_taken_port_leaves_the_router_alone(old_router, rules, tmp_path, taken):
+    rules.write_text(f"listen: {{work: '127.0.0.1:{taken}'}}\n")
+    result = run("restart", "--state", tmp_path / "state")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"port {taken} is taken by ")
+    assert old_router.poll() is None
+
+
+def test_a_restart_with_broken_rules_leaves_a_router_that_fails_closed_alone(old_router, rules, tmp_path):
+    rules.write_text("rulez: []\n")
+    result = run("restart", "--state", tmp_path / "state")
+    error = 'rules.yaml:1: unknown key "rulez", did you mean "rules"? (at $)\n'
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", error)
+    assert old_router.poll() is None
+
+
+def test_no_router_is_replaced_by_one_with_broken_rules(old_router, rules, tmp_path):
+    rules.write_text("rulez: []\n")
+    listen = f"127.0.0.1:{free_ports(1)[0]}"
+    options = ("--detach", "--replace", "--fail", "closed", "--listen", listen, "--state", tmp_path / "state")
+    result = run("run", rules, *options)
+    assert result.exit_code == 1
+    assert result.stderr == 'rules.yaml:1: unknown key "rulez", did you mean "rules"? (at $)\n'
+    assert old_router.poll() is None
 
 
 # logs

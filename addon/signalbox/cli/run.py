@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -16,10 +16,10 @@ from msgspec.structs import replace
 from signalbox import __version__, places
 from signalbox.cli.options import default_rules, rules_option, state_option
 from signalbox.config.fields import Listen, parse_listen
-from signalbox.config.load import RulesError, read_text
+from signalbox.config.load import RulesError, load, read_text
 from signalbox.lifecycle import log, running, service
 from signalbox.lifecycle.arguments import ArgumentError, further, modes
-from signalbox.lifecycle.process import RefusedError, serve, variables
+from signalbox.lifecycle.process import RefusedError, port_refusals, serve, variables
 from signalbox.lifecycle.running import Health, Record
 from signalbox.lifecycle.spec import LOG, RouterSpec
 from signalbox.lifecycle.start import StartedRouter, StartError, keep_running, start
@@ -118,10 +118,9 @@ def run_command(
         log=LOG if detach or is_service else "",
         service=is_service,
     )
-    if replaces:
-        _make_room(spec)
+    before = _make_room(spec) if replaces else None
     if detach:
-        _tell(_started(spec))
+        _tell(_started(spec, before))
         return
     if is_service and sys.platform == "win32":
         keep_running(spec)
@@ -129,7 +128,7 @@ def run_command(
     try:
         raise SystemExit(serve(spec))
     except RefusedError as error:
-        refuse(*error.lines)
+        refuse(*error.lines, *_again(before))
 
 
 def environ_with(env_file: Path | None) -> dict[str, str]:
@@ -140,11 +139,35 @@ def environ_with(env_file: Path | None) -> dict[str, str]:
         refuse(*error.lines)
 
 
-def _started(spec: RouterSpec) -> StartedRouter:
+def _started(spec: RouterSpec, before: RouterSpec | None = None) -> StartedRouter:
+    """Ends the command where the router does not start, after the one that ran before has been started."""
     try:
         return start(spec)
     except StartError as error:
-        refuse(*error.lines)
+        refuse(*error.lines, *_again(before))
+
+
+def _again(before: RouterSpec | None) -> tuple[str, ...]:
+    """Starts the router that was ended for one that does not start; gives lines for people."""
+    if before is None:
+        return ()
+    try:
+        router = start(before)
+    except StartError as error:
+        return "the router that ran before does not start again either:", *error.lines
+    return (f"the router that ran before was started again: process {router.identity.pid}",)
+
+
+def _check(spec: RouterSpec, ending: Collection[int]) -> None:
+    """Ends the command where it is certain that the router would not start once the processes of these ids
+    have ended."""
+    if lines := tuple(port_refusals(spec, ending)):
+        refuse(*lines)
+    if spec.fail == "closed":
+        try:
+            load(spec.rules, environ_with(spec.env_file))
+        except RulesError as error:
+            refuse(*error.errors)
 
 
 def _tell(router: StartedRouter) -> None:
@@ -153,19 +176,28 @@ def _tell(router: StartedRouter) -> None:
     click.echo(f"the router runs in the background: process {router.identity.pid}")
 
 
-def _make_room(spec: RouterSpec) -> None:
-    """Ends the routers of ours that hold the ports and, for one in the background, the state folder."""
+def _make_room(spec: RouterSpec) -> RouterSpec | None:
+    """Ends the routers of ours that hold the ports and, for one in the background, the state folder.
+
+    Gives the spec of the one of the state folder if it was among them and can be started again from here.
+    """
     try:
         found = [running.identity_at(listen.host, listen.port) for listen in spec.listeners]
     except running.NotOursError as error:
         refuse(f"{error}: --replace ends routers of ours only")
-    if spec.log and (record := running.registered(spec.state)) is not None:
+    record = running.registered(spec.state)
+    if spec.log and record is not None:
         found.append(record.process)
-    for process in {one for one in found if one is not None}:
+    ending = {one for one in found if one is not None}
+    if ending:
+        _check(spec, [one.pid for one in ending])
+    for process in ending:
         end_router(process)
     ends = time.monotonic() + FREED
     while time.monotonic() < ends and not all(is_free(one.port, one.host) for one in spec.listeners):
         time.sleep(POLL / 4)
+    is_kept = record is not None and record.process in ending and record.spec.log and not record.spec.service
+    return record.spec if record is not None and is_kept else None
 
 
 def end_router(process: running.ProcessIdentity) -> None:
@@ -304,8 +336,9 @@ def restart_command_(state: Path) -> None:
     if spec.listens_by_rules:
         by_rules = modes((), spec.rules, spec.state, environ_with(spec.env_file))
         spec = replace(spec, modes=by_rules)
+    _check(spec, [record.process.pid])
     end_router(record.process)
-    _tell(_started(spec))
+    _tell(_started(spec, record.spec))
 
 
 @click.command("logs")

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -22,7 +22,7 @@ from signalbox.lifecycle import running, windows
 from signalbox.lifecycle.event_loop import use_uvloop
 from signalbox.lifecycle.log import LogFile
 from signalbox.lifecycle.spec import RouterSpec, decode, environment, mitmproxy_arguments
-from signalbox.ports import is_free, taken
+from signalbox.ports import is_free, owner, taken
 
 TICK = 60.0
 """Seconds between two looks at the date of the log."""
@@ -68,10 +68,11 @@ def _claim(spec: RouterSpec, held: ExitStack) -> None:
             raise RefusedError(f"{error}: {ENDS_IT}, another --state leaves it alone") from None
 
 
-def port_refusals(spec: RouterSpec) -> Iterator[str]:
-    """A line for each port that is taken, with the remedy."""
+def port_refusals(spec: RouterSpec, ending: Collection[int] = ()) -> Iterator[str]:
+    """A line for each port that is taken, with the remedy. `ending` are ids of processes that end before the
+    router starts: their ports count as free, and so do those of an unknown process then."""
     for listen in spec.listeners:
-        if is_free(listen.port, listen.host):
+        if _is_free(listen, ending):
             continue
         health = running.running(listen.host, listen.port)
         if health is not None:
@@ -79,10 +80,17 @@ def port_refusals(spec: RouterSpec) -> Iterator[str]:
             yield f"port {listen.port} is taken by {of}: {ENDS_IT}, {_other_port(listen)}"
         else:
             yield f"{taken(listen.port)}: end that, or {_other_port(listen)}"
-    if (web := spec.web_listener) is not None and not is_free(web.port, web.host):
+    if (web := spec.web_listener) is not None and not _is_free(web, ending):
         number = _free_after(web)
         remedy = f"take another: --web-port {number}, or just web_port={number} web"
         yield f"{taken(web.port)}: end that, or {remedy}"
+
+
+def _is_free(listen: Listen, ending: Collection[int]) -> bool:
+    if is_free(listen.port, listen.host):
+        return True
+    holder = owner(listen.port) if ending else None
+    return bool(ending) and (holder is None or holder.pid in ending)
 
 
 def _other_port(listen: Listen) -> str:
