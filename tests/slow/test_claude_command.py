@@ -194,7 +194,7 @@ def test_port_of_another_program_is_named_and_own_settings_are_the_only_ones(mac
     assert err[0].startswith(f"signalbox: port {machine.port} is taken by ")
     assert json.loads(out)["environment"]["HTTPS_PROXY"] != machine.url
     assert json.loads(out)["arguments"] == ["print", "--settings", "{}"]
-    assert err[-1].endswith("counts, since you gave --settings: it may lead past the router")
+    assert err[-1].startswith("signalbox: since you gave --settings, these count and not what ")
 
 
 def test_router_that_runs_with_the_same_rules_is_used_and_stays(machine, tmp_path):
@@ -208,7 +208,10 @@ def test_router_that_runs_with_the_same_rules_is_used_and_stays(machine, tmp_pat
         assert err[0].endswith(f"the router that runs at {router.url}")
         _, out, err = machine.run(*same, "print")
         assert json.loads(out)["environment"]["HTTPS_PROXY"] != router.url
-        assert "a router of its own at" in err[0]
+        assert (
+            err[0] == f"signalbox: the router at {router.url} is no forward proxy: this session gets its own"
+        )
+        assert "a router of its own at" in err[1]
         assert router.health()["status"]
 
 

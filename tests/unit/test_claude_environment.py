@@ -10,7 +10,9 @@ from signalbox.claude.environment import (
     default_via,
     encoded_path,
     features,
+    leading_back,
     names_client,
+    other_clouds,
     router_environment,
     trusted_files,
     with_project,
@@ -130,18 +132,35 @@ def test_the_users_proxy_becomes_that_of_the_router(name):
     assert {"ALL_PROXY", "all_proxy"}.isdisjoint(child.over(shell))
     assert child.over(shell).get("https_proxy", URL) == URL
     assert child.remarks == ("requests leave through your proxy, http://proxy:3128",)
-    assert router_environment(shell, NONE)[name] == shell[name]
+    assert router_environment(shell, NONE, URL)[name] == shell[name]
 
 
 def test_a_proxy_for_everything_is_one_for_https_too():
-    found = router_environment({"ALL_PROXY": "http://proxy:1", "NO_PROXY": "x"}, NONE)
+    found = router_environment({"ALL_PROXY": "http://proxy:1", "NO_PROXY": "x"}, NONE, URL)
     assert found == {"ALL_PROXY": "http://proxy:1", "HTTPS_PROXY": "http://proxy:1", "NO_PROXY": "x"}
-    assert "HTTPS_PROXY" not in router_environment({"ALL_PROXY": "socks5://proxy:1"}, NONE)
+    assert "HTTPS_PROXY" not in router_environment({"ALL_PROXY": "socks5://proxy:1"}, NONE, URL)
 
 
 def test_a_proxy_of_the_settings_is_the_routers_too():
     found = settings(HTTPS_PROXY="http://proxy:1", OTHER="x")
-    assert router_environment({"HOME": "/h"}, found) == {"HOME": "/h", "HTTPS_PROXY": "http://proxy:1"}
+    assert router_environment({"HOME": "/h"}, found, URL) == {"HOME": "/h", "HTTPS_PROXY": "http://proxy:1"}
+
+
+@pytest.mark.parametrize("left", [URL, "http://localhost:8082/", "127.0.0.1:8082", "http://[::1]:8082"])
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "ALL_PROXY"])
+def test_a_proxy_that_is_this_router_itself_is_left_out(name, left):
+    shell = {"HOME": "/h", name: left}
+    assert leading_back(shell, URL) == [name]
+    assert router_environment(shell, NONE, URL) == {"HOME": "/h"}
+    assert router_environment({"HOME": "/h"}, settings(**{name: left}), URL) == {"HOME": "/h"}
+    assert intercept(shell).remarks == ()
+    assert name not in base_url(shell).over(shell)
+
+
+def test_a_proxy_on_another_port_of_this_machine_stays():
+    shell = {"HTTPS_PROXY": "http://127.0.0.1:8083", "HTTP_PROXY": "http://proxy:8082"}
+    assert router_environment(shell, NONE, URL) == shell
+    assert leading_back({"HTTPS_PROXY": "http://[", "HTTP_PROXY": ""}, URL) == []
 
 
 def test_with_a_base_url_no_proxy_is_asked_for_this_machine():
@@ -183,6 +202,17 @@ def test_a_base_url_that_is_not_used_is_named_with_its_file_and_without_its_secr
     assert base_url({"ANTHROPIC_BASE_URL": f"{URL}/"}).remarks == ()
 
 
+def test_with_settings_of_the_users_own_one_line_names_what_counts_and_none_says_otherwise():
+    found = settings(ANTHROPIC_BASE_URL="http://old:1", HTTPS_PROXY="http://proxy:1", NO_PROXY="*", OTHER="1")
+    given = child_environment("intercept", URL, CA, PROJECT, {}, found, overrides_settings=False)
+    named = ", ".join(f"{name} in {USER}" for name in ("ANTHROPIC_BASE_URL", "HTTPS_PROXY", "NO_PROXY"))
+    line = f"since you gave --settings, these count and not what the router needs: {named}"
+    assert given.remarks == (line,)
+    shell = {"ANTHROPIC_BASE_URL": "http://old:1"}
+    given = child_environment("intercept", URL, CA, PROJECT, shell, NONE, overrides_settings=False)
+    assert given.remarks == ("ANTHROPIC_BASE_URL of your shell is not used: http://old:1",)
+
+
 def test_what_an_administrator_sets_is_named_and_decides_the_mode():
     found = ClaudeSettings([SettingsFile(MANAGED, {"env": {"HTTPS_PROXY": "http://proxy:1"}}, True)])
     assert f"your administrator sets HTTPS_PROXY in {MANAGED}: it may lead past the router" in (
@@ -210,6 +240,11 @@ def test_another_cloud_is_named(value):
     (remark,) = intercept({"CLAUDE_CODE_USE_BEDROCK": value}).remarks
     assert remark.endswith("Claude Code asks Amazon Bedrock, which is not routed")
     assert intercept({"CLAUDE_CODE_USE_BEDROCK": "0"}).remarks == ()
+
+
+def test_other_clouds_are_those_that_are_not_switched_off():
+    given = {"CLAUDE_CODE_USE_BEDROCK": "0", "CLAUDE_CODE_USE_VERTEX": "1"}
+    assert other_clouds(given) == {"CLAUDE_CODE_USE_VERTEX": "Google Vertex"}
 
 
 def test_features_are_one_line():

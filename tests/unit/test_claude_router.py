@@ -28,10 +28,12 @@ def test_the_first_listener_is_used_if_it_is_of_the_mode_and_else_another_one():
     assert listener_for(WISH, found(REGULAR, OTHER_REVERSE)) == OTHER_REVERSE
     assert listener_for(WISH._replace(via="intercept"), found(REVERSE, REGULAR)) == REGULAR
     assert listener_for(WISH._replace(via="intercept"), found(REVERSE)) is None
+    assert difference(WISH._replace(via="intercept"), found(REVERSE)) == "is no forward proxy"
 
 
 def test_router_of_another_session_is_used_only_within_that_session():
     assert listener_for(WISH, found(REVERSE, bound=True)) is None
+    assert difference(WISH, found(REVERSE, bound=True)) == "belongs to another session and ends with it"
     assert listener_for(WISH._replace(is_within=True), found(REVERSE, bound=True)) == REVERSE
 
 

@@ -382,6 +382,12 @@ def test_a_bundle_without_the_routers_certificate_is_told(situation, tmp_path):
     assert len(told(claude_code.gates(situation(files={"other.pem": f"another one\n{own}"}, **environ)))) == 1
 
 
+@pytest.mark.parametrize("way", [{}, {"ANTHROPIC_BASE_URL": "http://127.0.0.1:8082"}])
+def test_gates_say_nothing_of_the_router_where_another_cloud_is_asked(situation, way):
+    line = only(claude_code.gates(situation(CLAUDE_CODE_USE_BEDROCK="1", **way)))
+    assert line == "warn: not looked at, since Claude Code asks Amazon Bedrock"
+
+
 def test_gates_without_a_way_to_the_router_say_what_signalbox_claude_would_do(situation):
     assert "`signalbox claude` does (intercept: " in only(claude_code.gates(situation()))
     asks = RULES.replace('match: "*haiku*"', "match: {class: compaction}")

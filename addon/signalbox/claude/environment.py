@@ -4,7 +4,7 @@ Which variable does what in Claude Code 2.1.328 was tried: claude-code-tried.md,
 say what a request is for) and 8 (what overrides what).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -56,9 +56,18 @@ class ChildEnvironment(NamedTuple):
 
 
 def child_environment(
-    via: Via, url: str, ca: Path | None, project: Path, shell: Mapping[str, str], settings: ClaudeSettings
+    via: Via,
+    url: str,
+    ca: Path | None,
+    project: Path,
+    shell: Mapping[str, str],
+    settings: ClaudeSettings,
+    *,
+    overrides_settings: bool = True,
 ) -> ChildEnvironment:
     """`url` is the router's, without a slash at the end; `ca` a file of certificates for `intercept`.
+    `overrides_settings`: whether Claude Code is given `overrides`; without, what the settings files say of
+    those variables counts.
 
     What the user has set wins, but for the base URL and, where the router intercepts, the proxy and the file
     of certificates.
@@ -69,12 +78,13 @@ def child_environment(
         changes = dict(_intercepted(url, ca, given))
     else:
         defaults |= BEHIND_BASE_URL
-        changes = {BASE_URL: url, **_past_proxies(given)}
+        changes = {BASE_URL: url, **_past_proxies(given), **dict.fromkeys(leading_back(given, url))}
     changes |= {name: value for name, value in defaults.items() if not given.get(name)}
     changes[CUSTOM_HEADERS] = with_project(given.get(CUSTOM_HEADERS, ""), project)
     changes = {name: value for name, value in changes.items() if given.get(name) != value}
     overrides = {name: value or "" for name, value in changes.items() if name in settings.env}
-    return ChildEnvironment(changes, overrides, tuple(_remarks(via, url, given, settings)))
+    files_count = () if overrides_settings else [one for one in overrides if one not in settings.managed_env]
+    return ChildEnvironment(changes, overrides, tuple(_remarks(via, url, given, settings, files_count)))
 
 
 def default_via(shell: Mapping[str, str], settings: ClaudeSettings) -> Via:
@@ -87,8 +97,14 @@ def default_via(shell: Mapping[str, str], settings: ClaudeSettings) -> Via:
     return "intercept" if proxy.startswith("http://") or "://" not in proxy else "base-url"
 
 
+def other_clouds(given: Mapping[str, str]) -> dict[str, str]:
+    """By the variable that says so, the clouds that Claude Code asks in the place of Anthropic."""
+    off = ("", "0", "false")
+    return {name: cloud for name, cloud in OTHER_CLOUDS.items() if given.get(name, "").lower() not in off}
+
+
 def features(via: Via, given: Mapping[str, str]) -> str:
-    """What first-party features Claude Code has, on one line."""
+    """What first-party features Claude Code has, on one line, unless it asks another cloud."""
     has = {
         "Remote Control": via == "intercept",
         "tool search": given.get("ENABLE_TOOL_SEARCH", "").lower() not in ("false", "0"),
@@ -118,15 +134,23 @@ def encoded_path(path: Path) -> str:
     return value.removesuffix(" ") + "%20" if value.endswith(" ") else value
 
 
-def router_environment(shell: Mapping[str, str], settings: ClaudeSettings) -> dict[str, str]:
-    """The environment of a router of this session: the proxy that Claude Code had becomes its own."""
+def router_environment(shell: Mapping[str, str], settings: ClaudeSettings, url: str) -> dict[str, str]:
+    """The environment of a router of this session, which is at `url`: the proxy that Claude Code had becomes
+    its own, unless that is the router itself, as one that ran before may have left it."""
     given = {**shell, **settings.env}
     found = dict(shell) | {name: given[name] for name in (*_PROXIES, *_DIRECT) if name in given}
+    for name in leading_back(given, url):
+        del found[name]
     if not any(found.get(name) for name in _PROXIES[:4]):
         everything = found.get("ALL_PROXY") or found.get("all_proxy")
         if everything and everything.startswith("http://"):
             found[HTTPS_PROXY] = everything
     return found
+
+
+def leading_back(given: Mapping[str, str], url: str) -> list[str]:
+    """Variables whose proxy is the router at `url`."""
+    return [name for name in _PROXIES if _address(given.get(name, "")) == _address(url)]
 
 
 def trusted_files(shell: Mapping[str, str], settings: ClaudeSettings) -> tuple[Path, ...]:
@@ -175,27 +199,45 @@ def _names_anthropic(entry: str) -> bool:
     return not name or name == ANTHROPIC_HOST or ANTHROPIC_HOST.endswith(f".{name}")
 
 
-def _remarks(via: Via, url: str, given: Mapping[str, str], settings: ClaudeSettings) -> Iterator[str]:
-    if (own := given.get(BASE_URL)) and own.rstrip("/") != url:
+def _remarks(
+    via: Via, url: str, given: Mapping[str, str], settings: ClaudeSettings, files_count: Collection[str]
+) -> Iterator[str]:
+    if (own := given.get(BASE_URL)) and own.rstrip("/") != url and BASE_URL not in files_count:
         yield f"{BASE_URL} {_of(BASE_URL, settings)}is not used: {_without_secrets(own)}"
     if via == "intercept":
-        proxy = next((given[name] for name in _PROXIES if given.get(name)), url)
-        if proxy.rstrip("/") != url:
-            yield f"requests leave through your proxy, {_without_secrets(proxy)}"
-        past = [one for name in _DIRECT for one in _entries(given.get(name, "")) if _names_anthropic(one)]
+        back = leading_back(given, url)
+        name = next((name for name in _PROXIES if given.get(name) and name not in back), None)
+        if name is not None and not (name in _HTTPS_PROXIES and name in files_count):
+            yield f"requests leave through your proxy, {_without_secrets(given[name])}"
+        entries = [
+            one for name in _DIRECT if name not in files_count for one in _entries(given.get(name, ""))
+        ]
+        past = [one for one in entries if _names_anthropic(one)]
         if past:
             yield f"NO_PROXY is without {', '.join(dict.fromkeys(past))}, which would lead past the router"
     for name in (*settings.managed_env,):
         if name == BASE_URL or (via == "intercept" and name in (*_HTTPS_PROXIES, CA_FILE)):
             yield f"your administrator sets {name} in {settings.source_of(name)}: it may lead past the router"
-    for name, cloud in OTHER_CLOUDS.items():
-        if given.get(name, "").lower() not in ("", "0", "false"):
-            yield f"{name} {_of(name, settings)}is set: Claude Code asks {cloud}, which is not routed"
+    for name, cloud in other_clouds(given).items():
+        yield f"{name} {_of(name, settings)}is set: Claude Code asks {cloud}, which is not routed"
+    if files_count:
+        named = ", ".join(f"{name} in {settings.source_of(name)}" for name in files_count)
+        yield f"since you gave --settings, these count and not what the router needs: {named}"
 
 
 def _of(variable: str, settings: ClaudeSettings) -> str:
     source = settings.source_of(variable)
     return f"in {source} " if source else "of your shell "
+
+
+def _address(url: str) -> tuple[str, int] | None:
+    """Host and port of a proxy, which may lack its scheme; the names of this machine are one host."""
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        host, port = parts.hostname, parts.port or 80
+    except ValueError:
+        return None
+    return (LOOPBACK[0] if host in LOOPBACK else host, port) if host else None
 
 
 def _without_secrets(url: str) -> str:

@@ -78,16 +78,17 @@ def confdir_of(found: FoundRouter, home: Path) -> Path:
 def listener_for(wish: Wish, found: FoundRouter) -> Listener | None:
     """The listener of a router that can be used: one of its rules, version and state folder, which does not
     end with another session."""
-    if (found.bound and not wish.is_within) or difference(wish, found):
+    if difference(wish, found):
         return None
-    of_mode = (
-        one for one in found.health.listeners if one.mode.split("@")[0].split(":")[0] == _MODES[wish.via]
-    )
-    return min(of_mode, key=lambda one: one.port != wish.listen.port, default=None)
+    return min(_of_mode(wish, found), key=lambda one: one.port != wish.listen.port)
+
+
+def _of_mode(wish: Wish, found: FoundRouter) -> list[Listener]:
+    return [one for one in found.health.listeners if one.mode.split("@")[0].split(":")[0] == _MODES[wish.via]]
 
 
 def difference(wish: Wish, found: FoundRouter) -> str:
-    """What is other about the router that was found; empty if nothing is."""
+    """Why the router that was found cannot be used; empty if it can."""
     if Path(found.health.rules.file).resolve() != wish.rules.resolve():
         return f"has other rules, {found.health.rules.file}"
     if found.health.version != __version__:
@@ -95,6 +96,10 @@ def difference(wish: Wish, found: FoundRouter) -> str:
     state = next(values(list(found.arguments), "--set", "router_state="), "")
     if state and Path(state).resolve() != wish.state.resolve():
         return f"has another state folder, {state}"
+    if found.bound and not wish.is_within:
+        return "belongs to another session and ends with it"
+    if not _of_mode(wish, found):
+        return "is no forward proxy" if wish.via == "intercept" else "is a forward proxy only"
     return ""
 
 

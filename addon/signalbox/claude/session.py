@@ -25,7 +25,9 @@ from signalbox.claude.environment import (
     child_environment,
     default_via,
     features,
+    leading_back,
     names_client,
+    other_clouds,
     router_environment,
     trusted_files,
 )
@@ -109,14 +111,23 @@ def run_session(session: Session, environ: Mapping[str, str], say: Say) -> int:
         offered = opened.offered_models()
         endpoint = opened.endpoint()
         ca = opened.trusted_by_child(endpoint)
-        environment = child_environment(opened.via, endpoint.url, ca, project, environ, settings)
+        environment = child_environment(
+            opened.via,
+            endpoint.url,
+            ca,
+            project,
+            environ,
+            settings,
+            overrides_settings=not opened.has_own_settings,
+        )
         given = opened.settings(environment.overrides, offered)
         say(f"{opened.via}, rules {session.rules.file.absolute()}, {endpoint.origin} {endpoint.url}")
-        say(features(opened.via, {**environ, **settings.env}))
+        if not other_clouds({**environ, **settings.env}):
+            say(features(opened.via, {**environ, **settings.env}))
         say(f"dashboard {endpoint.url}/ui")
         if not names_client(session.rules.clients, {**environ, **settings.env}):
             say(f"the rules have clients: name one with {CUSTOM_HEADERS}='x-signalbox-client: SECRET'")
-        for line in (*environment.remarks, *opened.ineffective(environment.overrides, given)):
+        for line in environment.remarks:
             say(line)
         command = [program, *settings_argument(given, session.state, held), *session.arguments]
         notes.hold(sys.stderr.isatty())
@@ -192,8 +203,6 @@ class _Opening:
         found = found_at(session.listen)
         if found is not None and (endpoint := self._running(wish, found)):
             return endpoint
-        if found is not None and (other := difference(wish, found)):
-            self._notes(f"the router at {url} {other}: this session gets its own")
         host = session.listen.host if is_this_machine(session.listen.host) else "127.0.0.1"
         own = Listen(host, session.listen.port)
         is_free = found is None and ports.is_free(own.port, own.host)
@@ -209,6 +218,8 @@ class _Opening:
     def _running(self, wish: Wish, found: FoundRouter) -> Endpoint | None:
         listener = listener_for(wish, found)
         if listener is None:
+            at = url_of(wish.listen.host, wish.listen.port)
+            self._notes(f"the router at {at} {difference(wish, found)}: this session gets its own")
             return None
         url = url_of(listener.host, listener.port)
         if self.via == "base-url":
@@ -227,10 +238,13 @@ class _Opening:
             arguments += ["--set", f"ssl_verify_upstream_trusted_ca={known}"]
         today = datetime.now().astimezone().date()
         spec = spec_for(wish, listen, places.ROUTER, arguments, today)
-        environ = router_environment(self._environ, self._claude_settings)
+        url = url_of(listen.host, listen.port)
+        environ = router_environment(self._environ, self._claude_settings, url)
+        if back := leading_back({**self._environ, **self._claude_settings.env}, url):
+            self._notes(f"{', '.join(back)}: left out, since the proxy at {url} is this router itself")
         self._held.enter_context(SessionRouter(spec, environ, self._notes))
         ca = folder / certificates.CA if self.via == "intercept" else None
-        return Endpoint(url_of(listen.host, listen.port), ca, "a router of its own at")
+        return Endpoint(url, ca, "a router of its own at")
 
     def trusted_by_child(self, endpoint: Endpoint) -> Path | None:
         """The router's certificate, and whom the user trusts already."""
@@ -252,7 +266,7 @@ class _Opening:
         self, overrides: Mapping[str, str], offered: Future[dict[str, Any]] | None
     ) -> dict[str, Any]:
         """What `--settings` is given; empty if nothing is."""
-        if self._has_own_settings:
+        if self.has_own_settings:
             return {}
         given: dict[str, Any] = offered.result() if offered is not None else {}
         if self._takes_settings and not self._claude_settings.has("statusLine"):
@@ -262,19 +276,14 @@ class _Opening:
             given["env"] = dict(overrides)
         return given
 
-    def ineffective(self, overrides: Mapping[str, str], given: Mapping[str, Any]) -> Iterator[str]:
-        """A line for each variable that a settings file keeps from being what it should be."""
-        for name in overrides if "env" not in given else ():
-            source = self._claude_settings.source_of(name)
-            yield f"{name} in {source} counts, since you gave --settings: it may lead past the router"
-
     @property
-    def _has_own_settings(self) -> bool:
+    def has_own_settings(self) -> bool:
+        """Whether the user gave `--settings`, of which only one counts."""
         return is_given(self._session.arguments, "--settings")
 
     @property
     def _takes_settings(self) -> bool:
-        return not self._session.is_plain and not self._has_own_settings
+        return not self._session.is_plain and not self.has_own_settings
 
 
 def _picker_settings(rules: Rules, state: Path) -> dict[str, Any]:

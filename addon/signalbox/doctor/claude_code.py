@@ -20,9 +20,9 @@ from signalbox.claude.environment import (
     CA_FILE,
     HINTS,
     HTTPS_PROXY,
-    OTHER_CLOUDS,
     default_via,
     features,
+    other_clouds,
 )
 from signalbox.claude.session import INSTALL
 from signalbox.claude.settings import config_folder, is_foreign, settings_paths
@@ -231,12 +231,9 @@ def _models(situation: Situation) -> Iterator[Finding]:
 
 
 def _clouds(situation: Situation) -> Iterator[Finding]:
-    for variable, cloud in OTHER_CLOUDS.items():
-        if situation.given.get(variable, "").lower() not in ("", "0", "false"):
-            message = (
-                f"{variable} {situation.where(variable)} has Claude Code ask {cloud}, which is not routed"
-            )
-            yield Finding("settings", "fail", message, situation.taken_out(variable))
+    for variable, cloud in other_clouds(situation.given).items():
+        message = f"{variable} {situation.where(variable)} has Claude Code ask {cloud}, which is not routed"
+        yield Finding("settings", "fail", message, situation.taken_out(variable))
 
 
 # gates
@@ -245,6 +242,11 @@ def _clouds(situation: Situation) -> Iterator[Finding]:
 def gates(situation: Situation) -> Iterator[Finding]:
     """What Claude Code has, and has not, in the way in which it reaches the router now."""
     given = situation.given
+    if clouds := other_clouds(given):
+        variable, cloud = next(iter(clouds.items()))
+        message = f"not looked at, since Claude Code asks {cloud}"
+        yield Finding("gates", "warn", message, situation.taken_out(variable))
+        return
     proxy = address_of(given.get(HTTPS_PROXY) or given.get("https_proxy") or "")
     base = address_of(given.get(BASE_URL) or "")
     if proxy is not None and is_here(proxy, situation.listeners):
