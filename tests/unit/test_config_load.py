@@ -356,8 +356,10 @@ def test_files_are_read_and_named(tmp_path):
 
 
 def test_a_missing_file_is_an_error_that_names_it_and_the_remedy(tmp_path):
-    with pytest.raises(RulesError, match=r"rules.yaml does not exist: create it .* --set router_rules=PATH"):
+    with pytest.raises(RulesError) as raised:
         load(tmp_path / "rules.yaml", {})
+    remedy = "`signalbox init` writes one, or name another with --rules"
+    assert raised.value.errors == (f"{tmp_path}/rules.yaml does not exist: {remedy}",)
 
 
 BROKEN = [

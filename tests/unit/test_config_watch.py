@@ -61,7 +61,7 @@ def test_start_logs_what_was_loaded_and_warnings(tmp_path):
 
 def test_a_start_without_a_file_or_with_a_broken_one_is_an_error(tmp_path):
     live = Live(tmp_path / "rules.yaml", {}, log=lambda level, line: None)
-    with pytest.raises(RulesError, match="does not exist"):
+    with pytest.raises(RulesError, match=r"^[^:]*rules.yaml does not exist: .* --set router_rules=PATH$"):
         live.start()
     (tmp_path / "rules.yaml").write_text("a: [")
     with pytest.raises(RulesError, match=r"rules.yaml:1: "):
@@ -135,7 +135,7 @@ def test_error_keeps_the_last_good_rules_and_is_logged_once_the_file_is_stable(d
     desk.look(1)
     assert (desk.live.error, desk.said, desk.model) == ("", [], "one")
     desk.look(3)
-    assert desk.live.error.startswith("rules.yaml:")
+    assert "rules.yaml" in desk.live.error
     assert {level for level, _ in desk.said} == {"error"}
     assert desk.said[0][1] == desk.live.error
     assert len(set(desk.said)) == len(desk.said)

@@ -438,6 +438,13 @@ def test_errors_in_the_rules_are_failures_and_the_other_checks_go_on(run):
     assert {one["check"] for one in found} == set(get_args(Check.__value__))
 
 
+def test_rules_that_are_not_there_are_a_failure_with_its_remedy(run, tmp_path):
+    done = run(RULES, "--json", "--rules", str(tmp_path / "none.yaml"))
+    (error,) = [one for one in json.loads(done.output) if one["check"] == "rules"]
+    assert (error["state"], error["message"]) == ("fail", f"{tmp_path}/none.yaml does not exist")
+    assert error["remedy"] == "`signalbox init` writes one, or name another with --rules"
+
+
 def test_people_get_a_line_each_with_the_remedy_below(run):
     lines = run(RULES).output.splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("warn keys"))

@@ -13,6 +13,7 @@ import msgspec
 from signalbox.claude.settings import home_folder, read_settings
 from signalbox.cli.check import checked
 from signalbox.cli.options import default_rules, rules_option, state_option
+from signalbox.config.load import WITHOUT_FILE
 from signalbox.config.rules import Rules
 from signalbox.doctor import claude_code, machine, providers
 from signalbox.doctor.findings import Check, Finding, Situation
@@ -93,6 +94,9 @@ def _situation(rules: Rules, rules_file: Path, state: Path) -> Situation:
 
 
 def _of_rules(rules: Rules, errors: list[str], warnings: list[str]) -> Iterator[Finding]:
+    if errors and not rules.file.exists():
+        yield Finding("rules", "fail", f"{rules.file} does not exist", WITHOUT_FILE)
+        return
     for line in errors:
         yield Finding("rules", "fail", line, "mend that line; docs/rules.md has every key")
     told = [line for line in warnings if _OF_KEYS.search(line) is None and "is unavailable: " not in line]

@@ -20,8 +20,13 @@ from .secrets import Dotenv, Vault, from_dotenv, in_force, origins
 """The folder that holds `addon/`."""
 
 
+WITHOUT_FILE = "`signalbox init` writes one, or name another with --rules"
+"""What to do where the rules file is not there."""
+
+
 class RulesError(Exception):
-    """The file cannot be used. `errors` are lines for people, each `rules.yaml:LINE: MESSAGE (at $.path)`."""
+    """The file cannot be used. `errors` are lines for people, each `rules.yaml:LINE: MESSAGE (at $.path)`, or
+    one that says that there is no file."""
 
     def __init__(self, errors: tuple[str, ...], reads: tuple[Path, ...] = ()) -> None:
         super().__init__("\n".join(errors))
@@ -36,13 +41,12 @@ def dotenv_files(rules: Path, project: Path = HOME) -> tuple[Path, ...]:
     return (beside,) if beside.resolve() == second.resolve() else (beside, second)
 
 
-def read_text(path: Path) -> str:
-    """The text of the rules file at `path`. Raises RulesError."""
+def read_text(path: Path, remedy: str = WITHOUT_FILE) -> str:
+    """The text of the rules file at `path`. Raises RulesError, with this remedy where it is not there."""
     try:
         return document.decode_utf8(files.read_file(path))
     except FileNotFoundError:
-        remedy = "create it (an empty one forwards everything), or name another with --set router_rules=PATH"
-        why = Finding(1, f"{path} does not exist: {remedy}")
+        raise RulesError((f"{path} does not exist: {remedy}",), dotenv_files(path)) from None
     except OSError as error:
         why = Finding(1, f"{path} cannot be read: {error.strerror}")
     except DocumentError as broken:

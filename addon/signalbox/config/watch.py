@@ -25,6 +25,9 @@ AHEAD = 60.0
 AGAIN = 30.0
 """Seconds, but at most a tenth of `every`, after which a command that failed is run again."""
 
+WITHOUT_FILE = "create it (an empty one forwards everything), or name another with --set router_rules=PATH"
+"""What to do in mitmproxy where the rules file is not there."""
+
 type Source = Literal["file", "last-good", "fail-open"]
 
 type FileStamp = tuple[int, int, int, int]
@@ -92,7 +95,7 @@ class Live:
             return
         stamp = self._stamp()
         began = time.monotonic()
-        text = read_text(self._path)
+        text = read_text(self._path, WITHOUT_FILE)
         self._put_in_force(load(self._path, self._environ, text=text), text, stamp)
         self._ran_all(began)
 
@@ -210,7 +213,7 @@ class Live:
     def _load(self) -> tuple[Rules, str]:
         """A file that has become empty is an error: it is half saved, or a mistake."""
         held_nothing = not (self.rules.providers or self.rules.rules)
-        text = read_text(self._path)
+        text = read_text(self._path, WITHOUT_FILE)
         return load(self._path, self._environ, text=text, may_be_empty=held_nothing), text
 
     def _replace(self, rules: Rules, text: str, stamp: FileStamps) -> None:
