@@ -17,7 +17,7 @@ from signalbox.responses import prepare as responses
 from signalbox.responses.request import untranslatable as untranslatable_as_response
 from signalbox.routing.facts import Facts
 from signalbox.routing.outgoing import Incoming, Outgoing, ProviderConstraints
-from signalbox.routing.plan import UNTRANSLATABLE, Candidate, RefusalCheck
+from signalbox.routing.plan import UNTRANSLATABLE, Candidate
 from signalbox.routing.prepare import prepare_messages
 from signalbox.routing.vertex import prepare_vertex
 
@@ -103,21 +103,14 @@ def api_of(candidate: Candidate) -> ProviderApi:
     return PROVIDER_APIS[candidate.api]
 
 
-def translation_refusal(rules: Rules) -> RefusalCheck:
-    """Checks whether the target's protocol cannot express the request. The reason says which providers of the
-    rules could serve it."""
-
-    def refusal(candidate: Candidate, facts: Facts) -> tuple[str, str] | None:
-        if facts.body is None:
-            return None
-        why = api_of(candidate).untranslatable(candidate.provider, facts.body)
-        return (UNTRANSLATABLE, f"{why}; {_who_could(rules, facts.body)}") if why else None
-
-    return refusal
+def translation_refusal(candidate: Candidate, facts: Facts) -> tuple[str, str] | None:
+    """A `plan.RefusalCheck`: whether the target's protocol cannot express the request."""
+    why = api_of(candidate).untranslatable(candidate.provider, facts.body) if facts.body is not None else ""
+    return (UNTRANSLATABLE, why) if why else None
 
 
-def _who_could(rules: Rules, body: Body) -> str:
-    """`anthropic and openai could serve it`."""
+def who_could(rules: Rules, body: Body) -> str:
+    """Which providers of the rules could serve a request: `anthropic and openai could serve it`."""
     able = [name for name, provider in rules.providers.items() if _could(provider, body)]
     listed = " and ".join(filter(None, (", ".join(able[:-1]), *able[-1:])))
     return f"{listed or 'no provider of the rules'} could serve it"

@@ -38,7 +38,7 @@ rules:
   - {match: "count-*", to: openai/gpt-5.6-sol}
   - {match: "local-*", to: [local/some-model, anthropic]}
   - {match: "bare-*", to: bare/gpt-5.6-terra}
-  - {match: "alone-*", to: local/some-model}
+  - {match: "alone-*", to: [local/some-model, local/another]}
   - {match: "gpt-5.6-*", to: up}
   - {match: ["claude-opus-*", "gpt-*", "glm-*"], to: mixed}
   - {match: "*", to: up/gpt-5.6-sol}
@@ -337,4 +337,5 @@ def test_a_search_passes_over_a_provider_without_one_and_the_reason_says_who_cou
     assert got.status == 400
     said = json.loads(got.body)["error"]["message"]
     assert said.endswith("itself defines (web_search); anthropic, up, openai, set and bare could serve it")
+    assert said.count("could serve it") == 1, "told once, though two targets were passed over"
     assert up.requests == []

@@ -14,14 +14,14 @@ from signalbox.anthropic.api import COUNT_TOKENS, TOKEN_FIELDS, Usage
 from signalbox.anthropic.issued import Issuer
 from signalbox.anthropic.json_edit import Body
 from signalbox.config.rules import Failover, Rules
-from signalbox.protocols import api_of, translation_refusal
+from signalbox.protocols import api_of, translation_refusal, who_could
 from signalbox.record.console import count, skip_line
 from signalbox.record.prices import PriceTable
 from signalbox.routing.credentials import Caller, Headers, masked_secret
 from signalbox.routing.facts import Facts
 from signalbox.routing.match import QuotaUsage, why
 from signalbox.routing.outgoing import Incoming, Outgoing, ProviderConstraints
-from signalbox.routing.plan import Candidate, Plan, plan
+from signalbox.routing.plan import UNTRANSLATABLE, Candidate, Plan, plan
 from signalbox.routing.translator import UntranslatableError
 
 type Line = tuple[str, str]
@@ -142,6 +142,8 @@ class Explanation:
             yield "a running router also skips what is in cooldown or has an open circuit", "dim"
         for skip in planned.skipped:
             yield skip_line(skip.provider, skip.model, skip.reason, skip.detail), "yellow"
+        if self.facts.body is not None and any(skip.reason == UNTRANSLATABLE for skip in planned.skipped):
+            yield who_could(self.rules, self.facts.body), "yellow"
         if planned.reject:
             then = "then " if planned.candidates else ""
             yield f"{then}refused here: {planned.reject.status} {planned.reject.message}", "red"
@@ -191,7 +193,7 @@ def explained(
     rules: Rules, facts: Facts, incoming: Incoming, known: Known, issuer: Issuer | None = None
 ) -> Explanation:
     used = known.used(rules, Caller(incoming.headers, facts.client))
-    planned = plan(rules, facts, quota=used, refusals=(translation_refusal(rules), known.refusal))
+    planned = plan(rules, facts, quota=used, refusals=(translation_refusal, known.refusal))
     return Explanation(rules, facts, incoming, used, planned, issuer)
 
 

@@ -20,6 +20,12 @@ _TOOLS_WITH_EFFORT = "tools with reasoning_effort"
 _NO_REASONING = "messages without reasoning_content"
 _MAX_TOKENS, _COMPLETION_TOKENS = "max_tokens", "max_completion_tokens"
 _TOOL_CHOICE = "tool_choice"
+REFUSED_CHOICE = re.compile(
+    r"tool_choice\b.{0,80}(?:not support|unsupported|incompatible|not allowed)"
+    r"|not support.{0,40}tool_choice",
+    re.IGNORECASE,
+)
+"""Says that a tool cannot be forced."""
 _EFFORT_FIELDS = {"reasoning_effort": "reasoning_effort", "reasoning": "reasoning.effort"}
 
 _SIGNS = (
@@ -42,11 +48,7 @@ _SIGNS = (
         _COMPLETION_TOKENS,
     ),
     (
-        re.compile(
-            r"tool_choice\b.{0,80}(?:not support|unsupported|incompatible|not allowed)"
-            r"|not support.{0,40}tool_choice",
-            re.IGNORECASE,
-        ),
+        REFUSED_CHOICE,
         _TOOL_CHOICE,
         _TOOL_CHOICE,
     ),

@@ -207,7 +207,9 @@ class _Writing:
             stops=tuple(body.get("stop", ())),
             continues=continues,
             searched=query_of(asked) if searches else "",
-            notes=self._all_notes(dropped_fields(self._came, asked, body, searches=bool(searches))),
+            notes=all_notes(
+                self._notes, self._names, dropped_fields(self._came, asked, body, searches=bool(searches))
+            ),
         )
 
     def _has_calls(self) -> bool:
@@ -260,10 +262,12 @@ class _Writing:
             fields["tool_stream"] = True
         return fields
 
-    def _all_notes(self, gone: str) -> tuple[str, ...]:
-        self._notes["tool names shortened"] = len(self._names.changed)
-        counted = (f"{what}: {count}" for what, count in self._notes.items() if count)
-        return (*([f"dropped: {gone}"] if gone else ()), *counted)
+
+def all_notes(counted: Mapping[str, int], names: Names, gone: str) -> tuple[str, ...]:
+    """The notes of a translated request. `gone` are the fields that were dropped."""
+    named = {**counted, "tool names shortened": len(names.changed)}
+    lines = (f"{what}: {count}" for what, count in named.items() if count)
+    return (*([f"dropped: {gone}"] if gone else ()), *lines)
 
 
 def functions_of(asked: MessagesRequest) -> dict[str, Tool]:

@@ -18,7 +18,7 @@ from signalbox.anthropic.writer import warmed_up
 from signalbox.config.fields import Command, Url
 from signalbox.config.rules import ANTHROPIC_HOST, Provider, Reject, Rules, unlisted
 from signalbox.exchange import Exchange
-from signalbox.protocols import api_of, translation_refusal
+from signalbox.protocols import api_of, translation_refusal, who_could
 from signalbox.proxy import local_responses
 from signalbox.proxy.headers import address, to_headers
 from signalbox.proxy.reporting import log_dispatch
@@ -267,7 +267,7 @@ def route(flow: http.HTTPFlow, exchange: Exchange, services: Services, *, is_lon
         facts,
         quota=services.meters.used(exchange.rules, caller),
         refusals=(
-            translation_refusal(exchange.rules),
+            translation_refusal,
             lambda candidate, _: availability.refusal(candidate, now),
         ),
     )
@@ -287,14 +287,14 @@ def route(flow: http.HTTPFlow, exchange: Exchange, services: Services, *, is_lon
     if chosen.rule is None:
         pass_on(flow, exchange, chosen.reason)
     elif not chosen.candidates:
-        flow.response = _none_available(chosen, exchange)
+        flow.response = _none_available(chosen, exchange, body)
     else:
         yield from _begin(flow, exchange, chosen, incoming, services, availability, owner, is_long=is_long)
 
 
 def _look_up(rules: Rules, facts: Facts, quota: QuotaUsage) -> None:
     """What the plan and the record ask of the facts, which keep what is found."""
-    plan(rules, facts, quota=quota, refusals=(translation_refusal(rules),))
+    plan(rules, facts, quota=quota, refusals=(translation_refusal,))
     if rules.log.prompts:
         _ = facts.snippet
 
@@ -384,11 +384,13 @@ def _with_cache(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
     return tuple(one for one in candidates if api_of(one).fills_cache)
 
 
-def _none_available(chosen: Plan, exchange: Exchange) -> http.Response:
+def _none_available(chosen: Plan, exchange: Exchange, body: Body) -> http.Response:
     """The answer of a rule whose targets are all skipped, or that has none."""
     if chosen.reject is not None:
         return local_responses.error(chosen.reject.status, chosen.reject.message, exchange)
     why = "; ".join(f"{skip.provider}: {skip.why}" for skip in chosen.skipped)
+    if any(skip.reason == UNTRANSLATABLE for skip in chosen.skipped):
+        why = f"{why}; {who_could(exchange.rules, body)}"
     if all(skip.reason == UNTRANSLATABLE for skip in chosen.skipped):
         return local_responses.error(400, why, exchange)
     is_permanent = all(skip.reason in PERMANENT for skip in chosen.skipped)

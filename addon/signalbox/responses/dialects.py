@@ -96,8 +96,6 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it takes `reasoning.summary`."""
     encrypted: ModelGlobs = ()
     """Models that give and take encrypted reasoning."""
-    counts: bool = False
-    """Whether it counts the tokens of a request."""
 
     def words(self, model: str) -> tuple[str, ...]:
         """The values of effort that a model takes, lowest first."""
@@ -127,7 +125,6 @@ DIALECTS: dict[str, Dialect] = {
             sources=True,
             summary=True,
             encrypted=_AT_OPENAI,
-            counts=True,
         ),
         Dialect(
             name="azure",

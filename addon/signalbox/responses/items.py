@@ -149,8 +149,7 @@ class ItemWriter:
         """The reasoning item that a block carries, if this very model made it."""
         if not isinstance(piece, ContentBlock) or piece.type not in ("thinking", "redacted_thinking"):
             return None
-        carrier = as_text(piece.signature if piece.type == "thinking" else piece.data)
-        encrypted = self._owner.encrypted_content(carrier) if self._takes_reasoning else ""
+        encrypted = self._owner.encrypted_content(as_text(piece.signature)) if self._takes_reasoning else ""
         if not encrypted:
             self._notes["reasoning of another model or key dropped"] += 1
             return None

@@ -3,7 +3,7 @@
 A provider gives its reasoning as a reasoning item with `encrypted_content`, which it takes back only for the
 account and model that made it; it refuses that of others, or drops it silently. So the thinking block that a
 client gets has the signature `signalbox.<provider>.responses-<owner>.<encrypted_content>`, in which `owner`
-stands for account and model. A block without text is `redacted_thinking` with the same in `data`.
+stands for account and model, also where the block has no text.
 """
 
 from hashlib import blake2b
@@ -24,8 +24,8 @@ class ReasoningOwner(msgspec.Struct, frozen=True):
     """A keyed digest of account and model, 16 hex digits."""
 
     def signature(self, encrypted_content: str) -> str:
-        """The `signature` of a thinking block, or the `data` of redacted thinking, for a reasoning item with
-        this `encrypted_content`, taken from `response.output_item.done`."""
+        """The `signature` of a thinking block for a reasoning item with this `encrypted_content`, taken from
+        `response.output_item.done`."""
         return f"{MADE_HERE}.{self.provider}.{_MARK}{self.owner}.{encrypted_content}"
 
     def encrypted_content(self, signature: str) -> str:

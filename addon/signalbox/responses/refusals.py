@@ -9,6 +9,7 @@ from signalbox.anthropic.errors import read_error
 from signalbox.anthropic.json_edit import Body
 from signalbox.anthropic.unsupported_fields import STATUSES
 from signalbox.openai.dialects import ALL, Efforts
+from signalbox.openai.refusals import REFUSED_CHOICE
 from signalbox.responses.dialects import Dialect
 
 SUMMARY = "reasoning.summary"
@@ -22,11 +23,7 @@ _SIGNS = (
     (re.compile(r"generate reasoning summar|reasoning\.summary\b", re.IGNORECASE), "reasoning", SUMMARY),
     (re.compile(r"encrypted content is not supported", re.IGNORECASE), _INCLUDE, _INCLUDE),
     (
-        re.compile(
-            r"tool_choice\b.{0,80}(?:not support|unsupported|incompatible|not allowed)"
-            r"|not support.{0,40}tool_choice",
-            re.IGNORECASE,
-        ),
+        REFUSED_CHOICE,
         _TOOL_CHOICE,
         _TOOL_CHOICE,
     ),

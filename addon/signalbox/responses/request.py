@@ -22,6 +22,7 @@ from signalbox.openai.request import (
     OFF,
     SCHEMA_PROMPT,
     SHOWN,
+    all_notes,
     answer_schema,
     asked_effort,
     dropped_fields,
@@ -150,8 +151,10 @@ class _Writing:
             shows_thinking=as_object(asked.thinking).get("type") in SHOWN,
             owner=self._owner,
             only_searches=bool(searches) and not tools,
-            notes=self._all_notes(
-                dropped_fields(self._came, asked, body, searches=bool(searches)) if not counts else ""
+            notes=all_notes(
+                self._notes,
+                self._names,
+                dropped_fields(self._came, asked, body, searches=bool(searches)) if not counts else "",
             ),
         )
 
@@ -266,11 +269,6 @@ class _Writing:
             if dialect.obfuscates:
                 fields["stream_options"] = {"include_obfuscation": False}
         return fields
-
-    def _all_notes(self, gone: str) -> tuple[str, ...]:
-        self._notes["tool names shortened"] = len(self._names.changed)
-        counted = (f"{what}: {count}" for what, count in self._notes.items() if count)
-        return (*([f"dropped: {gone}"] if gone else ()), *counted)
 
 
 def _format(schema: Object) -> Object:
