@@ -48,10 +48,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("uv is not in .tools")
     folder = tmp_path_factory.mktemp("wheel")
     build = (UV, "build", "--quiet", "--wheel", "--python", sys.executable)
-    run(*build, "--out-dir", folder, ROOT, folder=folder)
+    environment = {"UV_SYSTEM_CERTS": "true", **os.environ, "VIRTUAL_ENV": str(folder / "venv")}
+    run(*build, "--out-dir", folder, ROOT, folder=folder, environment=environment)
     (wheel,) = folder.glob("*.whl")
     run(UV, "venv", "--quiet", "--python", sys.executable, folder / "venv", folder=folder)
-    environment = {**os.environ, "VIRTUAL_ENV": str(folder / "venv"), "UV_SYSTEM_CERTS": "true"}
     install = (UV, "pip", "install", "--quiet")
     lock = ROOT / "requirements-runtime.lock"
     run(*install, "--require-hashes", "-r", lock, folder=folder, environment=environment)

@@ -199,7 +199,7 @@ def error_of(value: Mapping[str, Any]) -> dict[str, Any] | None:
     if isinstance(base, dict) and base.get("status_code"):
         return {"code": f"minimax_{base['status_code']}", "message": base.get("status_msg")}
     detail = value.get("detail")
-    inner = detail if isinstance(detail, dict) else None
+    inner = detail if isinstance(detail, dict) and _code(detail) is not None else None
     for nested in (value.get("error"), value.get("errors"), _error_of_choice(value), inner):
         first = next(iter(nested), None) if isinstance(nested, list) else nested
         if isinstance(first, str) and first:
