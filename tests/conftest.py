@@ -1,5 +1,6 @@
 """What many tests stand on."""
 
+import gc
 import inspect
 import itertools
 import socket
@@ -31,6 +32,11 @@ for profile, examples in (("thorough", 100), ("quick", 15)):
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
 hypothesis.settings.load_profile("thorough")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: not to look through it for garbage saves 8 % of the time."""
+    gc.freeze()
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ def explained(router: Router) -> str:
     return CliRunner().invoke(explain_command, ["claude-opus-4-5", *options]).output
 
 
+@pytest.mark.slow
 def test_a_spent_budget_passes_the_provider_over_and_is_told_everywhere(start_router, upstream, second):
     router: Router = start_router(upstream.url, rules=rules(upstream, second, 2.2))
     assert [ask(router) for _ in range(4)] == ["zai", "zai", "anthropic", "anthropic"]
@@ -71,6 +72,7 @@ def test_a_spent_budget_passes_the_provider_over_and_is_told_everywhere(start_ro
         assert caller.answer().status == 429, "a reject holds"
 
 
+@pytest.mark.slow
 def test_a_budget_counts_over_restarts_and_edits_but_not_what_was_before_its_period(
     tmp_path, upstream, second
 ):

@@ -64,6 +64,7 @@ class Cache:
         return message_sse(got.json["model"], [f"Words {len(now)}."], usage)
 
 
+@pytest.mark.slow
 def test_no_edit_of_the_router_costs_a_cache_in_a_session_with_a_failover(shared: Shared) -> None:
     """The ledger names the cause of each miss: the provider changes twice, and nothing else does."""
     cache, router = Cache(), shared.router

@@ -52,6 +52,7 @@ def sender(
     return send
 
 
+@pytest.mark.slow
 def test_two_routers_that_share_their_state_take_turns_in_one_conversation(start_router, upstreams, tmp_path):
     """What one has just delivered the other knows: foreign thinking is refused, and missing thinking too."""
     upstreams["anthropic"].answer(StrictAnthropic("anthropic"))

@@ -117,6 +117,7 @@ def request(model: str) -> bytes:
     return json.dumps({"model": model, "messages": [{"role": "user", "content": "x" * 5000}]}).encode()
 
 
+@pytest.mark.slow
 def test_a_slow_upload_hides_the_time_of_the_connection(router, distant: Distant) -> None:
     body = request("far-1")
     with Caller(router, "session-1") as caller:
@@ -132,6 +133,7 @@ def test_a_slow_upload_hides_the_time_of_the_connection(router, distant: Distant
     assert distant.accepted == 2  # the one that was opened early is the one that is used
 
 
+@pytest.mark.slow
 def test_nothing_is_sent_on_it_where_the_request_goes_elsewhere(
     router, distant: Distant, provider: TlsUpstream
 ) -> None:
@@ -148,6 +150,7 @@ def test_nothing_is_sent_on_it_where_the_request_goes_elsewhere(
     assert len(provider.requests) == 1
 
 
+@pytest.mark.slow
 def test_no_second_connection_is_opened_where_one_is_kept(router, distant: Distant) -> None:
     body = request("far-1")
     with Caller(router, "session-1") as caller:
@@ -159,6 +162,7 @@ def test_no_second_connection_is_opened_where_one_is_kept(router, distant: Dista
     assert distant.accepted == 1
 
 
+@pytest.mark.slow
 def test_a_provider_that_is_gone_is_asked_again_once_the_body_is_in(
     router, distant: Distant, provider: TlsUpstream
 ) -> None:

@@ -27,6 +27,7 @@ def test_without_good_rules_everything_passes_to_the_upstream_and_says_so(start_
     assert router.records(1)[0]["rule"] == "fail-open"
 
 
+@pytest.mark.slow
 def test_the_rules_that_were_last_good_stand_in_until_the_file_is_mended(tmp_path, upstream, second):
     good = rules(upstream, second)
     with Router(tmp_path, upstream.url, rules=good, environment=OPEN) as router:

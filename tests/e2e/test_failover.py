@@ -102,6 +102,7 @@ def attempts(caller: Caller, model: str, stream: bool = True) -> str:
     return answer.headers["x-signalbox-attempts"]
 
 
+@pytest.mark.slow
 def test_a_provider_that_cannot_be_reached_or_not_in_time_is_passed_by(caller):
     for name in ("dead", "nowhere", "no-tls"):
         assert [attempts(caller, name) for _ in range(2)] == [f"{name}:connect anthropic:200"] * 2
@@ -153,6 +154,7 @@ def test_a_provider_with_tls_may_fail_and_answer(caller, tls):
 # leaving
 
 
+@pytest.mark.slow
 def test_when_the_client_leaves_its_upstream_is_reset_within_200_ms(shared, request, never):
     """While it is silent, held or answering. The quickest of three tries tells: the machine may be busy with
     other things."""
@@ -174,6 +176,7 @@ def test_when_the_client_leaves_its_upstream_is_reset_within_200_ms(shared, requ
     assert {record["status"] for record in records} == {"cancelled"}
 
 
+@pytest.mark.slow
 def test_when_the_client_leaves_the_rest_of_a_long_request_is_not_sent(shared, caller, reader):
     """To close the connection in the usual way would do that first."""
     caller.ask("reader", pad=20_000_000)

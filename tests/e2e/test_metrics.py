@@ -51,6 +51,7 @@ def started_router(start_router, upstream, second) -> Router:
     return router
 
 
+@pytest.mark.slow
 def test_requests_attempts_and_tokens_are_counted_and_what_holds_is_shown(started_router, upstream, second):
     second.answer(message_json(), error_json(500, "api_error"))
     upstream.answer(replace(message_json(), headers=(*message_json().headers, *QUOTA)))

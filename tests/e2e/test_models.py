@@ -76,6 +76,7 @@ def discover(router: Router, path: str = "/v1/models?limit=1000", timeout: float
         return Listed(answer.status, headers, json.loads(answer.read()))
 
 
+@pytest.mark.slow
 def test_claude_code_gets_one_list_of_all(shared):
     shared.upstream.answer(CLAUDE)
     shared.second.answer(OPENAI)
@@ -100,6 +101,7 @@ def test_claude_code_gets_one_list_of_all(shared):
         assert client.models.list().data[2].created_at.year == 1970
 
 
+@pytest.mark.slow
 def test_no_credential_arrives_where_it_does_not_belong(shared):
     shared.upstream.answer(CLAUDE)
     shared.second.answer(OPENAI)
@@ -210,6 +212,7 @@ def ask(router: Router, model: str) -> dict[str, str]:
         return whole.headers | {"model": json.loads(whole.body)["model"]}
 
 
+@pytest.mark.slow
 def test_own_requests_trust_whom_mitmproxy_trusts(start_router, tmp_path, second):
     """For a list, and for a probe."""
     certificate = certify(tmp_path / "server.pem")
@@ -263,6 +266,7 @@ def picking(start_router, monkeypatch, tmp_path, upstream, second) -> Callable[.
     return start
 
 
+@pytest.mark.slow
 def test_the_picker_files_follow_the_list_and_the_rules(picking, upstream, second):
     router = picking()
     own, work = picker_file(router, ".claude"), picker_file(router, "work")
@@ -287,6 +291,7 @@ def test_the_picker_files_follow_the_list_and_the_rules(picking, upstream, secon
     wait_until(lambda: "claude-router-qwen4" in shown(own)[1], 5, router.log)
 
 
+@pytest.mark.slow
 def test_without_picker_in_the_rules_no_file_is_written(picking):
     router = picking("")
     discover(router)

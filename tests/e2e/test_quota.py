@@ -92,6 +92,7 @@ def wait_status(file: Path, pattern: str) -> str:
     return text()
 
 
+@pytest.mark.slow
 def test_the_story_of_a_plan_that_fills_up_and_comes_back(start, plan, status):
     router = start(f"{MARKS}, probe: 50ms")
     plan.stands(LOGIN, w5h=0.09, w7d=0.4)
@@ -126,6 +127,7 @@ def test_the_story_of_a_plan_that_fills_up_and_comes_back(start, plan, status):
     assert records.count(("litellm", "quota:5h")) == 2
 
 
+@pytest.mark.slow
 def test_a_probe_is_the_cheapest_request_and_goes_with_the_callers_credential_to_that_provider_only(
     start, plan, second
 ):
@@ -191,6 +193,7 @@ def login_file(folder: Path, token: str) -> None:
     written.replace(folder / ".credentials.json")
 
 
+@pytest.mark.slow
 def test_two_accounts_stand_side_by_side(start, plan, status, tmp_path):
     work, home = tmp_path / "work", status.parent
     login_file(work, WORK)
@@ -243,6 +246,7 @@ def test_a_full_plan_is_probed_with_the_login_of_its_provider(start_router, plan
 # starting again
 
 
+@pytest.mark.slow
 def test_a_restart_goes_on_where_it_was(start, plan, tmp_path, status):
     state = tmp_path / "state"
     router = start(f"{MARKS}, probe: 50ms", state=state)
@@ -278,6 +282,7 @@ def test_a_restart_after_the_reset_asks_again(start, plan, tmp_path):
 # secrets
 
 
+@pytest.mark.slow
 def test_no_credential_is_in_any_log_or_file(start, plan, tmp_path):
     work = tmp_path / "work"
     login_file(work, WORK)

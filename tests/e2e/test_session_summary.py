@@ -60,6 +60,7 @@ def wait_for(router: Router, session: str, requests: int) -> dict[str, Any]:
     return summary(router, session)
 
 
+@pytest.mark.slow
 def test_a_session_is_summed_up_with_the_windows_of_the_plan(router, home, up):
     home.answer(replace(message_json(), headers=(*message_json().headers, *QUOTA)))
     ask(router, "claude-opus-4-5", "s 1/é?")
@@ -95,6 +96,7 @@ def test_an_unknown_session_is_not_found(router):
         )
 
 
+@pytest.mark.slow
 def test_the_status_line_shows_it(router, home):
     home.answer(replace(message_json(), headers=(*message_json().headers, *QUOTA)))
     ask(router, "claude-opus-4-5", "shown")

@@ -36,6 +36,7 @@ rules:
 """
 
 
+@pytest.mark.slow
 def test_a_slow_expression_holds_nobody_up(router: Router):
     with ThreadPoolExecutor(4) as pool:
         slow = [pool.submit(ask, router, "slow-1", pasted) for pasted in PASTED for _ in range(2)]
@@ -58,6 +59,7 @@ def refuse_all_but(key: int):
     return answer
 
 
+@pytest.mark.slow
 def test_a_refused_key_is_printed_again_and_the_same_target_asked_once_more(router: Router, up: Upstream):
     first = keys_of_runs(router)
     up.answer(refuse_all_but(first + 1))

@@ -224,7 +224,7 @@ def test_each_project_has_its_account_and_no_provider_hears_its_name(run, upstre
     login = {"accessToken": "sk-ant-oat01-fake-login-for-work", "expiresAt": int(time.time() + 3600) * 1000}
     (folder / ".credentials.json").write_text(json.dumps({"claudeAiOauth": login}))
     router = run("projects.yaml")
-    for project in ("/home/me/work/site", "/home/me/work/customer/app", "/home/me/garden"):
+    for project in ("/home/me/jobs/site", "/home/me/jobs/customer/app", "/home/me/garden"):
         assert ask(router, OPUS, x_signalbox_project=project).status == 200
     assert ask(router, OPUS).status == 200
     assert not any(

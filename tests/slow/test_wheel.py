@@ -136,3 +136,21 @@ def test_mitmdump_runs_the_router_of_the_wheel_with_its_rules_prices_and_pages(p
         assert set(json.load(answer)["providers"]) == {"anthropic", "zai"}
     with OPENER.open(f"http://127.0.0.1:{port}/ui", timeout=10) as page:
         assert b"<svg" in page.read()
+
+
+def test_an_installation_as_a_tool_that_is_used_and_uninstalled_leaves_the_home_as_it_was(
+    installed, tmp_path
+):
+    """As docs/installing.md has it. The files that uv itself keeps about tools are not in the home here."""
+    (wheel,) = installed.parents[1].glob("*.whl")
+    home, own = tmp_path / "home", {"UV_SYSTEM_CERTS": "true", "UV_TOOL_DIR": str(tmp_path / "tools")}
+    home.mkdir()
+    programs = home / ".local" / "bin"
+    environment = {**os.environ, **own, "HOME": str(home), "UV_TOOL_BIN_DIR": str(programs)}
+    environment.setdefault("UV_CACHE_DIR", str(tmp_path / "cache"))
+    tool = (UV, "tool")
+    run(*tool, "install", "--quiet", "--python", sys.executable, wheel, folder=home, environment=environment)
+    for command in ("check", "env"):
+        run(programs / "signalbox", command, folder=home, environment=environment)
+    run(*tool, "uninstall", "--quiet", "signalbox", folder=home, environment=environment)
+    assert [path for path in home.rglob("*") if path.is_file()] == []

@@ -226,6 +226,7 @@ def test_a_new_turn_changes_no_earlier_byte(told, more):
     assert both.startswith(start[:-2])
 
 
+@pytest.mark.slow
 def test_an_id_used_in_each_turn_is_replaced_in_linear_time():
     told = [answer(call("call_0")), results(result("call_0", "x"))] * 3000
     raw, start = json.dumps({"messages": told}).encode(), process_time()

@@ -156,6 +156,7 @@ def test_a_secret_of_any_characters_is_masked_however_each_is_written(secret, sp
     assert without_secrets(whole, [secret]) == f"{before}*** and more".encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("secret", ["50%&-key-for\\tests", "schlüssel-für-tests", KEY])
 def test_masking_is_fast_also_for_secrets_with_characters_that_escapes_begin_with(secret):
     """Generous: 15 ms on a quiet machine, for which one regular expression of all spellings took 400."""

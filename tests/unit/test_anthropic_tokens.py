@@ -128,6 +128,7 @@ def test_a_megabyte_takes_a_few_milliseconds():
     assert _seconds(raw) < 0.010
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece",
     [

@@ -49,6 +49,7 @@ def test_output_does_not_depend_on_cuts(case, cuts):
     assert written(case.translated(cuts)) == case.expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", GOLDEN, ids=repr)
 def test_an_answer_may_come_byte_by_byte(case):
     assert written(case.translated(range(len(case.sent)))) == case.expected
@@ -70,6 +71,7 @@ def _differences(facts: AnswerFacts, observed: AnswerFacts) -> dict[str, tuple[o
     return {name: (told[name], other[name]) for name in told.keys() - OWN if told[name] != other[name]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", GOLDEN, ids=repr)
 def test_facts_equal_those_that_an_observer_reads_from_the_output(case):
     for streams, kind in KINDS.items():
@@ -87,6 +89,7 @@ def test_facts_equal_those_of_an_observer_after_every_chunk(case, cuts):
         assert _differences(reader.facts, observer.facts) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", STREAMS, ids=repr)
 def test_usage_never_falls(case):
     before, reader = astuple(Usage()), case.protocol.reader(**case.options)
@@ -97,6 +100,7 @@ def test_usage_never_falls(case):
         before = now
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", GOLDEN, ids=repr)
 def test_requested_model_and_estimate_are_written_as_a_rewriter_would(case):
     """What the reader of a Messages provider would write in place of the provider's model and estimate."""
@@ -109,12 +113,14 @@ def test_requested_model_and_estimate_are_written_as_a_rewriter_would(case):
         assert replace(result.facts, size=0) == replace(plain.facts, size=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", STREAMS, ids=repr)
 def test_every_stream_is_well_formed(case):
     result = case.translated()
     check_events(result.events(), is_cut=bool(result.cut))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", GOLDEN, ids=repr)
 def test_streamed_and_whole_say_the_same(case):
     streamed, whole = case.translated(streams=True), case.translated(streams=False)
@@ -272,6 +278,7 @@ def test_an_undecodable_answer_is_cut(encoding, why):
     assert result.cut.startswith(why)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", GOLDEN, ids=repr)
 def test_no_answer_holds_a_text_that_is_blank(case):
     """Anthropic refuses the conversation with one (anthropic-messages.md, 3)."""

@@ -46,6 +46,7 @@ def writing_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name in names]
 
 
+@pytest.mark.slow
 def test_routers_in_one_process_have_rules_records_and_logs_of_their_own(start_router, upstream, second):
     routers = [
         start_router(upstream.url, rules=rules(second, f"glm-{number}", f"zai{number}"))
@@ -61,6 +62,7 @@ def test_routers_in_one_process_have_rules_records_and_logs_of_their_own(start_r
     assert len({id(router.app) for router in routers}) == 3
 
 
+@pytest.mark.slow
 def test_a_router_that_ends_leaves_the_others_alone(start_router, upstream, second):
     first, other = (start_router(upstream.url, rules=rules(second, f"glm-{n}")) for n in range(2))
     assert first.stop() == 0
@@ -68,6 +70,7 @@ def test_a_router_that_ends_leaves_the_others_alone(start_router, upstream, seco
     assert other.health()["status"] == "healthy"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["router_rules", "router_state"])
 def test_other_files_take_the_place_of_the_ones_in_force(start_router, upstream, second, tmp_path, option):
     router: Router = start_router(upstream.url, rules=rules(second))

@@ -216,6 +216,7 @@ def test_a_redirection_is_not_followed(upstream, second):
     assert second.requests == []
 
 
+@pytest.mark.slow
 def test_after_failures_it_asks_half_as_often_each_time(upstream: Upstream):
     upstream.answer(SILENT)
     router = Router(provider(upstream.url, auth="none", quota=Quota(**MARKS | {"probe": 0.05})))
@@ -262,6 +263,7 @@ def test_a_provider_that_cannot_be_reached_is_a_failure_and_no_more():
     router.run(lambda: any(schedule.failures for schedule in router.prober.schedules.values()))
 
 
+@pytest.mark.slow
 def test_an_answer_that_trickles_in_is_given_up(upstream):
     upstream.answer(Answer(framing="raw", chunks=(b"HTTP/1.1 200 OK\r\n", *(0.05, b"x: y\r\n") * 200)))
     router = Router(provider(upstream.url, auth="none", quota=Quota(**MARKS | {"probe": 0.3})), timeout=0.1)

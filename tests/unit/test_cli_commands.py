@@ -55,6 +55,7 @@ def test_forget_says_when_there_is_nothing_to_forget(state, tmp_path):
     assert learned(tmp_path / "none", "list").stdout == "Nothing was learned.\n"
 
 
+@pytest.mark.slow
 def test_failed_forget_is_one_line_and_changes_nothing(state):
     with closing(sqlite3.connect(state / FILE, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

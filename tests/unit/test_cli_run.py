@@ -125,6 +125,7 @@ def taken():
         yield server.getsockname()[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detach", [[], ["--replace"]])
 def test_a_taken_port_is_named_with_its_process(rules, tmp_path, taken, detach):
     result = run("run", "--listen", f"127.0.0.1:{taken}", rules, "--state", tmp_path / "state", *detach)
@@ -258,6 +259,7 @@ def old_router(rules, tmp_path):
         process.kill()
 
 
+@pytest.mark.slow
 def test_a_restart_onto_a_taken_port_leaves_the_router_alone(old_router, rules, tmp_path, taken):
     rules.write_text(f"listen: {{work: '127.0.0.1:{taken}'}}\n")
     result = run("restart", "--state", tmp_path / "state")

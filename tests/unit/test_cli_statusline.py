@@ -217,6 +217,7 @@ def test_quota_that_the_router_does_not_know_is_claude_codes():
         assert Ran(json.dumps(CLAUDE).encode(), port).line == f"{LINE.replace('42% 7d 80%', '12% 7d 0%')}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "serve",
     [
@@ -251,6 +252,7 @@ def test_rubbish_on_stdin_is_no_error(stdin):
     assert (ran.line, ran.code, ran.error) == ("\n", 0, "")
 
 
+@pytest.mark.slow
 def test_a_stdin_that_is_never_closed_is_not_waited_for():
     ran = Ran(json.dumps(CLAUDE).encode(), free_ports(1)[0], opened=True)
     assert (ran.code, ran.error) == (0, "")

@@ -286,5 +286,6 @@ def test_every_glob_covers_itself_and_is_covered_by_the_star(glob):
     assert covers("*", glob)
 
 
+@pytest.mark.slow
 def test_hundreds_of_rules_are_checked_in_time():
     assert told(*(f"'model-{n}-*'" for n in range(300))) == []

@@ -164,6 +164,7 @@ def test_a_command_that_prints_without_end_is_ended(vault):
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.slow
 def test_child_that_holds_the_output_open_does_not_block(tmp_path):
     script = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(5)'])"
     assert "took longer than 0.5 s" in run(program(tmp_path, script), limit=0.5).reason

@@ -281,6 +281,7 @@ def test_a_command_that_fails_leaves_the_key(counting, tmp_path):
     assert "what it printed before stays in use" in counting.said[-1][1]
 
 
+@pytest.mark.slow
 def test_a_command_runs_ahead_of_each_period(counting):
     counting.write(counting.path.read_text().replace("{command:", "{every: 1s, command:"))
     counting.look()

@@ -91,7 +91,7 @@ EXPECTED = {
     ("ports-one-key", OPUS, "--port", "8085"): ["minimax/minimax/minimax-m3"],
     ("ports-one-key", OPUS, "--port", "8086"): ["gemini/google/gemini-3.8-flash"],
     ("projects", OPUS): ["anthropic"],
-    ("projects", OPUS, "--header", "x-signalbox-project=/home/me/work/site"): ["work"],
+    ("projects", OPUS, "--header", "x-signalbox-project=/home/me/jobs/site"): ["work"],
     ("quota-litellm", SONNET): ["anthropic", "litellm/claude-sonnet-4-6"],
     ("quota-litellm", "gemini-3.8-flash"): ["litellm"],
     ("reasoning", OPUS): ["anthropic", "zai/glm-5.3"],

@@ -428,6 +428,7 @@ def _stream(view: str) -> bytes:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", views.VIEWS, ids=lambda view: view.name)
 def test_two_megabytes_are_shown_in_time(view):
     """The bound is three times what is allowed: other tests run on this machine at the same time, and what
@@ -512,6 +513,7 @@ NUMBERS = ("cost", "request_length", "response_length")
 TOLD = st.dictionaries(st.sampled_from((*NOTED, *NUMBERS)), JSON)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.sampled_from(views.VIEWS), st.binary() | st.builds(lambda v: json.dumps(v).encode(), JSON), TOLD)
 def test_no_body_makes_a_view_fail(view, data, told):
@@ -520,6 +522,7 @@ def test_no_body_makes_a_view_fail(view, data, told):
         assert isinstance(view.render_priority(data, metadata), int | float)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     st.sampled_from([view for view in views.VIEWS if view.name.endswith("answer")]),

@@ -52,6 +52,7 @@ def test_a_line_in_pieces_is_not_torn(path):
     assert path.read_bytes() == b"b\n"
 
 
+@pytest.mark.slow
 def test_threads_lose_no_line(path):
     log = log_file(path)
     lines = [f"{'x' * 1000} {number}\n" for number in range(4000)]

@@ -168,6 +168,7 @@ def identity(process: subprocess.Popen[bytes]) -> ProcessIdentity:
     return found
 
 
+@pytest.mark.slow
 def test_the_record_of_a_router_that_was_killed_counts_for_nothing(tmp_path, start_child):
     process = start_child(HOLDS, str(tmp_path))
     found = registered(tmp_path)

@@ -58,6 +58,7 @@ def _delta(**delta: Any) -> list[Any]:
     return _steps({"choices": [{"index": 0, "delta": delta}]})
 
 
+@pytest.mark.slow
 @given(CHUNKS)
 def test_no_chunk_raises_whatever_its_fields_hold(chunk):
     for step in _steps(chunk):

@@ -39,6 +39,7 @@ def _body(body: dict[str, Any], dialect: Dialect, model: str) -> bytes:
     return to_chat(Body.parse(raw), model=model, dialect=dialect, provider="provider", session=None).body
 
 
+@pytest.mark.slow
 @settings(max_examples=3 * settings.default.max_examples)
 @given(BODIES, ROWS, MODELS)
 def test_any_body_becomes_one_that_the_provider_takes(body, dialect, model):
@@ -52,6 +53,7 @@ def test_any_body_becomes_one_that_the_provider_takes(body, dialect, model):
     check_types(plain(chat), strict=dialect.name == "openai")
 
 
+@pytest.mark.slow
 @settings(max_examples=3 * settings.default.max_examples)
 @given(MESSAGES, ROWS, MODELS)
 def test_any_history_can_be_translated(messages, dialect, model):
@@ -61,6 +63,7 @@ def test_any_history_can_be_translated(messages, dialect, model):
     check_types(plain(chat), strict=dialect.name == "openai")
 
 
+@pytest.mark.slow
 @given(
     st.lists(TURNS, min_size=1, max_size=5),
     ROWS,

@@ -76,6 +76,7 @@ def test_a_function_is_a_tool_that_the_client_runs(tool, is_function):
     assert tools[0].is_function is is_function
 
 
+@pytest.mark.slow
 @settings(max_examples=3 * settings.default.max_examples)
 @given(BODIES)
 def test_any_object_can_be_read(body: dict[str, Any]):

@@ -385,6 +385,7 @@ SCHEMAS: st.SearchStrategy[Any] = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=3 * settings.default.max_examples)
 @given(SCHEMAS, SCHEMAS, SCHEMAS, st.sampled_from(list(RULES.values())))
 def test_anything_becomes_a_schema(schema, first, second, rules):

@@ -235,6 +235,7 @@ def test_an_object_survives_exactly_however_it_is_cut(value, ascii, indent, cuts
     assert out == arguments.text == arguments.finalized() == text
 
 
+@pytest.mark.slow
 @given(OBJECTS, OBJECTS, CUTS)
 def test_a_second_object_is_separated_from_the_first(one, other, cuts):
     first, second = json.dumps(one), json.dumps(other)
@@ -257,6 +258,7 @@ def test_text_after_the_object_is_dropped(after):
     assert _fed('{"a":1}' + after, "x").finalized() == '{"a":1}'
 
 
+@pytest.mark.slow
 @given(OBJECTS, CUTS)
 def test_an_object_within_a_string_is_taken_out(value, cuts):
     text = json.dumps(value)

@@ -122,6 +122,7 @@ def test_deepseek_continues_the_assistants_words_under_another_path(url, path, m
     assert (outgoing.path, outgoing.shown_path) == (sent, sent)
 
 
+@pytest.mark.slow
 @given(BODIES)
 def test_any_body_is_prepared_or_refused_and_stays_as_it_is(fields: dict[str, Any]):
     """Another target may need it yet."""

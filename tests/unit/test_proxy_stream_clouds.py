@@ -83,6 +83,7 @@ def attempts(play: Playbook, turns: int) -> list[str]:
 OPUS, SONNET, HAIKU = "claude-opus-5", "claude-sonnet-5", "claude-haiku-4-5"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 def test_vertex_answers_turn_after_turn_without_one_error(folder, token, stream):
     with example(folder, "vertex") as router:

@@ -103,6 +103,7 @@ def test_thirty_turns_switch_provider_at_every_turn_without_one_error(play, upst
         assert any(SESSION.encode() in each.body for each in one.requests) is (name == "anthropic")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 def test_what_anthropic_refuses_of_others_answers_is_made_valid_for_forty_turns(play, upstreams, stream):
     """And the same each time: its thinking is bound to every block before it."""
@@ -168,6 +169,7 @@ def test_thinking_bound_to_another_conversation_is_repaired_by_one_more_try(play
     assert attempts == ["anthropic:200", "anthropic:400 anthropic:200", "anthropic:200", "anthropic:200"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("thinking", "stream"), KINDS)
 def test_thirty_turns_between_messages_and_chat_completions_without_one_error(
     play, upstreams, thinking, stream
@@ -187,6 +189,7 @@ def test_thirty_turns_between_messages_and_chat_completions_without_one_error(
     assert attempts == {f"{name}:200" for name in MODELS} | repaired
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("thinking", "stream"), KINDS)
 def test_thirty_turns_between_four_protocols_and_two_models_of_one_without_one_error(
     play, upstreams, thinking, stream
@@ -211,6 +214,7 @@ def test_thirty_turns_between_four_protocols_and_two_models_of_one_without_one_e
             assert later["input"][: len(earlier["input"])] == earlier["input"]
 
 
+@pytest.mark.slow
 def test_models_of_one_provider_that_speak_two_protocols_get_their_own_thinking_only(play, upstreams):
     """As at GitHub Copilot, which serves Claude and OpenAI's models."""
     claude, gpt = StrictAnthropic("both", bound=True), ResponsesProvider("both")

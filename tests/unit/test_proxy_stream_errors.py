@@ -143,6 +143,7 @@ def test_a_body_without_a_length_is_refused_once_it_is_too_large(play):
     assert (play.got.status, play.got.error["type"]) == (413, "request_too_large")
 
 
+@pytest.mark.slow
 def test_a_body_that_grows_too_large_when_decoded_is_refused(play):
     bomb = gzip.compress(gzip.compress(b'{"model":"' + b"x" * 100_000_000, 1))
     assert len(bomb) < 64 * 1024

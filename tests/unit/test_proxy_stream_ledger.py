@@ -123,6 +123,7 @@ def test_a_failover_has_a_row_for_each_attempt_with_what_it_alone_used(play, zai
     )
 
 
+@pytest.mark.slow
 def test_the_cost_is_what_all_attempts_cost_and_the_list_cost_what_the_asked_model_would_have(
     play, zai, home
 ):
@@ -140,6 +141,7 @@ def test_the_cost_is_what_all_attempts_cost_and_the_list_cost_what_the_asked_mod
     assert "list_cost" not in line
 
 
+@pytest.mark.slow
 def test_a_request_whose_model_is_claudes_has_its_list_cost(play, zai):
     play.ask("claude-opus-5-5", stream=True)
     (request,) = rows(play, "requests")
@@ -147,12 +149,14 @@ def test_a_request_whose_model_is_claudes_has_its_list_cost(play, zai):
     assert request["list_cost"] == pytest.approx((120 * 4 + 17 * 20 + 30 * 5 + 500 * 0.2) / 1e6)
 
 
+@pytest.mark.slow
 def test_a_request_at_a_provider_without_prices_has_no_cost(play, zai):
     play.ask("lone-sonnet", stream=True)
     (request,) = rows(play, "requests")
     assert some(request, "cost", "list_cost") == (None, None)
 
 
+@pytest.mark.slow
 def test_of_two_keys_each_attempt_names_its_own(play, zai):
     zai.answer(error_json(401, "authentication_error"), message_json("glm-4.7"))
     assert play.ask("keyed-opus").status == 200
@@ -161,6 +165,7 @@ def test_of_two_keys_each_attempt_names_its_own(play, zai):
     assert some(first, "outcome", "kind") == ("401", "auth")
 
 
+@pytest.mark.slow
 def test_an_error_that_is_delivered_has_its_kind(play, zai):
     zai.answer(error_json(529, "overloaded_error", "all lines are busy"))
     assert play.ask("full-haiku", stream=True).status == 529
@@ -175,6 +180,7 @@ def test_an_error_that_is_delivered_has_its_kind(play, zai):
     )
 
 
+@pytest.mark.slow
 def test_the_ledger_has_the_id_that_the_client_was_told(play, zai):
     zai.answer(error_json(529, "overloaded_error", headers=[("request-id", "req_of_the_ledger")]))
     assert play.ask("full-id").headers["request-id"] == "req_of_the_ledger"
@@ -182,6 +188,7 @@ def test_the_ledger_has_the_id_that_the_client_was_told(play, zai):
     assert request["request_id"] == "req_of_the_ledger"
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_cut_counts_what_it_had_used(play, zai):
     zai.answer(sse(*EVENTS[:4], cut="reset"))
     assert play.ask("lone-haiku", stream=True).state == "cut"
@@ -190,6 +197,7 @@ def test_an_answer_that_is_cut_counts_what_it_had_used(play, zai):
     assert some(attempt, *TOKEN_FIELDS) == PARTLY_USED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "come"), [("lone-haiku", 4), ("held-haiku", 3)], ids=["answering", "held"])
 def test_a_client_that_leaves_cancels_an_attempt_that_counts_what_it_had_used(play, zai, never, model, come):
     zai.answer(sse(*EVENTS[:come], never))
@@ -201,6 +209,7 @@ def test_a_client_that_leaves_cancels_an_attempt_that_counts_what_it_had_used(pl
     assert some(attempt, "outcome", "http_status", *TOKEN_FIELDS) == ("cancelled", 200, *PARTLY_USED)
 
 
+@pytest.mark.slow
 def test_a_client_that_leaves_while_a_wait_is_on_cancels_no_attempt(play, zai):
     zai.answer(error_json(429, "rate_limit_error", headers=[("retry-after", "20")]))
     play.ask("waits", stream=True)
@@ -209,6 +218,7 @@ def test_a_client_that_leaves_while_a_wait_is_on_cancels_no_attempt(play, zai):
     assert [some(row, "outcome", "kind") for row in rows(play, "attempts")] == [("429", "throttle")]
 
 
+@pytest.mark.slow
 def test_what_the_router_answers_itself_after_a_failure_is_no_attempt(play):
     play.asks("refused")
     play.refuses()
@@ -218,6 +228,7 @@ def test_what_the_router_answers_itself_after_a_failure_is_no_attempt(play):
     assert some(request, "attempts", "http_status", "status") == ("dead:connect", 418, "error")
 
 
+@pytest.mark.slow
 def test_a_request_that_no_rule_matches_has_its_rows_too(play, played_router):
     played_router.provider("upstream")
     assert play.ask("something-else", stream=True).status == 200
@@ -228,6 +239,7 @@ def test_a_request_that_no_rule_matches_has_its_rows_too(play, played_router):
     assert told == ("(upstream)", "something-else", None, "200", *USED)
 
 
+@pytest.mark.slow
 def test_counting_tokens_is_not_in_it(play, zai):
     assert play.ask("lone-opus", path="/v1/messages/count_tokens").status == 200
     assert play.ask("lone-haiku").status == 200
@@ -235,6 +247,7 @@ def test_counting_tokens_is_not_in_it(play, zai):
     assert request["model"] == "lone-haiku"
 
 
+@pytest.mark.slow
 def test_it_is_its_owners_alone_and_holds_neither_credential_nor_prompt(tmp_path):
     with played(tmp_path, RULES) as router:
         router.provider("zai")

@@ -64,6 +64,7 @@ def basic(secret: str) -> str:
     return f"Basic {b64encode(f'me:{secret}'.encode()).decode()}"
 
 
+@pytest.mark.slow
 def test_with_clients_a_secret_is_asked_for_from_this_machine_too(tmp_path, caplog):
     with played(tmp_path, f"{RULES}clients: {{ann: {SECRET}}}\n") as router:
 

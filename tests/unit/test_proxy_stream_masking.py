@@ -153,6 +153,7 @@ def test_the_callers_own_login_is_masked_where_no_rule_decided(play, played_rout
     is_nowhere(LOGIN)
 
 
+@pytest.mark.slow
 def test_a_prompt_that_an_error_quotes_is_kept_in_no_record(play, up, home, is_nowhere, caplog):
     prompt = "the-diary of nobody"
     fault = {"type": "string_type", "loc": ["body", "messages"], "msg": "Input should be a list"}

@@ -98,6 +98,7 @@ def test_without_marks_it_is_only_watched(start, status, caplog):
     assert "mode transition" not in caplog.text
 
 
+@pytest.mark.slow
 def test_quota_is_heard_from_every_kind_of_answer(start, status):
     play, plan = start("")
     for number, told in enumerate([{"stream": True}, {"path": COUNT_TOKENS}, {}], 1):

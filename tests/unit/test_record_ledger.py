@@ -102,6 +102,7 @@ def test_all_are_written_in_their_order_however_many_come_at_once(start, store):
     assert store.rows() == names
 
 
+@pytest.mark.slow
 def test_they_are_written_while_it_runs(start, store):
     one = start()
     one.enter(ENTRY)
@@ -203,6 +204,7 @@ class Clock:
         return self.now
 
 
+@pytest.mark.slow
 def test_rows_older_than_they_are_kept_are_forgotten_with_their_attempts(start, store):
     one = start()
     for hours in (*range(49, 56), 47):
@@ -288,6 +290,7 @@ def test_what_another_router_writes_is_seen(start):
     wait_until(lambda: here.used("zai", LONG_AGO) == 2 * 4321, 5, lambda: str(here.used("zai", LONG_AGO)))
 
 
+@pytest.mark.slow
 @settings(max_examples=settings.default.max_examples // 4)
 @given(
     st.lists(

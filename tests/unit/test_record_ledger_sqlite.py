@@ -82,6 +82,7 @@ def test_a_second_damaged_file_does_not_take_the_place_of_the_first(start, store
     assert (tmp_path / f"{FILE}.broken-2").read_bytes().startswith(b"second")
 
 
+@pytest.mark.slow
 def test_damaged_files_do_not_fill_the_disk(start, tmp_path):
     for number in range(ASIDE + 2):
         (tmp_path / FILE).write_bytes(b"%d is no database" % number * 1000)

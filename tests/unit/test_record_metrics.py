@@ -121,6 +121,7 @@ def test_savings_never_fall_and_count_no_request_twice():
     assert told == [2.0, 2.0, 2.0, 6.0, 6.0, 6.0]  # 2, 2 - 3, + 2, + 5
 
 
+@pytest.mark.slow
 def test_models_that_callers_name_are_bounded():
     metrics = Metrics()
     for number in range(MOST_MODELS + 50):

@@ -228,6 +228,7 @@ def test_a_series_has_a_sum_for_each_part_of_time_also_for_empty_ones(ledger):
     ] == [{}, {"zai": 1}, {"zai": 1}, {"anthropic": 1}]
 
 
+@pytest.mark.slow
 def test_each_request_is_in_one_part_of_a_year_of_days(written):
     first = datetime(2026, 1, 1, 5, tzinfo=UTC)
     ledger = written([entry(ts=first + timedelta(days=n)) for n in range(365)])
@@ -300,6 +301,7 @@ def test_a_ledger_that_is_not_there_yet_holds_nothing(tmp_path, source):
         assert ledger.totals() == Totals()
 
 
+@pytest.mark.slow
 def test_a_ledger_of_an_older_version_is_read_with_what_it_has(tmp_path, source):
     record(tmp_path, ENTRIES)
     with closing(sqlite3.connect(tmp_path / FILE)) as older:

@@ -333,6 +333,7 @@ def test_credentials_among_the_headers_are_not_in_its_repr():
     assert "zai-key-for-tests" not in repr(facts_of({"x-api-key": "zai-key-for-tests"}))
 
 
+@pytest.mark.slow
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, json_values)))
 def test_any_json_in_any_field_is_survived(fields):
     facts = facts_of(**fields)

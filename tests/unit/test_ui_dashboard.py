@@ -266,6 +266,7 @@ def test_a_fault_in_the_rules_is_shown(pages):
     assert "last good rules" not in pages.text("/ui")
 
 
+@pytest.mark.slow
 def test_an_empty_ledger_is_a_page_too(tmp_path):
     with closing(Dashboard(tmp_path)) as dashboard:
         empty = Pages(dashboard)
@@ -276,6 +277,7 @@ def test_an_empty_ledger_is_a_page_too(tmp_path):
         assert empty.csv() == []
 
 
+@pytest.mark.slow
 def test_a_ledger_that_cannot_be_read_hides_nothing_else(tmp_path):
     (tmp_path / FILE).write_bytes(b"this is no database" * 100)
     with closing(Dashboard(tmp_path)) as dashboard:
@@ -358,6 +360,7 @@ def test_requests_are_told_with_rule_attempts_reason_tokens_and_cost(pages):
         assert told in shown
 
 
+@pytest.mark.slow
 def test_pages_have_a_hundred_rows(tmp_path):
     record(tmp_path, [entry(number * MINUTE, request_id=f"req_{number}") for number in range(230)])
     with closing(Dashboard(tmp_path)) as dashboard:
@@ -425,6 +428,7 @@ def test_a_cache_miss_has_the_price_that_was_recorded_with_it(tmp_path):
     assert "system the system text changed 100k —" in shown
 
 
+@pytest.mark.slow
 def test_the_first_turns_of_a_page_are_compared_with_the_one_before(tmp_path):
     """What it missed was recorded with it; what it added is seen from the digests of both."""
     blocks = [CachedBlock(bytes([number] * 8), 10, MESSAGES + number) for number in range(TURNS + 1)]

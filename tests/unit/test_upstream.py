@@ -122,6 +122,7 @@ def test_zai_reports_usage_at_the_end_alone():
     assert b'"cache_read_input_tokens":500' in last
 
 
+@pytest.mark.slow
 def test_connections_that_are_open_at_the_end_are_closed():
     for _ in range(5):
         with ExitStack() as clients, Upstream() as upstream:

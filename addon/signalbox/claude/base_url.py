@@ -1,7 +1,7 @@
 """Writes ANTHROPIC_BASE_URL into Claude Code's settings.json, and takes exactly that out again.
 
-The edit is a splice: all other bytes of the file stay as they are, whoever changes them in between. What was
-there before is noted in the state folder, so that it can be put back.
+The edit is a splice: all other bytes of the file stay as they are, also those that another program changes.
+The value before is noted in the state folder, so that it can be put back.
 """
 
 import os

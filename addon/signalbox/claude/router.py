@@ -35,7 +35,7 @@ class Wish(NamedTuple):
     """Absolute."""
     state: Path
     listen: Listen
-    """Where a router is looked for, and one is started if nobody is there."""
+    """Where a router is looked for, and started if none answers there."""
     is_within: bool = False
     """Whether this session is a part of another one, whose router is there."""
 

@@ -31,7 +31,7 @@ def test_command(scenarios: tuple[str, ...], file: Path | None, lists: bool, as_
 
     SCENARIO is a name, or a file; without one all are played: those that come with the router, and your own
     in scenarios/ beside the rules. Local fakes stand for the providers of the rules, with keys of their own:
-    nobody else is asked, no command or file with a key is read, and what the router has stored stays as it
+    no other host is asked, no command or file with a key is read, and what the router has stored stays as it
     is. Waits take no time: the clock jumps over them. Exit code 1 where a client got no answer.
     """
     path = file or default_rules()

@@ -116,7 +116,7 @@ def disk(situation: Situation) -> Iterator[Finding]:
 def permissions(situation: Situation) -> Iterator[Finding]:
     """Who may read what holds keys and records."""
     found = list(_permissions(situation))
-    message = f"{situation.state} can be written, and nobody else looks into it"
+    message = f"{situation.state} can be written, and other users cannot read it"
     yield from found or [Finding("permissions", "ok", message)]
 
 

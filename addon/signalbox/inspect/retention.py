@@ -249,7 +249,7 @@ class StoredBody:
         self._is_cut = False
         encoding = self._message.headers.get("content-encoding", "") if self._message is not None else ""
         self._decoder = ContentDecoder(encoding) if secrets and names(encoding) and known(encoding) else None
-        if secrets and not known(encoding):  # nobody can tell what is in it
+        if secrets and not known(encoding):  # it may hold a secret, and cannot be decoded
             self._is_cut, self._limit = True, 0
         self._shown_at = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None

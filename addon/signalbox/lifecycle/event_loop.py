@@ -19,7 +19,7 @@ def use_uvloop() -> None:
 
 
 def _policy() -> asyncio.AbstractEventLoopPolicy:
-    import uvloop  # nobody else needs it
+    import uvloop  # not there on Windows
 
     class Loop(uvloop.Loop):
         def set_task_factory(self, factory: Any) -> None:

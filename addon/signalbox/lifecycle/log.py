@@ -49,7 +49,7 @@ class LogFile(io.TextIOBase):
             self._day = date.fromtimestamp(path.stat().st_mtime)  # noqa: DTZ012  local, like `today`
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]
+    def encoding(self) -> str:  # type: ignore[override]  # a text file has it as an attribute
         return "utf-8"
 
     def writable(self) -> bool:
@@ -70,7 +70,7 @@ class LogFile(io.TextIOBase):
         return len(text)
 
     def turn_over_if_due(self) -> None:
-        """For a log to which nobody writes: its lines are deleted in time too."""
+        """Called without a write too, so that an idle log is deleted in time."""
         with self._lock, suppress(OSError):
             if self._is_due(0):
                 self._turn_over()
@@ -81,7 +81,7 @@ class LogFile(io.TextIOBase):
         try:
             self._also.write(text[: self._left])
             self._also.flush()
-        except (OSError, ValueError):  # whoever started the router has left
+        except (OSError, ValueError):  # the process that started the router has ended
             self._also = None
         self._left -= len(text)
         if self._left <= 0:

@@ -43,7 +43,7 @@ class Environment:
 
     @property
     def left(self) -> list[str]:
-        """Names with a value that nobody has taken."""
+        """Names with a value that was not taken."""
         return [name for name, value in self._values.items() if value and name not in self._taken]
 
     def line(self, name: str) -> int:
@@ -144,7 +144,7 @@ def default_models(env: Environment, migration: Migration) -> dict[str, str]:
 
 
 def leftovers(env: Environment, migration: Migration) -> None:
-    """A note for each setting that nobody took. Its value may be a secret and is not repeated."""
+    """A note for each setting that was not taken. Its value may be a secret and is not repeated."""
     for name in env.left:
         migration.note(f"{name} has no counterpart")
 
@@ -173,7 +173,7 @@ def _listener(env: Environment, migration: Migration) -> None:
 
 def listen(migration: Migration, host: str, port: int) -> None:
     """The address of the old router."""
-    host = {"localhost": "127.0.0.1", "*": "0.0.0.0", "": "127.0.0.1"}.get(host, host)  # noqa: S104
+    host = {"localhost": "127.0.0.1", "*": "0.0.0.0", "": "127.0.0.1"}.get(host, host)  # noqa: S104  read, not bound
     if ":" in host and not host.startswith("["):
         host = f"[{host}]"
     migration.settings["listen"] = {"main": f"{host}:{port}"}

@@ -7,7 +7,7 @@ from signalbox.migrate.form import SourceError
 
 
 class Tree:
-    """A mapping and its place. Each key is taken by name; `left` has those that nobody took.
+    """A mapping and its place. Each key is taken by name; `left` has those that were not.
 
     Where a method takes several names, the first that has a value counts: configurations spell a key in
     several ways.

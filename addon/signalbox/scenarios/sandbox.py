@@ -188,7 +188,7 @@ class Sandbox:
         asked = data.server.address
         name = next((name for name, url in self._urls.items() if (url.host, url.port) == asked), None)
         if name is None:
-            data.server.error = "nobody is asked here but fakes"
+            data.server.error = "only fakes are asked here"
         elif self.fakes.cast.is_refused(name):
             data.server.error = f"[Errno {errno.ECONNREFUSED}] Connect call failed"
         else:
