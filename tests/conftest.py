@@ -52,8 +52,20 @@ def second() -> Iterator[Upstream]:
         yield one
 
 
+@pytest.fixture(scope="module")
+def home_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Routers run in this process: none of them may find, or write to, the home of who runs the tests."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(folder))
+        patch.setenv("USERPROFILE", str(folder))
+        yield folder
+
+
 @pytest.fixture
-def start_router(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., RouterFiles]]:
+def start_router(
+    tmp_path: Path, request: pytest.FixtureRequest, home_folder: Path
+) -> Iterator[Callable[..., RouterFiles]]:
     """Starts a router with the arguments of `Router` less the folder; it ends with the test."""
     with ExitStack() as started:
 
@@ -80,7 +92,9 @@ class Shared(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def started(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+def started(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, home_folder: Path
+) -> Iterator[Shared]:
     """With the rules that the module's function `rules(upstream, second)` gives, and the module's `OPTIONS`.
 
     What else `rules` must be given are fixtures of those names.

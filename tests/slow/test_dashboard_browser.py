@@ -24,6 +24,7 @@ from tests.support.router import Router
 from tests.support.seeded_ledger import seed
 
 pytestmark = [
+    pytest.mark.usefixtures("home_folder"),
     pytest.mark.slow,
     pytest.mark.timeout(240),
     needs_browser,

@@ -4,7 +4,6 @@ Only the beginning of each URL is another: the one fake provider has the host as
 """
 
 import json
-import os
 import re
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from tests.support.fake_provider import Received, Upstream, usual
 from tests.support.router import Router
 from tests.support.router_process import ROOT, RouterFiles, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("home_folder")]
 
 LOGIN = "sk-ant-oat01-fake-login-of-nobody"
 KEYS = {
@@ -218,8 +217,8 @@ def test_compaction_and_auxiliary_requests_go_to_cheap_models(run, upstream):
     assert [one.model for one in asked(upstream)] == [OPUS, "glm-5.3", "glm-4.5-air", OPUS]
 
 
-def test_each_project_has_its_account_and_no_provider_hears_its_name(run, upstream):
-    folder = Path(os.environ["HOME"]) / ".claude-work"
+def test_each_project_has_its_account_and_no_provider_hears_its_name(run, upstream, home_folder):
+    folder = home_folder / ".claude-work"
     folder.mkdir()
     login = {"accessToken": "sk-ant-oat01-fake-login-for-work", "expiresAt": int(time.time() + 3600) * 1000}
     (folder / ".credentials.json").write_text(json.dumps({"claudeAiOauth": login}))
