@@ -27,7 +27,6 @@ from signalbox.background.sharing import LimitsSharing
 from signalbox.config.load import RulesError
 from signalbox.config.rules import Level, Provider, Rules, display_name
 from signalbox.config.watch import Live
-from signalbox.database import shared_url
 from signalbox.errors import log_error
 from signalbox.exchange import Exchange, RequestKind
 from signalbox.inspect.recorded import held_turns
@@ -54,7 +53,9 @@ from signalbox.state.good_rules import GoodRules
 from signalbox.state.provenance import ProvenanceStore
 from signalbox.state.unsupported_store import UnsupportedStore
 from signalbox.tls import client_ssl_context
-from signalbox.ui import dashboard, health, model_page, pages, session_summary
+from signalbox.ui import health, model_page, pages
+from signalbox.ui.ledger_pages import LedgerPages
+from signalbox.ui.state import State, session_of
 
 if TYPE_CHECKING:
     from mitmproxy.master import Master
@@ -89,7 +90,7 @@ class Stores:
             tls=app.client_ssl_context,
             base_url=lambda: setup.base_url(app.master),
         )
-        self.dashboard = dashboard.Dashboard(state)
+        self.ledger_pages = LedgerPages(state)
         health = {"messages": self.provider_health, "count_tokens": self.counting}
         self.sharing = LimitsSharing(self.quota, health, lambda: self.rules)
         self.provenance: ProvenanceStore
@@ -108,7 +109,7 @@ class Stores:
         self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.live.on_change += [
             self.recorder.follow,
-            self.dashboard.follow,
+            self.ledger_pages.follow,
             lambda rules: self.provider_health.forget(rules.providers),
             lambda rules: self.counting.forget(rules.providers),
             self.quota.follow,
@@ -134,7 +135,7 @@ class Stores:
 
     def _share(self, rules: Rules) -> None:
         """Routers with the same PostgreSQL share their state (the contract, section 11)."""
-        url = shared_url(rules.ledger)
+        url = rules.ledger.shared_url
         self.provenance.follow(url)
         self.sharing.follow(url)
 
@@ -146,7 +147,7 @@ class Stores:
         """Returns when everything is written, or cannot be."""
         self.recorder.close()
         self.sharing.close()
-        self.dashboard.close()
+        self.ledger_pages.close()
         self.provenance.close()
         self.quota.close()
         self.unsupported.close()
@@ -381,18 +382,16 @@ class App:
             return pages.PageResponse(200, body, CONTENT_TYPE)
         if path.startswith(local_pages.SESSIONS):
             percents = self.stores.quota.quotas.percents(time.time())
-            return await self._summary_threads.make(
-                session_summary.summary_page, self.stores.dashboard.ledger, path, percents
-            )
+            return await self._summary_threads.make(self.stores.ledger_pages.session_summary, path, percents)
         if local_pages.page_at("GET", path) == "ui":
-            state = self._state(dashboard.session_of(path) if conversations else None)
-            return await self._page_threads.make(self.stores.dashboard.answer, path, query, state)
+            state = self._state(session_of(path) if conversations else None)
+            return await self._page_threads.make(self.stores.ledger_pages.dashboard, path, query, state)
         return pages.not_found("There is no such page.")
 
-    def _state(self, session: str | None) -> dashboard.State:
+    def _state(self, session: str | None) -> State:
         """What the dashboard shows of this moment, and what is held of the conversation of `session`."""
         rules, now = self.rules, datetime.now(UTC)
-        return dashboard.State(
+        return State(
             rules=rules,
             health=self._health(port=None),
             in_flight=self.in_flight,

@@ -36,6 +36,7 @@ from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from signalbox.config.rules import LedgerSettings
+from signalbox.database_errors import DatabaseError, UnwritableError
 
 FILE = "ledger.sqlite"
 LOCK_TIMEOUT = 2.0
@@ -55,14 +56,6 @@ MIGRATING = 0x5167_6E61
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 ERRORS = (SQLAlchemyError, sqlite3.Error, OSError, ImportError)
-
-
-class DatabaseError(Exception):
-    """The database cannot be read or written. The text gives the reason and holds no rows and no secret."""
-
-
-class UnwritableError(DatabaseError):
-    """The database is available, but refuses these values."""
 
 
 class Schema(NamedTuple):
@@ -97,18 +90,17 @@ def version_table(name: str, tables: MetaData) -> Table:
 
 def ledger_url(folder: Path, ledger: LedgerSettings) -> URL:
     """The database that the rules name; `folder` is the state folder, in which the SQLite file is."""
+    if ledger.shared_url is not None:
+        return database_url(ledger.shared_url)
     if ledger.url == "sqlite":
         return URL.create("sqlite", database=str(folder / FILE))
     url = make_url(ledger.url)
-    if url.get_backend_name() == "sqlite":
-        return url.set(database=str(folder / (url.database or FILE)))
-    return url.set(drivername="postgresql+psycopg")
+    return url.set(database=str(folder / (url.database or FILE)))
 
 
-def shared_url(ledger: LedgerSettings) -> URL | None:
-    """The PostgreSQL that routers on many machines share; None if the ledger is a file."""
-    url = ledger_url(Path(), ledger)
-    return url if url.get_backend_name() == "postgresql" else None
+def database_url(written: str) -> URL:
+    """The URL of a PostgreSQL, with its driver."""
+    return make_url(written).set(drivername="postgresql+psycopg")
 
 
 def shown_url(url: URL) -> str:

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from typing import NamedTuple
 
-import psutil
-
 
 class Owner(NamedTuple):
     """A process that listens on a port."""
@@ -44,6 +42,8 @@ def free_port() -> int:
 
 def owner(port: int) -> Owner | None:
     """The process that listens on the port; None if that cannot be found out, or nothing does."""
+    import psutil  # slow to import, and mostly not needed
+
     for pid in _listening(port):
         with suppress(psutil.Error):
             return Owner(psutil.Process(pid).name(), pid)
@@ -57,6 +57,8 @@ def taken(port: int) -> str:
 
 def _listening(port: int) -> Iterator[int]:
     """Ids of processes that listen on the port, as far as this user may know them."""
+    import psutil
+
     try:
         for one in psutil.net_connections("tcp"):
             if one.pid is not None and _is_listener(one.status, one.laddr, port):
@@ -70,4 +72,4 @@ def _listening(port: int) -> Iterator[int]:
 
 
 def _is_listener(status: str, address: tuple[()] | tuple[str, int], port: int) -> bool:
-    return status == psutil.CONN_LISTEN and address[1:] == (port,)
+    return status == "LISTEN" and address[1:] == (port,)

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from signalbox.background import model_list
+import certifi
 
 if TYPE_CHECKING:
     from mitmproxy.options import Options
@@ -20,7 +20,7 @@ def client_ssl_context(options: "Options") -> ssl.SSLContext:
 @cache
 def _client_ssl_context(insecure: bool, ca: str | None, folder: str | None) -> ssl.SSLContext:
     if not (insecure or ca or folder):
-        return model_list.default_ssl_context()
+        return default_ssl_context()
     files = [str(Path(path).expanduser()) if path else None for path in (ca, folder)]
     context = ssl.create_default_context(cafile=files[0], capath=files[1])
     # As in mitmproxy: the CAs of many companies do not pass strict X.509 checks.
@@ -28,3 +28,9 @@ def _client_ssl_context(insecure: bool, ca: str | None, folder: str | None) -> s
     if insecure:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
+
+
+@cache
+def default_ssl_context() -> ssl.SSLContext:
+    """Trusts the certificate authorities of certifi. Reading them takes a while."""
+    return ssl.create_default_context(cafile=certifi.where())

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from signalbox.record.database import FILE
+from signalbox.database import FILE
 from tests.support.answers import message_sse
 from tests.support.raw_client import Caller
 from tests.support.router_process import OPENER, Router

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from signalbox.background.model_list import LARGEST, LIMIT, FetchError, FetchRefusedError, fetch_models
+from signalbox.background.model_fetch import LARGEST, fetch_models
+from signalbox.background.model_list import LIMIT, FetchError, FetchRefusedError
 from signalbox.config.load import parse
 from signalbox.config.rules import Provider
 from signalbox.routing.credentials import Caller

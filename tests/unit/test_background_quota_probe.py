@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from signalbox.background.model_list import default_ssl_context
 from signalbox.background.quota_probe import FAILURES, TIMEOUT, ProbeSchedule, QuotaProber, probe_request
 from signalbox.config.fields import Secret, Url
 from signalbox.config.rules import Failover, Match, Provider, Quota, Rule, Rules, Target
 from signalbox.routing import rate_limit_headers
 from signalbox.routing.quota import Quotas
 from signalbox.routing.rate_limit_headers import RateLimitHeaders
+from signalbox.tls import default_ssl_context
 from tests.support.answers import Answer, error_json, json_answer
 from tests.support.fake_provider import Upstream
 

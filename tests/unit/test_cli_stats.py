@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from signalbox.cli.stats import FIELDS, stats_command
-from signalbox.record.database import FILE
+from signalbox.database import FILE
 from signalbox.record.entry import Entry
 from signalbox.routing.quota import Quotas
 from signalbox.routing.rate_limit_headers import RateLimitHeaders

@@ -3,6 +3,7 @@ parts.
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import yaml
 
 from signalbox.cli.check import check
 from signalbox.config.load import load
-from signalbox.database import shared_url, shown_url
+from signalbox.database import ledger_url, shown_url
 from tests.support.compose import validate
 from tests.support.router_process import ROOT
 
@@ -67,9 +68,8 @@ def test_all_routers_have_one_rules_file_that_is_without_fault():
     file = PARTS / "rules" / "rules.yaml"
     assert check(file, ENVIRONMENT) == ([], [])
     rules = load(file, ENVIRONMENT)
-    url = shared_url(rules.ledger)
-    assert url is not None
-    assert shown_url(url) == "PostgreSQL signalbox at postgres:5432"
+    assert rules.ledger.shared_url is not None
+    assert shown_url(ledger_url(Path(), rules.ledger)) == "PostgreSQL signalbox at postgres:5432"
     assert set(re.findall(r"\$\{(\w+)", file.read_text(encoding="utf-8"))) == set(
         SERVICES["router1"]["environment"]
     )

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.record.backlog import Backlog, UsageCounter
-from signalbox.record.database import milliseconds
-from signalbox.record.entry import AttemptRow, Entry
+from signalbox.record.entry import AttemptRow, Entry, milliseconds
 
 NOON = datetime(2026, 11, 19, 12, tzinfo=UTC)
 

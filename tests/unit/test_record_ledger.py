@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signalbox.database import ledger_url
-from signalbox.record.database import LONGEST, LedgerDatabase, milliseconds
-from signalbox.record.entry import AttemptRow, Entry
+from signalbox.record.database import LONGEST, LedgerDatabase
+from signalbox.record.entry import AttemptRow, Entry, milliseconds
 from signalbox.record.ledger import BATCH, DAY, Ledger, Timing
 from tests.support.ledger import LedgerStore
 from tests.support.router_process import wait_until

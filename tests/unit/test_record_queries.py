@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from signalbox.record.database import FILE, DatabaseError
+from signalbox.database import FILE
+from signalbox.database_errors import DatabaseError
 from signalbox.record.entry import AttemptRow, Entry
 from signalbox.record.queries import (
     Filter,

@@ -15,13 +15,14 @@ import pytest
 from msgspec.structs import replace
 
 from signalbox.config.rules import LedgerSettings, Rules, Week
-from signalbox.record.database import FILE
+from signalbox.database import FILE
 from signalbox.record.entry import Entry
 from signalbox.record.prefixes import MESSAGES, CachedBlock, Prefix
 from signalbox.record.tables import REQUESTS
-from signalbox.ui.dashboard import Dashboard, State
+from signalbox.ui.dashboard import Dashboard
 from signalbox.ui.pages import PageResponse
 from signalbox.ui.session_page import TURNS
+from signalbox.ui.state import State
 from tests.support.ledger import record
 
 NOW = datetime(2026, 11, 19, 15, 30, tzinfo=UTC)

@@ -197,7 +197,7 @@ class QuotaProber:
         outgoing = probe_request(provider, *credential)
         url = f"{provider.url.scheme}://{provider.url.authority}{outgoing.path}"
         async with (
-            http_client(provider, tls, self._timeout) as client,
+            await http_client(provider, tls, self._timeout) as client,
             client.stream("POST", url, headers=list(outgoing.headers), content=outgoing.body) as answer,
         ):
             log.debug("probe of %s: %s", provider.name, answer.status_code)

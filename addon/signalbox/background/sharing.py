@@ -10,17 +10,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-
-from sqlalchemy import URL
+from typing import TYPE_CHECKING
 
 from signalbox.background.quota_tracker import QuotaTracker
 from signalbox.config.rules import Provider, Rules
-from signalbox.database import DatabaseError
+from signalbox.database_errors import DatabaseError
 from signalbox.record import console
 from signalbox.routing.health import ProviderHealth, SharedBlock
 from signalbox.routing.quota import SharedWindow
-from signalbox.state.shared import BlockRow, Limits, SharedLimits
+from signalbox.state.limits import BlockRow, Limits
 from signalbox.state.worker import Worker
+
+if TYPE_CHECKING:
+    from signalbox.state.shared import SharedLimits
 
 log = logging.getLogger("signalbox")
 
@@ -58,18 +60,18 @@ class LimitsSharing:
         """By kind and place, when the row that was merged last was written."""
         self._lock = threading.Lock()
         """Guards the next four, which the thread shares with the event loop."""
-        self._url: URL | None = None
+        self._url: str | None = None
         self._new_windows: dict[_WindowPlace, SharedWindow] = {}
         self._new_blocks: dict[_BlockPlace, BlockRow] = {}
         self._received: Limits | None = None
         """State of other routers that is not merged yet."""
         # For the thread alone:
         self._database: SharedLimits | None = None
-        self._in_force: URL | None = None
+        self._in_force: str | None = None
         self._is_away = False
         self._worker = Worker("signalbox-shared-limits", self._exchange)
 
-    def follow(self, url: URL | None) -> None:
+    def follow(self, url: str | None) -> None:
         """Uses this database from now on; None: shares nothing."""
         if url == self._url:
             return
@@ -141,7 +143,7 @@ class LimitsSharing:
             if row.remaining or not is_first:
                 self._merge(row, provider, database, now)
 
-    def _merge(self, row: BlockRow, provider: Provider, database: SharedLimits, now: float) -> None:
+    def _merge(self, row: BlockRow, provider: Provider, database: "SharedLimits", now: float) -> None:
         name: str | None = row.name
         if row.scope == "key":
             values = [secret.value for secret in provider.keys if secret.value] or [""]
@@ -170,6 +172,8 @@ class LimitsSharing:
         if url is None:
             return None
         if self._database is None:
+            from signalbox.state.shared import SharedLimits  # slow to import
+
             self._database, self._in_force = SharedLimits(url), url
         try:
             received = self._database.exchange(new)

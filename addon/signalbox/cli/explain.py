@@ -21,6 +21,7 @@ from signalbox.anthropic.json_edit import Body, BodyError
 from signalbox.background import picker
 from signalbox.cli.options import PORT, loaded, rules_option, state_option
 from signalbox.config.rules import LedgerSettings, Provider, Rules
+from signalbox.database_errors import DatabaseError
 from signalbox.inspect.explain import (
     Counted,
     Line,
@@ -31,6 +32,7 @@ from signalbox.inspect.explain import (
     shares,
 )
 from signalbox.record.console import count, escaped
+from signalbox.record.entry import milliseconds
 from signalbox.record.prices import shipped
 from signalbox.routing.budget import Budgets, Used
 from signalbox.routing.credentials import Caller
@@ -181,8 +183,8 @@ def used_by(state: Path, settings: LedgerSettings) -> Used:
 
 def _used(state: Path, settings: LedgerSettings, provider: str, since: datetime) -> int | None:
     """None if the ledger cannot be read, after a line that says so."""
-    from signalbox.database import DatabaseError, ledger_url  # slow to import
-    from signalbox.record.database import LedgerDatabase, milliseconds
+    from signalbox.database import ledger_url  # slow to import
+    from signalbox.record.database import LedgerDatabase
 
     url = ledger_url(state, settings)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():

@@ -20,8 +20,8 @@ from rich.text import Text
 from signalbox.cli.options import default_rules, state_option
 from signalbox.config.load import RulesError, load
 from signalbox.config.rules import LedgerSettings
+from signalbox.database_errors import DatabaseError
 from signalbox.record.console import count, escaped
-from signalbox.record.database import DatabaseError
 from signalbox.record.queries import By, Filter, Latency, LedgerSource, Totals, parse_moment
 from signalbox.routing.quota import Quotas
 from signalbox.state.quota_files import read_quotas

@@ -425,6 +425,11 @@ class LedgerSettings(msgspec.Struct, frozen=True):
     url: Annotated[LedgerUrl, "sqlite, or the SQLAlchemy URL of a PostgreSQL."] = "sqlite"
     keep: Annotated[Duration, "Default 400d."] = 400 * 86400.0
 
+    @property
+    def shared_url(self) -> str | None:
+        """The PostgreSQL that routers on many machines share; None if the ledger is a file."""
+        return None if self.url.partition(":")[0] == "sqlite" else self.url
+
 
 class Ui(msgspec.Struct, frozen=True):
     """Who may read the router's own pages."""

@@ -7,7 +7,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from signalbox import ports
-from signalbox.background.model_list import FetchError, FetchRefusedError, fetch_models
+from signalbox.background.model_fetch import fetch_models
+from signalbox.background.model_list import FetchError, FetchRefusedError
 from signalbox.config.rules import Provider, Rule, Rules
 from signalbox.doctor.findings import Address, Finding, Situation, State, is_loopback
 from signalbox.routing.credentials import Caller

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import NamedTuple
 
-from signalbox.record.database import milliseconds
-from signalbox.record.entry import Entry
+from signalbox.record.entry import Entry, milliseconds
 
 
 class Waiting(NamedTuple):

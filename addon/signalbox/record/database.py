@@ -26,20 +26,13 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from signalbox.anthropic.api import TOKEN_FIELDS
-from signalbox.database import FILE, LOCK_TIMEOUT, Database, DatabaseError, UnwritableError, ledger_url
+from signalbox.database import LOCK_TIMEOUT, Database
 from signalbox.record import prefixes
-from signalbox.record.entry import AttemptRow, Entry
+from signalbox.record.entry import AttemptRow, Entry, milliseconds
 from signalbox.record.tables import ATTEMPTS, PREFIXES, REQUESTS, SCHEMA, SPOOLED
-
-__all__ = ["FILE", "DatabaseError", "LedgerDatabase", "UnwritableError", "ledger_url", "milliseconds"]
 
 LONGEST = 500
 """Characters of a text that are written: callers name models."""
-AT_ONCE = 5000
-"""Requests that are deleted in one transaction, so that no other router waits long."""
-PREFIXES_KEPT = 7 * 86400
-"""Seconds for which the digests of a request's blocks are kept."""
-
 TURNS_KEPT = 100
 """Conversations whose last turn is kept in memory; the digests of one may take 50 KB."""
 
@@ -95,10 +88,8 @@ class _Opened(NamedTuple):
 class LedgerDatabase:
     """For one thread. All methods but `close` raise DatabaseError."""
 
-    def __init__(self, url: URL, *, lock_timeout: float = LOCK_TIMEOUT, at_once: int = AT_ONCE) -> None:
-        """`at_once` requests are deleted in one transaction."""
+    def __init__(self, url: URL, *, lock_timeout: float = LOCK_TIMEOUT) -> None:
         self._database = Database(url, SCHEMA, lock_timeout=lock_timeout)
-        self._at_once = at_once
         self._turns: OrderedDict[prefixes.Conversation, prefixes.CacheTurn] = OrderedDict()
         """The last turns of the conversations that were written last, while no other router has written."""
         self._turns_of: tuple[str, int] | None = None
@@ -193,12 +184,13 @@ class LedgerDatabase:
             return int(connection.exec_driver_sql("PRAGMA data_version").scalar_one())
         return int(connection.scalar(_OTHERS, {"spool": spool}) or 0)
 
-    def forget(self, before: int, prefixes_before: int) -> None:
+    def forget(self, before: int, prefixes_before: int, at_once: int) -> None:
         """Delete requests that came before that moment, with their attempts, and the digests of those that
-        came before the other. One router at a time; the others leave it to that one."""
-        old = select(REQUESTS.c.id).where(REQUESTS.c.ts < before).order_by(REQUESTS.c.ts).limit(self._at_once)
-        gone = self._at_once
-        while gone == self._at_once:
+        came before the other. One router at a time; the others leave it to that one. `at_once` requests are
+        deleted in one transaction."""
+        old = select(REQUESTS.c.id).where(REQUESTS.c.ts < before).order_by(REQUESTS.c.ts).limit(at_once)
+        gone = at_once
+        while gone == at_once:
             with self._database.begun() as connection:
                 if not self._is_sqlite_or_first(connection):
                     return
@@ -275,10 +267,6 @@ def _insert(connection: Connection, ids: Sequence[int], entries: Sequence[Entry]
 def _encoded(rows: Sequence[Mapping[str, Any]]) -> str:
     """Bytes as base64."""
     return msgspec.json.encode(rows).decode()
-
-
-def milliseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)
 
 
 _POSTGRESQL: Dialect = make_url("postgresql://").get_dialect()()

@@ -32,6 +32,11 @@ RECORDED = (
 """The fields of the request log, in order."""
 
 
+def milliseconds(moment: datetime) -> int:
+    """As the ledger has moments: since 1970."""
+    return int(moment.timestamp() * 1000)
+
+
 class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt, with what it alone used."""
 

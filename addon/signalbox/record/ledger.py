@@ -13,16 +13,18 @@ from datetime import datetime
 from itertools import islice, takewhile
 from pathlib import Path
 from secrets import token_hex
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from signalbox.config import rules
-from signalbox.database import LOCK_TIMEOUT, DatabaseError, UnwritableError, ledger_url
+from signalbox.database_errors import DatabaseError, UnwritableError
 from signalbox.record import prefixes
 from signalbox.record.backlog import Backlog, UsageCounter, Waiting
 from signalbox.record.console import cache_miss_line
-from signalbox.record.database import AT_ONCE, PREFIXES_KEPT, LedgerDatabase, milliseconds
-from signalbox.record.entry import Entry
+from signalbox.record.entry import Entry, milliseconds
 from signalbox.record.spool import Numbered, Orphan, orphans, spooled
+
+if TYPE_CHECKING:
+    from signalbox.record.database import LedgerDatabase
 
 log = logging.getLogger("signalbox")
 
@@ -33,6 +35,10 @@ BATCH = 500
 HOUR = 3600.0
 DAY = 24 * HOUR
 """Seconds between two deletions of rows that are too old."""
+PREFIXES_KEPT = 7 * DAY
+"""Seconds for which the digests of a request's blocks are kept."""
+AT_ONCE = 5000
+"""Requests that are deleted in one transaction, so that no other router waits long."""
 QUIET = 60.0
 """Seconds between two log lines about consecutive failures."""
 
@@ -40,7 +46,7 @@ QUIET = 60.0
 class Timing(NamedTuple):
     """Seconds."""
 
-    lock_timeout: float = LOCK_TIMEOUT
+    lock_timeout: float = 2.0
     """For which a write waits for another router's."""
     linger: float = 0.5
     """For which more entries are waited for, so that they share a transaction, which costs as much as some
@@ -210,7 +216,7 @@ class Ledger:
                 self._wanted.set()
         database.close()
 
-    def _followed(self, before: LedgerDatabase | None) -> LedgerDatabase:
+    def _followed(self, before: "LedgerDatabase | None") -> "LedgerDatabase":
         """The database that the settings name, which may be the one before."""
         settings, last = self._settings, self._in_force
         self._in_force = settings
@@ -221,11 +227,9 @@ class Ledger:
         if before is not None:
             before.close()
         self._version, self._forgot_at = -1, None
-        url = ledger_url(self._folder, settings)
-        timeout = self._timing.lock_timeout
-        return LedgerDatabase(url, lock_timeout=timeout, at_once=self._at_once)
+        return _database(self._folder, settings, self._timing.lock_timeout)
 
-    def _settle(self, database: LedgerDatabase) -> bool:
+    def _settle(self, database: "LedgerDatabase") -> bool:
         """Write, delete and read what is due; whether that succeeded."""
         try:
             self._adopt(database)
@@ -244,7 +248,7 @@ class Ledger:
             log.info("%s: requests are recorded again, %d were lost", database.shown, lost)
         return True
 
-    def _adopt(self, database: LedgerDatabase) -> None:
+    def _adopt(self, database: "LedgerDatabase") -> None:
         """Write the spools of routers that were killed; once."""
         if self._adopted:
             return
@@ -262,7 +266,7 @@ class Ledger:
                 orphan.release(remove=remove)
         self._adopted = True
 
-    def _adopt_one(self, database: LedgerDatabase, orphan: Orphan) -> int:
+    def _adopt_one(self, database: "LedgerDatabase", orphan: Orphan) -> int:
         """How many requests of this spool were missing."""
         entries, number = orphan.entries(), 0
         while batch := list(islice(entries, BATCH)):
@@ -271,7 +275,7 @@ class Ledger:
             self._restored(missing)
         return number
 
-    def _write(self, database: LedgerDatabase) -> None:
+    def _write(self, database: "LedgerDatabase") -> None:
         while True:
             with self._lock:
                 batch = list(takewhile(self._may_be_written, self._backlog.first(BATCH)))
@@ -290,7 +294,7 @@ class Ledger:
         is_spooled = not self._has_spool or one.number <= self.spooled or self._closing.is_set()
         return is_spooled or time.monotonic() - one.since > self._timing.spool
 
-    def _write_spooled(self, database: LedgerDatabase, *, after: int, upto: int) -> bool:
+    def _write_spooled(self, database: "LedgerDatabase", *, after: int, upto: int) -> bool:
         """Write what is in the spool alone; whether anything was there to be written."""
         if upto <= after:
             return False
@@ -317,7 +321,7 @@ class Ledger:
             self._backlog.written(upto)
             self.written = upto
 
-    def _write_all(self, database: LedgerDatabase, spool: str, batch: Sequence[Numbered]) -> list[Entry]:
+    def _write_all(self, database: "LedgerDatabase", spool: str, batch: Sequence[Numbered]) -> list[Entry]:
         """Write a batch of a spool; returns those that were missing. One that cannot be written takes no
         other with it. Raises DatabaseError where the database is away."""
         upto = batch[-1][0]
@@ -334,17 +338,18 @@ class Ledger:
         log.error("%s: a request is not recorded: %s", database.shown, reason)
         return database.write(spool, [], upto)
 
-    def _forget(self, database: LedgerDatabase) -> None:
+    def _forget(self, database: "LedgerDatabase") -> None:
         """Delete what is too old once a day; never what a running budget still counts."""
         now, keep = self._clock(), self._settings.keep
         if self._forgot_at is not None and now - self._forgot_at < DAY:
             return
         with self._lock:
             counted = min(self._usage.since.values(), default=int(now * 1000))
-        database.forget(min(int((now - keep) * 1000), counted), int((now - PREFIXES_KEPT) * 1000))
+        before = min(int((now - keep) * 1000), counted)
+        database.forget(before, int((now - PREFIXES_KEPT) * 1000), self._at_once)
         self._forgot_at = now
 
-    def _read_usage(self, database: LedgerDatabase) -> None:
+    def _read_usage(self, database: "LedgerDatabase") -> None:
         """Read the usage, where that was not done yet or another router has written."""
         with self._lock:
             since = dict(self._usage.since)
@@ -360,7 +365,7 @@ class Ledger:
             if since == self._usage.since:
                 self._is_read.set()
 
-    def _log_error(self, database: LedgerDatabase, error: DatabaseError) -> None:
+    def _log_error(self, database: "LedgerDatabase", error: DatabaseError) -> None:
         now = time.monotonic()
         if self._logged_at is None or now - self._logged_at >= QUIET:
             self._logged_at = now
@@ -370,7 +375,7 @@ class Ledger:
                 "%s: %s: %d requests wait to be recorded, %d are lost", database.shown, error, waiting, lost
             )
 
-    def _is_over(self, database: LedgerDatabase, succeeded: bool) -> bool:
+    def _is_over(self, database: "LedgerDatabase", succeeded: bool) -> bool:
         """Whether the router ends and nothing is left to write, or cannot be written."""
         with self._lock:
             if not self._closing.is_set() or (
@@ -385,6 +390,13 @@ class Ledger:
         elif unwritten:
             log.error("%s: %d requests are not recorded", database.shown, unwritten)
         return True
+
+
+def _database(folder: Path, settings: rules.LedgerSettings, lock_timeout: float) -> "LedgerDatabase":
+    from signalbox.database import ledger_url  # slow to import: not before the router listens
+    from signalbox.record.database import LedgerDatabase
+
+    return LedgerDatabase(ledger_url(folder, settings), lock_timeout=lock_timeout)
 
 
 def log_misses(written: Sequence[Entry]) -> None:

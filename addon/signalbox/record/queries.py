@@ -45,8 +45,9 @@ from signalbox import database
 from signalbox.anthropic.api import TOKEN_FIELDS
 from signalbox.config.fields import parse_duration
 from signalbox.config.rules import LedgerSettings
-from signalbox.database import ERRORS, FILE, DatabaseError, ledger_url, reason
-from signalbox.record.database import milliseconds
+from signalbox.database import ERRORS, FILE, ledger_url, reason
+from signalbox.database_errors import DatabaseError
+from signalbox.record.entry import milliseconds
 from signalbox.record.prefixes import CachedBlock, unpacked
 from signalbox.record.tables import ATTEMPTS, PREFIXES, REQUESTS
 

@@ -23,15 +23,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-from sqlalchemy import URL
+from typing import TYPE_CHECKING, NamedTuple
 
 from signalbox.anthropic.issued import ThinkingBlock
-from signalbox.database import DatabaseError
+from signalbox.database_errors import DatabaseError
 from signalbox.state.learned_db import LearnedDatabase
-from signalbox.state.shared import SharedIssuers
 from signalbox.state.worker import Worker
+
+if TYPE_CHECKING:
+    from signalbox.state.shared import SharedIssuers
 
 log = logging.getLogger("signalbox")
 
@@ -130,12 +130,12 @@ class ProvenanceStore:
         worker, read by the event loop."""
         # For the thread of the shared database:
         self._shared: SharedIssuers | None = None
-        self._in_force: URL | None = None
+        self._in_force: str | None = None
         """The database that the thread uses."""
         self._shared_row = 0
         """Number of the last row read from it."""
         # Of the shared database, for all threads:
-        self._url: URL | None = None
+        self._url: str | None = None
         """The database to use."""
         self._is_away = False
         self._is_shared = threading.Event()
@@ -211,7 +211,7 @@ class ProvenanceStore:
             self._sharer.close(CLOSE_TIMEOUT)
         self._worker.close(CLOSE_TIMEOUT)
 
-    def follow(self, url: URL | None) -> None:
+    def follow(self, url: str | None) -> None:
         """Uses this shared database from now on; None: shares only with routers of the same folder."""
         if url != self._url:
             self._url, self._is_away = url, False
@@ -319,6 +319,8 @@ class ProvenanceStore:
             self._in_force = None
             return None
         if self._shared is None:
+            from signalbox.state.shared import SharedIssuers  # slow to import
+
             self._shared, self._in_force, self._shared_row = SharedIssuers(url), url, 0
         with self._lock:
             batch, self._unshared = self._unshared, []

@@ -9,10 +9,8 @@ import os
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from secrets import token_hex
-from typing import NamedTuple
 
 from sqlalchemy import (
-    URL,
     BigInteger,
     Column,
     Connection,
@@ -27,9 +25,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from signalbox.database import Database, Schema, keys_table, shared_key, version_table
-from signalbox.routing.health import BlockScope
+from signalbox.database import Database, Schema, database_url, keys_table, shared_key, version_table
 from signalbox.routing.quota import SharedWindow
+from signalbox.state.limits import BlockRow, Limits
 
 PAGE = 1000
 """Rows that are read into memory at once."""
@@ -90,8 +88,8 @@ _NOW = func.extract("epoch", func.clock_timestamp())
 class SharedIssuers:
     """The issuers of thinking blocks. All methods but `close` raise DatabaseError."""
 
-    def __init__(self, url: URL) -> None:
-        self._database = Database(url, SCHEMA, lock_timeout=LOCK_TIMEOUT)
+    def __init__(self, url: str) -> None:
+        self._database = Database(database_url(url), SCHEMA, lock_timeout=LOCK_TIMEOUT)
 
     @property
     def shown(self) -> str:
@@ -124,31 +122,11 @@ class SharedIssuers:
         self._database.close()
 
 
-class BlockRow(NamedTuple):
-    """An open circuit or a cooldown. `remaining` is in seconds; 0 if it has ended."""
-
-    kind: str
-    """`messages` or `count_tokens`, whose health is separate."""
-    provider: str
-    scope: BlockScope
-    name: str
-    remaining: float
-    reason: str
-    cause: str
-    at: float = 0.0
-    """When it was written, by the database's clock."""
-
-
-class Limits(NamedTuple):
-    windows: Sequence[SharedWindow] = ()
-    blocks: Sequence[BlockRow] = ()
-
-
 class SharedLimits:
     """Quota windows, cooldowns and circuits. All methods but `close` raise DatabaseError."""
 
-    def __init__(self, url: URL) -> None:
-        self._database = Database(url, SCHEMA, lock_timeout=LOCK_TIMEOUT)
+    def __init__(self, url: str) -> None:
+        self._database = Database(database_url(url), SCHEMA, lock_timeout=LOCK_TIMEOUT)
         self._router = token_hex(8)
         self._key = b""
 

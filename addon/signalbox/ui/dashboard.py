@@ -8,10 +8,10 @@ import base64
 import hashlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 import jinja2
@@ -19,15 +19,12 @@ import msgspec
 
 from signalbox import __version__
 from signalbox.config.rules import LedgerSettings, Rules
-from signalbox.record.database import DatabaseError
+from signalbox.database_errors import DatabaseError
 from signalbox.record.queries import Filter, LedgerSource, parse_moment
 from signalbox.ui import conversation, format, overview, request_page, session_page
 from signalbox.ui.pages import JSON, PageResponse
+from signalbox.ui.state import ROOT, State
 
-if TYPE_CHECKING:
-    from signalbox.inspect.recorded import HeldTurn
-
-ROOT = "/ui"
 FILTERS = ("provider", "model", "client", "session", "project", "rule", "status", "since", "until")
 FIELDS = 50
 """Parts of a query at the most."""
@@ -54,28 +51,6 @@ KEEP = 5.0
 processor at the most, however many look."""
 KEPT = 32
 """Queries whose figures are kept."""
-
-
-class State(NamedTuple):
-    """The router at the moment of a request, as the event loop knows it."""
-
-    rules: Rules
-    health: Mapping[str, Any]
-    """What `/health` shows."""
-    in_flight: int
-    budgets: Mapping[str, Mapping[str, Any]]
-    """By provider with a budget: `used` and `tokens`, `percent`, `at`, `per`, `resets_at`."""
-    now: datetime
-    flows: Mapping[str, str] = {}
-    """By the id of a request the address of its flow in mitmweb."""
-    held: Sequence["HeldTurn"] = ()
-    """What is held of the conversation of the session that is asked for, and may be shown."""
-
-
-def session_of(path: str) -> str | None:
-    """The session whose page this is."""
-    start, _, name = path.rpartition("/")
-    return unquote(name) if start == f"{ROOT}/sessions" and name else None
 
 
 class _RefusedError(Exception):

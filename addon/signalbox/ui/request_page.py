@@ -13,7 +13,7 @@ from signalbox.ui import format
 from signalbox.ui.charts import bar_parts
 
 if TYPE_CHECKING:
-    from signalbox.ui.dashboard import State
+    from signalbox.ui.state import State
 
 ROWS = 100
 MOST = 100_000

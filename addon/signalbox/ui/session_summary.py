@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from urllib.parse import unquote
 
 from signalbox.config.rules import unlisted
-from signalbox.record.database import DatabaseError
+from signalbox.database_errors import DatabaseError
 from signalbox.record.queries import LedgerSource
 from signalbox.routing.local_pages import SESSIONS
 from signalbox.routing.quota import DEFAULT
