@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, insert
 
 from signalbox.anthropic.api import TOKEN_FIELDS
 from signalbox.database import FILE
-from signalbox.record.prefixes import MESSAGES, SYSTEM, TOOLS, CachedBlock, Prefix
+from signalbox.record.prefixes import MESSAGES, SYSTEM, TOOLS, CachedBlock, pack
 from signalbox.record.tables import ATTEMPTS, PREFIXES, REQUESTS
 from tests.support.ledger import record
 
@@ -188,7 +188,7 @@ def _blocks(turn: int, tier: str, changed: int) -> bytes:
     system = (CachedBlock(_digest(f"{tier} system {number}"), 4000, SYSTEM) for number in range(2))
     messages = range(1 + 2 * turn)
     said = (CachedBlock(_digest(f"{tier} message {number}"), 700, MESSAGES + number) for number in messages)
-    return Prefix((*tools, *system, *said)).packed()
+    return pack((*tools, *system, *said))
 
 
 def _digest(text: str) -> bytes:

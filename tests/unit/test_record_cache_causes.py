@@ -43,7 +43,7 @@ def turn(minute: float, said: str = "", *, read: int = 0, written: int = 0, **fi
     used = {"cache_read_input_tokens": read, "cache_creation_input_tokens": written, "input_tokens": 1}
     return entry(
         attempt(**row, **used),
-        **{"session": "s1", "blocks": prefix.packed(), "cache_life": prefix.life, **used, **fields},
+        **{"session": "s1", "blocks": prefix.packed, "cache_life": prefix.life, **used, **fields},
         ts=NOON + timedelta(minutes=minute),
     )
 

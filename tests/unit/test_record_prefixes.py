@@ -60,7 +60,7 @@ def test_blocks_come_in_the_order_in_which_they_are_cached() -> None:
     ]  # fmt: skip
     assert len({block.digest for block in prefix.blocks}) == 7
     assert all(len(block.digest) == 8 for block in prefix.blocks)
-    assert unpacked(prefix.packed()) == prefix.blocks
+    assert unpacked(prefix.packed) == prefix.blocks
 
 
 @pytest.mark.parametrize("spaced", [False, True], ids=["compact", "spaced"])
@@ -146,7 +146,7 @@ def turn(
     request: dict[str, Any] | None = None, sent: dict[str, Any] | None = None, **fields: Any
 ) -> CacheTurn:
     def read(asked: dict[str, Any]) -> bytes:
-        return READER.read(json.dumps(asked).encode()).packed()
+        return READER.read(json.dumps(asked).encode()).packed
 
     made = CacheTurn(
         provider="anthropic", model="claude-sonnet-4-6", key=None, asked=read(request or body()),
@@ -202,12 +202,12 @@ def test_an_hour_counts_where_a_mark_asked_for_it() -> None:
 def test_a_turn_is_what_the_provider_that_answered_did() -> None:
     prefix = READER.read(json.dumps(body()).encode())
     failed = attempt(provider="first", kind="overload")
-    made = entry(failed, attempt(provider="second"), blocks=prefix.packed(), session="s")
+    made = entry(failed, attempt(provider="second"), blocks=prefix.packed, session="s")
     found = turn_of(made)
     assert found is not None
-    assert (found.provider, found.asked, found.left) == ("second", prefix.packed(), 4300)
+    assert (found.provider, found.asked, found.left) == ("second", prefix.packed, 4300)
     assert turn_of(struct_replace(made, status="error")) is None
-    assert turn_of(entry(failed, blocks=prefix.packed(), session="s")) is None
+    assert turn_of(entry(failed, blocks=prefix.packed, session="s")) is None
     assert conversation_of(ENTRY) is None
 
 
@@ -234,4 +234,4 @@ def test_digests_of_what_went_upstream_are_noted_where_something_cached_was_chan
     one = Cacheable(READER.key, json.dumps(asked).encode(), sent, "messages", price=lambda usage: None)
     noted = one.noted_in(ENTRY, READER)
     assert noted.blocks
-    assert noted.sent_blocks == (READER.read(sent).packed() if is_noted else b"")
+    assert noted.sent_blocks == (READER.read(sent).packed if is_noted else b"")

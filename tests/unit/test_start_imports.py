@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.router_process import ROOT
 
-SLOW = ("sqlalchemy", "jinja2", "httpx", "rich", "pygments", "psutil", "click")
+SLOW = ("sqlalchemy", "regex", "jinja2", "httpx", "rich", "pygments", "psutil", "click")
 """Each takes some hundredths or tenths of a second to import."""
 LOADED = """
 import sys

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from signalbox.config.rules import LedgerSettings, Rules, Week
 from signalbox.database import FILE
 from signalbox.record.entry import Entry
-from signalbox.record.prefixes import MESSAGES, CachedBlock, Prefix
+from signalbox.record.prefixes import MESSAGES, CachedBlock, pack
 from signalbox.record.tables import REQUESTS
 from signalbox.ui.dashboard import Dashboard
 from signalbox.ui.pages import PageResponse
@@ -434,10 +434,9 @@ def test_the_first_turns_of_a_page_are_compared_with_the_one_before(tmp_path):
     """What it missed was recorded with it; what it added is seen from the digests of both."""
     blocks = [CachedBlock(bytes([number] * 8), 10, MESSAGES + number) for number in range(TURNS + 1)]
     turns = [
-        entry((TURNS + 1 - number) * MINUTE, blocks=Prefix(tuple(blocks[: number + 1])).packed())
-        for number in range(TURNS)
+        entry((TURNS + 1 - number) * MINUTE, blocks=pack(blocks[: number + 1])) for number in range(TURNS)
     ]
-    last = {"cache_cause": "tools", "missed_tokens": 900, "blocks": Prefix(tuple(blocks)).packed()}
+    last = {"cache_cause": "tools", "missed_tokens": 900, "blocks": pack(blocks)}
     record(tmp_path, [*turns, entry(MINUTE, **last)])
     with closing(Dashboard(tmp_path)) as dashboard:
         shown = Pages(dashboard).text("/ui/sessions/s-1?page=2")

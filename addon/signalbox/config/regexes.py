@@ -11,7 +11,6 @@ from functools import cache
 from typing import Any
 
 import msgspec
-import regex
 
 log = logging.getLogger("signalbox")
 
@@ -57,6 +56,8 @@ class Regex(msgspec.Struct, frozen=True):
 
 def checked_regex(written: str) -> Regex:
     """The expression. Raises ValueError whose text says what is wrong with it."""
+    import regex  # slow to import: only where rules have one
+
     try:
         _compiled(written)
     except (regex.error, OverflowError, RecursionError) as error:
@@ -74,6 +75,8 @@ def _search(pattern: str, text: str) -> bool | None:
 
 @cache
 def _compiled(text: str) -> Any:
+    import regex
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # `[[` may mean something else one day
         return regex.compile(text)

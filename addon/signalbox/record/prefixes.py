@@ -8,9 +8,9 @@ the billing block, and whether a text stands alone or as a list of one block (th
 import re
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import msgspec
 from msgspec.structs import replace
@@ -65,74 +65,97 @@ class _Message(msgspec.Struct):
 class _Body(msgspec.Struct):
     """The fields that are cached, of a request of any of the protocols."""
 
-    tools: list[msgspec.Raw] | None = None
+    tools: msgspec.Raw = msgspec.Raw(b"null")
     system: msgspec.Raw = msgspec.Raw(b"null")
     instructions: msgspec.Raw = msgspec.Raw(b"null")
     messages: list[msgspec.Raw] | None = None
     input: msgspec.Raw = msgspec.Raw(b"null")
 
+    @classmethod
+    def read(cls, body: bytes) -> Self | None:
+        """None where it cannot be read."""
+        try:
+            return msgspec.json.decode(body, type=cls)
+        except (ValueError, RecursionError):
+            return None
+
 
 class Prefix(NamedTuple):
     """The cacheable blocks of one request."""
 
-    blocks: tuple[CachedBlock, ...] = ()
+    packed: bytes = b""
+    """As they are stored: 16 bytes a block."""
     life: int = SHORT_LIFE
     """Seconds for which its marks keep them."""
 
-    def packed(self) -> bytes:
-        """As it is stored: 16 bytes a block."""
-        return b"".join(_RECORD.pack(*block) for block in self.blocks)
+    @property
+    def blocks(self) -> tuple[CachedBlock, ...]:
+        return unpacked(self.packed)
+
+
+def pack(blocks: Iterable[CachedBlock]) -> bytes:
+    return b"".join(_RECORD.pack(*block) for block in blocks)
 
 
 def unpacked(data: bytes) -> tuple[CachedBlock, ...]:
-    """The blocks of `Prefix.packed`."""
+    """What was packed."""
     return tuple(CachedBlock(*record) for record in _RECORD.iter_unpack(data[: len(data) // 16 * 16]))
 
 
 class PrefixReader:
-    """Reads the blocks of requests, under one key. What a conversation said before is not digested again: a
-    message is looked up by its bytes. For one thread."""
+    """Reads the blocks of requests, under one key. What a conversation said before is not digested again: its
+    tools, system prompt and messages are looked up by their bytes. For one thread."""
 
     def __init__(self, key: bytes, most: int = REMEMBERED) -> None:
         """`most` messages are remembered."""
         self.key = key
         self._key = key[:_KEY_LENGTH]
         self._most = most
-        self._seen: dict[tuple[int, int, Protocol], tuple[tuple[bytes, int], ...]] = {}
+        self._seen: dict[tuple[int, int, int, Protocol], bytes] = {}
 
     def read(self, body: bytes, protocol: Protocol = "messages") -> Prefix:
         """The blocks of a request's body; none where it cannot be read. Of another protocol than the Messages
         API each tool and each message is one block."""
+        return self.read_decoded(_Body.read(body), body, protocol)
+
+    def read_decoded(self, decoded: _Body | None, body: bytes, protocol: Protocol = "messages") -> Prefix:
+        if decoded is None:
+            return Prefix()
         try:
-            blocks = tuple(self._blocks(_decoded(body), protocol))
+            packed = b"".join(self._packed(decoded, protocol))
         except (ValueError, RecursionError):
             return Prefix()
         has_long = b'"ttl"' in body and _LONG.search(body)
-        return Prefix(blocks, LONG_LIFE if has_long else SHORT_LIFE)
+        return Prefix(packed, LONG_LIFE if has_long else SHORT_LIFE)
 
-    def _blocks(self, body: _Body, protocol: Protocol) -> Iterator[CachedBlock]:
-        for tool in body.tools or ():
-            yield CachedBlock(*self._digest(b"", bytes(tool)), TOOLS)
-        for system in (body.system, body.instructions):
-            yield from (CachedBlock(*found, SYSTEM) for found in self._content("system", system))
+    def _packed(self, body: _Body, protocol: Protocol) -> Iterator[bytes]:
+        for raw, place in ((body.tools, TOOLS), (body.system, SYSTEM), (body.instructions, SYSTEM)):
+            yield self._part(bytes(raw), place, protocol)
         messages = body.messages if body.messages is not None else _elements(body.input)
-        for number, message in enumerate(messages, MESSAGES):
-            yield from (CachedBlock(*found, number) for found in self._message(bytes(message), protocol))
+        for place, message in enumerate(messages, MESSAGES):
+            yield self._part(bytes(message), place, protocol)
 
-    def _message(self, raw: bytes, protocol: Protocol) -> tuple[tuple[bytes, int], ...]:
-        name = (hash(raw), len(raw), protocol)
-        if (seen := self._seen.get(name)) is None:
-            if protocol == "messages":
-                message = msgspec.json.decode(raw, type=_Message)
-                seen = tuple(self._content(message.role, message.content))
-            else:
-                seen = (self._digest(b"", raw),)
+    def _part(self, raw: bytes, place: int, protocol: Protocol) -> bytes:
+        name = (hash(raw), len(raw), place, protocol)
+        if (packed := self._seen.get(name)) is None:
+            packed = pack(CachedBlock(*found, place) for found in self._digests(raw, place, protocol))
             if len(self._seen) >= self._most:
                 self._seen.clear()
-            self._seen[name] = seen
-        return seen
+            self._seen[name] = packed
+        return packed
 
-    def _content(self, role: str, content: msgspec.Raw) -> Iterator[tuple[bytes, int]]:
+    def _digests(self, raw: bytes, place: int, protocol: Protocol) -> Iterator[tuple[bytes, int]]:
+        if place == TOOLS:
+            yield from (self._digest(b"", bytes(tool)) for tool in _elements(raw))
+        elif place == SYSTEM:
+            yield from self._content("system", raw)
+        elif protocol == "messages":
+            message = msgspec.json.decode(raw, type=_Message)
+            yield from self._content(message.role, message.content)
+        else:
+            yield self._digest(b"", raw)
+
+    def _content(self, role: str, content: bytes | msgspec.Raw) -> Iterator[tuple[bytes, int]]:
         kind = role.encode(errors="replace")
         for element in _elements(content):
             raw = bytes(element)
@@ -165,41 +188,28 @@ class Cacheable(NamedTuple):
     """USD at the provider that answered."""
 
     def noted_in(self, entry: Entry, reader: PrefixReader) -> Entry:
-        asked = reader.read(self.asked)
-        sent = b""
-        if self.sent is not None and not self._caches_alike(self.sent):
-            sent = reader.read(self.sent, self.protocol).packed()
+        decoded = _Body.read(self.asked)
+        asked, sent = reader.read_decoded(decoded, self.asked), b""
+        if self.sent is not None and self.sent != self.asked:
+            changed = _Body.read(self.sent)
+            # Often only the model and the metadata were changed, and nothing that a provider caches.
+            if self.protocol != "messages" or changed is None or changed != decoded:
+                sent = reader.read_decoded(changed, self.sent, self.protocol).packed
         lives_long = _PRICED if asked.life == LONG_LIFE else 0
         written = self.price(
             Usage(cache_creation_input_tokens=_PRICED, cache_creation_1h_input_tokens=lives_long)
         )
         read = self.price(Usage(cache_read_input_tokens=_PRICED))
         price = None if written is None or read is None else (written - read) * (1e6 / _PRICED)
-        return replace(
-            entry, blocks=asked.packed(), sent_blocks=sent, cache_life=asked.life, cache_price=price
-        )
-
-    def _caches_alike(self, sent: bytes) -> bool:
-        """Whether nothing that a provider caches was changed: often only the model and the metadata were."""
-        if sent == self.asked:
-            return True
-        try:
-            return self.protocol == "messages" and _decoded(sent) == _decoded(self.asked)
-        except (ValueError, RecursionError):
-            return False
+        return replace(entry, blocks=asked.packed, sent_blocks=sent, cache_life=asked.life, cache_price=price)
 
 
-def _decoded(body: bytes) -> _Body:
-    """Raises ValueError and RecursionError."""
-    return msgspec.json.decode(body, type=_Body)
-
-
-def _elements(raw: msgspec.Raw) -> list[msgspec.Raw]:
+def _elements(raw: bytes | msgspec.Raw) -> list[msgspec.Raw]:
     """The elements of a list; a text counts as a list of one."""
     start = bytes(memoryview(raw)[:4])
     if start.startswith(b"["):
         return msgspec.json.decode(raw, type=list[msgspec.Raw])
-    return [] if start == b"null" else [raw]
+    return [] if start == b"null" else [msgspec.Raw(raw)]
 
 
 def _text(raw: bytes) -> bytes | None:
