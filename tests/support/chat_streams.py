@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from signalbox.anthropic.translated_reader import AnswerContext
 from signalbox.openai.dialects import DIALECTS
 from signalbox.openai.request import ChatRequest
 from signalbox.openai.translator import ChatTranslator
@@ -28,14 +29,16 @@ def chat(
         stops=tuple(stops),
         searched=searched,
     )
-    return ChatTranslator(
-        request=request,
-        dialect=DIALECTS[dialect],
+    context = AnswerContext(
         provider="fake",
         model=model,
         seed="Seed",
+        names=request.names,
+        wants_stream=streams,
+        shows_thinking=shows_thinking,
         response_model=response_model,
     )
+    return ChatTranslator(context, request, DIALECTS[dialect])
 
 
 CHAT = GoldenStreams("chat-streams", chat)

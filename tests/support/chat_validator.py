@@ -3,20 +3,19 @@ that stand in no type (openai-chat.md 1, translation.md 2)."""
 
 import json
 import re
-from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from functools import cache
 from itertools import pairwise
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from openai.types.chat.completion_create_params import (
     CompletionCreateParamsNonStreaming,
     CompletionCreateParamsStreaming,
 )
-from pydantic import ConfigDict, TypeAdapter
-from typing_extensions import is_typeddict
+from pydantic import TypeAdapter
 
 from signalbox.openai.dialects import Dialect, matches_any
+from tests.support.typed_dicts import adapter, read_all
 
 type Chat = dict[str, Any]
 
@@ -25,35 +24,13 @@ _PARTS = {"text", "image_url", "file"}
 
 def check_types(chat: Chat, *, strict: bool) -> None:
     """Raises ValidationError for what OpenAI's package does not know; `strict`: unknown fields too."""
-    _read_all(_adapter("stream" in chat, strict).validate_python(chat))
+    read_all(_adapter("stream" in chat, strict).validate_python(chat))
 
 
 @cache
 def _adapter(stream: bool, strict: bool) -> TypeAdapter[Any]:
     kind = CompletionCreateParamsStreaming if stream else CompletionCreateParamsNonStreaming
-    config = ConfigDict(extra="forbid" if strict else "ignore")
-    for typed in _typed_dicts(kind, set()):
-        typed.__pydantic_config__ = config
-    return TypeAdapter(kind)
-
-
-def _typed_dicts(kind: Any, seen: set[Any]) -> Iterator[Any]:
-    if is_typeddict(kind) and kind not in seen:
-        seen.add(kind)
-        yield kind
-        for inner in get_type_hints(kind).values():
-            yield from _typed_dicts(inner, seen)
-    for inner in get_args(kind):
-        yield from _typed_dicts(inner, seen)
-
-
-def _read_all(value: Any) -> None:
-    """Pydantic validates an Iterable only when it is read."""
-    if isinstance(value, dict):
-        value = value.values()
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
-        for one in value:
-            _read_all(one)
+    return adapter(kind, "forbid" if strict else "ignore")
 
 
 def check_order(chat: Chat, dialect: Dialect) -> None:

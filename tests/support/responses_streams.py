@@ -1,5 +1,6 @@
 """Answers of Responses and what becomes of them; `golden_streams` describes the files."""
 
+from signalbox.anthropic.translated_reader import AnswerContext
 from signalbox.responses.reasoning import ReasoningOwner
 from signalbox.responses.translator import ResponsesTranslator
 from tests.support.golden_streams import GoldenStreams
@@ -18,19 +19,17 @@ def responses(
     secrets: tuple[str, ...] = (),
     remedy: str = "",
 ) -> ResponsesTranslator:
-    return ResponsesTranslator(
-        names=names or {},
-        wants_stream=streams,
-        shows_thinking=shows_thinking,
-        only_searches=only_searches,
-        owner=OWNER,
+    context = AnswerContext(
         provider="fake",
         model=model,
         seed="Seed",
+        names=names or {},
+        wants_stream=streams,
+        shows_thinking=shows_thinking,
         response_model=response_model,
         secrets=secrets,
-        remedy=remedy,
     )
+    return ResponsesTranslator(context, only_searches=only_searches, owner=OWNER, remedy=remedy)
 
 
 RESPONSES = GoldenStreams("responses-streams", responses)

@@ -3,21 +3,21 @@ rules that stand in no type (openai-responses.md 1, 2 and 4)."""
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from copy import deepcopy
 from functools import cache
 from itertools import pairwise
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from openai.types.responses.input_token_count_params import InputTokenCountParams
 from openai.types.responses.response_create_params import (
     ResponseCreateParamsNonStreaming,
     ResponseCreateParamsStreaming,
 )
-from pydantic import ConfigDict, TypeAdapter
-from typing_extensions import is_typeddict
+from pydantic import TypeAdapter
 
 from signalbox.responses.dialects import Dialect
+from tests.support.typed_dicts import adapter, read_all
 
 type Sent = dict[str, Any]
 
@@ -44,7 +44,7 @@ class Refused(Exception):
 def check_types(sent: Sent, *, counts: bool = False) -> None:
     """Raises ValidationError for what OpenAI's package does not know."""
     kind = ResponseCreateParamsStreaming if "stream" in sent else ResponseCreateParamsNonStreaming
-    _read_all(_adapter(InputTokenCountParams if counts else kind).validate_python(_typed(sent)))
+    read_all(_adapter(InputTokenCountParams if counts else kind).validate_python(_typed(sent)))
 
 
 def _typed(sent: Sent) -> Sent:
@@ -61,28 +61,7 @@ def _typed(sent: Sent) -> Sent:
 
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    for typed in _typed_dicts(kind, set()):
-        typed.__pydantic_config__ = ConfigDict(extra="forbid")
-    return TypeAdapter(kind)
-
-
-def _typed_dicts(kind: Any, seen: set[Any]) -> Iterator[Any]:
-    if is_typeddict(kind) and kind not in seen:
-        seen.add(kind)
-        yield kind
-        for inner in get_type_hints(kind).values():
-            yield from _typed_dicts(inner, seen)
-    for inner in get_args(kind):
-        yield from _typed_dicts(inner, seen)
-
-
-def _read_all(value: Any) -> None:
-    """Pydantic validates an Iterable only when it is read."""
-    if isinstance(value, dict):
-        value = value.values()
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
-        for one in value:
-            _read_all(one)
+    return adapter(kind, "forbid")
 
 
 def check_request(sent: Sent, dialect: Dialect) -> None:

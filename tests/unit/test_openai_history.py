@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signalbox.anthropic.json_edit import Body
+from signalbox.anthropic.translated_reader import AnswerContext
 from signalbox.openai.dialects import DIALECTS, Dialect
 from signalbox.openai.request import to_chat, untranslatable
 from signalbox.openai.translator import ChatTranslator
@@ -272,7 +273,15 @@ def _request(
     request = to_chat(
         Body.parse(json.dumps(body).encode()), model=model, dialect=row, provider=provider, session=None
     )
-    return ChatTranslator(request, row, provider, model, f"seed{len(history)}")
+    context = AnswerContext(
+        provider=provider,
+        model=model,
+        seed=f"seed{len(history)}",
+        names=request.names,
+        wants_stream=request.stream,
+        shows_thinking=request.shows_thinking,
+    )
+    return ChatTranslator(context, request, row)
 
 
 def _sent(history: list[dict[str, Any]], dialect: str, model: str, **given: Any) -> list[dict[str, Any]]:

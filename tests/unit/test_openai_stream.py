@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from signalbox.anthropic.answer_facts import AnswerFacts
 from signalbox.anthropic.api import TOKEN_FIELDS
+from signalbox.anthropic.translated_reader import AnswerContext
 from signalbox.openai.chunks import (
     ChoiceStarted,
     EndOfStream,
@@ -33,13 +34,14 @@ def _stream(**changed: Any) -> ChatStream:
     given = {
         "names": {},
         "shows_thinking": True,
-        "signed": False,
+        "wants_stream": False,
         "provider": "fake",
         "model": "m",
         "seed": "S",
         "request_id": "req_fake",
     }
-    return ChatStream(AnswerFacts(), **(given | changed))
+    given |= {name: changed.pop(name) for name in list(changed) if name in AnswerContext.__struct_fields__}
+    return ChatStream(AnswerFacts(), AnswerContext(**given), **changed)
 
 
 def _run(*steps: Step, **changed: Any) -> tuple[ChatStream, list[dict[str, Any]]]:

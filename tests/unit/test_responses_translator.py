@@ -262,16 +262,7 @@ def test_no_bytes_raise(chunks, streams):
 )
 def test_memory_is_bounded(piece):
     stream = ResponsesStream(
-        AnswerFacts(),
-        names={},
-        shows_thinking=True,
-        awaits_titles=True,
-        sign=OWNER.signature,
-        provider="fake",
-        model="m",
-        seed="S",
-        request_id="req_fake",
-        largest=300,
+        AnswerFacts(), RESPONSES.translator().context, awaits_titles=True, sign=OWNER.signature, largest=300
     )
     for _ in range(3):
         stream.event(piece.removesuffix(b"\n\n"))

@@ -4,13 +4,16 @@ What the protocols share: content encodings, whole answers and streams, whicheve
 What an event means is known to the `AnswerStream` of each protocol.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Literal, Protocol, Self
+
+import msgspec
+from msgspec.structs import replace
 
 from .answer_facts import AnswerFacts
 from .encoding import PIECE, ContentDecoder, EncodingError
 from .sse import Splitter, form_of, is_event_stream
-from .writer import EVENTS, JSON, LARGEST, MessageBuilder, MessagesEvent, encode_events
+from .writer import EVENTS, JSON, LARGEST, MessageBuilder, MessagesEvent, Writer, encode_events
 
 _PAGE = "the answer is a web page; look at the provider's url"
 
@@ -54,6 +57,49 @@ class AnswerStream(Protocol):
         ...
 
 
+class AnswerContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What a translated answer is written with, besides what its provider says."""
+
+    provider: str
+    model: str
+    """As sent; the answer names it if the provider does not name one."""
+    seed: str
+    """Random letters and digits that make the ids of this answer unique."""
+    names: Mapping[str, str]
+    """Client's tool names by the names sent, where they differ."""
+    wants_stream: bool
+    """Whether the client asked for a stream; some providers only stream."""
+    shows_thinking: bool
+    """Whether the client asked for thinking."""
+    response_model: str | None = None
+    """The model that the client asked for. If set, the answer names it, whatever the provider reports."""
+    secrets: tuple[str, ...] = ()
+    """Removed from the provider's errors."""
+    request_id: str = ""
+    """Of this answer, for its errors."""
+    key: bytes | None = None
+    """For digests of thinking blocks; None digests none."""
+    estimate: Callable[[], int] | None = None
+    """Gives the input tokens for `message_start`."""
+
+    def of_answer(self, request_id: str, key: bytes | None, estimate: Callable[[], int] | None) -> Self:
+        """With what is known once an answer comes."""
+        return replace(self, request_id=request_id, key=key, estimate=estimate)
+
+    def writer(self, facts: AnswerFacts, sign: Callable[[str], str]) -> Writer:
+        """Writes the stream of the answer; see `Writer`. If the client gets it as it is, what was written is
+        noted in `facts`."""
+        return Writer(
+            f"msg_{self.seed}",
+            self.model,
+            sign,
+            facts=facts if self.wants_stream else None,
+            key=self.key,
+            response_model=self.response_model,
+            estimate=self.estimate if self.wants_stream else None,
+        )
+
+
 class TranslatedReader:
     """A `ResponseReader` that translates: into events if the client asked for a stream, else into one
     message.
@@ -67,19 +113,16 @@ class TranslatedReader:
     def __init__(
         self,
         stream: AnswerStream,
+        context: AnswerContext,
         content_type: str,
         content_encoding: str,
-        *,
-        wants_stream: bool,
-        key: bytes | None,
     ) -> None:
-        """`content_type` decides if the first bytes are neither a stream's nor JSON. `wants_stream`: the
-        client asked for a stream. `key` is the key for digests of thinking blocks."""
+        """`content_type` decides if the first bytes are neither a stream's nor JSON."""
         self.facts = stream.facts
-        self.content_type: str | None = EVENTS if wants_stream else JSON
+        self.content_type: str | None = EVENTS if context.wants_stream else JSON
         self._stream = stream
-        self._message = None if wants_stream else MessageBuilder()
-        self._key = key
+        self._message = None if context.wants_stream else MessageBuilder()
+        self._key = context.key
         self._is_announced = is_event_stream(content_type)
         self._form: Literal["unknown", "events", "json"] = "unknown"
         self._splitter = Splitter()

@@ -3,6 +3,7 @@
 from msgspec.structs import replace
 
 from signalbox.anthropic.json_edit import Body
+from signalbox.anthropic.translated_reader import AnswerContext
 from signalbox.config.rules import Provider
 from signalbox.openai.dialects import Dialect, dialect_of
 from signalbox.openai.refusals import taught
@@ -76,13 +77,18 @@ def prepare_chat(
         asked=facts.asked,
         notes=tuple(notes),
         translator=ChatTranslator(
-            request=request,
-            dialect=row,
-            provider=provider.name,
-            model=model,
-            seed=seed,
-            response_model=facts.asked,
-            secrets=secrets_of(tuple(headers), sent_path),
+            AnswerContext(
+                provider=provider.name,
+                model=model,
+                seed=seed,
+                names=request.names,
+                wants_stream=request.stream,
+                shows_thinking=request.shows_thinking,
+                response_model=facts.asked,
+                secrets=secrets_of(tuple(headers), sent_path),
+            ),
+            request,
+            row,
         ),
     )
 

@@ -5,7 +5,7 @@ Also: the counts of a `usage` object, and thinking inside the text.
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import msgspec
 from msgspec.structs import replace
@@ -15,7 +15,8 @@ from signalbox.anthropic.api import token_count
 from signalbox.anthropic.json_edit import whole_characters
 from signalbox.anthropic.redaction import without_secrets
 from signalbox.anthropic.sse import parse_bare_event
-from signalbox.anthropic.writer import LARGEST, MessagesEvent, Writer, web_search_result
+from signalbox.anthropic.translated_reader import AnswerContext
+from signalbox.anthropic.writer import LARGEST, MessagesEvent, web_search_result
 from signalbox.openai.chunks import (
     ChoiceStarted,
     Citation,
@@ -53,56 +54,34 @@ _LONGEST = 64
 class ChatStream:
     """An `anthropic.translated_reader.AnswerStream`. `take` takes steps.
 
-    `names` maps tool names as sent to the client's names, `seed` is the random part of all ids, `stops` are
-    the stop sequences of the request, `searched` is the query if the provider was asked to search the web.
-    Errors are noted in `facts` (`cut`, `provider_error`), what was written in `writes`. An empty answer is
-    an error, unless its `finish_reason` explains it (translation.md, 8).
+    `stops` are the stop sequences of the request, `searched` is the query if the provider was asked to search
+    the web, `signed`: calls need the signatures of the provider. Errors are noted in `facts` (`cut`,
+    `provider_error`). An empty answer is an error, unless its `finish_reason` explains it (translation.md,
+    8).
     """
 
     def __init__(
         self,
         facts: AnswerFacts,
+        context: AnswerContext,
         *,
-        names: Mapping[str, str],
-        shows_thinking: bool,
-        signed: bool,
-        provider: str,
-        model: str,
-        seed: str,
-        request_id: str,
+        signed: bool = False,
         stops: tuple[str, ...] = (),
         searched: str = "",
-        secrets: tuple[str, ...] = (),
-        writes: AnswerFacts | None = None,
-        key: bytes | None = None,
-        response_model: str | None = None,
-        estimate: Callable[[], int] | None = None,
         largest: int = LARGEST,
     ) -> None:
-        """`key`, `response_model` and `estimate` are passed to the `Writer`. An answer of more than `largest`
-        characters is cut."""
+        """An answer of more than `largest` characters is cut."""
         self.facts = facts
-        self._provider = provider
-        self._model = model
-        self._request_id = request_id
+        self._context = context
         self._stops = stops
         self._searched = searched
-        self._seed = seed
         self._found: dict[str, str] = {}
         """Titles of the pages that the search found, by URL."""
         self._largest = largest
-        self._secrets = secrets
-        self._shows_thinking = shows_thinking
-        self._writer = Writer(
-            f"msg_{seed}",
-            model,
-            self._signature,
-            facts=writes,
-            key=key,
-            response_model=response_model,
-            estimate=estimate,
+        self._writer = context.writer(facts, self._signature)
+        self._calls = ToolCalls(
+            self._writer, context.names, context.seed, provider=context.provider, signed=signed
         )
-        self._calls = ToolCalls(self._writer, names, seed, provider=provider, signed=signed)
         self._tags = ThinkTags()
         self._halves: defaultdict[type[Step], SurrogateJoiner] = defaultdict(SurrogateJoiner)
         """One for text, one for thinking."""
@@ -219,7 +198,7 @@ class ChatStream:
                     len(value) for one in details for value in one.values() if isinstance(value, str)
                 )
                 self._measure(step, text)
-                if self._shows_thinking:
+                if self._context.shows_thinking:
                     self._write([Reasoning(self._halves[Reasoning].feed(text), key, details)])
                 else:
                     self._calls.carry(details)
@@ -276,9 +255,12 @@ class ChatStream:
         self._finish, self._finished = reason, True
         self._stop = stop_sequence(reason, finish.stop, self._stops) or self._stop
         if not is_known(reason):
-            shown = without_secrets(reason.encode(), self._secrets).decode()
+            shown = without_secrets(reason.encode(), self._context.secrets).decode()
             log.debug(
-                "%s: unknown finish_reason %r, read as %s", self._provider, shown, finish_meaning(reason)
+                "%s: unknown finish_reason %r, read as %s",
+                self._context.provider,
+                shown,
+                finish_meaning(reason),
             )
         if kind := fault_of(reason):
             error = {"type": kind, "code": reason, "message": f"the answer ended with {reason}"}
@@ -297,10 +279,10 @@ class ChatStream:
         self._over = True
 
     def _fail(self, body: bytes) -> None:
-        self.facts.provider_error = body = without_secrets(body, self._secrets)
+        self.facts.provider_error = body = without_secrets(body, self._context.secrets)
         self._over = True
-        error = anthropic_error(200, body, self._provider, self._model)
-        self._writer.error(error.type, error.message, self._request_id)
+        error = anthropic_error(200, body, self._context.provider, self._context.model)
+        self._writer.error(error.type, error.message, self._context.request_id)
 
     # text and thinking
 
@@ -316,7 +298,7 @@ class ChatStream:
         for piece in pieces:
             if isinstance(piece, TextPiece):
                 self._writer.text(piece.text)
-            elif self._shows_thinking:
+            elif self._context.shows_thinking:
                 self._write_thinking(piece)
 
     def _write_thinking(self, thought: Reasoning) -> None:
@@ -327,7 +309,7 @@ class ChatStream:
         self._writer.thinking(thought.text)
 
     def _signature(self, text: str) -> str:
-        return sign(self._provider, text, self._payload | self._details.payload())
+        return sign(self._context.provider, text, self._payload | self._details.payload())
 
     def _held_back(self) -> list[TextPiece | Reasoning]:
         """Text that was held because it may be half of a tag or of a character."""
@@ -369,7 +351,7 @@ class ChatStream:
         """Writes the search and what it found, as far as the answer names it; counts for the usage."""
         if not self._searched or not (self._found or self._search_count):
             return {}
-        id = f"srvtoolu_{self._seed}"
+        id = f"srvtoolu_{self._context.seed}"
         results = [web_search_result(url, title) for url, title in self._found.items()]
         self._writer.search(id, {"query": self._searched})
         self._writer.search_result(id, results)

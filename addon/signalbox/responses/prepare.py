@@ -5,6 +5,7 @@ import msgspec
 from signalbox import __version__
 from signalbox.anthropic.api import COUNT_TOKENS
 from signalbox.anthropic.json_edit import UNREADABLE, Body
+from signalbox.anthropic.translated_reader import AnswerContext
 from signalbox.config.rules import Provider
 from signalbox.responses import counting
 from signalbox.responses.dialects import Dialect, dialect_of
@@ -77,16 +78,18 @@ def prepare_responses(
     path = counting.PATH if counts else PATH if provider.path is None else provider.path
     sent_path, shown_path = paths(provider, path)
     reads = ResponsesTranslator(
-        names=request.names,
-        wants_stream=request.stream,
-        shows_thinking=request.shows_thinking,
+        AnswerContext(
+            provider=provider.name,
+            model=model,
+            seed=seed,
+            names=request.names,
+            wants_stream=request.stream,
+            shows_thinking=request.shows_thinking,
+            response_model=facts.asked,
+            secrets=secrets_of(tuple(headers), sent_path),
+        ),
         only_searches=request.only_searches,
         owner=request.owner,
-        provider=provider.name,
-        model=model,
-        seed=seed,
-        response_model=facts.asked,
-        secrets=secrets_of(tuple(headers), sent_path),
         remedy="run codex login" if provider.auth == "codex-login" else "",
     )
     translator: Translator = counting.CountTranslator(reads) if counts else reads

@@ -16,7 +16,8 @@ from signalbox.anthropic.answer_facts import AnswerFacts
 from signalbox.anthropic.api import token_count
 from signalbox.anthropic.json_edit import whole_characters
 from signalbox.anthropic.redaction import without_secrets
-from signalbox.anthropic.writer import LARGEST, MessagesEvent, Writer, web_search_result
+from signalbox.anthropic.translated_reader import AnswerContext
+from signalbox.anthropic.writer import LARGEST, MessagesEvent, web_search_result
 from signalbox.openai.chunks import Fragment, arguments_text, parse_object
 from signalbox.openai.errors import EMPTY_ANSWER, anthropic_error
 from signalbox.openai.finish import fault_of, is_cut, stop_reason
@@ -84,53 +85,29 @@ class _Item:
 class ResponsesStream:
     """An `anthropic.translated_reader.AnswerStream`.
 
-    `names` maps tool names as sent to the client's names, `seed` is the random part of all ids, `sign` makes
-    the signature of a thinking block of encrypted reasoning. With `awaits_titles` the results of a search
-    wait for their titles. Errors are noted in `facts` (`cut`, `provider_error`), what was written in
-    `writes`.
+    `sign` makes the signature of a thinking block of encrypted reasoning. With `awaits_titles` the results of
+    a search wait for their titles. Errors are noted in `facts` (`cut`, `provider_error`).
     """
 
     def __init__(
         self,
         facts: AnswerFacts,
+        context: AnswerContext,
         *,
-        names: Mapping[str, str],
-        shows_thinking: bool,
         awaits_titles: bool,
         sign: Callable[[str], str],
-        provider: str,
-        model: str,
-        seed: str,
-        request_id: str,
-        secrets: tuple[str, ...] = (),
-        writes: AnswerFacts | None = None,
-        key: bytes | None = None,
-        response_model: str | None = None,
-        estimate: Callable[[], int] | None = None,
         largest: int = LARGEST,
     ) -> None:
-        """`key`, `response_model` and `estimate` are passed to the `Writer`. An answer of more than `largest`
-        characters is cut."""
+        """An answer of more than `largest` characters is cut."""
         self.facts = facts
-        self._shows_thinking = shows_thinking
+        self._context = context
         self._awaits_titles = awaits_titles
         self._sign = sign
-        self._provider = provider
-        self._model = model
-        self._seed = seed
-        self._request_id = request_id
-        self._secrets = secrets
         self._largest = largest
-        self._writer = Writer(
-            f"msg_{seed}",
-            model,
-            lambda _: sign(self._encrypted),
-            facts=writes,
-            key=key,
-            response_model=response_model,
-            estimate=estimate,
+        self._writer = context.writer(facts, lambda _: sign(self._encrypted))
+        self._calls = ToolCalls(
+            self._writer, context.names, context.seed, provider=context.provider, signed=False
         )
-        self._calls = ToolCalls(self._writer, names, seed, provider=provider, signed=False)
         self._items: dict[Key, _Item | None] = {}
         """By `output_index`; None for an item that is no part of an answer."""
         self._queue: deque[_Item] = deque()
@@ -342,7 +319,7 @@ class ResponsesStream:
 
     def _may_be_left(self, item: _Item) -> bool:
         """Whether other items may be written before this one has ended: some servers end no reasoning."""
-        is_shown = item.shown is not None or not self._shows_thinking
+        is_shown = item.shown is not None or not self._context.shows_thinking
         return item.kind == "message" or (item.kind == "reasoning" and is_shown)
 
     def _leave(self, item: _Item) -> None:
@@ -371,7 +348,7 @@ class ResponsesStream:
 
     def _think(self, item: _Item, of: PartKind, part: int, text: str) -> None:
         """A server that sends both kinds of reasoning says the same in both."""
-        if not self._shows_thinking or (item.shown is not None and item.shown[0] != of):
+        if not self._context.shows_thinking or (item.shown is not None and item.shown[0] != of):
             return
         if item.shown is not None and item.shown[1] != part:
             self._writer.thinking("\n\n")
@@ -404,7 +381,7 @@ class ResponsesStream:
         self._writer.close()
 
     def _finish_reasoning(self, item: _Item) -> None:
-        if not self._shows_thinking:
+        if not self._context.shows_thinking:
             return
         for part, content in enumerate(as_list(item.item.get("summary"))):
             self._write_rest(item, "summary", part, as_text(as_object(content).get("text")))
@@ -457,7 +434,7 @@ class ResponsesStream:
             return True  # it opens a page, which is no search
         if not item.search_id:
             self._searches += 1
-            item.search_id = f"srvtoolu_{self._seed}{self._searches}"
+            item.search_id = f"srvtoolu_{self._context.seed}{self._searches}"
             self._writer.search(item.search_id, {"query": _query(action)})
         if item.item.get("status") == "failed":
             error = {"type": "web_search_tool_result_error", "error_code": "unavailable"}
@@ -529,10 +506,10 @@ class ResponsesStream:
         self._over = True
 
     def _fail(self, body: bytes) -> None:
-        self.facts.provider_error = body = without_secrets(body, self._secrets)
+        self.facts.provider_error = body = without_secrets(body, self._context.secrets)
         self._over = True
-        error = anthropic_error(200, body, self._provider, self._model, expected=EXPECTED)
-        self._writer.error(error.type, error.message, self._request_id)
+        error = anthropic_error(200, body, self._context.provider, self._context.model, expected=EXPECTED)
+        self._writer.error(error.type, error.message, self._context.request_id)
 
 
 def _is_another(item: Object, begun: Object) -> bool:
