@@ -1,7 +1,9 @@
 """What happens around Claude Code, before a router is started."""
 
 import json
+import os
 import stat
+import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,6 +27,18 @@ def test_settings_are_a_file_for_this_user_alone_and_not_an_argument(tmp_path):
         assert Path(name).is_relative_to(tmp_path)
         assert stat.S_IMODE(Path(name).stat().st_mode) == 0o600
     assert not Path(name).exists()
+
+
+def test_settings_of_a_session_that_was_killed_are_removed_by_the_next_one(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    names = f"settings-{gone.pid}.json", f"settings-{os.getppid()}.json", "settings-of-mine.json"
+    (tmp_path / "claude").mkdir()
+    for name in names:
+        (tmp_path / "claude" / name).write_text("{}")
+    with ExitStack() as held:
+        settings_argument({"env": {}}, tmp_path, held)
+    assert {file.name for file in (tmp_path / "claude").iterdir()} == set(names[1:])
 
 
 def test_no_settings_are_no_argument(tmp_path):

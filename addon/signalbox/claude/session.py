@@ -15,6 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
+
 from signalbox import places, ports
 from signalbox.claude import certificates, child
 from signalbox.claude.environment import (
@@ -329,11 +331,21 @@ def settings_argument(given: Mapping[str, Any], state: Path, held: ExitStack) ->
     and `env` may hold secrets. Raises StartError."""
     if not given:
         return []
-    file = state / "claude" / f"settings-{os.getpid()}.json"
+    folder = state / "claude"
+    file = folder / f"settings-{os.getpid()}.json"
     with _using(state):
+        _remove_left(folder)
         replace(file, json.dumps(given, ensure_ascii=False).encode())
     held.callback(file.unlink, missing_ok=True)
     return ["--settings", str(file)]
+
+
+def _remove_left(folder: Path) -> None:
+    """Removes the settings of sessions that were killed before they could."""
+    for file in folder.glob("settings-*.json"):
+        pid = file.stem.removeprefix("settings-")
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            file.unlink(missing_ok=True)
 
 
 @contextmanager
