@@ -241,8 +241,8 @@ def test_an_answer_is_read_as_by_mitmproxy_however_it_is_cut(data, cuts, closes,
     assert told(client(quick_http1.adopt), cut(data, cuts), closes=closes, first=asked) == usual
 
 
-@given(st.lists(st.tuples(NAMES, VALUES), max_size=5), NAMES, VALUES)
-def test_headers_are_looked_up_and_changed_as_mitmproxys_are(pairs, name, value):
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=5), NAMES, VALUES, st.lists(VALUES, max_size=3))
+def test_headers_are_looked_up_and_changed_as_mitmproxys_are(pairs, name, value, values):
     fields = [(key.encode(), said.encode()) for key, said in pairs]
     ours, theirs = QuickHeaders.read(fields), Headers(fields)
 
@@ -261,6 +261,10 @@ def test_headers_are_looked_up_and_changed_as_mitmproxys_are(pairs, name, value)
     assert ours.fields == theirs.fields
     with pytest.raises(KeyError):
         ours[name]
+    for headers in (ours, theirs):
+        headers.fields = tuple(fields)
+        headers.set_all(name, values)
+    assert ours.fields == theirs.fields
 
 
 def test_the_end_of_an_answer_frees_the_connection():

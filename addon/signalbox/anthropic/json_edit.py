@@ -6,7 +6,7 @@ comma from the front gives the span of every value. A change is then a splice, a
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache
 from typing import Any, NamedTuple, Self
 
 import msgspec
@@ -26,6 +26,8 @@ _LONE_SURROGATE = re.compile(
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _array = msgspec.json.Decoder(list[msgspec.Raw])
+_decoder: Callable[[Any], msgspec.json.Decoder[Any]] = cache(msgspec.json.Decoder)
+"""By type: to make one takes longer than to use it."""
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for JSON that it cannot decode."""
 
@@ -197,12 +199,12 @@ class Body:
         """The decoded value (cached); None if the field is absent or has another type."""
         key = (name, type)
         if key not in self._decoded:
-            self._decoded[key] = self._decode(name, partial(msgspec.json.decode, type=type))
+            self._decoded[key] = self._decode(name, _decoder(type).decode)
         found: T | None = self._decoded[key]
         return found
 
     def decode[T](self, name: str, decoder: msgspec.json.Decoder[T]) -> T | None:
-        """`get` with a decoder that is kept, which matters for large types."""
+        """`get` with a decoder that was made before."""
         key = (name, decoder)
         if key not in self._decoded:
             self._decoded[key] = self._decode(name, decoder.decode)

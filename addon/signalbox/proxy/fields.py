@@ -50,6 +50,19 @@ class QuickHeaders(http.Headers):
         found = self.get_all(name)
         return default if not found else found[0] if len(found) == 1 else ", ".join(found)
 
+    def set_all(self, name: str | bytes, values: Iterable[str | bytes]) -> None:
+        """The first fields of this name get the values, further fields are removed, further values added."""
+        key, left = _bytes(name), [_bytes(value) for value in values]
+        wanted, size, fields = key.lower(), len(key), []
+        left.reverse()
+        for field in self.fields:
+            if len(field[0]) != size or field[0].lower() != wanted:
+                fields.append(field)
+            elif left:
+                fields.append((field[0], left.pop()))
+        fields += [(key, value) for value in reversed(left)]
+        self.fields = tuple(fields)
+
     def __contains__(self, name: object) -> bool:
         key = _bytes(name).lower()  # type: ignore[arg-type]  # mitmproxy's raises TypeError of others too
         size = len(key)

@@ -189,7 +189,11 @@ def log_health(events: Iterable[tuple[str, str, str, str]], *, counts: bool) -> 
 def log_request(entry: Entry, prompts: bool) -> None:
     """The one line of a request, at INFO."""
     if logger.isEnabledFor(logging.INFO):
-        logger.info(request_line(entry, prompts), extra={"outcome": entry.status})
+        # Not by `info`, which walks the stack to find out who called it.
+        line, outcome = request_line(entry, prompts), {"outcome": entry.status}
+        logger.handle(
+            logger.makeRecord(logger.name, logging.INFO, __file__, 0, line, (), None, extra=outcome)
+        )
 
 
 class Console(logging.Handler):
