@@ -408,7 +408,7 @@ class RoutedStream(HttpStream):
             if self._is_refused:
                 yield from self._refuse()
                 return
-            knows_issuers = not may_hold_thinking(self.flow.request) or self.app.stores.provenance.is_current
+            knows_issuers = self.app.stores.provenance.is_current or not may_hold_thinking(self.flow.request)
             rules = self.exchange.rules
             if rules.login_folders or rules.codex_folders or not knows_issuers:
                 yield from self.hook(SignalboxRefreshHook)
