@@ -278,6 +278,17 @@ def test_a_whole_answer_is_bounded():
     assert RESPONSES.fed([b"{", b" " * LARGEST]).cut == "the answer is too large"
 
 
+@pytest.mark.parametrize("error", [{"code": "server_error", "message": "no"}, None], ids=["said", "unsaid"])
+@pytest.mark.parametrize("streams", [True, False])
+def test_the_usage_of_a_response_that_failed_counts(error, streams):
+    used = {"input_tokens": 50, "input_tokens_details": {"cached_tokens": 20}, "output_tokens": 7}
+    reader = RESPONSES.reader(streams=streams)
+    reader.feed(created() + text_delta("Hi") + ended("failed", error=error, usage=used))
+    usage = reader.facts.usage
+    assert (usage.input_tokens, usage.cache_read_input_tokens, usage.output_tokens) == (30, 20, 7)
+    assert reader.facts.provider_error
+
+
 def test_an_internal_error_leaks_no_response_to_the_client():
     reader = RESPONSES.reader(estimate=lambda: 1 // 0)
     assert reader.feed(text_delta("Hi")) == reader.end() == b""

@@ -130,6 +130,8 @@ class ErrorReported(msgspec.Struct, frozen=True):
     """An error that the provider reports."""
 
     body: bytes
+    usage: Object = {}
+    """Of a response that has failed."""
 
 
 class Foreign(msgspec.Struct, frozen=True):
@@ -292,7 +294,7 @@ def _ended(event: str, response: _Response) -> Ended | ErrorReported:
     if response.error or status in ("failed", "cancelled") or event == "response.failed":
         told = "was cancelled" if status == "cancelled" else "failed"
         error = response.error or {"type": "api_error", "message": f"the response {told}"}
-        return ErrorReported(_encoded({"error": error}))
+        return ErrorReported(_encoded({"error": error}), response.usage or {})
     return Ended(
         "incomplete" if event == "response.incomplete" else status,
         as_text((response.incomplete_details or {}).get("reason")),

@@ -184,7 +184,7 @@ class ResponsesStream:
         if self._over:
             return
         if self._foreign is not None and not self._writer.begun:
-            self._fail(self._foreign.body)
+            self._fail(self._foreign.body, {})
         else:
             self._cut("the stream ended in the middle")
 
@@ -221,8 +221,8 @@ class ResponsesStream:
                     self._writer.named(model)
             case Ended():
                 self._close(step)
-            case ErrorReported(body):
-                self._fail(body)
+            case ErrorReported(body, usage):
+                self._fail(body, usage)
             case Foreign():
                 self._foreign = self._foreign or step
             case Malformed():
@@ -476,12 +476,12 @@ class ResponsesStream:
         self._advance()
         if kind := fault_of(finish):
             error = {"type": kind, "code": finish, "message": f"the answer ended with {finish}"}
-            self._fail(msgspec.json.encode({"error": error}))
+            self._fail(msgspec.json.encode({"error": error}), ended.usage)
         if self._over:
             return
         reason = stop_reason(finish, called=self._writer.calls > 0, refused=self._refused)
         if reason == "end_turn" and not self._writer.blocks:
-            self._fail(EMPTY_ANSWER)
+            self._fail(EMPTY_ANSWER, ended.usage)
             return
         self._over = True
         usage: Object = usage_of(ended.usage) or estimated(self._characters)
@@ -505,7 +505,9 @@ class ResponsesStream:
         self.facts.cut = why
         self._over = True
 
-    def _fail(self, body: bytes) -> None:
+    def _fail(self, body: bytes, usage: Object) -> None:
+        """`usage` counts all the same: a provider may bill what has failed."""
+        self.facts.usage.take(usage_of(usage))
         self.facts.provider_error = body = without_secrets(body, self._context.secrets)
         self._over = True
         error = anthropic_error(200, body, self._context.provider, self._context.model, expected=EXPECTED)
