@@ -10,8 +10,10 @@ import logging
 import os
 import ssl
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -66,7 +68,8 @@ log = logging.getLogger("signalbox")
 TASK_RETRY = 10.0
 """Seconds after which a background task that failed starts again."""
 THREADS_TURN = 0.0005
-"""Seconds for which a thread may work while the event loop waits; Python's own 5 ms are felt by streams."""
+"""Seconds for which a thread may work while the event loop waits. To pass on a piece of a stream the loop
+waits several times, so that Python's own 5 ms are felt."""
 CIRCUIT_OPEN = {"half-open": 0.5, "open": 1.0}
 FAIL_OPEN_SHOWN = 300.0
 """Seconds for which the status stays `degraded` after a request was passed on unrouted."""
@@ -314,12 +317,23 @@ class App:
         self._is_running = True
         if self._tasks is None and self._files is not None and self.given is None:
             self._tasks = asyncio.get_running_loop().create_task(self.stores.run_tasks())
+            sys.setswitchinterval(THREADS_TURN)
             gc.freeze()  # a look through all objects of the imports would stop streams for 0.15 s
-            if not self.is_plain:
-                sys.setswitchinterval(THREADS_TURN)
+            threading.Thread(target=self._import_rest, name="signalbox-imports", daemon=True).start()
             setup.warn_of_upstreams(self.master)
             for line in setup.client_commands(self.master):
                 log.info("%s", line)
+
+    def _import_rest(self) -> None:
+        """In a thread: what was too slow to import before the router listened, so that no request waits for
+        it, and none of it comes from the files of another version later."""
+        with suppress(ImportError, OSError):  # who needs it tries again, and says what is wrong
+            import signalbox.background.model_fetch
+            import signalbox.record.database
+            import signalbox.ui.session_summary  # noqa: F401
+
+            self.stores.ledger_pages.prepare()
+        gc.freeze()
 
     def close(self) -> None:
         """router.py is unloaded, or the process ends."""

@@ -218,13 +218,14 @@ class Exchange:
         """The attempt whose answer was delivered has ended. `outcome` is None if the client left."""
         if self.answer is not None and self.attempts:
             self.attempts[-1].cache_miss_reason = self.answer.cache_miss_reason
-        self._end_attempt(
-            outcome or CANCELLED, self.answer.usage if self.answer is not None else Usage(), now
-        )
+        self._end_attempt(outcome or CANCELLED, self.answer.usage if self.answer is not None else None, now)
 
-    def _end_attempt(self, outcome: Outcome, usage: Usage, now: float) -> None:
+    def _end_attempt(self, outcome: Outcome, usage: Usage | None, now: float) -> None:
+        """`usage` None: what is known already."""
         if (attempt := self._under_way) is not None:
-            attempt.outcome, attempt.usage, attempt.ended = outcome, usage, now
+            attempt.outcome, attempt.ended = outcome, now
+            if usage is not None:
+                attempt.usage = usage
 
     @property
     def _under_way(self) -> Attempt | None:
@@ -265,7 +266,9 @@ class Exchange:
             self.label_attempt(str(status))
 
     def answer_locally(self) -> None:
-        """The client gets an answer that the router makes, instead of the provider's."""
+        """The client gets an answer that the router makes, instead of the provider's, whose usage counts."""
+        if self.answer is not None and (attempt := self._under_way) is not None:
+            attempt.usage = self.answer.usage
         self.answer = None
 
     def conclude(self, outcome: Outcome) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from signalbox.background import model_list
 from signalbox.background.model_list import FILE, Gathered, ModelLists
 from signalbox.config.load import parse
 from signalbox.config.rules import Provider, Rules
@@ -260,3 +261,13 @@ def test_a_list_that_cannot_be_kept_is_still_given(tmp_path, upstream, caplog):
     with caplog.at_level(logging.WARNING):
         assert ids(gather(tmp_path / "file", rules(anthropic=client(upstream)))) == ["claude-a"]
     assert "cannot be written" in caplog.text
+
+
+def test_where_no_list_can_be_asked_for_those_of_the_rules_are_there(tmp_path, upstream, monkeypatch):
+    def out_of_files(_: str) -> None:
+        raise OSError("Too many open files")
+
+    monkeypatch.setattr(model_list, "import_module", out_of_files)
+    found = gather(tmp_path, rules(up=keyed(upstream), own=keyed(upstream, ", models: [m-1]")))
+    assert found.missing == ("up",)
+    assert "m-1" in str(found.entries)

@@ -32,13 +32,17 @@ def test_settings_are_a_file_for_this_user_alone_and_not_an_argument(tmp_path):
 def test_settings_of_a_session_that_was_killed_are_removed_by_the_next_one(tmp_path):
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()
-    names = f"settings-{gone.pid}.json", f"settings-{os.getppid()}.json", "settings-of-mine.json"
+    others = f"settings-{os.getppid()}.json", "settings-of-mine.json", f"settings-{'9' * 20}.json"
+    old, young = f"settings-{gone.pid}.json", f"settings-0{gone.pid}.json"
     (tmp_path / "claude").mkdir()
-    for name in names:
-        (tmp_path / "claude" / name).write_text("{}")
+    for name in (old, young, *others):
+        file = tmp_path / "claude" / name
+        file.write_text("{}")
+        if name != young:
+            os.utime(file, (0, 0))
     with ExitStack() as held:
         settings_argument({"env": {}}, tmp_path, held)
-    assert {file.name for file in (tmp_path / "claude").iterdir()} == set(names[1:])
+    assert {file.name for file in (tmp_path / "claude").iterdir()} == {young, *others}
 
 
 def test_no_settings_are_no_argument(tmp_path):

@@ -171,6 +171,17 @@ def test_a_failure_of_the_last_target_has_its_status_where_nothing_was_sent(
     assert (answer.status, answer.error["type"], answer.error["message"]) == (status, type, message)
 
 
+@both
+def test_the_tokens_of_a_response_that_failed_are_recorded(ask, play, up, stream):
+    used = {"input_tokens": 50, "input_tokens_details": {"cached_tokens": 20}, "output_tokens": 7}
+    failed = responses.ended("failed", error={"code": "server_error", "message": "It broke."}, usage=used)
+    up.answer(responses.stream([responses.created(), failed]))
+    ask("fails", stream=stream)
+    record = play.records(1)[0]
+    tokens = [record[name] for name in ("input_tokens", "cache_read_input_tokens", "output_tokens")]
+    assert (record["status"], tokens) == ("error", [30, 20, 7])
+
+
 def test_a_request_that_is_not_streamed_works_where_the_provider_only_streams(ask, up):
     call = responses.function_call("Read", '{"path": "a"}')
     up.answer(responses.stream(responses.item_stream(THOUGHT, responses.message("I read."), call)))

@@ -1,5 +1,7 @@
 """The ledger: what it holds, what it bears, what it forgets, and what it adds up."""
 
+import errno
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signalbox.database import ledger_url
+from signalbox.record import ledger
 from signalbox.record.database import LONGEST, LedgerDatabase
 from signalbox.record.entry import AttemptRow, Entry, milliseconds
 from signalbox.record.ledger import BATCH, DAY, Ledger, Timing
@@ -107,6 +110,22 @@ def test_they_are_written_while_it_runs(start, store):
     one = start()
     one.enter(ENTRY)
     wait_until(lambda: store.holds("sonnet"), 5, lambda: "not written")
+
+
+def test_one_that_cannot_be_opened_is_tried_again(start, store, monkeypatch, caplog):
+    opened, tried = ledger._database, []
+
+    def fails_once(*arguments: Any) -> LedgerDatabase:
+        tried.append(arguments)
+        if len(tried) == 1:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opened(*arguments)
+
+    monkeypatch.setattr(ledger, "_database", fails_once)
+    one = start(timing=Timing(linger=0.0, retry=0.05))
+    one.enter(ENTRY)
+    wait_until(lambda: store.holds("sonnet"), 5, lambda: "not written")
+    assert "the ledger cannot be opened: [Errno 24] Too many open files" in caplog.text
 
 
 def test_the_snippet_of_a_prompt_is_not_in_it(start, store):

@@ -2,14 +2,13 @@
 
 import asyncio
 import gc
-import sys
 import threading
 from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
 
-from signalbox.routing.work import LoopTurns, Work, in_place, in_short_turns, in_thread
+from signalbox.routing.work import LoopTurns, Work, in_place, in_thread
 
 
 def in_a_thread[T](work: Work[T]) -> T:
@@ -65,15 +64,6 @@ def test_the_collector_pauses_only_while_a_function_runs_in_a_thread():
 
     assert not in_a_thread(collects())
     assert gc.isenabled()
-
-
-def test_short_turns_end_with_the_last_who_asked_for_them():
-    usual = sys.getswitchinterval()
-    with in_short_turns():
-        with in_short_turns():
-            assert sys.getswitchinterval() < usual
-        assert sys.getswitchinterval() < usual
-    assert sys.getswitchinterval() == usual
 
 
 def _pieces(pieces: int) -> list[int | str]:

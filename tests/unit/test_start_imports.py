@@ -23,7 +23,7 @@ print(*set(sys.modules) - before)
 
 @pytest.fixture(scope="module")
 def imported() -> set[str]:
-    """What is imported beside bare mitmdump before the router listens."""
+    """What the script imports beside bare mitmdump."""
     command = [sys.executable, "-c", LOADED, str(ROOT / "addon")]
     environment = {"PATH": os.environ["PATH"]}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
@@ -31,5 +31,5 @@ def imported() -> set[str]:
 
 
 @pytest.mark.parametrize("name", SLOW)
-def test_nothing_slow_is_imported_before_the_router_listens(imported, name):
+def test_the_script_imports_nothing_slow(imported, name):
     assert name not in imported

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 async def http_client(provider: Provider, tls: ssl.SSLContext, limit: float) -> "httpx.AsyncClient":
     """A client for one provider, by way of its proxy. It stores cookies, which do not depend on the port, so
     that each provider, and each account, has a client of its own. `limit` is in seconds."""
-    await asyncio.to_thread(import_module, "httpx")  # slow: neither at the start nor on the event loop
+    if "httpx" not in sys.modules:
+        await asyncio.to_thread(import_module, "httpx")  # slow: neither at the start nor on the event loop
     import httpx
 
     proxy = None

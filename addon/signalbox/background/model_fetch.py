@@ -1,7 +1,6 @@
 """Asks one provider for its model list (the contract, section 7).
 
-Only `model_list` imports this, at the first list that is fetched: httpx takes as long as a tenth of
-mitmproxy's start.
+The router imports this once it listens: httpx takes some hundredths of a second.
 """
 
 import asyncio

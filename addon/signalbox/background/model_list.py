@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -155,10 +156,7 @@ class ModelLists:
         try:
             credential = self._credential(provider, caller)
             observe = partial(self._observe, provider, caller) if self._observe else ignore
-            fetch_models = await asyncio.to_thread(_fetch_models)
-            found = await fetch_models(
-                provider, credential, query, tls=tls, observe=observe, limit=self._limit
-            )
+            found = await _fetch(provider, credential, query, tls, observe, self._limit)
         except FetchError as error:
             if self._failures.get(provider.name) != str(error):
                 log.warning("no model list from %s: %s", provider.name, error)
@@ -203,10 +201,22 @@ class ModelLists:
         return []
 
 
-def _fetch_models() -> Callable[..., Awaitable[list[ModelEntry]]]:
-    from signalbox.background.model_fetch import fetch_models  # slow to import: not on the event loop
+async def _fetch(
+    provider: Provider,
+    credential: Caller | str | None,
+    query: str,
+    tls: ssl.SSLContext | None,
+    observe: Observe,
+    limit: float,
+) -> list[ModelEntry]:
+    """`fetch_models`, which is slow to import: not on the event loop."""
+    try:
+        await asyncio.to_thread(import_module, "signalbox.background.model_fetch")
+    except (ImportError, OSError) as error:
+        raise FetchError(f"it could not be asked: {type(error).__name__}") from None
+    from signalbox.background.model_fetch import fetch_models
 
-    return fetch_models
+    return await fetch_models(provider, credential, query, tls=tls, observe=observe, limit=limit)
 
 
 def _refusal(provider: Provider, answer: ListResponse) -> ListResponse:

@@ -8,9 +8,10 @@ import shutil
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,6 +68,8 @@ REFRESH = 10
 """Seconds after which Claude Code asks for the status line again while nothing happens."""
 HANDSHAKE = 3.0
 """Seconds for a TLS handshake with a router of this machine."""
+DAY = 86400.0
+"""Seconds."""
 
 type Say = Callable[[str], None]
 """Prints one line for people."""
@@ -341,11 +344,14 @@ def settings_argument(given: Mapping[str, Any], state: Path, held: ExitStack) ->
 
 
 def _remove_left(folder: Path) -> None:
-    """Removes the settings of sessions that were killed before they could."""
+    """Removes the settings of sessions that were killed before they could, a day ago or longer: younger ones
+    may be those of a session on another machine, whose processes are not seen here."""
     for file in folder.glob("settings-*.json"):
         pid = file.stem.removeprefix("settings-")
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            file.unlink(missing_ok=True)
+        if pid.isdecimal() and len(pid) < 10 and not psutil.pid_exists(int(pid)):
+            with suppress(FileNotFoundError):
+                if time.time() - file.stat().st_mtime > DAY:
+                    file.unlink()
 
 
 @contextmanager

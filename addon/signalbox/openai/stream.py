@@ -279,6 +279,7 @@ class ChatStream:
         self._over = True
 
     def _fail(self, body: bytes) -> None:
+        self.facts.usage.take(self._usage)  # a provider may bill what has failed
         self.facts.provider_error = body = without_secrets(body, self._context.secrets)
         self._over = True
         error = anthropic_error(200, body, self._context.provider, self._context.model)

@@ -315,6 +315,8 @@ class PendingResponse:
     def _replace_with_error(self, said: bytes) -> None:
         self.response.headers["content-type"] = "application/json"
         self._replace_body(said)
+        used = self.facts.usage
         self.reader = MessagesReader("application/json")
         self.reader.feed(said)
         self.reader.end()
+        self.facts.usage = used

@@ -33,7 +33,7 @@ RECORDED = (
 
 
 def milliseconds(moment: datetime) -> int:
-    """As the ledger has moments: since 1970."""
+    """Unix milliseconds, as the ledger has moments."""
     return int(moment.timestamp() * 1000)
 
 

@@ -207,7 +207,19 @@ class Ledger:
                 self._closing.wait(timing.linger)
             self._wanted.clear()
             if database is None or self._settings is not self._in_force:
-                database = self._followed(database)
+                try:
+                    database = self._followed(database)
+                except (ImportError, OSError) as error:  # such as too many open files
+                    if self._may_log():
+                        log.error("the ledger cannot be opened: %s", error)
+                    self._in_force = None
+                    self._closing.wait(timing.retry)
+                    self._wanted.set()
+                    if not self._closing.is_set():
+                        continue
+                    with self._lock:
+                        self._thread = None
+                    return
             succeeded = self._settle(database)
             if self._is_over(database, succeeded):
                 break
@@ -366,14 +378,20 @@ class Ledger:
                 self._is_read.set()
 
     def _log_error(self, database: "LedgerDatabase", error: DatabaseError) -> None:
-        now = time.monotonic()
-        if self._logged_at is None or now - self._logged_at >= QUIET:
-            self._logged_at = now
+        if self._may_log():
             with self._lock:
                 waiting, lost = len(self._backlog), self._backlog.lost
             log.warning(
                 "%s: %s: %d requests wait to be recorded, %d are lost", database.shown, error, waiting, lost
             )
+
+    def _may_log(self) -> bool:
+        """Whether an error is logged: the first, and then one in a while."""
+        now = time.monotonic()
+        if self._logged_at is not None and now - self._logged_at < QUIET:
+            return False
+        self._logged_at = now
+        return True
 
     def _is_over(self, database: "LedgerDatabase", succeeded: bool) -> bool:
         """Whether the router ends and nothing is left to write, or cannot be written."""
@@ -393,7 +411,7 @@ class Ledger:
 
 
 def _database(folder: Path, settings: rules.LedgerSettings, lock_timeout: float) -> "LedgerDatabase":
-    from signalbox.database import ledger_url  # slow to import: not before the router listens
+    from signalbox.database import ledger_url  # slow to import
     from signalbox.record.database import LedgerDatabase
 
     return LedgerDatabase(ledger_url(folder, settings), lock_timeout=lock_timeout)

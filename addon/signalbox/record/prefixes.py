@@ -37,7 +37,8 @@ _KEY_LENGTH = 64
 _PRICED = 10_000
 """Tokens whose price is asked for: enough to be exact, too few for the prices of long contexts."""
 REMEMBERED = 20_000
-"""Messages whose digests are remembered: those of some dozens of long conversations."""
+"""Parts (tools, system prompts, messages) whose digests are remembered: those of some dozens of long
+conversations."""
 _MARK = re.compile(rb',?\s*"cache_control"\s*:\s*(?:\{[^{}]*\}|null)(\s*,\s*(?="))?')
 _LONG = re.compile(rb'"ttl"\s*:\s*"1h"')
 _BILLING = f'"{BILLING}'.encode()
@@ -94,11 +95,12 @@ class Prefix(NamedTuple):
 
 
 def pack(blocks: Iterable[CachedBlock]) -> bytes:
+    """16 bytes a block: digest, length and place."""
     return b"".join(_RECORD.pack(*block) for block in blocks)
 
 
 def unpacked(data: bytes) -> tuple[CachedBlock, ...]:
-    """What was packed."""
+    """The blocks that `pack` packed."""
     return tuple(CachedBlock(*record) for record in _RECORD.iter_unpack(data[: len(data) // 16 * 16]))
 
 
@@ -107,7 +109,7 @@ class PrefixReader:
     tools, system prompt and messages are looked up by their bytes. For one thread."""
 
     def __init__(self, key: bytes, most: int = REMEMBERED) -> None:
-        """`most` messages are remembered."""
+        """The digests of `most` parts are remembered."""
         self.key = key
         self._key = key[:_KEY_LENGTH]
         self._most = most
@@ -119,6 +121,7 @@ class PrefixReader:
         return self.read_decoded(_Body.read(body), body, protocol)
 
     def read_decoded(self, decoded: _Body | None, body: bytes, protocol: Protocol = "messages") -> Prefix:
+        """`read` of a body that is decoded already."""
         if decoded is None:
             return Prefix()
         try:

@@ -7,7 +7,6 @@ runs on the event loop, which alone reads and changes what requests share.
 
 import asyncio
 import gc
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -23,10 +22,6 @@ _threads = ThreadPoolExecutor(2, thread_name_prefix="signalbox-work")
 _lock = threading.Lock()
 _running = 0
 """Functions that run in threads now."""
-_hurried = 0
-"""How many have asked for short turns."""
-SHORT_TURN, USUAL_TURN = 0.001, sys.getswitchinterval()
-"""Seconds."""
 
 
 class WorkRun[T]:
@@ -76,25 +71,8 @@ def start(job: Callable[[], Any]) -> Future[Any]:
 
 
 def _run(job: Callable[[], Any]) -> Any:
-    with without_collector(), in_short_turns():
+    with without_collector():
         return job()
-
-
-@contextmanager
-def in_short_turns() -> Iterator[None]:
-    """Python's threads take turns of a millisecond in place of five. To pass on one piece of a stream, the
-    event loop waits for its turn several times: beside a thread that works for long it comes sooner so."""
-    global _hurried
-    with _lock:
-        _hurried += 1
-        sys.setswitchinterval(SHORT_TURN)
-    try:
-        yield
-    finally:
-        with _lock:
-            _hurried -= 1
-            if not _hurried:
-                sys.setswitchinterval(USUAL_TURN)
 
 
 @contextmanager

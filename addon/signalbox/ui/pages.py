@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from signalbox.routing.work import in_short_turns, without_collector
+from signalbox.routing.work import without_collector
 
 PLAIN = "text/plain; charset=utf-8"
 JSON = "application/json"
@@ -75,5 +75,5 @@ class PageThreads:
 
 def _made(page: Callable[..., PageResponse], *arguments: Any) -> PageResponse:
     """Streams that run beside it are hardly held up."""
-    with without_collector(), in_short_turns():
+    with without_collector():
         return page(*arguments)
