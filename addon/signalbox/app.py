@@ -333,7 +333,6 @@ class App:
             import signalbox.ui.session_summary  # noqa: F401
 
             self.stores.ledger_pages.prepare()
-        gc.freeze()
 
     def close(self) -> None:
         """router.py is unloaded, or the process ends."""
