@@ -10,10 +10,8 @@ import logging
 import os
 import ssl
 import sys
-import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -319,20 +317,9 @@ class App:
             self._tasks = asyncio.get_running_loop().create_task(self.stores.run_tasks())
             sys.setswitchinterval(THREADS_TURN)
             gc.freeze()  # a look through all objects of the imports would stop streams for 0.15 s
-            threading.Thread(target=self._import_rest, name="signalbox-imports", daemon=True).start()
             setup.warn_of_upstreams(self.master)
             for line in setup.client_commands(self.master):
                 log.info("%s", line)
-
-    def _import_rest(self) -> None:
-        """In a thread: what was too slow to import before the router listened, so that no request waits for
-        it, and none of it comes from the files of another version later."""
-        with suppress(ImportError, OSError):  # who needs it tries again, and says what is wrong
-            import signalbox.background.model_fetch
-            import signalbox.record.database
-            import signalbox.ui.session_summary  # noqa: F401
-
-            self.stores.ledger_pages.prepare()
 
     def close(self) -> None:
         """router.py is unloaded, or the process ends."""

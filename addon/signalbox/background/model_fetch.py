@@ -1,6 +1,6 @@
 """Asks one provider for its model list (the contract, section 7).
 
-The router imports this once it listens: httpx takes some hundredths of a second.
+The router imports this for the first list: httpx takes some hundredths of a second.
 """
 
 import asyncio

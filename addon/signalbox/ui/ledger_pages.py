@@ -1,7 +1,7 @@
 """The pages that are made of the ledger, each on a thread.
 
-What makes them is imported by `prepare`, or by the first of them: SQLAlchemy and Jinja take a quarter of the
-time that mitmproxy takes to start.
+What makes them is imported for the first of them: SQLAlchemy and Jinja take a quarter of the time that
+mitmproxy takes to start.
 """
 
 from pathlib import Path
@@ -37,10 +37,6 @@ class LedgerPages:
     def close(self) -> None:
         if self._made is not None:
             self._made.close()
-
-    def prepare(self) -> None:
-        """Import and make what the first page would wait for."""
-        self._dashboard()
 
     def dashboard(self, path: str, query: str, state: State) -> PageResponse:
         """A page below `/ui`. Blocks. Raises nothing that is due to the request or to the ledger."""
