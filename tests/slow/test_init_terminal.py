@@ -1,6 +1,7 @@
 """`signalbox init` on a terminal: it asks for the preset and its keys."""
 
 import os
+import select
 import subprocess
 import sys
 import time
@@ -36,7 +37,7 @@ def answered(folder: Path, *answers: tuple[bytes, bytes]) -> bytes:
             try:
                 seen += os.read(ours, 4096)
             except BlockingIOError:
-                time.sleep(0.02)
+                select.select([ours], [], [], 0.1)  # until more is there; the process may end without a word
             except OSError:  # the other end is closed
                 break
             if waiting and waiting[0][0] in seen:
