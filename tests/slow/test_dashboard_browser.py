@@ -33,9 +33,10 @@ pytestmark = [
 REQUESTS = 50_000
 PAINT = 1000
 """Milliseconds until the whole page has painted."""
-FIRST_PAINT = """() => new Promise(told => new PerformanceObserver(
-    list => told(list.getEntriesByName("first-contentful-paint")[0].startTime)
-).observe({type: "paint", buffered: true}))"""
+FIRST_PAINT = """() => new Promise(told => new PerformanceObserver(list => {
+    for (const {startTime} of list.getEntriesByName("first-contentful-paint")) told(startTime);
+}).observe({type: "paint", buffered: true}))"""
+"""The observer may be called with "first-paint" alone, and again with what is waited for."""
 PICTURE = {"width": 1280, "height": 800}
 DESKTOP, PHONE = {"width": 1360, "height": 900}, {"width": 390, "height": 844}
 

@@ -167,20 +167,34 @@ def test_quota_that_one_router_sees_redirects_all(fleet):
 
 
 def test_the_next_request_of_a_conversation_may_go_to_any_router(fleet):
+    """A request waits 50 ms at the most for what the others know. On a busy machine that may be too little:
+    then its thinking is left out, and the same request a moment later has it."""
+    late = 0
     for turn in range(6):
         thought = thinking_block(f"Let me think, {turn}.", signature=f"c2lnbmF0dXJl{turn:04}")
         fleet.other.answer(message_sse("glm-4.7", before=[thought]))
         here, there = fleet.routers[turn % 3], fleet.routers[(turn + 1) % 3]
         _, stream = ask(here, "glm-4.7", stream=True, thinking={"type": "adaptive"})
         assert thought["signature"].encode() in stream
-        history = [
-            {"role": "user", "content": "Hi"},
-            {"role": "assistant", "content": [thought, {"type": "text", "text": "Hello"}]},
-            {"role": "user", "content": "Go on"},
-        ]
-        assert ask(there, "glm-4.7", messages=history, thinking={"type": "adaptive"})[0] == "zai:200"
-        sent = fleet.other.requests[-1].json["messages"][1]["content"]
-        assert [block["type"] for block in sent] == ["thinking", "text"]
+        asked = 0
+        end = time.monotonic() + WITHIN
+        while continued(fleet, there, thought) != ["thinking", "text"]:
+            assert time.monotonic() < end, f"turn {turn}: no thinking after {asked} requests"
+            asked += 1
+            time.sleep(0.05)
+        late += asked > 0
+    assert late <= 2
+
+
+def continued(fleet: Fleet, router: Router, thought: dict[str, Any]) -> list[str]:
+    """The types of the blocks that the provider gets of an answer which began with `thought`."""
+    history = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": [thought, {"type": "text", "text": "Hello"}]},
+        {"role": "user", "content": "Go on"},
+    ]
+    assert ask(router, "glm-4.7", messages=history, thinking={"type": "adaptive"})[0] == "zai:200"
+    return [block["type"] for block in fleet.other.requests[-1].json["messages"][1]["content"]]
 
 
 def test_an_edit_of_the_one_rules_file_applies_to_all(fleet):
