@@ -10,6 +10,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -243,8 +244,11 @@ class Process:
 
     def open_files(self) -> int:
         """Connections and files, less those of the record, which are opened by the first request and stay."""
-        links = (link.readlink() for link in (self._folder / "fd").iterdir() if link.is_symlink())
-        return sum(not link.is_relative_to(self._state) for link in links)
+        count = 0
+        for link in (self._folder / "fd").iterdir():
+            with suppress(FileNotFoundError):  # closed just now
+                count += not link.readlink().is_relative_to(self._state)
+        return count
 
     def memory(self) -> int:
         """KiB."""
