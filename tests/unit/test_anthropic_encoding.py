@@ -49,6 +49,12 @@ def test_a_whole_body_is_decoded(encoding, encode):
     assert decode(encode(b"body" * 999), encoding, 10_000) == b"body" * 999
 
 
+@pytest.mark.parametrize("encoding", ["", "identity"])
+def test_a_body_without_an_encoding_is_not_copied(encoding):
+    body = b"body" * 100_000
+    assert decode(body, encoding, len(body)) is body
+
+
 @EACH
 def test_a_body_over_the_limit_is_refused(encoding, encode):
     wire = encode(b"x" * 1000)

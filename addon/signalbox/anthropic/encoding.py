@@ -145,6 +145,10 @@ class ContentDecoder:
         self._limit = limit
 
     def feed(self, data: bytes) -> bytes:
+        """What this decodes to; the same object where nothing is encoded."""
+        if not self._stages:
+            self._count(0, len(data))
+            return data
         return b"".join(self.pieces(data))
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
