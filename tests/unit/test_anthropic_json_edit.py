@@ -221,6 +221,16 @@ def test_anything_but_one_utf8_object_is_an_error(raw):
         Body.parse(raw)
 
 
+@pytest.mark.parametrize("shift", range(8))
+def test_utf8_is_checked_where_the_pieces_of_a_large_body_meet(shift):
+    text = "x" * shift + "€𝄞" * 40_000
+    body = Body.parse(f'{{"a":"{text}"}}'.encode())
+    assert body.get("a", str) == text
+    for broken in (text.encode()[:-1], text.encode() + b"\xff", text.encode()[: 64 * 1024 - 7] + b"\xe2"):
+        with pytest.raises(BodyError, match="UTF-8"):
+            Body.parse(b'{"a":"' + broken + b'"}')
+
+
 @pytest.mark.parametrize(
     "raw",
     [

@@ -4,6 +4,7 @@ msgspec decodes one level of an object to the exact bytes of each value. A walk 
 comma from the front gives the span of every value. A change is then a splice, and all other bytes stay.
 """
 
+import codecs
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -28,6 +29,8 @@ _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 _decoder: Callable[[Any], msgspec.json.Decoder[Any]] = cache(msgspec.json.Decoder)
 """By type: to make one takes longer than to use it."""
+_utf8 = codecs.getincrementaldecoder("utf-8")
+_PIECE = 64 * 1024
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for JSON that it cannot decode."""
 
@@ -127,6 +130,17 @@ def delete_items(places: Sequence[Span], gone: Collection[int]) -> list[Edit]:
     return edits
 
 
+def _check_utf8(raw: bytes) -> None:
+    """Raises UnicodeDecodeError. In pieces: one text of a large body would be megabytes of new memory, which
+    takes longer to get than to fill."""
+    if raw.isascii():
+        return
+    decoder, view = _utf8(), memoryview(raw)
+    for at in range(0, len(raw), _PIECE):
+        decoder.decode(view[at : at + _PIECE])
+    decoder.decode(b"", final=True)
+
+
 def readable(raw: bytes) -> bytes:
     """`raw` with each escaped half of a surrogate pair replaced by an escaped private character.
 
@@ -165,7 +179,7 @@ class Body:
     def parse(cls, raw: bytes) -> Self:
         """Decodes the top level only. Raises BodyError."""
         try:
-            raw.isascii() or raw.decode()
+            _check_utf8(raw)
         except UnicodeDecodeError:
             raise BodyError("not UTF-8") from None
         try:
