@@ -169,7 +169,7 @@ def test_a_hanging_provider_is_left_out_before_claude_code_gives_up(start_router
         for _ in range(2):
             begun = time.monotonic()
             listed = discover(router)
-            assert time.monotonic() - begun < 2.5
+            assert time.monotonic() - begun < 3  # seconds, as Claude Code waits (claude-code-gateway.md, 5)
             assert len(listed.ids) == 5
         third.wait_left(2)
     told = "no model list from third: it took longer than 2 s"
