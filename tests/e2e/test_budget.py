@@ -53,7 +53,7 @@ def explained(router: Router) -> str:
 
 
 @pytest.mark.slow
-def test_a_spent_budget_passes_the_provider_over_and_is_told_everywhere(start_router, upstream, second):
+def test_a_spent_budget_passes_the_provider_over_and_is_reported_everywhere(start_router, upstream, second):
     router: Router = start_router(upstream.url, rules=rules(upstream, second, 2.2))
     assert [ask(router) for _ in range(4)] == ["zai", "zai", "anthropic", "anthropic"]
     used = rf"{2 * TOTAL:,} of {int(2.2 * TOTAL):,} tokens a month used, until \d{{4}}-\d\d-01 00:00"

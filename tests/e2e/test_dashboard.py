@@ -56,7 +56,7 @@ def test_a_request_is_on_every_page_a_moment_later(router, caller, home):
     assert not home.requests
 
 
-def test_the_state_of_now_is_told(router):
+def test_the_current_state_is_shown(router):
     now = json.loads(ask(router, "/ui/data.json").body)["now"]
     assert (now["status"], now["in_flight"]) == ("healthy", 0)
     assert set(now["providers"]) == {"anthropic", "zai"}

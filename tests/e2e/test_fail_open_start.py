@@ -28,7 +28,7 @@ def test_without_good_rules_everything_passes_to_the_upstream_and_says_so(start_
 
 
 @pytest.mark.slow
-def test_the_rules_that_were_last_good_stand_in_until_the_file_is_mended(tmp_path, upstream, second):
+def test_the_rules_that_were_last_good_stand_in_until_the_file_is_repaired(tmp_path, upstream, second):
     good = rules(upstream, second)
     with Router(tmp_path, upstream.url, rules=good, environment=OPEN) as router:
         wait_until(lambda: list(router.state.glob("good-rules-*.yaml")), 5, lambda: "the rules to be kept")

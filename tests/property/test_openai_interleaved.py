@@ -151,7 +151,7 @@ def unspaced(text: str) -> str:
 
 
 @given(answers(), st.lists(st.integers(0, 4000), max_size=12))
-def test_all_that_a_provider_says_is_told_in_whatever_order_it_comes(said, cuts):
+def test_all_that_a_provider_says_is_written_in_whatever_order_it_comes(said, cuts):
     result = CHAT.fed(cut(said.wire, cuts))
     events = result.events()
     assert not result.cut

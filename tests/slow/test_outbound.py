@@ -263,7 +263,7 @@ def test_the_routers_own_requests_take_the_same_way(
         assert [one.authorization for one in proxy.asked] == [BASIC]
 
 
-def test_a_proxy_that_is_this_router_is_told_as_such(start_router: Start, upstream: Upstream) -> None:
+def test_a_proxy_that_is_this_router_is_reported_as_such(start_router: Start, upstream: Upstream) -> None:
     router = start_router(upstream.url, rules="")
     loop = f', proxy: "http://127.0.0.1:{router.ports[0]}"'
     router.rules(rules(far=(upstream.url, loop)))

@@ -90,7 +90,7 @@ def test_answer_that_is_an_error_is_compared_too(web, second):
     assert re.search(r"status +200 +529\n", web.view(again["id"], "response")["text"])
 
 
-def test_provider_that_cannot_be_reached_is_told(web):
+def test_provider_that_cannot_be_reached_is_reported(web):
     text = web.rules_file.read_text()
     web.rules(
         text.replace("providers:", "providers:\n  dead: {url: 'http://127.0.0.1:1', key: dead-key-for-tests}")

@@ -62,7 +62,7 @@ def test_a_signed_block_is_known_whatever_is_shown_of_its_text(other):
     assert digests(other) == digests(SIGNED)
 
 
-def test_kinds_values_and_keys_are_told_apart():
+def test_kinds_values_and_keys_are_distinguished():
     blocks = [
         SIGNED,
         ThinkingBlock("thinking", "signature"),
@@ -82,7 +82,7 @@ def test_kinds_values_and_keys_are_told_apart():
         ThinkingBlock("redacted_thinking", data=""),
     ],
 )
-def test_a_block_with_nothing_in_it_is_known_by_nothing(block):
+def test_a_block_with_nothing_in_it_is_recognized_by_nothing(block):
     assert block.digest(KEY) is None
     assert not block.signed
 
@@ -171,7 +171,7 @@ def test_a_block_starts_with_none_of_the_text_before_it():
     )
 
 
-def test_events_are_known_by_their_name_alone():
+def test_events_are_recognized_by_their_name_alone():
     digester = ThinkingDigester(KEY, [])
     digester.event(Event("content_block_start", b'{"content_block":{"type":"redacted_thinking","data":"d"}}'))
     digester.event(Event("content_block_stop", b"{}"))
@@ -188,7 +188,7 @@ def test_events_are_known_by_their_name_alone():
         start(type="thinking", thinking="", signature=""),
     ],
 )
-def test_what_is_no_thinking_or_cannot_be_told_apart_is_passed_over(event):
+def test_what_is_no_thinking_or_cannot_be_distinguished_is_passed_over(event):
     assert streamed(event, STOP) == []
 
 
@@ -209,7 +209,7 @@ def test_an_unreadable_event_does_not_end_a_block():
         ({"type": "thinking"}, 0),
     ],
 )
-def test_a_whole_answer_tells_its_blocks(content, expected):
+def test_a_whole_answer_has_its_blocks(content, expected):
     digester = ThinkingDigester(KEY, [])
     digester.message(Body.parse(json.dumps({"content": content}).encode()))
     assert len(digester.digests) == expected
@@ -221,7 +221,7 @@ def test_an_answer_without_content_holds_no_block():
     assert digester.digests == []
 
 
-def test_an_answer_without_end_is_known_by_its_first_blocks():
+def test_an_answer_without_end_is_recognized_by_its_first_blocks():
     digester = ThinkingDigester(KEY, [b"of a block"] * (MOST - 1))
     for event in [start(type="redacted_thinking", data="d"), STOP] * 2:
         digester.event(encoded(event))

@@ -190,13 +190,13 @@ def test_a_compressed_list_is_read_all_the_same(upstream):
     ],
     ids=["HTML", "huge", "bomb", "unknown encoding", "cut", "no HTTP", "error with 200"],
 )
-def test_what_is_no_list_is_told(upstream, answer, why):
+def test_what_is_no_list_is_reported(upstream, answer, why):
     upstream.answer(answer)
     with pytest.raises(FetchError, match=why):
         asked(provider(upstream.url))
 
 
-def test_one_that_refuses_connections_is_told():
+def test_one_that_refuses_connections_is_reported():
     with pytest.raises(FetchError, match="it could not be reached"):
         asked(provider(f"http://127.0.0.1:{free_ports(1)[0]}"))
 

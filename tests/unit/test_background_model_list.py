@@ -129,7 +129,7 @@ def test_one_that_hangs_is_left_out_in_time(tmp_path, upstream, second, failing,
     assert caplog.messages == [f"no model list from {missing}: it took longer than 2 s"]
 
 
-def test_a_row_of_like_failures_is_told_once_and_a_new_row_again(tmp_path, upstream, caplog):
+def test_a_row_of_like_failures_is_reported_once_and_a_new_row_again(tmp_path, upstream, caplog):
     lists, found = ModelLists(tmp_path, token_of=no_login, limit=30), rules(zai=keyed(upstream))
     answers = [
         error_json(500, "e"),

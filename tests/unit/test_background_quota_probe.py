@@ -149,7 +149,7 @@ def test_it_is_probed_with_a_credential_of_its_own_where_it_has_one(upstream, op
     assert upstream.requests[0].header("anthropic-beta") == ("oauth-2025-04-20" if is_login else None)
 
 
-def test_a_key_for_probes_tells_of_the_account_it_belongs_to(upstream):
+def test_a_key_for_probes_is_of_the_account_whose_quota_it_reports(upstream):
     upstream.answer(TELLS)
     key = Secret("sk-ant-oat01-fake-for-work")
     router = Router(provider(upstream.url, quota=Quota(**MARKS, probe_key=key, accounts=(Path("/work"),))))

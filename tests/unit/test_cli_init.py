@@ -107,7 +107,7 @@ def test_editors_find_the_schema_from_the_new_file(tmp_path):
     assert first.endswith("/rules.schema.json")
 
 
-def test_faults_of_the_rules_that_it_makes_are_told_and_exit_with_1(tmp_path):
+def test_faults_of_the_rules_that_it_makes_are_reported_and_exit_with_1(tmp_path):
     (tmp_path / "config.json").write_text(
         '{"Providers": [{"name": "a", "api_base_url": "http://h", "extraHeaders": {"Host ": "x"}}]}'
     )

@@ -151,7 +151,7 @@ def test_a_taken_port_for_the_pages_of_mitmweb_is_said_too(rules, tmp_path, take
     assert ", or just web_port=" in result.stderr
 
 
-def test_a_second_router_on_the_same_port_is_told_of_the_first(play_router, rules, tmp_path):
+def test_a_second_router_on_the_same_port_names_the_first(play_router, rules, tmp_path):
     with play_router() as port:
         result = run("run", "--listen", f"127.0.0.1:{port}", rules, "--state", tmp_path / "state")
     assert result.exit_code == 1
@@ -161,7 +161,7 @@ def test_a_second_router_on_the_same_port_is_told_of_the_first(play_router, rule
 # the router that runs
 
 
-def test_status_tells_process_listeners_rules_tiers_and_providers(play_router, rules, tmp_path):
+def test_status_reports_process_listeners_rules_tiers_and_providers(play_router, rules, tmp_path):
     with play_router() as port:
         result = run("status", "--state", tmp_path / "state")
     assert (result.exit_code, result.stderr) == (0, "")

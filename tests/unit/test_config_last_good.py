@@ -72,7 +72,7 @@ def test_no_error_of_a_start_is_logged_as_one_since_that_would_end_it(path):
 
 
 @pytest.mark.parametrize("last_good", [GOOD, None])
-def test_a_file_that_is_mended_is_in_force_without_another_start(path, last_good):
+def test_a_file_that_is_repaired_is_in_force_without_another_start(path, last_good):
     start = Start(path, last_good)
     start.look()
     assert start.live.error == ERROR

@@ -117,7 +117,7 @@ def test_entries_of_no_proxy(entry, host, port, named):
 
 
 @pytest.mark.parametrize("written", ["socks5://ann:fake-password@proxy.example.com", "http://", "http://a b"])
-def test_an_environment_that_names_no_http_proxy_is_told_and_not_used(written):
+def test_an_environment_that_names_no_http_proxy_is_reported_and_not_used(written):
     rules = load(HTTPS_PROXY=written)
     assert rules.providers["zai"].proxy is None
     (line,) = rules.warnings
@@ -125,7 +125,7 @@ def test_an_environment_that_names_no_http_proxy_is_told_and_not_used(written):
     assert "fake-password" not in line
 
 
-def test_a_provider_on_this_machine_behind_a_proxy_elsewhere_is_told():
+def test_a_provider_on_this_machine_behind_a_proxy_elsewhere_is_reported():
     (line,) = load(url="http://localhost:11434", HTTP_PROXY="proxy.example.com:3128").warnings
     assert "localhost is asked through the proxy proxy.example.com:3128: write proxy: none" in line
     assert load(url="http://localhost:11434", HTTP_PROXY="127.0.0.1:3128").warnings == ()

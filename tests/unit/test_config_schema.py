@@ -290,7 +290,7 @@ CLOUDS = [
 
 
 @pytest.mark.parametrize(("keys", "claude", "cloud"), CLOUDS)
-def test_a_cloud_is_known_by_its_host(keys, claude, cloud):
+def test_a_cloud_is_recognized_by_its_host(keys, claude, cloud):
     found = rules_of(f"providers: {{a: {{{keys}}}}}").providers["a"]
     assert (found.claude, found.cloud) == (claude, cloud)
 

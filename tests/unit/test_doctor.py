@@ -104,7 +104,7 @@ def test_a_free_port_is_well_and_one_of_another_program_is_not(situation):
     assert line.startswith(f"fail: 127.0.0.1:{port}: port {port} is taken by ")
 
 
-def test_a_router_that_runs_is_told_with_what_is_odd_about_it(situation):
+def test_a_running_router_is_reported_with_what_is_odd_about_it(situation):
     own = str(situation().rules_file)
     assert only(machine.port(situation(running={HERE: health(file=own)}))).startswith("ok: a router answers")
     old = machine.port(situation(running={HERE: health(file=own, version="0.0.1")}))
@@ -135,7 +135,7 @@ def certificate(days: float) -> str:
 
 
 @pytest.mark.parametrize(("days", "state"), [(400, "ok"), (10, "warn"), (-1, "fail")])
-def test_a_certificate_that_expires_is_told(situation, days, state):
+def test_a_certificate_that_expires_is_reported(situation, days, state):
     files = {
         "home/.mitmproxy/mitmproxy-ca-cert.pem": certificate(days),
         "home/.mitmproxy/mitmproxy-ca.pem": "fake key",
@@ -145,7 +145,7 @@ def test_a_certificate_that_expires_is_told(situation, days, state):
     assert only(machine.ca(here)).startswith(f"{state}: ")
 
 
-def test_a_certificate_that_is_none_and_a_key_open_to_all_are_told(situation):
+def test_a_certificate_that_is_none_and_a_key_open_to_all_are_reported(situation):
     files = {"home/.mitmproxy/mitmproxy-ca-cert.pem": "x", "home/.mitmproxy/mitmproxy-ca.pem": "fake key"}
     assert only(machine.ca(situation(files=files))).endswith(
         "mitmproxy-ca-cert.pem cannot be read: ValueError"
@@ -164,11 +164,11 @@ def test_files_from_the_future_tell_of_a_wrong_clock(situation):
     assert only(machine.clock(here)).endswith("are from 2.0 hours ahead: the clock was set back")
 
 
-def test_room_on_the_disk_is_told_of_the_nearest_folder_that_exists(situation, tmp_path):
+def test_free_disk_space_is_that_of_the_nearest_folder_that_exists(situation, tmp_path):
     assert f"GB are free at {tmp_path}" in only(machine.disk(situation()))
 
 
-def test_what_others_may_read_is_told(situation):
+def test_what_others_may_read_is_reported(situation):
     here = situation(files={"state/x": "", ".env": "ZAI_API_KEY=fake"})
     here.state.chmod(0o755)
     (here.rules_file.parent / ".env").chmod(0o644)
@@ -193,7 +193,7 @@ def test_a_key_that_is_not_set_fails_only_where_a_rule_has_no_other_target(situa
     assert only(providers.keys(situation(ZAI_API_KEY="fake"))) == "ok: every key is there (zai)"
 
 
-def test_a_provider_on_this_machine_that_does_not_run_is_told(situation):
+def test_a_provider_on_this_machine_that_does_not_run_is_reported(situation):
     port = free_port()
     text = RULES.replace("https://api.z.ai/api/anthropic", f"http://127.0.0.1:{port}")
     lines = told(providers.providers(situation(text)))
@@ -201,7 +201,7 @@ def test_a_provider_on_this_machine_that_does_not_run_is_told(situation):
     assert lines[1] == f"warn: zai is at http://127.0.0.1:{port}, and nothing listens at 127.0.0.1:{port}"
 
 
-def test_what_a_router_that_runs_knows_of_providers_is_told(situation):
+def test_what_a_running_router_knows_of_providers_is_reported(situation):
     seen = {"zai": {"circuit": "open", "key_valid": False}, "gone": {"circuit": "open"}}
     here = situation(running={HERE: health(providers=seen)}, ZAI_API_KEY="fake")
     assert told(providers.keys(here))[0] == "fail: zai has refused its key, as the router that runs saw"
@@ -252,7 +252,7 @@ def installed(tmp_path: Path) -> Callable[[str], None]:
     return install
 
 
-def test_claude_code_is_there_and_new_enough_or_it_is_told(situation, installed):
+def test_a_missing_or_old_claude_code_is_reported(situation, installed):
     here = situation(ANTHROPIC_API_KEY="fake")
     assert only(claude_code.claude(here)) == "warn: Claude Code is not on the PATH"
     installed("2.1.328 (Claude Code)")
@@ -263,7 +263,7 @@ def test_claude_code_is_there_and_new_enough_or_it_is_told(situation, installed)
     assert only(claude_code.claude(here)).endswith("does not tell its version")
 
 
-def test_a_login_that_rules_need_and_claude_code_has_not_is_told(situation, installed):
+def test_a_login_that_rules_need_and_claude_code_has_not_is_reported(situation, installed):
     installed("2.1.328 (Claude Code)")
     assert told(claude_code.claude(situation()))[1] == (
         "warn: Claude Code has neither login nor key, which anthropic (auth: client) needs"
@@ -315,7 +315,7 @@ def test_one_that_leads_to_this_router_fails_only_while_none_runs(situation):
     assert only(claude_code.settings(situation(running={HERE: health()}, **environ))).startswith("ok: ")
 
 
-def test_the_default_model_of_another_provider_is_told(situation):
+def test_the_default_model_of_another_provider_is_reported(situation):
     files = {
         "home/.claude/settings.json": {
             "model": "glm-4.7",
@@ -329,7 +329,7 @@ def test_the_default_model_of_another_provider_is_told(situation):
     assert only(claude_code.settings(situation(files=own))).startswith("ok: ")
 
 
-def test_a_broken_settings_file_another_cloud_and_a_key_beside_a_login_are_told(situation):
+def test_a_broken_settings_file_another_cloud_and_a_key_beside_a_login_are_reported(situation):
     files = {"project/.claude/settings.json": "{", "home/.claude/.credentials.json": "{}"}
     here = situation(files=files, ANTHROPIC_AUTH_TOKEN="fake-token", CLAUDE_CODE_USE_BEDROCK="1")
     lines = told(claude_code.settings(here))
@@ -369,7 +369,7 @@ def test_gates_of_interception(situation, tmp_path):
     )
 
 
-def test_a_bundle_without_the_routers_certificate_is_told(situation, tmp_path):
+def test_a_bundle_without_the_routers_certificate_is_reported(situation, tmp_path):
     files = {
         "home/.mitmproxy/mitmproxy-ca-cert.pem": certificate(400),
         "home/.mitmproxy/mitmproxy-ca.pem": "fake key",

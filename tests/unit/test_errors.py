@@ -46,5 +46,5 @@ def test_the_reason_of_a_failed_connection_is_short(message, reason):
 
 
 @pytest.mark.parametrize(("message", "expected"), [("[Errno 24] Too many open files", True), ("x", False)])
-def test_a_process_that_can_open_no_more_is_told_from_a_provider_that_fails(message, expected):
+def test_a_process_that_can_open_no_more_is_distinguished_from_a_provider_that_fails(message, expected):
     assert is_exhausted(message) is expected

@@ -28,7 +28,7 @@ def test_lines_are_appended_to_a_file_for_this_user_alone(path):
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_file_of_a_megabyte_is_turned_over(path):
+def test_a_file_of_a_megabyte_is_rotated(path):
     log = log_file(path)
     log.write("a" * (MOST - 1) + "\n")
     log.write("b\n")
@@ -74,20 +74,20 @@ def test_the_first_line_of_another_day_turns_it_over(path):
     assert (path.parent / "signalbox-2026-11-28.log").read_text() == "yesterday\n"
 
 
-def test_a_log_to_which_nobody_writes_is_turned_over_with_its_day_too(path):
+def test_a_log_to_which_nobody_writes_is_rotated_with_its_day_too(path):
     days = [date(2026, 11, 28)]
     log = LogFile(path, today=lambda: days[-1])
     log.write("yesterday\n")
-    log.turn_over_if_due()
+    log.rotate_if_due()
     assert files(path.parent) == [path]
     days.append(TODAY)
-    log.turn_over_if_due()
+    log.rotate_if_due()
     assert [file.name for file in files(path.parent)] == ["signalbox-2026-11-28.log", "signalbox.log"]
-    log.turn_over_if_due()
+    log.rotate_if_due()
     assert path.read_text() == ""
 
 
-def test_a_file_of_an_earlier_day_is_turned_over_by_a_later_router(path):
+def test_a_file_of_an_earlier_day_is_rotated_by_a_later_router(path):
     path.write_text("old\n")
     os.utime(path, (0, 0))
     log_file(path).write("new\n")
@@ -113,7 +113,7 @@ def test_lines_are_written_after_the_starter_has_left(path):
     assert path.read_text() == "line\n"
 
 
-def test_a_log_that_is_followed_tells_what_comes_also_when_it_is_turned_over(path):
+def test_a_log_is_followed_past_its_rotation(path):
     log = log_file(path)
     log.write("before\n")
     writes = [

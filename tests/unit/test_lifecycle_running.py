@@ -72,7 +72,7 @@ def serving():
     server.server_close()
 
 
-def test_a_router_tells_process_version_rules_and_the_modes_of_its_listeners(serving):
+def test_a_router_reports_process_version_rules_and_the_modes_of_its_listeners(serving):
     found = running("127.0.0.1", serving(HEALTH))
     assert found is not None
     assert (found.pid, found.version, found.rules.file) == (os.getpid(), "0.1.0", "/home/me/rules.yaml")

@@ -49,7 +49,7 @@ def test_mitmweb_shows_comments_and_opens_no_browser_from_the_background():
 @pytest.mark.parametrize(
     "listen", [Listen("127.0.0.1", 8082), Listen("::1", 1), Listen("0.0.0.0", 65535), Listen("", 8082)]
 )
-def test_a_mode_tells_where_it_listens(listen):
+def test_a_mode_says_where_it_listens(listen):
     assert listen_of(reverse(listen)) == listen
     assert listen_of(regular(listen)) == listen
 

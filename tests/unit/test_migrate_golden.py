@@ -96,7 +96,7 @@ def test_check_accepts_them(case):
     assert errors == []
 
 
-def test_what_has_no_counterpart_is_told_at_the_head_and_on_stderr(case):
+def test_what_has_no_counterpart_is_reported_at_the_head_and_on_stderr(case):
     _, _, made, told, _ = case
     head = re.sub(r"\n#   ", " ", made["rules.yaml"])
     assert [line for line in told.stderr.splitlines() if f"\n# - {line}\n" not in head] == []

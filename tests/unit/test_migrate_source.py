@@ -203,7 +203,7 @@ def test_the_failover_queue_of_cc_switch_follows_the_selected_provider(tmp_path)
     assert migration.providers["z-ai"]["max_tokens"] == 32000
 
 
-def test_a_queue_that_is_not_in_use_is_told_and_left_out(tmp_path):
+def test_a_queue_that_is_not_in_use_is_reported_and_left_out(tmp_path):
     migration = cc_switch(tmp_path / "cc-switch.db", failover=False)
     assert migration.rules == [{"name": "selected", "match": "*", "to": ["z-ai"]}]
     assert "automatic failover is off, and its queue is left out: anthropic, relay" in migration.notes

@@ -212,7 +212,7 @@ def test_the_model_is_the_providers_word():
     assert _run(ChoiceStarted(""), TextPiece("x"), EndOfStream())[1][0]["message"]["model"] == "m"
 
 
-def test_a_finish_reason_never_seen_before_is_told_at_debug(caplog):
+def test_a_finish_reason_never_seen_before_is_reported_at_debug(caplog):
     caplog.set_level("DEBUG", "signalbox")
     for reason in ("stop", "eosFound", "sk-fake-key-for-tests " + "x" * 999):
         _run(TextPiece("x"), Finish(reason.lower()), secrets=("sk-fake-key-for-tests",))
@@ -239,7 +239,7 @@ def test_a_finish_reason_never_seen_before_is_told_at_debug(caplog):
         ("model_context_window_exceeded", "model_context_window_exceeded", "model_context_window_exceeded"),
     ],
 )
-def test_a_stop_is_told_by_what_was_written_and_by_its_reason(finish, plain, called):
+def test_a_stop_is_recognized_by_what_was_written_and_by_its_reason(finish, plain, called):
     assert stop_reason(finish, called=False, refused=False) == plain
     assert stop_reason(finish, called=True, refused=False) == called
     assert stop_reason(finish, called=False, refused=True) == "refusal"
@@ -286,7 +286,7 @@ def test_a_reason_never_seen_before_is_judged_by_the_words_in_it(finish, told):
         ("stop_sequence", "", ("END", "three"), ""),
     ],
 )
-def test_a_stop_sequence_is_told_where_it_is_one_of_those_asked_for(finish, told, asked, met):
+def test_a_stop_sequence_is_named_where_it_is_one_of_those_asked_for(finish, told, asked, met):
     assert stop_sequence(finish, told, asked) == met
 
 

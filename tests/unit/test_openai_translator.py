@@ -137,7 +137,7 @@ def test_chat_translator_satisfies_the_protocol():
     assert isinstance(one, ChatTranslator)
 
 
-def test_errors_are_told_in_anthropics_shape():
+def test_errors_have_anthropics_shape():
     status, body = chat().error(503, b'{"error":{"message":"busy"}}')
     assert status == 529
     assert json.loads(body) == {

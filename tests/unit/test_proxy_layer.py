@@ -27,7 +27,7 @@ def test_a_head_and_its_body_are_sent_at_once():
     ]
 
 
-def test_peers_are_told_apart_and_other_commands_keep_their_place():
+def test_peers_are_distinguished_and_other_commands_keep_their_place():
     assert told(
         SendData(SERVER, b"a"),
         SendData(CLIENT, b"b"),

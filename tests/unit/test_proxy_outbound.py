@@ -49,13 +49,13 @@ def test_nothing_is_kept_of_a_proxy_that_is_down(play: Playbook) -> None:
         (b"x" * 300_000, "answered with no HTTP"),
     ],
 )
-def test_what_is_no_proxy_is_told_as_such(play: Playbook, tunnel, caplog, says, reason) -> None:
+def test_what_is_no_proxy_is_reported_as_such(play: Playbook, tunnel, caplog, says, reason) -> None:
     play.sends(tunnel, says)
     play.answers(message_json("glm"))
     assert f"the proxy proxy.invalid:3128 {reason}" in caplog.text
 
 
-def test_a_proxy_that_closes_instead_of_an_answer_is_told_as_such(play: Playbook, tunnel, caplog) -> None:
+def test_a_proxy_that_closes_instead_of_an_answer_is_reported_as_such(play: Playbook, tunnel, caplog) -> None:
     play.closes(tunnel)
     play.answers(message_json("glm"))
     assert "the proxy proxy.invalid:3128 closed the connection" in caplog.text

@@ -280,13 +280,13 @@ def test_the_way_to_a_connections_socket():
     assert "transports" in annotations
 
 
-def test_a_listener_tells_where_it_is():
+def test_a_listener_says_where_it_is():
     listener = resolve_name("mitmproxy.proxy.mode_servers:ServerInstance")
     assert "mode" in inspect.signature(listener).parameters
     assert hasattr(listener, "listen_addrs")
 
 
-def test_an_option_tells_whether_it_was_set(parts):
+def test_an_option_says_whether_it_was_set(parts):
     unset = resolve_name("mitmproxy.optmanager:unset")
     option = parts["options"]._options["connection_strategy"]
     assert option.value is unset
@@ -303,7 +303,7 @@ def test_an_add_on_is_found_by_its_class_in_lower_case(parts, kind):
     assert name(found.__new__(found)) == kind.partition(":")[2].lower()
 
 
-def test_what_is_paused_tells_what_it_waits_for():
+def test_what_is_paused_says_what_it_waits_for():
     assert resolve_name("mitmproxy.proxy.layer:Paused")._fields[0] == "command"
 
 

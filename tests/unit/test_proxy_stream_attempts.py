@@ -190,7 +190,7 @@ def test_a_stream_that_does_not_say_that_it_is_one_is_not_kept_waiting(play, nev
     assert play.got.headers["x-signalbox-attempts"] == "zai:200"
 
 
-def test_a_failover_is_recorded_and_told(play, caplog):
+def test_a_failover_is_recorded_and_reported(play, caplog):
     caplog.set_level("INFO", "signalbox")
     play.asks("to-zai")
     play.answers(error_json(500, "api_error", "broken inside"))
@@ -201,7 +201,7 @@ def test_a_failover_is_recorded_and_told(play, caplog):
     assert any("↻ 2 attempts" in line for line in caplog.messages)
 
 
-def test_a_secret_that_a_provider_says_back_is_masked_in_what_is_told(play, caplog):
+def test_a_secret_that_a_provider_says_back_is_masked_in_what_is_reported(play, caplog):
     caplog.set_level("DEBUG", "signalbox")
     play.asks("to-zai")
     play.answers(error_json(500, "api_error", "bad token Bearer zai-key-for-tests-0001"))
@@ -248,7 +248,7 @@ def test_an_error_whose_body_is_cut_keeps_its_status(play):
     assert (play.got.status, play.got.body, play.got.headers["retry-after"]) == (429, SAID.body, "50")
 
 
-def test_an_error_whose_body_does_not_end_is_told_after_two_seconds(play, never):
+def test_an_error_whose_body_does_not_end_is_reported_after_two_seconds(play, never):
     play.asks("only")
     play.answers(Answer(429, SAID.headers, (*SAID.chunks, never), "chunked"))
     assert play.got.status == 0

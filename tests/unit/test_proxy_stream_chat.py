@@ -225,7 +225,7 @@ def test_an_error_of_any_shape_with_status_200_fails_over(ask, up, provider, sha
 @both
 @pytest.mark.parametrize(("provider", "status"), [("up", 500), ("mislabelled", 502)])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_an_error_of_any_shape_with_status_200_is_told(ask, up, provider, status, shape, stream):
+def test_an_error_of_any_shape_with_status_200_is_reported(ask, up, provider, status, shape, stream):
     up.answer(json_answer(SHAPES[shape]))
     answer = ask(f"{provider}-told-{shape}-{stream}", stream=stream)
     assert (answer.status, answer.headers["x-signalbox-attempts"]) == (status, f"{provider}:stream_error")
@@ -244,7 +244,7 @@ def test_an_error_of_any_shape_ends_an_answer_that_has_begun(ask, play, up, shap
 
 
 @both
-def test_a_context_error_of_another_shape_is_told_in_anthropics_words(ask, up, stream):
+def test_a_context_error_of_another_shape_has_anthropics_words(ask, up, stream):
     said = {
         "code": 400,
         "msg": "This model's maximum context length is 1000 tokens, you requested 2000 tokens.",
@@ -316,7 +316,7 @@ def test_an_error_instead_of_an_answer_has_its_status(ask, up, stream):
 
 
 @both
-def test_a_long_error_is_told_before_it_is_all_in(ask, play, up, never, stream):
+def test_a_long_error_is_reported_before_it_is_all_in(ask, play, up, never, stream):
     page = b"<html><title>Bad gateway</title>" + b"x" * 50_000
     up.answer(
         Answer(502, (("Content-Type", "text/html"),), (page, 0.1, page, never), "chunked"), chat.completion()
@@ -345,7 +345,7 @@ def test_attempts_tell_what_the_provider_said_and_not_what_became_of_it(ask, pla
         ("X-RateLimit-Reset-Requests", "6m0s", "360"),
     ],
 )
-def test_when_to_come_back_is_told_in_seconds(ask, up, header, value, told):
+def test_when_to_come_back_is_reported_in_seconds(ask, up, header, value, told):
     up.answer(json_answer({"error": {"message": "slow down"}}, 429, [(header, value)]))
     answer = ask(f"slow-{header}")
     assert (answer.status, answer.headers["retry-after"]) == (429, told)

@@ -155,7 +155,7 @@ def test_a_search_is_the_providers_own_and_what_it_found_comes_back(play, up, st
     assert b'"web_search_requests":1' in got.body
 
 
-def test_usage_is_recorded_as_the_provider_tells_it(play, up):
+def test_usage_is_recorded_as_the_provider_reports_it(play, up):
     ask(play)
     (record,) = play.records(1)
     assert (record["backend"], record["upstream_model"], record["status"]) == ("up", "gpt", "success")

@@ -182,7 +182,7 @@ def test_a_tool_loop_with_many_tools_goes_through_a_strict_provider(ask, up, dia
     assert SAVED in tools["Save"]["parameters"]["properties"]["field"]["description"]
 
 
-def test_an_effort_that_is_refused_is_mended_once_and_remembered(ask, up):
+def test_an_effort_that_is_refused_is_repaired_once_and_remembered(ask, up):
     up.answer(Strict())
     assert ask("openai-gpt-5.5-pro", [QUESTION], tools=[]).status == 200
     assert [asked.json.get("reasoning_effort") for asked in up.requests] == ["xhigh", "high"]
@@ -219,7 +219,7 @@ def test_an_effort_that_is_taken_from_no_list_is_lowered_step_by_step(ask, up):
     assert [asked.json["reasoning_effort"] for asked in up.requests] == ["xhigh", "high", "medium"]
 
 
-def test_each_provider_of_a_chain_is_mended_for_itself(ask, up):
+def test_each_provider_of_a_chain_is_repaired_for_itself(ask, up):
     """What one has refused and was mended says nothing of the next one, which is mended too."""
 
     def answer(received: Asked) -> Answer:
@@ -233,7 +233,7 @@ def test_each_provider_of_a_chain_is_mended_for_itself(ask, up):
     assert answered.headers["x-signalbox-attempts"] == "glm:400 glm:500 generic:400 generic:200"
 
 
-def test_a_field_that_is_refused_is_mended_once_and_remembered(ask, up):
+def test_a_field_that_is_refused_is_repaired_once_and_remembered(ask, up):
     def answer(received: Asked) -> Answer:
         if "stream_options" in received.json:
             return chat.error(400, "Unknown parameter: 'stream_options'.")

@@ -111,7 +111,7 @@ def test_a_stranger_to_the_health_page_has_its_connection_closed_as_it_asked(pla
     ("to", "status", "tier"),
     [("[zai/glm, anthropic]", "healthy", "anthropic"), ("zai/glm", "unhealthy", None)],
 )
-def test_health_tells_what_keeps_it_from_being_healthy(tmp_path, to, status, tier):
+def test_health_reports_what_keeps_it_from_being_healthy(tmp_path, to, status, tier):
     rules = f"""
 providers:
   anthropic: {{url: "http://home.invalid", auth: client}}

@@ -154,7 +154,7 @@ def test_a_limit_of_vertex_gives_way_and_soon_is_asked_again(folder, token):
 
 
 @pytest.mark.parametrize("in_array", [True, False])
-def test_an_error_of_google_is_told_in_anthropics_shape(folder, token, in_array):
+def test_an_error_of_google_has_anthropics_shape(folder, token, in_array):
     said = "Publisher model claude-opus-5-5 was not found."
     with example(folder, "vertex") as router:
         router.provider(VERTEX).answer(google_error(404, "NOT_FOUND", said, in_array=in_array))
@@ -234,7 +234,7 @@ def test_foundry_is_asked_for_deployments(folder, token, stream):
         assert attempts(play, 6) == ["foundry:200"] * 6
 
 
-def test_a_deployment_that_is_not_there_is_told_in_anthropics_shape(folder, token):
+def test_a_deployment_that_is_not_there_has_anthropics_shape(folder, token):
     with example(folder, "foundry") as router:
         router.provider(FOUNDRY).answer(Foundry())
         got = router.connect().ask(OPUS)

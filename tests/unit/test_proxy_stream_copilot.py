@@ -121,7 +121,7 @@ def test_what_it_does_not_serve_is_asked_elsewhere(play, router, code, status, a
     assert play.ask(OPUS).headers["x-signalbox-attempts"] == attempts
 
 
-def test_its_plain_errors_are_told_in_anthropics_shape(play, router):
+def test_its_plain_errors_have_anthropics_shape(play, router):
     router.provider("api.anthropic.com").answer(error_json(500, "api_error"))
     said = json_answer({"error": {"code": "bad_request", "message": "no such thing"}}, 400)
     router.providers["api.githubcopilot.com"].answer(said)

@@ -42,7 +42,7 @@ def raw(*chunks: bytes) -> Answer:
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", COUNT])
-def test_an_error_of_the_routers_own_tells_all_that_is_known(play, path):
+def test_an_error_of_the_routers_own_reports_all_that_is_known(play, path):
     got = play.ask("no-key", path=path)
     assert got.status == 503
     assert (got.headers["x-signalbox-provider"], got.headers["x-signalbox-model"]) == ("keyless", "no-key")
@@ -188,7 +188,7 @@ def test_the_console_and_the_debug_log_tell_each_step(play, zai, home, caplog):
     assert "↻ 3 attempts" in caplog.text
 
 
-def test_at_debug_the_log_tells_which_target_is_skipped_and_why(play, zai, home, caplog):
+def test_at_debug_the_log_reports_which_target_is_skipped_and_why(play, zai, home, caplog):
     caplog.set_level("DEBUG", "signalbox")
     zai.answer(error_json(529, "overloaded_error", "all lines are busy"))
     for _ in range(2):
@@ -226,13 +226,13 @@ def test_an_error_lets_a_request_with_its_own_login_through_unchanged(play, upst
     assert "Traceback" not in caplog.text
 
 
-def test_an_error_is_told_where_the_caller_has_no_login(play, upstream, zai):
+def test_an_error_is_reported_where_the_caller_has_no_login(play, upstream, zai):
     got = ask_with_broken_clock(play, "request", **{"x-api-key": ""})
     assert (got.status, got.error["type"]) == (500, "api_error")
     assert not upstream.requests + zai.requests
 
 
-def test_an_error_is_told_where_the_rules_say_closed(tmp_path):
+def test_an_error_is_reported_where_the_rules_say_closed(tmp_path):
     with played(tmp_path, RULES + "fail: closed\n") as router:
         upstream = router.provider("upstream")
         got = ask_with_broken_clock(router.connect(), "request", authorization=OAUTH)
@@ -264,7 +264,7 @@ def test_an_error_of_an_own_page_is_not_forwarded(play, upstream):
     assert not upstream.requests
 
 
-def test_an_error_below_the_hooks_is_told_and_the_next_request_works(play, caplog):
+def test_an_error_below_the_hooks_is_reported_and_the_next_request_works(play, caplog):
     play.asks("zai")
     server = play.connects()
     play.router.break_clock(KeyError(SECRET))

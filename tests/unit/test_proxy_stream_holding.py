@@ -186,7 +186,7 @@ def test_when_all_fail_after_pings_the_last_error_ends_the_stream(play, last, ki
     assert play.got.status == 200
 
 
-def test_a_whole_message_after_pings_is_told_as_a_stream(play):
+def test_a_whole_message_after_pings_is_written_as_a_stream(play):
     after_pings(play, "patient", None)
     play.answers(message_json("glm", "from-zai"))
     assert play.got.body.count(b"event: message_start") == 1

@@ -116,7 +116,7 @@ def test_a_400_of_the_account_moves_on_to_the_next_key(play, up, said):
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-def test_a_refused_key_of_the_router_is_told_as_403_with_the_providers_name(play, up, stream):
+def test_a_refused_key_of_the_router_is_reported_as_403_with_the_providers_name(play, up, stream):
     up.answer(error_json(401, "authentication_error", "invalid x-api-key"))
     for path in ("/v1/messages", COUNT):
         got = play.ask("own", stream=stream, path=path)
@@ -146,7 +146,7 @@ def test_a_refused_login_of_the_caller_stays_a_401(play, home):
     ],
     ids=["429", "403", "500"],
 )
-def test_count_tokens_tells_nothing_about_messages(play, up, home, failure):
+def test_count_tokens_says_nothing_about_messages(play, up, home, failure):
     up.answer(lambda asked: failure if asked.path == COUNT else message_json("glm"))
     play.ask("messages")
     for _ in range(7):

@@ -66,7 +66,7 @@ def pieces(raw: bytes, secret: str) -> list[Chunk]:
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
-def test_an_error_of_chat_completions_is_told_without_the_key(play, up, is_nowhere, stream):
+def test_an_error_of_chat_completions_is_reported_without_the_key(play, up, is_nowhere, stream):
     body = json.dumps({"error": {"message": f"Incorrect API key: {KEY}", "code": KEY}})
     escaped = body.replace("/", r"\/").encode()
     page = b"<html>" + b"x" * 280 + b" the key is " + KEY.encode() + b"</html>"
@@ -84,7 +84,7 @@ def test_an_error_of_chat_completions_is_told_without_the_key(play, up, is_nowhe
     is_nowhere(KEY, KEY[:8])
 
 
-def test_an_error_in_a_stream_is_told_without_the_key_wherever_it_is_cut(play, up, is_nowhere):
+def test_an_error_in_a_stream_is_reported_without_the_key_wherever_it_is_cut(play, up, is_nowhere):
     fault = b'data: {"error": {"message": "no quota for %b"}}\n\n' % KEY.encode()
     up.answer(chat.stream([chat.chunk({"content": "Hel"}), *pieces(fault, KEY)]))
     assert b"no quota for ***" in ask(play, "up-x").body
@@ -124,7 +124,7 @@ def test_the_callers_own_login_is_masked_in_records_too(play, home, is_nowhere):
     is_nowhere(LOGIN)
 
 
-def test_a_key_in_what_is_no_http_is_told_nowhere(play, up, is_nowhere):
+def test_a_key_in_what_is_no_http_is_shown_nowhere(play, up, is_nowhere):
     for raw in (f"{ZAI}\r\n\r\n", f"HTTP/1.1 200 {ZAI}\nno header {ZAI}\r\n\r\n", f"the key is {ZAI}"):
         up.answer(Answer(framing="raw", chunks=(raw.encode(),), cut="close"))
         got = ask(play, "zai-no-http")

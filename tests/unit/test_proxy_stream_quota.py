@@ -135,7 +135,7 @@ def test_rules_may_depend_on_quota(start):
     assert [attempts(play) for _ in range(2)] == ["anthropic:200", "litellm:200"]
 
 
-def test_health_tells_windows_and_forecast(start):
+def test_health_reports_windows_and_forecast(start):
     play, plan = start(MARKS)
     assert play.router.health("anthropic")["quota"] is None
     plan.stands(KEY, w5h=0.95, w7d=0.4)

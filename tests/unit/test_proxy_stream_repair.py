@@ -74,7 +74,7 @@ def test_a_signature_that_anthropic_refuses_is_repaired_by_one_more_try(play, ho
     assert play.records(1)[0]["attempts"] == "anthropic:400 anthropic:200"
 
 
-def test_a_signature_that_is_refused_twice_is_told_as_it_was_said(play, home):
+def test_a_signature_that_is_refused_twice_is_reported_as_it_was_said(play, home):
     home.answer(refusal := invalid(SIGNATURE))
     got = ask(play, "anthropic-x")
     assert (got.status, got.body) == (400, refusal.body)

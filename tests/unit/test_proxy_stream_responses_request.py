@@ -159,7 +159,7 @@ def test_tokens_are_counted_by_openais_own_counter(play, played_router):
     ],
     ids=["an error", "no count", "a bad key"],
 )
-def test_errors_of_the_counter_are_told_in_anthropics_shape(play, played_router, answer, status, told):
+def test_errors_of_the_counter_have_anthropics_shape(play, played_router, answer, status, told):
     played_router.provider("api.openai.com").answer(answer)
     got = play.ask("count-1", path="/v1/messages/count_tokens")
     assert got.status == status
@@ -315,7 +315,7 @@ rules:
     ],
     ids=["quota", "context", "key", "overload", "model"],
 )
-def test_errors_are_told_in_anthropics_words(play, up, answer, status, kind, told):
+def test_errors_have_anthropics_words(play, up, answer, status, kind, told):
     up.answer(answer)
     got = play.ask("claude-sonnet-4-6", stream=True)
     said = json.loads(got.body)["error"]

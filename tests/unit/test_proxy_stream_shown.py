@@ -134,7 +134,7 @@ def test_reason_phrase_with_the_routers_key_reaches_nobody(play, up):
     assert KEY not in everything(flow_of(play))
 
 
-def test_error_of_one_provider_that_repeats_anothers_key_is_told_without_it(play, zai):
+def test_error_of_one_provider_that_repeats_anothers_key_is_reported_without_it(play, zai):
     zai.answer(error_json(529, "overloaded_error", f"no room for {KEY} and {LOGIN}"))
     play.asks("chain", headers={"x-api-key": LOGIN})
     play.refuses()

@@ -97,7 +97,7 @@ def test_the_next_estimate_of_a_conversation_goes_by_what_its_provider_has_repor
     assert shown[1] == min(reported, round(RATIO_RANGE[1] * shown[0])) > shown[0]
 
 
-def test_a_request_is_recorded_and_told_on_the_console(play, zai, caplog):
+def test_a_request_is_recorded_and_logged_on_the_console(play, zai, caplog):
     zai.answer(zai_sse("glm-4.5-air"))
     play.ask("claude-haiku-4-5", stream=True, messages=[{"role": "user", "content": "Say hello\nto me"}])
     (recorded,) = play.records(1)
@@ -126,7 +126,7 @@ def test_a_request_is_recorded_and_told_on_the_console(play, zai, caplog):
     assert '[haiku|zai] 650→17 0ms $0.0007 "Say hello to me"' in caplog.messages
 
 
-def test_a_client_that_leaves_is_told_on_the_console_with_what_was_used(play, zai, never, caplog):
+def test_a_client_that_leaves_is_logged_on_the_console_with_what_was_used(play, zai, never, caplog):
     events = message_events("glm", [text_block("")], ["half"], USAGE, USAGE)
     zai.answer(sse(*events[:4], never))
     play.ask("claude-haiku-4-5", stream=True)

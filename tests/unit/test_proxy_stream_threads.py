@@ -82,7 +82,7 @@ def test_a_thread_that_the_rules_send_elsewhere_must_be_sent_whole(ask, play, ho
 
 
 @pytest.mark.parametrize("status", [400, 500, 529])
-def test_a_failure_of_the_provider_with_the_thread_is_told_to_the_client(ask, home, up, named, status):
+def test_a_failure_of_the_provider_with_the_thread_is_reported_to_the_client(ask, home, up, named, status):
     model = named("chain")
     up.answer(message_json())
     assert ask(model)[0] == 200

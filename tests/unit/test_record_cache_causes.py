@@ -94,7 +94,7 @@ def test_a_request_that_failed_leaves_nothing(database: LedgerDatabase) -> None:
     assert causes(database, turn(0, "ab", written=900), failed, turn(2, "abc", read=900)) == [None] * 3
 
 
-def test_a_miss_that_matters_is_told_with_its_price(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_miss_that_matters_is_reported_with_its_price(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="signalbox")
     log_misses(
         [
@@ -112,7 +112,7 @@ def test_a_miss_that_matters_is_told_with_its_price(caplog: pytest.LogCaptureFix
     ]
 
 
-def test_a_running_ledger_tells_of_the_misses_that_it_finds(
+def test_a_running_ledger_reports_the_misses_that_it_finds(
     store: LedgerStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="signalbox")

@@ -226,12 +226,12 @@ def test_a_query_which_may_hold_a_key_is_not_shown():
     assert sent_line("azure", "POST", "/v1/messages?api-key=fake") == "→ azure POST /v1/messages"
 
 
-def test_a_failure_is_told_with_its_reason_where_there_is_one():
+def test_a_failure_is_reported_with_its_reason_where_there_is_one():
     assert failed_line("zai", "404", "no such model") == "✗ zai 404: no such model"
     assert failed_line("zai", "connect", "") == "✗ zai connect"
 
 
-def test_the_reason_of_a_failure_is_told_whole():
+def test_the_reason_of_a_failure_is_reported_whole():
     assert failed_line("zai", "400", "x" * 200).endswith("x" * 200)
     assert failover_line("zai", "400", "x" * 200, "anthropic").endswith("x" * 200)
 

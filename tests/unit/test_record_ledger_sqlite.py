@@ -43,7 +43,7 @@ def start(store: LedgerStore) -> Iterator[Callable[..., Ledger]]:
         yield lambda **settings: started.enter_context(closing(store.ledger(**settings)))
 
 
-def test_what_cannot_be_written_now_is_written_later_and_told_once(start, store, tmp_path, caplog):
+def test_what_cannot_be_written_now_is_written_later_and_reported_once(start, store, tmp_path, caplog):
     caplog.set_level("INFO")
     one = start(timing=QUICK)
     one.enter(entry(model="before"))
@@ -102,7 +102,7 @@ def test_a_file_that_was_deleted_is_begun_anew(start, store, tmp_path):
     assert store.rows() == ["after"]
 
 
-def test_lost_tables_are_made_anew_and_no_row_is_told(start, store, tmp_path, caplog):
+def test_lost_tables_are_made_anew_and_no_row_is_logged(start, store, tmp_path, caplog):
     one = start(timing=QUICK)
     one.enter(entry(model="first"))  # after which what is too old is looked for, once
     wait_until(lambda: store.holds("first"), 5, lambda: "not written")
@@ -200,7 +200,7 @@ def test_many_routers_that_start_at_once_bring_it_up_to_date_together(start, sto
     assert not caplog.messages
 
 
-def test_without_a_spool_more_than_can_wait_is_lost_and_told(start, store, tmp_path, caplog):
+def test_without_a_spool_more_than_can_wait_is_lost_and_reported(start, store, tmp_path, caplog):
     (tmp_path / FILE).mkdir()
     one = start(most=2, timing=QUICK._replace(close=0.0))
     for _ in range(5):
@@ -236,7 +236,7 @@ def test_more_than_memory_holds_waits_in_the_spool_and_is_written_in_its_order(
     spool.close(remove=True)
 
 
-def test_what_the_spool_lacks_too_is_told_as_lost(start, store, tmp_path, caplog):
+def test_what_the_spool_lacks_too_is_reported_as_lost(start, store, tmp_path, caplog):
     caplog.set_level("INFO")
     (tmp_path / FILE).mkdir()
     spool = Spool(tmp_path)

@@ -242,12 +242,12 @@ def test_each_request_is_in_one_part_of_a_year_of_days(written):
     ("times", "median", "p95"),
     [([5], 5, 5), ([1, 2], 2, 2), ([1, 2, 9], 2, 9), ([1, 2, 5, 9], 4, 9), (list(range(1, 101)), 50, 95)],
 )
-def test_latency_is_told_by_nearest_rank(written, times, median, p95):
+def test_latency_is_reported_by_nearest_rank(written, times, median, p95):
     ledger = written([entry(latency_ms=ms) for ms in reversed(times)])
     assert ledger.latency() == Latency(median_ms=median, p95_ms=p95)
 
 
-def test_latency_is_told_by_provider(ledger):
+def test_latency_is_reported_by_provider(ledger):
     assert ledger.grouped_latency(Filter(), "provider") == {
         "zai": Latency(median_ms=200, p95_ms=300, first_byte_median_ms=20, first_byte_p95_ms=30),
         "anthropic": Latency(median_ms=450, p95_ms=700),
@@ -373,7 +373,7 @@ def test_midnights_enclose_what_is_asked_for():
     ]
 
 
-def test_sessions_are_told_by_their_last_request_newest_first(ledger):
+def test_sessions_are_sorted_by_their_last_request_newest_first(ledger):
     newest, oldest = ledger.sessions(limit=10)
     assert (newest["session"], newest["errors"], newest["models"]) == ("s2", 1, [("claude-sonnet-4-5", None)])
     assert (oldest["session"], oldest["requests"], oldest["cost"]) == ("s1", 2, 0.75)

@@ -106,7 +106,7 @@ def test_midnight_in_another_time_zone_turns_nothing_over(tmp_path, open_log, cl
     assert visible(tmp_path) == ["requests.jsonl"]
 
 
-def test_an_idle_router_can_turn_over_by_a_clock(tmp_path, open_log, clock):
+def test_an_idle_router_can_rotate_by_a_clock(tmp_path, open_log, clock):
     log = open_log()
     log.write(entry(clock.now))
     clock.now = MORNING
@@ -324,7 +324,7 @@ log.close()
 
 
 @pytest.mark.slow
-def test_two_processes_can_append_and_turn_over_at_the_same_time(tmp_path):
+def test_two_processes_can_append_and_rotate_at_the_same_time(tmp_path):
     running = [
         subprocess.Popen(
             [sys.executable, "-c", APPEND, tmp_path, name], env={**os.environ, "PYTHONPATH": str(ADDON)}
@@ -412,7 +412,7 @@ def rotate(folder: Path) -> None:
     (folder / FILE).write_bytes(line("new day"))
 
 
-def test_a_log_turned_over_before_it_was_opened_is_read_once(tmp_path, monkeypatch):
+def test_a_log_rotated_before_it_was_opened_is_read_once(tmp_path, monkeypatch):
     (tmp_path / FILE).write_bytes(line("first") + line("second"))
     open_file = Path.open
 
@@ -425,7 +425,7 @@ def test_a_log_turned_over_before_it_was_opened_is_read_once(tmp_path, monkeypat
     assert read_back(tmp_path) == ["first", "second", "new day"]
 
 
-def test_a_log_turned_over_while_it_is_read_is_read_once(tmp_path):
+def test_a_log_rotated_while_it_is_read_is_read_once(tmp_path):
     (tmp_path / FILE).write_bytes(line("first") + line("second"))
     found = entries(tmp_path, FILE)
     first = next(found)

@@ -16,7 +16,7 @@ def read(body: bytes, encoding: str = "", cut: int = 0) -> tuple[bytes, CountRea
 
 
 @pytest.mark.parametrize("cut", range(len(COUNT)))
-def test_a_count_is_told_as_anthropic_does_wherever_it_is_cut(cut):
+def test_a_count_is_reported_as_anthropic_does_wherever_it_is_cut(cut):
     out, reader = read(COUNT, cut=cut)
     assert (out, reader.facts.complete, reader.facts.cut) == (b'{"input_tokens":4711}', True, "")
 

@@ -106,7 +106,7 @@ def test_text_streams_after_reasoning_that_does_not_end(shows):
     assert b'thinking"' not in rest, "what ends late is not told at another place"
 
 
-def test_a_search_is_told_before_the_text_that_names_its_results():
+def test_a_search_comes_before_the_text_that_names_its_results():
     reader = RESPONSES.reader()
     told = reader.feed(created() + item_done(web_search("foo", "https://a.example")))
     assert b'"server_tool_use"' in told
@@ -134,7 +134,7 @@ OBJECTS = st.dictionaries(st.text(max_size=4), st.text(max_size=9) | st.integers
 
 
 @given(st.data())
-def test_items_that_come_at_the_same_time_are_told_one_after_the_other(data):
+def test_items_that_come_at_the_same_time_are_written_one_after_the_other(data):
     """Calls, texts and thinking, each in its own order, in any interleaving; some servers leave out the
     beginning or the end of an item, or the pieces."""
     wires: list[list[bytes]] = []
@@ -305,13 +305,13 @@ def test_secrets_are_taken_out_of_errors():
     )
 
 
-def test_errors_are_told_in_anthropics_shape():
+def test_errors_have_anthropics_shape():
     status, body = responses().error(503, b'{"error":{"message":"busy"}}')
     assert status == 529
     assert json.loads(body)["error"] == {"type": "overloaded_error", "message": "fake: busy"}
 
 
-def test_an_error_without_a_message_is_told_by_its_code_and_a_refused_login_with_its_remedy():
+def test_an_error_without_a_message_is_reported_by_its_code_and_a_refused_login_with_its_remedy():
     """openai-responses.md, 9: a workspace that is closed, a token that was withdrawn."""
     codex = responses(remedy="run codex login")
     assert b": deactivated_workspace" in codex.error(402, b'{"detail":{"code":"deactivated_workspace"}}')[1]

@@ -207,7 +207,7 @@ def test_first_candidate_is_asked_even_in_cooldown():
     ],
     ids=["alone", "a target", "a key", "a retry", "a wait", "a reject"],
 )
-def test_could_follow_tells_whether_anything_takes_over(make: Callable[[], Request], expected: bool):
+def test_could_follow_says_whether_anything_takes_over(make: Callable[[], Request], expected: bool):
     request = make()
     assert not request.sequence.could_follow(0)
     request.start()

@@ -96,7 +96,7 @@ def test_a_forward_proxy_goes_by_origin_alone():
     assert cross_site_refusal((site, ("Origin", "https://x")), "api.anthropic.com:443", (), by_site=False)
 
 
-def test_a_page_and_a_preflight_are_known_by_what_browsers_add():
+def test_a_page_and_a_preflight_are_recognized_by_what_browsers_add():
     assert is_of_a_page((("Origin", "null"),))
     assert not is_of_a_page((("sec-fetch-mode", "cors"),))
     assert is_preflight("OPTIONS", (("Access-Control-Request-Method", "POST"),))

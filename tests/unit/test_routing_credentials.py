@@ -46,7 +46,7 @@ def test_a_provider_with_the_callers_login_gets_every_header_in_order():
     assert forwarded(HEADERS, HOME) == list(HEADERS)
 
 
-def test_another_provider_gets_nothing_that_tells_who_the_caller_is():
+def test_another_provider_gets_nothing_that_identifies_the_caller():
     assert forwarded(HEADERS, THIRD) == [("anthropic-version", "2023-06-01"), ("X-Custom", "kept")]
 
 
@@ -59,7 +59,7 @@ def test_the_providers_key_goes_in_the_header_it_wants(key_header, expected):
     assert with_key([], provider, KEY, "anthropic") == [(key_header, expected)]
 
 
-def test_what_a_request_is_sent_with_is_known_by_its_names():
+def test_credentials_are_recognized_by_the_names_of_headers_and_parameters():
     headers = [*HEADERS, ("authorization", "Bearer ollama"), ("api-key", KEY), ("x-max", "100000000")]
     assert set(secrets_of(headers, "/v1?api-version=2024-10-21&sig-token=of%2Dthe-query")) == {
         "sk-ant-oat-fake-login-of-nobody",

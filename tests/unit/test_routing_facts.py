@@ -136,7 +136,7 @@ def test_a_session_id_is_kept_short_as_it_is_remembered():
         ({"x-claude-code-agent-id": "a-1"}, "subagent"),
     ],
 )
-def test_a_subagent_is_known_by_its_headers(headers, agent):
+def test_a_subagent_is_recognized_by_its_headers(headers, agent):
     assert facts_of(headers).agent == agent
 
 
@@ -200,7 +200,7 @@ def test_images_are_blocks_of_messages_also_inside_tool_results(content, expecte
     assert facts_of(messages=messages, tools=[{"name": "image"}], kind="image").images is expected
 
 
-def test_tools_are_known_by_name_or_else_by_type():
+def test_tools_are_recognized_by_name_or_else_by_type():
     tools = [
         {"name": "Bash", "input_schema": {}},
         {"type": "web_search_20250305", "name": "web_search"},

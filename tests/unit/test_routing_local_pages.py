@@ -33,7 +33,7 @@ HERE, ELSEWHERE = "127.0.0.1", "192.168.1.7"
         ("POST", "/v1/messages", None),
     ],
 )
-def test_the_routers_own_pages_are_known_by_their_paths(method, path, page):
+def test_the_routers_own_pages_are_recognized_by_their_paths(method, path, page):
     assert page_at(method, path) == page
 
 

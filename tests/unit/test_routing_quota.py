@@ -179,7 +179,7 @@ def test_without_a_reset_it_is_asked_again_soon():
 # time and change
 
 
-def test_once_the_reset_has_passed_it_is_back_and_that_is_told_once():
+def test_once_the_reset_has_passed_it_is_back_and_that_is_reported_once():
     found = meter(told({"5h": 91.0}))
     assert found.next_reset(NOW) == NOW + HOUR
     assert found.settle(MARKS, NOW + HOUR - 1) == []
@@ -188,7 +188,7 @@ def test_once_the_reset_has_passed_it_is_back_and_that_is_told_once():
     assert found.next_reset(NOW) is None
 
 
-def test_each_change_is_told_once():
+def test_each_change_is_reported_once():
     found = Meter()
     found.observe(told({"5h": 91.0}, w7d_opus=REJECTED), NOW)
     assert found.settle(MARKS, NOW) == [("", True), ("7d_opus", True)]
@@ -367,7 +367,7 @@ def test_of_each_window_the_newest_observation_counts_whoever_made_it():
     assert windows(here) == windows(there) == {"5h": 20.0, "7d": 50.0, "7d_opus": 99.0}
 
 
-def test_only_what_is_new_is_told():
+def test_only_what_is_new_is_reported():
     here = observed((NOW, told({"5h": 10.0})))
     known = {window.place: window.heard for window in here.shared({})}
     assert list(here.shared(known)) == []
@@ -387,7 +387,7 @@ def test_a_router_that_starts_skips_what_the_others_skip():
     assert here.refusal(provider("anthropic"), "", SONNET, NOW) is not None
 
 
-def test_what_another_version_tells_and_cannot_be_read_changes_nothing():
+def test_what_another_version_reports_and_cannot_be_read_changes_nothing():
     here = observed((NOW, told({"5h": 10.0})))
     for name in ("", "5h"):
         assert not here.merge(SharedWindow("anthropic", "", name, NOW + 1, b"[]"))

@@ -82,7 +82,7 @@ NAMES = st.tuples(
 
 
 @given(st.dictionaries(NAMES.map(lambda name: f"anthropic-ratelimit-unified-{''.join(name)}"), st.text()))
-def test_whatever_a_header_says_is_told_within_bounds_or_not_at_all(headers):
+def test_whatever_a_header_says_is_reported_within_bounds_or_not_at_all(headers):
     told = parse_rate_limits(headers, NOW)
     if told is not None:
         names = {*told.status, *told.percent, *told.reset}
@@ -169,7 +169,7 @@ def test_it_will_be_full_at_the_recent_rate():
     assert rising(50, 60, every=600).full_at("5h", NOW + 600) == NOW + 600 + 4 * 600
 
 
-def test_only_the_recent_past_tells_the_rate():
+def test_only_the_recent_past_counts_for_the_rate():
     window = rising(0, 90, 90, 93, every=1500)
     assert window.full_at("5h", NOW + 4500) == NOW + 4500 + 7 * 3000 / 3
 
@@ -188,7 +188,7 @@ def test_only_the_recent_past_tells_the_rate():
     ],
     ids=["unknown", "once", "flat", "too-short", "full", "resets-first", "has-reset", "is-over"],
 )
-def test_where_nothing_tells_when_it_will_be_full_nothing_is_said(window, now):
+def test_without_a_rate_there_is_no_forecast(window, now):
     assert window.full_at("5h", now) is None
 
 

@@ -69,7 +69,7 @@ def test_the_users_own_stand_beside_the_rules_and_win(tmp_path):
     assert named.name == "mine"
 
 
-def test_all_faults_are_told_at_once(tmp_path):
+def test_all_faults_are_reported_at_once(tmp_path):
     (tmp_path / "bad.yaml").write_text("about: [")
     with pytest.raises(ScenarioError) as caught:
         format.chosen(["ovrloaded", str(tmp_path / "bad.yaml"), "none.yaml"], tmp_path / "rules.yaml")
@@ -79,7 +79,7 @@ def test_all_faults_are_told_at_once(tmp_path):
     assert lines[2] == "none.yaml cannot be read: No such file or directory"
 
 
-def test_what_the_rules_do_not_have_is_told():
+def test_what_the_rules_do_not_have_is_reported():
     from signalbox.config.rules import Rules
 
     named = Named("mine", Scenario("x", {"zia": ("answer",)}, (Ask(client="ann"),)))

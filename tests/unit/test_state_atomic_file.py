@@ -59,7 +59,7 @@ def test_it_may_be_used_again_after_it_was_closed(tmp_path):
     assert (tmp_path / "a").read_bytes() == b"1"
 
 
-def test_of_a_row_of_failures_the_first_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_of_a_row_of_failures_the_first_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     (tmp_path / "a").mkdir()
     replacer = FileWriter()
     with caplog.at_level(logging.WARNING, "signalbox"):

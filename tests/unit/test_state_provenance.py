@@ -68,7 +68,7 @@ def test_a_closed_store_learns_on_and_writes_when_it_is_closed_again(start):
     assert start().issuer(ONE) == "zai"
 
 
-def test_a_block_is_known_by_its_digest_under_the_key(start):
+def test_a_block_is_recognized_by_its_digest_under_the_key(start):
     memory = start()
     block = ThinkingBlock("thinking", "unsigned")
     memory.learn([block.digest(memory.key) or b""], "deepseek")

@@ -183,7 +183,7 @@ def test_manual_thinking_wants_thinking_first_in_the_running_loop():
         ("disabled", '"thinking.type.disabled" is not supported'),
     ],
 )
-def test_a_model_tells_which_thinking_it_does_not_take(asked, told):
+def test_a_model_names_the_thinking_that_it_does_not_take(asked, told):
     body = {"model": "m", "max_tokens": 1, "messages": [user("a")]}
     provider = StrictAnthropic(modes=["enabled"])
     assert told in refusal(provider, body | {"thinking": {"type": asked}})

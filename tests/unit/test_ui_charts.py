@@ -49,7 +49,7 @@ def test_the_table_has_every_value_and_the_sum():
     assert chart.table.rows == [["10:00", "5", "4", "9"], ["11:00", "—", "10", "10"]]
 
 
-def test_legend_of_bars_adds_up_and_of_lines_tells_the_last_value():
+def test_legend_of_bars_adds_up_and_of_lines_shows_the_last_value():
     series = [Series("x", "c0", [5, 7]), Series("y", "c1", [2, None])]
     assert [key.value for key in bars("a", "A", "about", AXIS, series, whole).legend] == ["12", "2"]
     assert [key.value for key in lines("a", "A", "about", AXIS, series, whole).legend] == ["7", "2"]

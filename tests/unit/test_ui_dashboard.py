@@ -224,7 +224,7 @@ def test_parts_of_each_chart_add_up_to_the_ledger(pages, chart):
     assert sum(part["cost"] or 0 for part in parts) == sum(one.cost or 0 for one in within)
 
 
-def test_hours_are_told_by_model(pages):
+def test_hours_are_shown_by_model(pages):
     models = [name for hour in pages.data()["hours"] for name in hour["models"]]
     assert sorted(models) == [ATTACK, "claude-haiku-4-5", "claude-sonnet-4-6", "claude-sonnet-4-6"]
 
@@ -249,7 +249,7 @@ def test_providers_have_their_sums_and_first_bytes(pages):
     )
 
 
-def test_now_tells_the_state_of_the_router(pages):
+def test_now_shows_the_state_of_the_router(pages):
     now = pages.data()["now"]
     assert (now["status"], now["in_flight"]) == ("degraded", 3)
     assert now["budgets"]["zai"]["used"] == 31_000
@@ -355,7 +355,7 @@ def test_a_filter_can_be_taken_away(pages):
 # rows
 
 
-def test_requests_are_told_with_rule_attempts_reason_tokens_and_cost(pages):
+def test_requests_are_shown_with_rule_attempts_reason_tokens_and_cost(pages):
     shown = pages.text("/ui/requests?provider=anthropic")
     for told in ("coding", "zai:429 anthropic:200", "cooldown", "tools", "1k", "0%", "200"):
         assert told in shown
@@ -406,14 +406,14 @@ def test_sessions_are_listed_with_their_sums_newest_first(pages):
     assert "$0.50" in text_of(page)
 
 
-def test_a_session_is_told_turn_by_turn_with_its_subagents(pages):
+def test_a_session_is_shown_turn_by_turn_with_its_subagents(pages):
     shown = pages.text("/ui/sessions/s-1")
     for told in ("main", "subagent 1", "Turn by turn", "$0.50", "$1.50"):
         assert told in shown
     assert pages.html("/ui/sessions/s-1").count('<tr id="turn-') == 3
 
 
-def test_a_cache_miss_is_told_with_cause_and_tokens(pages):
+def test_a_cache_miss_is_shown_with_cause_and_tokens(pages):
     shown = pages.text("/ui/sessions/s-1")
     assert "tools the tools changed 900" in shown
 

@@ -60,7 +60,7 @@ def test_subagents_are_numbered_in_the_order_of_their_first_requests():
     ]
 
 
-def test_subagents_whose_ids_are_forgotten_are_told_apart_by_what_overlaps():
+def test_subagents_whose_ids_are_forgotten_are_distinguished_by_what_overlaps():
     rows = [row(1, "subagent", 0, 100), row(2, "subagent", 50, 100), row(3, "subagent", 100, 10)]
     names = agent_names(rows, {})
     assert [names[number] for number in (1, 2, 3)] == ["subagent 1", "subagent 2", "subagent 1"]

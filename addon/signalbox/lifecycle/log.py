@@ -1,4 +1,4 @@
-"""The log of a router in the background: its console as a file that is turned over.
+"""The log of a router in the background: its console as a file that is rotated.
 
 `signalbox.log` becomes `signalbox-2026-11-29.log`, then `signalbox-2026-11-29.2.log`; these are deleted with
 the old request logs, by `log.keep` (`record.rotation`).
@@ -18,7 +18,7 @@ from signalbox.lifecycle.spec import LOG
 from signalbox.record import rotation
 
 MOST = 1_000_000
-"""Bytes after which the file is turned over."""
+"""Bytes after which the file is rotated."""
 START = 65_536
 """Characters that also go to who started the router, for the errors of the start."""
 
@@ -64,16 +64,16 @@ class LogFile(io.TextIOBase):
             self._tell(text)
             with suppress(OSError):
                 if self._is_due(len(data)):
-                    self._turn_over()
+                    self._rotate()
                 self._size += os.write(self._file, data)
             self._is_within_line = not text.endswith("\n")
         return len(text)
 
-    def turn_over_if_due(self) -> None:
+    def rotate_if_due(self) -> None:
         """Called without a write too, so that an idle log is deleted in time."""
         with self._lock, suppress(OSError):
             if self._is_due(0):
-                self._turn_over()
+                self._rotate()
 
     def _tell(self, text: str) -> None:
         if self._also is None:
@@ -92,7 +92,7 @@ class LogFile(io.TextIOBase):
             return False
         return self._size + more > MOST or self._today() != self._day
 
-    def _turn_over(self) -> None:
+    def _rotate(self) -> None:
         os.close(self._file)
         with suppress(OSError):
             self._path.rename(rotation.free_name(self._path, self._day))
@@ -126,7 +126,7 @@ def clean(state: Path, *, in_use: bool) -> list[Path]:
 
 def follow(path: Path, pause: Callable[[], None]) -> Iterator[str]:
     """What is added to the log from now on, without end. `pause` is called when there is no more yet; the log
-    may be turned over meanwhile, or made."""
+    may be rotated meanwhile, or made."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     file = _opened(path)
     if file is not None:
@@ -163,5 +163,5 @@ def _is_same(file: BinaryIO, path: Path) -> bool:
     try:
         now, ours = path.stat(), os.fstat(file.fileno())
     except FileNotFoundError:
-        return True  # it is being turned over
+        return True  # it is being rotated
     return (now.st_ino, now.st_dev) == (ours.st_ino, ours.st_dev) and now.st_size >= file.tell()

@@ -133,7 +133,7 @@ def _run_mitmproxy(spec: RouterSpec) -> int:
 def _watch(log: LogFile) -> None:
     while True:
         time.sleep(TICK)
-        log.turn_over_if_due()
+        log.rotate_if_due()
 
 
 def _end_with_input() -> None:

@@ -142,7 +142,7 @@ def rotated_files(path: Path) -> list[RotatedFile]:
 
 
 def background_logs(folder: Path) -> list[RotatedFile]:
-    """The background logs in this folder that were turned over, oldest first."""
+    """The background logs in this folder that were rotated, oldest first."""
     return sorted(_dated(folder, BACKGROUND_LOG))
 
 
