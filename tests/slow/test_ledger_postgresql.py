@@ -59,20 +59,24 @@ def test_routers_that_start_at_once_make_the_tables_together(start, store, caplo
     assert not caplog.messages
 
 
-def test_a_database_of_an_earlier_version_gets_the_columns_it_lacks(start, store):
+@pytest.mark.parametrize(
+    ("version", "lacks"),
+    [(1, ("project", "class", "missed_tokens", "missed_cost")), (3, ("missed_tokens", "missed_cost"))],
+)
+def test_a_database_of_an_earlier_version_gets_the_columns_it_lacks(start, store, version, lacks):
     with closing(start()) as one:
         one.enter(entry(model="before"))
     with closing(LedgerDatabase(ledger_url(store.folder, store.settings()))) as database:
         assert database.used({"zai": 0}) == {"zai": 10}
-    execute(
-        store,
-        "ALTER TABLE requests DROP COLUMN project; ALTER TABLE requests DROP COLUMN class;"
-        " UPDATE schema_version SET number = 1",
-    )
+    (newest,) = store.rows("SELECT number FROM schema_version")
+    dropped = "".join(f"ALTER TABLE requests DROP COLUMN {name}; " for name in lacks)
+    execute(store, f"{dropped}UPDATE schema_version SET number = {version}")
     with closing(start()) as one:
-        one.enter(entry(model="after", project="/home/me"))
-    query = "SELECT model, project FROM requests ORDER BY id"
-    assert store.rows(query) == [("before", None), ("after", "/home/me")]
+        one.enter(entry(model="after", project="/home/me", missed_tokens=900, missed_cost=0.25))
+    query = "SELECT model, missed_tokens, missed_cost FROM requests ORDER BY id"
+    assert store.rows(query) == [("before", None, None), ("after", 900, 0.25)]
+    assert store.rows("SELECT project FROM requests WHERE model = 'after'") == ["/home/me"]
+    assert store.rows("SELECT number FROM schema_version") == [newest]
 
 
 def test_what_comes_while_the_server_is_down_is_written_when_it_is_back(postgres, start, store, caplog):
