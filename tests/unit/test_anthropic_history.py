@@ -166,6 +166,24 @@ def test_arguments_are_an_object(input, sent):
     assert messages(answer(call("a", input=input)), results(result("a")))[0]["content"][0]["input"] == sent
 
 
+@pytest.mark.parametrize("odd", [5, None, {}, "text", [1]])
+def test_odd_values_beside_an_id_that_is_replaced_stay(odd):
+    told = messages({"role": "user", "content": odd}, answer(call("a b")), {"content": [odd, result("a b")]})
+    assert told[0] == {"role": "user", "content": odd}
+    assert told[2]["content"][0] == odd
+    assert told[1]["content"][0]["id"] == told[2]["content"][1]["tool_use_id"] != "a b"
+
+
+def test_a_result_without_a_call_gets_an_id_that_anthropic_allows():
+    _, (_, first), (_, second) = ids(messages(answer(call("x y")), results(result("a b"), result("toolu_1"))))
+    assert (first, second) == ("a_b", "toolu_1")
+
+
+def test_a_number_that_cannot_be_read_hides_no_other_message():
+    raw = b'{"messages":[{"role":1e999},{"role":"assistant","content":[{"type":"tool_use","id":"a b"}]}]}'
+    assert b'"a_b' in valid(raw)[0]
+
+
 def test_a_valid_history_is_not_touched():
     use = {"type": "server_tool_use", "id": "srvtoolu_01", "name": "web_search", "input": {}}
     raw = json.dumps(

@@ -98,6 +98,24 @@ def test_a_stream_becomes_its_message(blocks, cuts):
     assert json.loads(whole) == told
 
 
+@pytest.mark.parametrize(
+    ("wire", "why"),
+    [
+        (gzip.compress(json.dumps(message(BLOCKS[:1])).encode())[:-9], "cut short"),
+        (b"no gzip", "corrupt: Error -3 while decompressing data: incorrect header check"),
+    ],
+)
+def test_a_broken_encoding_cuts_the_answer_and_says_why(wire, why):
+    answer, out = reshaped(wire, to_stream=True, coding="gzip")
+    assert (answer.facts.cut, out) == (f"its content-encoding is {why}", b"")
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block != UNSIGNED], ids=repr)
+def test_a_block_of_any_type_becomes_events_and_again_the_block(block):
+    _, stream = reshaped(json.dumps(message([block])).encode(), to_stream=True)
+    assert json.loads(reshaped(stream, to_stream=False)[1])["content"] == [block]
+
+
 def test_arguments_stay_as_they_were_written():
     arguments = b'{"n": 1.50, "big":123456789012345678901234567890}'
     block = b'{"type":"tool_use","id":"t","name":"n","input":%b}' % arguments

@@ -353,3 +353,19 @@ def test_placeholders_change_no_other_byte_and_are_set_once(body, indent):
         message["content"] = [block for block in message["content"] if block != PLACEHOLDER]
         before["content"] = [block for block in before["content"] if block != PLACEHOLDER]
     assert left == body
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        {},
+        "text",
+        [5],
+        [{"role": "assistant"}],
+        [{"role": "assistant", "content": 5}],
+        [{"role": ["assistant"]}],
+    ],
+)
+def test_messages_of_other_types_get_no_placeholder(messages):
+    body = Body.parse(json.dumps({"messages": messages}).encode())
+    assert with_placeholders(body) == []

@@ -280,6 +280,11 @@ def test_an_undecodable_answer_is_cut(encoding, why):
     assert result.cut.startswith(why)
 
 
+def test_an_answer_whose_encoding_ends_too_early_is_cut():
+    result = CHAT.fed([gzip.compress(SAID)[:-5]], "gzip")
+    assert result.cut == "its content-encoding is cut short"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", GOLDEN, ids=repr)
 def test_no_answer_holds_a_text_that_is_blank(case):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.anthropic.writer import MessageBuilder, Writer, encode_events
+from signalbox.anthropic.writer import MessageBuilder, Writer, encode_events, warmed_up
 from tests.support.golden_streams import events_of
 from tests.support.request_validator import check_events
 
@@ -80,3 +80,12 @@ def test_arguments_stay_as_they_were_written(arguments):
 @pytest.mark.parametrize("arguments", ["", '{"a":"b', "[1]", '"a"'])
 def test_cut_arguments_become_an_empty_object(arguments):
     assert _input(arguments) == b"{}"
+
+
+def test_a_request_that_only_warms_the_cache_has_an_empty_stream():
+    said, kind = warmed_up("glm-4.7", 12, seed="0", stream=True)
+    told = events_of(said)
+    check_events(told)
+    assert kind.startswith("text/event-stream")
+    assert [one["type"] for one in told] == ["message_start", "message_delta", "message_stop"]
+    assert told[1]["delta"]["stop_reason"] == "max_tokens"
