@@ -92,6 +92,10 @@ class Shell:
         wait_until(lambda: self._read() or text in self._said, 20, lambda: f"{text!r} in {self._said!r}")
         self._said = self._said.partition(text)[2]
 
+    def wait_for_program(self) -> None:
+        """Wait until a program has the terminal: `fg` prints its name while the shell still has it."""
+        wait_until(lambda: os.tcgetpgrp(self._file) != self._pid, 20, lambda: "the terminal is the shell's")
+
     def _read(self) -> None:
         if select.select([self._file], [], [], 0.05)[0]:
             with suppress(OSError):
@@ -119,6 +123,7 @@ def test_terminal_interrupts_stops_and_continues_the_program_and_not_us(shell):
     shell.see("code=148")
     shell.type("fg\n")
     shell.see("claude_stub.py")
+    shell.wait_for_program()
     shell.type("\x03")
     shell.see("got SIGINT")
     shell.type("\n")
