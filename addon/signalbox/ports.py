@@ -1,4 +1,4 @@
-"""TCP ports of this machine: whether one is free, and which process has it."""
+"""TCP ports of this machine: whether one is free, which process has it, and how a listener is reached."""
 
 import errno
 import os
@@ -6,6 +6,9 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from typing import NamedTuple
+
+_LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  read, not bound
+"""By the host of a listener on all addresses, the one under which this machine reaches it."""
 
 
 class Owner(NamedTuple):
@@ -48,6 +51,21 @@ def owner(port: int) -> Owner | None:
         with suppress(psutil.Error):
             return Owner(psutil.Process(pid).name(), pid)
     return None
+
+
+def reached(host: str) -> str:
+    """The address under which this machine reaches a listener on `host`, which may be all addresses."""
+    return _LOOPBACK.get(host, host)
+
+
+def url_of(host: str, port: int) -> str:
+    """The URL of a listener, for programs of this machine."""
+    return f"http://{authority(reached(host), port)}"
+
+
+def authority(host: str, port: int) -> str:
+    """`127.0.0.1:8082` or `[::1]:8082`, as URLs have it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def taken(port: int) -> str:

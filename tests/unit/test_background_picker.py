@@ -14,7 +14,6 @@ from signalbox.background.picker import (
     account_base_url,
     folders,
     settings,
-    url_of,
     write,
 )
 from signalbox.config.load import parse
@@ -98,21 +97,6 @@ def test_settings_win_over_the_environment_and_that_over_the_listener(tmp_path):
 def test_settings_that_say_nothing_of_it_leave_it_to_the_others(tmp_path, text):
     user_settings(tmp_path / "own", text)
     assert account_base_url(tmp_path / "own", rules(tmp_path), LISTENER) == LISTENER
-
-
-@pytest.mark.parametrize(
-    ("host", "url"),
-    [
-        ("127.0.0.1", "http://127.0.0.1:80"),
-        ("0.0.0.0", "http://127.0.0.1:80"),
-        ("", "http://127.0.0.1:80"),
-        ("::", "http://[::1]:80"),
-        ("fd00::1", "http://[fd00::1]:80"),
-        ("box.lan", "http://box.lan:80"),
-    ],
-)
-def test_a_listener_is_named_as_one_reaches_it_from_here(host, url):
-    assert url_of(host, 80) == url
 
 
 def test_a_failed_fetch_leaves_a_good_file_as_it_is(tmp_path):

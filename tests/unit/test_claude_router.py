@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from signalbox import __version__
-from signalbox.claude.router import FoundRouter, Wish, difference, listener_for, spec_for, url_of
+from signalbox.claude.router import FoundRouter, Wish, difference, listener_for, spec_for
 from signalbox.config.fields import Listen
 from signalbox.lifecycle.running import Health, Listener, RulesState
 
@@ -58,8 +58,3 @@ def test_router_of_a_session_is_bound_to_it_and_its_log_is_deleted_with_the_old_
     assert spec.modes == ("regular@127.0.0.1:8082",)
     assert (spec.bound, spec.registered, spec.fail) == (True, False, "open")
     assert spec.log == "signalbox-claude-8082-2026-11-29.log"
-
-
-def test_listeners_on_all_addresses_are_reached_on_this_machine():
-    assert url_of(REGULAR.host, REGULAR.port) == "http://127.0.0.1:8090"
-    assert url_of("::", 1) == "http://[::1]:1"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from signalbox.ports import is_free, owner, taken
+from signalbox.ports import is_free, owner, taken, url_of
 from tests.support.router_process import free_ports
 
 
@@ -39,3 +39,18 @@ def test_a_port_that_nobody_has_has_no_owner():
     (port,) = free_ports(1)
     assert owner(port) is None
     assert taken(port) == f"port {port} is taken by another program"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80"),
+        ("0.0.0.0", "http://127.0.0.1:80"),
+        ("", "http://127.0.0.1:80"),
+        ("::", "http://[::1]:80"),
+        ("fd00::1", "http://[fd00::1]:80"),
+        ("box.lan", "http://box.lan:80"),
+    ],
+)
+def test_a_listener_is_named_as_one_reaches_it_from_here(host, url):
+    assert url_of(host, 80) == url

@@ -32,9 +32,6 @@ USUAL = "claude-sonnet-4-6"
 """What a model of another maker is taken for: a window of 200,000 tokens, adaptive thinking, effort."""
 
 
-_EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (hosts of listeners, not bound here)
-
-
 class _Environment(msgspec.Struct):
     base_url: str = msgspec.field(default="", name=BASE_URL)
 
@@ -130,12 +127,6 @@ def account_base_url(folder: Path, rules: Rules, listener: str | None) -> str | 
     except (OSError, ValueError, RecursionError):
         settings = _Settings()
     return settings.env.base_url or rules.environment.get(BASE_URL) or listener
-
-
-def url_of(host: str, port: int) -> str:
-    """The URL of a listener for Claude Code on this machine."""
-    host = _EVERYWHERE.get(host, host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _write(folder: Path, rules: Rules, gathered: Gathered, listener: str | None, now: float) -> PickerResult:

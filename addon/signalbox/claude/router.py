@@ -14,15 +14,13 @@ import psutil
 
 from signalbox import __version__
 from signalbox.claude.environment import Via
-from signalbox.config.fields import Listen, Url
+from signalbox.config.fields import Listen
 from signalbox.lifecycle.running import Health, Listener, running
 from signalbox.lifecycle.spec import RouterSpec, decode, mitmproxy_arguments, regular, reverse, values
 from signalbox.lifecycle.start import StartedRouter, StartError, start
 
 MOST_RESTARTS, WITHIN = 3, 60.0
 """A router that ends more often than this within so many seconds is not started again."""
-REACHED = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  read, not bound
-"""The address under which this machine reaches a listener on all addresses."""
 _MODES: dict[Via, str] = {"intercept": "regular", "base-url": "reverse"}
 """By how requests come to it, the kind of listener in mitmproxy's words."""
 
@@ -48,11 +46,6 @@ class FoundRouter(NamedTuple):
     """mitmproxy's, as far as its process tells them."""
     bound: bool = False
     """Whether it lives and dies with another session."""
-
-
-def url_of(host: str, port: int) -> str:
-    """As Claude Code on this machine is told a listener."""
-    return str(Url("http", REACHED.get(host, host), port))
 
 
 def found_at(listen: Listen) -> FoundRouter | None:

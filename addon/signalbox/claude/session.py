@@ -35,7 +35,6 @@ from signalbox.claude.environment import (
     trusted_files,
 )
 from signalbox.claude.router import (
-    REACHED,
     FoundRouter,
     SessionRouter,
     Wish,
@@ -44,7 +43,6 @@ from signalbox.claude.router import (
     found_at,
     listener_for,
     spec_for,
-    url_of,
 )
 from signalbox.claude.settings import (
     ClaudeSettings,
@@ -202,7 +200,7 @@ class _Opening:
         """That of a router that runs, if it is one of ours with the same rules; else of one that is started,
         and ended by `held`."""
         session = self._session
-        url = url_of(session.listen.host, session.listen.port)
+        url = ports.url_of(session.listen.host, session.listen.port)
         is_within = url in (self._environ.get(HTTPS_PROXY), self._environ.get(BASE_URL))
         wish = Wish(self.via, session.rules.file.absolute(), session.state, session.listen, is_within)
         found = found_at(session.listen)
@@ -223,14 +221,14 @@ class _Opening:
     def _running(self, wish: Wish, found: FoundRouter) -> Endpoint | None:
         listener = listener_for(wish, found)
         if listener is None:
-            at = url_of(wish.listen.host, wish.listen.port)
+            at = ports.url_of(wish.listen.host, wish.listen.port)
             self._notes(f"the router at {at} {difference(wish, found)}: this session gets its own")
             return None
-        url = url_of(listener.host, listener.port)
+        url = ports.url_of(listener.host, listener.port)
         if self.via == "base-url":
             return Endpoint(url, None, "the router that runs at")
         ca = confdir_of(found, self._home) / certificates.CA
-        if not vouches(ca, REACHED.get(listener.host, listener.host), listener.port):
+        if not vouches(ca, ports.reached(listener.host), listener.port):
             self._notes(f"the router at {url} does not sign with {ca}: this session gets its own")
             return None
         return Endpoint(url, ca, "the router that runs at")
@@ -243,7 +241,7 @@ class _Opening:
             arguments += ["--set", f"ssl_verify_upstream_trusted_ca={known}"]
         today = datetime.now().astimezone().date()
         spec = spec_for(wish, listen, places.ROUTER, arguments, today)
-        url = url_of(listen.host, listen.port)
+        url = ports.url_of(listen.host, listen.port)
         environ = router_environment(self._environ, self._claude_settings, url)
         if back := leading_back({**self._environ, **self._claude_settings.env}, url):
             self._notes(f"{', '.join(back)}: left out, since the proxy at {url} is this router itself")

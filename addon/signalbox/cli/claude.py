@@ -9,13 +9,13 @@ from typing import get_args
 import click
 
 from signalbox.claude.environment import Via
-from signalbox.claude.router import REACHED
 from signalbox.claude.session import Session, run_session
 from signalbox.cli.options import loaded, rules_option, state_option
 from signalbox.config.fields import Listen
 from signalbox.config.rules import Rules
 from signalbox.lifecycle.spec import DEFAULT_LISTENER
 from signalbox.lifecycle.start import StartError
+from signalbox.ports import reached
 
 _OPTIONS = ("--via", "--rules", "--state")
 """Those with a value."""
@@ -77,7 +77,7 @@ def claude_command(
 def first_listener(rules: Rules) -> Listen:
     """Where the router is looked for, as this machine reaches it."""
     first = next(iter(rules.listen.values()), DEFAULT_LISTENER)
-    return Listen(REACHED.get(first.host, first.host), first.port)
+    return Listen(reached(first.host), first.port)
 
 
 def say(line: str) -> None:

@@ -17,6 +17,7 @@ from signalbox.cli.options import loaded, rules_option, state_option
 from signalbox.cli.statusline import print_status_line
 from signalbox.config import jsonschema
 from signalbox.lifecycle.spec import DEFAULT_LISTENER
+from signalbox.ports import url_of
 from signalbox.record.console import escaped
 from signalbox.state.learned_db import FILE
 from signalbox.state.logins import logins_of
@@ -72,7 +73,7 @@ def picker_command(file: Path | None, state: Path, prints_settings: bool) -> Non
     lists = ModelLists(state, token_of=lambda provider: logins.of(provider, time.time()).token)
     gathered = asyncio.run(lists.gather(rules))
     first = next(iter(rules.listen.values()), DEFAULT_LISTENER)
-    written = picker.write(rules, gathered, picker.url_of(first.host, first.port), now=time.time())
+    written = picker.write(rules, gathered, url_of(first.host, first.port), now=time.time())
     for one in written:
         click.echo(escaped(one.line), err=bool(one.fault))
     if any(one.fault for one in written):

@@ -16,10 +16,11 @@ from signalbox.claude.environment import (
     child_environment,
     trusted_files,
 )
-from signalbox.claude.router import FoundRouter, confdir_of, found_at, url_of
+from signalbox.claude.router import FoundRouter, confdir_of, found_at
 from signalbox.claude.settings import ClaudeSettings, home_folder, read_settings
 from signalbox.cli.claude import first_listener, say
 from signalbox.cli.options import loaded, rules_option, state_option
+from signalbox.ports import url_of
 
 type Shell = Literal["bash", "fish", "powershell", "cmd"]
 

@@ -23,7 +23,7 @@ from signalbox.lifecycle.process import RefusedError, port_refusals, serve, vari
 from signalbox.lifecycle.running import Health, Record
 from signalbox.lifecycle.spec import LOG, RouterSpec
 from signalbox.lifecycle.start import StartedRouter, StartError, keep_running, start
-from signalbox.ports import is_free
+from signalbox.ports import authority, is_free
 
 FREED = 5.0
 """Seconds to wait until the port of a router that was ended is free."""
@@ -225,7 +225,7 @@ def status_command(as_json: bool, state: Path) -> None:
     shown = _shown(record, running.running(listen.host, listen.port))
     click.echo(json.dumps(shown, indent=2) if as_json else "\n".join(_status_lines(shown)))
     if shown["status"] is None:
-        refuse(f"the router does not answer on {_url(listen)}")
+        refuse(f"the router does not answer on http://{authority(listen.host, listen.port)}")
 
 
 def _shown(record: Record, health: Health | None) -> dict[str, Any]:
@@ -278,7 +278,7 @@ def _status_lines(shown: dict[str, Any]) -> Iterator[str]:
     yield f"status     {shown['status'] or 'does not answer'}"
     for one in shown["listeners"]:
         mode = one.get("mode", "").partition("@")[0]
-        yield f"listener   {_url(Listen(one['host'], one['port']))}" + (f"  {mode}" if mode else "")
+        yield f"listener   http://{authority(one['host'], one['port'])}" + (f"  {mode}" if mode else "")
     rules = shown["rules"]
     yield f"rules      {rules['file']}"
     if rules.get("error"):
@@ -366,10 +366,6 @@ def _registered(state: Path) -> Record:
     if record is None:
         refuse(f"No router runs on {state}. signalbox run --detach starts one.")
     return record
-
-
-def _url(listen: Listen) -> str:
-    return f"http://{f'[{listen.host}]' if ':' in listen.host else listen.host}:{listen.port}"
 
 
 def refuse(*lines: str) -> NoReturn:

@@ -11,7 +11,6 @@ import click
 from dotenv import dotenv_values
 
 from signalbox import places
-from signalbox.background.picker import url_of
 from signalbox.claude.base_url import SettingsError, set_base_url, unset_base_url
 from signalbox.claude.settings import config_folder
 from signalbox.cli.options import default_rules, rules_option, state_option
@@ -32,6 +31,7 @@ from signalbox.lifecycle.service import (
 )
 from signalbox.lifecycle.spec import LOG, RouterSpec
 from signalbox.lifecycle.start import READY, wait_for
+from signalbox.ports import authority, url_of
 
 READ = ("CLAUDE_CONFIG_DIR", "LOG_LEVEL")
 """Variables that the router reads, whether the rules name them or not."""
@@ -156,10 +156,7 @@ def _command(spec: RouterSpec) -> Iterator[str]:
         yield from ("--env", str(spec.env_file))
     if not spec.listens_by_rules:
         for one in spec.listeners:
-            yield from (
-                "--listen",
-                f"[{one.host}]:{one.port}" if ":" in one.host else f"{one.host}:{one.port}",
-            )
+            yield from ("--listen", authority(one.host, one.port))
     if spec.fail != "open":
         yield from ("--fail", spec.fail)
 

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn
 
+from signalbox.ports import authority
+
 TIME = 0.15
 """Seconds after the start of the command at which the line is printed at the latest."""
 DEFAULT = "http://127.0.0.1:8082"
@@ -112,8 +114,8 @@ def ask_router(place: tuple[str, int], session: str, until: float) -> Any:
     named = session.encode(errors="replace")
     path = "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in named)
     host, port = place
-    shown = f"[{host}]" if ":" in host else host
-    lines = (f"GET /signalbox/sessions/{path} HTTP/1.1", f"Host: {shown}:{port}", "Connection: close", "", "")
+    shown = authority(host, port)
+    lines = (f"GET /signalbox/sessions/{path} HTTP/1.1", f"Host: {shown}", "Connection: close", "", "")
     with socket.create_connection(place, timeout=_left(until)) as connection:
         connection.sendall("\r\n".join(lines).encode())
         answer = b"".join(_received(connection, until))

@@ -11,6 +11,7 @@ from signalbox.claude.settings import ClaudeSettings
 from signalbox.config.fields import Listen
 from signalbox.config.rules import Rules
 from signalbox.lifecycle.running import Health
+from signalbox.ports import authority
 
 type Check = Literal[
     "port", "ca", "rules", "keys", "providers", "claude", "settings", "gates", "clock", "disk", "permissions"
@@ -71,8 +72,7 @@ class Address(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return authority(self.host, self.port)
 
 
 def address_of(url: str) -> Address | None:

@@ -22,7 +22,7 @@ from signalbox.lifecycle import running, windows
 from signalbox.lifecycle.event_loop import use_uvloop
 from signalbox.lifecycle.log import LogFile
 from signalbox.lifecycle.spec import RouterSpec, decode, environment, mitmproxy_arguments
-from signalbox.ports import is_free, owner, taken
+from signalbox.ports import authority, is_free, owner, taken
 
 TICK = 60.0
 """Seconds between two looks at the date of the log."""
@@ -95,8 +95,7 @@ def _is_free(listen: Listen, ending: Collection[int]) -> bool:
 
 def _other_port(listen: Listen) -> str:
     number = _free_after(listen)
-    host = f"[{listen.host}]" if ":" in listen.host else listen.host
-    return f"take another: --listen {host}:{number}, or just port={number} run"
+    return f"take another: --listen {authority(listen.host, number)}, or just port={number} run"
 
 
 def _free_after(listen: Listen) -> int:

@@ -21,7 +21,7 @@ import psutil
 
 from signalbox.lifecycle import windows
 from signalbox.lifecycle.spec import RouterSpec, decode, encode
-from signalbox.ports import owner
+from signalbox.ports import owner, reached
 
 if sys.platform == "win32":
     import msvcrt
@@ -38,8 +38,6 @@ LARGEST = 4 * 1024 * 1024
 """Bytes of `/health` that are read."""
 _LOCKED_BYTE = 1 << 30
 """Windows keeps others from reading locked bytes: this one is far behind the content."""
-_REACHED = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104  read, not bound
-"""The address under which this machine reaches a listener on all addresses."""
 
 
 class ProcessIdentity(msgspec.Struct, frozen=True):
@@ -127,7 +125,7 @@ def running(host: str, port: int, timeout: float = ASK) -> Health | None:
     """The router that answers at this address; None if nothing does, or something else."""
     with (
         suppress(OSError, http.client.HTTPException, msgspec.DecodeError),
-        closing(http.client.HTTPConnection(_REACHED.get(host, host), port, timeout=timeout)) as connection,
+        closing(http.client.HTTPConnection(reached(host), port, timeout=timeout)) as connection,
     ):
         connection.request("GET", "/health")
         answer = connection.getresponse()

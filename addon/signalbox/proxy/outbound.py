@@ -19,6 +19,7 @@ from mitmproxy.proxy.tunnel import TunnelLayer
 
 from signalbox.config.fields import Proxy
 from signalbox.errors import is_exhausted, short_reason
+from signalbox.ports import authority
 from signalbox.proxy.http1 import HEAD_LIMIT
 
 LOOP = "Request destination unknown"
@@ -57,8 +58,8 @@ class ProxyTunnel(HttpUpstreamProxy):
     def start_handshake(self) -> layer.CommandGenerator[None]:
         assert self.conn.address is not None
         host, port = self.conn.address[:2]
-        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
+        destination = authority(host, port)
+        lines = [f"CONNECT {destination} HTTP/1.1", f"Host: {destination}"]
         if self.proxy.authorization is not None:
             lines.append(f"Proxy-Authorization: {self.proxy.authorization}")
         head = "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape")

@@ -25,12 +25,12 @@ from mitmproxy.proxy.layers.tls import parse_client_hello
 from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, ReverseMode, Socks5Mode, UpstreamMode
 
 from signalbox import ports
-from signalbox.background import picker
 from signalbox.config.document import nearest
 from signalbox.config.fields import Url
 from signalbox.config.rules import ANTHROPIC_HOST, Rules
 from signalbox.exchange import Exchange
 from signalbox.inspect import views
+from signalbox.ports import url_of
 from signalbox.proxy import connections, outbound
 from signalbox.proxy.classify import LOOPBACK_ONLY, REPLAY_REFUSED, is_anthropic, is_refused_replay
 from signalbox.proxy.hook_dispatch import install as install_hook_dispatch
@@ -55,7 +55,6 @@ FLOW_VIEWS = ("flowlist", "flowview")
 OPTIONS = ("router_rules", "router_state")
 STARTING = "The router is starting."
 
-_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  they are read, not bound
 _FILTERS = ("dumper_filter", "view_filter", "readfile_filter")
 
 
@@ -194,10 +193,7 @@ def flow_links(master: Master, exchanges: Mapping[Any, Exchange]) -> dict[str, s
     options = master.options
     if "web_port" not in options or master.addons.get("view") is None:
         return {}
-    host = options.web_host
-    if host in ("", "0.0.0.0", "::"):  # noqa: S104  all addresses, of which this one is at hand
-        host = "127.0.0.1"
-    start = f"http://{f'[{host}]' if ':' in host else host}:{options.web_port}/#/flows/"
+    start = f"{url_of(options.web_host, options.web_port)}/#/flows/"
     return {
         exchange.request_id: f"{start}{flow.id}/request"
         for flow, exchange in exchanges.items()
@@ -210,7 +206,7 @@ def base_url(master: Master) -> str | None:
     bound = {listener.mode: listener for listener in reversed(listeners(master))}
     modes = (mode for mode in map(ProxyMode.parse, master.options.mode) if isinstance(mode, ReverseMode))
     listener = next((bound[mode.full_spec] for mode in modes if mode.full_spec in bound), None)
-    return picker.url_of(listener.host, listener.port) if listener else None
+    return url_of(listener.host, listener.port) if listener else None
 
 
 def client_commands(master: Master) -> Iterator[str]:
@@ -219,10 +215,7 @@ def client_commands(master: Master) -> Iterator[str]:
         host, port, *_ = next(iter(server.listen_addrs), ("", 0))
         if not isinstance(server.mode, ReverseMode | RegularMode) or not port:
             continue
-        if host in _WILDCARDS:
-            host = "127.0.0.1"
-        host = f"[{host}]" if ":" in host else host
-        url = f"http://{host}:{port}"
+        url = url_of(host, port)
         variables = {"ANTHROPIC_BASE_URL": url}
         if isinstance(server.mode, RegularMode):
             ca = Path(master.options.confdir).expanduser() / "mitmproxy-ca-cert.pem"
