@@ -229,6 +229,8 @@ def test_utf8_is_checked_where_the_pieces_of_a_large_body_meet(shift):
     for broken in (text.encode()[:-1], text.encode() + b"\xff", text.encode()[: 64 * 1024 - 7] + b"\xe2"):
         with pytest.raises(BodyError, match="UTF-8"):
             Body.parse(b'{"a":"' + broken + b'"}')
+    with pytest.raises(BodyError, match="UTF-8"):
+        Body.parse(f'{{"a":"{text}"}}'.encode() + b"\xe2")
 
 
 @pytest.mark.parametrize(
