@@ -1,12 +1,17 @@
-"""Keys of mitmproxy's console for the router's commands."""
+"""What is done to mitmproxy's master: keys of its console, and where its listeners are."""
 
 from types import SimpleNamespace
 from unittest.mock import Mock
 
+import pytest
+from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.tools.console import defaultkeys
 from mitmproxy.tools.console.keymap import Keymap
 
-from signalbox.proxy.setup import FLOW_VIEWS, KEYS, bind_keys
+from signalbox.proxy.setup import FLOW_VIEWS, KEYS, Listener, base_url, bind_keys, client_commands, listeners
+
+MODE = "reverse:https://api.anthropic.com@8082"
+ALL_IPV4, ALL_IPV6 = ("0.0.0.0", 8082), ("::", 8082, 0, 0)
 
 
 def keymap() -> Keymap:
@@ -36,3 +41,32 @@ def test_key_that_the_user_has_bound_stays():
 
 def test_master_without_a_console_has_no_keys():
     bind_keys(SimpleNamespace())
+
+
+def master(*addresses: tuple) -> SimpleNamespace:
+    """With one reverse listener on the addresses, in the order in which the system told them."""
+    server = SimpleNamespace(mode=ProxyMode.parse(MODE), listen_addrs=addresses)
+    addons = {"proxyserver": SimpleNamespace(servers=[server])}
+    return SimpleNamespace(options=SimpleNamespace(mode=[MODE]), addons=addons)
+
+
+@pytest.mark.parametrize("addresses", [(ALL_IPV4, ALL_IPV6), (ALL_IPV6, ALL_IPV4)])
+def test_listener_on_all_addresses_is_named_by_ipv4_in_whatever_order_it_has_them(addresses):
+    assert listeners(master(*addresses)) == [
+        Listener("0.0.0.0", 8082, MODE),
+        Listener("::", 8082, MODE),
+    ]
+    assert base_url(master(*addresses)) == "http://127.0.0.1:8082"
+    (command,) = client_commands(master(*addresses))
+    assert "http://127.0.0.1:8082" in command
+
+
+def test_listener_on_ipv6_alone_is_named_by_its_loopback_address():
+    assert base_url(master(ALL_IPV6)) == "http://[::1]:8082"
+    (command,) = client_commands(master(ALL_IPV6))
+    assert "http://[::1]:8082" in command
+
+
+def test_listener_that_is_not_bound_has_no_command():
+    assert list(client_commands(master())) == []
+    assert base_url(master()) is None

@@ -39,6 +39,8 @@ from signalbox.proxy.reload_guard import ReloadGuard
 from signalbox.record import console
 
 if TYPE_CHECKING:
+    from mitmproxy.proxy.mode_servers import ServerInstance
+
     from signalbox.app import App
 
 log = logging.getLogger("signalbox")
@@ -179,13 +181,18 @@ def warn_of_upstreams(master: Master) -> None:
 
 def listeners(master: Master) -> list[Listener]:
     """Where this process listens, as mitmproxy bound it; once for TCP and UDP."""
-    servers = master.addons.get("proxyserver").servers
     bound = (
         Listener(host, port, server.mode.full_spec)
-        for server in servers
-        for host, port, *_ in server.listen_addrs
+        for server in master.addons.get("proxyserver").servers
+        for host, port in _addresses(server)
     )
     return list(dict.fromkeys(bound))
+
+
+def _addresses(server: "ServerInstance[Any]") -> list[tuple[str, int]]:
+    """Those that it listens on, of IPv4 first: a listener on all addresses has both, in an order of the
+    system's."""
+    return sorted(((host, port) for host, port, *_ in server.listen_addrs), key=lambda one: ":" in one[0])
 
 
 def flow_links(master: Master, exchanges: Mapping[Any, Exchange]) -> dict[str, str]:
@@ -212,10 +219,10 @@ def base_url(master: Master) -> str | None:
 def client_commands(master: Master) -> Iterator[str]:
     """How Claude Code gets to each listener, as a command of the shell."""
     for server in master.addons.get("proxyserver").servers:
-        host, port, *_ = next(iter(server.listen_addrs), ("", 0))
-        if not isinstance(server.mode, ReverseMode | RegularMode) or not port:
+        addresses = _addresses(server)
+        if not isinstance(server.mode, ReverseMode | RegularMode) or not addresses:
             continue
-        url = url_of(host, port)
+        url = url_of(*addresses[0])
         variables = {"ANTHROPIC_BASE_URL": url}
         if isinstance(server.mode, RegularMode):
             ca = Path(master.options.confdir).expanduser() / "mitmproxy-ca-cert.pem"
