@@ -141,7 +141,7 @@ def test_a_flow_is_shown_with_who_is_asked_before_there_is_an_answer(
         router.wait_log(f"shown at {upstream.port}, status 200")
 
 
-def test_saved_flows_and_the_log_hold_no_secret_of_any_attempt(start_router, upstream, overloaded):
+def test_saved_flows_of_all_attempts_and_the_log_hold_no_secret(start_router, upstream, overloaded):
     router: Router = start_router(
         upstream.url,
         rules=rules(upstream, overloaded) + "log: {level: debug}\n",
@@ -165,7 +165,16 @@ def test_saved_flows_and_the_log_hold_no_secret_of_any_attempt(start_router, ups
     assert not any(secret.encode() in text for secret in SECRETS for text in texts)
     with saved.open("rb") as file:
         flows = [flow for flow in FlowReader(file).stream() if flow.request.path == "/v1/messages"]
-    assert [(flow.request.port, flow.response.status_code) for flow in flows] == [(upstream.port, 200)]
+    assert [
+        (flow.request.port, flow.response and flow.response.status_code, flow.marked) for flow in flows
+    ] == [(1, None, ":x:"), (overloaded.port, 529, ":x:"), (upstream.port, 200, ":repeat:")]
+    notes = [flow.metadata["signalbox"] for flow in flows]
+    assert [(note["provider"], note["attempt"], note["attempts"]) for note in notes] == [
+        ("dead", 1, 3),
+        ("zai", 2, 3),
+        ("anthropic", 3, 3),
+    ]
+    assert "all lines are busy" in flows[1].response.text
 
 
 def test_mitmproxys_filters_find_flows_by_marker_and_comment(web):

@@ -1,9 +1,12 @@
 """Which finished flows stay, and how much of their bodies."""
 
+import asyncio
 import gzip
 from datetime import UTC, datetime
 
 import pytest
+from mitmproxy.addons.save import Save
+from mitmproxy.addons.view import View
 from mitmproxy.flow import Flow
 from mitmproxy.test import taddons, tflow
 
@@ -76,6 +79,36 @@ def test_mitmdump_stores_bodies_where_it_prints_them():
         assert not retention.shows
         context.options.flow_detail = 3
         assert retention.shows
+
+
+def test_failed_attempts_are_written_whole_when_their_request_is_over_and_bounded_then(monkeypatch):
+    flow, first, second = tflow.tflow(resp=True), tflow.tflow(resp=True), tflow.tflow(err=True)
+    first.response.data.content = b"x" * 20
+    written: list[tuple[Flow, bytes | None]] = []
+    save, view = Save(), View()
+    monkeypatch.setattr(
+        save, "response", lambda one: written.append((one, one.response and one.response.content))
+    )
+
+    async def play() -> None:
+        bounded = asyncio.Event()
+        monkeypatch.setattr(view, "update", lambda _: bounded.set())
+        with taddons.context(view, save) as context:
+            retention = Retention(context.master, lambda: Inspect(bodies=10))
+            for failed in (first, second):
+                failed.live = False
+                retention.add_failed(flow, failed)
+            assert list(view._store.values()) == [first, second]
+            assert written == []
+            flow.live = False
+            retention.ended(flow)
+            assert written == [(first, b"x" * 20), (second, None)]
+            async with asyncio.timeout(5):
+                await bounded.wait()
+
+    asyncio.run(play())
+    assert first.response.content == b"x" * 10
+    assert first.metadata[METADATA] == {"response_length": 20}
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ PRINTED = 3
 """The least `flow_detail` with which mitmdump prints bodies."""
 FILES = ("store_streamed_bodies", "save_stream_file", "hardump")
 """Options of mitmproxy that want whole bodies."""
+WRITERS = ("save", "savehar")
+"""Add-ons of mitmproxy that write flows to files, at the hooks of their ends."""
 
 type Part = Literal["request", "response"]
 type Stream = Callable[[bytes], bytes] | bool
@@ -55,6 +57,8 @@ class Retention:
         """Those that do not stay."""
         self._passing: WeakKeyDictionary[http.HTTPFlow, list[StoredBody]] = WeakKeyDictionary()
         """Bodies under way of requests that are not routed."""
+        self._failed: WeakKeyDictionary[http.HTTPFlow, list[http.HTTPFlow]] = WeakKeyDictionary()
+        """Of requests under way, the flows of attempts that failed."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -128,6 +132,18 @@ class Retention:
         flow.response.headers.pop("content-encoding", None)
         flow.response.data.content = masked(body, shown_secrets(exchange)) if exchange.is_shown else b""
 
+    @property
+    def holds_attempts(self) -> bool:
+        """Whether each failed attempt becomes a flow of its own."""
+        return self._view is not None or self._saves
+
+    def add_failed(self, flow: http.HTTPFlow, failed: http.HTTPFlow) -> None:
+        """`failed` is a copy of `flow` that shows an attempt that failed. It is shown now; when its request
+        is over it is written to files, before that, and its bodies are bounded."""
+        self._failed.setdefault(flow, []).append(failed)
+        if (view := self._view) is not None:
+            view.add([failed])
+
     def store(self, flow: http.HTTPFlow, exchange: Exchange, part: Part = "response") -> "StoredBody | None":
         """Where this body of the flow is stored on its way; None where nothing shows it."""
         if not exchange.is_shown:
@@ -149,11 +165,19 @@ class Retention:
         """The flow is over, or will be in a moment; `keep`: it stays among those that are shown."""
         for stored in self._passing.pop(flow, ()):
             stored.close()
+        for failed in self._failed.pop(flow, ()):
+            self._write(failed)
+            self.ended(failed)
         if self._view is not None:
             self._ended.append(flow)
             if not keep:
                 self._dropped.add(flow)
             self._settle_in(SETTLE_AFTER)
+
+    def _write(self, flow: http.HTTPFlow) -> None:
+        """Of a flow that meets no hooks of mitmproxy's: to the files that the user wants."""
+        for writer in filter(None, map(self._master.addons.get, WRITERS)):
+            writer.response(flow)
 
     def _settle_in(self, seconds: float) -> None:
         if self._timer is None:

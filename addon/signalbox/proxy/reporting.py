@@ -56,8 +56,8 @@ def log_received(exchange: Exchange, provider: Provider, status: int) -> None:
 def report_failover(
     app: "App", flow: http.HTTPFlow, exchange: Exchange, outcome: Outcome, following: Attempt | Reject
 ) -> None:
-    """Log that the last attempt failed and what follows it. In mitmweb the attempt becomes a flow of its own:
-    a copy of `flow`, which holds its request and what came of its answer."""
+    """Log that the last attempt failed and what follows it. Where flows are shown or saved it becomes one of
+    its own: a copy of `flow`, which holds its request and what came of its answer."""
     attempt = exchange.attempts[-1]
     name = attempt.provider.shown
     to = following.provider.shown if isinstance(following, Attempt) else "reject"
@@ -66,7 +66,7 @@ def report_failover(
     log.warning("%s", console.failover_line(name, outcome.label, outcome.detail, to))
     if isinstance(following, Attempt):
         log_sent(exchange, following)
-    if (view := app.master.addons.get("view")) is None:
+    if not app.retention.holds_attempts:
         return
     failed, now = flow.copy(), time.time()
     annotate_failed(failed, exchange, attempt, attempt_row(exchange, attempt, app.prices), to)
@@ -77,5 +77,4 @@ def report_failover(
         failed.error = Error(outcome.detail or outcome.label)
     else:
         failed.response.timestamp_end = now
-    view.add([failed])
-    app.retention.ended(failed)
+    app.retention.add_failed(flow, failed)
