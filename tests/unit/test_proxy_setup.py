@@ -1,14 +1,26 @@
 """What is done to mitmproxy's master: keys of its console, and where its listeners are."""
 
+import socket
 from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
+from mitmproxy.options import Options
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.tools.console import defaultkeys
 from mitmproxy.tools.console.keymap import Keymap
 
-from signalbox.proxy.setup import FLOW_VIEWS, KEYS, Listener, base_url, bind_keys, client_commands, listeners
+from signalbox import ports
+from signalbox.proxy.setup import (
+    FLOW_VIEWS,
+    KEYS,
+    Listener,
+    base_url,
+    bind_keys,
+    client_commands,
+    listeners,
+    option_errors,
+)
 
 MODE = "reverse:https://api.anthropic.com@8082"
 ALL_IPV4, ALL_IPV6 = ("0.0.0.0", 8082), ("::", 8082, 0, 0)
@@ -70,3 +82,24 @@ def test_listener_on_ipv6_alone_is_named_by_its_loopback_address():
 def test_listener_that_is_not_bound_has_no_command():
     assert list(client_commands(master())) == []
     assert base_url(master()) is None
+
+
+def test_processes_are_searched_only_for_a_port_that_is_taken(monkeypatch):
+    """To look through all of them takes a tenth of a second of each start."""
+    searched: list[int] = []
+    monkeypatch.setattr(ports, "owner", lambda port: searched.append(port) or ports.Owner("python3", 4711))
+    options = Options(mode=[f"reverse:https://api.anthropic.com@127.0.0.1:{ports.free_port()}"])
+    assert list(option_errors(options)) == []
+    assert searched == []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        options.mode = [f"reverse:https://api.anthropic.com@127.0.0.1:{port}"]
+        assert list(option_errors(options)) == [
+            f"port {port} is taken by python3 (process 4711): end that, or take another in --mode"
+        ]
+
+
+def test_port_of_this_process_is_no_error():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert list(option_errors(Options(mode=[f"regular@127.0.0.1:{port}"]))) == []

@@ -94,7 +94,7 @@ def install(app: "App") -> None:
             termlog.logger.formatter = MitmFormatter(colorize=False)
     for name in ("mitmproxy.proxy.server", "httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for line in (*option_errors(master.options), *_taken_ports(master.options)):
+    for line in option_errors(master.options):
         log.error("%s", line)
 
 
@@ -150,6 +150,7 @@ def option_errors(options: Options) -> Iterator[str]:
             yield f"{word} would be a filter of flows here: write --set router_rules={word}"
     if "web_port" in options and options.web_port and not ports.is_free(options.web_port, options.web_host):
         yield f"{ports.taken(options.web_port)}: end that, or take another with --web-port"
+    yield from _taken_ports(options)
 
 
 def _misspelt(options: Options) -> Iterator[str]:
@@ -161,11 +162,12 @@ def _misspelt(options: Options) -> Iterator[str]:
 
 
 def _taken_ports(options: Options) -> Iterator[str]:
-    """A line for each port to listen on that another process has."""
+    """A line for each port to listen on that another process has. To look for that is slow."""
     for mode in map(ProxyMode.parse, options.mode):
-        port = mode.listen_port(options.listen_port)
-        owner = ports.owner(port) if port is not None else None
-        if port is not None and owner is not None and owner[1] != os.getpid():
+        host, port = mode.listen_host(options.listen_host), mode.listen_port(options.listen_port)
+        if port is None or ports.is_free(port, host):
+            continue
+        if (owner := ports.owner(port)) is not None and owner.pid != os.getpid():
             yield f"{ports.taken(port)}: end that, or take another in --mode"
 
 
