@@ -6,9 +6,11 @@ import threading
 from contextlib import closing, suppress
 from http.client import HTTPConnection
 
-from tests.support.answers import Answer
+import pytest
+
+from tests.support.answers import Answer, message_json, message_sse
 from tests.support.fake_provider import Upstream
-from tests.support.raw_client import LOGIN, Caller
+from tests.support.raw_client import LOGIN, Caller, both
 
 SECRET = "sk-ant-api03-fake-secret-of-nobody-0123456789"
 
@@ -63,6 +65,25 @@ def test_a_clients_head_without_end_is_answered_with_431(router):
             head, _, body = send_for_ever(caller, first).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 431 ")
         assert json.loads(body)["error"]["type"] == "invalid_request_error"
+
+
+@both
+@pytest.mark.parametrize("model", ["claude-opus-4-5", "renamed"], ids=["own login", "another provider"])
+def test_requests_sent_ahead_of_an_answer_are_answered_one_after_the_other(
+    router, home, up, caller, model, stream
+):
+    told = [f"answer {number}" for number in range(4)]
+    for provider in (home, up):
+        provider.answer(*(message_sse(texts=[text]) if stream else message_json(text=text) for text in told))
+    body = json.dumps({"model": model, "stream": stream, "messages": []}).encode()
+    one = caller.head(len(body)) + body
+    caller.socket.sendall(one * 3 + one[:-10])
+    for text in told[:3]:
+        answer = caller.answer()
+        assert (answer.status, text.encode() in answer.body) == (200, True)
+    caller.socket.sendall(one[-10:])
+    assert told[3].encode() in caller.answer().body
+    assert [one["status"] for one in router.records(4)] == ["success"] * 4
 
 
 def test_what_a_client_sends_ahead_of_an_answer_is_bounded(home, caller, never):

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from tests.support import chat
 from tests.support.answers import error_json, message_sse
 from tests.support.fake_provider import Upstream
 from tests.support.mitmweb import Web
-from tests.support.raw_client import Caller
+from tests.support.raw_client import LOGIN, Caller
 from tests.support.router_process import wait_until
 
 pytestmark = pytest.mark.slow
@@ -121,6 +123,20 @@ def test_wrong_targets_and_bodies_that_are_not_whole_are_refused_with_a_line(web
     with pytest.raises(ValueError, match="too long to be kept"):
         web.command("signalbox.replay", f"@{cut}", "zai/glm-4.7")
     assert len(web.flows()) == 2
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"messages": []}', b'{"model": 1}', b'{"model": "x"'], ids=["none", "odd", "broken"]
+)
+def test_request_that_goes_to_the_reverse_upstream_under_all_rules_is_refused(web, upstream, body):
+    upstream.answer(error_json(400, "invalid_request_error", "no model"))
+    with closing(HTTPConnection("127.0.0.1", web.ports[0], timeout=10)) as connection:
+        connection.request("POST", "/v1/messages", body, {"Authorization": LOGIN})
+        connection.getresponse().read()
+    (flow,) = web.finished(1)
+    with pytest.raises(ValueError, match="no target would get it"):
+        web.command("signalbox.replay", f"@{flow['id']}", "zai/glm-4.7")
+    assert len(upstream.requests) == len(web.flows()) == 1
 
 
 def test_saved_flow_is_replayed_after_it_was_loaded_elsewhere(tmp_path, web, upstream, second, local):

@@ -1,15 +1,19 @@
-"""The small commands: learned and picker."""
+"""The small commands: learned, schema and picker."""
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from signalbox.cli.commands import learned_command, picker_command
+from signalbox.cli.commands import learned_command, picker_command, schema_command
 from signalbox.state.learned_db import FILE
 from signalbox.state.unsupported_store import WEEK, UnsupportedStore
 from tests.support.answers import error_json, json_answer
@@ -50,6 +54,14 @@ def test_forget_alone_forgets_everything(state):
     assert learned(state, "list").stdout == "Nothing was learned.\n"
 
 
+def test_list_as_json_has_an_object_for_each(state):
+    first, *others = json.loads(learned(state, "list", "--json").stdout)
+    until = datetime.fromisoformat(first.pop("until")).timestamp()
+    assert first == {"provider": "kimi", "model": "k3\x1b[2J", "field": "speed"}
+    assert until == pytest.approx(time.time() + 7000, abs=60)
+    assert [one["field"] for one in others] == ["context_management", "tools.strict"]
+
+
 def test_forget_says_when_there_is_nothing_to_forget(state, tmp_path):
     assert learned(state, "forget", "other").stdout == "There is nothing to forget.\n"
     assert learned(tmp_path / "none", "list").stdout == "Nothing was learned.\n"
@@ -72,6 +84,27 @@ def test_damaged_file_is_reported_and_left_alone(state):
         assert result.exit_code == 1
         assert "file is not a database" in result.stderr
     assert (state / FILE).read_bytes().startswith(b"no database")
+
+
+def test_schema_that_cannot_be_written_is_one_line(tmp_path):
+    result = CliRunner().invoke(schema_command, ["--out", str(tmp_path / "none" / "schema.json")])
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Error: {tmp_path / 'none' / 'schema.json'} cannot be written: No such file or directory\n"
+    )
+
+
+def test_what_stdout_cannot_encode_is_a_question_mark(tmp_path):
+    """As where Windows writes to a pipe in its code page."""
+    (tmp_path / "rules.yaml").write_text("""
+providers: {zai: {url: "https://api.z.ai/api/anthropic", key: fake}}
+rules: [{match: "*", to: zai/glm-4.7}]
+""")
+    command = [sys.executable, "-m", "signalbox.cli", "explain", "claude-sonnet-4-5"]
+    environ = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"model claude-sonnet-4-5 ? glm-4.7" in done.stdout
 
 
 GLM = json_answer({"data": [{"id": "glm-4.7", "object": "model"}]})

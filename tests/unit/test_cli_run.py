@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -296,6 +297,19 @@ def test_logs_are_printed_oldest_first(tmp_path):
     (tmp_path / "requests.jsonl").write_text("{}\n")
     result = run("logs", "--state", tmp_path)
     assert (result.exit_code, result.stdout) == (0, "yesterday\nyesterday, later\nnow\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT to another process")
+def test_logs_are_followed_until_ctrl_c(tmp_path):
+    (tmp_path / "signalbox.log").write_text("before\n")
+    command = [sys.executable, "-m", "signalbox.cli", "logs", "-f", "--state", str(tmp_path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "before\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=10) == ("", "")
+    assert process.returncode == 0
 
 
 def test_without_logs_the_exit_code_is_1(tmp_path):

@@ -1,10 +1,13 @@
 """The files of situations that `signalbox test` plays."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from signalbox.cli.test import test_command as command
 from signalbox.scenarios import format
 from signalbox.scenarios.fakes import Cast
 from signalbox.scenarios.format import Ask, Named, Piece, Problem, Scenario, ScenarioError, Step, parse
@@ -77,6 +80,24 @@ def test_all_faults_are_reported_at_once(tmp_path):
     assert lines[0] == 'unknown scenario "ovrloaded", did you mean "overloaded"?'
     assert lines[1].startswith(f"{tmp_path / 'bad.yaml'}:1: ")
     assert lines[2] == "none.yaml cannot be read: No such file or directory"
+
+
+def test_unknown_name_is_wrong_usage_and_a_broken_file_is_not(tmp_path):
+    (tmp_path / "rules.yaml").write_text("")
+    (tmp_path / "bad.yaml").write_text("about: [")
+    for name, code in (("ovrloaded", 2), (str(tmp_path / "bad.yaml"), 1)):
+        done = CliRunner().invoke(command, [name, "--rules", str(tmp_path / "rules.yaml")])
+        assert (done.exit_code, done.stdout) == (code, "")
+
+
+def test_list_as_json_has_names_and_what_they_are_about(tmp_path):
+    (tmp_path / "rules.yaml").write_text("")
+    done = CliRunner().invoke(
+        command, ["overloaded", "--list", "--json", "--rules", str(tmp_path / "rules.yaml")]
+    )
+    (one,) = json.loads(done.stdout)
+    assert one["scenario"] == "overloaded"
+    assert one["about"]
 
 
 def test_what_the_rules_do_not_have_is_reported():

@@ -31,6 +31,8 @@ COMMANDS = {
 
 
 def main() -> None:
+    if sys.stdout is not None and sys.stdout.errors == "strict":  # as that of a pipe on Windows
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # it is a TextIOWrapper
     if sys.argv[1:] == ["statusline"]:
         from signalbox.cli.statusline import print_status_line
 

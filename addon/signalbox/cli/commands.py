@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -48,7 +49,10 @@ def schema_command(out: Path | None, check: Path | None) -> None:
         if check.read_text(encoding="utf-8") != text:
             raise click.ClickException(f"{check} is stale; `just schema` renews it")
     elif out:
-        out.write_text(text, encoding="utf-8", newline="\n")
+        try:
+            out.write_text(text, encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise click.ClickException(f"{out} cannot be written: {error.strerror}") from None
     else:
         click.echo(text, nl=False)
 
@@ -92,11 +96,15 @@ def learned_command() -> None:
 
 
 @learned_command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @learned_state
-def list_command(state: Path) -> None:
+def list_command(as_json: bool, state: Path) -> None:
     """Print each field or beta with its provider and model."""
     with _readable(state):
         known = facts(state)
+    if as_json:
+        click.echo(json.dumps([_as_dict(fact) for fact in known], indent=2, ensure_ascii=False))
+        return
     for fact in known:
         hours = (fact.at + WEEK - time.time()) / HOUR
         left = f"{hours / 24:.0f} days" if hours >= 48 else f"{max(hours, 1):.0f} hours"
@@ -126,6 +134,11 @@ def _readable(state: Path, so: str = "") -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as fault:
         raise click.ClickException(f"{state / FILE}: {fault}{so}") from None
+
+
+def _as_dict(fact: Fact) -> dict[str, str]:
+    until = datetime.fromtimestamp(fact.at + WEEK, UTC).isoformat(timespec="seconds")
+    return {"provider": fact.provider, "model": fact.model, "field": fact.field, "until": until}
 
 
 def _line(fact: Fact) -> str:

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -354,11 +355,12 @@ def logs_command(follows: bool, clean: bool, state: Path) -> None:
     found = log.files(state)
     if not found and not follows:
         refuse(f"No router has run in the background on {state}.")
-    for path in found:
-        click.echo(path.read_bytes().decode("utf-8", "replace"), nl=False)
-    if follows:
-        for text in log.follow(state / LOG, pause=lambda: time.sleep(POLL)):
-            click.echo(text, nl=False)
+    with suppress(KeyboardInterrupt):
+        for path in found:
+            click.echo(path.read_bytes().decode("utf-8", "replace"), nl=False)
+        if follows:
+            for text in log.follow(state / LOG, pause=lambda: time.sleep(POLL)):
+                click.echo(text, nl=False)
 
 
 def _registered(state: Path) -> Record:

@@ -38,13 +38,12 @@ def test_command(scenarios: tuple[str, ...], file: Path | None, lists: bool, as_
     try:
         chosen = format.chosen(scenarios, path)
         if lists:
-            for one in chosen:
-                click.echo(f"{one.name:18}{one.scenario.about}")
+            _print_list(chosen, as_json=as_json)
             return
         played = _play(_rules(path), chosen)
     except format.ScenarioError as faults:
         click.echo(str(faults), err=True)
-        raise SystemExit(1) from None
+        raise SystemExit(2 if isinstance(faults, format.UnknownScenarioError) else 1) from None
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(played), indent=2, ensure_ascii=False))
     else:
@@ -52,6 +51,15 @@ def test_command(scenarios: tuple[str, ...], file: Path | None, lists: bool, as_
             click.echo(line)
     if not all(one.is_well for one in played):
         raise SystemExit(1)
+
+
+def _print_list(chosen: list[format.Named], *, as_json: bool) -> None:
+    if as_json:
+        found = [{"scenario": one.name, "about": one.scenario.about} for one in chosen]
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    for one in chosen:
+        click.echo(f"{one.name:18}{one.scenario.about}")
 
 
 def _rules(path: Path) -> Rules:

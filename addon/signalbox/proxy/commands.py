@@ -90,9 +90,9 @@ class ConsoleCommands:
         request = self._request(found)
         try:
             rules = rules_for(self._app.rules, target)
+            again = new_flow(found, request)
         except NotReplayable as why:
             raise CommandError(str(why)) from None
-        again = new_flow(found, request)
         self._start(self._replay(found, again, Replay(rules, request.client)))
         return [f"replay to {escaped(target)} has begun as flow {again.id}; the log compares the answers"]
 

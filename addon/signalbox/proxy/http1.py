@@ -51,7 +51,23 @@ def adopt(connection: layer.Layer | None) -> None:
 
 
 class ClientHttp1(Http1Server):
-    """To a client."""
+    """To a client. Requests that come before the answer to the one before them (pipelining) are read one by
+    one, each when all is done that the end of that answer leads to: mitmproxy reads the next one in the midst
+    of that, when the upstream connection still counts as busy."""
+
+    has_next = False
+    """Whether the next request, or the beginning of one, is there already: the layer lets it be read."""
+    _is_between = False
+
+    def mark_done(self, *, request: bool = False, response: bool = False) -> Commands:
+        self._is_between = True
+        yield from super().mark_done(request=request, response=response)
+        self._is_between = False
+
+    def read_next(self) -> events.DataReceived:
+        """The event with which the next request is read."""
+        self.has_next = False
+        return events.DataReceived(self.conn, b"")
 
     def _handle_event(self, event: events.Event) -> Commands:
         yield from super()._handle_event(event)
@@ -71,6 +87,9 @@ class ClientHttp1(Http1Server):
             yield from super().send(event)
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
+        if self._is_between:
+            self.has_next = True
+            return
         is_refused = False
         for command in super().read_headers(event):
             if isinstance(command, SendData):  # mitmproxy's own page

@@ -61,6 +61,8 @@ class RouterLayer(HttpLayer):
     """
 
     app: "App"
+    _client: http1.ClientHttp1 | None
+    """The client's connection, where it is HTTP/1."""
     _alarms: dict[commands.Command, float]
     """Wake-ups on their way, and when they come."""
     _closed: set[Connection]
@@ -73,7 +75,7 @@ class RouterLayer(HttpLayer):
 
     def prepare(self, app: "App") -> None:
         """Stands for `__init__`."""
-        self.app = app
+        self.app, self._client = app, None
         self._alarms, self._closed, self._activity = {}, set(), {}
         self._adopt = http1.adopt if app.is_plain else quick_http1.adopt
         self._longest_wait = self.context.options.tcp_timeout / 2
@@ -144,7 +146,11 @@ class RouterLayer(HttpLayer):
             else:
                 yield from coalesced(super()._handle_event(event))
             if isinstance(event, events.Start):
-                self._adopt(self.connections[self.context.client])
+                client = self.connections[self.context.client]
+                self._adopt(client)
+                self._client = client if isinstance(client, http1.ClientHttp1) else None
+            while self._client is not None and self._client.has_next:
+                yield from coalesced(self.event_to_child(self._client, self._client.read_next()))
             yield from self._set_alarm()
         except Exception as error:
             log_error("the proxy, which closes the connection", error)

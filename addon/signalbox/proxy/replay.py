@@ -17,6 +17,7 @@ from mitmproxy.connection import Server
 from mitmproxy.proxy import events
 from msgspec.structs import replace
 
+from signalbox.anthropic.json_edit import Body, BodyError
 from signalbox.config.document import unknown
 from signalbox.config.rules import Failover, Match, Provider, Rule, Rules, Target, parse_target
 from signalbox.inspect.explain import RecordedRequest
@@ -35,7 +36,7 @@ FRAMING = ("content-encoding", "content-length", "transfer-encoding", "connectio
 
 
 class NotReplayable(ValueError):
-    """A target that a recorded request cannot be sent to. Its text says why, for people."""
+    """A recorded request cannot be sent to this target. Its text says why, for people."""
 
 
 @dataclass(eq=False)
@@ -75,7 +76,10 @@ def _check(provider: Provider) -> None:
 
 def new_flow(recorded: http.HTTPFlow, request: RecordedRequest) -> http.HTTPFlow:
     """A flow that asks what `request` asks. It is a session of its own: what that has in a provider's cache,
-    and what it cost, stays apart."""
+    and what it cost, stays apart. Raises NotReplayable for a request that no rule can match: it would go to
+    the reverse upstream."""
+    if not _model(request):
+        raise NotReplayable("The request names no model or cannot be read: no target would get it")
     flow = http.HTTPFlow(recorded.client_conn.copy(), Server(address=None))
     headers = [
         (name, value)
@@ -99,6 +103,13 @@ def new_flow(recorded: http.HTTPFlow, request: RecordedRequest) -> http.HTTPFlow
     )
     flow.is_replay = "request"
     return flow
+
+
+def _model(request: RecordedRequest) -> str | None:
+    try:
+        return Body.parse(request.body).get("model", str)
+    except BodyError:
+        return None
 
 
 class _Connection(ReplayHandler):

@@ -33,6 +33,10 @@ class ScenarioError(Exception):
     """Scenarios that cannot be played. Its text has a line for each fault: `scenarios/x.yaml:3: ...`."""
 
 
+class UnknownScenarioError(ScenarioError):
+    """There is no scenario of a name that was asked for."""
+
+
 class Problem(msgspec.Struct, frozen=True):
     """An error in a provider's words."""
 
@@ -135,11 +139,14 @@ def available(rules: Path) -> dict[str, Path]:
 
 
 def chosen(wanted: Iterable[str], rules: Path) -> list[Named]:
-    """The scenarios of these names or files; all, where none is named. Raises ScenarioError."""
+    """The scenarios of these names or files; all, where none is named. Raises ScenarioError, of which
+    UnknownScenarioError is one."""
     known, found, faults = available(rules), [], []
+    kind = ScenarioError
     for name in list(wanted) or known:
         file = known.get(name) or (Path(name) if name.endswith((".yaml", ".yml")) else None)
         if file is None:
+            kind = UnknownScenarioError
             faults.append(document.unknown("scenario", name, known))
             continue
         try:
@@ -151,7 +158,7 @@ def chosen(wanted: Iterable[str], rules: Path) -> list[Named]:
         except DocumentError as broken:
             faults.append(broken.finding.within(str(file)))
     if faults:
-        raise ScenarioError("\n".join(faults))
+        raise kind("\n".join(faults))
     return found
 
 
