@@ -25,6 +25,7 @@ providers:
   breaker: {url: "http://zai.invalid", key: zai-key-for-tests-0001, circuit: {degraded_after: 2, open_after: 3, cooldown: 60s}}
   brief: {url: "http://zai.invalid", key: zai-key-for-tests-0001, circuit: *never}
   open: {url: "http://zai.invalid", key: zai-key-for-tests-0001, circuit: {open_after: 1, cooldown: 1h}}
+  shut: {url: "http://zai.invalid", key: zai-key-for-tests-0001, circuit: {open_after: 1, cooldown: 1h}}
   long: {url: "http://zai.invalid", key: zai-key-for-tests-0001, circuit: *never}
   keyless: {url: "http://home.invalid", key: "${NOT_SET_IN_TESTS}"}
   herd: {url: "http://zai.invalid", key: zai-key-for-tests-0001, circuit: *never}
@@ -50,6 +51,7 @@ rules:
   - {match: "named", to: [zai, anthropic], failover: {on: ["503"]}}
   - {match: "only", to: zai}
   - {match: "unset", to: [zai, keyless]}
+  - {match: "resting", to: [open, shut, keyless]}
   - {match: "keyless", to: keyless}
   - {name: rejecting, match: "rejecting", to: [zai, {reject: 418, message: the kettle is on}]}
   - {match: "refused", to: [zai/three, {reject: 418, message: no}]}
@@ -348,10 +350,32 @@ def test_when_all_targets_are_in_cooldown_the_last_is_asked_all_the_same(play):
     assert len(play.asked) == 2
 
 
+def test_a_target_in_a_short_cooldown_is_asked_where_the_others_have_no_key(play):
+    for _ in range(2):
+        play.asks("unset")
+        play.answers(error_json(429, "rate_limit_error", headers=(("retry-after", "20"),)))
+        assert (play.got.status, play.attempts) == (429, "zai:429")
+    play.asks("unset")
+    play.answers(message_sse())
+    assert (play.got.status, play.attempts) == (200, "zai:200")
+
+
+def test_targets_with_open_circuits_are_asked_once_each_where_the_others_have_no_key(play):
+    for model in ("resting", "resting"):
+        play.asks(model)
+        play.answers(error_json(500, "api_error"))
+        play.answers(error_json(500, "api_error"))
+        assert (play.got.status, play.attempts) == (500, "open:500 shut:500")
+    play.asks("resting")
+    play.answers(error_json(500, "api_error"))
+    play.answers(message_sse())
+    assert (play.got.status, play.attempts) == (200, "open:500 shut:200")
+
+
 def test_without_an_available_target_the_client_may_try_again_unless_only_keys_are_missing(play):
     play.asks("unset")
-    play.answers(error_json(429, "rate_limit_error", headers=(("retry-after", "20"),)))
-    assert play.attempts == "zai:429"
+    play.answers(error_json(402, "billing_error", "no credit is left"))
+    assert play.attempts == "zai:402"
     for model, retry in (("unset", None), ("keyless", "false")):
         play.asks(model)
         assert (play.got.status, play.got.headers.get("x-should-retry")) == (503, retry)

@@ -182,6 +182,38 @@ def test_last_target_is_not_forced_without_a_key():
     assert planned.reason == "cooldown"
 
 
+def test_last_resorts_are_asked_where_the_last_target_has_no_key():
+    rules = rules_of((ANTHROPIC, ZAI, keyed("spent"), keyless("kimi")), "zai", "spent", "anthropic", "kimi")
+    planned = plan(
+        rules,
+        request(),
+        refusals=[in_cooldown],
+        is_last_resort=lambda candidate: candidate.provider.name != "spent",
+    )
+    assert providers_of(planned) == ["zai", "anthropic"]
+    assert [(skip.provider, skip.reason) for skip in planned.skipped] == [
+        ("spent", "cooldown"),
+        ("kimi", "no-key"),
+    ]
+    assert (planned.reason, planned.is_first) == ("rule:coding", True)
+
+
+def test_target_without_a_key_is_no_last_resort():
+    planned = plan(rules_of((keyless("zai"),), "zai"), request(), is_last_resort=lambda _: True)
+    assert planned.candidates == ()
+
+
+def test_no_last_resort_is_asked_before_a_reject():
+    reject = Reject(429, "come back later")
+    planned = plan(
+        rules_of((ZAI, keyless("kimi")), "zai", "kimi", reject=reject),
+        request(),
+        refusals=[in_cooldown],
+        is_last_resort=lambda _: True,
+    )
+    assert (planned.candidates, planned.reject) == ((), reject)
+
+
 def test_last_target_is_not_forced_where_the_list_ends_in_reject():
     reject = Reject(429, "come back later")
     planned = plan(rules_of((ZAI,), "zai", reject=reject), request(), refusals=[in_cooldown])

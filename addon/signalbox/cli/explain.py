@@ -163,6 +163,10 @@ class KnownHere:
         spent = without or self._budgets.refusal(provider, self._rules.week, now)
         return spent or self._quotas.refusal(provider, self.account(provider), candidate.model, self._now)
 
+    def is_last_resort(self, _: Candidate) -> bool:
+        """Never: nothing is known here of circuits and cooldowns."""
+        return False
+
 
 def used_by(state: Path, settings: LedgerSettings) -> Used:
     """Gives the tokens used by a provider, from the ledger in the rules. `state` is the state folder. Each

@@ -60,6 +60,10 @@ class Known(Protocol):
         """Why a candidate is unavailable, as in `plan.RefusalCheck`."""
         ...
 
+    def is_last_resort(self, candidate: Candidate) -> bool:
+        """As in `plan.LastResortCheck`."""
+        ...
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -193,7 +197,13 @@ def explained(
     rules: Rules, facts: Facts, incoming: Incoming, known: Known, issuer: Issuer | None = None
 ) -> Explanation:
     used = known.used(rules, Caller(incoming.headers, facts.client))
-    planned = plan(rules, facts, quota=used, refusals=(translation_refusal, known.refusal))
+    planned = plan(
+        rules,
+        facts,
+        quota=used,
+        refusals=(translation_refusal, known.refusal),
+        is_last_resort=known.is_last_resort,
+    )
     return Explanation(rules, facts, incoming, used, planned, issuer)
 
 

@@ -146,6 +146,9 @@ class _KnownNow:
     def refusal(self, candidate: Candidate, _: Facts) -> tuple[str, str] | None:
         return self._availability.refusal(candidate, time.monotonic())
 
+    def is_last_resort(self, candidate: Candidate) -> bool:
+        return self._availability.is_last_resort(candidate, time.monotonic())
+
 
 def _rule(rules: Rules, rule: Rule) -> str:
     held = ", ".join(conditions(rule.match)) or "always"

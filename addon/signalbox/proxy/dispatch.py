@@ -270,6 +270,7 @@ def route(flow: http.HTTPFlow, exchange: Exchange, services: Services, *, is_lon
             translation_refusal,
             lambda candidate, _: availability.refusal(candidate, now),
         ),
+        is_last_resort=lambda candidate: availability.is_last_resort(candidate, now),
     )
     owner = None
     if facts.continues is not None:

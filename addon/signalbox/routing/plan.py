@@ -45,6 +45,9 @@ class Candidate(msgspec.Struct, frozen=True):
 type RefusalCheck = Callable[[Candidate, Facts], tuple[str, str] | None]
 """Returns why a target cannot be used now, or None: a reason of the contract's section 8 (or one of
 `PERMANENT`), and the same for people, as in `no-key` and `ZAI_API_KEY is not set`."""
+type LastResortCheck = Callable[[Candidate], bool]
+"""Whether a skipped target is asked before the client gets an error: nothing but an open circuit or a short
+cooldown blocks it."""
 
 FAIL_OPEN = "fail-open"
 """Label and reason of requests that are passed on because the router itself failed, or has no rules."""
@@ -78,7 +81,7 @@ class Plan(msgspec.Struct, frozen=True):
     reason: str
     """As in the log line `dispatch:` (contract, section 8)."""
     candidates: tuple[Candidate, ...] = ()
-    """The available targets, in order."""
+    """The targets to ask, in order: the available ones, or what is asked where there are none."""
     chain: tuple[Candidate, ...] = ()
     """The available targets and those skipped for a reason that passes by itself, in order. The skipped ones
     may be asked when all available ones have failed."""
@@ -94,10 +97,19 @@ def no_rule_label(rules: Rules) -> str:
 
 
 def plan(
-    rules: Rules, facts: Facts, *, quota: QuotaUsage = NOTHING_KNOWN, refusals: Sequence[RefusalCheck] = ()
+    rules: Rules,
+    facts: Facts,
+    *,
+    quota: QuotaUsage = NOTHING_KNOWN,
+    refusals: Sequence[RefusalCheck] = (),
+    is_last_resort: LastResortCheck = lambda candidate: False,
 ) -> Plan:
     """The plan for one request. `refusals` are checked in this order, after `REFUSALS`: whether the target's
-    protocol can express the request, and whether the target is available now."""
+    protocol can express the request, and whether the target is available now.
+
+    If all targets are skipped and the list does not end in `reject`, the last one is asked nevertheless; if
+    that cannot be asked at all, the last resorts are.
+    """
     rule = first_match(rules, facts, quota) if facts.asked else None
     if rule is None or facts.asked is None:
         reason = "no-model" if rules.rules and not facts.asked else "no-rule"
@@ -105,15 +117,19 @@ def plan(
     chain = _chain(rules, rule, facts, facts.asked)
     available, skipped = _partition(chain, facts, (*REFUSALS, *refusals))
     lasting = {id(candidate) for candidate, skip in skipped if skip.reason in PERMANENT}
-    if chain and not available and not rule.reject and id(chain[-1]) not in lasting:
-        available, skipped = chain[-1:], skipped[:-1]
+    askable = tuple(candidate for candidate in chain if id(candidate) not in lasting)
+    if askable and not available and not rule.reject:
+        is_last_askable = askable[-1] is chain[-1]
+        available = askable[-1:] if is_last_askable else tuple(filter(is_last_resort, askable))
+        asked = set(map(id, available))
+        skipped = tuple(pair for pair in skipped if id(pair[0]) not in asked)
     is_first = available[:1] == chain[:1]
     return Plan(
         rule=rule,
         label=rule.label,
         reason=f"rule:{rule.label}" if is_first else skipped[0][1].reason,
         candidates=available,
-        chain=tuple(candidate for candidate in chain if id(candidate) not in lasting),
+        chain=askable,
         skipped=tuple(skip for _, skip in skipped),
         reject=rule.reject,
         is_first=is_first,
