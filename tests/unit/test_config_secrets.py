@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from signalbox.config.fields import Command, Secret
 from signalbox.config.schema import SecretSource
@@ -79,7 +80,11 @@ def vault(tmp_path):
 
 
 def command(script: str) -> SecretSource:
-    return SecretSource(command=[sys.executable, "-c", script])
+    return SecretSource(command=(sys.executable, "-c", script))
+
+
+def fetched(vault: Vault, source: SecretSource) -> Secret:
+    return vault.fetch([source])[source]
 
 
 def program(folder: Path, script: str) -> Command:
@@ -88,7 +93,7 @@ def program(folder: Path, script: str) -> Command:
 
 def test_a_file_beside_the_rules_is_read_and_stripped(vault, tmp_path):
     (tmp_path / "key").write_text("\ufeff key-for-tests \n", encoding="utf-8")
-    assert vault.fetch(SecretSource(file=Path("key"))) == Secret("key-for-tests", file=tmp_path / "key")
+    assert fetched(vault, SecretSource(file=Path("key"))) == Secret("key-for-tests", file=tmp_path / "key")
 
 
 def test_an_account_is_named_by_where_its_secret_comes_from(tmp_path):
@@ -98,7 +103,7 @@ def test_an_account_is_named_by_where_its_secret_comes_from(tmp_path):
     for written in ("key-for-tests-1", "key-for-tests-2"):
         (tmp_path / "key").write_text(written)
         vault = Vault(tmp_path, dict(os.environ))
-        named.append([vault.fetch(source).account for source in sources])
+        named.append([secret.account for secret in vault.fetch(sources).values()])
     assert named[0] == named[1]
     assert len({*named[0], Secret("a").account, Secret("b").account}) == 4
     assert vault.reads == [tmp_path / "key"]
@@ -109,27 +114,47 @@ def test_an_account_is_named_by_where_its_secret_comes_from(tmp_path):
 )
 def test_a_file_without_a_key_gives_a_reason(vault, tmp_path, data, reason):
     (tmp_path / "key").write_bytes(data)
-    secret = vault.fetch(SecretSource(file=tmp_path / "key"))
+    secret = fetched(vault, SecretSource(file=tmp_path / "key"))
     assert secret.value is None
     assert reason in secret.reason
 
 
 def test_a_missing_file_gives_a_reason_and_is_watched(vault, tmp_path):
-    secret = vault.fetch(SecretSource(file=tmp_path / "gone"))
+    secret = fetched(vault, SecretSource(file=tmp_path / "gone"))
     assert "gone cannot be read: No such file" in secret.reason
     assert vault.reads == [tmp_path / "gone"]
 
 
 def test_a_command_prints_the_key_and_knows_the_variables(vault):
-    found = vault.fetch(command("import os; print(os.environ['FROM_DOTENV'])"))
+    found = fetched(vault, command("import os; print(os.environ['FROM_DOTENV'])"))
     assert found.value == "variable-for-tests"
 
 
 def test_a_command_runs_once_a_load(vault, tmp_path):
     source = command("open('ran', 'a').write('x'); print('key')")
-    assert vault.fetch(source) == vault.fetch(source)
-    assert vault.fetch(source).value == "key"
+    found = vault.fetch([source, source, replace(source, every=60.0)])
+    assert [secret.value for secret in found.values()] == ["key", "key"]
     assert (tmp_path / "ran").read_text() == "x"
+
+
+def test_commands_run_side_by_side(vault):
+    """Each ends only once the other runs."""
+    script = (
+        "import pathlib, time; pathlib.Path('{0}').touch(); ends = time.monotonic() + 5\n"
+        "while not pathlib.Path('{1}').exists() and time.monotonic() < ends: time.sleep(0.01)\n"
+        "print(pathlib.Path('{1}').exists())"
+    )
+    found = vault.fetch([command(script.format("a", "b")), command(script.format("b", "a"))])
+    assert [secret.value for secret in found.values()] == ["True", "True"]
+
+
+def test_a_command_that_has_printed_before_is_not_run_again(tmp_path):
+    source = command("print('now')")
+    before = program(tmp_path, "print('now')")
+    vault = Vault(tmp_path, os.environ, ((before, Secret("before", command=before)),))
+    assert fetched(vault, source).value == "before"
+    assert fetched(vault, replace(source, every=60.0)).value == "now"
+    assert fetched(vault, command("print('other')")).value == "other"
 
 
 @pytest.mark.parametrize(
@@ -141,14 +166,14 @@ def test_a_command_runs_once_a_load(vault, tmp_path):
     ],
 )
 def test_a_failed_command_gives_a_reason_without_its_output(vault, script, reason):
-    secret = vault.fetch(command(script))
+    secret = fetched(vault, command(script))
     assert secret.value is None
     assert reason in secret.reason
     assert "fake-secret" not in secret.reason
 
 
 def test_a_command_that_does_not_exist_gives_a_reason(vault):
-    assert "cannot be run: No such file" in vault.fetch(SecretSource(command=["/no/such/program"])).reason
+    assert "cannot be run: No such file" in fetched(vault, SecretSource(command=("/no/such/program",))).reason
 
 
 def test_a_command_that_takes_too_long_is_ended(tmp_path):
@@ -158,7 +183,7 @@ def test_a_command_that_takes_too_long_is_ended(tmp_path):
 
 def test_a_command_that_prints_without_end_is_ended(vault):
     began = time.monotonic()
-    secret = vault.fetch(command("while True: print('x' * 1000000)"))
+    secret = fetched(vault, command("while True: print('x' * 1000000)"))
     assert secret.value is None
     assert "printed more than 65536 bytes" in secret.reason
     assert time.monotonic() - began < 5
@@ -174,7 +199,8 @@ def test_child_that_holds_the_output_open_does_not_block(tmp_path):
 def test_a_pipe_or_an_endless_file_in_the_place_of_a_key_gives_a_reason(vault, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert (
-        "pipe cannot be read: it is not a regular file" in vault.fetch(SecretSource(file=Path("pipe"))).reason
+        "pipe cannot be read: it is not a regular file"
+        in fetched(vault, SecretSource(file=Path("pipe"))).reason
     )
     (tmp_path / "large").write_bytes(b"x" * 100_000)
-    assert "it is larger than 65536 bytes" in vault.fetch(SecretSource(file=Path("large"))).reason
+    assert "it is larger than 65536 bytes" in fetched(vault, SecretSource(file=Path("large"))).reason

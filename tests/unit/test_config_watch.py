@@ -1,6 +1,7 @@
 """Live reload: a good edit is in force once it has rested, and no fault ever loses the last good rules."""
 
 import asyncio
+import json
 import os
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from signalbox.config.load import RulesError
+from signalbox.config.rules import Rules
 from signalbox.config.secrets import commands_of
 from signalbox.config.watch import Live
 
@@ -304,6 +306,81 @@ def test_unchanged_file_is_not_loaded_again_nor_its_commands_run(counting):
     counting.said.clear()
     counting.look(3)
     assert (counting.live.rules.providers["zai"].key, counting.said) == ("x", [])
+
+
+def test_an_edit_elsewhere_is_in_force_without_running_the_commands_again(counting):
+    counting.write(counting.path.read_text().replace("zai/one", "zai/two"))
+    counting.look()
+    assert (counting.model, counting.live.rules.providers["zai"].key) == ("two", "x")
+
+
+@pytest.mark.parametrize("edit", [("{command:", "{every: 60s, command:"), ("print(", "print(''+")])
+def test_an_edited_command_runs(counting, edit):
+    counting.write(counting.path.read_text().replace(*edit))
+    counting.look()
+    assert counting.live.rules.providers["zai"].key == "xx"
+
+
+def test_a_command_that_failed_runs_again_after_each_edit_which_does_not_wait_for_it(counting, tmp_path):
+    (tmp_path / "n").unlink()
+    counting.write(counting.path.read_text().replace("{command:", "{every: 60s, command:"))
+    counting.look()
+    assert counting.live.rules.providers["zai"].unavailable
+    (tmp_path / "n").write_text("xx")
+    counting.write(counting.path.read_text().replace("zai/one", "zai/two"))
+    assert changes(counting) == [("two", None), ("two", "xxx")]
+    assert counting.live.rules.providers["zai"].unavailable == ""
+
+
+def test_a_command_runs_again_after_an_edit_of_its_environment_which_does_not_wait_for_it(counting, tmp_path):
+    (tmp_path / ".env").write_text("VAULT_TOKEN=fake-token\n")
+    assert changes(counting) == [("one", "x"), ("one", "xx")]
+
+
+def changes(desk: Desk) -> list[tuple[str | None, str | None]]:
+    """The model and the key of the next two rules in force."""
+    found = []
+
+    async def scenario() -> None:
+        both = asyncio.Event()
+
+        def note(rules: Rules) -> None:
+            found.append((desk.model, rules.providers["zai"].key))
+            if len(found) == 2:
+                both.set()
+
+        desk.live.on_change.append(note)
+        for _ in range(2):
+            await desk.live.look()
+        await asyncio.wait_for(both.wait(), 10)
+
+    asyncio.run(scenario())
+    return found
+
+
+def test_reload_by_hand_runs_each_command_again(counting):
+    asyncio.run(counting.live.reload())
+    assert counting.live.rules.providers["zai"].key == "xx"
+
+
+def test_key_renewed_during_a_load_stays(counting, tmp_path):
+    waits = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)\nprint('fake-key')"
+    other = (
+        f"  other: {{url: https://h, key: {{command: {json.dumps([sys.executable, '-c', waits])}}}}}\nrules:"
+    )
+
+    async def scenario() -> None:
+        counting.write(counting.path.read_text().replace("rules:", other))
+        await counting.live.look()
+        loading = asyncio.create_task(counting.live.look())
+        await counting.live.renew(*commands_of(counting.live.rules), time.monotonic())
+        assert not loading.done()
+        (tmp_path / "go").touch()
+        await loading
+
+    asyncio.run(scenario())
+    keys = {name: provider.key for name, provider in counting.live.rules.providers.items()}
+    assert keys == {"zai": "xx", "other": "fake-key"}
 
 
 def test_refused_key_runs_its_command_also_while_the_file_is_broken(counting):

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
@@ -71,8 +71,8 @@ def _rules(path: Path) -> Rules:
         raise SystemExit(1) from None
 
 
-def _unread(_source: SecretSource) -> Secret:
-    return Secret("fake")
+def _unread(sources: Iterable[SecretSource]) -> dict[SecretSource, Secret]:
+    return dict.fromkeys(sources, Secret("fake"))
 
 
 def _play(rules: Rules, chosen: list[format.Named]) -> list[Played]:

@@ -1,7 +1,7 @@
 """Loads rules.yaml, `.env` and the environment into the rules in force. Raises all errors at once, with
 lines."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -15,7 +15,7 @@ from .fields import Listen, ListenAddress, NewName, Secret
 from .lint import warnings
 from .rules import Rules
 from .schema import Fetch
-from .secrets import Dotenv, Vault, from_dotenv, in_force, origins
+from .secrets import Dotenv, Printed, Vault, from_dotenv, in_force, origins
 
 """The folder that holds `addon/`."""
 
@@ -61,17 +61,18 @@ def load(
     text: str | None = None,
     may_be_empty: bool = True,
     project: Path = HOME,
+    printed: Printed = (),
     fetch: Fetch | None = None,
 ) -> Rules:
     """Reads the file at `path` and the files that it names, and runs its commands. Raises RulesError.
 
-    `text` takes the place of what the file at `path` holds, `fetch` that of reading files with secrets and
-    running commands.
+    `text` takes the place of what the file at `path` holds, `printed` that of running these commands,
+    `fetch` that of reading files with secrets and running commands.
     """
     reads = dotenv_files(path, project)
     try:
         dotenvs = [_dotenv(file) for file in reads]
-        vault = Vault(path.parent, in_force(environ, *dotenvs))
+        vault = Vault(path.parent, in_force(environ, *dotenvs), printed)
         if text is None:
             text = read_text(path)
         if not may_be_empty and not document.read_yaml(text)[0].items:
@@ -98,7 +99,8 @@ def parse(
     dotenvs: Sequence[Dotenv] = (),
     fetch: Fetch | None = None,
 ) -> Rules:
-    """The rules in `text`. Reads no file itself: `fetch` gets secrets stored elsewhere. Raises RulesError."""
+    """The rules in `text`. Reads no file itself: `fetch` gets all secrets stored elsewhere. Raises
+    RulesError."""
     try:
         root, findings = document.read_yaml(text)
     except DocumentError as broken:
@@ -110,7 +112,8 @@ def parse(
     if findings:
         raise _error(findings, file)
     try:
-        found = written.in_force(root, file=file, variables=variables, fetch=fetch or _unfetched)
+        secrets = (fetch or _unfetched)(written.secret_sources())
+        found = written.in_force(root, file=file, variables=variables, secrets=secrets)
     except ConflictError as conflict:
         decoder.blame(conflict, root)
         raise _error(decoder.findings, file) from None
@@ -160,5 +163,5 @@ def _dotenv(path: Path) -> Dotenv:
         raise DotenvError(f"{path}:{broken.finding.line}: {broken.finding.message}") from None
 
 
-def _unfetched(_source: schema.SecretSource) -> Secret:
-    return Secret(None, "secrets kept elsewhere were not fetched")
+def _unfetched(sources: Iterable[schema.SecretSource]) -> Mapping[schema.SecretSource, Secret]:
+    return dict.fromkeys(sources, Secret(None, "secrets kept elsewhere were not fetched"))

@@ -6,7 +6,7 @@ depend on other keys, fetches secrets stored elsewhere, and resolves paths again
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -63,7 +63,10 @@ from .typespec import OneOrMore
 
 _VERTEX_PATH = re.compile(r"/projects/[^/]+/locations/[^/]+$")
 
-type Fetch = Callable[[SecretSource], Secret]
+type Secrets = Mapping[SecretSource, Secret]
+type Fetch = Callable[[Iterable[SecretSource]], Secrets]
+"""Gets secrets that are stored elsewhere."""
+
 _DIALECTS: Mapping[rules.Api, tuple[str, ...]] = {
     "openai": rules.CHAT_DIALECTS,
     "responses": rules.RESPONSES_DIALECTS,
@@ -96,7 +99,7 @@ class SecretSource(msgspec.Struct, frozen=True):
     file: Annotated[Location | None, "File with the secret; read again when it changes."] = None
     command: Annotated[
         NonEmpty[Text] | None,
-        "Program and arguments that print the secret; run at load and after a 401, for at most 10 s.",
+        "Program and arguments that print the secret; run at first load and after a 401, for at most 10 s.",
     ] = None
     every: Annotated[
         Duration | None, "With command: how long its output is valid; it is run again before that ends."
@@ -134,11 +137,11 @@ class QuotaSpec(msgspec.Struct, frozen=True):
         tuple[Location, ...] | None, "Config folders; each is an account with its own quota."
     ] = None
 
-    def in_force(self, folder: Path, default: Path, fetch: Fetch) -> rules.Quota:
+    def in_force(self, folder: Path, default: Path, secrets: Secrets) -> rules.Quota:
         """`default` is the status file, if none is given."""
         settings = given(self)
         if self.probe_key is not None:
-            settings["probe_key"] = _secret(self.probe_key, fetch)
+            settings["probe_key"] = _secret(self.probe_key, secrets)
         status_file = self.status_file or default
         accounts = tuple(folder / account for account in self.accounts or ())
         return rules.Quota(**settings | {"status_file": folder / status_file, "accounts": accounts})
@@ -247,10 +250,10 @@ class ProviderSpec(msgspec.Struct, frozen=True):
             self._check_url()
 
     def in_force(
-        self, name: str, folder: Path, environment: outbound.Outbound, fetch: Fetch
+        self, name: str, folder: Path, environment: outbound.Outbound, secrets: Secrets
     ) -> rules.Provider:
         written = self.keys if self.keys is not None else () if self.key is None else (self.key,)
-        keys = tuple(_secret(key, fetch) for key in written)
+        keys = tuple(_secret(key, secrets) for key in written)
         auth = self.auth or ("key" if keys else "none")
         cloud = self._cloud()
         defaults: dict[str, Any] = {
@@ -267,7 +270,7 @@ class ProviderSpec(msgspec.Struct, frozen=True):
             settings["dialect"] = "codex"
         if self.quota is not None:
             status = (login if is_codex else fields.parse_location("~/.claude")) / "usage-status.md"
-            settings["quota"] = self.quota.in_force(folder, status, fetch)
+            settings["quota"] = self.quota.in_force(folder, status, secrets)
         return rules.Provider(
             **settings
             | {
@@ -462,14 +465,24 @@ class RulesFile(msgspec.Struct, frozen=True):
     ui: Annotated[Ui | None, "Who may read the router's own pages."] = None
     listen: Annotated[dict[NewName, ListenAddress] | None, "Listeners for signalbox run, by name."] = None
 
+    def secret_sources(self) -> Iterator[SecretSource]:
+        """Where the secrets are stored that the file does not hold itself."""
+        for provider in (self.providers or {}).values():
+            probe_key = provider.quota.probe_key if provider.quota else None
+            for key in (provider.key, *(provider.keys or ()), probe_key):
+                if isinstance(key, SecretSource):
+                    yield key
+        yield from (one for one in (self.clients or {}).values() if isinstance(one, SecretSource))
+
     def in_force(
-        self, root: document.Mapping, *, file: Path, variables: Mapping[str, str], fetch: Fetch
+        self, root: document.Mapping, *, file: Path, variables: Mapping[str, str], secrets: Secrets
     ) -> Rules:
-        """Raises ConflictError where a client has no secret. `root` is what this was decoded from."""
+        """Raises ConflictError where a client has no secret. `root` is what this was decoded from, `secrets`
+        has the secret of each of the `secret_sources`."""
         failover = self.failover.over(rules.Failover()) if self.failover else rules.Failover()
         listen = self.listen or {}
         settings = given(self)
-        clients = {name: _client(name, one, fetch) for name, one in (self.clients or {}).items()}
+        clients = {name: _client(name, one, secrets) for name, one in (self.clients or {}).items()}
         limit = self.limits.body if self.limits else None
         log = self.log or Log()
         level = variables.get("LOG_LEVEL", "").lower()
@@ -477,7 +490,7 @@ class RulesFile(msgspec.Struct, frozen=True):
         return Rules(
             **{key: settings[key] for key in ("week", "picker", "fail", "inspect", "ui") if key in settings},
             providers={
-                name: one.in_force(name, file.parent, environment, fetch)
+                name: one.in_force(name, file.parent, environment, secrets)
                 for name, one in (self.providers or {}).items()
             },
             rules=tuple(
@@ -505,12 +518,12 @@ def _lines(root: document.Mapping) -> list[int]:
     return [node.line for node in listed.items] if isinstance(listed, document.Sequence) else []
 
 
-def _client(name: str, written: str | SecretSource, fetch: Fetch) -> Secret:
-    secret = Secret(written) if isinstance(written, str) else fetch(written)
+def _client(name: str, written: str | SecretSource, secrets: Secrets) -> Secret:
+    secret = Secret(written) if isinstance(written, str) else secrets[written]
     if secret.value is None:
         raise ConflictError(secret.reason, "clients", name)
     return secret
 
 
-def _secret(written: Secret | SecretSource, fetch: Fetch) -> Secret:
-    return written if isinstance(written, Secret) else fetch(written)
+def _secret(written: Secret | SecretSource, secrets: Secrets) -> Secret:
+    return written if isinstance(written, Secret) else secrets[written]

@@ -5,7 +5,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -105,22 +105,34 @@ def set_in(text: str, places: Mapping[str, str]) -> str:
     return f" ({found})" if found else ""
 
 
+type Printed = tuple[tuple[Command, Secret], ...]
+"""Commands, and the secret that each has printed; one without value where it failed."""
+
+
 class Vault:
     """Fetches secrets for one load. The output of a command is used for its secret only."""
 
-    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, environ: Mapping[str, str], printed: Printed = ()) -> None:
+        """`printed` is what commands have printed before: these are not run again; see `to_run`."""
         self.reads: list[Path] = []
         self._folder = folder
         self._environ = environ
-        self._printed: dict[tuple[str, ...], Secret] = {}
+        self._printed = printed
 
-    def fetch(self, source: SecretSource) -> Secret:
-        if source.file is not None:
-            return self._from_file(self._folder / source.file)
-        command = Command(tuple(source.command or ()), self._folder, self._environ, source.every)
-        if command.argv not in self._printed:
-            self._printed[command.argv] = run(command)
-        return replace(self._printed[command.argv], command=command)
+    def fetch(self, sources: Iterable[SecretSource]) -> dict[SecretSource, Secret]:
+        """The secret of each source. The commands run side by side, each for at most COMMAND_LIMIT."""
+        files, commands = {}, {}
+        for source in dict.fromkeys(sources):
+            if source.file is not None:
+                files[source] = self._from_file(self._folder / source.file)
+            else:
+                argv = tuple(source.command or ())
+                commands[source] = Command(argv, self._folder, self._environ, source.every)
+        printed = {command.argv: secret for command, secret in self._printed}
+        printed |= run_all(to_run(commands.values(), self._printed))
+        return files | {
+            source: replace(printed[command.argv], command=command) for source, command in commands.items()
+        }
 
     def _from_file(self, path: Path) -> Secret:
         self.reads.append(path)
@@ -131,6 +143,31 @@ class Vault:
             return Secret(None, f"key file {path} cannot be read: {error.strerror}")
         except UnicodeDecodeError:
             return Secret(None, f"key file {path} is not text")
+
+
+def to_run(commands: Iterable[Command], printed: Printed) -> dict[tuple[str, ...], Command]:
+    """The commands that have not printed one of `printed` with the same `every`, by their arguments."""
+    known = {(command.argv, command.every) for command, _ in printed}
+    return {one.argv: one for one in commands if (one.argv, one.every) not in known}
+
+
+def run_all(commands: Mapping[tuple[str, ...], Command]) -> dict[tuple[str, ...], Secret]:
+    """The output of the commands as secrets, by their arguments. They run side by side, in daemon threads: a
+    process that ends does not wait for them."""
+    printed: dict[tuple[str, ...], Secret] = {}
+
+    def keep(command: Command) -> None:
+        printed[command.argv] = run(command)
+
+    threads = [
+        threading.Thread(target=keep, args=(command,), name="signalbox-key", daemon=True)
+        for command in commands.values()
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return printed
 
 
 def run(command: Command, limit: float = COMMAND_LIMIT) -> Secret:
@@ -184,15 +221,20 @@ def _printed(process: subprocess.Popen[bytes], limit: float) -> bytes | None:
     return found[0] if found else None
 
 
-def commands_of(rules: Rules) -> Iterator[Command]:
-    """The commands that print the secrets in force, each once."""
+def printed_in(rules: Rules) -> Printed:
+    """The secrets whose source is a command, with or without a value, and the command of each."""
     secrets = [secret for provider in rules.providers.values() for secret in _secrets_of(provider)]
-    found = [*(secret.command for secret in secrets), *rules.client_commands.values()]
-    yield from {command.argv: command for command in found if command is not None}.values()
+    secrets += [Secret(rules.clients[name], command=one) for name, one in rules.client_commands.items()]
+    return tuple((secret.command, secret) for secret in secrets if secret.command is not None)
+
+
+def commands_of(rules: Rules) -> Iterator[Command]:
+    """The commands that print the secrets in force, each once for each `every`."""
+    yield from {(command.argv, command.every): command for command, _ in printed_in(rules)}.values()
 
 
 def with_printed(rules: Rules, printed: Secret) -> Rules:
-    """The rules with this secret for every secret of the same command."""
+    """The rules with this secret, which has a value, for every secret of the same command."""
     command = printed.command
     assert command is not None
     assert printed.value is not None

@@ -14,7 +14,7 @@ from . import files
 from .fields import Command
 from .load import RulesError, dotenv_files, load, read_text
 from .rules import Level, Rules
-from .secrets import commands_of, run, with_printed
+from .secrets import Printed, commands_of, printed_in, run, to_run, with_printed
 
 POLL = 0.4
 """Seconds between two checks of the files; half of that after a change, which counts once it has rested."""
@@ -97,7 +97,7 @@ class Live:
         began = time.monotonic()
         text = read_text(self._path, WITHOUT_FILE)
         self._put_in_force(load(self._path, self._environ, text=text), text, stamp)
-        self._ran_all(began)
+        self._note_runs(began)
 
     def start_despite(self, error: RulesError, last_good: str | None) -> None:
         """Starts, after `start` has raised this error, with the text of the rules that were last good, or
@@ -119,7 +119,7 @@ class Live:
         self.error, self._logged = error.errors[0], error.errors
         self._announce(rules)
         self._settle((*rules.reads, *error.reads), stamp)
-        self._ran_all(began)
+        self._note_runs(began)
         self._log("warn", f"{instead} until {self._path.name} is fixed")
 
     async def watch(self) -> None:
@@ -129,10 +129,12 @@ class Live:
             self._run_due()
             await self.look()
 
-    async def look(self) -> None:
-        """Checks once. A change is loaded when two checks in a row see the same files."""
+    async def look(self, *, runs_all: bool = False) -> None:
+        """Checks once. A change is loaded when two checks in a row see the same files.
+
+        A load runs the commands that are new in the rules, with `runs_all` the others too."""
         try:
-            await self._look()
+            await self._look(runs_all)
         except Exception as error:  # of any kind: the next edit must still be seen
             self._log("error", f"a look at {self._path.name} failed: {error!r}")
 
@@ -168,7 +170,8 @@ class Live:
         secret = await files.in_daemon_thread(partial(run, command))
         if secret.value is None:
             self._commands[command.argv] = _Ran(began, failed=True)
-            self._log("warn", f"{secret.reason}; what it printed before stays in use")
+            stays = any(old.value for one, old in printed_in(self.rules) if one.argv == command.argv)
+            self._log("warn", secret.reason + ("; what it printed before stays in use" if stays else ""))
             return
         rules = with_printed(self.rules, secret)
         changed_nothing = rules == self.rules
@@ -179,18 +182,33 @@ class Live:
                 self._call(callback)
             self._log("info", f"key command {command.argv[0]} printed another key")
 
-    def _ran_all(self, began: float) -> None:
-        self._commands = {command.argv: _Ran(began) for command in commands_of(self.rules)}
+    def _note_runs(self, began: float, before: Printed = ()) -> None:
+        """Notes the runs of a load that began then, with what commands had printed before it.
+
+        A command that was not run then, but had failed or has another environment now, runs again: the load
+        does not wait for it."""
+        new = to_run(commands_of(self.rules), before)
+        environs = {command.argv: command.environ for command, _ in before}
+        last, self._commands = self._commands, {}
+        for command, secret in printed_in(self.rules):
+            argv = command.argv
+            if argv in new:
+                self._commands[argv] = _Ran(began, failed=secret.value is None)
+                continue
+            self._commands[argv] = last.get(argv, _Ran(began))
+            if self._commands[argv].failed or environs[argv] != command.environ:
+                self._run(command)
 
     async def reload(self) -> None:
-        """Load now, also where nothing has changed, and say so. Errors are logged; those in force stay."""
+        """Load now and run every command, also where nothing has changed, and say so. Errors are logged;
+        the rules in force stay."""
         before, self._logged = self.loaded_at, ()
         self._settled, self._seen = {}, await files.in_daemon_thread(self._stamp)
-        await self.look()
+        await self.look(runs_all=True)
         if not self.error and self.loaded_at == before:
             self._log("info", f"rules unchanged: {counted(self.rules)}")
 
-    async def _look(self) -> None:
+    async def _look(self, runs_all: bool) -> None:
         try:
             stamp = await self._stats.call_async(self._stamp_at_once, files.SOON)
         except TimeoutError:
@@ -201,20 +219,24 @@ class Live:
         if stamp != self._seen:  # it may still be being written: wait for one more check
             self._seen = stamp
             return
-        began = time.monotonic()
+        began, before = time.monotonic(), () if runs_all else printed_in(self.rules)
         try:
-            rules, text = await files.in_daemon_thread(self._load)
+            rules, text = await files.in_daemon_thread(partial(self._load, before))
         except RulesError as error:
             self._complain(error, stamp)
-        else:
-            self._replace(rules, text, stamp)
-            self._ran_all(began)
+            return
+        new = to_run(commands_of(rules), before)
+        for command, secret in printed_in(self.rules):  # a key may have been renewed during the load
+            if command.argv not in new and secret.value is not None:
+                rules = with_printed(rules, secret)
+        self._replace(rules, text, stamp)
+        self._note_runs(began, before)
 
-    def _load(self) -> tuple[Rules, str]:
+    def _load(self, printed: Printed) -> tuple[Rules, str]:
         """A file that has become empty is an error: it is half saved, or a mistake."""
         held_nothing = not (self.rules.providers or self.rules.rules)
         text = read_text(self._path, WITHOUT_FILE)
-        return load(self._path, self._environ, text=text, may_be_empty=held_nothing), text
+        return load(self._path, self._environ, text=text, may_be_empty=held_nothing, printed=printed), text
 
     def _replace(self, rules: Rules, text: str, stamp: FileStamps) -> None:
         if rules == self.rules and not self.error:
