@@ -59,6 +59,7 @@ from signalbox.ui.ledger_pages import LedgerPages
 from signalbox.ui.state import State, session_of
 
 if TYPE_CHECKING:
+    from mitmproxy.connection import Server
     from mitmproxy.master import Master
 
 log = logging.getLogger("signalbox")
@@ -351,11 +352,11 @@ class App:
 
         mitmproxy's own `block_private` allows 100.64.0.0/10 (mitmproxy.md, 8).
         """
-        return bool(self.rules.clients) or self.may_use_any_host(host)
+        return bool(self.rules.clients) or self.is_open or is_loopback(host)
 
-    def may_use_any_host(self, host: str) -> bool:
-        """Whether a peer may use a forward proxy for hosts that require no client's secret."""
-        return self.is_open or is_loopback(host)
+    def leads_back(self, connection: "Server") -> bool:
+        """Whether an upstream connection leads to a listener of this process."""
+        return setup.leads_back(self.master, connection)
 
     def _restrict_to_loopback(self, rules: Rules) -> None:
         if self._block_private is None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from typing import NamedTuple
 
-_LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  read, not bound
+ALL_ADDRESSES = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  read, not bound
 """By the host of a listener on all addresses, the one under which this machine reaches it."""
 
 
@@ -55,7 +55,7 @@ def owner(port: int) -> Owner | None:
 
 def reached(host: str) -> str:
     """The address under which this machine reaches a listener on `host`, which may be all addresses."""
-    return _LOOPBACK.get(host, host)
+    return ALL_ADDRESSES.get(host, host)
 
 
 def url_of(host: str, port: int) -> str:

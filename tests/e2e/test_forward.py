@@ -7,15 +7,16 @@ import socketserver
 import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.support.fake_provider import Upstream
+from tests.support.raw_client import LOGIN, Caller
 from tests.support.router import Router
+from tests.support.router_process import free_ports
 from tests.support.tls import certify
-
-LOGIN = "Bearer sk-ant-oat01-fake-login-of-nobody"
 
 
 def rules(home: str, zai: Upstream) -> str:
@@ -57,6 +58,46 @@ def test_anthropics_host_is_routed_by_the_rules_and_all_else_passes_untouched(st
     assert upstream.wait_for(1)[0].header("authorization") == LOGIN
     assert router.health()["status"] == "healthy"
     assert len(upstream.requests) == 1
+
+
+def test_a_request_that_names_the_listener_in_another_way_does_not_go_round(start_router, second):
+    router = start_router(rules=rules("http://localhost:1", second))
+    (port,) = router.ports
+    assert json.loads(through(router, "GET", f"http://LocalHost.:{port}/health")[1])["status"]
+    for path in ("/health", "/v1/messages"):  # 127.1 is 127.0.0.1, which only the system's resolver knows
+        answer, _ = through(router, "GET", f"http://127.1:{port}{path}")
+        assert answer.status == 502
+
+
+@pytest.mark.parametrize("ahead", [True, False], ids=["at once", "after the tunnel"])
+def test_a_request_in_a_tunnel_without_tls_is_routed(start_router, upstream, second, ahead):
+    router = start_router(rules=rules(f"http://127.0.0.1:{upstream.port}", second))
+    connect = (
+        f"CONNECT 127.0.0.1:{upstream.port} HTTP/1.1\r\nHost: 127.0.0.1:{upstream.port}\r\n\r\n".encode()
+    )
+    with Caller(router) as caller:
+        caller.socket.sendall(connect + REQUEST if ahead else connect)
+        caller.until(b"\r\n\r\n")
+        if not ahead:
+            caller.socket.sendall(REQUEST)
+        caller.until(b"x-signalbox-provider: zai")
+    assert second.wait_for(1)[0].json["model"] == "glm"
+
+
+def test_other_machines_reach_anthropics_hosts_alone_also_where_all_may_connect(
+    start_router, upstream, second, own_address
+):
+    port = free_ports(1)[0]
+    wide = ("--mode", f"regular@0.0.0.0:{port}", "--set", "block_private=false")
+    start_router(rules=rules(f"http://127.0.0.1:{upstream.port}", second), options=wide)
+    for host, url, status in (
+        ("127.0.0.1", f"http://localhost:{second.port}/x", 200),
+        (own_address, f"http://localhost:{second.port}/x", 403),
+        (own_address, f"http://127.0.0.1:{upstream.port}/v1/models", 200),
+    ):
+        with closing(http.client.HTTPConnection(host, port, timeout=10)) as connection:
+            connection.request("GET", url)
+            assert connection.getresponse().status == status, (host, url)
 
 
 def test_a_clients_secret_and_the_project_are_taken_out_of_every_request(

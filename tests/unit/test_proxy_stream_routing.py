@@ -32,6 +32,7 @@ rules:
   - {{match: "leaky", to: {{provider: zai, headers: {{X-Note: "sk-ant-api03-fake-of-someone"}}}}}}
   - {{match: {{class: [compaction, auxiliary]}}, to: zai/glm-4.5-flash}}
   - {{match: {{project: "*/shop"}}, to: up/of-the-shop}}
+  - {{match: {{model: "*opus*", header: {{host: "127.0.0.2:*"}}}}, to: up/of-work}}
   - {{match: "*opus*", to: anthropic}}
 """  # noqa: E501  as rules are written
 
@@ -49,6 +50,14 @@ def post(play: Playbook, body: bytes, path: str = "/v1/messages", *lines: str, *
 
 def of(model: str) -> bytes:
     return json.dumps({"model": model, "max_tokens": 64, "messages": [user("hi")]}).encode()
+
+
+def test_rules_see_the_host_that_the_client_asked_for(play, up, home):
+    post(play, of("claude-opus-4-5"), Host="127.0.0.2:8082")
+    (sent,) = up.requests
+    assert (sent.json["model"], sent.header("host")) == ("of-work", "up.invalid")
+    post(play, of("claude-opus-4-5"), Host="localhost:8082")
+    assert home.requests[0].header("host") == "home.invalid"
 
 
 def test_a_tier_goes_to_its_provider_with_that_providers_host_key_and_model(play, zai):

@@ -57,7 +57,7 @@ class Hooks:
                 flow.response = local_responses.error(403, classify.REPLAY_REFUSED)
             elif classify.is_for_us(flow, rules):
                 self._receive(flow, rules)
-            elif not self.app.may_use_any_host(flow.client_conn.peername[0]):
+            elif not is_loopback(flow.client_conn.peername[0]):
                 flow.response = local_responses.error(403, OTHER_HOST)
             else:
                 self.app.exchanges.pop(flow, None)  # of the flow's first request, where mitmproxy replays it
@@ -68,7 +68,7 @@ class Hooks:
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         is_ours = classify.is_anthropic(flow.request.host, flow.request.port, self.app.rules)
-        if not is_ours and not self.app.may_use_any_host(flow.client_conn.peername[0]):
+        if not is_ours and not is_loopback(flow.client_conn.peername[0]):
             flow.response = local_responses.error(403, OTHER_HOST)
 
     def request(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
@@ -183,7 +183,7 @@ class Hooks:
 
     def _receive(self, flow: http.HTTPFlow, rules: Rules) -> None:
         headers = tuple(flow.request.headers.items(multi=True))
-        caller = identify(headers, rules.clients)
+        caller = identify(headers, rules.clients, self.app.client_hosts.get(flow.request))
         kind = classify.kind(flow, rules)
         if caller is None and (kind == "own" or not classify.is_api(flow)):  # which ask for no secret
             caller = Caller.of(headers, rules.clients)

@@ -101,7 +101,7 @@ def is_anthropic(host: str, port: int, rules: Rules) -> bool:
 
 def _names_listener(flow: http.HTTPFlow) -> bool:
     host, port, *_ = flow.client_conn.sockname
-    return flow.request.port == port and flow.request.host in {host, *_LOCAL_NAMES}
+    return flow.request.port == port and flow.request.host.lower().rstrip(".") in {host, *_LOCAL_NAMES}
 
 
 def came_from_upstream(flow: http.HTTPFlow) -> bool:

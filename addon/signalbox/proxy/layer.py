@@ -119,6 +119,9 @@ class RouterLayer(HttpLayer):
         connection = command.connection
         if isinstance(connection, Server):
             self._activity[outbound.carrier(self, connection)] = time.time()
+            if command.err is None and self.app.leads_back(connection):
+                command.err = connection.error = outbound.LOOP
+                yield commands.CloseConnection(connection)
         if (waiting := self.waiting_for_establishment.get(connection)) is not None:
             waiting[:] = [one for one in waiting if not isinstance(one, OpenEarly)]
         self._adopt(upstream.http_client(self, command.connection))
@@ -134,6 +137,7 @@ class RouterLayer(HttpLayer):
     def _handle_event(self, event: events.Event) -> Commands[None]:
         child: layer.Layer | None = None
         if type(event) is events.DataReceived:
+            event.data = bytes(event.data)  # of a tunnel it may be a bytearray
             if event.connection in self._activity:
                 self._activity[event.connection] = time.time()
             child = self.connections.get(event.connection)

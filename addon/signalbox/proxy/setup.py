@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mitmproxy import optmanager
 from mitmproxy.addonmanager import AddonManager
-from mitmproxy.connection import Client
+from mitmproxy.connection import Client, Server
 from mitmproxy.flow import Flow
 from mitmproxy.log import MitmFormatter
 from mitmproxy.master import Master
@@ -37,6 +37,7 @@ from signalbox.proxy.hook_dispatch import install as install_hook_dispatch
 from signalbox.proxy.layer import take_over
 from signalbox.proxy.reload_guard import ReloadGuard
 from signalbox.record import console
+from signalbox.routing.browsers import is_loopback
 
 if TYPE_CHECKING:
     from mitmproxy.proxy.mode_servers import ServerInstance
@@ -189,6 +190,17 @@ def listeners(master: Master) -> list[Listener]:
         for host, port in _addresses(server)
     )
     return list(dict.fromkeys(bound))
+
+
+def leads_back(master: Master, connection: Server) -> bool:
+    """Whether an open connection leads to one of the process's own listeners, under whatever name it was
+    asked for. mitmproxy refuses some names before it connects; by others a request would go round."""
+    if connection.peername is None or connection.sockname is None:
+        return False
+    host, port, *_ = connection.peername
+    if host != connection.sockname[0] and not is_loopback(host):
+        return False
+    return any(one.port == port and one.host in (host, *ports.ALL_ADDRESSES) for one in listeners(master))
 
 
 def _addresses(server: "ServerInstance[Any]") -> list[tuple[str, int]]:

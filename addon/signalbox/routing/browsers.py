@@ -78,15 +78,16 @@ def _is_known(place: HostPort | None, hosts: Collection[str], address: str) -> b
 
 
 def _is_own(origin: str, own: HostPort | None, hosts: Collection[str]) -> bool:
-    """Whether an `Origin` is this router's. Sandboxed pages and files send `null`, which belongs to no
-    site."""
+    """Whether an `Origin` is this router's: that of the request's `Host`, or one of `hosts` at the usual
+    port, as before a server that ends TLS; at another port of these there may be other programs' pages.
+    Sandboxed pages and files send `null`, which belongs to no site."""
     scheme, _, authority = origin.strip().partition("://")
     place = _place(authority)
     if scheme not in _PORTS or place is None:
         return False
-    if place.host in hosts:
-        return True
     usual = _PORTS[scheme]
+    if place.host in hosts and (place.port or usual) == usual:
+        return True
     return own is not None and (place.host, place.port or usual) == (own.host, own.port or usual)
 
 

@@ -68,17 +68,28 @@ class Caller(msgspec.Struct, frozen=True):
     client: str | None = None
     project: Headers = ()
     """The header `x-signalbox-project`, if the caller sent it."""
+    host: str | None = None
+    """What the caller asked for by `Host` or `:authority`, where `headers` have another host already."""
 
     @classmethod
-    def of(cls, headers: Headers, clients: Mapping[str, str], client: str | None = None) -> "Caller":
+    def of(
+        cls,
+        headers: Headers,
+        clients: Mapping[str, str],
+        client: str | None = None,
+        host: str | None = None,
+    ) -> "Caller":
         """The one who sent these headers, and who is known to be this client."""
         project = tuple(header for header in headers if header[0].lower() == PROJECT_HEADER)
-        return cls(forwardable(headers, clients), client, project)
+        return cls(forwardable(headers, clients), client, project, host)
 
     @property
     def facts(self) -> Headers:
         """The headers that rules may ask about."""
-        return self.headers + self.project
+        if self.host is None:
+            return self.headers + self.project
+        others = tuple(header for header in self.headers if header[0].lower() != "host")
+        return (("host", self.host), *others, *self.project)
 
     @property
     def has_login(self) -> bool:
@@ -142,11 +153,12 @@ def _masked_parameter(part: str) -> str:
     return "***" if _VALUE.search(percent_decoded(name)) else f"{name}=***"
 
 
-def identify(headers: Headers, clients: Mapping[str, str]) -> Caller | None:
-    """The caller; None if clients are configured and the request has none of their secrets."""
+def identify(headers: Headers, clients: Mapping[str, str], host: str | None = None) -> Caller | None:
+    """The caller, who asked for this host; None if clients are configured and the request has none of their
+    secrets."""
     proofs = (_client(bare(v), clients) for name, v in headers if name.lower() in (*LOGIN, CLIENT_HEADER))
     client = next((name for name in list(proofs) if name is not None), None)
-    return None if clients and client is None else Caller.of(headers, clients, client)
+    return None if clients and client is None else Caller.of(headers, clients, client, host)
 
 
 def forwardable(headers: Headers, clients: Mapping[str, str]) -> Headers:
