@@ -23,6 +23,21 @@ def errors_of(text: str, **environ: str) -> tuple[str, ...]:
     return caught.value.errors
 
 
+CONDITIONS = (
+    "model", "tier", "path", "port", "client", "agent", "class", "project", "tools", "system", "prompt",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("match", "path"),
+    [*((f"{{{key}: []}}", key) for key in CONDITIONS), ("{header: {x-team: []}}", "header.x-team")],
+)
+def test_conditions_that_nothing_fulfils_are_errors(match, path):
+    """A list means any of."""
+    (error,) = errors_of(ONE_PROVIDER + f"rules: [{{match: {match}, to: zai}}]")
+    assert error == f"rules.yaml:3: this list is empty (at $.rules[0].match.{path})"
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [

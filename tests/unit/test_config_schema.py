@@ -169,7 +169,8 @@ def test_status_file_is_written_where_quota_is_given():
         ("{port: 80}", Match(port=(80,))),
         ("{port: [80, w]}", Match(port=(80, 81))),
         ("{header: {X-A: y}}", Match(header=(("x-a", (parse_glob("y"),)),))),
-        ("{agent: subagent, thinking: false}", Match(agent="subagent", thinking=False)),
+        ("{agent: subagent, thinking: false}", Match(agent=("subagent",), thinking=False)),
+        ("{agent: [main, subagent]}", Match(agent=("main", "subagent"))),
         ("{images: true, stream: 'false'}", Match(images=True, stream=False)),
         ("{tokens_over: 60k, tokens_under: 1M}", Match(tokens_over=60_000, tokens_under=1_000_000)),
         (

@@ -50,11 +50,12 @@ from .fields import (
     string_schema,
 )
 from .outbound import Outbound
-from .typespec import OneOrList, OneOrMore, Reads, Refers
+from .typespec import OneOrMore, Reads, Refers
 
 type Api = Literal["anthropic", "openai", "responses", "vertex"]
 type Auth = Literal["key", "client", "claude-login", "codex-login", "none"]
 type KeyHeader = Literal["x-api-key", "authorization", "api-key"]
+type Agent = Literal["main", "subagent"]
 type CountTokens = Literal["forward", "estimate", "reject"]
 type Level = Literal["debug", "info", "warn", "error", "silent"]
 type RequestClass = Literal["main", "subagent", "workflow", "compaction", "auxiliary"]
@@ -347,14 +348,14 @@ class Match(msgspec.Struct, frozen=True):
     """Conditions that must all hold; of a list of values one must match."""
 
     model: Annotated[OneOrMore[ModelGlob], "Globs on the requested model, case-insensitive."] = ()
-    tier: Annotated[OneOrList[Tier], "What the requested model's name contains."] = ()
+    tier: Annotated[OneOrMore[Tier], "What the requested model's name contains."] = ()
     path: Annotated[Globs, "Globs on the path, without query."] = ()
-    port: Annotated[OneOrList[Port], "The listener that received the request: port or name."] = ()
+    port: Annotated[OneOrMore[Port], "The listener that received the request: port or name."] = ()
     client: Annotated[Globs, "Globs on the client's name."] = ()
     header: Annotated[tuple[tuple[LowerHeaderName, Globs], ...], "Globs on headers, by name."] = ()
-    agent: Annotated[Literal["main", "subagent"] | None, "Which agent sent the request."] = None
+    agent: Annotated[OneOrMore[Agent], "Which agent sent the request."] = ()
     request_class: Annotated[
-        OneOrList[RequestClass], "What the request is for, as Claude Code says if it sends hint headers."
+        OneOrMore[RequestClass], "What the request is for, as Claude Code says if it sends hint headers."
     ] = msgspec.field(default=(), name="class")
     project: Annotated[Globs, "Globs on the folder that signalbox claude was started in."] = ()
     thinking: Annotated[Flag | None, "Whether the request asks for thinking."] = None

@@ -5,7 +5,7 @@ Annotated[T, Refers(...)]     a scalar that names a key of another section
 Annotated[T, "text"]          `text` describes the key to people
 Literal["a", "b"]             one of these words
 tuple[T, ...]                 a list
-OneOrList[T], OneOrMore[T]    a list, or one item alone
+OneOrMore[T]                  a list that is not empty, or one item alone
 dict[K, V]                    keys and values
 tuple[tuple[K, V], ...]       keys and values, as pairs in order
 a msgspec.Struct              keys and values by name
@@ -45,7 +45,6 @@ class Refers(msgspec.Struct, frozen=True):
 
 _ALONE = object()
 """Marks a tuple whose only item may be written without the list."""
-type OneOrList[T] = Annotated[tuple[T, ...], _ALONE]
 type OneOrMore[T] = Annotated[tuple[T, ...], _ALONE, msgspec.Meta(min_length=1)]
 
 

@@ -34,7 +34,7 @@ def conditions(match: Match) -> list[str]:
         "port": _or(map(str, match.port)),
         "client": _globs(match.client),
         **{f"header {name}": _globs(globs) for name, globs in match.header},
-        "agent": match.agent or "",
+        "agent": _or(match.agent),
         "class": _or(match.request_class),
         "project": _globs(match.project),
         **{
@@ -77,8 +77,8 @@ def _of_the_request(match: Match, facts: Facts) -> Iterator[str]:
     for name, globs in match.header:
         if not _any(globs, facts.headers.get(name)):
             yield f"header {name} {_quoted(facts.headers.get(name))} is not {_globs(globs)}"
-    if match.agent and facts.agent != match.agent:
-        yield f"agent {facts.agent} is not {match.agent}"
+    if match.agent and facts.agent not in match.agent:
+        yield f"agent {facts.agent} is not {_or(match.agent)}"
     if match.request_class and facts.request_class not in match.request_class:
         yield f"class {facts.request_class or 'none'} is not {_or(match.request_class)}"
     if match.project and not _any(match.project, facts.project):
