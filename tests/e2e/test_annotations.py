@@ -4,9 +4,10 @@ from contextlib import closing
 from dataclasses import replace
 from http.client import HTTPConnection
 
+import pytest
 from mitmproxy.io import FlowReader
 
-from tests.support.answers import message_sse
+from tests.support.answers import json_answer, message_sse
 from tests.support.raw_client import LOGIN
 
 KEY = "zai-key-for-tests-0001"
@@ -45,3 +46,25 @@ rules:
     assert KEY.encode() not in b"".join(flow.response.content for flow in flows[2:])
     assert b"cookie-of-nobody-0000001" not in file.read_bytes()
     assert b"session=cooki...00001; Path=/" in file.read_bytes()
+
+
+@pytest.mark.parametrize("secrets", ["mask", "show"])
+def test_bodies_of_other_paths_which_may_be_logins_are_saved_only_where_secrets_may_be_shown(
+    start_router, tmp_path, upstream, secrets
+):
+    upstream.answer(json_answer({"access_token": "token-of-nobody-000001"}))
+    file = tmp_path / "saved.flows"
+    rules = f"inspect: {{secrets: {secrets}}}\n"
+    router = start_router(upstream.url, rules=rules, options=("--set", f"save_stream_file={file}"))
+    with closing(HTTPConnection("127.0.0.1", router.ports[0], timeout=10)) as connection:
+        connection.request("POST", "/v1/oauth/token", b"code=of-nobody-000001")
+        assert b"token-of-nobody" in connection.getresponse().read()
+    router.stop()
+    with file.open("rb") as saved:
+        (flow,) = FlowReader(saved).stream()
+    bodies = [flow.request.content, flow.response.content]
+    assert bodies == (
+        [b"code=of-nobody-000001", b'{"access_token":"token-of-nobody-000001"}']
+        if secrets == "show"
+        else [None, None]
+    )

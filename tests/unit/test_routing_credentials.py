@@ -150,6 +150,7 @@ def test_a_header_that_only_sounds_like_a_credential_goes_to_every_provider(head
         ("note=%2573k-ant-fake", "", "note=***"),
         ("a+b=Bearer+1", "", "a+b=***"),
         ("access%5Ftoken=1", "", "access%5Ftoken=***"),
+        ("Code=1&codes=2&sig=3", "codes=2", "Code=***&codes=2&sig=***"),
         ("sk-ant-fake", "", "***"),
         ("", "", ""),
     ],

@@ -20,6 +20,7 @@ HERE, ELSEWHERE = "127.0.0.1", "192.168.1.7"
         ("HEAD", "/api/hello", "hello"),
         ("GET", "/", None),
         ("GET", "/health", "health"),
+        ("HEAD", "/health", "health"),
         ("POST", "/health", None),
         ("GET", "/metrics", "metrics"),
         ("HEAD", "/metrics", "metrics"),

@@ -234,7 +234,8 @@ class Hooks:
 
     def _streamed(self, flow: http.HTTPFlow, exchange: Exchange, part: Part) -> Stream:
         """How a body passes that is not routed. Those of the API are shown; others may hold logins."""
-        return self.app.retention.pass_on(flow, exchange, part) if classify.is_shown(flow) else True
+        is_stored = classify.is_shown(flow) or exchange.rules.inspect.secrets == "show"
+        return self.app.retention.pass_on(flow, exchange, part) if is_stored else True
 
     def _page_refusal(self, flow: http.HTTPFlow, exchange: Exchange, headers: Headers) -> str | None:
         host = self.app.client_hosts.get(flow.request)

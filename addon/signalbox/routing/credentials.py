@@ -50,6 +50,10 @@ HOP_BY_HOP = frozenset(
 
 _ANTHROPIC_SECRET = "sk-ant-"  # noqa: S105 (the prefix of every Anthropic key and token, not one of them)
 
+_SECRET_NAMES = (CLIENT_HEADER, "code", "sig")
+"""Names of credentials that do not say so: the last two are the parameters of Azure Functions and of signed
+URLs."""
+
 SHOWN = 5
 """Characters shown of each end of a secret."""
 SHORTEST_SHOWN = 16
@@ -115,7 +119,7 @@ def is_secret(name: str, value: str = "") -> bool:
 @lru_cache(1024)
 def _names_secret(name: str) -> bool:
     words = (word.lower() for word in _WORDS_OF_NAME.findall(name))
-    return name.lower() == CLIENT_HEADER or any(_WORD.fullmatch(word) for word in words)
+    return name.lower() in _SECRET_NAMES or any(_WORD.fullmatch(word) for word in words)
 
 
 def encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

@@ -28,7 +28,7 @@ def page_at(method: str, path: str) -> LocalPage | None:
     if path in _HELLO:
         return "hello" if method == "HEAD" else None
     if path == HEALTH:
-        return "health" if method == "GET" else None
+        return "health" if method in ("GET", "HEAD") else None
     if path == METRICS:
         return "metrics"
     if path == UI or path.startswith(f"{UI}/"):
