@@ -1,7 +1,10 @@
 """What the router notes in flows: metadata, comment and marker."""
 
 from mitmproxy import http
+from mitmproxy.contentviews import Metadata
 
+from signalbox.inspect import views
+from tests.support import chat
 from tests.support.answers import error_json, message_json, message_sse
 from tests.support.playbook import Playbook
 
@@ -14,10 +17,12 @@ providers:
     key: "{KEY}"
     prices: {{"glm-*": {{input: 1, output: 2}}}}
   busy: *zai
+  chatty: {{url: "http://zai.invalid", key: "{KEY}", api: openai, path: /custom/endpoint}}
   lean: {{url: "http://zai.invalid", key: "{KEY}", budget: {{tokens: 1, per: day, at: 0}}}}
 rules:
   - {{match: "*haiku*", to: anthropic}}
   - {{name: coding, match: {{model: "*sonnet*", stream: true}}, to: [zai/glm-4.7, anthropic]}}
+  - {{match: "chatty", to: chatty/glm-4.7}}
   - {{name: failing, match: "failing-*", to: [busy/glm-4.7, anthropic]}}
   - {{name: lean, match: "lean", to: [lean/glm-4.7, anthropic]}}
 """
@@ -40,6 +45,7 @@ def test_metadata_tell_what_was_changed_and_used(play, zai):
         "rule": "coding",
         "reason": "rule:coding",
         "provider": "zai",
+        "api": "anthropic",
         "model": "glm-4.7",
         "asked_model": "claude-sonnet-4-5",
         "attempt": 1,
@@ -54,6 +60,15 @@ def test_metadata_tell_what_was_changed_and_used(play, zai):
     assert isinstance(noted["cost"], float)
     assert flow.comment.endswith("rule=coding attempts=zai:200")
     assert flow.marked == ""
+
+
+def test_a_request_in_another_api_is_shown_as_such_whatever_its_path(play, zai):
+    zai.answer(chat.stream([chat.chunk({"content": "fine"}, "stop"), chat.DONE]))
+    flow = flow_of(play, "chatty")
+    assert (flow.request.path, flow.metadata["signalbox"]["api"]) == ("/custom/endpoint", "openai")
+    metadata = Metadata(flow=flow, http_message=flow.request)
+    chosen = max(views.VIEWS, key=lambda view: view.render_priority(flow.request.content or b"", metadata))
+    assert chosen.name == "Chat request"
 
 
 def test_answer_after_a_failover_is_marked(play, zai, home):

@@ -11,17 +11,21 @@ from signalbox.inspect.recorded import REQUEST, HeldTurn, held_turns
 from signalbox.ui.conversation import MOST, MOST_LINES, difference, view
 from tests.support.answers import message_json, message_sse
 
+NOON = 1_793_275_200_000
 
-def held(id: str, *said: str, answer: bytes = message_sse("m", texts=["fine"]).body) -> HeldTurn:
+
+def held(
+    id: str, *said: str, ts: int = NOON, answer: bytes = message_sse("m", texts=["fine"]).body
+) -> HeldTurn:
     messages = [{"role": "user", "content": text} for text in said]
-    return HeldTurn(id, json.dumps({"model": "m", "messages": messages}).encode(), answer)
+    return HeldTurn(id, ts, json.dumps({"model": "m", "messages": messages}).encode(), answer)
 
 
 TURNS = [
-    {"request_id": "r1", "turn": 1, "who": "main"},
-    {"request_id": "r2", "turn": 2, "who": "main"},
-    {"request_id": "r3", "turn": 3, "who": "subagent 1"},
-    {"request_id": None, "turn": 4, "who": "main"},
+    {"request_id": "r1", "ts": NOON, "turn": 1, "who": "main"},
+    {"request_id": "r2", "ts": NOON, "turn": 2, "who": "main"},
+    {"request_id": "r3", "ts": NOON, "turn": 3, "who": "subagent 1"},
+    {"request_id": None, "ts": NOON, "turn": 4, "who": "main"},
 ]
 HELD = [held("r1", "one"), held("r2", "one", "two"), held("r3", "three"), held("elsewhere", "no")]
 
@@ -51,6 +55,17 @@ def test_nothing_is_shown_where_no_flow_is_held():
     assert view([held("elsewhere", "no")], TURNS, None, None) is None
 
 
+def test_turns_of_a_provider_that_repeats_its_ids_are_told_apart():
+    turns = [{"request_id": "same", "ts": NOON + at, "turn": at + 1, "who": "main"} for at in (0, 1, 2, 2)]
+    turns[3]["turn"] = 4
+    held_ones = [held("same", f"said {at}", ts=NOON + min(at, 2)) for at in range(4)]
+    for turn in (1, 2, 3, 4):
+        conversation = view(held_ones, turns, turn, None)
+        assert conversation is not None
+        assert list(conversation.turns) == [1, 2, 3, 4]
+        assert f"said {turn - 1}" in conversation.text
+
+
 def test_the_difference_of_two_turns_is_what_was_added():
     assert ("ins", "two") in lines(2, 1)
     assert not [line for line in lines(2, 1) if line[0] == "del" and line[1] == "one"]
@@ -62,7 +77,7 @@ def test_a_turn_against_itself_is_no_difference():
 
 
 def test_broken_bodies_are_said_to_be_broken():
-    broken = [HeldTurn("r1", b"{", b"\xff\x00"), HeldTurn("r2", b"[1]", b"")]
+    broken = [HeldTurn("r1", NOON, b"{", b"\xff\x00"), HeldTurn("r2", NOON, b"[1]", b"")]
     for turn in (1, 2):
         conversation = view(broken, TURNS, turn, None)
         assert conversation is not None
@@ -94,8 +109,17 @@ def test_an_answer_is_decoded_where_the_page_is_made():
     packed = gzip.compress(b"what was said")
     flow.response.headers.update({"request-id": "r1", "content-encoding": "gzip"})
     flow.response.data.content = packed
-    flow.metadata |= {METADATA: {"session": "s"}, REQUEST: {"body": b"{}"}}
+    told = {"session": "s", "ts": NOON, "attempt": 2, "attempts": 2}
+    flow.metadata |= {METADATA: told, REQUEST: {"body": b"{}"}}
     (turn,) = held_turns([flow], "s")
     assert turn.stored is packed
     assert turn.answer == b"what was said"
     assert turn._replace(stored=b"no gzip").answer == b""
+
+
+def test_a_failed_attempt_is_no_turn_of_its_own():
+    flow = tflow.tflow(resp=True)
+    flow.response.headers["request-id"] = "r1"
+    told = {"session": "s", "ts": NOON, "attempt": 1, "attempts": 2}
+    flow.metadata |= {METADATA: told, REQUEST: {"body": b"{}"}}
+    assert held_turns([flow], "s") == []

@@ -12,7 +12,7 @@ from signalbox.anthropic.api import TOKEN_FIELDS
 from signalbox.exchange import Exchange
 from signalbox.inspect.masking import masked_text
 from signalbox.record import console
-from signalbox.record.entry import AttemptRow, Entry
+from signalbox.record.entry import AttemptRow, Entry, milliseconds
 from signalbox.routing.attempts import Attempt
 from signalbox.routing.match import conditions
 from signalbox.routing.plan import Skip
@@ -33,7 +33,8 @@ def noted(flow: http.HTTPFlow) -> Mapping[str, Any]:
 
 
 def annotate_attempt(flow: http.HTTPFlow, exchange: Exchange) -> None:
-    """The flow's request is that of the attempt under way. `masked` says whether its credentials are."""
+    """The flow's request is that of the attempt under way, in its `api`. `masked` says whether its
+    credentials are; `ts` is when the client's request came, as the ledger has it."""
     attempt = exchange.attempts[-1] if exchange.attempts else None
     facts, model = exchange.facts, exchange.model
     provider = exchange.provider.shown if exchange.provider is not None else ""
@@ -41,7 +42,9 @@ def annotate_attempt(flow: http.HTTPFlow, exchange: Exchange) -> None:
     flow.metadata[METADATA] = {
         "rule": exchange.label,
         "reason": exchange.reason,
+        "ts": milliseconds(exchange.ts),
         "provider": provider,
+        "api": attempt.candidate.api if attempt is not None and outgoing is not None else "anthropic",
         "model": _text(model),
         "asked_model": _text(facts.asked if facts is not None else None),
         "attempt": max(len(exchange.attempts), 1),

@@ -8,16 +8,20 @@ request's that went upstream.
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
-import msgspec
-
-from signalbox.anthropic.sse import Splitter, parse_event
+from signalbox.anthropic.sse import parse_event
+from signalbox.inspect import lenient
 from signalbox.inspect.requests import messages_block, responses_item
 from signalbox.inspect.text import (
+    LONG,
+    Fold,
     arguments,
     as_json,
+    each,
     folded,
+    heading,
     indented,
     items,
     mapping,
@@ -26,7 +30,7 @@ from signalbox.inspect.text import (
 )
 
 type Protocol = Literal["messages", "chat", "responses"]
-type Lines = Iterator[str]
+type Pieces = Iterator[str]
 
 PEEK = 4_096
 """Bytes by which a protocol is told."""
@@ -43,34 +47,55 @@ COUNTS = {
 """What counts of tokens are called in a line."""
 ODD_SHOWN = 20
 """Odd events that are shown."""
+MOST_ODD = 5_000
+"""Odd events after which no more are looked at."""
+
+
+SHORTEST_EVENT = 80
+"""Bytes of an event, on average, below which not all are looked at: those of providers have more than 100."""
+LEAST_EVENTS = 1_000
+"""Events that are looked at in any case."""
+MOST_BLOCKS = 4_000
+"""Blocks, or items, of an answer."""
+MOST_COUNTS = 50
+"""Counts of tokens in a line."""
+
+_SPACE = b"\xef\xbb\xbf \r\n\t"
+_TELLING = re.compile(
+    rb"""
+    (?<!\\)"type":\s?"(?P<messages>message_start|message|error|ping)"
+    | (?:(?<!\\)"type":\s?"|^event:\s?)(?P<responses>response)\.
+    | (?<!\\)"object":\s?"(?P<response>response)"
+    | (?<!\\)"(?P<chat>chat\.completion|choices)
+    """,
+    re.VERBOSE | re.MULTILINE,
+)
+"""What only one protocol has, by the name of its group."""
 
 
 def protocol_of(data: bytes) -> Protocol | None:
     """Whose answer this is, by its beginning; None where it is none of these."""
-    start = data[:PEEK].lstrip(b"\xef\xbb\xbf \r\n\t")
+    start = data[:PEEK].lstrip(_SPACE)
     if not start.startswith((b"{", b"data:", b"event:", b":")):
         return None
-    if b'"response.' in start or b"event: response." in start or b'"object":"response"' in _tight(start):
-        return "responses"
-    if b'"chat.completion' in start or b'"choices"' in start:
-        return "chat"
-    tight = _tight(start)
-    kinds = (b'"type":"message_start"', b'"type":"message"', b'"type":"error"', b'"type":"ping"')
-    return "messages" if any(kind in tight for kind in kinds) else None
+    told = _TELLING.search(start)
+    if told is None:
+        return None
+    return "chat" if told["chat"] else "messages" if told["messages"] else "responses"
 
 
-def _tight(start: bytes) -> bytes:
-    return start.replace(b'": ', b'":')
-
-
-_USUAL_EVENT = re.compile(rb"(?:event: ?[^\n]*\n)?data: ?([^\n]*)")
-"""All of nearly every event: its name and one line of data."""
+_EVENT = re.compile(
+    rb"\n*+(?:(?:event: ?[^\n]*+\n)?data: ?([^\n]*+)(?=\n\n|\Z)|[^\n]++(?:\n[^\n]++)*+)",
+)
+"""An event: its name and one line of data, as nearly every one has, or any other lines."""
+_PINGS = frozenset((b'{"type":"ping"}', b'{"type": "ping"}'))
 _GROWN = {f"{name}_delta": name for name in ("text", "thinking", "signature")}
-_decode = msgspec.json.Decoder().decode
 
 
 class AnswerBlock:
     """A block of content in the form of the Messages API, whose texts grow piece by piece."""
+
+    __slots__ = ("_grown", "fields")
 
     def __init__(self, fields: dict[str, Any]) -> None:
         self.fields = fields
@@ -104,35 +129,40 @@ class Assembled:
     stop: str = ""
     usage: dict[str, Any] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
+    calls: dict[Any, AnswerBlock] = field(default_factory=dict)
+    """The calls of a chat completion by their `index`."""
+    odd_events: int = 0
+    """How many do not fit."""
     odd: list[str] = field(default_factory=list)
-    """Events that do not fit, in words."""
+    """The first of them in words, and how the body ends."""
     ended: bool = False
 
+    def begin(self, fields: dict[str, Any]) -> AnswerBlock:
+        """A block after the others. Raises ValueError where there are too many."""
+        if len(self.blocks) >= MOST_BLOCKS:
+            raise ValueError(f"begins more than {MOST_BLOCKS:,} blocks")
+        block = AnswerBlock(fields)
+        self.blocks.append(block)
+        return block
 
-def answer_of(data: bytes) -> Assembled:
-    """Raises ValueError where this is no answer of a protocol that is known."""
-    protocol = protocol_of(data)
+
+def answer_of(data: bytes, protocol: Protocol | None = None) -> Assembled:
+    """`protocol` is that of an answer which does not tell its own. Raises ValueError where this is no answer
+    of a protocol that is known, and RecursionError."""
+    protocol = protocol_of(data) or protocol
     if protocol is None:
         raise ValueError("the body is no answer of the Messages API, chat completions or Responses")
-    start = data.lstrip(b"\xef\xbb\xbf \r\n\t")
+    start = data.lstrip(_SPACE)
     answer = Assembled()
-    if start.startswith(b"{"):
-        body = msgspec.json.decode(data)
-        WHOLE[protocol](answer, mapping(body))
-        answer.ended = True
+    if not start.startswith(b"{"):
+        _put_together(answer, STREAMED[protocol], start)
         return answer
-    splitter, take = Splitter(), STREAMED[protocol]
-    blocks = splitter.feed(data)
-    number = 0
-    for number, block in enumerate(blocks, 1):
-        usual = _USUAL_EVENT.fullmatch(block)
-        said = usual[1] if usual is not None else parse_event(block).data
-        if said == b"[DONE]":
-            answer.ended = True
-        elif said:
-            _take(answer, take, number, block, said)
-    if splitter.pending:
-        answer.odd.append(f"after event {number}: the body ends within an event")
+    try:
+        body = lenient.decode(start)
+        answer.ended = True
+    except ValueError:
+        body = lenient.decode_cut(start)
+    WHOLE[protocol](answer, mapping(body))
     return answer
 
 
@@ -140,21 +170,48 @@ type Take = Callable[[Assembled, dict[str, Any]], str]
 """Adds an event; returns what is odd about it, or nothing."""
 
 
+def _put_together(answer: Assembled, take: Take, data: bytes) -> None:
+    """The events of a stream, for any line ends. Of very many short ones only the first are looked at."""
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    events = data.rstrip(b"\n")
+    is_whole, most = data.endswith(b"\n\n"), LEAST_EVENTS + len(data) // SHORTEST_EVENT
+    end = 0
+    for number, found in enumerate(_EVENT.finditer(events), 1):
+        if found.end() == len(events) and not is_whole:
+            answer.odd.append(f"after event {number - 1}: the body ends within an event")
+            break
+        if number > most or answer.odd_events > MOST_ODD:
+            left_out = events.count(b"\n\n", end)
+            answer.odd.append(f"after event {number - 1}: about {left_out:,} more, which are not looked at")
+            break
+        end, block = found.end(), found[0]
+        said = found[1]
+        if said is None:
+            said = parse_event(block).data
+        if said == b"[DONE]":
+            answer.ended = True
+        elif said and said not in _PINGS:
+            _take(answer, take, number, block, said)
+
+
 def _take(answer: Assembled, take: Take, number: int, block: bytes, data: bytes) -> None:
     kind = ""
     try:
-        body = _decode(data)
-        if isinstance(body, dict):
+        body = lenient.decode(data)
+        if type(body) is dict:
             kind = body.get("type", "")
             odd = take(answer, body)
         else:
             odd = f"not an object: {data[:80]!r}"
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except lenient.UNREADABLE as error:
         odd = f"{error}: {data[:80]!r}"
-    except (TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+    except (TypeError, AttributeError, LookupError) as error:
         odd = f"{type(error).__name__}: {error}"
     if odd:
-        answer.odd.append(f"event {number} {parse_event(block).name or text_of(kind)}: {odd}")
+        answer.odd_events += 1
+        if answer.odd_events <= ODD_SHOWN:
+            answer.odd.append(f"event {number} {parse_event(block).name or text_of(kind)}: {odd}")
 
 
 # the Messages API
@@ -170,7 +227,7 @@ def _messages_event(answer: Assembled, body: dict[str, Any]) -> str:
         answer.usage.update(mapping(message.get("usage")))
     elif kind == "content_block_start":
         odd = "" if body.get("index") == len(answer.blocks) else f"index {body.get('index')} out of order"
-        answer.blocks.append(AnswerBlock(mapping(body.get("content_block"))))
+        answer.begin(mapping(body.get("content_block")))
         return odd
     elif kind == "content_block_stop":
         return "" if _block(answer, body.get("index")) is not None else "stops a block that was not begun"
@@ -232,11 +289,14 @@ def _chat_event(answer: Assembled, body: dict[str, Any]) -> str:
     if body.get("error"):
         answer.errors.append(_error(body))
         return ""
-    answer.head = answer.head or {name: body[name] for name in ("model", "id") if name in body}
-    answer.usage.update(mapping(body.get("usage")))
+    if not answer.head:
+        answer.head = {name: body[name] for name in ("model", "id") if name in body}
+    if usage := body.get("usage"):
+        answer.usage.update(mapping(usage))
     for entry in items(body.get("choices"))[:1]:
         choice = mapping(entry)
-        answer.stop = text_of(choice.get("finish_reason")) or answer.stop
+        if reason := choice.get("finish_reason"):
+            answer.stop = text_of(reason)
         _chat_delta(answer, mapping(choice.get("delta") or choice.get("message")))
     return ""
 
@@ -246,25 +306,29 @@ def _chat_delta(answer: Assembled, delta: dict[str, Any]) -> None:
     if thought:
         _more(answer, "thinking", "thinking", text_of(thought))
     content = delta.get("content")
-    for part in content if isinstance(content, list) else [content] if content else []:
-        _more(answer, "text", "text", text_of(mapping(part).get("text") if isinstance(part, dict) else part))
-    for entry in items(delta.get("tool_calls")):
-        call = mapping(entry)
-        function = mapping(call.get("function"))
-        index = call.get("index", len(answer.blocks))
-        block = next((one for one in answer.blocks if one.fields.get("call") == index), None)
-        if block is None:
-            block = AnswerBlock({"type": "tool_use", "call": index, "id": ""})
-            answer.blocks.append(block)
-        block.fields["id"] = block.fields["id"] or text_of(call.get("id"))
-        block.grow("name", function.get("name"))
-        block.grow("partial", function.get("arguments"))
+    for part in content if isinstance(content, list) else (content,) if content else ():
+        _more(answer, "text", "text", text_of(part.get("text") if isinstance(part, dict) else part))
+    if calls := delta.get("tool_calls"):
+        for entry in items(calls):
+            _chat_call(answer, mapping(entry))
+
+
+def _chat_call(answer: Assembled, call: dict[str, Any]) -> None:
+    function, index = mapping(call.get("function")), call.get("index", len(answer.blocks))
+    key = index if isinstance(index, int) else as_json(index)
+    if (block := answer.calls.get(key)) is None:
+        block = answer.calls[key] = answer.begin({"type": "tool_use"})
+    if id := call.get("id"):
+        block.fields.setdefault("id", id)
+    for name, text in (("name", function.get("name")), ("partial", function.get("arguments"))):
+        if text:
+            block.grow(name, text)
 
 
 def _more(answer: Assembled, kind: str, name: str, text: str) -> None:
     """Text that goes on where the last block is of its kind, and begins one otherwise."""
     if not answer.blocks or answer.blocks[-1].kind != kind:
-        answer.blocks.append(AnswerBlock({"type": kind}))
+        answer.begin({"type": kind})
     answer.blocks[-1].grow(name, text)
 
 
@@ -315,8 +379,7 @@ def _responses_block(answer: Assembled, index: Any, item: dict[str, Any]) -> Ans
     key = index if isinstance(index, int) else as_json(index)
     block = answer.by_index.get(key)
     if block is None or block.kind != item.get("type"):
-        block = answer.by_index[key] = AnswerBlock({"type": text_of(item.get("type"))})
-        answer.blocks.append(block)
+        block = answer.by_index[key] = answer.begin({"type": text_of(item.get("type"))})
     return block
 
 
@@ -332,7 +395,7 @@ def _responses_end(answer: Assembled, response: dict[str, Any], kind: str = "") 
     answer.ended = True
     if response.get("error"):
         answer.errors.append(_error(response))
-    for index, entry in enumerate(items(response.get("output"))):
+    for index, entry in enumerate(items(response.get("output"))[:MOST_BLOCKS]):
         item = mapping(entry)
         if index not in answer.by_index:
             _responses_block(answer, index, item).fields |= item
@@ -347,14 +410,14 @@ _SAID = {"message": "content", "reasoning": "summary"}
 """Where the text of an item is."""
 
 
-def _responses_text(block: AnswerBlock) -> Lines:
+def _responses_text(block: AnswerBlock, fold: Fold) -> Pieces:
     """An item; while it is in progress, what came of it."""
     item, said = block.fields, block.grown("said")
     if said and (name := _SAID.get(block.kind)) is not None:
         item = item if items(item.get(name)) else item | {name: [{"text": said}]}
     elif said:
         item = {"arguments": said} | {name: one for name, one in item.items() if one}
-    return responses_item(item, 0)
+    return responses_item(item, fold, 0)
 
 
 STREAMED: dict[Protocol, Take] = {
@@ -372,11 +435,10 @@ WHOLE: dict[Protocol, Callable[[Assembled, dict[str, Any]], None]] = {
 # as text
 
 
-def answer_text(answer: Assembled, cost: float | None = None) -> Lines:
-    for error in answer.errors:
-        yield f"Error: {folded(error)}"
+def answer_text(answer: Assembled, cost: float | None = None, fold: Fold = LONG) -> Pieces:
+    yield from each(answer.errors, lambda error: [f"Error: {folded(error, fold)}"], "errors", depth=0)
     for name, value in answer.head.items():
-        yield f"{name}: {text_of(value)}"
+        yield f"{name}: {folded(text_of(value))}"
     if answer.stop or (answer.ended and not answer.errors):
         yield f"stop reason: {answer.stop or '(none)'}"
     elif not answer.errors:
@@ -385,27 +447,28 @@ def answer_text(answer: Assembled, cost: float | None = None) -> Lines:
         yield f"usage: {used}"
     if cost is not None:
         yield f"cost: ${cost:.4f}"
-    for block in answer.blocks:
-        yield ""
-        yield from _block_text(block, is_item=bool(answer.by_index))
-    more = len(answer.odd) - ODD_SHOWN
-    lines = answer.odd[:ODD_SHOWN] + ([f"and {more:,} more"] if more > 0 else [])
-    yield from section("Odd events", (line for text in lines for line in indented(text)))
+    is_item = bool(answer.by_index)
+    yield from each(answer.blocks, lambda one: _block_text(one, fold, is_item=is_item), "blocks", depth=0)
+    more = answer.odd_events - ODD_SHOWN
+    pieces = answer.odd + ([f"{more:,} more odd events"] if more > 0 else [])
+    yield from section("Odd events", map(indented, pieces))
 
 
 def _usage(usage: dict[str, Any]) -> str:
     """`input 492, cache read 17,920, output 391`: counts that are not zero, other names as they came."""
-    counts = {COUNTS.get(name, name): count for name, count in usage.items() if isinstance(count, int)}
-    return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+    counts = ((name, count) for name, count in usage.items() if isinstance(count, int) and count)
+    named = {COUNTS.get(name, name): count for name, count in islice(counts, MOST_COUNTS)}
+    return ", ".join(f"{name} {count:,}" for name, count in named.items())
 
 
-def _block_text(block: AnswerBlock, *, is_item: bool) -> Lines:
+def _block_text(block: AnswerBlock, fold: Fold, *, is_item: bool) -> Pieces:
+    yield ""
     partial = block.grown("partial")
     if is_item:
-        yield from _responses_text(block)
+        yield from _responses_text(block, fold)
     elif partial and block.kind.endswith("tool_use"):
-        yield from indented(f"call {block.grown('name')} {text_of(block.fields.get('id'))}", 0)
-        yield from arguments(partial, 1)
+        yield heading(f"call {block.grown('name')} {text_of(block.fields.get('id'))}", 0)
+        yield from arguments(partial, 1, fold)
     else:
-        shown = {name: one for name, one in block.whole().items() if name not in ("partial", "call")}
-        yield from messages_block(shown, 0)
+        shown = {name: one for name, one in block.whole().items() if name != "partial"}
+        yield from messages_block(shown, fold, 0)

@@ -55,7 +55,9 @@ class HeldTurn(NamedTuple):
     """A request of a session whose flow is still held, as bodies with masked credentials."""
 
     request_id: str
-    """As the client knows it, and the ledger."""
+    """As the client knows it, and the ledger. Some providers give the same to several."""
+    ts: int
+    """When it came, as the ledger has it: Unix milliseconds."""
     request: bytes
     """The client's own."""
     stored: bytes
@@ -73,18 +75,23 @@ class HeldTurn(NamedTuple):
 
 
 def held_turns(flows: Iterable[Flow], session: str) -> list[HeldTurn]:
-    """Those that were answered, in the order of the flows."""
+    """Those that were answered, in the order of the flows, each by its last attempt."""
     return [turn for flow in flows if (turn := _held_turn(flow, session)) is not None]
 
 
 def _held_turn(flow: Flow, session: str) -> HeldTurn | None:
-    if not isinstance(flow, http.HTTPFlow) or flow.response is None or noted(flow).get("session") != session:
+    if not isinstance(flow, http.HTTPFlow) or flow.response is None:
+        return None
+    values = noted(flow)
+    moment: Any = values.get("ts")
+    is_last = values.get("attempt") == (values.get("attempts") or 1)
+    if values.get("session") != session or not is_last or not isinstance(moment, int):
         return None
     kept, request_id = flow.metadata.get(REQUEST), flow.response.headers.get("request-id")
     if not isinstance(kept, Mapping) or kept.get("body") is None or request_id is None:
         return None
     encoding = flow.response.headers.get("content-encoding", "")
-    return HeldTurn(request_id, kept["body"], flow.response.data.content or b"", encoding)
+    return HeldTurn(request_id, moment, kept["body"], flow.response.data.content or b"", encoding)
 
 
 class NotWhole(ValueError):

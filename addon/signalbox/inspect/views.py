@@ -1,20 +1,22 @@
 """mitmproxy's content views for the protocols that go through the router (the contract, section 10).
 
-They choose themselves: a request by the path that it went to, an answer by its first bytes. They take what is
-stored of a body, also of a stream in progress, and never fail: what cannot be read is shown as it is.
+They choose themselves: a request by the API that the router asked, in flows of others by its path, an answer
+by its first bytes. They take what is stored of a body, also of a stream in progress, and never fail: what
+cannot be read is shown as it is.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, override
 
-import msgspec
 from mitmproxy import contentviews, http
 from mitmproxy.contentviews import Contentview, Metadata, SyntaxHighlight
 
+from signalbox.config.rules import Api
+from signalbox.inspect import lenient
 from signalbox.inspect.annotations import noted
-from signalbox.inspect.answers import Protocol, answer_of, answer_text, protocol_of
+from signalbox.inspect.answers import PEEK, Protocol, answer_of, answer_text, protocol_of
 from signalbox.inspect.requests import chat_request, messages_request, responses_request
-from signalbox.inspect.text import indented, items, mapping, section
+from signalbox.inspect.text import indented, items, joined, mapping, section
 
 CHOSEN = 2.0
 """Priority above that of mitmproxy's own views, of which JSON's is 1."""
@@ -41,47 +43,76 @@ class View(Contentview):
     def syntax_highlight(self) -> SyntaxHighlight:
         return "yaml"
 
+    def _as_it_is(self, data: bytes, error: Exception) -> Iterator[str]:
+        """A body that cannot be read, or no further."""
+        yield f"This cannot be read as a {self._name}: {error}"
+        yield ""
+        yield data.decode(errors="replace")
+
 
 class RequestView(View):
-    """`paths` are ends of paths, without their query."""
+    """For requests in one of `apis`; `paths` are ends of the paths of other flows, without their query."""
 
     def __init__(
-        self, name: str, paths: tuple[str, ...], render: Callable[[dict[str, Any]], Iterator[str]]
+        self,
+        name: str,
+        apis: tuple[Api, ...],
+        paths: tuple[str, ...],
+        render: Callable[[dict[str, Any]], Iterator[str]],
     ) -> None:
         super().__init__(name)
-        self._paths, self._render = paths, render
+        self._apis, self._paths, self._render = apis, paths, render
 
     @override
     def prettify(self, data: bytes, metadata: Metadata) -> str:
-        lines: list[str] = []
         values = _noted(metadata)
-        lines += _cut(data, values.get("request_length"))
-        lines += [line for line in section("Changes", _list(items(values.get("changes")))) if line or lines]
-        lines += [line for line in section("Why", _why(values)) if line or lines]
+        length = values.get("request_length")
+        head = [
+            *_cut(data, length),
+            *section("Changes", _list(items(values.get("changes")))),
+            *section("Why", _why(values)),
+        ]
+        return joined(_below(head, self._body(data, is_cut=bool(length))))
+
+    def _body(self, data: bytes, *, is_cut: bool) -> Iterator[str]:
+        if is_cut and not data:
+            return
         try:
-            body = mapping(msgspec.json.decode(data))
-            lines += [""] * bool(lines) + list(self._render(body))
-        except Exception as error:  # of broken data: shown as it is
-            lines += [f"This cannot be read as a {self._name}: {error}", "", data.decode(errors="replace")]
-        return _encodable(lines)
+            yield from self._render(mapping(lenient.decode_cut(data) if is_cut else lenient.decode(data)))
+        except Exception as error:  # of broken data
+            yield from self._as_it_is(data, error)
 
     @override
     def render_priority(self, data: bytes, metadata: Metadata) -> float:
-        if not isinstance(metadata.http_message, http.Request) or not data.lstrip().startswith(b"{"):
+        if not isinstance(metadata.http_message, http.Request):
             return -1
+        if isinstance(api := _noted(metadata).get("api"), str):
+            return CHOSEN if api in self._apis else -1
         path = metadata.http_message.path.partition("?")[0]
-        return CHOSEN if path.endswith(self._paths) else -1
+        return CHOSEN if path.endswith(self._paths) and data.lstrip().startswith(b"{") else -1
+
+
+def _below(head: list[str], pieces: Iterable[str]) -> Iterator[str]:
+    """The pieces below those of the head, with a line between them."""
+    above = head[1:] if head[:1] == [""] else head
+    yield from above
+    for number, piece in enumerate(pieces):
+        if above and not number:
+            yield ""
+        yield piece
 
 
 def _list(values: list[Any]) -> Iterator[str]:
-    for value in values:
-        yield from indented(str(value))
+    return (indented(str(value)) for value in values)
 
 
 def _cut(data: bytes, length: Any) -> list[str]:
     """That not the whole body was stored."""
+    if not length:
+        return []
     whole = f" of {length:,}" if isinstance(length, int) and length > len(data) else ""
-    return [f"Cut: the first {len(data):,}{whole} bytes are stored.", ""] if length else []
+    stored = f"the first {len(data):,}{whole} bytes are stored" if data else "nothing of it is stored"
+    return ["", f"Cut: {stored}."]
 
 
 def _why(values: Mapping[str, Any]) -> Iterator[str]:
@@ -89,19 +120,14 @@ def _why(values: Mapping[str, Any]) -> Iterator[str]:
     if not values.get("rule"):
         return
     held = ", ".join(map(str, items(values.get("conditions"))))
-    yield from indented(f"rule {values['rule']}" + (f": {held}" if held else ""))
+    yield indented(f"rule {values['rule']}" + (f": {held}" if held else ""))
     if values.get("reason") != f"rule:{values['rule']}":
-        yield from indented(f"reason {values.get('reason')}")
+        yield indented(f"reason {values.get('reason')}")
     for number, failed in enumerate(items(values.get("failed")), 1):
-        yield from indented(f"attempt {number} failed: {failed}")
-    yield from indented(f"attempt {values.get('attempt')} at {values.get('provider')}")
+        yield indented(f"attempt {number} failed: {failed}")
+    yield indented(f"attempt {values.get('attempt')} at {values.get('provider')}")
     for skipped in items(values.get("skipped")):
-        yield from indented(f"skipped {skipped}")
-
-
-def _encodable(lines: Iterable[str]) -> str:
-    """One text, with `?` for lone surrogates: mitmdump's highlighter fails on them."""
-    return "\n".join(lines).encode(errors="replace").decode()
+        yield indented(f"skipped {skipped}")
 
 
 class AnswerView(View):
@@ -111,27 +137,41 @@ class AnswerView(View):
 
     @override
     def prettify(self, data: bytes, metadata: Metadata) -> str:
+        values = _noted(metadata)
+        head = [
+            *_cut(data, values.get("response_length")),
+            *section("Replay", _list(items(values.get("compared")))),
+        ]
+        return joined(_below(head, self._body(data, values.get("cost"))))
+
+    def _body(self, data: bytes, cost: Any) -> Iterator[str]:
         try:
-            cost, length = _noted(metadata).get("cost"), _noted(metadata).get("response_length")
-            text = answer_text(answer_of(data), cost if isinstance(cost, float) else None)
-            compared = list(section("Replay", _list(items(_noted(metadata).get("compared")))))
-            return _encodable([*_cut(data, length), *compared[1:], *([""] if compared else []), *text])
-        except Exception as error:  # of broken data: shown as it is
-            return f"This cannot be read as a {self._name}: {error}\n\n{data.decode(errors='replace')}"
+            answer = answer_of(data, self._protocol)
+            yield from answer_text(answer, cost if isinstance(cost, float) else None)
+        except Exception as error:  # of broken data
+            yield from self._as_it_is(data, error)
 
     @override
     def render_priority(self, data: bytes, metadata: Metadata) -> float:
         if not isinstance(metadata.http_message, http.Response):
             return -1
-        return CHOSEN if protocol_of(data) == self._protocol else -1
+        told = protocol_of(data)
+        if told is None and "api" in _noted(metadata) and b'"content":' in data[:PEEK]:
+            told = "messages"  # the client's, whatever the order of its members
+        return CHOSEN if told == self._protocol else -1
 
 
 VIEWS: tuple[Contentview, ...] = (
-    RequestView("Messages request", ("/v1/messages", "/v1/messages/count_tokens"), messages_request),
+    RequestView(
+        "Messages request",
+        ("anthropic", "vertex"),
+        ("/v1/messages", "/v1/messages/count_tokens"),
+        messages_request,
+    ),
     AnswerView("Messages answer", "messages"),
-    RequestView("Chat request", ("/chat/completions",), chat_request),
+    RequestView("Chat request", ("openai",), ("/chat/completions",), chat_request),
     AnswerView("Chat answer", "chat"),
-    RequestView("Responses request", ("/responses",), responses_request),
+    RequestView("Responses request", ("responses",), ("/responses",), responses_request),
     AnswerView("Responses answer", "responses"),
 )
 
