@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from signalbox.anthropic.answer_facts import AnswerFacts
 from signalbox.anthropic.api import Usage
-from signalbox.anthropic.redaction import without_secrets
+from signalbox.anthropic.redaction import without_quotes_of, without_secrets
 from signalbox.config.rules import Provider, Rule, Rules, Timeout
 from signalbox.routing.attempts import Attempt
 from signalbox.routing.credentials import LOGIN, Caller, leak, masked_value, own_secrets, secrets_of
@@ -362,6 +362,10 @@ class Exchange:
     def redact_text(self, text: str) -> str:
         """The same of a text."""
         return self.redact(text.encode(errors="surrogateescape")).decode(errors="surrogateescape")
+
+    def without_prompt(self, text: str) -> str:
+        """What a provider says of an error, less what it repeats of the user's last text."""
+        return without_quotes_of(self.facts.prompt, text) if text and self.facts is not None else text
 
     def leak(self, path: str, headers: list[tuple[str, str]]) -> str | None:
         """The header or path that must not be sent to this provider; see `credentials.leak`."""

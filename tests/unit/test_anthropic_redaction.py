@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.anthropic.errors import HEAD, read_error
-from signalbox.anthropic.redaction import one_line, without_secrets
+from signalbox.anthropic.redaction import one_line, without_quotes_of, without_secrets
 
 PROMPT = "my diary of 1999, page one"
 FAULT = {"type": "string_type", "loc": ["body", "messages", 0, "content"], "msg": "Input should be a string"}
@@ -177,3 +177,31 @@ def test_a_secret_in_the_entities_of_html_is_masked():
     secret = 'key-"of<tests>-&-000'
     page = f"<p>{html.escape(secret)} was refused; AT&amp;T</p>".encode()
     assert without_secrets(page, [secret]) == b"<p>*** was refused; AT&amp;T</p>"
+
+
+# prompts without quotation marks
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "told"),
+    [
+        (PROMPT, f"blocked: {PROMPT}", "blocked: …"),
+        (
+            f"First.\n\n  {PROMPT} and more",
+            "blocked: diary of 1999, page one, as it was",
+            "blocked: … one, as it was",
+        ),
+        ("my diary", "blocked: my diary is secret", "blocked: … is secret"),
+        ("why is the sky blue", "the sky is not supported", "the sky is not supported"),
+        ("hi", "this model takes no images", "this model takes no images"),
+        ("", "this model takes no images", "this model takes no images"),
+    ],
+)
+def test_what_an_error_repeats_of_a_prompt_is_left_out(said, error, told):
+    assert without_quotes_of(said, error) == told
+
+
+def test_to_look_for_a_long_prompt_takes_a_moment():
+    began = time.process_time()
+    without_quotes_of("word " * 200_000, "word " * 40 + "other " * 10)
+    assert time.process_time() - began < 0.5

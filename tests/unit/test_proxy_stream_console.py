@@ -28,6 +28,15 @@ def test_an_error_says_why_on_the_console(play, up, caplog):
     assert KEY not in caplog.text
 
 
+def test_an_error_that_repeats_the_prompt_does_not_put_it_into_the_log(play, up, caplog):
+    prompt = "a b c d of a diary that nobody may read"
+    up.answer(error_json(400, "invalid_request_error", f"blocked by a filter: {prompt}"))
+    got = play.ask("slow-4", messages=[{"role": "user", "content": prompt}])
+    assert prompt in got.error["message"]
+    assert "[slow-4|other] 400 invalid_request_error: blocked by a filter: … 0ms" in caplog.text
+    assert "diary" not in caplog.text
+
+
 def test_a_provider_that_cannot_be_reached_is_named_with_the_reason(play, caplog):
     play.asks("slow-1", messages=[{"role": "user", "content": "a b c d"}])
     play.refuses()

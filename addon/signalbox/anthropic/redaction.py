@@ -23,7 +23,12 @@ _INPUT_VALUE = re.compile(r"\binput(_value)?=(?:.(?!, input_type=))*.", re.DOTAL
 _ROUNDS = 4
 """How many times escapes are undone in what undoing them gave."""
 _SHORTEST = 8
-"""Characters of the shortest text that is searched for where undoing escapes shortens a secret."""
+"""Characters of the shortest text that is searched for: of a secret where undoing escapes shortens it, and of a
+prompt."""
+_LONGEST_SAID = 200_000
+"""Characters of a prompt in which the words of an error are looked for."""
+_QUOTED_WORDS = 4
+"""As many words in a row are a quote; fewer may stand in any two texts."""
 
 
 def one_line(text: str) -> str:
@@ -47,6 +52,28 @@ def _unquoted(text: str) -> str:
         return found[0] if is_shown and is_message is not False else f"{found['mark']}…{found['mark']}"
 
     return _QUOTED.sub(shown, text)
+
+
+def without_quotes_of(said: str, text: str) -> str:
+    """`text` with `…` for `said`, and for each run of four or more words that stands in it. For an error that
+    repeats a prompt without quotation marks."""
+    known = " ".join(said[:_LONGEST_SAID].split())
+    if not known:
+        return text
+    if len(known) >= _SHORTEST:
+        text = text.replace(known, "…")
+    words, kept, at = text.split(" "), list[str](), 0
+    while at < len(words):
+        end = at + _QUOTED_WORDS
+        if end > len(words) or " ".join(words[at:end]) not in known:
+            kept.append(words[at])
+            at += 1
+            continue
+        while end < len(words) and " ".join(words[at : end + 1]) in known:
+            end += 1
+        kept.append("…")
+        at = end
+    return " ".join(kept)
 
 
 def without_secrets(text: bytes, secrets: Iterable[str]) -> bytes:

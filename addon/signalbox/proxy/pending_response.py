@@ -213,7 +213,7 @@ class PendingResponse:
     def _outcome_of_error_event(self, now: datetime) -> Outcome:
         assert self.facts.error is not None
         kind, said = map(self.exchange.redact_text, self.facts.error)
-        return classify_event(kind, said, now=now, provider=self.provider.url.host)
+        return self._without_prompt(classify_event(kind, said, now=now, provider=self.provider.url.host))
 
     def classify(self, now: datetime) -> Outcome:
         """The outcome by status, headers and as much of the body as came."""
@@ -227,7 +227,14 @@ class PendingResponse:
             provider=self.provider.url.host,
         )
         is_none = reported is not None and told.kind == "success"
-        return STREAM_ERROR.because("it is neither an answer nor an error") if is_none else told
+        if is_none:
+            return STREAM_ERROR.because("it is neither an answer nor an error")
+        return self._without_prompt(told)
+
+    def _without_prompt(self, told: Outcome) -> Outcome:
+        """Its detail goes to logs and records, which hold no prompts."""
+        detail = self.exchange.without_prompt(told.detail)
+        return told if detail == told.detail else told.because(detail)
 
     def body(self) -> bytes:
         """The body received so far, decoded if that succeeds."""
