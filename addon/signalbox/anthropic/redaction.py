@@ -23,8 +23,8 @@ _INPUT_VALUE = re.compile(r"\binput(_value)?=(?:.(?!, input_type=))*.", re.DOTAL
 _ROUNDS = 4
 """How many times escapes are undone in what undoing them gave."""
 _SHORTEST = 8
-"""Characters of the shortest text that is searched for: of a secret where undoing escapes shortens it, and of a
-prompt."""
+"""Characters of the shortest text that is searched for: of a secret where undoing escapes shortens it, and of
+a prompt."""
 _LONGEST_SAID = 200_000
 """Characters of a prompt in which the words of an error are looked for."""
 _QUOTED_WORDS = 4
