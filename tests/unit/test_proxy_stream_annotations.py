@@ -5,7 +5,7 @@ from mitmproxy.contentviews import Metadata
 
 from signalbox.inspect import views
 from tests.support import chat
-from tests.support.answers import error_json, message_json, message_sse
+from tests.support.answers import error_json, json_answer, message_json, message_sse
 from tests.support.playbook import Playbook
 
 KEY = "zai-key-for-tests-0001"
@@ -100,3 +100,12 @@ def test_request_that_no_rule_matches_has_metadata_too(play, played_router):
     noted = flow_of(play, "claude-opus-4-5").metadata["signalbox"]
     assert (noted["rule"], noted["reason"], noted["changes"]) == ("none", "no-rule", [])
     assert noted["asked_model"] == noted["model"] == "claude-opus-4-5"
+
+
+def test_to_count_tokens_has_no_price(play, zai):
+    zai.answer(json_answer({"input_tokens": 77}))
+    body = b'{"model": "claude-sonnet-4-5", "stream": true, "messages": []}'
+    assert play.fetch("POST /v1/messages/count_tokens", body).status == 200
+    flow = play.flows[-1]
+    assert (flow.metadata["signalbox"]["input_tokens"], flow.metadata["signalbox"]["cost"]) == (77, None)
+    assert "$" not in flow.comment

@@ -192,7 +192,7 @@ def attempt_row(exchange: Exchange, attempt: Attempt, prices: PriceTable) -> Att
         output_tokens=usage.output_tokens,
         cache_creation_input_tokens=usage.cache_creation_input_tokens,
         cache_read_input_tokens=usage.cache_read_input_tokens,
-        cost=prices.cost(attempt.provider, model, usage, at),
+        cost=prices.cost(attempt.provider, model, usage, at) if exchange.kind != "count_tokens" else None,
         cache_miss_reason=attempt.cache_miss_reason or None,
     )
 
