@@ -107,7 +107,7 @@ def test_wrong_usage_is_said_with_exit_code_2(arguments, words):
 def test_rules_that_are_not_there_are_an_error(tmp_path):
     result = run("run", "--rules", tmp_path / "no.yaml", "--state", tmp_path / "state")
     assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
-    assert result.stderr.startswith(f"{tmp_path}/no.yaml does not exist: `signalbox init` writes one, or ")
+    assert result.stderr.startswith(f"no.yaml:1: {tmp_path}/no.yaml does not exist: `signalbox init` writes ")
     assert not (tmp_path / "state").exists()
 
 

@@ -158,6 +158,7 @@ def test_header_names_are_tokens_and_not_of_the_connection(text):
     [
         (fields.parse_comparison, ">80", (">", 80.0)),
         (fields.parse_comparison, "<= 12.5%", ("<=", 12.5)),
+        (fields.parse_comparison, " > 80 % ", (">", 80.0)),
         (fields.parse_week_start, "Monday 08:30", (0, 8, 30)),
         (fields.parse_listen, "127.0.0.1:8082", Listen("127.0.0.1", 8082)),
         (fields.parse_listen, "[::1]:8082", Listen("::1", 8082)),

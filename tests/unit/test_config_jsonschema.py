@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from signalbox.config import jsonschema
+from signalbox.config.load import parse
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = jsonschema.schema()
@@ -107,6 +108,23 @@ def test_shipped_rules_are_accepted_by_the_schema(path):
     ],
 )
 def test_schema_accepts_what_the_loader_accepts(text):
+    assert accepts(SCHEMA, yaml.safe_load(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        with_a("models: [1, 2.5, {id: 3}], key: 5, long_context: [4], beta: [6], rename: {'*': 1}"),
+        "providers: {'5': {url: https://h}}\nrules: [{match: 5, to: 5, name: true}]",
+        with_a("key: x")
+        + "\nrules: [{match: {quota: {a.7d: ' > 80 % '}, prompt: 404}, to: {provider: a, model: 5}}]",
+        "clients: {a: 5, b: true}",
+        "week: {starts: Monday 00:00}\nfailover: {'on': [404, connect]}",
+        "log: {file: 5, level: '${LEVEL:-info}'}\nui: {hosts: [Router.lan]}",
+    ],
+)
+def test_schema_and_loader_accept_the_same_plain_texts(text):
+    assert parse(text, file=ROOT / "rules.yaml", environ={})
     assert accepts(SCHEMA, yaml.safe_load(text))
 
 

@@ -94,6 +94,37 @@ def test_conditions_that_nothing_fulfils_are_errors(match, path):
             ONE_PROVIDER + 'rules:\n  - match: "*"\n    to: {reject: 200, message: no}',
             '5: expected a status from 400 to 599, got "200" (at $.rules[0].to.reject)',
         ),
+        (
+            ONE_PROVIDER + 'rules:\n  - match: "*"\n    to: ZAI',
+            '5: unknown provider "ZAI", did you mean "zai"? (at $.rules[0].to)',
+        ),
+        ("RULES: []", '1: unknown key "RULES", did you mean "rules"? (at $)'),
+        (
+            "fail: OPEN",
+            '1: expected open or closed, got "OPEN", did you mean "open"? (at $.fail)',
+        ),
+        ("picker: True", '1: expected true or false, got "True", did you mean "true"? (at $.picker)'),
+        (
+            "failover: {on: [Timeout]}",
+            (
+                "1: expected auth, connect, timeout, stream_error or a status from 400 to 599, "
+                'got "Timeout", did you mean "timeout"? (at $.failover.on[0])'
+            ),
+        ),
+        (
+            "providers: {a: {url: https://h, models: lst}}",
+            (
+                "1: expected list or a list, each item the id of a model or keys and values, "
+                'got "lst", did you mean "list"? (at $.providers.a.models)'
+            ),
+        ),
+        (
+            "providers: {a: {url: https://h, beta: all}}",
+            (
+                "1: expected forward, learn or drop, or a list, each item the name of a beta, "
+                'got "all" (at $.providers.a.beta)'
+            ),
+        ),
         ("rules: zai", "1: expected a list, got text (at $.rules)"),
         ("providers:\n  - zai", "2: expected keys and values, got a list (at $.providers)"),
         ("providers:\n  zai:", '2: the key "url" is missing (at $.providers.zai)'),
@@ -374,7 +405,7 @@ def test_a_missing_file_is_an_error_that_names_it_and_the_remedy(tmp_path):
     with pytest.raises(RulesError) as raised:
         load(tmp_path / "rules.yaml", {})
     remedy = "`signalbox init` writes one, or name another with --rules"
-    assert raised.value.errors == (f"{tmp_path}/rules.yaml does not exist: {remedy}",)
+    assert raised.value.errors == (f"rules.yaml:1: {tmp_path}/rules.yaml does not exist: {remedy} (at $)",)
 
 
 BROKEN = [
@@ -436,7 +467,7 @@ def test_errors_in_a_dotenv_name_the_file_and_the_line(project, tmp_path):
     file = tmp_path / ".env"
     with pytest.raises(RulesError) as caught:
         project(b"A=1\nB=\xff\n", KEYED)
-    assert caught.value.errors == (f"{file}:2: this is not UTF-8 text: save the file as UTF-8",)
+    assert caught.value.errors == (f"{file}:2: this is not UTF-8 text: save the file as UTF-8 (at $)",)
     with pytest.raises(RulesError) as caught:
         project("\nHOST_OF_ZAI=ftp://h\n", "providers: {zai: {url: '${HOST_OF_ZAI}'}}")
     (error,) = caught.value.errors

@@ -9,10 +9,13 @@ from typing import Any, Literal
 import msgspec
 
 from . import document
-from .document import ConflictError, Finding, Node, Scalar, nearest, quoted, step, unknown
+from .document import ConflictError, Finding, Node, Scalar, hint, nearest, quoted, step, unknown
 from .fields import Secret
 from .secrets import UnsetError, expanded, set_in
 from .typespec import TypeSpec, keys, specs
+
+type Options = tuple[TypeSpec, ...]
+"""The ways in which a value may be written."""
 
 _JSON_PLAIN = re.compile(r"true|false|null|-?(0|[1-9]\d{0,29})(\.\d{1,30})?([eE][+-]?\d{1,2})?")
 
@@ -37,15 +40,15 @@ class Decoder:
         spec = next((option for option in options if _fits(option, node)), None)
         if spec is None:
             return self._error(node.line, f"expected {_wanted(options)}, got {_called(node)}", path)
-        value = self._as(spec, node, path)
+        value = self._as(spec, node, path, options)
         return (value,) if spec.alone else value
 
-    def _as(self, spec: TypeSpec, node: Node, path: str) -> Any:
+    def _as(self, spec: TypeSpec, node: Node, path: str, options: Options) -> Any:
         match node:
             case _ if _is_json(spec):
                 return self._json(node, path)
             case Scalar():
-                return self._scalar(spec, node, path)
+                return self._scalar(spec, node, path, options)
             case document.Sequence():
                 return self._list(spec, node, path)
             case document.Mapping() if spec.is_struct:
@@ -79,7 +82,7 @@ class Decoder:
         (key_spec,) = specs(key_kind)
         pairs = tuple(
             (
-                self._value(key_spec, key, key, node.lines[key], path),
+                self._value(key_spec, key, key, node.lines[key], path, ()),
                 self.decode(value_kind, value, step(path, key)),
             )
             for key, value in node.items.items()
@@ -91,7 +94,7 @@ class Decoder:
             return self._error(node.line, "this list is empty", path)
         return tuple(self.decode(spec.args[0], item, step(path, i)) for i, item in enumerate(node.items))
 
-    def _scalar(self, spec: TypeSpec, node: Scalar, path: str) -> Any:
+    def _scalar(self, spec: TypeSpec, node: Scalar, path: str, options: Options) -> Any:
         try:
             if spec.reads and spec.reads.written:
                 spec.reads.written(node.text)
@@ -102,18 +105,19 @@ class Decoder:
             return self._error(node.line, str(unset), path)
         except ValueError as error:
             return self._error(node.line, str(error), path)
-        return self._value(spec, text, node.text, node.line, path)
+        return self._value(spec, text, node.text, node.line, path, options)
 
-    def _value(self, spec: TypeSpec, text: str, written: str, line: int, path: str) -> Any:
-        """`text` as the spec reads it. Errors show `written`, which contains no variable's value."""
+    def _value(self, spec: TypeSpec, text: str, written: str, line: int, path: str, options: Options) -> Any:
+        """`text` as the spec, one of the options, reads it. Errors show `written`: it contains no variable's
+        value."""
         if spec.kind is Literal:
-            return text if text in spec.args else self._error(line, _no_choice(spec, written), path)
+            return text if text in spec.args else self._error(line, _no_choice(spec, options, written), path)
         assert spec.reads is not None
         try:
             value = spec.reads.read(text)
         except ValueError as error:
             got = f", got {quoted(written) if written else 'nothing'}" if spec.reads.shown else ""
-            why = f": {error}" if str(error) else ""
+            why = f": {error}" if str(error) else hint(written, spec.reads.words)
             return self._error(
                 line, f"expected {spec.reads.what}{got}{why}{set_in(written, self._places)}", path
             )
@@ -178,7 +182,7 @@ def _is_json(spec: TypeSpec) -> bool:
     return spec.kind is Any
 
 
-def _nothing(options: tuple[TypeSpec, ...], line: int) -> Node:
+def _nothing(options: Options, line: int) -> Node:
     """The meaning of null where a value is required: no keys, or no text."""
     if any(option.is_struct or option.kind is dict for option in options):
         return document.Mapping(line)
@@ -205,14 +209,21 @@ def _may_be(kind: type[msgspec.Struct], node: document.Mapping) -> bool:
     return own is None or own in node.items
 
 
-def _no_choice(spec: TypeSpec, written: str) -> str:
-    *some, last = spec.args
-    meant = nearest(written, spec.args)
-    hint = f", did you mean {quoted(meant)}?" if meant else ""
-    return f"expected {', '.join(some)} or {last}, got {quoted(written)}{hint}"
+def _no_choice(spec: TypeSpec, options: Options, written: str) -> str:
+    words = _or(spec.args)
+    for listed in (option for option in options if option.kind is tuple and not spec.alone):
+        words += (
+            f"{' or' if len(spec.args) == 1 else ', or'} a list, each item {_wanted(specs(listed.args[0]))}"
+        )
+    return f"expected {words}, got {quoted(written)}{hint(written, spec.args)}"
 
 
-def _wanted(options: tuple[TypeSpec, ...]) -> str:
+def _or(words: tuple[str, ...]) -> str:
+    *some, last = words
+    return f"{', '.join(some)} or {last}" if some else last
+
+
+def _wanted(options: Options) -> str:
     return " or ".join(dict.fromkeys(map(_described, options)))
 
 

@@ -45,13 +45,20 @@ def quoted(text: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
+    """The one of `known` that was probably meant; upper and lower case count as equal."""
+    by_lower = {one.lower(): one for one in known}
+    return next((by_lower[one] for one in difflib.get_close_matches(word.lower(), by_lower, n=1)), None)
+
+
+def hint(word: str, known: Iterable[str]) -> str:
+    """`, did you mean "model"?`; empty if nothing is near."""
+    meant = nearest(word, known)
+    return f", did you mean {quoted(meant)}?" if meant else ""
 
 
 def unknown(what: str, word: str, known: Iterable[str]) -> str:
     """`unknown key "modle", did you mean "model"?`"""
-    meant = nearest(word, known)
-    return f"unknown {what} {quoted(word)}" + (f", did you mean {quoted(meant)}?" if meant else "")
+    return f"unknown {what} {quoted(word)}{hint(word, known)}"
 
 
 def step(path: str, key: str | int) -> str:

@@ -35,7 +35,11 @@ COMPARISON = r"(>=|<=|>|<)\s*(\d{1,9}(?:\.\d{1,9})?)"
 CLAUDE = r"claude-[a-z0-9-]*[0-9][a-z0-9-]*"
 WINDOW = rf"{NAME}\.[^\s]+"
 LISTEN = r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}"
-WEEKTIME = r"(monday|tuesday|wednesday|thursday|friday|saturday|sunday) ([01]\d|2[0-3]):[0-5]\d"
+DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_DAY = "|".join("".join(f"[{letter.upper()}{letter}]" for letter in day) for day in DAYS)  # in any case
+WEEKTIME = rf"({_DAY}) ([01]\d|2[0-3]):[0-5]\d"
+OUTCOMES = ("auth", "connect", "timeout", "stream_error")
+"""The labels of outcomes that are no statuses."""
 HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _SERVER = r"(?:[^@/\s]+@)?(?:\[[0-9A-Fa-f:.]+\]|[^:/@\[\]\s]*)(?::[0-9]+)?"
 LEDGER = rf"sqlite|sqlite:///\S+|postgres(?:ql)?(?:\+psycopg)?://{_SERVER}/[^/?#\s]+(?:\?\S*)?"
@@ -44,7 +48,6 @@ PATH = r"/[!-~]*"
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "KB": 1024, "MB": 1024**2, "GB": 1024**3}
 _TIMES = {"": 1, "k": 1_000, "m": 1_000_000}
-_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _FRAMING = {"connection", "content-length", "transfer-encoding"}
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
 _REFERENCE = re.compile(
@@ -158,14 +161,21 @@ def number_schema(pattern: str, least: int = 0) -> dict[str, Any]:
     return {"type": ["number", "string"], "minimum": least, "pattern": rf"^({pattern})$|\$\{{"}
 
 
-_LOOSE = {"type": ["string", "number", "boolean", "null"]}
+PLAIN = {"type": ["string", "number", "boolean"]}
+"""Any text: for editors an unquoted `5` or `true` is none."""
+_LOOSE = {"type": [*PLAIN["type"], "null"]}
 
 
-type Text = Annotated[str, Reads("text", parse_text, string_schema())]
+type Text = Annotated[str, Reads("text", parse_text, PLAIN)]
 type Loose = Annotated[str, Reads("text", parse_any_text, _LOOSE, shown=False)]
 type Flag = Annotated[
     bool,
-    Reads("true or false", parse_flag, {"type": ["boolean", "string"], "pattern": r"^(true|false)$|\$\{"}),
+    Reads(
+        "true or false",
+        parse_flag,
+        {"type": ["boolean", "string"], "pattern": r"^(true|false)$|\$\{"},
+        words=("true", "false"),
+    ),
 ]
 type Whole = Annotated[int, Reads("a whole number", parse_whole, number_schema(WHOLE))]
 type AtLeastOne = Annotated[int, Reads("a whole number from 1", parse_at_least_one, number_schema(WHOLE, 1))]
@@ -181,15 +191,15 @@ type Duration = Annotated[
 ]
 type Size = Annotated[int, Reads("a size such as 512KB, 10MB or 1GB", parse_size, string_schema(SIZE))]
 type Count = Annotated[int, Reads("a count such as 2000, 500k or 1.5M", parse_count, number_schema(COUNT))]
-type GlobText = Annotated[Glob, Reads("a glob", parse_glob, string_schema())]
-type ModelGlob = Annotated[Glob, Reads("a glob", parse_model_glob, string_schema())]
+type GlobText = Annotated[Glob, Reads("a glob", parse_glob, PLAIN)]
+type ModelGlob = Annotated[Glob, Reads("a glob", parse_model_glob, PLAIN)]
 type ClaudeModel = Annotated[
     str,
     Reads(
         "the full id of a Claude model such as claude-sonnet-4-6", parse_claude_model, string_schema(CLAUDE)
     ),
 ]
-type RegexText = Annotated[Regex, Reads("a regular expression", parse_regex, string_schema())]
+type RegexText = Annotated[Regex, Reads("a regular expression", parse_regex, PLAIN)]
 type BaseUrl = Annotated[
     Url,
     Reads(
@@ -197,12 +207,10 @@ type BaseUrl = Annotated[
     ),
 ]
 type UrlPath = Annotated[str, Reads("a path that begins with /", parse_path, string_schema(PATH))]
-type Location = Annotated[Path, Reads("a file or folder", parse_location, string_schema())]
-type KeyText = Annotated[
-    Secret, Reads("a key", parse_secret, string_schema(), shown=False, written=refuse_reference)
-]
+type Location = Annotated[Path, Reads("a file or folder", parse_location, PLAIN)]
+type KeyText = Annotated[Secret, Reads("a key", parse_secret, PLAIN, shown=False, written=refuse_reference)]
 type ClientSecret = Annotated[
-    str, Reads("a secret", parse_client_secret, string_schema(), shown=False, written=refuse_reference)
+    str, Reads("a secret", parse_client_secret, PLAIN, shown=False, written=refuse_reference)
 ]
 type HeaderName = Annotated[
     str,
@@ -215,7 +223,10 @@ type LowerHeaderName = Annotated[
 type HeaderValue = Annotated[
     str, Reads("the value of a header", parse_header_value, _LOOSE, shown=False, written=refuse_reference)
 ]
-type Beta = Annotated[str, Reads("the name of a beta", parse_token, string_schema(HEADER_NAME))]
+type Beta = Annotated[
+    str,
+    Reads("the name of a beta", parse_token, string_schema(HEADER_NAME) | {"type": ["string", "integer"]}),
+]
 type ErrorStatus = Annotated[
     int,
     Reads("a status from 400 to 599", parse_status, number_schema(r"[45]\d\d", 400) | {"maximum": 599}),
@@ -225,7 +236,8 @@ type OutcomeLabel = Annotated[
     Reads(
         "auth, connect, timeout, stream_error or a status from 400 to 599",
         parse_outcome,
-        number_schema(r"auth|connect|timeout|stream_error|[45]\d\d", 400) | {"maximum": 599},
+        number_schema("|".join((*OUTCOMES, r"[45]\d\d")), 400) | {"maximum": 599},
+        words=OUTCOMES,
     ),
 ]
 type NewName = Annotated[
@@ -237,7 +249,7 @@ type NewName = Annotated[
     ),
 ]
 type ProviderName = Annotated[
-    str, Reads("a provider", parse_text, string_schema()), Refers("providers", "provider", str)
+    str, Reads("a provider", parse_text, PLAIN), Refers("providers", "provider", str)
 ]
 type ProviderWindow = Annotated[
     tuple[str, str],
@@ -474,9 +486,7 @@ def parse_status(written: str) -> int:
 
 
 def parse_outcome(written: str) -> str:
-    return (
-        written if written in ("auth", "connect", "timeout", "stream_error") else str(parse_status(written))
-    )
+    return written if written in OUTCOMES else str(parse_status(written))
 
 
 def parse_window(written: str) -> tuple[str, str]:
@@ -486,7 +496,7 @@ def parse_window(written: str) -> tuple[str, str]:
 
 
 def parse_comparison(written: str) -> tuple[Operator, float]:
-    found = _full(COMPARISON, written.strip().removesuffix("%"))
+    found = _full(COMPARISON, written.strip().removesuffix("%").rstrip())
     sign: Any = found[1]
     return sign, float(found[2])
 
@@ -506,8 +516,8 @@ def parse_host_name(written: str) -> str:
 
 
 def parse_week_start(written: str) -> tuple[int, int, int]:
-    day, hour, minute = re.split("[ :]", _full(WEEKTIME, written.lower())[0])
-    return _DAYS.index(day), int(hour), int(minute)
+    day, hour, minute = re.split("[ :]", _full(WEEKTIME, written)[0])
+    return DAYS.index(day.lower()), int(hour), int(minute)
 
 
 def parse_timezone(written: str) -> str:

@@ -25,8 +25,7 @@ WITHOUT_FILE = "`signalbox init` writes one, or name another with --rules"
 
 
 class RulesError(Exception):
-    """The file cannot be used. `errors` are lines for people, each `rules.yaml:LINE: MESSAGE (at $.path)`, or
-    one that says that there is no file."""
+    """The file cannot be used. `errors` are lines for people, each `rules.yaml:LINE: MESSAGE (at $.path)`."""
 
     def __init__(self, errors: tuple[str, ...], reads: tuple[Path, ...] = ()) -> None:
         super().__init__("\n".join(errors))
@@ -46,7 +45,7 @@ def read_text(path: Path, remedy: str = WITHOUT_FILE) -> str:
     try:
         return document.decode_utf8(files.read_file(path))
     except FileNotFoundError:
-        raise RulesError((f"{path} does not exist: {remedy}",), dotenv_files(path)) from None
+        why = Finding(1, f"{path} does not exist: {remedy}")
     except OSError as error:
         why = Finding(1, f"{path} cannot be read: {error.strerror}")
     except DocumentError as broken:
@@ -158,9 +157,10 @@ def _dotenv(path: Path) -> Dotenv:
     except (FileNotFoundError, NotADirectoryError):
         return Dotenv(str(path))
     except OSError as error:
-        raise DotenvError(f"{path}:1: this file cannot be read: {error.strerror}") from None
+        why = Finding(1, f"this file cannot be read: {error.strerror}")
     except DocumentError as broken:
-        raise DotenvError(f"{path}:{broken.finding.line}: {broken.finding.message}") from None
+        why = broken.finding
+    raise DotenvError(why.within(str(path)))
 
 
 def _unfetched(sources: Iterable[schema.SecretSource]) -> Mapping[schema.SecretSource, Secret]:

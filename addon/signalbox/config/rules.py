@@ -15,6 +15,7 @@ import msgspec
 from .clouds import CloudName, is_amazon
 from .document import ConflictError
 from .fields import (
+    PLAIN,
     AtLeastOne,
     ClaudeModel,
     Command,
@@ -184,7 +185,7 @@ class Model(msgspec.Struct, frozen=True):
 
 
 type ModelText = Annotated[
-    Model, Reads("the id of a model", lambda written: Model(parse_text(written)), string_schema())
+    Model, Reads("the id of a model", lambda written: Model(parse_text(written)), PLAIN)
 ]
 
 
@@ -330,7 +331,11 @@ def parse_target(written: str) -> Target:
 
 type TargetText = Annotated[
     Target,
-    Reads("provider or provider/model", parse_target, string_schema(r"[A-Za-z0-9_-]+(/.+)?")),
+    Reads(
+        "provider or provider/model",
+        parse_target,
+        string_schema(r"[A-Za-z0-9_-]+(/.+)?") | {"type": ["string", "integer"]},
+    ),
     Refers("providers", "provider", operator.attrgetter("provider")),
 ]
 

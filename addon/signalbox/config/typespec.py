@@ -31,6 +31,8 @@ class Reads(msgspec.Struct, frozen=True):
     schema: Mapping[str, Any]
     shown: bool = True
     """Whether an error may repeat the wrong value; False if it could be a secret."""
+    words: tuple[str, ...] = ()
+    """Words that it may be, for "did you mean"."""
     written: Callable[[str], None] | None = None
     """Checks the text in the file, before `${NAME}` is replaced. Raises ValueError."""
 
