@@ -397,11 +397,33 @@ class Exchange:
         provider, model = self.provider.shown if self.provider else "", self.model
         if self.provider is None and self.skipped:
             provider, model = self.skipped[-1].provider, self.skipped[-1].model
-        values = {
-            "x-signalbox-provider": provider,
-            "x-signalbox-model": model or "",
-            "x-signalbox-rule": self.label,
-            "x-signalbox-attempts": " ".join(self.attempt_labels),
-            "request-id": self.request_id,
-        }
-        return {name: quote(value[:LONGEST], safe=PLAIN) for name, value in values.items() if value}
+        return _headers(
+            provider=provider,
+            model=model or "",
+            rule=self.label,
+            attempts=" ".join(self.attempt_labels),
+            request_id=self.request_id,
+        )
+
+    def headers_of_passed(
+        self, provider: Provider, status: int, answer: Mapping[str, str], label: str
+    ) -> dict[str, str]:
+        """The same of an answer on these paths that is passed on unread, because there are no rules."""
+        return _headers(
+            provider=provider.shown,
+            model="",
+            rule=label,
+            attempts=f"{provider.shown}:{status}",
+            request_id=upstream_request_id(answer) or self.request_id,
+        )
+
+
+def _headers(*, provider: str, model: str, rule: str, attempts: str, request_id: str) -> dict[str, str]:
+    values = {
+        "x-signalbox-provider": provider,
+        "x-signalbox-model": model,
+        "x-signalbox-rule": rule,
+        "x-signalbox-attempts": attempts,
+        "request-id": request_id,
+    }
+    return {name: quote(value[:LONGEST], safe=PLAIN) for name, value in values.items() if value}

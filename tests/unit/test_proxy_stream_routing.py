@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.support.answers import Answer, message_json, message_sse, thinking_block
+from tests.support.answers import Answer, json_answer, message_json, message_sse, thinking_block
 from tests.support.playbook import Playbook, PlayedRouter, Provider, played
 from tests.support.played_wire import Asked, Got, user
 from tests.unit.test_routing_credentials import HARMLESS_HEADERS, SECRET_HEADERS
@@ -329,3 +329,15 @@ def test_a_session_has_one_name_at_all_other_providers_and_keeps_it(tmp_path):
     assert home == SESSION
     assert zai == up
     assert zai.startswith("user_")
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", COUNT])
+def test_without_rules_an_answer_on_the_messages_paths_says_who_gave_it(tmp_path, path):
+    with played(tmp_path, "rules: []\n") as router:
+        router.provider("upstream").answer(json_answer({"a": 1}, headers=(("X-Request-Id", "of-upstream"),)))
+        got = post(router.connect(), b"not JSON", path)
+    told = ("provider", "rule", "attempts")
+    assert [got.headers[f"x-signalbox-{name}"] for name in told] == ["upstream", "none", "upstream:200"]
+    assert got.headers["request-id"] == "of-upstream"
+    assert "x-signalbox-model" not in got.headers
+    assert got.body == b'{"a":1}'

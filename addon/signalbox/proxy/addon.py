@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable
 from datetime import UTC, datetime
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from mitmproxy import http
@@ -25,6 +26,7 @@ from signalbox.routing import local_pages
 from signalbox.routing.browsers import is_loopback
 from signalbox.routing.credentials import Caller, Headers, identify
 from signalbox.routing.local_pages import PageRefusal
+from signalbox.routing.plan import no_rule_label
 from signalbox.routing.work import LoopTurns, Work, in_place, in_thread
 
 if TYPE_CHECKING:
@@ -144,20 +146,24 @@ class Hooks:
         exchange = self.app.exchanges.get(flow)
         if exchange is None or flow.response is None:
             return
+        more: dict[str, str] = {}
         try:
             if exchange.kind == "pipe":
                 flow.response.stream = self._streamed(flow, exchange, "response")
-                provider, answer = dispatch.upstream(flow, exchange.rules), flow.response
-                self.app.stores.quota.observe(
-                    provider, exchange.caller, answer.status_code, plain_headers(answer)
-                )
+                provider, status = dispatch.upstream(flow, exchange.rules), flow.response.status_code
+                headers = plain_headers(flow.response)
+                self.app.stores.quota.observe(provider, exchange.caller, status, headers)
+                is_messages = flow.request.method == "POST" and classify.path(flow) in classify.ROUTED
+                if is_messages and status >= HTTPStatus.OK:  # there are no rules
+                    label = no_rule_label(exchange.rules)
+                    more = exchange.headers_of_passed(provider, status, headers, label)
             elif exchange.is_messages_request and classify.came_from_upstream(flow):
                 self._answered(exchange, flow.response.status_code)
         except Exception as error:
             log_error("the responseheaders hook", error)
             flow.response.stream = True
         classify.drop_foreign_headers(flow, exchange)
-        flow.response.headers.update(exchange.headers())
+        flow.response.headers.update(exchange.headers() | more)
 
     def response(self, flow: http.HTTPFlow) -> None:
         self._ended(flow)
