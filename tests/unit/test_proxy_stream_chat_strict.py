@@ -8,6 +8,7 @@ import pytest
 
 from tests.support import chat
 from tests.support.answers import Answer
+from tests.support.conversation import read_stream
 from tests.support.playbook import Playbook
 from tests.support.played_wire import Asked, Got
 
@@ -268,3 +269,24 @@ def test_a_refusal_that_names_nothing_that_can_change_reaches_the_client(ask, up
     answer = ask("generic-picky", [QUESTION])
     assert (answer.status, answer.headers["x-signalbox-attempts"]) == (400, "generic:400")
     assert len(up.requests) == 1
+
+
+def test_encrypted_reasoning_that_is_refused_is_left_out_from_then_on(ask, up):
+    """As OpenRouter passes on OpenAI's refusal of what another key's account got."""
+    details = [
+        {"type": "reasoning.encrypted", "data": "gAAAAold", "format": "openai-responses-v1", "index": 0}
+    ]
+
+    def answer(received: Asked) -> Answer:
+        if "gAAAAold" in str(received.json):
+            return chat.error(400, "The encrypted content gAAA could not be verified.")
+        return chat.stream(chat.text_stream())
+
+    up.answer(chat.completion("b", reasoning="hm", reasoning_details=details), answer)
+    first = ask("openrouter-openai/gpt-5.2", [QUESTION])
+    blocks = read_stream(first.body)
+    assert blocks[0]["type"] == "thinking"
+    turns = [QUESTION, {"role": "assistant", "content": blocks}, QUESTION]
+    for _ in range(2):
+        assert ask("openrouter-openai/gpt-5.2", turns).status == 200
+    assert ["gAAAAold" in str(asked.json) for asked in up.requests] == [False, True, False, False]

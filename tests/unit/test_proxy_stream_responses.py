@@ -65,6 +65,15 @@ def test_an_answer_is_whole_after_its_last_event_though_its_connection_breaks(as
     assert play.records(1)[0]["status"] == "success"
 
 
+@both
+def test_an_answer_that_was_held_is_over_soon_after_its_last_event_too(ask, play, up, never, stream):
+    up.answer(responses.stream([*responses.text_stream(), never]))
+    ask(f"then-home-open-{stream}", stream=stream)
+    play.passes(1.1)
+    assert b"end_turn" in play.got.body
+    assert play.got.state == "ended"
+
+
 FAILURES: dict[str, list[Chunk]] = {
     "quota": [responses.ended("failed", error={"code": "insufficient_quota", "message": "You exceeded it."})],
     "throttle": [

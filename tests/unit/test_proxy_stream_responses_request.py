@@ -1,6 +1,7 @@
 """Requests to a provider of the Responses API: what it is sent, what it never sees, and what is repaired."""
 
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from tests.support.chat import error
 from tests.support.conversation import SESSION, Conversation, Send
 from tests.support.playbook import Playbook, Provider, played
 from tests.support.played_wire import Asked, Got, request
-from tests.support.strict_responses import ResponsesProvider, events, message, reasoning, response
+from tests.support.raw_client import both
+from tests.support.strict_responses import ResponsesProvider, event, events, message, reasoning, response
 
 RULES = """
 providers:
@@ -39,6 +41,7 @@ rules:
   - {match: "local-*", to: [local/some-model, anthropic]}
   - {match: "bare-*", to: bare/gpt-5.6-terra}
   - {match: "alone-*", to: [local/some-model, local/another]}
+  - {match: "then-home", to: [up/gpt-5.6-sol, anthropic]}
   - {match: "gpt-5.6-*", to: up}
   - {match: ["claude-opus-*", "gpt-*", "glm-*"], to: mixed}
   - {match: "*", to: up/gpt-5.6-sol}
@@ -198,6 +201,148 @@ def test_reasoning_that_the_provider_refuses_is_dropped_once_and_for_all(play, u
         item["encrypted_content"] for item in up.requests[-1].json["input"] if item["type"] == "reasoning"
     ]
     assert last, "what it made itself since goes back"
+
+
+def blobs(asked: Asked) -> list[str]:
+    """The encrypted reasoning that it was sent."""
+    return [item["encrypted_content"] for item in asked.json["input"] if item["type"] == "reasoning"]
+
+
+def unreadable(blob: str) -> dict[str, str]:
+    return {
+        "code": "invalid_encrypted_content",
+        "message": f"The encrypted content {blob} could not be verified.",
+    }
+
+
+_numbers = count()
+
+
+def thought(play: Playbook, up: Provider, blob: str, model: str = "x") -> dict[str, Any]:
+    """An answer of the assistant's with this encrypted reasoning, as a client sends it back."""
+    up.answer(lambda asked: json_answer(response(asked.json["model"], [reasoning("hm", blob), message("b")])))
+    got = play.ask(model, thinking=ADAPTIVE)
+    return {"role": "assistant", "content": json.loads(got.body)["content"]}
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+@pytest.fixture
+def blob() -> str:
+    """No other test's, since the router remembers what was refused."""
+    return f"gAAAA{next(_numbers)}"
+
+
+@pytest.mark.parametrize("sessions", [["one", "one"], ["", ""], ["one", "another"]])
+def test_refused_reasoning_is_left_out_from_then_on_and_newer_goes_back(play, up, blob, sessions):
+    """Also without a session, and in another one: a conversation that is resumed or forked has its own."""
+    old = thought(play, up, blob)
+    new = thought(play, up, "gAAAAnew")
+    up.answer(lambda asked: error(400, **unreadable("gAAAA")) if blob in blobs(asked) else usual(asked))
+    up.requests.clear()
+    for play.session in sessions:
+        said = [user("a"), old, user("c")] if not up.requests else [user("a"), old, user("c"), new, user("d")]
+        assert play.ask("x", messages=said).status == 200
+    assert list(map(blobs, up.requests)) == [[blob], [], ["gAAAAnew"]]
+
+
+def test_reasoning_of_one_model_is_not_taken_for_refused_where_another_refuses_its_own(play, up):
+    sol, terra = thought(play, up, "gAAAAsol"), thought(play, up, "gAAAAterra", "gpt-5.6-terra")
+    said = [user("a"), sol, user("b"), terra, user("c")]
+    up.answer(lambda asked: error(400, **unreadable("gAAAA")) if "gAAAAsol" in blobs(asked) else usual(asked))
+    up.requests.clear()
+    for model in ("x", "x", "gpt-5.6-terra"):
+        assert play.ask(model, messages=said).status == 200
+    assert list(map(blobs, up.requests)) == [["gAAAAsol"], [], [], ["gAAAAterra"]]
+
+
+UNVERIFIED = "Your organization must be verified to generate reasoning summaries."
+LATE = {
+    "failed": lambda code, message, param: event(
+        "failed", response=response("m", [], status="failed", error={"code": code, "message": message})
+    ),
+    "flat": lambda code, message, param: of_type("error", code=code, message=message, param=param),
+    "nested": lambda code, message, param: of_type(
+        "error", error={"type": "invalid_request_error", "code": code, "message": message, "param": param}
+    ),
+    "without a code": lambda code, message, param: of_type("error", message=message, code=None, param=param),
+}
+
+
+def of_type(type: str, **fields: Any) -> bytes:
+    return f"event: {type}\ndata: {json.dumps({'type': type} | fields)}\n\n".encode()
+
+
+def late(*chunks: bytes) -> Answer:
+    """A stream that has nothing but its beginning and these."""
+    begun = event("created", response=response("m", [], status="in_progress", usage=None))
+    return Answer(200, (("Content-Type", "text/event-stream"),), (begun, *chunks), "chunked")
+
+
+@both
+@pytest.mark.parametrize("form", LATE)
+def test_reasoning_that_is_refused_after_the_200_is_dropped_and_the_same_target_is_asked_again(
+    play, up, blob, form, stream
+):
+    old = thought(play, up, blob)
+    refused = late(LATE[form](*unreadable(blob).values(), None))
+    up.answer(lambda asked: refused if blob in blobs(asked) else usual(asked))
+    for _ in range(2):
+        got = play.ask("x", stream=stream, messages=[user("a"), old, user("c")])
+        assert (got.status, b"Hello" in got.body) == (200, True)
+    assert [one["attempts"] for one in play.records(3)[1:]] == ["up:stream_error up:200", "up:200"]
+    assert play.router.health("up")["circuit"] == "closed"
+
+
+@both
+@pytest.mark.parametrize("form", LATE)
+def test_a_summary_that_is_refused_after_the_200_is_left_out_and_not_asked_for_again(play, up, form, stream):
+    refused = late(LATE[form]("unsupported_value", UNVERIFIED, "reasoning.summary"))
+    up.answer(lambda asked: refused if "summary" in asked.json.get("reasoning", {}) else usual(asked))
+    for _ in range(2):
+        assert play.ask(f"gpt-5.6-{form}-{stream}", stream=stream, thinking=ADAPTIVE).status == 200
+    assert [one["attempts"] for one in play.records(2)] == ["up:stream_error up:200", "up:200"]
+
+
+def test_a_refusal_that_comes_late_is_repaired_behind_pings(play, up, blob, never):
+    old = thought(play, up, blob)
+    up.answer(late(never), usual)
+    play.asks("x", messages=[user("a"), old, user("c")])
+    play.passes(11)
+    assert play.got.status == 200
+    assert b"event: ping" in play.got.body
+    failed = LATE["failed"](*unreadable(blob).values(), None)
+    asked = up.requests[-1]
+    play.sends(asked.server, late().frame(failed))
+    play.serve()
+    assert play.got.body.count(b"message_start") == 2  # its name and its type
+    assert b"Hello" in play.got.body
+
+
+def test_a_stream_without_anything_to_leave_out_is_not_held(play, up, never):
+    up.answer(late(never))
+    play.asks("x")
+    assert play.got.status == 200
+
+
+def test_a_fault_of_the_provider_after_the_200_is_no_refusal(play, up, blob):
+    old = thought(play, up, blob)
+    up.requests.clear()
+    up.answer(late(LATE["failed"]("server_is_overloaded", "Busy: reasoning.summary", None)))
+    got = play.ask("x", thinking=ADAPTIVE, messages=[user("a"), old, user("c")])
+    assert (got.status, len(up.requests)) == (529, 1)
+
+
+@both
+def test_a_policy_that_refuses_the_request_after_the_200_is_the_clients(play, up, home, stream):
+    up.answer(late(LATE["failed"]("cyber_policy", "This request was flagged.", None)))
+    got = play.ask("then-home", stream=stream, thinking=ADAPTIVE)
+    assert (got.status, got.error["type"]) == (400, "invalid_request_error")
+    assert "This request was flagged." in got.error["message"]
+    assert play.records(1)[0]["attempts"] == "up:400"
+    assert home.requests == []
 
 
 SUMMARY = error(

@@ -4,7 +4,7 @@ import pytest
 
 from signalbox.anthropic.tokens import Measured
 from signalbox.routing.facts import DEFAULT_CALIBRATION, Calibration
-from signalbox.routing.sessions import RATIO_RANGE, Sessions
+from signalbox.routing.sessions import MOST_REFUSED, RATIO_RANGE, Sessions
 
 HERE = ("s-1", "")
 ASKED = Measured(apart=1000)
@@ -56,3 +56,23 @@ def test_oldest_conversation_is_forgotten():
     assert sessions.calibration(("busy", "")) == DEFAULT_CALIBRATION
     kept = [sessions.calibration((session, "")) for session in ("old", "new")]
     assert kept == [Calibration("o200k", 1.25, ASKED)] * 2
+
+
+def test_refused_thinking_without_a_session_is_refused_in_every_conversation():
+    sessions = Sessions()
+    sessions.refused_thinking(None, "up", frozenset({b"any"}))
+    sessions.refused_thinking(HERE, "up", frozenset({b"here"}))
+    assert {*sessions.refused(HERE, "up")} == {b"any", b"here"}
+    assert {*sessions.refused(("s-2", ""), "up")} == {*sessions.refused(None, "up")} == {b"any"}
+    assert not sessions.refused(HERE, "another")
+
+
+def test_of_refused_thinking_the_latest_is_remembered():
+    sessions = Sessions()
+    sessions.refused_thinking(None, "up", frozenset({b"old", b"again"}))
+    others = frozenset(b"%d" % number for number in range(MOST_REFUSED - 1))
+    sessions.refused_thinking(None, "up", others | {b"again"})
+    kept = sessions.refused(None, "up")
+    assert len(kept) == MOST_REFUSED
+    assert b"again" in kept
+    assert b"old" not in kept

@@ -12,6 +12,7 @@ import msgspec
 
 from signalbox.anthropic.encoding import ContentDecoder, EncodingError
 from signalbox.anthropic.errors import error_body, error_in, is_anthropics, read_error
+from signalbox.anthropic.issued import ThinkingBlock
 from signalbox.anthropic.json_edit import Body, BodyError, elements, members
 from signalbox.anthropic.reader import MessagesReader, Rewrites
 from signalbox.anthropic.sse import Form, Splitter, form_of, is_event_stream, parse_event
@@ -27,6 +28,7 @@ class IdentityTranslator(msgspec.Struct, frozen=True):
     """A `routing.translator.Translator` that translates nothing."""
 
     is_identity: ClassVar[bool] = True
+    may_refuse_late: ClassVar[bool] = False
     stream: bool | None = None
     """Whether the client asked for a stream; None if an answer of either form is passed on."""
     provider: str = ""
@@ -64,6 +66,10 @@ class IdentityTranslator(msgspec.Struct, frozen=True):
     def refusals(self, status: int, error: bytes, request: Body) -> tuple[str, ...]:
         """See `Translator.refusals`: none beyond those that every Messages provider may send."""
         return ()
+
+    def carries(self, block: ThinkingBlock) -> bool:
+        """See `Translator.carries`: thinking that is in the body at all was sent as it is."""
+        return True
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
         """See `Translator.error`. An error in Anthropic's shape stays as it is."""

@@ -7,6 +7,7 @@ import msgspec
 
 from signalbox.anthropic.answer_facts import AnswerFacts
 from signalbox.anthropic.errors import error_body
+from signalbox.anthropic.issued import ThinkingBlock
 from signalbox.anthropic.json_edit import Body
 from signalbox.anthropic.redaction import without_secrets
 from signalbox.anthropic.translated_reader import AnswerContext, TranslatedReader
@@ -21,6 +22,7 @@ class ChatTranslator(msgspec.Struct, frozen=True):
     """A `routing.translator.Translator`."""
 
     is_identity: ClassVar[bool] = False
+    may_refuse_late: ClassVar[bool] = False
     context: AnswerContext
     request: ChatRequest
     dialect: Dialect
@@ -49,6 +51,10 @@ class ChatTranslator(msgspec.Struct, frozen=True):
     def refusals(self, status: int, error: bytes, request: Body) -> Iterator[str]:
         """See `Translator.refusals`."""
         return refusals(status, error, request)
+
+    def carries(self, block: ThinkingBlock) -> bool:
+        """See `Translator.carries`."""
+        return block.translated_from == self.context.provider
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
         """See `Translator.error`."""

@@ -144,7 +144,12 @@ class PendingResponse:
             status, own_key = self.response.status_code, self.provider.auth != "client"
             return status in REPAIRABLE or (status == 401 and own_key) or self.is_reshaped
         # What is no stream may be an error, whatever its status.
-        return not (self.is_announced and self.is_stream)
+        return self.may_be_refusal or not (self.is_announced and self.is_stream)
+
+    @property
+    def may_be_refusal(self) -> bool:
+        """Whether this answer with a 200 may turn out to be a refusal that is repaired."""
+        return self.translator.may_refuse_late and not self.is_error
 
     # its head, for the client
 
@@ -250,6 +255,17 @@ class PendingResponse:
             return ContentDecoder(self._content_encoding, WHOLE).feed(bytes(self._raw))
         except (EncodingError, TooLarge):
             return b""
+
+    def refusal(self, told: Outcome) -> tuple[int, bytes] | None:
+        """Status and body of an error that may name what the request can do without; None if it is none. An
+        error that came with a 200 counts as a 400 where it is neither about the account nor about load."""
+        if self.response.status_code in REPAIRABLE:
+            return self.response.status_code, self.body()
+        is_inside = self.facts.error is not None or self.facts.provider_error is not None
+        if self.is_error or not is_inside or told.kind not in ("request", "stream_error"):
+            return None
+        reported = self.facts.provider_error
+        return 400, self.reported_error() if reported is None else reported
 
     def reported_error(self) -> bytes:
         """The error as a body, also where it came as an `event: error`."""

@@ -84,7 +84,7 @@ from signalbox.proxy.hook_dispatch import (
 )
 from signalbox.proxy.local_responses import error, protocol_failure, stream_head, too_large
 from signalbox.proxy.outbound import Via
-from signalbox.proxy.pending_response import REPAIRABLE, PendingResponse
+from signalbox.proxy.pending_response import PendingResponse
 from signalbox.proxy.reporting import log_received, report_failover
 from signalbox.proxy.upstream import (
     AttemptFailed,
@@ -465,10 +465,8 @@ class RoutedStream(HttpStream):
         dispatch, now, answer = self.exchange.dispatch, time.monotonic(), failed.answer
         if dispatch is None:
             return None
-        if answer is not None and answer.response.status_code in REPAIRABLE:
-            repaired = yield from self._decide(
-                dispatch.repaired(answer.response.status_code, answer.body(), now)
-            )
+        if answer is not None and (refusal := answer.refusal(failed.outcome)) is not None:
+            repaired = yield from self._decide(dispatch.repaired(*refusal, now))
             if repaired is not None:
                 return repaired
         if dispatch.may_renew_key(failed.outcome):
@@ -619,7 +617,8 @@ class RoutedStream(HttpStream):
         if answer.facts.cut and not (answer.facts.began or answer.facts.error):
             why = f"gave no whole answer: {answer.facts.cut}"
             raise AttemptFailed(outcomes.STREAM_ERROR.because(answer.facts.cut), 502, why)
-        if outcome is None and answer.is_stream and answer.buffered and not self._may_wait:
+        is_held = self._may_wait or answer.may_be_refusal
+        if outcome is None and answer.is_stream and answer.buffered and not is_held:
             return outcomes.success(answer.response.status_code)
         return outcome
 
@@ -676,7 +675,7 @@ class RoutedStream(HttpStream):
             yield from self._pass(answer, data)
         answer.buffered.clear()
         yield from self._pass_all(answer)
-        over_at = inf
+        over_at = self._over_at(answer, inf)
         while not answer.complete:
             if answer.facts.cut:
                 break

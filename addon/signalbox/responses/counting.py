@@ -8,6 +8,7 @@ import msgspec
 from signalbox.anthropic.answer_facts import AnswerFacts
 from signalbox.anthropic.encoding import ContentDecoder, EncodingError
 from signalbox.anthropic.errors import read_error
+from signalbox.anthropic.issued import ThinkingBlock
 from signalbox.anthropic.json_edit import UNREADABLE, Body
 from signalbox.anthropic.writer import JSON
 from signalbox.responses.translator import ResponsesTranslator
@@ -28,6 +29,7 @@ class CountTranslator(msgspec.Struct, frozen=True):
     """A `routing.translator.Translator` for requests that only count tokens."""
 
     is_identity: ClassVar[bool] = False
+    may_refuse_late: ClassVar[bool] = False
     errors: ResponsesTranslator
     """Translates errors, which are those of other requests."""
 
@@ -47,6 +49,10 @@ class CountTranslator(msgspec.Struct, frozen=True):
     def refusals(self, status: int, error: bytes, request: Body) -> tuple[str, ...]:
         """See `Translator.refusals`: nothing is learned from a request that only counts."""
         return ()
+
+    def carries(self, block: ThinkingBlock) -> bool:
+        """See `Translator.carries`."""
+        return self.errors.carries(block)
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
         """See `Translator.error`."""

@@ -90,6 +90,8 @@ class ItemWriter:
         self._names = names
         self._notes = notes
         self._ids = RequestIds(dialect.call_id, dialect.new_id)
+        self.has_reasoning = False
+        """Whether any item holds reasoning."""
 
     def of(self, messages: Iterable[Message], closing: str = "") -> list[Item]:
         """The items, at least one. `closing` is added as user text if the last message is not the model's."""
@@ -133,6 +135,7 @@ class ItemWriter:
             if item["type"] != "reasoning" or following["type"] in ("message", "function_call")
         ]
         self._notes["reasoning without what followed it"] += len(items) - len(followed)
+        self.has_reasoning |= any(item["type"] == "reasoning" for item in followed)
         if self._has_phases:
             self._add_phases(followed)
         return followed, calls

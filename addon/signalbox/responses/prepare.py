@@ -90,6 +90,7 @@ def prepare_responses(
         ),
         only_searches=request.only_searches,
         owner=request.owner,
+        may_refuse_late=request.has_reasoning,
         remedy="run codex login" if provider.auth == "codex-login" else "",
     )
     translator: Translator = counting.CountTranslator(reads) if counts else reads

@@ -70,6 +70,8 @@ class ResponsesRequest(msgspec.Struct, frozen=True):
     """Whether the client asked for thinking."""
     owner: ReasoningOwner
     """Whose reasoning the answer holds."""
+    has_reasoning: bool
+    """Whether it holds encrypted reasoning, or asks for a summary of the new one."""
     only_searches: bool
     """Whether the provider's web search is the only tool, as in the requests of Claude Code's WebSearch."""
     notes: tuple[str, ...]
@@ -150,6 +152,8 @@ class _Writing:
             streams=body.get("stream", False),
             shows_thinking=as_object(asked.thinking).get("type") in SHOWN,
             owner=self._owner,
+            has_reasoning="summary" in reasoning
+            or any(item["type"] == "reasoning" for item in body["input"]),
             only_searches=bool(searches) and not tools,
             notes=all_notes(
                 self._notes,

@@ -7,6 +7,7 @@ import msgspec
 
 from signalbox.anthropic.answer_facts import AnswerFacts
 from signalbox.anthropic.errors import error_body
+from signalbox.anthropic.issued import ThinkingBlock
 from signalbox.anthropic.json_edit import Body
 from signalbox.anthropic.redaction import without_secrets
 from signalbox.anthropic.translated_reader import AnswerContext, TranslatedReader
@@ -25,6 +26,8 @@ class ResponsesTranslator(msgspec.Struct, frozen=True):
     """Whether web search is the only tool: what is found then matters more than that text comes at once."""
     owner: ReasoningOwner
     """Whose reasoning the answer holds."""
+    may_refuse_late: bool = False
+    """Whether the request holds reasoning or asks for a summary (openai-responses.md, 2, 3 and 6)."""
     remedy: str = ""
     """What the user can do where the provider refuses the credential."""
 
@@ -51,6 +54,10 @@ class ResponsesTranslator(msgspec.Struct, frozen=True):
     def refusals(self, status: int, error: bytes, request: Body) -> Iterable[str]:
         """See `Translator.refusals`."""
         return refusals(status, error, request)
+
+    def carries(self, block: ThinkingBlock) -> bool:
+        """See `Translator.carries`."""
+        return bool(self.owner.encrypted_content(block.signature or ""))
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
         """See `Translator.error`."""

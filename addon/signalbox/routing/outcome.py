@@ -9,7 +9,8 @@ from each (the contract, section 4):
     overload   the model is busy: a short cooldown, then one trial
     auth       the router's own key was refused
     local      the router could not send: says nothing about the provider
-    client     the request, or the caller's credentials, are at fault: the answer goes to the caller
+    client     the request, or the caller's credentials, are at fault: the answer goes to the caller, also
+               where a policy refused the request in an answer with a 200
 
 The other kinds mean what their names say, and have no cooldown.
 """
@@ -48,6 +49,8 @@ OVERLOAD_COOLDOWN = 5.0
 handles long overloads."""
 
 THROTTLE_COOLDOWN = 5.0
+PER_MINUTE_COOLDOWN = 30.0
+"""Seconds after a limit per minute of Vertex AI, which mostly names no time (clouds.md, 2)."""
 LONGEST_SHORT_COOLDOWN = 60.0
 """Seconds. The limit for throttles and overloads, whatever `retry-after` says."""
 
@@ -169,9 +172,12 @@ class _Answer(NamedTuple):
 
 
 def _within_an_answer(answer: _Answer) -> Outcome:
-    """An error that came with a 200: always a failure of the attempt (the contract, section 4)."""
+    """An error that came with a 200: always a failure of the attempt (the contract, section 4), and one that
+    others may do better, but for a policy that forbids what the request says."""
     kind, status = meaning(answer.report, None)
     kind = _corrected(kind, answer)
+    if not provider_errors.POLICIES.isdisjoint(answer.report.names):
+        return _outcome(str(status), kind, status, answer)
     return _outcome("stream_error", _WITHIN.get(kind, kind), status, answer)
 
 
@@ -223,7 +229,8 @@ def _cooldown(kind: ErrorKind, answer: _Answer) -> tuple[float | None, Scope]:
             )
             return min(named, LONGEST_QUOTA_COOLDOWN), "model" if spent and spent.of_one_family else "key"
         case "throttle":
-            return _short_cooldown(THROTTLE_COOLDOWN, answer), "key"
+            is_per_minute = provider_errors.is_per_minute(answer.report)
+            return _short_cooldown(PER_MINUTE_COOLDOWN if is_per_minute else THROTTLE_COOLDOWN, answer), "key"
         case "overload":
             return _short_cooldown(OVERLOAD_COOLDOWN, answer), "model"
         case "auth":

@@ -99,15 +99,17 @@ def thinking_filter(candidate: Candidate, constraints: ProviderConstraints) -> T
     that it came from, and with none of the Claude APIs, whatever the rules say."""
     provider = candidate.provider
     is_claudes = candidate.api in CLAUDE_APIS
+    refused, key = constraints.refused, constraints.key
     if constraints.refuses_thinking or provider.thinking == "strip":
         return nothing
     if provider.thinking == "keep":
         takes = None if is_claudes else provider.name
-        return lambda block: block.translated_from in (None, takes)
+        return lambda block: (
+            block.translated_from in (None, takes) and not (refused and block.digest(key) in refused)
+        )
     in_group = candidate.serves_claude
     kin = constraints.kin if in_group else frozenset[str]()
     keeps = kept_by(provider.name, constraints.issuer, takes_unknown=in_group, kin=kin)
-    refused, key = constraints.refused, constraints.key
     return lambda block: (
         not (is_claudes and block.is_translated)
         and keeps(block)

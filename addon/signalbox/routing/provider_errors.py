@@ -22,6 +22,8 @@ DAILY = "1304"
 """Z.ai: the limit of calls per day is reached."""
 NOT_IN_PLAN = "1311"
 """Z.ai: the plan does not include this model."""
+POLICIES = frozenset({"bio_policy", "cyber_policy", "misalignment_policy_violation"})
+"""OpenAI: what the request says is refused, whichever provider is asked (openai-responses.md, 6)."""
 
 
 class Meaning(NamedTuple):
@@ -51,7 +53,7 @@ _NAMES: tuple[tuple[ErrorKind, int, str], ...] = (
     ("auth", 401, "1000 1001 1002 1003 1004 1110 1111 1112 1121 minimax_1004 minimax_2049"),
     ("client", 400, "1210 1213 1214 1261 minimax_2013"),
     ("client", 404, "1211"),
-    ("client", 400, "bio_policy cyber_policy misalignment_policy_violation"),
+    ("client", 400, " ".join(POLICIES)),
     ("client", 400, "invalid_image invalid_image_format invalid_base64_image invalid_image_url"),
     ("client", 400, "image_too_large image_too_small image_parse_error invalid_image_mode"),
     ("client", 400, "image_content_policy_violation image_file_too_large unsupported_image_media_type"),
@@ -159,7 +161,7 @@ _SEARCHED = 4000
 def meaning(report: ErrorReport, status: int | None) -> Meaning:
     """The meaning of an error that came with `status`; None if it came with a 200."""
     named = next((_MEANINGS[name] for name in report.names if name in _MEANINGS), None)
-    if named is not None and named.kind == "quota" and _THROTTLED.search(report.message[:_SEARCHED]):
+    if named is not None and named.kind == "quota" and is_per_minute(report):
         return Meaning("throttle", 429)
     if named is not None:
         return named
@@ -168,6 +170,11 @@ def meaning(report: ErrorReport, status: int | None) -> Meaning:
         if status in wording.statuses and wording.text.search(report.message[:_SEARCHED]):
             return Meaning(wording.kind, wording.status or status)
     return Meaning(_KIND_OF.get(status) or ("server" if status >= 500 else "client"), status)
+
+
+def is_per_minute(report: ErrorReport) -> bool:
+    """Whether an error is about Vertex AI's limit per minute."""
+    return _THROTTLED.search(report.message[:_SEARCHED]) is not None
 
 
 def _named_status(report: ErrorReport) -> int | None:

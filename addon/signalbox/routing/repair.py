@@ -6,7 +6,8 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from signalbox.anthropic import betas
-from signalbox.anthropic.issued import ThinkingBlock, named_issuer
+from signalbox.anthropic.identity import IdentityTranslator
+from signalbox.anthropic.issued import ThinkingBlock
 from signalbox.anthropic.json_edit import Body, BodyError
 from signalbox.anthropic.thinking import (
     is_missing,
@@ -139,27 +140,27 @@ class RequestRepair:
     def _without_thinking(self, attempt: Attempt, *, is_wrong: bool) -> Work[bool]:
         """`is_wrong`: the thinking that was sent must not be sent to this provider again. If some of it was
         issued by its kin, only that is left out at first."""
-        name = attempt.provider.name
-        sent, named = self._body, ""
-        if attempt.candidate.api == "responses":  # whose own body has no such blocks
-            named = name
-        else:
+        name, is_identity = attempt.provider.name, _is_identity(attempt)
+        sent = self._body  # a translated body has no such blocks
+        if is_identity:
             sent = yield partial(self._sent, attempt)
-        thinking: _Thinking = yield partial(_thinking_in, sent, self._provenance, named)
+        thinking: _Thinking = yield partial(_thinking_in, sent, self._provenance, attempt)
         kin = self._kin(attempt.provider) & thinking.issuers
         if is_wrong and kin and attempt.provider.thinking == "own":
             self._narrowed[name] = self._narrowed.get(name, frozenset()) | kin
             self._sessions.refused_thinking_of(self._conversation, name, kin)
             return True
-        disables = not (is_wrong or attempt.provider.serves_claude)
-        is_thinking = thinking.blocks or switched_off(sent) or (disables and not is_off(sent))
-        if name in self._refusing or not is_thinking:
+        disables = is_identity and not (is_wrong or attempt.provider.serves_claude)
+        is_on = is_identity and (bool(switched_off(sent)) or (disables and not is_off(sent)))
+        if name in self._refusing or not (thinking.blocks or is_on):
             return False
         self._refusing.add(name)
         if disables:
             self._disabling.add(name)
         if is_wrong:
-            self._sessions.refused_thinking(self._conversation, name, thinking.digests)
+            # Thinking of Claude may be bound to its conversation, that of others to an account alone.
+            conversation = self._conversation if is_identity else None
+            self._sessions.refused_thinking(conversation, name, thinking.digests)
         return True
 
     def _without_fields(self, attempt: Attempt, status: int, error: bytes) -> Work[bool]:
@@ -190,13 +191,14 @@ class _Thinking(NamedTuple):
     issuers: frozenset[str]
 
 
-def _thinking_in(sent: Body, provenance: Provenance, named: str) -> _Thinking:
-    """Of all blocks, or of those whose signature was made here and names the provider `named`."""
+def _thinking_in(sent: Body, provenance: Provenance, attempt: Attempt) -> _Thinking:
+    """Of those blocks that the attempt carried."""
     digests: set[bytes] = set()
     issuers: set[str] = set()
+    translator = attempt.outgoing.translator if attempt.outgoing is not None else IdentityTranslator()
 
     def note(block: ThinkingBlock) -> bool:
-        if named and named_issuer(block.signature or block.data or "") != named:
+        if not translator.carries(block):
             return True
         digests.add(block.digest(provenance.key) or b"")
         issuers.add(provenance.issuer_of(block) or "")

@@ -1,6 +1,7 @@
 """State of conversations between their requests, in memory and bounded."""
 
 from collections import OrderedDict
+from collections.abc import Collection
 
 from signalbox.anthropic.tokenizers import tokenizer_of
 from signalbox.anthropic.tokens import Measured
@@ -8,6 +9,8 @@ from signalbox.routing.facts import DEFAULT_CALIBRATION, Calibration, Conversati
 from signalbox.routing.threads import Owner
 
 LIMIT = 10_000
+MOST_REFUSED = 10_000
+"""Thinking blocks that one provider refused and that are remembered, of one conversation or of any."""
 RATIO_RANGE = (0.25, 4.0)
 """The range of the ratio of reported to estimated tokens; a provider with a ratio beyond it miscounts."""
 
@@ -15,13 +18,15 @@ RATIO_RANGE = (0.25, 4.0)
 class Sessions:
     """Recent conversations. Beyond `limit`, the one that was used least recently is forgotten.
 
-    Nothing is stored for a request without a session (None).
+    For a request without a session (None) only refused thinking is stored.
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._calibrations: OrderedDict[ConversationId, Calibration] = OrderedDict()
-        self._refused: OrderedDict[tuple[ConversationId, str], frozenset[bytes]] = OrderedDict()
+        self._refused: OrderedDict[tuple[ConversationId | None, str], dict[bytes, None]] = OrderedDict()
+        """Digests, the latest last. A dictionary that is stored does not change any more: requests are
+        prepared in threads too."""
         self._refused_kin: OrderedDict[tuple[ConversationId, str], frozenset[str]] = OrderedDict()
         self._owners: OrderedDict[tuple[ConversationId | None, str], Owner] = OrderedDict()
         self._wanting: OrderedDict[tuple[ConversationId, str], None] = OrderedDict()
@@ -55,16 +60,20 @@ class Sessions:
         self, conversation: ConversationId | None, provider: str, digests: frozenset[bytes]
     ) -> None:
         """Stores which thinking blocks of this conversation a provider refused: they are not sent there
-        again."""
-        if conversation is not None and digests:
-            known = self._refused.pop((conversation, provider), frozenset())
-            self._refused[conversation, provider] = known | digests
-            if len(self._refused) > self._limit:
-                self._refused.popitem(last=False)
+        again. None: they are not sent there in any conversation."""
+        if not digests:
+            return
+        known = self._refused.pop((conversation, provider), {})
+        latest = [*(digest for digest in known if digest not in digests), *digests][-MOST_REFUSED:]
+        self._refused[conversation, provider] = dict.fromkeys(latest)
+        if len(self._refused) > self._limit:
+            self._refused.popitem(last=False)
 
-    def refused(self, conversation: ConversationId | None, provider: str) -> frozenset[bytes]:
-        """The digests of those blocks."""
-        return self._refused.get((conversation, provider), frozenset()) if conversation else frozenset()
+    def refused(self, conversation: ConversationId | None, provider: str) -> Collection[bytes]:
+        """The digests of those blocks, and of those that are not sent in any conversation."""
+        of_any = self._refused.get((None, provider), {})
+        own = self._refused.get((conversation, provider), {}) if conversation else {}
+        return of_any | own if of_any and own else of_any or own
 
     def refused_thinking_of(
         self, conversation: ConversationId | None, provider: str, issuers: frozenset[str]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from signalbox.anthropic.answer_facts import AnswerFacts
+from signalbox.anthropic.issued import ThinkingBlock
 from signalbox.anthropic.json_edit import Body
 
 
@@ -58,6 +59,12 @@ class Translator(Protocol):
         """The provider speaks the Messages API: its errors need no translation."""
         ...
 
+    @property
+    def may_refuse_late(self) -> bool:
+        """The provider may refuse, in a stream that it began with a 200, what a repair can leave out of the
+        request."""
+        ...
+
     def reader(
         self,
         content_type: str,
@@ -80,6 +87,10 @@ class Translator(Protocol):
         """Names of what the provider refuses, read from its error to `request`, besides the fields and betas
         that every provider may name. They are stored for the model, and the next request is prepared
         accordingly."""
+        ...
+
+    def carries(self, block: ThinkingBlock) -> bool:
+        """Whether the request holds this thinking of the history, in whatever form the provider made it."""
         ...
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
