@@ -100,6 +100,8 @@ class Stores:
         self.sharing = LimitsSharing(self.quota, health, lambda: self.rules)
         self.provenance: ProvenanceStore
         self.unsupported: UnsupportedStore
+        self._login_tokens: dict[str, str] = {}
+        """By provider, its login when a request last depended on it."""
         self.key_valid: dict[str, bool] = {}
         """By provider, whether it accepted the key of the last request."""
         self._state = state
@@ -192,7 +194,20 @@ class Stores:
         return self._refresh(rules)
 
     async def _refresh(self, rules: Rules) -> None:
-        await asyncio.gather(self.quota.read_logins(rules), self.provenance.refreshed())
+        await asyncio.gather(self.read_logins(rules), self.provenance.refreshed())
+
+    async def read_logins(self, rules: Rules) -> None:
+        """Reads the logins that have changed. A new one ends the cooldown of a refused one."""
+        await self.quota.read_logins(rules)
+        for provider in rules.providers.values():
+            token = self.quota.token(provider) if provider.uses_login else None
+            if token is None:
+                continue
+            if self._login_tokens.get(provider.name, token) != token:
+                renewed = [one.login_renewed(provider) for one in (self.provider_health, self.counting)]
+                if any(renewed):
+                    log.info("%s: has a new login, and is asked again", provider.name)
+            self._login_tokens[provider.name] = token
 
     async def run_tasks(self) -> None:
         """Run the background tasks until cancelled."""

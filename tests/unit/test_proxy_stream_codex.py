@@ -4,14 +4,17 @@ import base64
 import json
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.answers import Answer
+from tests.support.chat import error
 from tests.support.conversation import SESSION, Conversation
 from tests.support.playbook import Playbook, PlayedRouter, eventually, played
-from tests.support.played_wire import LOGIN, request
+from tests.support.played_wire import LOGIN, Asked, request
 from tests.support.router_process import ROOT
 from tests.support.strict_codex import Codex
 from tests.support.strict_providers import StrictAnthropic
@@ -88,6 +91,51 @@ def test_a_conversation_of_tools_goes_on_without_one_error(play, router, stream)
         assert asked.path == "/backend-api/codex/responses"
         assert LOGIN not in str(asked)
         assert SESSION not in str(asked)
+
+
+def test_a_login_that_was_renewed_while_it_was_asked_is_used_at_once(play, router, codex, tmp_path):
+    newer = token(9 * 86400, number=2)
+
+    def renews(asked: Asked) -> Answer:
+        write_login(tmp_path, newer)
+        router.providers["chatgpt.com"].answer(Codex(newer, ACCOUNT))
+        return error(401, "expired", code="token_expired")
+
+    router.providers["chatgpt.com"].answer(renews)
+    assert attempts(play) == "codex:401 codex:200"
+    assert router.health("codex")["reason"] is None
+
+
+def test_a_refused_login_is_in_cooldown_until_it_expires_or_another_one_is_there(
+    play, router, codex, tmp_path, caplog
+):
+    caplog.set_level("INFO", "signalbox")
+    newer = token(9 * 86400, number=2)
+    router.providers["chatgpt.com"].answer(Codex(newer, ACCOUNT))
+    assert [attempts(play), attempts(play)] == ["codex:401 anthropic:200", "anthropic:200"]
+    write_login(tmp_path, newer)
+    assert attempts(play) == "codex:200"
+    assert "codex: has a new login, and is asked again" in caplog.text
+
+
+def test_a_new_login_ends_no_cooldown_but_that_of_a_refused_one(play, router, codex, tmp_path):
+    newer = token(9 * 86400, number=2)
+    router.providers["chatgpt.com"].answer(error(429, "Too many", code="rate_limit_exceeded"))
+    assert attempts(play) == "codex:429 anthropic:200"
+    write_login(tmp_path, newer)
+    router.providers["chatgpt.com"].answer(Codex(newer, ACCOUNT))
+    assert attempts(play) == "anthropic:200"
+
+
+def test_a_new_login_that_is_refused_too_is_not_tried_a_third_time(play, router, tmp_path):
+    numbers = count(2)
+
+    def renews(asked: Asked) -> Answer:
+        write_login(tmp_path, token(9 * 86400, next(numbers)))
+        return error(401, "expired", code="token_expired")
+
+    router.provider("chatgpt.com").answer(renews)
+    assert attempts(play) == "codex:401 codex:401 anthropic:200"
 
 
 def test_the_plans_windows_are_quota_by_their_length(play, router, tmp_path):

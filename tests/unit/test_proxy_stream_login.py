@@ -112,6 +112,27 @@ def test_the_chain_goes_from_key_to_subscription_to_another_provider(play, route
     assert [asked.header("x-api-key") for asked in zai] == [ZAI, ZAI]
 
 
+def test_a_login_that_was_renewed_while_it_was_asked_is_used_at_once(play, login, anthropic):
+    newer = f"{TOKEN}-newer"
+
+    def renews(asked: Asked) -> Answer:
+        write_login(login, newer)
+        anthropic.provider.answer(lambda again: message_sse(again.json["model"]))
+        return error_json(401, "authentication_error")
+
+    anthropic.provider.answer(LIMITED, renews)
+    assert attempts(play) == "api:429 subscription:401 subscription:200"
+    assert anthropic.sent("authorization")[1:] == [f"Bearer {TOKEN}", f"Bearer {newer}"]
+
+
+def test_a_new_login_ends_the_cooldown_of_a_refused_one(play, login, anthropic):
+    anthropic.api, anthropic.plan = LIMITED, error_json(401, "authentication_error")
+    assert [attempts(play), attempts(play)] == ["api:429 subscription:401 zai:200", "zai:200"]
+    anthropic.plan = None
+    write_login(login, f"{TOKEN}-newer")
+    assert attempts(play) == "subscription:200"
+
+
 @pytest.mark.parametrize(
     ("beta", "sent"),
     [

@@ -131,7 +131,7 @@ class Hooks:
             log_error("the signalbox_attempt hook", error)
 
     async def signalbox_renew(self, flow: http.HTTPFlow) -> None:
-        """Not mitmproxy's: a key that a command printed was refused (the contract, section 2)."""
+        """Not mitmproxy's: a key that a command printed was refused (the contract, section 2), or a login."""
         exchange = self.app.exchanges.get(flow)
         if exchange is None or exchange.dispatch is None or exchange.provider is None:
             return
@@ -139,6 +139,9 @@ class Hooks:
             if (command := exchange.dispatch.key_command) is not None:
                 await self.app.stores.live.renew(command, exchange.attempts[-1].started)
                 exchange.renewed = self.app.rules.providers.get(exchange.provider.name)
+            elif exchange.provider.uses_login:
+                await self.app.stores.read_logins(exchange.rules)
+                exchange.login_tokens = self.app.stores.quota.logins.tokens(exchange.rules)
         except Exception as error:
             log_error("the signalbox_renew hook", error)
 

@@ -127,7 +127,11 @@ class Dispatch:
         return (yield from self._again(self._sequence.repeat(now), now))
 
     def renewed(self, now: float) -> Work[Attempt | None]:
-        """The same target once more, after the command that prints its key was run again."""
+        """The same target once more, after the command that prints its key was run again, or its login was
+        read again and is another one."""
+        current = self._sequence.current
+        if current is not None and current.provider.uses_login and not self._has_new_login(current):
+            return None
         return (yield from self._again(self._sequence.repeat_renewed(self._exchange.renewed, now), now))
 
     def after(self, failure: Outcome, now: float) -> Work[Attempt | Reject | None]:
@@ -175,11 +179,18 @@ class Dispatch:
         return self._sequence.key_command
 
     def may_renew_key(self, failure: Outcome) -> bool:
-        """Whether the key of the attempt under way may have expired, and a command can print another."""
+        """Whether the key of the attempt under way may have expired and a command can print another, or its
+        login may have been renewed while it was asked."""
         current = self._sequence.current
-        if current is None or self.key_command is None:
+        if current is None or self._sequence.is_renewed:
             return False
-        return failure.status in current.provider.expired_key_statuses
+        is_renewable = self.key_command is not None or current.provider.uses_login
+        return is_renewable and failure.status in current.provider.expired_key_statuses
+
+    def _has_new_login(self, attempt: Attempt) -> bool:
+        """Whether the login is another one than that which was sent."""
+        token = self._services.meters.login(attempt.provider).token
+        return token is not None and attempt.outgoing is not None and token != attempt.outgoing.login
 
     def could_follow(self, now: float) -> bool:
         """Whether anything could still take over from the attempt under way."""

@@ -67,7 +67,8 @@ class SignalboxAttemptHook(StartHook):
 
 @dataclass
 class SignalboxRenewHook(StartHook):
-    """The key of the current attempt was refused, and the command that printed it is to run again."""
+    """The key or login of the current attempt was refused: the command that printed it is to run again, or
+    its file to be read again."""
 
     flow: http.HTTPFlow
 

@@ -105,6 +105,7 @@ def prepare_responses(
         estimates=True,
         asked=facts.asked,
         notes=tuple(notes),
+        login=key if provider.uses_login else None,
         translator=translator,
     )
 

@@ -146,8 +146,8 @@ class AttemptSequence:
         """Seconds of `failover.wait` that the current candidate has left."""
         self._used_keys: frozenset[int | None] = frozenset()
         """The keys of the current candidate that were used."""
-        self._is_renewed = False
-        """Whether the command that printed the current key has run again for this request."""
+        self.is_renewed = False
+        """Whether the current candidate was asked again with a newer key or login."""
         self.current: Attempt | None = None
         """The last attempt that was sent; None before the first, and once nothing follows."""
 
@@ -198,13 +198,13 @@ class AttemptSequence:
         return attempt and self._attempt(attempt.candidate, attempt.key_index, now)
 
     def repeat_renewed(self, provider: Provider | None, now: float) -> Attempt | None:
-        """The current candidate again, after its key's command has run again. `provider` is the one with this
-        name in the rules now in force. If its URL has changed, the old keys stay: another host must not get
-        this request."""
+        """The current candidate again, after its key's command has run again or its login was read again.
+        `provider` is the one with this name in the rules now in force. If its URL has changed, the old keys
+        stay: another host must not get this request."""
         attempt = self.current
         if attempt is None:
             return None
-        self._is_renewed = True
+        self.is_renewed = True
         candidate, old = attempt.candidate, attempt.provider
         if (
             provider is not None
@@ -218,7 +218,7 @@ class AttemptSequence:
     def key_command(self) -> Command | None:
         """The command that printed the current attempt's key; None if it has run again for this candidate."""
         attempt = self.current
-        if attempt is None or attempt.key_index is None or self._is_renewed:
+        if attempt is None or attempt.key_index is None or self.is_renewed:
             return None
         return attempt.provider.keys[attempt.key_index].command
 
@@ -273,7 +273,7 @@ class AttemptSequence:
         self._retries = 0 if is_last_resort else self._failover.retries
         self._wait = 0.0 if is_last_resort else self._failover.wait
         self._used_keys = frozenset()
-        self._is_renewed = False
+        self.is_renewed = False
         self._asked.append(candidate)
         key = self._availability.health.pick_key(candidate.provider, self._conversation, now)
         return self._attempt(candidate, key, now)

@@ -165,16 +165,21 @@ class Cooldown(ProbeGate):
         self.what = what
         self.reason = ""
         self.cause = ""
+        self.is_of_credential = False
+        """Whether the credential was refused, and not what was asked with it."""
 
     def prolong(self, until: float, outcome: Outcome) -> None:
         window = f":{outcome.window}" if outcome.window is not None else ""
         reason = f"quota{window}" if outcome.kind == "quota" else "cooldown"
-        self.extend(until, reason, outcome.detail or outcome.label)
+        if self.extend(until, reason, outcome.detail or outcome.label):
+            self.is_of_credential = outcome.kind == "auth"
 
-    def extend(self, until: float, reason: str, cause: str) -> None:
-        """The longer cooldown wins."""
-        if until > self.until:
-            self.until, self.reason, self.cause = until, reason, cause
+    def extend(self, until: float, reason: str, cause: str) -> bool:
+        """The longer cooldown wins. Returns whether it is this one."""
+        if until <= self.until:
+            return False
+        self.until, self.reason, self.cause, self.is_of_credential = until, reason, cause, False
+        return True
 
     def refusal(self, now: float) -> tuple[str, str]:
         remaining = self.remaining(now)
@@ -310,6 +315,16 @@ class ProviderHealth:
             succeeded = outcome.kind == "success"
             events += self._recover(attempt) if succeeded else self._cool_down(attempt, outcome, now)
         return events
+
+    def login_renewed(self, provider: Provider) -> bool:
+        """Ends the cooldown that began when the provider refused its login of before. Returns whether there
+        was one."""
+        key = CooldownKey(provider.name, "key", "")
+        cooldown = self._cooldowns.get(key)
+        if cooldown is None or not cooldown.is_of_credential:
+            return False
+        del self._cooldowns[key]
+        return True
 
     def circuits(self, now: float) -> dict[str, CircuitState]:
         """The state of each provider that was ever asked; all others are closed."""

@@ -90,7 +90,7 @@ def prepare_messages(
         estimates=not provider.is_anthropic,
         asked=facts.asked,
         notes=tuple(notes),
-        login=key if provider.auth == "claude-login" else None,
+        login=key if provider.uses_login else None,
         translator=IdentityTranslator(
             stream=facts.stream if facts.path == MESSAGES else None,
             provider=provider.name,
