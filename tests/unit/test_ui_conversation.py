@@ -2,23 +2,24 @@
 
 import gzip
 import json
+from typing import Any
 
 import pytest
 from mitmproxy.test import tflow
 
 from signalbox.inspect.annotations import METADATA
 from signalbox.inspect.recorded import REQUEST, HeldTurn, held_turns
-from signalbox.ui.conversation import MOST, MOST_LINES, difference, view
+from signalbox.ui.conversation import MOST, view
 from tests.support.answers import message_json, message_sse
 
 NOON = 1_793_275_200_000
 
 
 def held(
-    id: str, *said: str, ts: int = NOON, answer: bytes = message_sse("m", texts=["fine"]).body
+    id: str, *said: str, ts: int = NOON, answer: bytes = message_sse("m", texts=["fine"]).body, **more: Any
 ) -> HeldTurn:
     messages = [{"role": "user", "content": text} for text in said]
-    return HeldTurn(id, ts, json.dumps({"model": "m", "messages": messages}).encode(), answer)
+    return HeldTurn(id, ts, json.dumps({"model": "m", "messages": messages, **more}).encode(), answer)
 
 
 TURNS = [
@@ -32,6 +33,13 @@ HELD = [held("r1", "one"), held("r2", "one", "two"), held("r3", "three"), held("
 
 def lines(turn: int | None = None, against: int | None = None) -> list[tuple[str, str]]:
     conversation = view(HELD, TURNS, turn, against)
+    assert conversation is not None
+    return [(line.kind, line.text.strip()) for line in conversation.diff]
+
+
+def compared(before: HeldTurn, after: HeldTurn) -> list[tuple[str, str]]:
+    pair = [before._replace(request_id="r1"), after._replace(request_id="r2")]
+    conversation = view(pair, TURNS, 2, 1)
     assert conversation is not None
     return [(line.kind, line.text.strip()) for line in conversation.diff]
 
@@ -94,14 +102,60 @@ def test_of_a_long_conversation_the_end_is_shown():
     assert "the end" in conversation.text
 
 
-def test_long_texts_are_compared_from_where_they_differ_on_in_bounded_time():
-    before = [f"line {number}" for number in range(50_000)]
-    after = [*before[:49_000], *(f"other {number}" for number in range(30_000))]
-    told = list(difference(before, after))
-    assert told[0].text == "48,997 equal lines"
-    assert [line.kind for line in told[1:4]] == ["same"] * 3
-    assert sum(line.kind == "ins" for line in told) == MOST_LINES
-    assert told[-1].text == "28,000 more lines, not compared"
+def test_a_change_in_the_middle_of_a_long_message_is_in_the_difference():
+    text = [f"line {number}" for number in range(20_000)]
+    other = [*text[:9_000], "another line", *text[9_001:]]
+    lines = compared(held("r1", "\n".join(text)), held("r2", "\n".join(other)))
+    assert [line for line in lines if line[0] in ("ins", "del")] == [
+        ("del", "line 9000"),
+        ("ins", "another line"),
+    ]
+
+
+def test_a_change_in_the_middle_of_a_long_line_is_in_the_difference():
+    words = " ".join(f"word{number}" for number in range(20_000))
+    lines = compared(held("r1", words), held("r2", words.replace("word9000 ", "changed ")))
+    ((_, old), (_, new)) = [line for line in lines if line[0] in ("ins", "del")]
+    assert "word8999 word9000 word9001" in old
+    assert "word8999 changed word9001" in new
+    assert "equal characters ...]" in old
+    assert max(len(old), len(new)) < 1_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "after"),
+    [
+        ("thinking", {"thinking": "a" * 5_000 + "b" + "a" * 5_000}, {"thinking": "a" * 10_001}),
+        ("thinking", {"thinking": "same", "signature": "one"}, {"thinking": "same", "signature": "two"}),
+        ("tool_use", {"input": {"text": "a\n" * 3_000}}, {"input": {"text": "a\n" * 3_001}}),
+        (
+            "image",
+            {"source": {"type": "base64", "data": "AAAA"}},
+            {"source": {"type": "base64", "data": "AAAB"}},
+        ),
+        ("tool_result", {"content": ["x" * 9_000, "y"]}, {"content": ["x" * 9_000, "z"]}),
+    ],
+)
+def test_whatever_was_sent_is_compared(kind, before, after):
+    one, other = (
+        held("r1", messages=[{"role": "assistant", "content": [{"type": kind, **block}]}])
+        for block in (before, after)
+    )
+    assert any(line[0] in ("ins", "del") for line in compared(one, other))
+
+
+def test_a_tool_of_which_only_the_description_differs_is_in_the_difference():
+    one, other = (held("r1", "hi", tools=[{"name": "Read", "description": text}]) for text in ("old", "new"))
+    told = [line[1] for line in compared(one, other) if line[0] in ("ins", "del")]
+    assert [text for text in told if "old" in text or "new" in text] == told
+    assert len(told) == 2
+
+
+def test_halves_of_characters_are_shown_as_such():
+    body = rb'{"model": "m", "messages": [{"role": "user", "content": "lone \ud83d here"}]}'
+    conversation = view([HeldTurn("r1", NOON, body, b"")], TURNS, None, None)
+    assert conversation is not None
+    assert "lone \ufffd here" in conversation.text
 
 
 def test_an_answer_is_decoded_where_the_page_is_made():

@@ -6,10 +6,12 @@ were said last.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
 from typing import Any
 
 from signalbox.inspect.text import (
     LONG,
+    NOTHING,
     SHORT,
     Fold,
     arguments,
@@ -123,6 +125,8 @@ def _said_last(entries: Sequence[Any]) -> range:
 def _tools(tools: Any, describe: Callable[[dict[str, Any]], str], fold: Fold) -> Pieces:
     def tool(one: Any) -> Pieces:
         yield indented(folded(describe(one) if isinstance(one, dict) else as_json(one), fold))
+        if fold == NOTHING:
+            yield indented(as_json(one), 2)
 
     given = items(tools)
     yield from section(f"Tools ({len(given)})", each(given, tool, "tools", fold=fold))
@@ -188,11 +192,13 @@ def messages_block(block: Any, fold: Fold, depth: int = 1) -> Pieces:
             yield heading(f"text{mark}", depth)
         yield indented(folded(text_of(block.get("text")), fold), depth + bool(mark))
     elif kind == "thinking":
-        signed = "signed" if block.get("signature") else "not signed"
+        signature = block.get("signature")
+        signed = f"signed{_digest(signature, fold)}" if signature else "not signed"
         yield heading(f"thinking, {signed}{mark}", depth)
         yield indented(folded(text_of(block.get("thinking")), fold), depth + 1)
     elif kind == "redacted_thinking":
-        yield heading(f"redacted thinking, {len(text_of(block.get('data'))):,} characters{mark}", depth)
+        data = text_of(block.get("data"))
+        yield heading(f"redacted thinking, {len(data):,} characters{_digest(data, fold)}{mark}", depth)
     elif kind.endswith("tool_use"):
         yield heading(f"call {text_of(block.get('name'))} {text_of(block.get('id'))}{mark}", depth)
         yield from arguments(block.get("input"), depth + 1, fold)
@@ -205,11 +211,19 @@ def messages_block(block: Any, fold: Fold, depth: int = 1) -> Pieces:
             parts, lambda part: messages_block(part, fold, depth + 1), "blocks", fold=fold, depth=depth + 1
         )
     elif kind in ("image", "document"):
-        yield heading(f"{kind} {_source(mapping(block.get('source')))}{mark}", depth)
+        source = mapping(block.get("source"))
+        yield heading(f"{kind} {_source(source)}{_digest(source.get('data'), fold)}{mark}", depth)
     else:
         rest = {name: value for name, value in block.items() if name not in ("type", "cache_control")}
         yield heading(f"{kind or '(no type)'}{mark}", depth)
         yield indented(folded(as_json(rest), fold), depth + 1)
+
+
+def _digest(data: Any, fold: Fold) -> str:
+    """So that data which is not shown is told from other data where nothing is left out."""
+    if fold != NOTHING or not data:
+        return ""
+    return f" {blake2b(text_of(data).encode(errors='surrogatepass'), digest_size=4).hexdigest()}"
 
 
 def _source(source: dict[str, Any]) -> str:

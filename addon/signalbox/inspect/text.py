@@ -37,6 +37,7 @@ SHORT = Fold(1_200)
 LONG = Fold(250_000)
 """More than an answer has."""
 NOTHING = Fold(sys.maxsize, sys.maxsize)
+"""For what is compared: then tools are whole, and data that is not shown has a digest."""
 
 
 def text_of(value: Any) -> str:

@@ -1,30 +1,19 @@
 """What was said in a session while its flows are held: the conversation of a turn, and how two differ."""
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from signalbox.inspect import lenient
 from signalbox.inspect.answers import answer_of, answer_text
 from signalbox.inspect.requests import messages_request
 from signalbox.inspect.text import LONG, NOTHING, SHORT, Fold, joined, whole
+from signalbox.ui.difference import Line, difference
 
 if TYPE_CHECKING:
     from signalbox.inspect.recorded import HeldTurn
 
 MOST = 200_000
 """Characters of a conversation that are shown: its end."""
-MOST_LINES = 2000
-"""Lines of each side that are compared, from the first that differs."""
-AROUND = 3
-"""Lines that are shown before and after a difference."""
-
-type Kind = Literal["same", "ins", "del", "gap"]
-
-
-class Line(NamedTuple):
-    kind: Kind
-    text: str
 
 
 class ConversationView(NamedTuple):
@@ -85,33 +74,6 @@ def _said(one: "HeldTurn", fold: Fold) -> str:
     return f"{request}\n\nAnswer\n{answer}"
 
 
-def _compared(before: "HeldTurn", after: "HeldTurn") -> Iterator["Line"]:
+def _compared(before: "HeldTurn", after: "HeldTurn") -> Iterator[Line]:
     """Their whole texts."""
     return difference(*(_said(one, NOTHING).splitlines() for one in (before, after)))
-
-
-def difference(before: Sequence[str], after: Sequence[str]) -> Iterator[Line]:
-    """Lines that one has and the other has not, with some around them. Conversations mostly grow at their
-    end: what both begin with is not compared again."""
-    same = 0
-    while same < min(len(before), len(after)) and before[same] == after[same]:
-        same += 1
-    old, new = before[same : same + MOST_LINES], after[same : same + MOST_LINES]
-    if not old and not new:
-        return
-    if same > AROUND:
-        yield Line("gap", f"{same - AROUND:,} equal lines")
-    yield from (Line("same", line) for line in after[max(same - AROUND, 0) : same])
-    matcher = difflib.SequenceMatcher(None, old, new, autojunk=True)
-    for number, group in enumerate(matcher.get_grouped_opcodes(AROUND)):
-        if number:
-            yield Line("gap", "equal lines")
-        for tag, i, j, k, m in group:
-            if tag == "equal":
-                yield from (Line("same", line) for line in old[i:j])
-            else:
-                yield from (Line("del", line) for line in old[i:j])
-                yield from (Line("ins", line) for line in new[k:m])
-    left = max(len(before) - same, len(after) - same) - MOST_LINES
-    if left > 0:
-        yield Line("gap", f"{left:,} more lines, not compared")
