@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalbox.anthropic.history import Valid, made_valid
+from signalbox.anthropic.history import Valid, made_valid, with_searches_as_text
 from signalbox.anthropic.json_edit import Body
 from tests.support.request_validator import Asked, check_blocks, check_roles, check_server_tools, check_tools
 
@@ -156,6 +156,54 @@ def test_a_text_loses_the_citations_of_unencrypted_search_results():
         text("b") | {"citations": [own]},
         text("c"),
     ]
+
+
+PAGE = {"type": "web_search_result", "title": "A", "url": "https://a.example/", "encrypted_content": ""}
+CITED = {"type": "web_search_result_location", "url": "https://a.example/", "encrypted_index": ""}
+
+
+def searched(id: str, content: Any) -> list[dict[str, Any]]:
+    call = {"type": "server_tool_use", "id": id, "name": "web_search", "input": {"query": "a"}}
+    return [call, {"type": "web_search_tool_result", "tool_use_id": id, "content": content}]
+
+
+def told_to_others(*told: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
+    body = Body.parse(json.dumps({"messages": told}).encode())
+    changed = with_searches_as_text(body)
+    return json.loads(body.edited(edits=changed.edits))["messages"], changed.server
+
+
+def test_other_providers_get_a_search_that_was_made_here_as_text():
+    cited = {"type": "text", "text": "See A", "citations": [CITED]}
+    (sent, again), count = told_to_others(answer(*searched("srvtoolu_sb_0a1", [PAGE]), cited), USER)
+    assert sent["content"] == [text("A https://a.example/"), {**cited, "citations": None}]
+    assert again == USER
+    assert count == 3
+
+
+@pytest.mark.parametrize(
+    "nothing", [[], {"type": "web_search_tool_result_error", "error_code": "unavailable"}]
+)
+def test_a_search_made_here_that_found_nothing_leaves_no_block(nothing):
+    blocks = searched("srvtoolu_sb_1", nothing)
+    assert told_to_others(answer(*blocks, text("No."))) == ([answer(text("No."))], 2)
+    assert told_to_others(answer(*blocks))[0] == [answer(FILLED)]
+
+
+def test_other_providers_get_all_else_as_it_came():
+    own = searched("srvtoolu_01A", [PAGE])
+    odd = [answer(*own, text(" "), call("a.b"), {"type": "text", "text": "x", "citations": [CITED]}), USER]
+    assert told_to_others(*odd) == (odd, 0)
+    named = answer(*own, text("srvtoolu_sb_ is how ids begin"), call("c", input={"id": "srvtoolu_sb_1"}))
+    assert told_to_others(named) == ([named], 0)
+    here = answer(*searched("srvtoolu_sb_1", [PAGE]))
+    assert told_to_others(*odd, here)[0] == [*odd, answer(text("A https://a.example/"))]
+
+
+def test_a_server_tool_without_an_id_takes_no_other_block_along():
+    odd = {"type": "server_tool_use", "name": "web_search", "input": {}}
+    thought = {"type": "thinking", "thinking": "hm", "signature": "s"}
+    assert messages(answer(thought, text("yes"), odd)) == [answer(thought, text("yes"))]
 
 
 @pytest.mark.parametrize(

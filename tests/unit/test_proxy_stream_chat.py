@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -39,6 +40,11 @@ log: {level: debug}
 """  # noqa: E501  as rules are written
 
 STREAM = (("Content-Type", "text/event-stream"),)
+LIMITS = (
+    ("Anthropic-Ratelimit-Unified-Status", "rejected"),
+    ("anthropic-ratelimit-unified-7d-utilization", "1.0"),
+    ("anthropic-ratelimit-unified-representative-claim", "seven_day"),
+)
 FAULT = b'data: {"error": {"message": "out of memory", "code": 503}}\n\n'
 PING = b"event: ping\n"
 
@@ -539,3 +545,18 @@ def test_half_a_character_is_translated_as_one_that_can_be_written(play, up):
     )
     assert play.got.status == 200
     assert up.requests[0].json["messages"] == [{"role": "user", "content": "half \ue83d, whole"}]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        replace(chat.completion(), headers=LIMITS),
+        chat.stream(chat.text_stream(), headers=LIMITS),
+        error_json(429, "rate_limit_error", headers=LIMITS),
+    ],
+)
+def test_limits_of_a_provider_of_another_protocol_are_not_told_as_those_of_the_plan(ask, up, answer):
+    up.answer(answer)
+    got = ask("limits", stream=False)
+    assert got.status == answer.status
+    assert not [name for name in got.headers if name.startswith("anthropic-")]

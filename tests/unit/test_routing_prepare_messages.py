@@ -321,3 +321,28 @@ def test_encrypted_reasoning_of_another_protocol_goes_though_all_thinking_is_kep
     raw = json.dumps({"model": "glm-5", "messages": messages}).encode()
     sent = json.loads(send(ZAI | {"thinking": "keep"}, raw).body)
     assert sent["messages"][0]["content"] == content[1:]
+
+
+SEARCHED = (
+    b'{"model":"m","n": 1.0e2,"messages":[{"role":"assistant","content":['
+    b'{"type":"server_tool_use","id":"srvtoolu_%b","name":"web_search","input":{"query":"a"}},'
+    b'{"type":"web_search_tool_result","tool_use_id":"srvtoolu_%b","content":[{"type":"web_search_result",'
+    b'"title":"A","url":"https://a.example","encrypted_content":"%b"}]}]}]}'
+)
+
+
+def test_a_search_made_of_another_protocol_goes_to_every_provider_as_text():
+    raw = SEARCHED % (b"sb_1", b"sb_1", b"")
+    for provider in (ZAI, ZAI | {"claude": True}, HOME):
+        outgoing = send(provider, raw)
+        assert json.loads(outgoing.body)["messages"][0]["content"] == [
+            {"type": "text", "text": "A https://a.example"}
+        ]
+        assert b'"n": 1.0e2' in outgoing.body
+    assert "2 search blocks sent as text" in send(ZAI, raw).notes
+
+
+@pytest.mark.parametrize("encrypted", [b"", b"EqgfCioIARgBIiQ3"])
+def test_a_search_of_an_anthropic_format_provider_goes_to_others_of_its_kind_as_it_came(encrypted):
+    raw = SEARCHED % (b"01A", b"01A", encrypted)
+    assert send(ZAI, raw).body == raw

@@ -12,15 +12,19 @@ conversation fail with 400 (reference/anthropic-messages.md, section 3; translat
 
 The repair of a block depends only on its own message and those before it. So a new turn changes no byte of
 earlier ones; the prompt cache and bound thinking (section 7) rely on that.
+
+Searches in answers of other protocols become blocks here that no provider issued (`SEARCHED_HERE`). Other
+providers of this format get them as text, too; what such providers issued themselves stays.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from hashlib import blake2b
 
 import msgspec
 
+from .issued import SEARCHED_HERE
 from .json_edit import UNREADABLE, Body, BodyError, Edit, Span, delete_items, elements, members
 from .turns import Turn, turns_of
 
@@ -32,6 +36,8 @@ _SERVER_ID = re.compile(r"srvtoolu_[a-zA-Z0-9_]+")
 _NOT_IN_ID = re.compile(r"[^a-zA-Z0-9_-]")
 _LONGEST_STEM = 40
 
+_MADE_HERE = SEARCHED_HERE.encode()
+
 _LEGAL_IDS = re.compile(r"(?:[a-zA-Z0-9_-]+\n)*+")
 _MAYBE_BLANK = re.compile(rb'"(?:\s|[\x80-\xff]|\\[nrtu][0-9a-fA-F]{0,4})*+"')
 """A JSON text that may hold nothing but white space."""
@@ -40,7 +46,7 @@ _FILLED = msgspec.json.encode([{"type": "text", "text": NO_CONTENT}])
 
 
 class Valid(msgspec.Struct, frozen=True):
-    """The result of `made_valid`; the edits go into `Body.edited`."""
+    """The result of a repair; the edits go into `Body.edited`."""
 
     edits: list[Edit]
     ids: int = 0
@@ -48,8 +54,8 @@ class Valid(msgspec.Struct, frozen=True):
     blank: int = 0
     """Blank texts dropped or filled."""
     server: int = 0
-    """Blocks of another provider's server tools, dropped or written as text, and texts without their
-    citations."""
+    """Blocks of server tools that are not the provider's own, dropped or written as text, and texts without
+    their citations."""
 
 
 class _Block(msgspec.Struct):
@@ -74,6 +80,16 @@ class _Block(msgspec.Struct):
         """Whether it is the result of a server tool, or a tool result inside an answer."""
         return self.type.endswith("tool_result") and self.type != "mcp_tool_result"
 
+    @property
+    def is_servers(self) -> bool:
+        """Whether it belongs to a server tool."""
+        return self.type == "server_tool_use" or self.is_server_result
+
+    @property
+    def server_id(self) -> str | None:
+        """The id of the call of a server tool that it is, or belongs to."""
+        return self.id if self.type == "server_tool_use" else self.tool_use_id if self.is_servers else None
+
 
 class _Message(msgspec.Struct):
     role: str = ""
@@ -96,6 +112,20 @@ def made_valid(body: Body) -> Valid:
     walk = _Walk(body.readable)
     edits = [edit for at in places for edit in walk.message(at, is_last=at is places[-1])]
     return Valid(edits, walk.ids.replaced, walk.blank, walk.server)
+
+
+def with_searches_as_text(body: Body) -> Valid:
+    """Edits that write the searches made here as text, with title and URL of each result; unreadable values
+    stay."""
+    place = body.span("messages")
+    if place is None or _MADE_HERE not in body.readable:
+        return Valid([])
+    try:
+        places = elements(body.readable, place.value, place.end)
+    except BodyError:
+        return Valid([])
+    walk = _Walk(body.readable)
+    return Valid([edit for at in places for edit in walk.searches(at)], server=walk.server)
 
 
 def _is_suspect(turns: list[Turn]) -> bool:
@@ -188,6 +218,22 @@ class _Walk:
             return []
         return [] if is_prefill else self._text(content)
 
+    def searches(self, at: Span) -> list[Edit]:
+        """Writes the searches made here as text, and changes nothing else."""
+        if self._raw.find(_MADE_HERE, at.value, at.end) < 0:
+            return []
+        try:
+            content = members(self._raw, at.value, at.end)["content"]
+            places = elements(self._raw, content.value, content.end)
+        except (BodyError, KeyError):
+            return []
+        blocks = [self._read(place) for place in places]
+        ours = {id for block in blocks if (id := block.server_id) and id.startswith(SEARCHED_HERE)}
+        edits, gone = self._server_tools(places, blocks, ours) if ours else ([], set())
+        if len(gone) == len(places):
+            return [Edit(content.value, content.end, _FILLED)] if places else []
+        return edits + delete_items(places, gone)
+
     def _text(self, content: Span) -> list[Edit]:
         try:
             text = msgspec.json.decode(memoryview(self._raw)[content.value : content.end], type=str)
@@ -202,29 +248,38 @@ class _Walk:
         places = elements(self._raw, content.value, content.end)
         blocks = [self._read(at) for at in places]
         foreign = set(_foreign(blocks)) if role == "assistant" else set()
-        edits: list[Edit] = []
-        gone: set[int] = set()
+        edits, gone = self._server_tools(places, blocks, foreign)
         for index, (at, block) in enumerate(zip(places, blocks, strict=True)):
             if block.is_blank:
                 gone.add(index)
                 self.blank += 1
-            elif block.type == "text" and _has_foreign_citations(block):
-                self.server += 1
-                cited = members(self._raw, at.value, at.end)["citations"]
-                edits.append(Edit(cited.value, cited.end, b"null"))
             elif block.type == "tool_use":
                 edits += self._call(at, block)
-            elif role == "assistant" and {block.id, block.tool_use_id} & foreign:
-                self.server += 1
-                text = _result_text(block.content)
-                edits += [Edit(at.value, at.end, _as_text(text))] if text else []
-                gone |= set() if text else {index}
-            elif block.type == "tool_result":
+            elif block.type == "tool_result" and block.tool_use_id not in foreign:
                 edits += self._result(at, block)
         if len(gone) == len(places):
             self.blank += not places
             return [Edit(content.value, content.end, _FILLED)] if fills else []
         return edits + delete_items(places, gone)
+
+    def _server_tools(
+        self, places: list[Span], blocks: list[_Block], ids: Collection[str | None]
+    ) -> tuple[list[Edit], set[int]]:
+        """Writes the results with these ids as text, and takes from texts the citations that no provider
+        encrypted. Also gives the indices of blocks that leave no text."""
+        edits: list[Edit] = []
+        gone: set[int] = set()
+        for index, (at, block) in enumerate(zip(places, blocks, strict=True)):
+            if block.type == "text" and not block.is_blank and _has_foreign_citations(block):
+                self.server += 1
+                cited = members(self._raw, at.value, at.end)["citations"]
+                edits.append(Edit(cited.value, cited.end, b"null"))
+            elif block.is_servers and block.server_id in ids:
+                self.server += 1
+                text = _result_text(block.content)
+                edits += [Edit(at.value, at.end, _as_text(text))] if text else []
+                gone |= set() if text else {index}
+        return edits, gone
 
     def _read(self, at: Span) -> _Block:
         try:

@@ -27,6 +27,10 @@ MADE_HERE = "signalbox"
 """The first part of signatures made here, and of the data of redacted thinking; a dot and the provider follow
 (translation.md, 4)."""
 
+SEARCHED_HERE = "srvtoolu_sb_"
+"""How the ids of searches begin whose blocks were made here, of another protocol's answer: no provider issued
+them. Those that a provider issues have no underscore after the first."""
+
 _REDACTED = "redacted_thinking"
 THINKING = ("thinking", _REDACTED)
 """Types of blocks that hold thinking."""

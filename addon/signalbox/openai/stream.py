@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from signalbox.anthropic.answer_facts import AnswerFacts
 from signalbox.anthropic.api import token_count
+from signalbox.anthropic.issued import SEARCHED_HERE
 from signalbox.anthropic.json_edit import whole_characters
 from signalbox.anthropic.redaction import without_secrets
 from signalbox.anthropic.sse import parse_bare_event
@@ -352,7 +353,7 @@ class ChatStream:
         """Writes the search and what it found, as far as the answer names it; counts for the usage."""
         if not self._searched or not (self._found or self._search_count):
             return {}
-        id = f"srvtoolu_{self._context.seed}"
+        id = f"{SEARCHED_HERE}{self._context.seed}"
         results = [web_search_result(url, title) for url, title in self._found.items()]
         self._writer.search(id, {"query": self._searched})
         self._writer.search_result(id, results)

@@ -41,6 +41,9 @@ REPAIRABLE = (400, 422)
 NOT_PASSED = ("location", "set-cookie", "set-cookie2")
 """Headers of providers other than Anthropic itself: a client would follow the first with its own credentials,
 and send a cookie to the next provider that is asked."""
+ANTHROPICS = "anthropic-"
+"""How headers begin that tell of accounts and limits. Those of another protocol's provider Claude Code would
+take for limits of the user's plan (translation.md, 9)."""
 
 
 def is_stream(response: http.Response) -> bool:
@@ -154,9 +157,12 @@ class PendingResponse:
     # its head, for the client
 
     def drop_private_headers(self) -> None:
-        """Drop headers that only Anthropic itself may give its clients."""
-        for name in NOT_PASSED:
-            self.response.headers.pop(name, None)
+        """Drop headers that only Anthropic itself may give its clients, and those that only a provider may
+        that speaks its protocol."""
+        headers = self.response.headers
+        names = [] if self.translator.is_identity else [name.lower() for name in headers]
+        for name in (*NOT_PASSED, *(name for name in names if name.startswith(ANTHROPICS))):
+            headers.pop(name, None)
 
     def frame(self, http_version: str) -> None:
         """Set length, coding and connection by what a client with this HTTP version gets."""

@@ -14,6 +14,7 @@ import msgspec
 
 from signalbox.anthropic.answer_facts import AnswerFacts
 from signalbox.anthropic.api import token_count
+from signalbox.anthropic.issued import SEARCHED_HERE
 from signalbox.anthropic.json_edit import whole_characters
 from signalbox.anthropic.redaction import without_secrets
 from signalbox.anthropic.translated_reader import AnswerContext
@@ -434,7 +435,7 @@ class ResponsesStream:
             return True  # it opens a page, which is no search
         if not item.search_id:
             self._searches += 1
-            item.search_id = f"srvtoolu_{self._context.seed}{self._searches}"
+            item.search_id = f"{SEARCHED_HERE}{self._context.seed}{self._searches}"
             self._writer.search(item.search_id, {"query": _query(action)})
         if item.item.get("status") == "failed":
             error = {"type": "web_search_tool_result_error", "error_code": "unavailable"}

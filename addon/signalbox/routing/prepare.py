@@ -11,7 +11,7 @@ import msgspec
 from signalbox.anthropic import betas, platforms
 from signalbox.anthropic.api import MESSAGES
 from signalbox.anthropic.field_paths import SYSTEM
-from signalbox.anthropic.history import made_valid
+from signalbox.anthropic.history import made_valid, with_searches_as_text
 from signalbox.anthropic.identity import IdentityTranslator
 from signalbox.anthropic.json_edit import Body, Edit
 from signalbox.anthropic.models import takes_system_turns
@@ -63,9 +63,12 @@ def prepare_messages(
     if provider.serves_claude:
         body, changed = _valid(body, incoming.body)
         notes += changed
-    elif constraints.wants_thinking:
-        body, changed = _with_placeholders(body)
+    else:
+        body, changed = _with_searches_as_text(body, incoming.body)
         notes += changed
+        if constraints.wants_thinking:
+            body, changed = _with_placeholders(body)
+            notes += changed
     response_model = facts.asked if candidate.model != facts.asked else None
     headers, changed = _headers(candidate, facts, incoming, key, sent, kept)
     notes += changed
@@ -151,6 +154,14 @@ def _valid(raw: bytes, came: Body) -> tuple[bytes, list[str]]:
         (valid.server, "server tool blocks of another provider dropped"),
     )
     return body.edited(edits=valid.edits), [f"{count} {what}" for count, what in counted if count]
+
+
+def _with_searches_as_text(raw: bytes, came: Body) -> tuple[bytes, list[str]]:
+    body = came if raw is came.raw else Body.parse(raw)
+    told = with_searches_as_text(body)
+    return body.edited(edits=told.edits), (
+        [f"{told.server} search blocks sent as text"] if told.server else []
+    )
 
 
 def _headers(
