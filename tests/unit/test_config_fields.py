@@ -122,6 +122,8 @@ def test_bad_urls_are_refused(text):
         ("zai", Target("zai")),
         ("zai/glm-4.7", Target("zai", "glm-4.7")),
         ("openrouter/z-ai/glm-4.7", Target("openrouter", "z-ai/glm-4.7")),
+        ("zai/{model}:free", Target("zai", "{model}:free")),
+        ("zai/{}{4.7", Target("zai", "{}{4.7")),
     ],
 )
 def test_the_provider_ends_at_the_first_slash(text, target):

@@ -119,6 +119,8 @@ def test_schema_accepts_what_the_loader_accepts(text):
         with_a("key: x")
         + "\nrules: [{match: {quota: {a.7d: ' > 80 % '}, prompt: 404}, to: {provider: a, model: 5}}]",
         "clients: {a: 5, b: true}",
+        with_a("key: x") + "\nrules: [{match: x, to: a, name: none-of-these}]",
+        with_a("key: x") + "\nrules: [{match: x, to: a, name: '#b'}]",
         "week: {starts: Monday 00:00}\nfailover: {'on': [404, connect]}",
         "log: {file: 5, level: '${LEVEL:-info}'}\nui: {hosts: [Router.lan]}",
     ],
@@ -143,6 +145,8 @@ def test_schema_and_loader_accept_the_same_plain_texts(text):
         "rules: [{match: x, to: []}]",
         "rules: [{match: x, to: {reject: 200}}]",
         "rules: [{match: {modle: x}, to: a}]",
+        with_rule("name: none"),
+        with_rule("name: '#2'"),
         "fail: never",
         "picker: maybe",
     ],

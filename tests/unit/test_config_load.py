@@ -137,6 +137,34 @@ def test_conditions_that_nothing_fulfils_are_errors(match, path):
             "1: auth: client uses no key: remove the key (at $.providers.a.auth)",
         ),
         (
+            "providers: {a: {url: https://h, auth: none, keys: ['${K}']}}",
+            "1: auth: none uses no key: remove the key (at $.providers.a.auth)",
+        ),
+        *(
+            (
+                ONE_PROVIDER + f'rules: [{{match: "*", to: zai, name: "{name}"}}]',
+                (
+                    f'3: expected the name of a rule, got "{name}": none, fail-open and #NUMBER have '
+                    "meanings of their own in x-signalbox-rule (at $.rules[0].name)"
+                ),
+            )
+            for name in ("none", "fail-open", "#2")
+        ),
+        (
+            ONE_PROVIDER + 'rules: [{match: "*", to: ["zai/{modle}"]}]',
+            (
+                '3: expected provider or provider/model, got "zai/{modle}": '
+                "unknown placeholder, did you mean {model}? (at $.rules[0].to[0])"
+            ),
+        ),
+        (
+            ONE_PROVIDER + 'rules: [{match: "*", to: {provider: zai, model: "x-{ model }"}}]',
+            (
+                '3: expected the name of a model, got "x-{ model }": '
+                "unknown placeholder, did you mean {model}? (at $.rules[0].to.model)"
+            ),
+        ),
+        (
             "providers: {a: {url: https://h, auth: key}}",
             "1: auth: key needs a key (at $.providers.a.auth)",
         ),

@@ -38,6 +38,8 @@ LISTEN = r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}"
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _DAY = "|".join("".join(f"[{letter.upper()}{letter}]" for letter in day) for day in DAYS)  # in any case
 WEEKTIME = rf"({_DAY}) ([01]\d|2[0-3]):[0-5]\d"
+RESERVED_LABEL = r"none|fail-open|#[0-9]+"
+"""Labels in `x-signalbox-rule` that are no names: no rule matched, the router failed, a rule has no name."""
 OUTCOMES = ("auth", "connect", "timeout", "stream_error")
 """The labels of outcomes that are no statuses."""
 HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -58,6 +60,8 @@ _REFERENCE = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 """Variables as shells, Windows and other programs write them."""
+_PLACEHOLDER = re.compile(r"\{\s*(?!model\})[A-Za-z_][\w-]*\s*\}")
+"""A name in braces other than `{model}`."""
 _GLOB_CLASS = re.compile(r"\[!?\]?+[^\]]*\]")
 
 
@@ -167,6 +171,10 @@ _LOOSE = {"type": [*PLAIN["type"], "null"]}
 
 
 type Text = Annotated[str, Reads("text", parse_text, PLAIN)]
+type RuleName = Annotated[
+    str, Reads("the name of a rule", parse_rule_name, PLAIN | {"pattern": rf"^(?!({RESERVED_LABEL})$)"})
+]
+type SentModel = Annotated[str, Reads("the name of a model", parse_sent_model, PLAIN)]
 type Loose = Annotated[str, Reads("text", parse_any_text, _LOOSE, shown=False)]
 type Flag = Annotated[
     bool,
@@ -300,6 +308,19 @@ type LedgerUrl = Annotated[
 
 def parse_text(written: str) -> str:
     return _full(r"(?s).*\S.*", written)[0]
+
+
+def parse_rule_name(written: str) -> str:
+    if re.fullmatch(RESERVED_LABEL, written, re.ASCII):
+        raise ValueError("none, fail-open and #NUMBER have meanings of their own in x-signalbox-rule")
+    return parse_text(written)
+
+
+def parse_sent_model(written: str) -> str:
+    """The model of a target, in which `{model}` stands for the requested one."""
+    if _PLACEHOLDER.search(written):
+        raise ValueError("unknown placeholder, did you mean {model}?")
+    return parse_text(written).strip()
 
 
 def parse_any_text(written: str) -> str:

@@ -41,12 +41,14 @@ from .fields import (
     Proxy,
     RegexText,
     Secret,
+    SentModel,
     Size,
     Text,
     Timezone,
     Url,
     WeekTime,
     Whole,
+    parse_sent_model,
     parse_text,
     string_schema,
 )
@@ -316,7 +318,7 @@ class Target(msgspec.Struct, frozen=True):
     """Where an attempt goes, with changes to the request."""
 
     provider: Annotated[ProviderName, "A name from providers."]
-    model: Annotated[Text | None, "Model to send; {model} stands for the requested one."] = None
+    model: Annotated[SentModel | None, "Model to send; {model} stands for the requested one."] = None
     body: Annotated[BodyEdit, "Changes to the body, after the provider's."] = BodyEdit()
     headers: Annotated[Mapping[HeaderName, HeaderValue], "Headers, after the provider's."] = {}
 
@@ -324,9 +326,9 @@ class Target(msgspec.Struct, frozen=True):
 def parse_target(written: str) -> Target:
     """`provider` or `provider/model`; the provider ends at the first slash."""
     provider, slash, model = written.partition("/")
-    if not provider or (slash and not model.strip()):
+    if not provider:
         raise ValueError
-    return Target(provider, model.strip() or None)
+    return Target(provider, parse_sent_model(model) if slash else None)
 
 
 type TargetText = Annotated[

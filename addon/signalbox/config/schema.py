@@ -36,6 +36,7 @@ from .fields import (
     NewName,
     OutcomeLabel,
     Percent,
+    RuleName,
     Secret,
     Size,
     Text,
@@ -237,7 +238,7 @@ class ProviderSpec(msgspec.Struct, frozen=True):
         if self.key is not None and self.keys is not None:
             raise ConflictError("give either key or keys", "keys")
         own = self.key is not None or self.keys is not None
-        if own and self.auth in ("client", "claude-login", "codex-login"):
+        if own and self.auth in ("client", "claude-login", "codex-login", "none"):
             raise ConflictError(f"auth: {self.auth} uses no key: remove the key", "auth")
         if self.auth == "key" and not own:
             raise ConflictError("auth: key needs a key", "auth")
@@ -398,7 +399,7 @@ class RuleSpec(msgspec.Struct, frozen=True):
         TargetText | Reject | Target | NonEmpty[Choice],
         "provider, provider/model, or a list in order. An inner list is a set of equal targets.",
     ]
-    name: Annotated[Text | None, "Shown in logs and headers. Default #N."] = None
+    name: Annotated[RuleName | None, "Shown in logs and headers. Default #N."] = None
     failover: Annotated[FailoverSpec | None, "Overrides the global failover, key by key."] = None
 
     def __post_init__(self) -> None:
