@@ -138,3 +138,50 @@ def test_other_errors_teach_nothing(text):
 
 def test_a_dialect_of_which_nothing_is_remembered_is_the_same():
     assert taught(DIALECTS["glm"], "glm-5", ()) is DIALECTS["glm"]
+
+
+NO_IMAGES = [
+    (400, "this model does not support image input (ref: b8bd630e-4a39)"),
+    (400, "Model do not support image input. Request id: 0217"),
+    (400, "Model does not support images. Please use a model that does."),
+    (422, "This model doesn't support image input"),
+    (404, "No endpoints found that support image input"),
+    (500, "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"),
+    (400, "Image inputs are not supported by this model."),
+    (400, "Invalid content type. image_url is only supported by certain models."),
+    (400, "Failed to deserialize the JSON body: messages[5]: unknown variant `image_url`, expected `text`"),
+    (400, "some/model is not a multimodal model"),
+    (400, "At most 0 image(s) may be provided in one prompt."),
+]
+OF_ONE_IMAGE = [
+    (400, "This model does not support image URLs, only base64"),
+    (400, "does not support images larger than 5 MB"),
+    (400, "This model does not support images in tool messages"),
+    (400, "image/webp is not supported"),
+    (400, "Image input is not supported for type image/tiff"),
+    (400, "At most 1 image(s) may be provided in one prompt."),
+    (400, "Invalid image in the request."),
+    (429, "this model does not support image input"),
+]
+SHOWN = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:x"}}]}]}
+
+
+@pytest.mark.parametrize(("status", "text"), NO_IMAGES)
+def test_a_model_that_takes_no_images_is_known_by_its_refusal(status, text):
+    assert named(text, SHOWN, status) == {"messages.content.type=image_url"}
+    quoted = {"messages": [{"role": "user", "content": 'a \\"image_url\\" "image_url"'}]}
+    assert named(text, quoted, status) == set(), "there is none in the request"
+
+
+@pytest.mark.parametrize(("status", "text"), OF_ONE_IMAGE)
+def test_what_is_wrong_with_one_image_says_nothing_of_the_model(status, text):
+    assert named(text, SHOWN, status) == set()
+
+
+@pytest.mark.parametrize(("dialect", "model"), [("generic", "some/model"), ("kimi", "kimi-k3")])
+def test_a_model_that_has_refused_an_image_gets_text_instead(dialect, model):
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+    messages = [{"role": "user", "content": [image, {"type": "text", "text": "x"}]}]
+    assert "image_url" in str(asked(dialect, model, set(), messages=messages))
+    refused = asked(dialect, model, {"messages.content.type=image_url"}, messages=messages)
+    assert refused["messages"] == [{"role": "user", "content": "[image omitted]\nx"}]

@@ -290,3 +290,30 @@ def test_encrypted_reasoning_that_is_refused_is_left_out_from_then_on(ask, up):
     for _ in range(2):
         assert ask("openrouter-openai/gpt-5.2", turns).status == 200
     assert ["gAAAAold" in str(asked.json) for asked in up.requests] == [False, True, False, False]
+
+
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+
+
+@pytest.mark.parametrize(
+    ("model", "refusal"),
+    [
+        ("generic-blind", chat.error(400, "This model does not support image input")),
+        ("openrouter-some/blind", chat.error(404, "No endpoints found that support image input", code=404)),
+    ],
+)
+def test_an_image_that_a_model_does_not_take_is_replaced_by_text_from_then_on(ask, up, model, refusal):
+    """Also in the result of a tool: it would come again in every turn."""
+    shows = lambda asked: "image_url" in str(asked.json)  # noqa: E731
+    up.answer(lambda asked: refusal if shows(asked) else chat.stream(chat.text_stream()))
+    turns = [{"role": "user", "content": [IMAGE, {"type": "text", "text": "What is it?"}]}]
+    answers = [ask(model, turns).headers["x-signalbox-attempts"]]
+    call = {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {}}
+    turns += [
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": [IMAGE]}]},
+    ]
+    answers.append(ask(model, turns).headers["x-signalbox-attempts"])
+    name, status = model.split("-")[0], refusal.status
+    assert answers == [f"{name}:{status} {name}:200", f"{name}:200"]
+    assert str(up.requests[-1].json).count("[image omitted]") == 2

@@ -390,6 +390,17 @@ def test_encrypted_reasoning_that_a_model_does_not_give_is_not_asked_for_again(p
     assert ["include" in one.json for one in up.requests] == [True, False, False]
 
 
+def test_images_that_a_model_does_not_take_are_replaced_by_text_from_then_on(play, up):
+    refused = error(400, "This model does not support image input", type="invalid_request_error")
+    shows = lambda asked: "input_image" in str(asked.json)  # noqa: E731
+    up.answer(lambda asked: refused if shows(asked) else usual(asked))
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+    for _ in range(2):
+        ask(play, "gpt-5.6-blind", messages=[{"role": "user", "content": [image]}])
+    assert list(map(shows, up.requests)) == [True, False, False]
+    assert "[image omitted]" in str(up.requests[-1].json["input"])
+
+
 def test_phases_that_a_server_does_not_know_are_left_out_from_then_on(play, up):
     refused = error(400, "Unknown parameter: 'input[1].phase'.", param="input[1].phase")
     phased = lambda asked: any("phase" in item for item in asked.json["input"])  # noqa: E731

@@ -376,10 +376,11 @@ def matches_any(model: str, globs: ModelGlobs) -> bool:
 
 
 def sees(model: str, otherwise: ModelGlobs = ALL) -> bool:
-    """Whether a model takes images; `otherwise` decides where no row is its maker's. A model that takes none
-    would refuse all later requests of a conversation that holds an image (translation.md, 2)."""
+    """Whether a model takes images; `otherwise` decides where no row is its maker's, and where it is empty,
+    as after a refusal. A model that takes none would refuse all later requests of a conversation that holds
+    an image (translation.md, 2)."""
     made = (row.images for row in DIALECTS.values() if matches_any(model, row.own))
-    return matches_any(model, next(made, otherwise))
+    return bool(otherwise) and matches_any(model, next(made, otherwise))
 
 
 def dialect_of(name: str | None, host: str, port: int) -> Dialect:

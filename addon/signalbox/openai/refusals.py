@@ -26,6 +26,25 @@ REFUSED_CHOICE = re.compile(
     re.IGNORECASE,
 )
 """Says that a tool cannot be forced."""
+_IMAGES = "messages.content.type=image_url"
+_IMAGE_STATUSES = (*STATUSES, 404, 500)
+"""404 is OpenRouter's, 500 llama.cpp's."""
+_MODEL_END = r"(?=\s*(?:$|[.,;:!()'\"\]}-]|(?:by|for|with|on) (?:this|the|that|your)\b))"
+_NO_IMAGES = re.compile(
+    r"do(?:es)?(?: not|n't) support (?:any )?(?:images?|vision|multi-?modal)"
+    rf"(?: (?:inputs?|content|understanding))?{_MODEL_END}"
+    r"|no endpoints found that support image"
+    rf"|\bimages? (?:inputs? |content )?(?:is|are) not supported{_MODEL_END}"
+    r"|\bimage_url\W{0,2} is (?:only supported by certain models|not supported (?:by|for) (?:this|the) model)"
+    r"|unknown variant \W?(?:image_url|input_image)\b"
+    r"|is not a multi-?modal model|\bat most 0 image",
+    re.IGNORECASE,
+)
+"""Says that a model takes no images, and not that one image or its place is wrong. In order: Ollama, LM
+Studio and Volcengine; OpenRouter; llama.cpp and xAI; OpenAI; DeepSeek; vLLM. Sources are
+https://github.com/ollama/ollama/issues/17301, https://github.com/anomalyco/opencode/issues/47994,
+https://github.com/nexu-io/nexu/issues/733, https://github.com/zou-group/textgrad/issues/210 and
+https://github.com/rikkahub/rikkahub/issues/1433."""
 _EFFORT_FIELDS = {"reasoning_effort": "reasoning_effort", "reasoning": "reasoning.effort"}
 
 _SIGNS = (
@@ -61,6 +80,13 @@ def refusals(status: int, error: bytes, request: Body) -> Iterator[str]:
     if status in STATUSES:
         text = read_error(error).text
         yield from (name for sign, field, name in _SIGNS if field in request and sign.search(text))
+    if refuses_images(status, error) and b'"image_url"' in request.readable:
+        yield _IMAGES
+
+
+def refuses_images(status: int, error: bytes) -> bool:
+    """Whether an error says that the model takes no images at all."""
+    return status in _IMAGE_STATUSES and _NO_IMAGES.search(read_error(error).text) is not None
 
 
 def taught(dialect: Dialect, model: str, refused: Collection[str]) -> Dialect:
@@ -83,4 +109,6 @@ def taught(dialect: Dialect, model: str, refused: Collection[str]) -> Dialect:
         changed = replace(changed, completion_tokens=ALL if _MAX_TOKENS in refused else ())
     if _TOOL_CHOICE in refused:
         changed = replace(changed, forced="", no_tool=False)
+    if _IMAGES in refused:
+        changed = replace(changed, images=(), pdf="" if dialect.pdf == "image_url" else dialect.pdf)
     return changed

@@ -17,6 +17,7 @@ from signalbox.anthropic.errors import HEAD, as_prompt_too_long, error_body, ref
 from signalbox.anthropic.identity import IdentityTranslator
 from signalbox.anthropic.reader import MessagesReader
 from signalbox.anthropic.sse import is_event_stream
+from signalbox.anthropic.unsupported_fields import STATUSES
 from signalbox.errors import log_error
 from signalbox.exchange import Exchange
 from signalbox.proxy.headers import has_body
@@ -36,8 +37,8 @@ log = logging.getLogger("signalbox")
 
 WHOLE = 1024 * 1024
 """Bytes after which a JSON answer that has shown no error counts as begun, and up to which one is decoded."""
-REPAIRABLE = (400, 422)
-"""Statuses of refusals that may name what a request can do without."""
+REPAIRABLE = (*STATUSES, 404, 500)
+"""Statuses of refusals that may name what a request can do without; the last two those of images alone."""
 NOT_PASSED = ("location", "set-cookie", "set-cookie2")
 """Headers of providers other than Anthropic itself: a client would follow the first with its own credentials,
 and send a cookie to the next provider that is asked."""
@@ -145,7 +146,7 @@ class PendingResponse:
         that is repaired or reworded, or an answer that is converted to another form."""
         if self.provider.is_anthropic:
             status, own_key = self.response.status_code, self.provider.auth != "client"
-            return status in REPAIRABLE or (status == 401 and own_key) or self.is_reshaped
+            return status in STATUSES or (status == 401 and own_key) or self.is_reshaped
         # What is no stream may be an error, whatever its status.
         return self.may_be_refusal or not (self.is_announced and self.is_stream)
 

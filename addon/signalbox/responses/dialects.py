@@ -63,6 +63,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """Whether messages of the role `developer` are allowed between others."""
     phases: ModelGlobs = ()
     """Models that want `phase` on assistant messages."""
+    images: bool = True
+    """Whether it takes images, of models that are not known to take none."""
     image_urls: bool = True
     """Whether an image may be a URL."""
     files: bool = False

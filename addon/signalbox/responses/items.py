@@ -54,7 +54,7 @@ class ResponsesContent(ContentReader):
     """The content of input items."""
 
     def __init__(self, dialect: Dialect, model: str, notes: Counter[str]) -> None:
-        super().__init__(notes, sees=sees(model), image_urls=dialect.image_urls)
+        super().__init__(notes, sees=dialect.images and sees(model), image_urls=dialect.image_urls)
         self._files = dialect.files
 
     def image(self, url: str) -> Object:

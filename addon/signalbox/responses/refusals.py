@@ -9,7 +9,7 @@ from signalbox.anthropic.errors import read_error
 from signalbox.anthropic.json_edit import Body
 from signalbox.anthropic.unsupported_fields import STATUSES
 from signalbox.openai.dialects import ALL, Efforts
-from signalbox.openai.refusals import REFUSED_CHOICE
+from signalbox.openai.refusals import REFUSED_CHOICE, refuses_images
 from signalbox.responses.dialects import Dialect
 
 SUMMARY = "reasoning.summary"
@@ -17,6 +17,7 @@ _INCLUDE = "include"
 _TOOL_CHOICE = "tool_choice"
 _DEVELOPER = "input.role=developer"
 _PHASE = "input.phase"
+_IMAGES = "input.content.type=input_image"
 
 _SIGNS = (
     # an organization that is not verified, or a model without summaries (openai-responses.md, 3)
@@ -43,6 +44,8 @@ _SIGNS = (
 
 def refusals(status: int, error: bytes, request: Body) -> Iterator[str]:
     """The names that the error to a request teaches. `error` is the decoded body."""
+    if refuses_images(status, error) and b'"input_image"' in request.readable:
+        yield _IMAGES
     if status not in STATUSES:
         return
     report = read_error(error)
@@ -69,4 +72,6 @@ def taught(dialect: Dialect, model: str, refused: Collection[str]) -> Dialect:
         changed = replace(changed, developer=False)
     if _PHASE in refused:
         changed = replace(changed, phases=())
+    if _IMAGES in refused:
+        changed = replace(changed, images=False)
     return changed
