@@ -436,6 +436,13 @@ def test_a_routed_request_is_shown_by_the_api_that_was_asked(api, path, request_
     assert seen.text.startswith("Changes\n    key swapped\n\nWhy\n    rule all\n")
 
 
+def test_a_model_in_the_path_is_shown():
+    body = {name: value for name, value in REQUEST.items() if name != "model"}
+    path = "/v1/projects/p/models/claude-x:rawPredict"
+    text = shown(path=path, request=json.dumps(body).encode(), api="vertex", model="claude-x").text
+    assert text.startswith("Model: claude-x\n")
+
+
 def test_half_a_character_does_not_keep_a_request_from_being_read():
     """JavaScript writes a lone half of a surrogate pair where it cut a text."""
     body = rb'{"model": "m", "messages": [{"role": "user", "content": "lone \ud83d here"}]}'

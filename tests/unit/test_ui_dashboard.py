@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from signalbox.config.rules import LedgerSettings, Rules, Week
 from signalbox.database import FILE
-from signalbox.record.entry import Entry
+from signalbox.record.entry import Entry, milliseconds
 from signalbox.record.prefixes import MESSAGES, CachedBlock, pack
 from signalbox.record.tables import REQUESTS
 from signalbox.ui.dashboard import Dashboard
@@ -389,9 +389,11 @@ def test_no_cell_of_the_csv_is_a_formula(tmp_path, name):
 
 
 def test_a_request_leads_to_its_flow_where_mitmweb_shows_it(tmp_path):
-    record(tmp_path, [entry(MINUTE, request_id="req_1"), entry(HOUR, request_id="req_2")])
+    """By its moment too: some providers give the same id to several requests."""
+    record(tmp_path, [entry(MINUTE, request_id="req_1"), entry(HOUR, request_id="req_1")])
     with closing(Dashboard(tmp_path)) as dashboard:
-        shown = STATE._replace(flows={"req_1": "http://127.0.0.1:8081/#/flows/1"})
+        moment = milliseconds(NOW - MINUTE)
+        shown = STATE._replace(flows={("req_1", moment): "http://127.0.0.1:8081/#/flows/1"})
         page = Pages(dashboard, shown).html("/ui/requests")
         assert page.count('href="http://127.0.0.1:8081/#/flows/1"') == 1
         assert ">flow</th>" not in Pages(dashboard).html("/ui/requests")

@@ -293,8 +293,8 @@ def _chat_event(answer: Assembled, body: dict[str, Any]) -> str:
         answer.head = {name: body[name] for name in ("model", "id") if name in body}
     if usage := body.get("usage"):
         answer.usage.update(mapping(usage))
-    for entry in items(body.get("choices"))[:1]:
-        choice = mapping(entry)
+    if choices := items(body.get("choices")):
+        choice = mapping(choices[0])
         if reason := choice.get("finish_reason"):
             answer.stop = text_of(reason)
         _chat_delta(answer, mapping(choice.get("delta") or choice.get("message")))
@@ -306,8 +306,11 @@ def _chat_delta(answer: Assembled, delta: dict[str, Any]) -> None:
     if thought:
         _more(answer, "thinking", "thinking", text_of(thought))
     content = delta.get("content")
-    for part in content if isinstance(content, list) else (content,) if content else ():
-        _more(answer, "text", "text", text_of(part.get("text") if isinstance(part, dict) else part))
+    if isinstance(content, list):
+        for part in content:
+            _more(answer, "text", "text", text_of(part.get("text") if isinstance(part, dict) else part))
+    elif content:
+        _more(answer, "text", "text", text_of(content))
     if calls := delta.get("tool_calls"):
         for entry in items(calls):
             _chat_call(answer, mapping(entry))
@@ -327,9 +330,10 @@ def _chat_call(answer: Assembled, call: dict[str, Any]) -> None:
 
 def _more(answer: Assembled, kind: str, name: str, text: str) -> None:
     """Text that goes on where the last block is of its kind, and begins one otherwise."""
-    if not answer.blocks or answer.blocks[-1].kind != kind:
-        answer.begin({"type": kind})
-    answer.blocks[-1].grow(name, text)
+    last = answer.blocks[-1] if answer.blocks else None
+    if last is None or last.fields["type"] != kind:
+        last = answer.begin({"type": kind})
+    last.grow(name, text)
 
 
 def _chat_whole(answer: Assembled, body: dict[str, Any]) -> None:

@@ -72,13 +72,15 @@ class RequestView(View):
             *section("Changes", _list(items(values.get("changes")))),
             *section("Why", _why(values)),
         ]
-        return joined(_below(head, self._body(data, is_cut=bool(length))))
+        return joined(_below(head, self._body(data, values.get("model"), is_cut=bool(length))))
 
-    def _body(self, data: bytes, *, is_cut: bool) -> Iterator[str]:
+    def _body(self, data: bytes, model: Any, *, is_cut: bool) -> Iterator[str]:
+        """`model` is what the router asked for, which some APIs have in the path."""
         if is_cut and not data:
             return
         try:
-            yield from self._render(mapping(lenient.decode_cut(data) if is_cut else lenient.decode(data)))
+            body = mapping(lenient.decode_cut(data) if is_cut else lenient.decode(data))
+            yield from self._render({"model": model, **body} if body and model else body)
         except Exception as error:  # of broken data
             yield from self._as_it_is(data, error)
 

@@ -37,6 +37,7 @@ from signalbox.proxy.hook_dispatch import install as install_hook_dispatch
 from signalbox.proxy.layer import take_over
 from signalbox.proxy.reload_guard import ReloadGuard
 from signalbox.record import console
+from signalbox.record.entry import milliseconds
 from signalbox.routing.browsers import is_loopback
 
 if TYPE_CHECKING:
@@ -209,14 +210,15 @@ def _addresses(server: "ServerInstance[Any]") -> list[tuple[str, int]]:
     return sorted(((host, port) for host, port, *_ in server.listen_addrs), key=lambda one: ":" in one[0])
 
 
-def flow_links(master: Master, exchanges: Mapping[Any, Exchange]) -> dict[str, str]:
-    """By the id of a request, as the client knows it, the address of its flow in mitmweb; empty elsewhere."""
+def flow_links(master: Master, exchanges: Mapping[Any, Exchange]) -> dict[tuple[str, int], str]:
+    """By id and moment of a request, as the ledger has both, the address of its flow in mitmweb; empty
+    elsewhere. Some providers give the same id to several."""
     options = master.options
     if "web_port" not in options or master.addons.get("view") is None:
         return {}
     start = f"{url_of(options.web_host, options.web_port)}/#/flows/"
     return {
-        exchange.request_id: f"{start}{flow.id}/request"
+        (exchange.request_id, milliseconds(exchange.ts)): f"{start}{flow.id}/request"
         for flow, exchange in exchanges.items()
         if exchange.is_messages_request
     }

@@ -60,7 +60,7 @@ def row_view(row: Mapping[str, Any], most: int, state: "State") -> dict[str, Any
         "saved": saved,
         "count": len(row["attempts"].split()),
         "folder": PurePath(project).name if project else None,
-        "flow": state.flows.get(row["request_id"] or ""),
+        "flow": state.flows.get((row["request_id"], row["ts"])),
     }
 
 

@@ -23,8 +23,8 @@ class State(NamedTuple):
     budgets: Mapping[str, Mapping[str, Any]]
     """By provider with a budget: `used` and `tokens`, `percent`, `at`, `per`, `resets_at`."""
     now: datetime
-    flows: Mapping[str, str] = {}
-    """By the id of a request the address of its flow in mitmweb."""
+    flows: Mapping[tuple[str, int], str] = {}
+    """By id and moment of a request, as the ledger has both, the address of its flow in mitmweb."""
     held: Sequence["HeldTurn"] = ()
     """What is held of the conversation of the session that is asked for, and may be shown."""
 
