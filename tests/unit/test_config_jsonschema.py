@@ -122,7 +122,7 @@ def test_schema_accepts_what_the_loader_accepts(text):
         with_a("key: x") + "\nrules: [{match: x, to: a, name: none-of-these}]",
         with_a("key: x") + "\nrules: [{match: x, to: a, name: '#b'}]",
         "week: {starts: Monday 00:00}\nfailover: {'on': [404, connect]}",
-        "log: {file: 5, level: '${LEVEL:-info}'}\nui: {hosts: [Router.lan]}",
+        "log: {file: 5, level: '${LEVEL:-info}'}\nui: {hosts: [Router.lan, 5]}",
     ],
 )
 def test_schema_and_loader_accept_the_same_plain_texts(text):
@@ -145,6 +145,8 @@ def test_schema_and_loader_accept_the_same_plain_texts(text):
         "rules: [{match: x, to: []}]",
         "rules: [{match: x, to: {reject: 200}}]",
         "rules: [{match: {modle: x}, to: a}]",
+        with_a("max_tokens: 1.5"),
+        "inspect: {keep: 2.5}",
         with_rule("name: none"),
         with_rule("name: '#2'"),
         "fail: never",

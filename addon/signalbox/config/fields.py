@@ -161,8 +161,12 @@ def string_schema(pattern: str = "") -> dict[str, Any]:
     return {"type": "string", "pattern": rf"^({pattern})$|\$\{{"} if pattern else {"type": "string"}
 
 
-def number_schema(pattern: str, least: int = 0) -> dict[str, Any]:
-    return {"type": ["number", "string"], "minimum": least, "pattern": rf"^({pattern})$|\$\{{"}
+def number_schema(pattern: str, least: int = 0, kind: str = "number") -> dict[str, Any]:
+    return {"type": [kind, "string"], "minimum": least, "pattern": rf"^({pattern})$|\$\{{"}
+
+
+def whole_schema(pattern: str, least: int = 0) -> dict[str, Any]:
+    return number_schema(pattern, least, "integer")
 
 
 PLAIN = {"type": ["string", "number", "boolean"]}
@@ -185,9 +189,9 @@ type Flag = Annotated[
         words=("true", "false"),
     ),
 ]
-type Whole = Annotated[int, Reads("a whole number", parse_whole, number_schema(WHOLE))]
-type AtLeastOne = Annotated[int, Reads("a whole number from 1", parse_at_least_one, number_schema(WHOLE, 1))]
-type Percent = Annotated[int, Reads("a whole number of percent", parse_whole, number_schema(WHOLE))]
+type Whole = Annotated[int, Reads("a whole number", parse_whole, whole_schema(WHOLE))]
+type AtLeastOne = Annotated[int, Reads("a whole number from 1", parse_at_least_one, whole_schema(WHOLE, 1))]
+type Percent = Annotated[int, Reads("a whole number of percent", parse_whole, whole_schema(WHOLE))]
 type Dollars = Annotated[float, Reads("a number of dollars", parse_number, number_schema(NUMBER))]
 type Duration = Annotated[
     float,
@@ -198,7 +202,7 @@ type Duration = Annotated[
     ),
 ]
 type Size = Annotated[int, Reads("a size such as 512KB, 10MB or 1GB", parse_size, string_schema(SIZE))]
-type Count = Annotated[int, Reads("a count such as 2000, 500k or 1.5M", parse_count, number_schema(COUNT))]
+type Count = Annotated[int, Reads("a count such as 2000, 500k or 1.5M", parse_count, whole_schema(COUNT))]
 type GlobText = Annotated[Glob, Reads("a glob", parse_glob, PLAIN)]
 type ModelGlob = Annotated[Glob, Reads("a glob", parse_model_glob, PLAIN)]
 type ClaudeModel = Annotated[
@@ -237,14 +241,14 @@ type Beta = Annotated[
 ]
 type ErrorStatus = Annotated[
     int,
-    Reads("a status from 400 to 599", parse_status, number_schema(r"[45]\d\d", 400) | {"maximum": 599}),
+    Reads("a status from 400 to 599", parse_status, whole_schema(r"[45]\d\d", 400) | {"maximum": 599}),
 ]
 type OutcomeLabel = Annotated[
     str,
     Reads(
         "auth, connect, timeout, stream_error or a status from 400 to 599",
         parse_outcome,
-        number_schema("|".join((*OUTCOMES, r"[45]\d\d")), 400) | {"maximum": 599},
+        whole_schema("|".join((*OUTCOMES, r"[45]\d\d")), 400) | {"maximum": 599},
         words=OUTCOMES,
     ),
 ]
@@ -285,7 +289,7 @@ type HostName = Annotated[
     Reads(
         "the name of a host such as router.lan",
         parse_host_name,
-        string_schema(r"[^\s:/]+|\[?[0-9A-Fa-f:.]+\]?"),
+        string_schema(r"[^\s:/]+|\[?[0-9A-Fa-f:.]+\]?") | {"type": ["string", "number"]},
     ),
 ]
 type WeekTime = Annotated[
