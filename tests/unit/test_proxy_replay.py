@@ -12,7 +12,9 @@ WHEN = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
 
 def replayed(path: str, *headers: tuple[str, str]):
-    return new_flow(tflow.tflow(), RecordedRequest(path, headers, b"{}", 8082, None, WHEN)).request
+    return new_flow(
+        tflow.tflow(), RecordedRequest(path, headers, b'{"model": "m"}', 8082, None, WHEN)
+    ).request
 
 
 @pytest.mark.parametrize("value", ["sk-an...obody", "***", "Bearer sk-an...obody", " *** "])
