@@ -127,6 +127,29 @@ def test_an_effort_that_a_messages_provider_refuses_is_left_out(play, zai):
     assert "effort" not in repaired.get("output_config", {})
 
 
+@pytest.mark.parametrize("status", [400, 500])
+def test_an_image_that_a_model_does_not_take_is_replaced_by_text_from_then_on(play, zai, status):
+    """Ollama refuses them so at its Messages API, and every later turn holds the image."""
+    refused = error_json(status, "invalid_request_error", "this model does not support image input (ref: 1)")
+    zai.answer(lambda asked: refused if "'image'" in str(asked.json) else message_json())
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+    for _ in range(2):
+        messages = [{"role": "user", "content": [image, text_block("what is it?")]}]
+        assert play.ask(f"zai-blind-{status}", messages=messages).status == 200
+    assert [one["attempts"] for one in play.records(2)] == [f"zai:{status} zai:200", "zai:200"]
+    assert zai.requests[-1].json["messages"][0]["content"] == [
+        text_block("[image omitted]"),
+        text_block("what is it?"),
+    ]
+
+
+def test_anthropic_itself_gets_every_image(play, home):
+    home.answer(said := invalid("this model does not support image input"))
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+    got = play.ask("anthropic-x", messages=[{"role": "user", "content": [image]}])
+    assert (got.status, got.body, len(home.requests)) == (400, said.body, 1)
+
+
 @pytest.mark.parametrize(
     ("model", "said", "what"),
     [

@@ -12,10 +12,12 @@ import msgspec
 
 from signalbox.anthropic.encoding import ContentDecoder, EncodingError
 from signalbox.anthropic.errors import error_body, error_in, is_anthropics, read_error
+from signalbox.anthropic.images import IMAGES, holds_image
 from signalbox.anthropic.issued import ThinkingBlock
 from signalbox.anthropic.json_edit import Body, BodyError, elements, members
 from signalbox.anthropic.reader import MessagesReader, Rewrites
 from signalbox.anthropic.sse import Form, Splitter, form_of, is_event_stream, parse_event
+from signalbox.anthropic.unsupported_fields import refuses_images
 from signalbox.anthropic.writer import EVENTS, JSON, LARGEST, MessageBuilder, encode_events, events_of
 
 _ENDS = (b"\n\n", b"\r\n\r\n")
@@ -64,8 +66,8 @@ class IdentityTranslator(msgspec.Struct, frozen=True):
         return reader if is_asked else ReshapingReader(reader, content_encoding, streams=bool(self.stream))
 
     def refusals(self, status: int, error: bytes, request: Body) -> tuple[str, ...]:
-        """See `Translator.refusals`: none beyond those that every Messages provider may send."""
-        return ()
+        """See `Translator.refusals`."""
+        return (IMAGES,) if refuses_images(status, error) and holds_image(request) else ()
 
     def carries(self, block: ThinkingBlock) -> bool:
         """See `Translator.carries`: thinking that is in the body at all was sent as it is."""

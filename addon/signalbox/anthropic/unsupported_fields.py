@@ -77,6 +77,25 @@ _MANDATORY = re.compile(
     re.IGNORECASE,
 )
 
+_IMAGE_STATUSES = (*STATUSES, 404, 500)
+"""404 is OpenRouter's, 500 llama.cpp's."""
+_MODEL_END = r"(?=\s*(?:$|[.,;:!()'\"\]}-]|(?:by|for|with|on) (?:this|the|that|your)\b))"
+_NO_IMAGES = re.compile(
+    r"do(?:es)?(?: not|n't) support (?:any )?(?:images?|vision|multi-?modal)"
+    rf"(?: (?:inputs?|content|understanding))?{_MODEL_END}"
+    r"|no endpoints found that support image"
+    rf"|\bimages? (?:inputs? |content )?(?:is|are) not supported{_MODEL_END}"
+    r"|\bimage_url\W{0,2} is (?:only supported by certain models|not supported (?:by|for) (?:this|the) model)"
+    r"|unknown variant \W?(?:image_url|input_image|image)\b"
+    r"|is not a multi-?modal model|\bat most 0 image",
+    re.IGNORECASE,
+)
+"""Says that a model takes no images, and not that one image or its place is wrong. In order: Ollama, LM
+Studio and Volcengine; OpenRouter; llama.cpp and xAI; OpenAI; DeepSeek; vLLM. Sources are
+https://github.com/ollama/ollama/issues/17301, https://github.com/anomalyco/opencode/issues/47994,
+https://github.com/nexu-io/nexu/issues/733, https://github.com/zou-group/textgrad/issues/210 and
+https://github.com/rikkahub/rikkahub/issues/1433."""
+
 
 def rejected_by(status: int, error: bytes, request: Body, sent: Collection[str]) -> frozenset[str]:
     """The field paths (`field_paths.edits_without`) and beta values that the error refuses.
@@ -93,6 +112,11 @@ def rejected_by(status: int, error: bytes, request: Body, sent: Collection[str])
     fields = {name for path in _paths(text) for name in _names(path, request)}
     stand = {name for name in fields if not is_essential(name) and edits_without(request, {name})}
     return frozenset(stand | (listed & set(sent)) | set(_efforts(f"{report.param}: {text}", request)))
+
+
+def refuses_images(status: int, error: bytes) -> bool:
+    """Whether an error says that the model takes no images at all."""
+    return status in _IMAGE_STATUSES and _NO_IMAGES.search(read_error(error).text) is not None
 
 
 def _efforts(text: str, request: Body) -> Iterator[str]:

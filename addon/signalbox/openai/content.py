@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 
 import msgspec
 
+from signalbox.anthropic.images import OMITTED
 from signalbox.openai.dialects import Dialect, matches_any, sees
 from signalbox.openai.incoming import (
     Content,
@@ -104,7 +105,7 @@ class ContentReader(ABC):
         url = _url(source) if self._sees else ""
         if not url or not (self._image_urls or url.startswith("data:")):
             self._notes["images omitted"] += 1
-            return ContentPart(join_texts(("[image omitted]", as_text(source.url))))
+            return ContentPart(join_texts((OMITTED, as_text(source.url))))
         return ContentPart(media=self.image(url))
 
     def _document(self, block: ContentBlock, source: Source) -> list[ContentPart]:

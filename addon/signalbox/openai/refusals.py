@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from signalbox.anthropic.errors import read_error
 from signalbox.anthropic.json_edit import Body
-from signalbox.anthropic.unsupported_fields import EFFORTS, STATUSES
+from signalbox.anthropic.unsupported_fields import EFFORTS, STATUSES, refuses_images
 from signalbox.openai.dialects import ALL, Dialect, Efforts, matches_any
 
 _OFF = EFFORTS[0]
@@ -27,24 +27,6 @@ REFUSED_CHOICE = re.compile(
 )
 """Says that a tool cannot be forced."""
 _IMAGES = "messages.content.type=image_url"
-_IMAGE_STATUSES = (*STATUSES, 404, 500)
-"""404 is OpenRouter's, 500 llama.cpp's."""
-_MODEL_END = r"(?=\s*(?:$|[.,;:!()'\"\]}-]|(?:by|for|with|on) (?:this|the|that|your)\b))"
-_NO_IMAGES = re.compile(
-    r"do(?:es)?(?: not|n't) support (?:any )?(?:images?|vision|multi-?modal)"
-    rf"(?: (?:inputs?|content|understanding))?{_MODEL_END}"
-    r"|no endpoints found that support image"
-    rf"|\bimages? (?:inputs? |content )?(?:is|are) not supported{_MODEL_END}"
-    r"|\bimage_url\W{0,2} is (?:only supported by certain models|not supported (?:by|for) (?:this|the) model)"
-    r"|unknown variant \W?(?:image_url|input_image)\b"
-    r"|is not a multi-?modal model|\bat most 0 image",
-    re.IGNORECASE,
-)
-"""Says that a model takes no images, and not that one image or its place is wrong. In order: Ollama, LM
-Studio and Volcengine; OpenRouter; llama.cpp and xAI; OpenAI; DeepSeek; vLLM. Sources are
-https://github.com/ollama/ollama/issues/17301, https://github.com/anomalyco/opencode/issues/47994,
-https://github.com/nexu-io/nexu/issues/733, https://github.com/zou-group/textgrad/issues/210 and
-https://github.com/rikkahub/rikkahub/issues/1433."""
 _EFFORT_FIELDS = {"reasoning_effort": "reasoning_effort", "reasoning": "reasoning.effort"}
 
 _SIGNS = (
@@ -82,11 +64,6 @@ def refusals(status: int, error: bytes, request: Body) -> Iterator[str]:
         yield from (name for sign, field, name in _SIGNS if field in request and sign.search(text))
     if refuses_images(status, error) and b'"image_url"' in request.readable:
         yield _IMAGES
-
-
-def refuses_images(status: int, error: bytes) -> bool:
-    """Whether an error says that the model takes no images at all."""
-    return status in _IMAGE_STATUSES and _NO_IMAGES.search(read_error(error).text) is not None
 
 
 def taught(dialect: Dialect, model: str, refused: Collection[str]) -> Dialect:

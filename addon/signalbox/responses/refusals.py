@@ -7,9 +7,9 @@ from msgspec.structs import replace
 
 from signalbox.anthropic.errors import read_error
 from signalbox.anthropic.json_edit import Body
-from signalbox.anthropic.unsupported_fields import STATUSES
+from signalbox.anthropic.unsupported_fields import STATUSES, refuses_images
 from signalbox.openai.dialects import ALL, Efforts
-from signalbox.openai.refusals import REFUSED_CHOICE, refuses_images
+from signalbox.openai.refusals import REFUSED_CHOICE
 from signalbox.responses.dialects import Dialect
 
 SUMMARY = "reasoning.summary"

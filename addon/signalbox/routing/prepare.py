@@ -13,6 +13,7 @@ from signalbox.anthropic.api import MESSAGES
 from signalbox.anthropic.field_paths import SYSTEM
 from signalbox.anthropic.history import made_valid, with_searches_as_text
 from signalbox.anthropic.identity import IdentityTranslator
+from signalbox.anthropic.images import IMAGES, without_images
 from signalbox.anthropic.json_edit import Body, Edit
 from signalbox.anthropic.models import takes_system_turns
 from signalbox.anthropic.privacy import with_opaque_user, without_billing_block
@@ -60,6 +61,9 @@ def prepare_messages(
     body, notes = _body(candidate, facts, incoming.body, constraints)
     body, dropped = without_fields(body, refused | betas.dropped_with(sent, kept))
     notes += dropped
+    if IMAGES in refused:
+        body, changed = _without_images(body)
+        notes += changed
     if provider.serves_claude:
         body, changed = _valid(body, incoming.body)
         notes += changed
@@ -141,6 +145,13 @@ def _with_placeholders(raw: bytes) -> tuple[bytes, list[str]]:
     body = Body.parse(raw)
     edits = with_placeholders(body)
     notes = [f"{len(edits)} placeholders for thinking"] if edits else []
+    return body.edited(edits=edits), notes
+
+
+def _without_images(raw: bytes) -> tuple[bytes, list[str]]:
+    body = Body.parse(raw)
+    edits = without_images(body)
+    notes = [f"{len(edits)} image{'' if len(edits) == 1 else 's'} omitted"] if edits else []
     return body.edited(edits=edits), notes
 
 
