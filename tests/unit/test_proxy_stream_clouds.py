@@ -149,7 +149,9 @@ def test_a_limit_of_vertex_gives_way_and_soon_is_asked_again(folder, token):
         router.provider(VERTEX).answer(limited, Vertex(TOKEN))
         play = router.connect()
         assert play.ask(OPUS, stream=True).headers["x-signalbox-attempts"] == "vertex:429 anthropic:200"
-        play.passes(6)
+        play.passes(20)
+        assert play.ask(OPUS, stream=True).headers["x-signalbox-attempts"] == "anthropic:200"
+        play.passes(11)
         assert play.ask(OPUS, stream=True).headers["x-signalbox-attempts"] == "vertex:200"
 
 
