@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -86,23 +87,33 @@ def test_very_much_that_differs_is_shown_by_its_ends_and_counted():
     assert many[-1].text.endswith("more lines that differ")
 
 
-CHANCE = random.Random(1)
-NUMBERED = [f"line {number}" for number in range(300_000)]
-TWO_KINDS = [[CHANCE.choice("ab") for _ in range(300_000)] for _ in range(2)]
-SHUFFLED = CHANCE.sample(NUMBERED, len(NUMBERED))
-FEW = [[f"{CHANCE.randrange(2_000)}" for _ in range(100_000)] for _ in range(2)]
-WORDS = [[" ".join(f"{CHANCE.randrange(50_000)}" for _ in range(200_000))] for _ in range(2)]
-PARTS = [[f"{number} of {CHANCE.randrange(3)}" for number in range(200_000)] for _ in range(2)]
+def numbered() -> list[str]:
+    return [f"line {number}" for number in range(300_000)]
+
+
+def by_chance(text: str, count: int, kinds: int) -> list[str]:
+    chance = random.Random(kinds)
+    return [text % (number, chance.randrange(kinds)) for number in range(count)]
+
+
+PAIRS: dict[str, Callable[[], tuple[list[str], list[str]]]] = {
+    "shuffled": lambda: (numbered(), random.Random(1).sample(numbered(), 300_000)),
+    "reversed": lambda: (numbered(), numbered()[::-1]),
+    "of two kinds": lambda: (by_chance("%.0s%d", 300_000, 2), by_chance("%.0s%d", 299_999, 2)[::-1]),
+    "of a few kinds": lambda: (by_chance("%.0s%d", 100_000, 2_000), by_chance("%.0s%d", 100_000, 2_001)),
+    "partly equal": lambda: (by_chance("%d of %d", 200_000, 3), by_chance("%d of %d", 200_000, 4)),
+    "a line of words": lambda: (
+        [" ".join(by_chance("%.0s%d", 200_000, 50_000))],
+        [" ".join(by_chance("%.0s%d", 200_000, 50_001))],
+    ),
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [(NUMBERED, SHUFFLED), TWO_KINDS, FEW, WORDS, PARTS, (NUMBERED, NUMBERED[::-1])],
-    ids=["shuffled", "of two kinds", "of a few kinds", "one line of words", "every third equal", "reversed"],
-)
-def test_two_megabytes_are_compared_in_bounded_time(before, after):
+@pytest.mark.parametrize("made", PAIRS.values(), ids=PAIRS)
+def test_two_megabytes_are_compared_in_bounded_time(made):
     """Seconds of processor time of a thread of its own; most of these take one or two on a quiet machine."""
+    before, after = made()
     began = time.process_time()
     lines = told(before, after)
     assert time.process_time() - began < 20

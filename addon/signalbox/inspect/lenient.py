@@ -16,10 +16,10 @@ MOST_MARKS = 200_000
 """Quotes, and brackets, of a cut body above which it is not completed: that takes too long."""
 
 _decode = msgspec.json.Decoder().decode
-_STRING = re.compile(r'"(?:[^"\\]++|\\.?)*+("?)', re.DOTALL)
-"""Also one that is not closed, which ends with the text."""
-_PART_OF_ESCAPE = re.compile(r"(?<!\\)((?:\\\\)*+)\\(?:u[\da-fA-F]{0,3})?\Z")
-_PART_OF_LITERAL = re.compile(r'[^\s"\[\]{}:,]+\Z')
+_PART_OF_ESCAPE = re.compile(r"\\(?:u[\da-fA-F]{0,3})?\Z")
+_LONGEST_PART = 5
+_LITERALS = "0123456789+-.eEtrufalsn"
+"""Characters of numbers, `true`, `false` and `null`."""
 _BRACKETS = re.compile(r"[\[\]{}]")
 _CLOSING = {"{": "}", "[": "]"}
 
@@ -45,13 +45,15 @@ def decode_cut(data: bytes) -> Any:
     text = data.decode(errors="ignore")
     if text.count('"') > MOST_MARKS:
         raise ValueError("it has too many texts to be completed")
-    outline = _STRING.sub(r'"\1', text)
+    between = text.replace("\\\\", "").replace('\\"', "").split('"')
+    is_in_text = len(between) % 2 == 0
+    outline = '""'.join(between[::2])
     opened = _open_brackets(outline)
-    if outline.count('"') % 2:
-        text, outline = _PART_OF_ESCAPE.sub(r"\1", text) + '"', outline + '"'
+    if is_in_text:
+        text, outline = f'{_whole_escapes(text)}"', f'{outline}""'
     text, outline = text.rstrip(), outline.rstrip()
-    if (literal := _PART_OF_LITERAL.search(outline)) is not None:
-        text, outline = text[: -len(literal[0])].rstrip(), outline[: literal.start()].rstrip()
+    literal = len(outline) - len(outline.rstrip(_LITERALS))
+    text, outline = text[: len(text) - literal].rstrip(), outline[: len(outline) - literal].rstrip()
     if outline.endswith(","):
         text = text[:-1]
     elif outline.endswith(":"):
@@ -59,6 +61,16 @@ def decode_cut(data: bytes) -> Any:
     elif opened[-1] == "{" and outline.removesuffix('""').rstrip().endswith(("{", ",")) and text[-1] == '"':
         text += ":null"
     return decode((text + "".join(_CLOSING[one] for one in reversed(opened))).encode())
+
+
+def _whole_escapes(text: str) -> str:
+    """A text without the part of an escape at its end."""
+    part = _PART_OF_ESCAPE.search(text, max(len(text) - _LONGEST_PART, 0))
+    if part is None:
+        return text
+    before = text[: part.start()]
+    is_escaped = (len(before) - len(before.rstrip("\\"))) % 2
+    return text if is_escaped else before
 
 
 def _open_brackets(outline: str) -> list[str]:
