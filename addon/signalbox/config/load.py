@@ -17,9 +17,6 @@ from .rules import Rules
 from .schema import Fetch
 from .secrets import Dotenv, Printed, Vault, from_dotenv, in_force, origins
 
-"""The folder that holds `addon/`."""
-
-
 WITHOUT_FILE = "`signalbox init` writes one, or name another with --rules"
 """What to do where the rules file is not there."""
 
