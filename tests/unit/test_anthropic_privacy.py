@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signalbox.anthropic.json_edit import Body
-from signalbox.anthropic.privacy import with_opaque_user, without_billing_block
+from signalbox.anthropic.privacy import (
+    with_opaque_user,
+    without_billing,
+    without_billing_block,
+    without_billing_in_json,
+)
 
 BILLING = '{"type":"text","text":"x-anthropic-billing-header: cc_version=1; cch=abc"}'
 
@@ -27,12 +32,38 @@ def test_system_is_dropped_if_the_billing_block_was_alone():
     assert _after(f'{{"system":[{BILLING}]}}') == "{}"
 
 
+def test_the_billing_block_is_deleted_wherever_it_stands():
+    first, last = '{"type":"text","text":"first"}', '{"text":"last"  }'
+    assert _after(f'{{"system":[{first} , {BILLING}],"n":1}}') == f'{{"system":[{first}],"n":1}}'
+    assert _after(f'{{"system":[{first}, {BILLING}, {last}]}}') == f'{{"system":[{first}, {last}]}}'
+    assert _after(f'{{"system":[{BILLING},5,{first},{BILLING}]}}') == f'{{"system":[5,{first}]}}'
+    assert _after(f'{{"system":[{BILLING}, {BILLING}],"n":1}}') == '{"n":1}'
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (r'"x-anthropic-billing-header: cc_version=1;\nYou are \u00e9\n\nx"', r'"You are \u00e9\n\nx"'),
+        (r'"x-anthropic-billing-header: a \" b \\n c\n\n\nYou"', '"You"'),
+        (r'"x-anthropic-billing-header: cc_version=1;\n"', None),
+        ('"x-anthropic-billing-header"', None),
+    ],
+)
+def test_of_a_text_that_goes_on_only_the_billing_line_is_deleted(text, left):
+    assert _after(f'{{"system": {text}, "n":1}}') == (f'{{"system": {left}, "n":1}}' if left else '{"n":1}')
+    blocks = f'[{{"type":"text","text": {text}}},{{"text":"b"}}]'
+    rest = f'[{{"type":"text","text": {left}}},{{"text":"b"}}]' if left else '[{"text":"b"}]'
+    assert _after(f'{{"system":{blocks}}}') == f'{{"system":{rest}}}'
+    said, kept = json.loads(text), json.loads(left) if left else ""
+    assert without_billing(said) == kept
+    assert json.loads(without_billing_in_json(text.encode())) == kept
+
+
 @pytest.mark.parametrize(
     "raw",
     [
         '{"model":"x"}',
-        '{"system":"x-anthropic-billing-header: as text"}',
-        '{"system":[{"type":"text","text":"first"},%s]}' % BILLING,  # noqa: UP031  braces are JSON here
+        '{"system":"about x-anthropic-billing-header"}',
         '{"system":[{"type":"text","text":"about x-anthropic-billing-header"}]}',
         '{"system":["x-anthropic-billing-header"]}',
         '{"system":[],"messages":"x-anthropic-billing-header"}',

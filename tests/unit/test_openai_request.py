@@ -61,6 +61,22 @@ def test_the_body_is_compact_utf8():
     assert b'"content":"Gr\xc3\xbc\xc3\x9fe"' in _chat({"system": "Grüße"}).body
 
 
+LINE = "x-anthropic-billing-header: cc_version=1;"
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        f"{LINE}\nBe brief.",
+        [{"type": "text", "text": "Be brief."}, {"type": "text", "text": LINE}],
+        [{"type": "text", "text": f"{LINE}\n\nBe brief."}],
+    ],
+)
+def test_claude_codes_billing_line_is_left_out_wherever_it_stands(system):
+    sent = json.loads(_chat({"system": system}).body)
+    assert sent["messages"][0] == {"role": "system", "content": "Be brief."}
+
+
 def test_arguments_and_schemas_keep_their_bytes():
     schema = '{"type":"object","properties":{"n":{"type":"number","minimum":1.00,"maximum":1e3}}}'
     given = '{"z":1.00,"a":1e5,"b":12345678901234567890123,"c":"ü"}'

@@ -72,6 +72,8 @@ def test_blocks_come_in_the_order_in_which_they_are_cached() -> None:
         body(tools=[{"name": "Read", "input_schema": {}}, {"name": "Bash", **MARK, "input_schema": {}}]),
         body(messages=[*body()["messages"][:2], user(text("More", cache_control=None))]),
         body(system=[BILLING, *body()["system"]]),
+        body(system=[*body()["system"], BILLING]),
+        body(system=[text(f"{BILLING['text']}\n\nYou are a test."), body()["system"][1]]),
         body(messages=[{"role": "user", "content": "Hello"}, *body()["messages"][1:]]),
         body(
             messages=[
@@ -80,7 +82,10 @@ def test_blocks_come_in_the_order_in_which_they_are_cached() -> None:
         ),
         body(model="another", max_tokens=7, metadata={"user_id": "x"}),
     ],
-    ids=["marked", "mark first", "tool marked", "null mark", "billing", "text", "list", "other fields"],
+    ids=[
+        "marked", "mark first", "tool marked", "null mark",
+        "billing", "billing last", "billing line", "text", "list", "other fields",
+    ],
 )  # fmt: skip
 def test_what_clients_change_from_turn_to_turn_is_no_part_of_a_block(
     changed: dict[str, Any], spaced: bool

@@ -219,6 +219,7 @@ def test_system_text_joins_the_blocks_without_the_billing_block():
         text("Be brief."),
     ]
     assert facts_of(system=system).system_text == "You code.\nBe brief."
+    assert facts_of(system="x-anthropic-billing-header: x\nYou code.").system_text == "You code."
     assert facts_of(system="You code.").system_text == "You code."
     assert facts_of(system={"type": "text"}).system_text == ""
 

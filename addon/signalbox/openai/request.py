@@ -7,9 +7,10 @@ from types import UnionType
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
+from signalbox.anthropic import privacy
 from signalbox.anthropic.json_edit import Body
-from signalbox.anthropic.privacy import BILLING
 from signalbox.anthropic.unsupported_fields import EFFORTS
 from signalbox.openai.content import ChatContent, ContentPart
 from signalbox.openai.dialects import Dialect, matches_any
@@ -20,6 +21,7 @@ from signalbox.openai.incoming import (
     MessagesRequest,
     Object,
     Offered,
+    Piece,
     Tool,
     as_list,
     as_object,
@@ -306,9 +308,19 @@ def is_number(value: object, kind: type | UnionType) -> bool:
 
 
 def without_billing(system: Content) -> Content:
-    first, *others = pieces(system) or [None]
-    is_billing = isinstance(first, ContentBlock) and str(first.text).startswith(BILLING)
-    return others if is_billing else system
+    """The system prompt without Claude Code's billing line (see `anthropic.privacy`)."""
+    if isinstance(system, str):
+        return privacy.without_billing(system)
+    return [left for piece in pieces(system) if (left := _without_billing(piece)) is not None]
+
+
+def _without_billing(piece: Piece) -> Piece | None:
+    if not isinstance(piece, ContentBlock) or not isinstance(piece.text, str):
+        return piece
+    text = privacy.without_billing(piece.text)
+    if text == piece.text:
+        return piece
+    return replace(piece, text=text) if text else None
 
 
 def _response_format(schema: Object) -> Object:

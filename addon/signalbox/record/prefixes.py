@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from signalbox.anthropic.api import Usage
-from signalbox.anthropic.privacy import BILLING
+from signalbox.anthropic.privacy import without_billing_in_json
 from signalbox.record.entry import Entry
 
 type Cause = str
@@ -41,7 +41,6 @@ REMEMBERED = 20_000
 conversations."""
 _MARK = re.compile(rb',?\s*"cache_control"\s*:\s*(?:\{[^{}]*\}|null)(\s*,\s*(?="))?')
 _LONG = re.compile(rb'"ttl"\s*:\s*"1h"')
-_BILLING = f'"{BILLING}'.encode()
 
 
 class CachedBlock(NamedTuple):
@@ -165,8 +164,8 @@ class PrefixReader:
             text = _text(raw)
             if text is None:
                 yield self._digest(kind, raw)
-            elif not text.startswith(_BILLING):
-                yield self._digest(kind + b" text", text)
+            elif (rest := without_billing_in_json(text)) is text or rest != b'""':
+                yield self._digest(kind + b" text", rest)
 
     def _digest(self, kind: bytes, raw: bytes) -> tuple[bytes, int]:
         if b'"cache_control"' in raw:

@@ -16,7 +16,7 @@ import msgspec
 
 from signalbox.anthropic.json_edit import Body
 from signalbox.anthropic.models import LISTED, LONG_CONTEXT_SUFFIX
-from signalbox.anthropic.privacy import BILLING
+from signalbox.anthropic.privacy import without_billing
 from signalbox.anthropic.tokenizers import DEFAULT, Tokenizer, tokenizer_of
 from signalbox.anthropic.tokens import Measured, measure_grown
 from signalbox.anthropic.turns import Turn, TurnBlock, turns_of
@@ -178,7 +178,7 @@ class Facts:
     def system_text(self) -> str:
         """The text of the system prompt, without Claude Code's billing block."""
         system = self._field("system", str) or self._field("system", list[msgspec.Raw]) or ""
-        return "\n".join(text for text in _texts(system) if not text.startswith(BILLING))
+        return "\n".join(rest for text in _texts(system) if (rest := without_billing(text)) or not text)
 
     @cached_property
     def prompt(self) -> str:
