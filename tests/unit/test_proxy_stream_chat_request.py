@@ -71,6 +71,12 @@ def test_a_request_arrives_as_chat_completions_with_the_providers_own_key(play, 
     assert sent.json["stream_options"] == {"include_usage": True}
 
 
+def test_a_user_agent_with_a_key_of_the_callers_is_not_sent(play, up):
+    ask(play, headers={"user-agent": "x sk-ant-api03-fake-of-the-caller"})
+    (sent,) = up.requests
+    assert sent.header("user-agent").startswith("signalbox/")
+
+
 def test_a_whole_answer_is_asked_for_as_such(play, up):
     assert b"Hello there." in play.ask("claude-sonnet-4-6").body
     assert up.requests[0].header("accept") == "application/json"

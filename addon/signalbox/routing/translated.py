@@ -10,7 +10,7 @@ from hashlib import blake2b
 from signalbox import __version__
 from signalbox.anthropic.json_edit import Body
 from signalbox.anthropic.thinking import without_thinking
-from signalbox.routing.credentials import with_key
+from signalbox.routing.credentials import is_secret, with_key
 from signalbox.routing.outgoing import (
     KEY_SWAPPED,
     Incoming,
@@ -53,7 +53,8 @@ def translated_headers(
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """The headers of the request, and notes. `stream`: the body asks for one. `more` are the protocol's
     own, with names in lower case, which the rules may override."""
-    caller = next((value for name, value in incoming.headers if name.lower() == "user-agent"), "")
+    callers = (value for name, value in incoming.headers if name.lower() == "user-agent")
+    caller = next((value for value in callers if not is_secret("user-agent", value)), "")
     agent = dict(more).get("user-agent") or caller or f"signalbox/{__version__}"
     headers = [
         ("host", candidate.provider.url.authority),
