@@ -79,8 +79,9 @@ def test_without_a_folder_of_the_environment_it_is_that_of_the_home(tmp_path, mo
 def test_settings_win_over_the_environment_and_that_over_the_listener(tmp_path):
     found = rules(tmp_path, ANTHROPIC_BASE_URL="http://environment:1")
     assert account_base_url(tmp_path / "own", found, LISTENER) == "http://environment:1"
-    user_settings(tmp_path / "own", '{"env": {"ANTHROPIC_BASE_URL": "http://settings:1"}}')
-    assert account_base_url(tmp_path / "own", found, LISTENER) == "http://settings:1"
+    for mark in ("", "\ufeff"):
+        user_settings(tmp_path / "own", mark + '{"env": {"ANTHROPIC_BASE_URL": "http://settings:1"}}')
+        assert account_base_url(tmp_path / "own", found, LISTENER) == "http://settings:1"
 
 
 @pytest.mark.parametrize(

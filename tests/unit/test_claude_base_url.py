@@ -43,6 +43,8 @@ PRETTY = """{
             '{"env": {"A": "1", "ANTHROPIC_BASE_URL" : "http://other" }}',
             f'{{"env": {{"A": "1", "ANTHROPIC_BASE_URL" : "{URL}" }}}}',
         ),
+        ("\ufeff" + PRETTY, "\ufeff" + PRETTY.replace('"FOO"', f'"ANTHROPIC_BASE_URL": "{URL}",\n    "FOO"')),
+        ("\ufeff{}", f'\ufeff{{"env": {{"ANTHROPIC_BASE_URL": "{URL}"}}}}'),
     ],
 )
 def test_it_is_spaced_like_what_is_there_and_taken_out_to_the_byte(before, after):

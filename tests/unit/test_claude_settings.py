@@ -45,6 +45,15 @@ def test_another_config_folder_takes_the_place_of_the_users(folders):
     assert read_settings({"CLAUDE_CONFIG_DIR": str(home / "other")}, project, home).env == {"A": "other"}
 
 
+def test_a_byte_order_mark_changes_nothing(folders):
+    home, project = folders
+    file = home / ".claude/settings.json"
+    write(file, {})
+    file.write_bytes(b'\xef\xbb\xbf{"env": {"A": "1"}, "model": "opus"}')
+    assert read_settings({}, project, home).env == {"A": "1"}
+    assert default_model(file) == "opus"
+
+
 @pytest.mark.parametrize("broken", ["", "{", "[]", '{"env": []}', "\xff", "[" * 100_000])
 def test_broken_files_count_as_empty(folders, broken):
     home, project = folders

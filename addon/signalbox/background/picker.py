@@ -123,7 +123,8 @@ def account_base_url(folder: Path, rules: Rules, listener: str | None) -> str | 
     """The `ANTHROPIC_BASE_URL` of this account; Claude Code's settings win over the environment
     (claude-code-gateway.md, 6)."""
     try:
-        settings = msgspec.json.decode(files.read_file(folder / "settings.json"), type=_Settings)
+        written = files.without_bom(files.read_file(folder / "settings.json"))
+        settings = msgspec.json.decode(written, type=_Settings)
     except (OSError, ValueError, RecursionError):
         settings = _Settings()
     return settings.env.base_url or rules.environment.get(BASE_URL) or listener

@@ -44,7 +44,7 @@ def with_url(raw: bytes, url: str) -> tuple[bytes, Note]:
     """The settings with this base URL, and a note whose `file` is empty. Raises BodyError for what is no JSON
     object with, if there is one, an object `env`."""
     value = msgspec.json.encode(url)
-    root = members(raw)
+    root = _root(raw)
     if "env" not in root:
         gap = _gap(raw, 0, root)
         deeper = gap + gap.rpartition(b"\n")[2] if b"\n" in gap else b""
@@ -62,7 +62,7 @@ def with_url(raw: bytes, url: str) -> tuple[bytes, Note]:
 def without_url(raw: bytes, note: Note) -> bytes:
     """The settings as they were before `with_url`, with what was changed in them since. The same object if
     they have another base URL by now. Raises BodyError."""
-    root = members(raw)
+    root = _root(raw)
     env_at = root.get("env")
     if env_at is None:
         return raw
@@ -75,6 +75,11 @@ def without_url(raw: bytes, note: Note) -> bytes:
     if note.made_env and len(inner) == 1:
         return splice(raw, delete_items(list(root.values()), {list(root).index("env")}))
     return splice(raw, delete_items(list(inner.values()), {list(inner).index(NAME)}))
+
+
+def _root(raw: bytes) -> dict[str, Span]:
+    """The members of the settings, which may begin with a byte order mark. Raises BodyError."""
+    return members(raw, len(raw) - len(files.without_bom(raw)))
 
 
 def _member(value: bytes) -> bytes:
@@ -136,7 +141,7 @@ def unset_base_url(state: Path) -> Path | None:
             raw = files.read_file(settings)
             after = without_url(raw, note)
             changed = after is not raw
-            if note.made_file and changed and not members(after):
+            if note.made_file and changed and not _root(after):
                 settings.unlink()
                 if note.made_folder:
                     with suppress(OSError):  # there is something else in it

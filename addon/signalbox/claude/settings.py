@@ -107,7 +107,7 @@ def is_foreign(model: str) -> bool:
 
 def _values(path: Path) -> Mapping[str, Any]:
     with suppress(OSError, ValueError, RecursionError):
-        values = msgspec.json.decode(files.read_file(path))
+        values = msgspec.json.decode(files.without_bom(files.read_file(path)))
         if isinstance(values, dict):
             return values
     return {}

@@ -4,6 +4,7 @@ Each path in use has its own thread; no other thread waits for the disk.
 """
 
 import asyncio
+import codecs
 import errno
 import logging
 import os
@@ -36,6 +37,11 @@ _OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 def read_file(path: Path, *, most: int = LARGEST, limit: float = LIMIT) -> bytes:
     """The content of a regular file. Raises OSError (and its subclass TimeoutError)."""
     return within(path, partial(_read, path, most), limit)
+
+
+def without_bom(data: bytes) -> bytes:
+    """Text in UTF-8 without the byte order mark with which editors on Windows begin a file."""
+    return data.removeprefix(codecs.BOM_UTF8)
 
 
 async def read_file_async(path: Path, *, most: int = LARGEST, limit: float = SOON) -> bytes:
