@@ -168,10 +168,10 @@ STREAM = b"".join(streamed(message(BLOCKS[:1])))
         (
             event("content_block_delta", index=0, delta={"type": "text_delta", "text": "x"}),
             False,
-            "Error while",
+            "could not be read",
         ),
-        (b"data: {\n\n", False, "Error while"),
-        (b'{"content":[5]}', True, "Error while"),
+        (b"data: {\n\n", False, "could not be read"),
+        (b'{"content":[5]}', True, "could not be read"),
     ],
 )
 def test_malformed_answers_are_cut(raw, to_stream, why):

@@ -74,7 +74,7 @@ CHANGES = st.fixed_dictionaries(
     optional={
         "model": st.sampled_from(["claude-fake-1", "asked"]),
         "estimate": st.integers(0, 9999).map(lambda n: lambda: n),
-        "context_errors": st.just(True),
+        "error_events": st.just(True),
     },
 )
 
@@ -262,6 +262,21 @@ def test_model_and_estimate_are_rewritten_together():
     )
 
 
+def test_a_stream_that_names_no_model_names_the_one_asked_for():
+    passed = _read([ANTHROPIC.replace(b'"model":"claude-fake-1",', b"", 1)], model="asked")[1]
+    start = json.loads(passed.partition(b"\n\n")[0].partition(b"data: ")[2])
+    assert start["message"]["model"] == "asked"
+
+
+def test_a_stream_that_names_two_models_names_the_one_asked_for():
+    twice = ANTHROPIC.replace(b'"model":"claude-fake-1"', b'"model":"claude-fake-1","model":"fake-2"', 1)
+    assert twice != ANTHROPIC
+    passed = _read([twice], model="asked", estimate=lambda: 7)[1]
+    assert b"fake" not in passed.partition(b"\n\n")[0].replace(b"msg_fake", b"")
+    start = json.loads(passed.partition(b"\n\n")[0].partition(b"data: ")[2])
+    assert start["message"]["model"] == "asked"
+
+
 def test_bytes_wait_only_until_message_start_is_complete():
     one = _reader("text/event-stream", model="asked")
     end = ANTHROPIC.index(b"\n\n") + 2
@@ -292,7 +307,7 @@ TOO_LONG = b'event: error\ndata: {"error":{"type":"1261","message":"Too much"}}\
 @given(st.booleans(), CUTS)
 def test_an_early_context_error_is_reworded_for_claude_code(with_start, cuts):
     start = ANTHROPIC[: ANTHROPIC.index(b"event: content_block_start")] if with_start else b""
-    _, passed = _read(_chunks(start + TOO_LONG, cuts), context_errors=True)
+    _, passed = _read(_chunks(start + TOO_LONG, cuts), error_events=True)
     said = json.loads(passed.removeprefix(start + b"event: error\ndata: "))
     assert said["error"] == {"type": "invalid_request_error", "message": "prompt is too long: Too much"}
 
@@ -300,11 +315,11 @@ def test_an_early_context_error_is_reworded_for_claude_code(with_start, cuts):
 @given(CUTS)
 def test_an_error_within_the_answer_passes_as_it_came(cuts):
     begun = ANTHROPIC[: ANTHROPIC.index(b"event: content_block_stop")]
-    assert _read(_chunks(begun + TOO_LONG, cuts), context_errors=True)[1] == begun + TOO_LONG
+    assert _read(_chunks(begun + TOO_LONG, cuts), error_events=True)[1] == begun + TOO_LONG
 
 
 def test_events_before_an_error_do_not_wait_for_one():
-    one = _reader("text/event-stream", context_errors=True)
+    one = _reader("text/event-stream", error_events=True)
     for event in ANTHROPIC.split(b"\n\n")[:3]:
         assert one.feed(event + b"\n\n") == event + b"\n\n"
 

@@ -108,7 +108,7 @@ def test_requested_model_and_estimate_are_written_as_a_rewriter_would(case):
     """What the reader of a Messages provider would write in place of the provider's model and estimate."""
     for streams, kind in KINDS.items():
         plain = case.translated(streams=streams)
-        rewriter = MessagesReader(kind, rewrites=Rewrites('as "kéd', lambda: 77, context_errors=True))
+        rewriter = MessagesReader(kind, rewrites=Rewrites('as "kéd', lambda: 77, error_events=True))
         expected = rewriter.feed(plain.out) + rewriter.end()
         result = case.translated(streams=streams, response_model='as "kéd', estimate=lambda: 77)
         assert result.out == expected

@@ -33,6 +33,7 @@ rules:
   - {match: "home-*", to: anthropic}
   - {match: "zai-*", to: zai}
   - {match: "chain-*", to: [zai, anthropic]}
+  - {match: "renamed-*", to: zai/glm}
   - {match: "chat-*", to: chat}
 """
 
@@ -96,6 +97,99 @@ def test_an_error_in_an_answer_of_the_other_form_has_its_status(play, home, zai,
     (home if model == "home-x" else zai).answer(FAILURES["an error"][not stream])
     got = play.ask(model, stream=stream)
     assert (got.status, got.error) == (529, OVERLOADED)
+
+
+@both
+@pytest.mark.parametrize("model", ["zai-x", "renamed-x"])
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("overloaded_error", 529),
+        ("rate_limit_error", 429),
+        ("invalid_request_error", 400),
+        ("not_found_error", 404),
+        ("api_error", 500),
+    ],
+)
+def test_an_error_that_came_with_200_gets_the_status_of_its_type(play, zai, kind, status, model, stream):
+    error = {"type": kind, "message": "what the provider says"}
+    zai.answer(json_answer({"type": "error", "error": error}))
+    got = play.ask(model, stream=stream)
+    assert (got.status, got.error, got.headers["content-type"]) == (status, error, "application/json")
+    assert got.headers["x-signalbox-attempts"] == "zai:stream_error"
+    assert play.records(1)[0]["status"] == "error"
+
+
+@both
+def test_a_key_refused_with_200_is_no_401_for_claude_code(play, zai, stream):
+    zai.answer(json_answer({"type": "error", "error": {"type": "authentication_error", "message": "bad"}}))
+    got = play.ask("zai-x", stream=stream)
+    assert (got.status, got.error) == (403, {"type": "permission_error", "message": "zai: bad"})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        b'event: error\ndata: {"error":{"message":"boom","code":"500"}}\n\n',
+        b'data: {"error":{"message":"boom","code":"500"}}\n\n',
+    ],
+    ids=["named", "unnamed"],
+)
+def test_an_error_of_another_shape_in_a_stream_is_put_into_anthropics(play, zai, error):
+    zai.answer(sse(error))
+    got = play.ask("zai-x", stream=True)
+    told = json.loads(got.body.removeprefix(b"event: error\ndata: "))
+    assert (told["type"], told["error"]["type"]) == ("error", "api_error")
+    assert told["error"]["message"] in ("boom", "zai gave no answer: boom")
+    got = play.ask("zai-x")
+    assert (got.status, got.error) == (500, {"type": "api_error", "message": "boom"})
+    assert got.headers["x-signalbox-attempts"] == "zai:stream_error"
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"event: error\ndata: oops\n\n", "it could not be read as an answer of the Messages API"),
+        (b"data: [DONE]\n\n", "the stream ended before its message did"),
+    ],
+)
+def test_a_stream_without_a_message_is_told_in_plain_words(play, zai, data, why):
+    zai.answer(sse(data))
+    got = play.ask("zai-x")
+    assert (got.status, got.error["message"]) == (502, f"zai gave no whole answer: {why}")
+
+
+def test_a_stream_that_ends_as_other_protocols_do_is_whole(play, zai):
+    *events, _stop = message_sse().chunks
+    zai.answer(sse(*events, b"data: [DONE]\n\n"))
+    assert text_of(play.ask("zai-x"), stream=False) == TEXT
+
+
+LABELS = {True: "text/event-stream", False: "application/json"}
+
+
+def mislabelled(stream: bool, answer: Answer, *padding: bytes) -> Answer:
+    """An answer of the other form with the label of the form that was asked for."""
+    return replace(answer, headers=(("Content-Type", LABELS[stream]),), chunks=(*padding, *answer.chunks))
+
+
+@both
+@pytest.mark.parametrize("padding", [(), (b"\n", b" ")])
+@pytest.mark.parametrize("model", ["zai-x", "chain-x"])
+def test_the_first_byte_tells_the_form_whatever_the_label_says(play, zai, model, padding, stream):
+    zai.answer(mislabelled(stream, other(stream), *padding))
+    got = play.ask(model, stream=stream)
+    assert (got.status, text_of(got, stream)) == (200, TEXT)
+    record = play.records(1)[0]
+    assert {name: record[name] for name in USAGE} == USAGE
+    assert record["status"] == "success"
+
+
+@both
+def test_a_mislabelled_error_fails_over(play, home, zai, stream):
+    zai.answer(mislabelled(stream, FAILURES["an error"][not stream]))
+    home.answer(message_sse() if stream else message_json())
+    assert text_of(play.ask("chain-x", stream=stream), stream) == TEXT
 
 
 def test_a_stream_that_breaks_off_is_no_whole_answer(play, zai):

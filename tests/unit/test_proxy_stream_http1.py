@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -31,6 +32,8 @@ rules:
   - {match: "last-renamed", to: up/glm}
   - {match: "last-chat", to: chat/gpt}
   - {match: "up", to: [up, anthropic]}
+  - {match: "back", to: [anthropic, up]}
+  - {match: "home-renamed", to: anthropic/claude-opus-4-5}
   - {match: "chat", to: [chat/gpt, anthropic]}
   - {match: "again", to: up, failover: {retries: 1}}
   - {match: "*", to: anthropic}
@@ -393,6 +396,36 @@ def test_a_compressed_answer_of_one_of_several_targets_is_decoded(play, up, codi
         USAGE["input_tokens"],
         USAGE["output_tokens"],
     )
+
+
+@both
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
+@pytest.mark.parametrize("model", ["last", "last-renamed", "back", "home-renamed"])
+def test_a_compressed_error_is_decoded(play, home, up, model, coding, stream):
+    plain = error_json(500, "api_error", "what the provider says")
+    answer = replace(packed(plain, coding), status=500)
+    up.answer(answer)
+    home.answer(answer)
+    got = play.ask(model, stream=stream, headers={"accept-encoding": "gzip"})
+    assert (got.status, got.body) == (500, plain.body)
+    assert "content-encoding" not in got.headers
+    assert got.state == "ended"
+
+
+@pytest.mark.parametrize("body", [b'{"type":"error"}', b"\x1f\x8b\x08\x00 no gzip"], ids=["plain", "corrupt"])
+def test_an_error_that_is_not_compressed_as_it_says_keeps_its_status(play, up, body):
+    up.answer(Answer(500, (("Content-Encoding", "gzip"),), (body,)))
+    got = play.ask("last")
+    assert (got.status, got.body, got.state) == (500, body, "ended")
+    assert "content-encoding" not in got.headers
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br"])
+def test_a_compressed_error_passes_where_the_provider_was_told_what_the_client_takes(play, home, coding):
+    answer = replace(packed(error_json(529, "overloaded_error"), coding), status=529)
+    home.answer(answer)
+    got = play.ask("claude-opus-4-5", headers={"accept-encoding": "gzip, br"})
+    assert (got.status, got.body, got.headers["content-encoding"]) == (529, answer.body, coding)
 
 
 def test_an_error_within_a_compressed_stream_is_seen(play, home, up):

@@ -64,6 +64,16 @@ def is_anthropics(error: bytes) -> bool:
     return isinstance(value, dict) and value.get("type") == "error" and isinstance(value.get("error"), dict)
 
 
+def in_anthropics_shape(status: int, error: bytes) -> bytes:
+    """The error body in Anthropic's format, with the type of this status where it names none of Anthropic's.
+    One that is in the format stays as it is."""
+    if is_anthropics(error):
+        return error
+    report = read_error(error)
+    type = report.type if report.type in ERROR_TYPES.values() else None
+    return error_body(status, report.message or "The provider sent an empty error.", type)
+
+
 # reading
 
 HEAD = 64 * 1024

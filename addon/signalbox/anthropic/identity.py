@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from signalbox.anthropic.encoding import ContentDecoder, EncodingError
-from signalbox.anthropic.errors import error_body, error_in, is_anthropics, read_error
+from signalbox.anthropic.errors import error_in, in_anthropics_shape, shows_error
 from signalbox.anthropic.images import IMAGES, holds_image
 from signalbox.anthropic.issued import ThinkingBlock
 from signalbox.anthropic.json_edit import Body, BodyError, elements, members
@@ -22,6 +22,10 @@ from signalbox.anthropic.writer import EVENTS, JSON, LARGEST, MessageBuilder, en
 
 _ENDS = (b"\n\n", b"\r\n\r\n")
 """Ends of an event."""
+
+_DONE = b"[DONE]"
+"""With which other protocols end a stream; some providers send it here too."""
+_NOT_READ = "it could not be read as an answer of the Messages API"
 
 _object = msgspec.json.Decoder(dict[str, Any])
 
@@ -75,9 +79,7 @@ class IdentityTranslator(msgspec.Struct, frozen=True):
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
         """See `Translator.error`. An error in Anthropic's shape stays as it is."""
-        if not self.reshapes_errors or is_anthropics(body):
-            return status, body
-        return status, error_body(status, read_error(body).message or "The provider sent an empty error.")
+        return status, in_anthropics_shape(status, body) if self.reshapes_errors else body
 
 
 class ReshapingReader:
@@ -129,8 +131,8 @@ class ReshapingReader:
                 out = self._reshaped(piece)
             except EncodingError as fault:
                 self.facts.cut = f"its content-encoding is {fault}"
-            except Exception as fault:
-                self.facts.cut = f"{type(fault).__name__} while it was put into the form asked for"
+            except Exception:
+                self.facts.cut = _NOT_READ
             if not self.facts.cut:
                 yield from self._reader.pieces(out) if out else (b"",)
 
@@ -143,8 +145,8 @@ class ReshapingReader:
                 out = self._last()
             except EncodingError as fault:
                 self.facts.cut = f"its content-encoding is {fault}"
-            except Exception as fault:
-                self.facts.cut = f"{type(fault).__name__} while it was put into the form asked for"
+            except Exception:
+                self.facts.cut = _NOT_READ
         if self.facts.cut:
             return b""
         return (self._reader.feed(out) if out else b"") + self._reader.end()
@@ -170,13 +172,14 @@ class ReshapingReader:
     def _add(self, blocks: list[bytes]) -> None:
         for block in blocks:
             name, data = parse_event(block)
-            if not data or self.finished:
+            if not data or data == _DONE or self.finished:
                 continue
             event = _object.decode(data)
             if "choices" in event:
                 self.facts.cut = "the answer is a chat completion and no message; look at the provider's api"
                 return
-            event.setdefault("type", name)
+            if not event.get("type"):
+                event["type"] = name or ("error" if shows_error(event) else "")
             self._message.add([event])
             if event["type"] == "error":
                 self.facts.provider_error = data

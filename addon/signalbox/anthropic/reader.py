@@ -10,7 +10,16 @@ import msgspec
 from .answer_facts import AnswerFacts
 from .api import TOKEN_FIELDS
 from .encoding import PIECE, ContentDecoder, EncodingError, known, names
-from .errors import as_prompt_too_long, error_event, error_in, error_type, prompt_too_long, read_error
+from .errors import (
+    as_prompt_too_long,
+    error_event,
+    error_in,
+    error_type,
+    in_anthropics_shape,
+    is_anthropics,
+    prompt_too_long,
+    read_error,
+)
 from .issued import MARK, ThinkingDigester
 from .json_edit import UNREADABLE, Body, BodyError
 from .sse import Event, Splitter, form_of, is_event_stream, parse_event
@@ -147,7 +156,10 @@ class Observer:
             return None
         facts.error = _reported(body)
         facts.complete = True
-        self._note_foreign(body, facts.error if body.get("type", str) != "error" else None)
+        is_anthropics = body.get("type", str) == "error"
+        self._note_foreign(body, facts.error if not is_anthropics else None)
+        if is_anthropics:
+            facts.provider_error = facts.provider_error or data
         facts.began = facts.error is None
         if not facts.began:
             return None
@@ -187,12 +199,12 @@ class Rewrites(msgspec.Struct, frozen=True):
     """The model that the client asked for, for the answer's `model`."""
     estimate: Callable[[], int] | None = None
     """Gives the input tokens for a `message_start` that reports none; called only then, since it is slow."""
-    context_errors: bool = False
-    """Whether an error event about a prompt that is too long, before the answer begins, gets the wording on
-    which Claude Code compacts the conversation."""
+    error_events: bool = False
+    """Whether an error event before the answer begins gets Anthropic's shape and, where a prompt is too long,
+    the wording on which Claude Code compacts the conversation."""
 
     def __bool__(self) -> bool:
-        return self.model is not None or self.estimate is not None or self.context_errors
+        return self.model is not None or self.estimate is not None or self.error_events
 
     def message_start(self, event: bytes) -> bytes | None:
         """The data of a `message_start` event; None if it has no message."""
@@ -206,7 +218,7 @@ class Rewrites(msgspec.Struct, frozen=True):
                 )
         with suppress(BodyError):
             body = Body.parse(event)
-            if (message := body.inner("message")) is not None:
+            if (message := body.inner("message") or _with_each_key_once(body)) is not None:
                 return body.edited({"message": self._message(message, at_start=True)})
         return None
 
@@ -221,11 +233,16 @@ class Rewrites(msgspec.Struct, frozen=True):
 
     def error(self, event: bytes) -> bytes | None:
         """The new data of an error event; None if it stays."""
-        return as_prompt_too_long(400, event) if self.context_errors else None
+        if not self.error_events:
+            return None
+        return as_prompt_too_long(400, event) or (
+            None if is_anthropics(event) else in_anthropics_shape(500, event)
+        )
 
     def _message(self, message: Body, *, at_start: bool) -> bytes:
         change = {}
-        if self.model is not None and "model" in message and message.get("model", str) != self.model:
+        is_message = at_start or "model" in message
+        if self.model is not None and is_message and message.get("model", str) != self.model:
             change["model"] = msgspec.json.encode(self.model)
         if (usage := self._usage(message, at_start)) is not None:
             change["usage"] = usage
@@ -286,7 +303,7 @@ class MessagesReader:
         self._held = bytearray()
         self._awaits_start = self.changes
         """True until `message_start`, which may have to be changed, has come."""
-        self._awaits_error = self.changes and rewrites.context_errors
+        self._awaits_error = self.changes and rewrites.error_events
         self._reported_foreign = False
         self._decoder = ContentDecoder(content_encoding) if is_compressed and is_known else None
         if not is_known:
@@ -446,6 +463,12 @@ class MessagesReader:
         if in_other_words := prompt_too_long(message, names):
             return error_event(error_type(400), in_other_words, self._request_id)
         return error_event("api_error", f"{self._provider} gave no answer: {message}", self._request_id)
+
+
+def _with_each_key_once(event: Body) -> Body | None:
+    """The message of an event, where a key of it stands twice: the last one counts. None if it has none."""
+    message = event.get("message", dict[str, Any])
+    return None if message is None else Body.parse(_encode(message))
 
 
 def _reported(body: Body, *, of_any_status: bool = True) -> tuple[str, str] | None:

@@ -6,18 +6,27 @@ Until the answer has begun the stream buffers the reader's output; from then on 
 import logging
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from math import ceil
 
 from mitmproxy import http
 from mitmproxy.net.http import status_codes
 
 from signalbox.anthropic.answer_facts import AnswerFacts
-from signalbox.anthropic.encoding import ContentDecoder, EncodingError, TooLarge, decode
-from signalbox.anthropic.errors import HEAD, as_prompt_too_long, error_body, refused_key, with_request_id
+from signalbox.anthropic.encoding import ContentDecoder, EncodingError, TooLarge
+from signalbox.anthropic.errors import (
+    HEAD,
+    as_prompt_too_long,
+    error_body,
+    in_anthropics_shape,
+    refused_key,
+    with_request_id,
+)
 from signalbox.anthropic.identity import IdentityTranslator
 from signalbox.anthropic.reader import MessagesReader
-from signalbox.anthropic.sse import is_event_stream
+from signalbox.anthropic.sse import form_of, is_event_stream
 from signalbox.anthropic.unsupported_fields import STATUSES
+from signalbox.anthropic.writer import EVENTS, JSON
 from signalbox.errors import log_error
 from signalbox.exchange import Exchange
 from signalbox.proxy.headers import has_body
@@ -81,14 +90,21 @@ class PendingResponse:
         self.translator: Translator = outgoing.translator if outgoing is not None else IdentityTranslator()
         translator = IdentityTranslator() if self.is_error else self.translator
         estimates = outgoing is not None and outgoing.estimates and not self.is_error
-        self.reader = translator.reader(
-            response.headers.get("content-type", ""),
-            self._content_encoding,
+        self._new_reader = partial(
+            translator.reader,
+            content_encoding=self._content_encoding,
             request_id=exchange.request_id,
             key=key,
             estimate=exchange.estimate if estimates else None,
             decode=decode,
         )
+        self.reader = self._new_reader(response.headers.get("content-type", ""))
+        self._may_be_mislabelled = (
+            outgoing is not None
+            and not (self.is_error or self.provider.is_anthropic or self._content_encoding)
+            and self.reader.content_type is None
+        )
+        """Whether the first byte still decides what the answer is."""
         if self.reader.content_type is not None:
             self._become_translated(self.reader.content_type)
         self.is_stream = is_stream(response)
@@ -112,6 +128,8 @@ class PendingResponse:
         """The client's bytes for this input; see `ResponseReader.pieces`. Never raises."""
         if self.is_error or (not self.is_stream and len(self._raw) <= WHOLE):
             self._raw += data
+        if self._may_be_mislabelled:
+            self._read_as_what_it_is(data)
         try:
             for out in self.reader.pieces(data):
                 if not self.is_stream:
@@ -120,6 +138,21 @@ class PendingResponse:
         except Exception as fault:  # costs the facts, never a byte
             self._log(fault)
             yield data
+
+    def _read_as_what_it_is(self, data: bytes) -> None:
+        """Some providers declare a message as a stream, or a stream as a message: the first byte decides.
+        Then nothing of it has been read yet."""
+        form = form_of(data, is_announced=self.is_announced)
+        if form == "unknown":
+            return
+        self._may_be_mislabelled = False
+        if form not in ("events", "json") or (form == "events") is self.is_announced:
+            return
+        before, self.reader = self.facts, self._new_reader(EVENTS if form == "events" else JSON)
+        if self.exchange.answer is before:
+            self.exchange.answer = self.facts
+        if self.reader.content_type is not None:
+            self._become_translated(self.reader.content_type)
 
     def end(self) -> bytes:
         """The client's last bytes. Never raises."""
@@ -249,12 +282,8 @@ class PendingResponse:
         return told if detail == told.detail else told.because(detail)
 
     def body(self) -> bytes:
-        """The body received so far, decoded if that succeeds."""
-        raw = bytes(self._raw)
-        try:
-            return decode(raw, self._content_encoding, WHOLE)
-        except (EncodingError, TooLarge):
-            return raw
+        """The body received so far, decoded as far as that succeeds."""
+        return self.decoded() or bytes(self._raw)
 
     def decoded(self) -> bytes:
         """As much of it as can be decoded."""
@@ -282,24 +311,21 @@ class PendingResponse:
     # an error becomes Anthropic's
 
     def translate_error(self, told: Outcome, now: datetime) -> bool:
-        """Put an error in another protocol into Anthropic's shape, with the status that belongs to it and
-        `retry-after` (translation.md, 9). False if it is none."""
-        response, status = self.response, self.response.status_code
-        is_inside = self.facts.provider_error is not None
-        came = (
-            self.exchange.redact(self.body())
-            if self.is_error and not is_inside
-            else self.facts.provider_error
-        )
-        if came is None:
+        """Put an error in another protocol, or one that came as an answer, into Anthropic's shape, with the
+        status that belongs to it and `retry-after` (translation.md, 9). False if it is none."""
+        response = self.response
+        if self.is_error:
+            came = self.exchange.redact(self.body())
+            translated, said = self.translator.error(response.status_code, came)
+            if said is came:
+                return False
+        elif self.facts.provider_error is None:
             return False
-        if (
-            is_inside and self.translator.is_identity
-        ):  # an error in an answer of the other form than asked for
-            status = told.status or 500
-        translated, said = self.translator.error(status, came)
-        if said is came and not is_inside:
-            return False
+        elif self.translator.is_identity:
+            translated = told.status or 500
+            said = in_anthropics_shape(translated, self.exchange.redact(self.facts.provider_error))
+        else:
+            translated, said = self.translator.error(response.status_code, self.facts.provider_error)
         response.status_code = translated
         response.reason = status_codes.RESPONSES.get(response.status_code, "")
         wait = told.wait or limits(response.headers, now)
@@ -328,9 +354,10 @@ class PendingResponse:
         return said is not None
 
     def cut_short(self) -> None:
-        """The client gets no more than has come."""
-        if not self.complete:
+        """The client gets no more than has come, and what can be decoded of it."""
+        if not self.complete or self.facts.broken:
             self._replace_body(self.body())
+            self.facts.broken = False
 
     def _replace_body(self, said: bytes) -> None:
         headers = self.response.headers

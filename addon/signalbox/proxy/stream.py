@@ -555,7 +555,7 @@ class RoutedStream(HttpStream):
             response,
             exchange,
             key=exchange.provenance_key,
-            decode=outgoing is not None and not (outgoing.is_only_candidate and self._sent == "nothing"),
+            decode=outgoing is not None and (outgoing.decodes or self._sent != "nothing"),
         )
         exchange.answer = answer.facts
         if self._is_read_first(answer):
@@ -807,9 +807,10 @@ class RoutedStream(HttpStream):
                 failed.status, exchange.failure_of_all(failed.message, time.monotonic()), failed.outcome
             )
             return
-        if failed.is_cut:
+        if failed.is_cut or answer.facts.broken:
             answer.cut_short()
-        if is_changed := answer.translate_error(failed.outcome, now) or answer.refuse_key():
+        is_changed = answer.translate_error(failed.outcome, now)
+        if is_changed := answer.refuse_key() or is_changed:
             exchange.conclude(failed.outcome)
         is_changed = (not provider.is_anthropic and answer.normalize_context_error()) or is_changed
         exchange.answer = answer.facts

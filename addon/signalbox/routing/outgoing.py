@@ -66,7 +66,9 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     headers: Headers
     body: bytes
     is_only_candidate: bool = True
-    """Whether no other attempt could follow: then a compressed answer may be passed on as it is."""
+    """Whether no other attempt could follow."""
+    decodes: bool = True
+    """Whether `identity` is asked for, and an answer that is compressed nevertheless is decoded."""
     estimates: bool = False
     """Whether input tokens are estimated if the provider reports none at the start of a stream."""
     asked: str | None = None

@@ -83,7 +83,8 @@ def prepare_messages(
     else:
         headers = without_headers(headers, "content-encoding", "transfer-encoding")
         headers = with_header(headers, "content-length", str(len(body)))
-    if not is_only_candidate or response_model or not provider.is_anthropic:
+    decodes = not is_only_candidate or response_model is not None or not provider.is_anthropic
+    if decodes:
         headers = with_header(headers, "accept-encoding", "identity")
     path, shown_path = paths(provider, *_asked(provider, incoming.path))
     return Outgoing(
@@ -94,6 +95,7 @@ def prepare_messages(
         headers=tuple(headers),
         body=incoming.wire if untouched else body,
         is_only_candidate=is_only_candidate,
+        decodes=decodes,
         estimates=not provider.is_anthropic,
         asked=facts.asked,
         notes=tuple(notes),
