@@ -128,19 +128,18 @@ def test_a_key_refused_with_200_is_no_401_for_claude_code(play, zai, stream):
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "said"),
     [
-        b'event: error\ndata: {"error":{"message":"boom","code":"500"}}\n\n',
-        b'data: {"error":{"message":"boom","code":"500"}}\n\n',
+        (b'event: error\ndata: {"error":{"message":"boom","code":"500"}}\n\n', "boom"),
+        (b'data: {"error":{"message":"boom","code":"500"}}\n\n', "zai gave no answer: boom"),
     ],
     ids=["named", "unnamed"],
 )
-def test_an_error_of_another_shape_in_a_stream_is_put_into_anthropics(play, zai, error):
+def test_an_error_of_another_shape_in_a_stream_is_put_into_anthropics(play, zai, error, said):
     zai.answer(sse(error))
     got = play.ask("zai-x", stream=True)
     told = json.loads(got.body.removeprefix(b"event: error\ndata: "))
-    assert (told["type"], told["error"]["type"]) == ("error", "api_error")
-    assert told["error"]["message"] in ("boom", "zai gave no answer: boom")
+    assert (told["type"], told["error"]) == ("error", {"type": "api_error", "message": said})
     got = play.ask("zai-x")
     assert (got.status, got.error) == (500, {"type": "api_error", "message": "boom"})
     assert got.headers["x-signalbox-attempts"] == "zai:stream_error"
@@ -190,6 +189,14 @@ def test_a_mislabelled_error_fails_over(play, home, zai, stream):
     zai.answer(mislabelled(stream, FAILURES["an error"][not stream]))
     home.answer(message_sse() if stream else message_json())
     assert text_of(play.ask("chain-x", stream=stream), stream) == TEXT
+
+
+@both
+def test_a_mislabelled_error_of_the_last_target_is_told_in_the_form_asked_for(play, zai, stream):
+    zai.answer(mislabelled(stream, FAILURES["an error"][not stream]))
+    got = play.ask("zai-x", stream=stream)
+    said = got.body.removeprefix(b"event: error\ndata: ") if stream else got.body
+    assert (got.status, json.loads(said)["error"]) == (200 if stream else 529, OVERLOADED)
 
 
 def test_a_stream_that_breaks_off_is_no_whole_answer(play, zai):
