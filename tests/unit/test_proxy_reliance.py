@@ -254,6 +254,7 @@ def test_nothing_of_ours_hides_what_it_does_not_mean_to():
         "handle_protocol_error",
         "make_server_connection",
         "make_stream",
+        "mark_done",
         "read_body",
         "read_headers",
         "register",
