@@ -107,9 +107,12 @@ def test_reading_an_error_never_raises(body):
 LENGTH = "This model's maximum context length is"
 
 
-def said(message: str, kind: str = "invalid_request_error", status: int = 400) -> str | None:
+def said(
+    message: str, kind: str = "invalid_request_error", status: int = 400, estimate: int | None = None
+) -> str | None:
     error = {"error": {"type": kind, "message": message}}
-    body = as_prompt_too_long(status, json.dumps(error).encode())
+    estimated = None if estimate is None else lambda: estimate
+    body = as_prompt_too_long(status, json.dumps(error).encode(), estimated)
     if body is None:
         return None
     told = json.loads(body)
@@ -184,6 +187,54 @@ def test_an_error_without_sizes_keeps_its_text(message, kind):
     assert said(message, kind) == f"prompt is too long: {message}"
 
 
+LIMIT_ALONE = f"{LENGTH} 128000 tokens. Please reduce the length of the messages."
+NO_NUMBERS = "Your input exceeds the context window of this model"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        LIMIT_ALONE,
+        f"prompt is too long: {LIMIT_ALONE}",
+        "Your request exceeded model token limit: 128,000",
+        "too many tokens in the prompt, the limit of 128000 was exceeded",
+    ],
+)
+def test_a_maximum_without_a_count_is_told_with_the_estimate(message):
+    assert said(message, estimate=150_000) == "prompt is too long: 150000 tokens > 128000 maximum"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "The context window is exceeded by the 128000 tokens of the input",
+        "the maximum context length is exceeded: 128000 tokens",
+        "prompt exceeds the context window of gpt-5 (128000 tokens)",
+    ],
+)
+def test_a_number_that_may_be_the_count_is_no_maximum(message):
+    assert said(message, estimate=150_000) == f"prompt is too long: {message}"
+
+
+@pytest.mark.parametrize("estimate", [90_000, 128_000, None])
+def test_an_estimate_below_the_maximum_is_not_told(estimate):
+    assert said(LIMIT_ALONE, estimate=estimate) == f"prompt is too long: {LIMIT_ALONE}"
+
+
+def test_no_maximum_is_made_up():
+    told = f"prompt is too long: {NO_NUMBERS} (about 150000 tokens)"
+    assert said(NO_NUMBERS, estimate=150_000) == told
+    assert said(f"prompt is too long: {NO_NUMBERS}", estimate=150_000) == told
+    assert said(told, estimate=150_001) is None
+    assert said(NO_NUMBERS, estimate=0) == f"prompt is too long: {NO_NUMBERS}"
+
+
+def test_a_providers_own_count_goes_before_the_estimate():
+    assert said(f"{LENGTH} 8192 tokens, got 9001.", estimate=7000) == (
+        "prompt is too long: 9001 tokens > 8192 maximum"
+    )
+
+
 @pytest.mark.parametrize("status", [200, 413, 422, 429, 500])
 def test_anthropics_wording_with_another_status_becomes_a_400(status):
     message = "prompt is too long: 215000 tokens > 200000 maximum"
@@ -191,7 +242,9 @@ def test_anthropics_wording_with_another_status_becomes_a_400(status):
 
 
 def test_anthropics_own_words_stay():
-    assert said("prompt is too long: 215000 tokens > 200000 maximum") is None
+    assert said("prompt is too long: 215000 tokens > 200000 maximum", estimate=300_000) is None
+    assert said("Prompt is too long") == "prompt is too long"
+    assert said("prompt is too long") is None
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from signalbox.anthropic.answer_facts import AnswerFacts
+from signalbox.anthropic.api import Usage
 from signalbox.anthropic.writer import MessageBuilder, Writer, encode_events, warmed_up
 from tests.support.golden_streams import events_of
 from tests.support.request_validator import check_events
@@ -53,6 +55,40 @@ def test_taken_events_are_not_returned_again():
     writer.begin("m")
     assert len(writer.drain()) == 1
     assert writer.drain() == []
+
+
+@pytest.mark.parametrize(("characters", "tokens"), [(0, 0), (1, 1), (4, 1), (5, 2)])
+def test_missing_output_tokens_are_estimated(characters, tokens):
+    writer = Writer("msg_fake", "m", str)
+    writer.stop("end_turn", {}, characters=characters)
+    assert writer.drain()[-2]["usage"] == {"output_tokens": tokens}
+
+
+NOTHING_READ = {"input_tokens": 0, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+
+
+@pytest.mark.parametrize(
+    ("reported", "shown"),
+    [
+        ({"output_tokens": 7}, {"output_tokens": 7}),
+        (NOTHING_READ | {"output_tokens": 7}, NOTHING_READ | {"input_tokens": 90, "output_tokens": 7}),
+        ({"input_tokens": 5, "output_tokens": 0}, {"input_tokens": 5, "output_tokens": 2}),
+        (
+            NOTHING_READ | {"cache_read_input_tokens": 5},
+            NOTHING_READ | {"cache_read_input_tokens": 5, "output_tokens": 2},
+        ),
+    ],
+)
+def test_an_estimate_is_shown_and_counts_nowhere(reported, shown):
+    facts = AnswerFacts()
+    writer = Writer("msg_fake", "m", str, facts=facts, estimate=lambda: 90)
+    writer.stop("end_turn", reported, characters=8)
+    start, delta, _ = writer.drain()
+    assert start["message"]["usage"]["input_tokens"] == 90
+    assert delta["usage"] == shown
+    counted = Usage()
+    counted.take(reported)
+    assert facts.usage == counted
 
 
 # messages put together from events; the golden files `whole*` show them

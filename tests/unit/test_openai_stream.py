@@ -26,7 +26,7 @@ from signalbox.openai.chunks import (
 )
 from signalbox.openai.finish import fault_of, finish_meaning, is_known, stop_reason, stop_sequence
 from signalbox.openai.ids import payload_of
-from signalbox.openai.stream import ChatStream, ThinkTags, chat_usage, estimated
+from signalbox.openai.stream import ChatStream, ThinkTags, chat_usage
 from tests.support.request_validator import check_events
 
 
@@ -327,6 +327,18 @@ def test_reasoning_that_is_counted_apart_is_added(total, output):
     )
 
 
+@pytest.mark.parametrize("details", [None, {}, {"reasoning_tokens": 0}])
+def test_tokens_in_the_total_alone_are_reasoning(details):
+    told = {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 513}
+    assert chat_usage({**told, "completion_tokens_details": details})["output_tokens"] == 503
+    assert chat_usage(told | {"total_tokens": 12})["output_tokens"] == 3
+
+
+def test_tokens_of_the_cache_in_the_total_are_no_reasoning():
+    told = {"prompt_tokens": 100, "completion_tokens": 3, "total_tokens": 143, "cache_read_input_tokens": 40}
+    assert chat_usage(told)["output_tokens"] == 3
+
+
 @given(st.dictionaries(st.sampled_from(
     ["prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "prompt_tokens_details",
      "completion_tokens_details", "prompt_cache_hit_tokens", "cache_read_input_tokens"]
@@ -335,11 +347,6 @@ def test_nonsense_costs_nothing(told):
     usage = chat_usage(told)
     assert usage == {} or list(usage) == [TOKEN_FIELDS[0], TOKEN_FIELDS[2], TOKEN_FIELDS[3], TOKEN_FIELDS[1]]
     assert all(0 <= count < 10**13 for count in usage.values())
-
-
-@pytest.mark.parametrize(("characters", "tokens"), [(0, 0), (1, 1), (4, 1), (5, 2)])
-def test_missing_output_tokens_are_estimated(characters, tokens):
-    assert estimated(characters) == {"output_tokens": tokens}
 
 
 # thinking that stands in the text

@@ -40,6 +40,8 @@ log: {level: debug}
 """  # noqa: E501  as rules are written
 
 STREAM = (("Content-Type", "text/event-stream"),)
+UNCOUNTED = json_answer(json.loads(chat.completion().body) | {"usage": None})
+"""A whole answer that tells no usage."""
 LIMITS = (
     ("Anthropic-Ratelimit-Unified-Status", "rejected"),
     ("anthropic-ratelimit-unified-7d-utilization", "1.0"),
@@ -66,7 +68,7 @@ def ask(play: Playbook, home: Provider) -> Callable[..., Got]:
         (chat.text_stream(), 17),
         (chat.text_stream()[:-1], 17),
         ([*chat.text_stream()[:-2], 1.0, *chat.text_stream()[-2:-1]], 17),
-        (chat.text_stream()[:-2], 3),
+        (chat.text_stream()[:-2], 0),
     ],
     ids=["done", "usage", "late-usage", "finish"],
 )
@@ -560,3 +562,15 @@ def test_limits_of_a_provider_of_another_protocol_are_not_told_as_those_of_the_p
     got = ask("limits", stream=False)
     assert got.status == answer.status
     assert not [name for name in got.headers if name.startswith("anthropic-")]
+
+
+@both
+def test_an_estimate_for_tokens_that_are_not_counted_is_shown_and_not_recorded(ask, play, up, stream):
+    up.answer(chat.stream(chat.text_stream()[:-2]) if stream else UNCOUNTED)
+    got = ask("uncounted", stream=stream)
+    told = events_of(got.body) if stream else [json.loads(got.body)]
+    usages = [event.get("message", event).get("usage", {}) for event in told]
+    assert max(usage.get("input_tokens", 0) for usage in usages) > 0
+    assert max(usage.get("output_tokens", 0) for usage in usages) == 3
+    (record,) = play.records(1)
+    assert (record["status"], record["input_tokens"], record["output_tokens"]) == ("success", 0, 0)

@@ -166,7 +166,7 @@ def test_an_error_within_an_answer_is_its_end_though_its_connection_stays_open(a
             "context",
             400,
             "invalid_request_error",
-            "prompt is too long: Input exceeds the context window.",
+            "prompt is too long: Input exceeds the context window. (about 5 tokens)",
         ),
         ("empty", 529, "overloaded_error", "up: the answer is empty"),
         ("reasoning-then-fault", 500, "api_error", "up: It broke."),

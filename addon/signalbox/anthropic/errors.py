@@ -5,7 +5,7 @@
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from html import unescape
 from typing import Any
@@ -390,16 +390,23 @@ tokens."""
 
 _NUMBER = r"(?<![\w@./-])(\d[\d,]*\d)(?![\w@/-]|\.\d)"
 """A number that is not part of a model's name, such as its date or version."""
+_SAID = re.compile(r"prompt is too long[:.\s]*", re.IGNORECASE)
 _ANY_NUMBER = re.compile(_NUMBER)
 _PAIR = re.compile(rf"{_NUMBER} tokens > {_NUMBER}")
 _MAXIMUM = re.compile(
     rf"(?:maximum|limit|context (?:length|window|size)|>).{{0,60}}?{_NUMBER}", re.IGNORECASE
 )
 
+_MAXIMUM_ALONE = re.compile(
+    rf"\b(?:maximum|limit)\b(?:\s+(?!exceed)\w+){{0,4}}?(?:\s+(?:is|of)|\s*[:=])\s*{_NUMBER}", re.IGNORECASE
+)
+"""A maximum, in words that mean no count of tokens even where no other number is there."""
 
-def as_prompt_too_long(status: int, error: bytes) -> bytes | None:
+
+def as_prompt_too_long(status: int, error: bytes, estimate: Callable[[], int] | None = None) -> bytes | None:
     """The body of a 400 with the message "prompt is too long", if an error says so in another provider's
-    words; else None. `error` is a decoded body, or the data of an error event.
+    words, or without the numbers; else None. `error` is a decoded body, or the data of an error event, and
+    `estimate` gives the tokens of the request.
 
     Claude Code compacts the conversation on this wording only:
     https://docs.claude.com/en/docs/claude-code/errors
@@ -409,29 +416,41 @@ def as_prompt_too_long(status: int, error: bytes) -> bytes | None:
         return None
     message = report.message
     is_anthropics = status == 400 and report.type == "invalid_request_error"
-    if is_anthropics and message.lower().startswith("prompt is too long"):
+    if is_anthropics and _SAID.match(message) and _PAIR.search(message):
         return None
-    text = prompt_too_long(message, report.names)
-    return error_body(400, text) if text else None
+    text = prompt_too_long(message, report.names, estimate)
+    return error_body(400, text) if text and not (is_anthropics and text == message) else None
 
 
-def prompt_too_long(message: str, names: Collection[str]) -> str:
+def prompt_too_long(message: str, names: Collection[str], estimate: Callable[[], int] | None = None) -> str:
     """The message "prompt is too long: ..." if an error with this message and these types and codes means
-    that, else empty."""
+    that, else empty.
+
+    It ends with `A tokens > B maximum` where the provider tells the maximum; A is its own count, else that of
+    `estimate`. Without a maximum its words stay, with the estimate where they have no number: Claude Code
+    compacts on them as well, but of numbers it takes A - B for all that has to go.
+    """
     message = message[:_LONGEST]
     is_meant = _TOO_LONG.search(message) or not _TOO_LONG_TYPES.isdisjoint(map(str.lower, names))
     if not is_meant or _OTHERWISE.search(message):
         return ""
-    return f"prompt is too long: {_sizes(message) or ' '.join(message.split())[:_LONGEST_PLAIN]}"
+    told = _sizes(message, estimate)
+    if not told:
+        told = " ".join(_SAID.sub("", message).split())[:_LONGEST_PLAIN]
+        if estimate is not None and not _ANY_NUMBER.search(message) and (asked := estimate()):
+            told = f"{told} (about {asked} tokens)".lstrip()
+    return f"prompt is too long: {told}" if told else "prompt is too long"
 
 
-def _sizes(message: str) -> str:
-    """`A tokens > B maximum`, where the message has both numbers."""
+def _sizes(message: str, estimate: Callable[[], int] | None) -> str:
+    """`A tokens > B maximum`, where both are known."""
     if pair := _PAIR.search(message):
         asked, limit = map(_number, pair.groups())
     else:
         limit = next((_number(found[1]) for found in _MAXIMUM.finditer(message)), 0)
         asked = max(map(_number, _ANY_NUMBER.findall(message)), default=0)
+        if asked == limit and estimate is not None and _MAXIMUM_ALONE.search(message):
+            asked = estimate()
     return f"{asked} tokens > {limit} maximum" if asked > limit > 0 else ""
 
 

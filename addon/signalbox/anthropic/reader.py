@@ -19,6 +19,7 @@ from .errors import (
     is_anthropics,
     prompt_too_long,
     read_error,
+    with_request_id,
 )
 from .issued import MARK, ThinkingDigester
 from .json_edit import UNREADABLE, Body, BodyError
@@ -235,9 +236,13 @@ class Rewrites(msgspec.Struct, frozen=True):
         """The new data of an error event; None if it stays."""
         if not self.error_events:
             return None
-        return as_prompt_too_long(400, event) or (
+        said = as_prompt_too_long(400, event, self.estimate) or (
             None if is_anthropics(event) else in_anthropics_shape(500, event)
         )
+        with suppress(BodyError):
+            if said is not None and (id := Body.parse(event).get("request_id", str)):
+                return with_request_id(said, id)
+        return said
 
     def _message(self, message: Body, *, at_start: bool) -> bytes:
         change = {}
@@ -460,7 +465,7 @@ class MessagesReader:
         self._reported_foreign = True
         message = self.facts.foreign
         names = self.facts.error[:1] if self.facts.error is not None else ()
-        if in_other_words := prompt_too_long(message, names):
+        if in_other_words := prompt_too_long(message, names, self._rewrites.estimate):
             return error_event(error_type(400), in_other_words, self._request_id)
         return error_event("api_error", f"{self._provider} gave no answer: {message}", self._request_id)
 

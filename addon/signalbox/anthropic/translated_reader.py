@@ -80,7 +80,7 @@ class AnswerContext(msgspec.Struct, frozen=True, kw_only=True):
     key: bytes | None = None
     """For digests of thinking blocks; None digests none."""
     estimate: Callable[[], int] | None = None
-    """Gives the input tokens for `message_start`."""
+    """Gives the input tokens for `message_start`, and for a provider that reports none."""
 
     def of_answer(self, request_id: str, key: bytes | None, estimate: Callable[[], int] | None) -> Self:
         """With what is known once an answer comes."""
@@ -96,7 +96,7 @@ class AnswerContext(msgspec.Struct, frozen=True, kw_only=True):
             facts=facts if self.wants_stream else None,
             key=self.key,
             response_model=self.response_model,
-            estimate=self.estimate if self.wants_stream else None,
+            estimate=self.estimate,
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from signalbox.anthropic.answer_facts import AnswerFacts
+from signalbox.anthropic.api import TOKEN_FIELDS
 from signalbox.anthropic.issued import MOST, ThinkingBlock
 
 type MessagesEvent = dict[str, Any]
@@ -59,7 +60,8 @@ class Writer:
     ) -> None:
         """The message names `response_model` if given, else the model given to `begin`, else `model`. `sign`
         makes the signature of a thinking block from its text. `estimate` gives the input tokens for
-        `message_start`. `key` is the key for digests of thinking blocks; None digests none."""
+        `message_start`, and for a provider that reports none. `key` is the key for digests of thinking
+        blocks; None digests none."""
         self.blocks = 0
         """The number of blocks begun so far."""
         self.calls = 0
@@ -176,16 +178,33 @@ class Writer:
         if signature and is_written:
             self._note_issued(ThinkingBlock("thinking", signature=signature))
 
-    def stop(self, reason: str, usage: Mapping[str, Any], sequence: str | None = None) -> None:
-        """Ends the message. `sequence` is the stop sequence that ended it."""
+    def stop(
+        self, reason: str, usage: Mapping[str, Any], sequence: str | None = None, *, characters: int = 0
+    ) -> None:
+        """Ends the message. `sequence` is the stop sequence that ended it.
+
+        Tokens that `usage` does not count are estimated for the client, whose context they fill
+        (translation.md, 5), and not noted in `facts`. `characters` are those of the whole answer.
+        """
         self.close()
         delta = {"stop_reason": reason, "stop_sequence": sequence}
-        if self._write({"type": "message_delta", "delta": delta, "usage": usage}):
+        shown = {**usage, **self._estimates(usage, characters)}
+        if self._write({"type": "message_delta", "delta": delta, "usage": shown}):
             self._facts.began = self._facts.stopped = True
             self._facts.usage.take(usage)
         if self._write({"type": "message_stop"}):
             self._facts.complete = True
         self._ended = True
+
+    def _estimates(self, usage: Mapping[str, Any], characters: int) -> dict[str, int]:
+        """The counts that `usage` lacks, besides those that `message_start` has."""
+        estimated = {}
+        inputs = [usage[name] for name in TOKEN_FIELDS if name in usage and name != "output_tokens"]
+        if inputs and not any(inputs) and self._estimate is not None:
+            estimated["input_tokens"] = self._estimate()
+        if not usage.get("output_tokens"):
+            estimated["output_tokens"] = -(-characters // 4)
+        return estimated
 
     def error(self, type: str, message: str, request_id: str) -> None:
         if not self._ended:
@@ -257,7 +276,7 @@ class MessageBuilder:
             self._take(event)
 
     def fill(self, facts: AnswerFacts, key: bytes | None) -> None:
-        """Fills `facts` from the message, or from the error that came instead."""
+        """Fills `facts` from the message, without its usage, or from the error that came instead."""
         self._close()
         facts.complete = True
         if self._message.get("type") == "error":
@@ -266,7 +285,6 @@ class MessageBuilder:
             return
         facts.began, facts.stopped = True, self.stopped
         facts.message_id = self._message.get("id") or ""
-        facts.usage.take(self._message.get("usage") or {})
         if key is not None:
             digests = (
                 ThinkingBlock("thinking", block["thinking"], block["signature"]).digest(key)

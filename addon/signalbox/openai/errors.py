@@ -1,7 +1,7 @@
 """Translates errors of other protocols into Anthropic's format (translation.md, 9)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from signalbox.anthropic.errors import ErrorReport, error_type, prompt_too_long, read_error
@@ -38,13 +38,20 @@ overloaded (translation.md, 8)."""
 
 
 def anthropic_error(
-    status: int, body: bytes, provider: str, model: str, *, expected: str = "chat completion"
+    status: int,
+    body: bytes,
+    provider: str,
+    model: str,
+    *,
+    expected: str = "chat completion",
+    estimate: Callable[[], int] | None = None,
 ) -> AnthropicError:
     """The error that the client gets. `body` is decoded, in any format. A `status` below 300 means that the
-    error came inside an answer, which should have been `expected`. Never raises."""
+    error came inside an answer, which should have been `expected`. `estimate` gives the tokens of the
+    request, for a prompt that is too long. Never raises."""
     report = read_error(body)
     message = report.message
-    if too_long := prompt_too_long(message, report.names):
+    if too_long := prompt_too_long(message, report.names, estimate):
         return AnthropicError(400, error_type(400), too_long)
     shown = _status(status, report)
     message = f"{provider}: {message or _without_message(status, report, expected)}"

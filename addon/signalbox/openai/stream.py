@@ -283,7 +283,8 @@ class ChatStream:
         self.facts.usage.take(self._usage)  # a provider may bill what has failed
         self.facts.provider_error = body = without_secrets(body, self._context.secrets)
         self._over = True
-        error = anthropic_error(200, body, self._context.provider, self._context.model)
+        to = self._context
+        error = anthropic_error(200, body, to.provider, to.model, estimate=to.estimate)
         self._writer.error(error.type, error.message, self._context.request_id)
 
     # text and thinking
@@ -346,8 +347,9 @@ class ChatStream:
             self._fail(EMPTY_ANSWER if self._writer.begun else foreign)
         else:
             stop = self._stop if reason == "stop_sequence" else None
-            usage = self._usage or estimated(self._characters)
-            self._writer.stop(reason, usage | self._searches(), stop)
+            self.facts.usage.take(self._usage)
+            usage = self._usage | self._searches()
+            self._writer.stop(reason, usage, stop, characters=self._characters)
 
     def _searches(self) -> Object:
         """Writes the search and what it found, as far as the answer names it; counts for the usage."""
@@ -373,7 +375,8 @@ class ChatStream:
 def chat_usage(usage: Object) -> dict[str, int]:
     """The four counts of a `usage` object; empty if it holds none.
 
-    `prompt_tokens` includes cached tokens, except at some providers that also use Anthropic's names.
+    `prompt_tokens` includes cached tokens, except at some providers that also use Anthropic's names. Some
+    count reasoning in `total_tokens` alone.
     """
     prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     details = as_object(usage.get("prompt_tokens_details"))
@@ -386,24 +389,18 @@ def chat_usage(usage: Object) -> dict[str, int]:
     created = _count(details, "cache_write_tokens") or _count(usage, "cache_creation_input_tokens")
     if not (prompt or completion or cached or created):
         return {}
+    has_anthropics = "cache_read_input_tokens" in usage or "cache_creation_input_tokens" in usage
+    is_without = has_anthropics and cached + created > prompt
     reasoning = _count(as_object(usage.get("completion_tokens_details")), "reasoning_tokens")
-    if reasoning and _count(usage, "total_tokens") == prompt + completion + reasoning:
-        completion += reasoning
-    is_without = cached + created > prompt and (
-        "cache_read_input_tokens" in usage or "cache_creation_input_tokens" in usage
-    )
+    apart = max(_count(usage, "total_tokens") - prompt - completion, 0)
+    if apart == reasoning or not (reasoning or has_anthropics):
+        completion += apart
     return {
         "input_tokens": prompt if is_without else max(prompt - cached - created, 0),
         "cache_creation_input_tokens": created,
         "cache_read_input_tokens": cached,
         "output_tokens": completion,
     }
-
-
-def estimated(characters: int) -> dict[str, int]:
-    """The usage if the provider reports none: the output only, since the start of the stream has the
-    input."""
-    return {"output_tokens": -(-characters // 4)}
 
 
 def _count(usage: Object, name: str) -> int:

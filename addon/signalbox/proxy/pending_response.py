@@ -347,7 +347,7 @@ class PendingResponse:
     def normalize_context_error(self) -> bool:
         """Make an error of a prompt that is too long a 400 in the words on which Claude Code compacts. False
         if it is none."""
-        said = as_prompt_too_long(self.response.status_code, self.reported_error())
+        said = as_prompt_too_long(self.response.status_code, self.reported_error(), self.exchange.estimate)
         if said is not None:
             self.response.status_code, self.response.reason = 400, "Bad Request"
             self._replace_with_error(with_request_id(said, self.exchange.request_id))

@@ -23,7 +23,6 @@ from signalbox.openai.chunks import Fragment, arguments_text, parse_object
 from signalbox.openai.errors import EMPTY_ANSWER, anthropic_error
 from signalbox.openai.finish import fault_of, is_cut, stop_reason
 from signalbox.openai.incoming import Object, as_list, as_object, as_objects, as_text
-from signalbox.openai.stream import estimated
 from signalbox.openai.tool_calls import CallError, SurrogateJoiner, ToolCalls
 from signalbox.responses.events import (
     ITEMS,
@@ -485,10 +484,11 @@ class ResponsesStream:
             self._fail(EMPTY_ANSWER, ended.usage)
             return
         self._over = True
-        usage: Object = usage_of(ended.usage) or estimated(self._characters)
+        usage: Object = usage_of(ended.usage)
+        self.facts.usage.take(usage)
         if self._searches:
             usage["server_tool_use"] = {"web_search_requests": self._searches}
-        self._writer.stop(reason, usage)
+        self._writer.stop(reason, usage, characters=self._characters)
 
     def _complete(self, ended: Ended, *, is_cut: bool) -> None:
         """Ends all items; the last event has those that did not come before, or did not end."""
@@ -511,7 +511,8 @@ class ResponsesStream:
         self.facts.usage.take(usage_of(usage))
         self.facts.provider_error = body = without_secrets(body, self._context.secrets)
         self._over = True
-        error = anthropic_error(200, body, self._context.provider, self._context.model, expected=EXPECTED)
+        to = self._context
+        error = anthropic_error(200, body, to.provider, to.model, expected=EXPECTED, estimate=to.estimate)
         self._writer.error(error.type, error.message, self._context.request_id)
 
 
