@@ -114,6 +114,20 @@ def test_only_what_an_outcome_blames_enters_cooldown(outcome, others):
     assert health.refusal(KIMI, GLM, outcome.cooldown) is None
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "ends"),
+    [([BAD_KEY], True), ([THROTTLED], False), ([BAD_KEY, SPENT], False), ([SPENT, BAD_KEY], False)],
+    ids=["refused", "throttled", "refused, then used up", "used up, then refused"],
+)
+def test_a_new_login_ends_the_cooldown_that_the_one_before_it_began(outcomes, ends):
+    """A quota or a throttle is the account's, whatever its token."""
+    health = ProviderHealth()
+    for outcome in outcomes:
+        ask(health, LOCAL, outcome)
+    assert health.login_renewed(LOCAL) is ends
+    assert (health.refusal(LOCAL, GLM, 1) is None) is ends
+
+
 def test_cooldown_event_has_its_cause():
     health = ProviderHealth()
     told = [

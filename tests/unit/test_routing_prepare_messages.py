@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from signalbox.anthropic.issued import ThinkingBlock
 from signalbox.anthropic.json_edit import Body
 from signalbox.config.fields import Glob, Secret, Url
 from signalbox.config.rules import BodyEdit, Provider, Target
 from signalbox.routing.facts import Facts
-from signalbox.routing.outgoing import Incoming, Outgoing, ProviderConstraints
+from signalbox.routing.outgoing import Incoming, Outgoing, ProviderConstraints, thinking_filter
 from signalbox.routing.plan import Candidate
 from signalbox.routing.prepare import prepare_messages
 
@@ -251,6 +252,18 @@ def test_signed_thinking_of_unknown_issue_goes_to_anthropic():
 @pytest.mark.parametrize("mode", ["own", "keep", "strip"])
 def test_thinking_that_was_refused_does_not_go_again(mode):
     assert b'"thinking"' not in send(HOME | {"thinking": mode}, THINKING, issuer="p", refused=True).body
+
+
+@pytest.mark.parametrize("mode", ["own", "keep"])
+def test_thinking_that_was_refused_in_an_earlier_turn_stays_out(mode):
+    provider = Provider(name="p", **(ZAI | {"thinking": mode}))
+    block = ThinkingBlock("thinking", "hm", "c2ln")
+    digest = block.digest(b"key")
+    assert digest is not None
+    for refused in (frozenset[bytes](), frozenset({digest})):
+        constraints = ProviderConstraints(lambda _: "p", refused=refused, key=b"key")
+        keeps = thinking_filter(Candidate(provider, Target("p"), "m"), constraints)
+        assert keeps(block) is not bool(refused)
 
 
 def test_the_billing_block_goes_to_anthropic_alone():
