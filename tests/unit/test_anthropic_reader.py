@@ -262,10 +262,12 @@ def test_model_and_estimate_are_rewritten_together():
     )
 
 
-def test_a_stream_that_names_no_model_names_the_one_asked_for():
+def test_an_answer_that_names_no_model_names_the_one_asked_for():
     passed = _read([ANTHROPIC.replace(b'"model":"claude-fake-1",', b"", 1)], model="asked")[1]
     start = json.loads(passed.partition(b"\n\n")[0].partition(b"data: ")[2])
     assert start["message"]["model"] == "asked"
+    passed = _read([b'{"id":"m","content":[]}'], "application/json", model="asked")[1]
+    assert json.loads(passed) == {"id": "m", "content": [], "model": "asked"}
 
 
 def test_a_stream_that_names_two_models_names_the_one_asked_for():

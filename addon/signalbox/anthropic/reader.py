@@ -246,7 +246,7 @@ class Rewrites(msgspec.Struct, frozen=True):
 
     def _message(self, message: Body, *, at_start: bool) -> bytes:
         change = {}
-        is_message = at_start or "model" in message
+        is_message = at_start or "model" in message or "content" in message
         if self.model is not None and is_message and message.get("model", str) != self.model:
             change["model"] = msgspec.json.encode(self.model)
         if (usage := self._usage(message, at_start)) is not None:

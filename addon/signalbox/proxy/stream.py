@@ -807,7 +807,7 @@ class RoutedStream(HttpStream):
                 failed.status, exchange.failure_of_all(failed.message, time.monotonic()), failed.outcome
             )
             return
-        if failed.is_cut or answer.facts.broken:
+        if failed.is_cut or (answer.is_error and answer.facts.broken):
             answer.cut_short()
         is_changed = answer.translate_error(failed.outcome, now)
         if is_changed := answer.refuse_key() or is_changed:
