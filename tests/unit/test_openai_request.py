@@ -57,6 +57,21 @@ def test_every_dialect_has_a_golden_file_with_everything(dialect):
     assert f"{dialect}-everything" in {path.stem for path in GOLDEN}
 
 
+@pytest.mark.parametrize("others", [[], [READ]])
+def test_a_search_that_may_not_be_used_is_left_out(others):
+    asked = {"tools": [SEARCH, *others], "tool_choice": {"type": "none"}}
+    sent = _chat(asked, "openrouter")
+    tools = json.loads(sent.body).get("tools", [])
+    assert [tool["type"] for tool in tools] == ["function"] * len(others)
+    assert not sent.searched
+    assert "dropped: tools.web_search" in sent.notes
+
+
+def test_half_a_character_is_one_that_cannot_be_read():
+    said = r'{"messages":[{"role":"user","content":"a\ud83d b\ud83d\ude00"}]}'
+    assert json.loads(_chat(said).body)["messages"][-1]["content"] == "a\ufffd b\U0001f600"
+
+
 def test_the_body_is_compact_utf8():
     assert b'"content":"Gr\xc3\xbc\xc3\x9fe"' in _chat({"system": "Grüße"}).body
 

@@ -106,6 +106,33 @@ def test_text_streams_after_reasoning_that_does_not_end(shows):
     assert b'thinking"' not in rest, "what ends late is not told at another place"
 
 
+RAW = event("response.reasoning_text.delta", output_index=0, content_index=0, delta="Long and raw.")
+ANSWERED = [item_done(message("Hi"), 1), ended()]
+
+
+@pytest.mark.parametrize(
+    ("done", "shown"),
+    [
+        ([item_done(reasoning("Short."))], "Short."),
+        ([item_done(reasoning())], "Long and raw."),
+        ([], "Long and raw."),
+    ],
+    ids=["summary", "no summary", "no end"],
+)
+def test_a_whole_answer_shows_the_summary_where_there_is_one(done, shown):
+    whole = RESPONSES.fed([created(), RAW, *done, *ANSWERED], streams=False).message()["content"]
+    assert [(block["type"], block.get("thinking", block.get("text"))) for block in whole] == [
+        ("thinking", shown),
+        ("text", "Hi"),
+    ]
+
+
+def test_a_stream_shows_raw_reasoning_at_once():
+    reader = RESPONSES.reader()
+    assert b"Long and raw." in reader.feed(created() + RAW)
+    assert b"Short." not in reader.feed(b"".join([item_done(reasoning("Short.")), *ANSWERED]))
+
+
 def test_a_search_comes_before_the_text_that_names_its_results():
     reader = RESPONSES.reader()
     told = reader.feed(created() + item_done(web_search("foo", "https://a.example")))

@@ -86,6 +86,11 @@ def test_a_login_that_cannot_be_used_has_a_reason(tmp_path, text, reason):
     assert (login.token, login.reason) == (None, reason.format(tmp_path))
 
 
+def test_a_login_may_begin_with_a_byte_order_mark(tmp_path):
+    write(tmp_path, "\ufeff" + kept())
+    assert ReadLogins().of(tmp_path, NOW).token == TOKEN
+
+
 def test_a_login_that_is_not_there_has_a_reason(tmp_path):
     assert ReadLogins().of(tmp_path / "none", NOW).reason == f"there is no login in {tmp_path / 'none'}"
     (tmp_path / ".credentials.json").mkdir()

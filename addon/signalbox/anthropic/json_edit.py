@@ -147,7 +147,11 @@ def readable(raw: bytes) -> bytes:
     JavaScript writes such halves if a text was cut inside a character
     (https://tc39.es/ecma262/#sec-quotejsonstring); strict JSON decoders refuse them.
     """
-    return _LONE_SURROGATE.sub(lambda half: half[0] if half[2] else half[1] + rb"\uE" + half[3], raw)
+    return _without_halves(raw, lambda half: rb"\uE" + half[3])
+
+
+def _without_halves(raw: bytes, instead: Callable[[re.Match[bytes]], bytes]) -> bytes:
+    return _LONE_SURROGATE.sub(lambda half: half[0] if half[2] else half[1] + instead(half), raw)
 
 
 def whole_characters(text: str) -> str:
@@ -189,6 +193,12 @@ class Body:
             if text == raw:
                 raise
             return cls(raw, members(text), text)
+
+    @property
+    def whole(self) -> bytes:
+        """For what is sent on in another form: U+FFFD stands for each lone half. Unlike in `readable`, two
+        names may become the same."""
+        return self.raw if self.readable is self.raw else _without_halves(self.raw, lambda _: rb"\ufffd")
 
     def __contains__(self, name: object) -> bool:
         return name in self._places

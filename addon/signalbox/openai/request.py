@@ -151,7 +151,7 @@ def to_chat(body: Body, *, model: str, dialect: Dialect, provider: str, session:
     """Translates `body`, a Messages body without the thinking of other providers. `session` is the id of the
     conversation, for the provider's prompt cache. Raises only UntranslatableError."""
     try:
-        asked = decode_request(body.readable)
+        asked = decode_request(body.whole)
         if why := _untranslatable(asked, dialect):
             raise UntranslatableError(why)
         return _Writing(body, asked, model, dialect, provider).request(session)

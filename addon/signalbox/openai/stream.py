@@ -81,7 +81,12 @@ class ChatStream:
         self._largest = largest
         self._writer = context.writer(facts, self._signature)
         self._calls = ToolCalls(
-            self._writer, context.names, context.seed, provider=context.provider, signed=signed
+            self._writer,
+            context.names,
+            context.seed,
+            provider=context.provider,
+            signed=signed,
+            streams=context.wants_stream,
         )
         self._tags = ThinkTags()
         self._halves: defaultdict[type[Step], SurrogateJoiner] = defaultdict(SurrogateJoiner)

@@ -47,15 +47,24 @@ class ToolCalls:
     `names` maps tool names as sent to the client's names. With `signed` calls a signature may follow its
     call, so each call waits until something else follows. The id of a call carries what its `provider` wants
     back with it: its own id, Gemini's signature, and the details given to `carry` since the last call.
+    Without `streams` arguments are written when they are whole, so that a fault in them spoils no answer.
     """
 
     def __init__(
-        self, writer: Writer, names: Mapping[str, str], seed: str, *, provider: str, signed: bool
+        self,
+        writer: Writer,
+        names: Mapping[str, str],
+        seed: str,
+        *,
+        provider: str,
+        signed: bool,
+        streams: bool = True,
     ) -> None:
         self._writer = writer
         self._names = names
         self._ids = AnswerIds(seed, provider)
         self._signed = signed
+        self._streams = streams
         self._signature = ""
         """A signature that came before its call."""
         self._details = ReasoningDetails()
@@ -244,6 +253,8 @@ class ToolCalls:
             return True
         self._begin(call)
         if not (is_all or call.sent) and arguments.is_placeholder:
+            return False
+        if not (self._streams or arguments.complete):
             return False
         self._writer.arguments(call.waiting)
         call.sent += len(call.waiting)

@@ -125,9 +125,10 @@ def search_location(given: object) -> dict[str, Any]:
 
 def hosted_search(asked: Offered, kind: str) -> list[dict[str, Any]]:
     """The entry in `tools` for a provider's own web search of this type, if the client offers Anthropic's
-    (OpenRouter: https://openrouter.ai/docs/guides/features/server-tools/web-search)."""
+    (OpenRouter: https://openrouter.ai/docs/guides/features/server-tools/web-search). It is left out where no
+    tool may be used: `tool_choice` needs a function beside it, and the provider runs it by itself."""
     offered = web_searches(asked)
-    if not (offered and kind):
+    if not (offered and kind) or as_object(asked.tool_choice).get("type") == "none":
         return []
     told = {
         "allowed_domains": domains(offered[0].allowed_domains),

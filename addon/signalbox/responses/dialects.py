@@ -4,6 +4,7 @@ A new provider is a new row here and its golden files. Source: openai-responses.
 """
 
 import msgspec
+from msgspec.structs import replace
 
 from signalbox.config.rules import ResponsesDialect
 from signalbox.openai import schemas
@@ -33,6 +34,11 @@ _ANY_EFFORTS = (
 """The same where a model may have any name, and most likely reasons."""
 
 _PHASED: ModelGlobs = ("*gpt-5.[3-9]*", "*gpt-[6-9]*")
+
+
+def _without_dialect(rules: schemas.SchemaRules) -> schemas.SchemaRules:
+    """The same without `$schema`, which no tool keeps (openai-responses.md, 4)."""
+    return replace(rules, refused=rules.refused | {"$schema"})
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +83,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it takes `tool_choice: required` and a named function."""
     parallel: bool = False
     """Whether it takes `parallel_tool_calls`."""
-    rules: schemas.SchemaRules = schemas.SchemaRules(refused=frozenset({"$schema"}))
+    rules: schemas.SchemaRules = _without_dialect(schemas.PLAIN)
     call_id: str = r"[a-zA-Z0-9_-]{1,64}"
     """A pattern for the ids it takes."""
     new_id: str = "call_{:.24}"
@@ -109,7 +115,7 @@ _AT_OPENAI: ModelGlobs = (*REASONERS, "*daybreak*")
 DIALECTS: dict[str, Dialect] = {
     row.name: row
     for row in (
-        Dialect(name="generic", rules=schemas.GRAMMAR),
+        Dialect(name="generic", rules=_without_dialect(schemas.GRAMMAR)),
         Dialect(
             name="openai",
             hosts=("api.openai.com",),
@@ -220,7 +226,7 @@ DIALECTS: dict[str, Dialect] = {
             sampling=True,
             json_schema=True,
             parallel=True,
-            rules=schemas.VLLM,
+            rules=_without_dialect(schemas.VLLM),
             efforts=(Efforts(ALL, ("low", "medium", "high")),),
         ),
         Dialect(
@@ -228,7 +234,7 @@ DIALECTS: dict[str, Dialect] = {
             hosts=("localhost:1234", "127.0.0.1:1234"),
             sampling=True,
             json_schema=True,
-            rules=schemas.GRAMMAR,
+            rules=_without_dialect(schemas.GRAMMAR),
             efforts=(Efforts(("*gpt-oss*",), ("low", "medium", "high")),),
         ),
         Dialect(
@@ -238,7 +244,7 @@ DIALECTS: dict[str, Dialect] = {
             json_schema=True,
             image_urls=False,
             forced=False,
-            rules=schemas.GRAMMAR,
+            rules=_without_dialect(schemas.GRAMMAR),
             efforts=(Efforts(("*gpt-oss*",), ("low", "medium", "high")),),
         ),
     )

@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from signalbox.anthropic.api import token_count
 from signalbox.anthropic.errors import shows_error
 from signalbox.anthropic.json_edit import UNREADABLE, whole_characters
 from signalbox.anthropic.sse import parse_bare_event
@@ -124,6 +125,8 @@ class Ended(msgspec.Struct, frozen=True):
     """All items, unless the server leaves them out here."""
     usage: Object
     model: str
+    searches: int = 0
+    """The web searches that the server counts."""
 
 
 class ErrorReported(msgspec.Struct, frozen=True):
@@ -168,6 +171,7 @@ class _Response(msgspec.Struct):
     usage: Object | None = None
     error: Object | None = None
     incomplete_details: Object | None = None
+    tool_usage: Object | None = None
 
 
 class _EndEvent(msgspec.Struct):
@@ -285,6 +289,7 @@ def _read(response: Object) -> _Response:
         usage=as_object(response.get("usage")),
         error=as_object(response.get("error")),
         incomplete_details=as_object(response.get("incomplete_details")),
+        tool_usage=as_object(response.get("tool_usage")),
     )
 
 
@@ -301,6 +306,7 @@ def _ended(event: str, response: _Response) -> Ended | ErrorReported:
         response.output or (),
         response.usage or {},
         whole_characters(response.model),
+        token_count(as_object((response.tool_usage or {}).get("web_search")).get("num_requests")),
     )
 
 

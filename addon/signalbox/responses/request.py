@@ -100,7 +100,7 @@ def to_responses(
     conversation, for the provider's prompt cache. `counts`: the request only counts tokens. Raises only
     UntranslatableError."""
     try:
-        asked = decode_request(body.readable)
+        asked = decode_request(body.whole)
         if why := untranslatable_tools(asked, searches=dialect.web_search):
             raise UntranslatableError(why)
         return _Writing(body, asked, model, dialect, owner).request(session, counts=counts)

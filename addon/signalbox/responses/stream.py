@@ -74,6 +74,8 @@ class _Item:
         self.halves = SurrogateJoiner()
         self.shown: tuple[PartKind, int] | None = None
         """The part of the thinking that was written last."""
+        self.raw: list[tuple[int, str]] = []
+        """Raw reasoning that is shown if no summary comes."""
         self.was_left = False
         """Whether thinking of it was ended because other items went on."""
         self.input = ""
@@ -106,7 +108,12 @@ class ResponsesStream:
         self._largest = largest
         self._writer = context.writer(facts, lambda _: sign(self._encrypted))
         self._calls = ToolCalls(
-            self._writer, context.names, context.seed, provider=context.provider, signed=False
+            self._writer,
+            context.names,
+            context.seed,
+            provider=context.provider,
+            signed=False,
+            streams=context.wants_stream,
         )
         self._items: dict[Key, _Item | None] = {}
         """By `output_index`; None for an item that is no part of an answer."""
@@ -319,10 +326,11 @@ class ResponsesStream:
 
     def _may_be_left(self, item: _Item) -> bool:
         """Whether other items may be written before this one has ended: some servers end no reasoning."""
-        is_shown = item.shown is not None or not self._context.shows_thinking
-        return item.kind == "message" or (item.kind == "reasoning" and is_shown)
+        is_shown = item.shown is not None or item.raw or not self._context.shows_thinking
+        return item.kind == "message" or (item.kind == "reasoning" and bool(is_shown))
 
     def _leave(self, item: _Item) -> None:
+        self._show_raw(item)
         if item.kind == "reasoning" and item.shown is not None:
             self._encrypted = ""
             self._writer.thinking(item.halves.end())
@@ -347,9 +355,21 @@ class ResponsesStream:
                 item.input += text
 
     def _think(self, item: _Item, of: PartKind, part: int, text: str) -> None:
-        """A server that sends both kinds of reasoning says the same in both."""
+        """Of both kinds of reasoning, which say the same, a client gets the summary (openai-responses.md, 6);
+        in a stream the one that comes first."""
         if not self._context.shows_thinking or (item.shown is not None and item.shown[0] != of):
             return
+        if of == "reasoning" and not self._context.wants_stream:
+            item.raw.append((part, text))
+        else:
+            self._show_thought(item, of, part, text)
+
+    def _show_raw(self, item: _Item) -> None:
+        raw, item.raw = item.raw, []
+        for part, text in raw if item.shown is None or item.shown[0] == "reasoning" else ():
+            self._show_thought(item, "reasoning", part, text)
+
+    def _show_thought(self, item: _Item, of: PartKind, part: int, text: str) -> None:
         if item.shown is not None and item.shown[1] != part:
             self._writer.thinking("\n\n")
         item.shown = of, part
@@ -387,6 +407,7 @@ class ResponsesStream:
             self._write_rest(item, "summary", part, as_text(as_object(content).get("text")))
         for part, content in enumerate(as_list(item.item.get("content"))):
             self._write_rest(item, "reasoning", part, as_text(as_object(content).get("text")))
+        self._show_raw(item)
         self._encrypted = whole_characters(as_text(item.item.get("encrypted_content")))
         if item.was_left:
             self._encrypted = ""  # which would be sent back at a place that is not its own
@@ -486,8 +507,8 @@ class ResponsesStream:
         self._over = True
         usage: Object = usage_of(ended.usage)
         self.facts.usage.take(usage)
-        if self._searches:
-            usage["server_tool_use"] = {"web_search_requests": self._searches}
+        if searches := ended.searches or self._searches:
+            usage["server_tool_use"] = {"web_search_requests": searches}
         self._writer.stop(reason, usage, characters=self._characters)
 
     def _complete(self, ended: Ended, *, is_cut: bool) -> None:

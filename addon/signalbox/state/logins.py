@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import unicodedata
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable
 from functools import partial
 from hashlib import blake2b, sha256
@@ -108,7 +109,7 @@ class Logins:
         try:
             if not file.is_file() or file.stat().st_size > LARGEST:
                 return Login(None, f"the login in {folder} cannot be read: it is no file, or too large")
-            return self._form.parse(file.read_bytes(), folder)
+            return self._form.parse(file.read_bytes().removeprefix(BOM_UTF8), folder)
         except OSError as error:
             return Login(None, f"the login in {folder} cannot be read: {error.strerror}")
 
