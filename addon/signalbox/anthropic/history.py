@@ -36,7 +36,8 @@ _SERVER_ID = re.compile(r"srvtoolu_[a-zA-Z0-9_]+")
 _NOT_IN_ID = re.compile(r"[^a-zA-Z0-9_-]")
 _LONGEST_STEM = 40
 
-_MADE_HERE = SEARCHED_HERE.encode()
+SEARCHES_MADE_HERE = SEARCHED_HERE.encode()
+"""Occurs in each search that the router made of another protocol's."""
 
 _LEGAL_IDS = re.compile(r"(?:[a-zA-Z0-9_-]+\n)*+")
 _MAYBE_BLANK = re.compile(rb'"(?:\s|[\x80-\xff]|\\[nrtu][0-9a-fA-F]{0,4})*+"')
@@ -118,7 +119,7 @@ def with_searches_as_text(body: Body) -> Valid:
     """Edits that write the searches made here as text, with title and URL of each result; unreadable values
     stay."""
     place = body.span("messages")
-    if place is None or _MADE_HERE not in body.readable:
+    if place is None or SEARCHES_MADE_HERE not in body.readable:
         return Valid([])
     try:
         places = elements(body.readable, place.value, place.end)
@@ -220,7 +221,7 @@ class _Walk:
 
     def searches(self, at: Span) -> list[Edit]:
         """Writes the searches made here as text, and changes nothing else."""
-        if self._raw.find(_MADE_HERE, at.value, at.end) < 0:
+        if self._raw.find(SEARCHES_MADE_HERE, at.value, at.end) < 0:
             return []
         try:
             content = members(self._raw, at.value, at.end)["content"]

@@ -11,7 +11,7 @@ import msgspec
 from signalbox.anthropic import betas, platforms
 from signalbox.anthropic.api import MESSAGES
 from signalbox.anthropic.field_paths import SYSTEM
-from signalbox.anthropic.history import made_valid, with_searches_as_text
+from signalbox.anthropic.history import SEARCHES_MADE_HERE, made_valid, with_searches_as_text
 from signalbox.anthropic.identity import IdentityTranslator
 from signalbox.anthropic.images import IMAGES, without_images
 from signalbox.anthropic.json_edit import Body, Edit
@@ -170,6 +170,8 @@ def _valid(raw: bytes, came: Body) -> tuple[bytes, list[str]]:
 
 
 def _with_searches_as_text(raw: bytes, came: Body) -> tuple[bytes, list[str]]:
+    if SEARCHES_MADE_HERE not in raw:
+        return raw, []
     body = came if raw is came.raw else Body.parse(raw)
     told = with_searches_as_text(body)
     return body.edited(edits=told.edits), (
