@@ -3,12 +3,16 @@
 import errno
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import NamedTuple
 
 ALL_ADDRESSES = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  read, not bound
 """By the host of a listener on all addresses, the one under which this machine reaches it."""
+
+_OPEN_FILES = Path("/dev/fd")
 
 
 class Owner(NamedTuple):
@@ -34,6 +38,24 @@ def is_free(port: int, host: str = "") -> bool:
         except OSError as error:
             return error.errno != errno.EADDRINUSE
     return True
+
+
+def is_own(port: int) -> bool:
+    """Whether this process listens on the port, by its open files: those of Windows cannot be listed."""
+    files = list(_OPEN_FILES.iterdir()) if _OPEN_FILES.is_dir() else []
+    return any(_listens(int(file.name), port) for file in files)
+
+
+def _listens(file: int, port: int) -> bool:
+    try:
+        if not stat.S_ISSOCK(os.fstat(file).st_mode):
+            return False
+        with socket.socket(fileno=os.dup(file)) as one:
+            is_tcp = one.family in (socket.AF_INET, socket.AF_INET6) and one.type == socket.SOCK_STREAM
+            found = is_tcp and one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            return bool(found) and one.getsockname()[1] == port
+    except OSError:  # closed meanwhile
+        return False
 
 
 def free_port() -> int:

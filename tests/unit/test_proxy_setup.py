@@ -1,6 +1,10 @@
 """What is done to mitmproxy's master: keys of its console, and where its listeners are."""
 
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -55,11 +59,11 @@ def test_master_without_a_console_has_no_keys():
     bind_keys(SimpleNamespace())
 
 
-def master(*addresses: tuple) -> SimpleNamespace:
+def master(*addresses: tuple, mode: str = MODE) -> SimpleNamespace:
     """With one reverse listener on the addresses, in the order in which the system told them."""
-    server = SimpleNamespace(mode=ProxyMode.parse(MODE), listen_addrs=addresses)
+    server = SimpleNamespace(mode=ProxyMode.parse(mode), listen_addrs=addresses)
     addons = {"proxyserver": SimpleNamespace(servers=[server])}
-    return SimpleNamespace(options=SimpleNamespace(mode=[MODE]), addons=addons)
+    return SimpleNamespace(options=Options(mode=[mode]), addons=addons)
 
 
 @pytest.mark.parametrize("addresses", [(ALL_IPV4, ALL_IPV6), (ALL_IPV6, ALL_IPV4)])
@@ -84,22 +88,29 @@ def test_listener_that_is_not_bound_has_no_command():
     assert base_url(master()) is None
 
 
-def test_processes_are_searched_only_for_a_port_that_is_taken(monkeypatch):
+@pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be listed")
+def test_processes_are_searched_only_for_a_port_that_another_one_has(monkeypatch):
     """To look through all of them takes a tenth of a second of each start."""
     searched: list[int] = []
     monkeypatch.setattr(ports, "owner", lambda port: searched.append(port) or ports.Owner("python3", 4711))
-    options = Options(mode=[f"reverse:https://api.anthropic.com@127.0.0.1:{ports.free_port()}"])
-    assert list(option_errors(options)) == []
-    assert searched == []
+    free = ports.free_port()
+    assert list(option_errors(Options(mode=[f"regular@127.0.0.1:{free}"]))) == []
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        options.mode = [f"reverse:https://api.anthropic.com@127.0.0.1:{port}"]
-        assert list(option_errors(options)) == [
-            f"port {port} is taken by python3 (process 4711): end that, or take another in --mode"
-        ]
+        own = server.getsockname()[1]
+        assert list(option_errors(Options(mode=[f"regular@127.0.0.1:{own}"]))) == []
+        assert searched == []
+        with listening_elsewhere() as port:
+            assert list(option_errors(Options(mode=[f"regular@127.0.0.1:{port}"]))) == [
+                f"port {port} is taken by python3 (process 4711): end that, or take another in --mode"
+            ]
 
 
-def test_port_of_this_process_is_no_error():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        assert list(option_errors(Options(mode=[f"regular@127.0.0.1:{port}"]))) == []
+@contextmanager
+def listening_elsewhere() -> Iterator[int]:
+    """The port of another process."""
+    code = "import socket; s = socket.create_server(('', 0)); print(s.getsockname()[1], flush=True); input()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+        process.communicate("\n", timeout=10)

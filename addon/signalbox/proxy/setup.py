@@ -164,10 +164,11 @@ def _misspelt(options: Options) -> Iterator[str]:
 
 
 def _taken_ports(options: Options) -> Iterator[str]:
-    """A line for each port to listen on that another process has. To look for that is slow."""
+    """A line for each port to listen on that another process has. To look for that is slow, and mitmproxy may
+    have bound the port already."""
     for mode in map(ProxyMode.parse, options.mode):
         host, port = mode.listen_host(options.listen_host), mode.listen_port(options.listen_port)
-        if port is None or ports.is_free(port, host):
+        if port is None or ports.is_free(port, host) or ports.is_own(port):
             continue
         if (owner := ports.owner(port)) is not None and owner.pid != os.getpid():
             yield f"{ports.taken(port)}: end that, or take another in --mode"
