@@ -6,13 +6,10 @@ import socket
 import stat
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import NamedTuple
 
 ALL_ADDRESSES = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  read, not bound
 """By the host of a listener on all addresses, the one under which this machine reaches it."""
-
-_OPEN_FILES = Path("/dev/fd")
 
 
 class Owner(NamedTuple):
@@ -42,8 +39,9 @@ def is_free(port: int, host: str = "") -> bool:
 
 def is_own(port: int) -> bool:
     """Whether this process listens on the port, by its open files: those of Windows cannot be listed."""
-    files = list(_OPEN_FILES.iterdir()) if _OPEN_FILES.is_dir() else []
-    return any(_listens(int(file.name), port) for file in files)
+    with suppress(FileNotFoundError), os.scandir("/dev/fd") as files:
+        return any(_listens(int(file.name), port) for file in files)
+    return False
 
 
 def _listens(file: int, port: int) -> bool:
