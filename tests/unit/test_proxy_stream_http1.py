@@ -252,6 +252,33 @@ def test_a_clients_chunk_header_without_end_ends_its_connection(play):
     assert play.client in play.closed
 
 
+@pytest.mark.parametrize("ends", ["closes", "sends more", "stays"])
+def test_an_answer_that_comes_before_the_request_is_whole_ends_neither_request_nor_connection(play, ends):
+    """As of an upstream that refuses an upload."""
+    head = b"POST /v1/elsewhere HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\n"
+    play.client_sends(head + b"begin")
+    server = play.connects()
+    play.sends(server, b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\nno")
+    assert (play.got.status, play.got.body) == (400, b"no")
+    if ends == "closes":
+        play.closes(server)
+    elif ends == "sends more":
+        play.sends(server, b"of nothing")
+    play.client_sends(b"ended")
+    assert play.sent_to(server).endswith(b"begin" if ends == "closes" else b"beginended")
+    assert play.streams == 0
+    assert play.fetch("GET /health").status == 200
+
+
+def test_a_large_request_may_be_sent_ahead(play, up):
+    up.answer(message_json("m"), message_json("m"), message_json("m"))
+    body = b'{"model": "last", "messages": [], "pad": "%b"}' % (b"x" * 300_000)
+    head = b"POST /v1/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nx-api-key: k\r\nContent-Length: %d\r\n\r\n"
+    play.client_sends((head % len(body) + body) * 3)
+    assert play.answer.count(b"HTTP/1.1 200 ") == 3
+    assert len(up.requests) == 3
+
+
 def test_what_a_client_sends_ahead_of_an_answer_is_bounded(play):
     play.asks("claude-opus-4-5")
     server = play.connects()

@@ -43,6 +43,15 @@ def test_pages_of_other_origins_and_foreign_names_are_refused(played_router, pat
         assert not [name for name in got.headers if name.startswith("access-control-")]
 
 
+@pytest.mark.parametrize("path", ["/", "/api/hello", "/health", *PAGES])
+def test_a_head_is_answered_without_a_body(play, path):
+    play.client_sends(f"HEAD {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+    answer = play.answer
+    assert answer.startswith(b"HTTP/1.1 ")
+    assert answer.endswith(b"\r\n\r\n")
+    assert answer.count(b"\r\n\r\n") == 1
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_writes_are_refused_and_go_to_no_provider(played_router, path):
     for method in ("POST", "PUT", "DELETE"):

@@ -273,9 +273,8 @@ class Hooks:
             flow.response = local_responses.answer(200)
         elif page == "health":
             full = reader is not None or is_loopback(peer)  # strangers see no more than the status
-            flow.response = local_responses.answer(
-                200, self.app.health_page(flow.client_conn.sockname[1], full=full)
-            )
+            body = self.app.health_page(flow.client_conn.sockname[1], full=full)
+            flow.response = local_responses.answer(200, body if flow.request.method == "GET" else b"")
 
     async def _show_page(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         path, _, query = flow.request.path.partition("?")

@@ -71,7 +71,7 @@ class ClientHttp1(Http1Server):
 
     def _handle_event(self, event: events.Event) -> Commands:
         yield from super()._handle_event(event)
-        if self.state == self.read_headers and len(self.buf) > HEAD_LIMIT:
+        if self.state == self.read_headers and len(self.buf) > HEAD_LIMIT and not self.has_next:
             yield from self._refuse(431, "The head of the request is larger than this router takes.")
         elif self.state == self.read_body and len(self.buf) > HEAD_LIMIT:
             yield from self.without_end()
@@ -134,11 +134,27 @@ class UpstreamHttp1(Http1Client):
 
     heard = False
     """Whether a byte has come since the last request was sent, be it of a 1xx."""
+    is_gone = False
+    """Whether it was closed after its answer, before it had all of the request: no more of that is sent."""
 
     def send(self, event: HttpEvent) -> Commands:
+        if self.is_gone:
+            return
         if isinstance(event, RequestHeaders):
             self.heard = False
         yield from super().send(event)
+
+    def mark_done(self, *, request: bool = False, response: bool = False) -> Commands:
+        yield from super().mark_done(request=request, response=response)
+        if self.response_done and not self.request_done:
+            self.state = self.has_answered
+
+    def has_answered(self, event: events.Event) -> Commands:
+        """The request is still on its way. What more comes is thrown away."""
+        self.buf = ReceiveBuffer()
+        if isinstance(event, events.ConnectionClosed):
+            self.is_gone, self.state = True, self.done
+            yield CloseConnection(self.conn)
 
     def _handle_event(self, event: events.Event) -> Commands:
         yield from super()._handle_event(event)

@@ -410,6 +410,8 @@ class QuickUpstreamHttp1(_Quick, UpstreamHttp1):
         yield from super()._handle_event(event)
 
     def send(self, event: HttpEvent) -> Commands:
+        if self.is_gone:
+            return
         if type(event) is RequestData:
             if raw := self.chunk(event.data):
                 yield SendData(self.conn, raw)
