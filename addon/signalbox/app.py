@@ -342,6 +342,7 @@ class App:
         self._stop_tasks()
         self.guard.active = True
         self.closing = True
+        self.retention.close()
         if self._files is not None:
             self.stores.close()
 

@@ -360,6 +360,49 @@ def changes(desk: Desk) -> list[tuple[str | None, str | None]]:
     return found
 
 
+def test_an_edit_of_the_environment_during_a_run_counts_too(counting, tmp_path):
+    waits = (
+        "import os, pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)\n"
+        "print('fake-' + os.environ['T'])"
+    )
+    (tmp_path / ".env").write_text("T=one\n")
+    (tmp_path / "go").touch()
+    counting.write(
+        GOOD.replace("'${ZAI:-none}'", f"{{command: {json.dumps([sys.executable, '-c', waits])}}}")
+    )
+    counting.look()
+    assert counting.live.rules.providers["zai"].key == "fake-one"
+    (tmp_path / "go").unlink()
+
+    async def scenario() -> None:
+        renewed = asyncio.Event()
+        for value in ("two", "three"):
+            (tmp_path / ".env").write_text(f"T={value}\n")
+            for _ in range(2):
+                await counting.live.look()
+        counting.live.on_change.append(lambda _: renewed.set())
+        (tmp_path / "go").touch()
+        await asyncio.wait_for(renewed.wait(), 10)
+
+    asyncio.run(scenario())
+    assert counting.live.rules.providers["zai"].key == "fake-three"
+
+
+def test_a_refusal_soon_after_a_run_of_another_cause_runs_the_command_again(counting, tmp_path):
+    counting.write(GOOD.replace("'${ZAI:-none}'", f"{{command: ['{sys.executable}', -c, \"{CONSTANT}\"]}}"))
+    counting.look()
+
+    async def scenario() -> None:
+        (tmp_path / ".env").write_text("VAULT_TOKEN=fake-token\n")
+        for _ in range(2):
+            await counting.live.look()
+        for _ in range(2):  # the first one may share the run that the edit began
+            await counting.live.renew(*commands_of(counting.live.rules), time.monotonic())
+
+    asyncio.run(scenario())
+    assert (tmp_path / "n").read_text() == "xxxx"
+
+
 def test_reload_by_hand_runs_each_command_again(counting):
     asyncio.run(counting.live.reload())
     assert counting.live.rules.providers["zai"].key == "xx"

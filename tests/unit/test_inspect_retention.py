@@ -111,6 +111,18 @@ def test_failed_attempts_are_written_whole_when_their_request_is_over_and_bounde
     assert first.metadata[METADATA] == {"response_length": 20}
 
 
+def test_failed_attempts_of_requests_under_way_are_written_when_the_process_ends(monkeypatch):
+    flow, failed = tflow.tflow(), tflow.tflow(err=True)
+    written: list[Flow] = []
+    monkeypatch.setattr(save := Save(), "response", written.append)
+    with taddons.context(save) as context:
+        retention = Retention(context.master, lambda: Inspect())
+        retention.add_failed(flow, failed)
+        retention.close()
+        retention.ended(flow)
+    assert written == [failed]
+
+
 @pytest.mark.parametrize(
     ("body", "coding", "shown"),
     [

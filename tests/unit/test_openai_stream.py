@@ -334,6 +334,11 @@ def test_tokens_in_the_total_alone_are_reasoning(details):
     assert chat_usage(told | {"total_tokens": 12})["output_tokens"] == 3
 
 
+def test_cached_tokens_that_only_the_total_counts_are_no_output():
+    told = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 118, "cached_tokens": 100}
+    assert chat_usage(told)["output_tokens"] == 7
+
+
 def test_tokens_of_the_cache_in_the_total_are_no_reasoning():
     told = {"prompt_tokens": 100, "completion_tokens": 3, "total_tokens": 143, "cache_read_input_tokens": 40}
     assert chat_usage(told)["output_tokens"] == 3

@@ -182,6 +182,17 @@ def test_the_first_byte_tells_the_form_whatever_the_label_says(play, zai, model,
     record = play.records(1)[0]
     assert {name: record[name] for name in USAGE} == USAGE
     assert record["status"] == "success"
+    assert play.client not in play.closed
+
+
+@both
+def test_a_byte_order_mark_tells_no_form(play, zai, stream):
+    answer = message_sse() if stream else message_json()
+    zai.answer(replace(answer, chunks=(b"\xef\xbb\xbf", *answer.chunks)))
+    got = play.ask("zai-x", stream=stream)
+    assert (got.status, got.state) == (200, "ended")
+    assert b"Hello" in got.body
+    assert play.records(1)[0]["status"] == "success"
 
 
 @both

@@ -1,6 +1,7 @@
 """Reads answers of the Messages API: fills the facts of an answer, and rewrites a few fields."""
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Literal
@@ -440,9 +441,10 @@ class MessagesReader:
                     Body.parse(event.data)
                     self._event(event)
         elif self._form == "json":
-            message = self._observer.whole(bytes(self._held))
-            if message is not None:
-                self._held[:] = self._rewrites.message(message)
+            text = bytes(self._held).removeprefix(BOM_UTF8)
+            message = self._observer.whole(text)
+            if message is not None and (rewritten := self._rewrites.message(message)) != text:
+                self._held[:] = rewritten
 
     def _event(self, event: Event) -> None:
         kind = self._observer.event(event)

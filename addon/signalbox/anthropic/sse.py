@@ -21,8 +21,9 @@ type Form = Literal["unknown", "events", "json", "page", "other"]
 
 def form_of(data: bytes | bytearray, *, is_announced: bool) -> Form:
     """The form by the first byte, since some providers declare a JSON error as a stream, or a stream as
-    something else. `is_announced`: the content type is that of a stream; it decides if the byte does not."""
-    first = data.lstrip()[:1]
+    something else. `is_announced`: the content type is that of a stream; it decides if the byte does not. A
+    byte order mark may stand before it."""
+    first = data.lstrip().removeprefix(_BOM).lstrip()[:1]
     if not first:
         return "unknown"
     if first in b"{[":

@@ -146,7 +146,7 @@ class Live:
         ran = self._commands.get(command.argv, _Ran(float("-inf")))
         pauses = ran.changed_nothing and time.monotonic() - ran.at < COMMAND_PAUSE
         if ran.at <= since and not pauses:
-            await asyncio.shield(self._run(command))
+            await asyncio.shield(self._run(command, was_refused=True))
 
     def _run_due(self) -> None:
         """Runs each command with `every` before the key that it printed last expires."""
@@ -156,18 +156,24 @@ class Live:
             if command.every is not None and ran is not None and now >= ran.due(command.every):
                 self._run(command)
 
-    def _run(self, command: Command) -> asyncio.Task[None]:
+    def _run(self, command: Command, *, was_refused: bool = False) -> asyncio.Task[None]:
         running = self._running.get(command.argv)
         if running is None:
-            running = asyncio.get_running_loop().create_task(self._renew(command))
+            running = asyncio.get_running_loop().create_task(self._renew(command, was_refused=was_refused))
             self._running[command.argv] = running
             running.add_done_callback(lambda _: self._running.pop(command.argv, None))
         return running
 
-    async def _renew(self, command: Command) -> None:
-        """Runs a command and puts its key in force. If it fails, the key that it printed before stays."""
-        began = time.monotonic()
-        secret = await files.in_daemon_thread(partial(run, command))
+    async def _renew(self, command: Command, *, was_refused: bool) -> None:
+        """Runs a command and puts its key in force. If it fails, the key that it printed before stays. Where
+        its environment has changed meanwhile it runs again."""
+        while True:
+            began = time.monotonic()
+            secret = await files.in_daemon_thread(partial(run, command))
+            latest = next((one for one in commands_of(self.rules) if one.argv == command.argv), command)
+            if latest.environ == command.environ:
+                break
+            command = latest
         if secret.value is None:
             self._commands[command.argv] = _Ran(began, failed=True)
             stays = any(old.value for one, old in printed_in(self.rules) if one.argv == command.argv)
@@ -175,7 +181,7 @@ class Live:
             return
         rules = with_printed(self.rules, secret)
         changed_nothing = rules == self.rules
-        self._commands[command.argv] = _Ran(began, changed_nothing=changed_nothing)
+        self._commands[command.argv] = _Ran(began, changed_nothing=was_refused and changed_nothing)
         if not changed_nothing:
             self.rules = rules
             for callback in self.on_change:

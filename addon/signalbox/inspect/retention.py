@@ -36,8 +36,9 @@ PRINTED = 3
 """The least `flow_detail` with which mitmdump prints bodies."""
 FILES = ("store_streamed_bodies", "save_stream_file", "hardump")
 """Options of mitmproxy that want whole bodies."""
-WRITERS = ("save", "savehar")
-"""Add-ons of mitmproxy that write flows to files, at the hooks of their ends."""
+WRITER = "save"
+"""mitmproxy's add-on that writes flows to a file, at the hooks of their ends. Files in the HAR format have no
+metadata, by which a failed attempt could be told from a request: they hold the last attempts only."""
 
 type Part = Literal["request", "response"]
 type Stream = Callable[[bytes], bytes] | bool
@@ -135,7 +136,8 @@ class Retention:
     @property
     def holds_attempts(self) -> bool:
         """Whether each failed attempt becomes a flow of its own."""
-        return self._view is not None or self._saves
+        options = self._master.options
+        return self._view is not None or ("save_stream_file" in options and bool(options.save_stream_file))
 
     def add_failed(self, flow: http.HTTPFlow, failed: http.HTTPFlow) -> None:
         """`failed` is a copy of `flow` that shows an attempt that failed. It is shown now; when its request
@@ -174,9 +176,16 @@ class Retention:
                 self._dropped.add(flow)
             self._settle_in(SETTLE_AFTER)
 
+    def close(self) -> None:
+        """The process ends: write the failed attempts of the requests under way."""
+        for failed in self._failed.values():
+            for flow in failed:
+                self._write(flow)
+        self._failed.clear()
+
     def _write(self, flow: http.HTTPFlow) -> None:
-        """Of a flow that meets no hooks of mitmproxy's: to the files that the user wants."""
-        for writer in filter(None, map(self._master.addons.get, WRITERS)):
+        """Of a flow that meets no hooks of mitmproxy's: to the file that the user wants."""
+        if (writer := self._master.addons.get(WRITER)) is not None:
             writer.response(flow)
 
     def _settle_in(self, seconds: float) -> None:

@@ -398,7 +398,8 @@ def chat_usage(usage: Object) -> dict[str, int]:
     is_without = has_anthropics and cached + created > prompt
     reasoning = _count(as_object(usage.get("completion_tokens_details")), "reasoning_tokens")
     apart = max(_count(usage, "total_tokens") - prompt - completion, 0)
-    if apart == reasoning or not (reasoning or has_anthropics):
+    is_cache = apart in (cached, created, cached + created)  # which are not in the prompt then
+    if not is_cache and (apart == reasoning or not (reasoning or has_anthropics)):
         completion += apart
     return {
         "input_tokens": prompt if is_without else max(prompt - cached - created, 0),

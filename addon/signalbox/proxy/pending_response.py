@@ -151,8 +151,9 @@ class PendingResponse:
         before, self.reader = self.facts, self._new_reader(EVENTS if form == "events" else JSON)
         if self.exchange.answer is before:
             self.exchange.answer = self.facts
-        if self.reader.content_type is not None:
-            self._become_translated(self.reader.content_type)
+        if (content_type := self.reader.content_type) is not None:
+            self.response.headers["content-type"] = content_type  # its framing stays: the head may be out
+            self.response.headers.pop("content-length", None)
 
     def end(self) -> bytes:
         """The client's last bytes. Never raises."""
