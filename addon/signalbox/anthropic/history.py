@@ -103,14 +103,9 @@ _parts = msgspec.json.Decoder(str | list[_Block])
 
 def made_valid(body: Body) -> Valid:
     """Edits that make the messages valid; unreadable values stay."""
-    place = body.span("messages")
-    if place is None or not _is_suspect(turns_of(body)):
+    if not _is_suspect(turns_of(body)):
         return Valid([])
-    try:
-        places = elements(body.readable, place.value, place.end)
-    except BodyError:
-        return Valid([])
-    walk = _Walk(body.readable)
+    places, walk = _messages(body), _Walk(body.readable)
     edits = [edit for at in places for edit in walk.message(at, is_last=at is places[-1])]
     return Valid(edits, walk.ids.replaced, walk.blank, walk.server)
 
@@ -118,15 +113,21 @@ def made_valid(body: Body) -> Valid:
 def with_searches_as_text(body: Body) -> Valid:
     """Edits that write the searches made here as text, with title and URL of each result; unreadable values
     stay."""
-    place = body.span("messages")
-    if place is None or SEARCHES_MADE_HERE not in body.readable:
-        return Valid([])
-    try:
-        places = elements(body.readable, place.value, place.end)
-    except BodyError:
+    if SEARCHES_MADE_HERE not in body.readable:
         return Valid([])
     walk = _Walk(body.readable)
-    return Valid([edit for at in places for edit in walk.searches(at)], server=walk.server)
+    return Valid([edit for at in _messages(body) for edit in walk.searches(at)], server=walk.server)
+
+
+def _messages(body: Body) -> list[Span]:
+    """The places of the messages; none where they cannot be read."""
+    place = body.span("messages")
+    if place is None:
+        return []
+    try:
+        return elements(body.readable, place.value, place.end)
+    except BodyError:
+        return []
 
 
 def _is_suspect(turns: list[Turn]) -> bool:
